@@ -1,0 +1,612 @@
+"""What was trained and what came out of it: one safetensors file, the specification in its header.
+
+`TrainingSpec` says how a network was trained, completely and in plain values. `Checkpoint` adds the
+weights and what every later step needs to know without loading the data again: the input ranges of
+its analog layers, the normalisation, the digital accuracy. Nothing here is pickled.
+"""
+
+import difflib
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from analog_samson.models import build_model
+from analog_samson.perturbation import DIALECTS, NOISE_SCALES, SCHEDULES
+
+FORMAT_VERSION = 1
+_HEADER = "analog_samson"
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+AUGMENTATIONS = ("none", "crop", "crop_flip")
+PRECISIONS = ("float32", "bfloat16")
+PARAMETRISATIONS = ("none", "microring")
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a training method works, as far as its specification needs to know.
+
+    Attributes:
+        summary: One sentence.
+        strength: The field of `TrainingSpec` that holds its strength; empty without one.
+        options: Further fields that this method reads, with the values it takes by default.
+        gradient_evaluations: Backward passes per step.
+    """
+
+    summary: str
+    strength: str
+    options: Mapping[str, Any]
+    gradient_evaluations: int
+
+
+# The default options are those of the authors' code (see the docstrings in perturbation.py and
+# losses.py); the strength has no default, because it is what is compared.
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "sgd": Method("The optimizer alone.", "", {}, 1),
+        "sam": Method("Worst case in a ball of radius rho.", "rho", {}, 2),
+        "asam": Method(
+            "Worst case relative to |w|.", "rho", {"eta": 0.01, "dialect": "authors"}, 2
+        ),
+        "samson": Method(
+            "Worst case relative to |w| and to the range of the layer.",
+            "rho",
+            {"eta": 0.01, "p": math.inf, "perturb_norm_and_bias": True},
+            2,
+        ),
+        "rwp": Method("Random weight perturbation.", "sigma", {"noise_scale": "filter_max"}, 1),
+        "arwp": Method(
+            "Random weight perturbation, smaller where gradients were large.",
+            "sigma",
+            {"eta": 0.1, "fisher_decay": 0.99},
+            1,
+        ),
+        "noise_injection": Method(
+            "Gaussian noise relative to the largest weight of a layer, weights clipped.",
+            "sigma",
+            {"noise_scale": "layer_max", "clip_weights": 2.0},
+            1,
+        ),
+        "saf": Method(
+            "Penalty on departing from the network's own earlier outputs.",
+            "trajectory_weight",
+            {"temperature": 5.0, "trajectory_start": 0.3, "trajectory_lag": 2},
+            1,
+        ),
+        "mesa": Method(
+            "Penalty on departing from the outputs of a moving average of the network.",
+            "trajectory_weight",
+            {"temperature": 5.0, "trajectory_start": 0.3, "teacher_decay": 0.9995},
+            1,
+        ),
+    }
+)
+EXTERNAL = "external"
+_STRENGTHS = ("rho", "sigma", "trajectory_weight")
+_METHOD_OPTIONS = tuple(sorted({name for m in METHODS.values() for name in m.options}))
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """Everything that decides which weights a training ends at.
+
+    A field that only some methods read (`eta`, `p`, `noise_scale`, ...) is None for the others and
+    takes the method's published value where it is None; the value is then in the specification, so
+    that a checkpoint never depends on a default that may change.
+
+    Attributes:
+        dataset: Name for `load_dataset`.
+        model: Name for `build_model`, or "package.module:function".
+        model_kwargs: Keyword arguments of the model, in JSON's types.
+        method: A name from `METHODS`, or "external" for a network trained elsewhere.
+        rho: Radius of the adversarial perturbation (sam, asam, samson).
+        sigma: Size of the random perturbation, relative to `noise_scale` (rwp, arwp,
+            noise_injection).
+        trajectory_weight: Weight of the trajectory loss (saf, mesa).
+        schedule: How the strength grows over the training, a name from `SCHEDULES`.
+        eta: Added to |w| (asam, samson); strength of the adaptation (arwp).
+        p: Norm that a layer's weights are divided by, 2 or inf (samson).
+        dialect: Which of the two public forms of ASAM, a name from `DIALECTS`.
+        perturb_norm_and_bias: Whether samson also perturbs normalisation and bias parameters.
+        noise_scale: What `sigma` is relative to, a name from `NOISE_SCALES`.
+        fisher_decay: Decay of the squared gradients that arwp remembers.
+        clip_weights: Weights are clipped to this many standard deviations of their layer after
+            each step; 0 does not clip. Usable with every method.
+        temperature: Temperature of the trajectory loss.
+        trajectory_start: Share of the epochs that pass before the trajectory loss begins.
+        trajectory_lag: Epochs between the remembered outputs and now (saf).
+        teacher_decay: Decay of the moving average that is the teacher (mesa).
+        perturbed_share: Share of the perturbed gradient in the update; the rest is the clean one.
+        m_sharpness: Images that share one perturbation; None: the whole batch.
+        epochs: Passes over the training split.
+        lr: Learning rate at the first step; it falls to 0 along half a cosine.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay, as the optimizer defines it.
+        decay_norm_and_bias: Whether it also acts on normalisation and bias parameters.
+        batch_size: Images per step; the images that do not fill a batch are left out of an epoch.
+        accumulation: Equal parts that a batch is sent through the network in.
+        optimizer: A name from `OPTIMIZERS`.
+        clip_gradients: Largest norm of the update gradient; 0 does not clip.
+        label_smoothing: Share of the target that is spread over all classes.
+        average_decay: Decay of a moving average of the weights, which the checkpoint then holds;
+            0: no average.
+        reestimate_batch_norm: Whether the statistics of batch normalisation are estimated anew at
+            the final weights; None: where the method has no clean pass, or weights are averaged.
+        augmentation: A name from `AUGMENTATIONS`.
+        validation_fraction: Share of the training images that is held out.
+        parametrisation: "microring": trained are the control parameters of micro-ring weights.
+        keep_digital: Layers that will not become tiles.
+        precision: "bfloat16": forward and backward under autocast.
+        channels_last: Memory format of the convolutions.
+        compile: Whether the forward and backward go through `torch.compile`.
+        accelerator: "cpu" or "cuda".
+        start_from: Path of the checkpoint that training starts from.
+        seed: Seed of initialisation, order, augmentation, dropout and perturbation.
+    """
+
+    dataset: str = "digits"
+    model: str = "mlp"
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    method: str = "sgd"
+    rho: float | None = None
+    sigma: float | None = None
+    trajectory_weight: float | None = None
+    schedule: str = "constant"
+    eta: float | None = None
+    p: float | None = None
+    dialect: str | None = None
+    perturb_norm_and_bias: bool | None = None
+    noise_scale: str | None = None
+    fisher_decay: float | None = None
+    clip_weights: float | None = None
+    temperature: float | None = None
+    trajectory_start: float | None = None
+    trajectory_lag: int | None = None
+    teacher_decay: float | None = None
+    perturbed_share: float = 1.0
+    m_sharpness: int | None = None
+    epochs: int = 20
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay_norm_and_bias: bool = False
+    batch_size: int = 128
+    accumulation: int = 1
+    optimizer: str = "sgd"
+    clip_gradients: float = 0.0
+    label_smoothing: float = 0.0
+    average_decay: float = 0.0
+    reestimate_batch_norm: bool | None = None
+    augmentation: str = "none"
+    validation_fraction: float = 0.1
+    parametrisation: str = "none"
+    keep_digital: tuple[str, ...] = ()
+    precision: str = "float32"
+    channels_last: bool = False
+    compile: bool = False
+    accelerator: str = "cpu"
+    start_from: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Fill in the method's own values and refuse what cannot be trained.
+
+        Raises:
+            ValueError: If a name is unknown, a number out of range, a strength missing, or a field
+                given that the method does not read.
+        """
+        object.__setattr__(self, "keep_digital", tuple(self.keep_digital))
+        for f in fields(self):  # 1 and 1.0 are one specification, so they must be one text
+            value = getattr(self, f.name)
+            if f.type in (float, float | None) and type(value) is int:
+                object.__setattr__(self, f.name, float(value))
+        self._check_names()
+        self._check_method()
+        self._check_numbers()
+        self._check_model_kwargs()
+
+    @property
+    def strength(self) -> str:
+        """Short text that tells apart what was trained with one method, such as "rho=0.5"."""
+        if self.method == EXTERNAL:
+            return ""
+        method = METHODS[self.method]
+        names = [method.strength] if method.strength else []
+        names += [name for name, usual in method.options.items() if getattr(self, name) != usual]
+        text = [f"{name}={_short(getattr(self, name))}" for name in names]
+        if "clip_weights" not in method.options and self.clip_weights:
+            text.append(f"clip_weights={self.clip_weights:g}")
+        if self.schedule != "constant":
+            text.append(self.schedule)
+        if self.perturbed_share != 1.0:
+            text.append(f"share={self.perturbed_share:g}")
+        if self.m_sharpness is not None:
+            text.append(f"m={self.m_sharpness}")
+        if self.parametrisation != "none":
+            text.append(self.parametrisation)
+        return " ".join(text)
+
+    @property
+    def file_stem(self) -> str:
+        """Name of the checkpoint without its ending: dataset, model, method, strength, seed."""
+        parts = [self.dataset, self.model, self.method, self.strength.replace(" ", ",")]
+        if self.start_from is not None:
+            parts.append("finetuned")
+        parts.append(f"seed{self.seed}")
+        return "-".join(re.sub(r"[^\w.=,+-]", "_", part) for part in parts if part)
+
+    def to_json(self) -> str:
+        """The specification as one JSON object with sorted keys; infinity is the text "inf"."""
+        values = asdict(self)
+        values["model_kwargs"] = dict(self.model_kwargs)
+        if self.p == math.inf:
+            values["p"] = "inf"
+        return json.dumps(values, sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: If the text is no JSON object, or has a key that this version does not know.
+        """
+        values = json.loads(text)
+        known = [f.name for f in fields(cls)]
+        for key in values:
+            _check_choice(key, known, "training specification key")
+        if values.get("p") == "inf":
+            values["p"] = math.inf
+        return cls(**values)
+
+    def _check_names(self) -> None:
+        _check_choice(self.method, [*METHODS, EXTERNAL], "method")
+        _check_choice(self.schedule, SCHEDULES, "schedule")
+        _check_choice(self.optimizer, OPTIMIZERS, "optimizer")
+        _check_choice(self.augmentation, AUGMENTATIONS, "augmentation")
+        _check_choice(self.precision, PRECISIONS, "precision")
+        _check_choice(self.parametrisation, PARAMETRISATIONS, "parametrisation")
+        _check_choice(self.accelerator, ("cpu", "cuda"), "accelerator")
+        if self.dialect is not None:
+            _check_choice(self.dialect, DIALECTS, "dialect")
+        if self.noise_scale is not None:
+            _check_choice(self.noise_scale, NOISE_SCALES, "noise_scale")
+
+    def _check_method(self) -> None:
+        method = METHODS.get(self.method, Method("", "", {}, 0))
+        for name in _STRENGTHS:
+            value = getattr(self, name)
+            if name == method.strength and value is None:
+                raise ValueError(
+                    f"Method {self.method!r} needs its strength {name}, a number of at least 0; "
+                    f"give {name}=..."
+                )
+            if name != method.strength and value is not None:
+                uses = f"uses {method.strength}" if method.strength else "has no strength"
+                raise ValueError(
+                    f"Method {self.method!r} does not read {name} (given {value!r}): it {uses}; "
+                    "leave it out."
+                )
+        for name in _METHOD_OPTIONS:
+            value = getattr(self, name)
+            if name in method.options:
+                if value is None:
+                    object.__setattr__(self, name, method.options[name])
+            elif name == "clip_weights":
+                object.__setattr__(self, name, 0.0 if value is None else value)
+            elif value is not None:
+                raise ValueError(
+                    f"Method {self.method!r} does not read {name} (given {value!r}); it reads "
+                    f"{_listed(method.options) or 'no options'}; leave it out."
+                )
+        is_rule = method.strength in ("rho", "sigma")
+        if not is_rule and (self.perturbed_share != 1.0 or self.m_sharpness is not None):
+            raise ValueError(
+                f"Method {self.method!r} perturbs no weights, so perturbed_share (given "
+                f"{self.perturbed_share!r}) and m_sharpness (given {self.m_sharpness!r}) have no "
+                "meaning; leave them out."
+            )
+        if self.reestimate_batch_norm is None:
+            has_clean_pass = method.strength != "sigma" or self.perturbed_share != 1.0
+            object.__setattr__(
+                self, "reestimate_batch_norm", not has_clean_pass or self.average_decay > 0
+            )
+
+    def _check_numbers(self) -> None:
+        at_least_0 = "finite and at least 0"
+        for name in (*_STRENGTHS, "eta", "weight_decay", "lr", "clip_weights", "clip_gradients"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be {at_least_0}; got {value!r}.")
+        for name in ("momentum", "label_smoothing", "average_decay", "validation_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)!r}.")
+        for name in ("fisher_decay", "teacher_decay", "trajectory_start", "perturbed_share"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie in [0, 1]; got {value!r}.")
+        for name, least in (("epochs", 0), ("batch_size", 1), ("accumulation", 1), ("seed", 0)):
+            _check_whole_number(name, getattr(self, name), least)
+        if self.p is not None and self.p not in (2, math.inf):
+            raise ValueError(f"p must be 2 or inf; got {self.p!r}.")
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature must be finite and above 0; got {self.temperature!r}.")
+        if self.trajectory_lag is not None:
+            _check_whole_number("trajectory_lag", self.trajectory_lag, 1)
+        part = self.batch_size
+        if self.m_sharpness is not None:
+            _check_whole_number("m_sharpness", self.m_sharpness, 1)
+            part = self.m_sharpness
+            if self.batch_size % part:
+                raise ValueError(
+                    f"batch_size must be a multiple of m_sharpness; got {self.batch_size} and "
+                    f"{part}; choose a part that divides the batch."
+                )
+        if part % self.accumulation:
+            raise ValueError(
+                f"accumulation must divide the {part} images that are perturbed together; got "
+                f"{self.accumulation}."
+            )
+
+    def _check_model_kwargs(self) -> None:
+        try:
+            copied = json.loads(json.dumps(dict(self.model_kwargs), allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"model_kwargs must hold only what JSON can ({error}); got {self.model_kwargs!r}."
+            ) from error
+        object.__setattr__(self, "model_kwargs", copied)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and what is known about it.
+
+    Attributes:
+        spec: How it was trained.
+        state: State dict of the network, on the CPU.
+        input_ranges: Largest input of each analog layer on training images (percentile).
+        n_correct_digital: Correct answers of the digital network on the test split.
+        n_images: Images in that split.
+        image_shape: (C, H, W).
+        n_classes: Number of classes.
+        mean: Per channel, of images / full scale.
+        std: Per channel, of images / full scale.
+        class_names: In the order of the labels.
+        made_with: Versions and machine, for the reader; no part of the digest.
+    """
+
+    spec: TrainingSpec
+    state: Mapping[str, Tensor]
+    input_ranges: Mapping[str, float]
+    n_correct_digital: int
+    n_images: int
+    image_shape: tuple[int, int, int]
+    n_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    made_with: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse weights that are not numbers.
+
+        Raises:
+            ValueError: If a tensor of the state holds NaN or infinity.
+        """
+        for name, tensor in self.state.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise ValueError(
+                    f"The tensor {name!r} holds NaN or infinity; a checkpoint must be finite; "
+                    "train again with a smaller learning rate or strength."
+                )
+
+    @property
+    def keep_digital(self) -> tuple[str, ...]:
+        """Layers that will not become tiles."""
+        return self.spec.keep_digital
+
+    @property
+    def accuracy_digital(self) -> float:
+        """Accuracy of the digital network on the test split, in [0, 1]."""
+        return self.n_correct_digital / self.n_images
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) over the tensors and their description: the same wherever the file lies."""
+        hashed = hashlib.sha256()
+        for name in sorted(self.state):
+            tensor = self.state[name].detach().cpu().contiguous()
+            hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            hashed.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        described = self._described()
+        spec = json.loads(described.pop("spec"))
+        del spec["start_from"], described["made_with"]
+        hashed.update(json.dumps([spec, described], sort_keys=True).encode())
+        return hashed.hexdigest()
+
+    def build(self) -> nn.Module:
+        """Build the network and load its weights.
+
+        Returns:
+            The network in evaluation mode, on the CPU.
+
+        Raises:
+            ValueError: If the weights do not fit the network that the specification names.
+        """
+        spec = self.spec
+        with torch.random.fork_rng(devices=[]):
+            model: nn.Module = build_model(
+                spec.model,
+                image_shape=self.image_shape,
+                n_classes=self.n_classes,
+                **spec.model_kwargs,
+            )
+        load_state(model, self.state, what=f"checkpoint ({spec.file_stem})", name=spec.model)
+        return model.eval()
+
+    def _described(self) -> dict[str, Any]:
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "state"}
+        values["spec"] = self.spec.to_json()
+        values["input_ranges"] = dict(self.input_ranges)
+        values["made_with"] = dict(self.made_with)
+        return values
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint; a file of that name is replaced only when the new one is complete.
+
+    Args:
+        path: Where to; the folder is made if it is missing.
+        checkpoint: What to write.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: If the folder cannot be written or the disk is full.
+    """
+    header = {"format_version": FORMAT_VERSION, **checkpoint._described()}
+    return write_tensors(path, checkpoint.state, header)
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, no checkpoint of this package, or written by a newer version.
+    """
+    state, header = read_tensors(path)
+    version = header.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"The file {str(path)!r} is no checkpoint of format {FORMAT_VERSION} (it says "
+            f"{version!r}); networks from elsewhere come in through import_checkpoint.py."
+        )
+    try:
+        header["spec"] = TrainingSpec.from_json(header["spec"])
+        for name in ("image_shape", "mean", "std", "class_names"):
+            header[name] = tuple(header[name])
+        return Checkpoint(state=state, **header)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"The header of checkpoint {str(path)!r} cannot be read ({error}); it was written by "
+            "another version of the package, or changed by hand."
+        ) from error
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], *, what: str, name: str) -> None:
+    """Load a state dict, or say in one sentence why it does not fit.
+
+    Args:
+        model: Network that is loaded in place.
+        state: Tensors by name.
+        what: What the state is, for the message.
+        name: Name of the network, for the message.
+
+    Raises:
+        ValueError: If names or shapes differ.
+    """
+    own = model.state_dict()
+    missing = [key for key in own if key not in state]
+    extra = [key for key in state if key not in own]
+    shapes = [
+        f"{key} is {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in state and own[key].shape != state[key].shape
+    ]
+    faults = [f"without {_listed(missing)}"] if missing else []
+    faults += [f"with {_listed(extra)} too many"] if extra else []
+    faults += shapes[:3]
+    if faults:
+        raise ValueError(
+            f"The weights of the {what} do not fit the model {name!r}: {'; '.join(faults)}; give "
+            "the model and the keyword arguments that they were trained with."
+        )
+    model.load_state_dict(dict(state))
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+) -> Path:
+    """Write tensors and a JSON header as one safetensors file, whole or not at all.
+
+    Raises:
+        OSError: If the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    copied = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
+              for name, t in tensors.items()}  # fmt: skip
+    text = json.dumps(dict(header), sort_keys=True, allow_nan=False)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(copied, temporary, metadata={_HEADER: text})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except SafetensorError as error:
+        raise OSError(f"The file {str(path)!r} could not be written ({error}).") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged or has no header of this package.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint {str(path)!r}; train one or import one.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = json.loads(metadata[_HEADER])
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"The file {str(path)!r} is no readable checkpoint of this package ({error}); networks "
+            "from elsewhere come in through import_checkpoint.py."
+        ) from error
+    return tensors, cast(dict[str, Any], header)
+
+
+def _check_choice(value: str, allowed: Iterable[str], what: str) -> None:
+    names = list(allowed)
+    if value in names:
+        return
+    close = difflib.get_close_matches(str(value), names, n=1)
+    hint = f" did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"Unknown {what} {value!r};{hint} allowed: {', '.join(names)}.")
+
+
+def _check_whole_number(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}.")
+
+
+def _listed(names: Iterable[str], most: int = 4) -> str:
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
