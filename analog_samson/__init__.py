@@ -1,0 +1,45 @@
+"""How accurate is a network on analog memory, now and in a year?
+
+Names load when they are first used: neither torch nor aihwkit is imported by reading device files
+or drawing figures.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analog_samson.chip import Chip as Chip
+    from analog_samson.chip import program as program
+    from analog_samson.devices import Device as Device
+    from analog_samson.devices import load_device as load_device
+    from analog_samson.perturbation import perturbed as perturbed
+    from analog_samson.results import read_trials as read_trials
+    from analog_samson.results import summarise as summarise
+    from analog_samson.study import Study as Study
+    from analog_samson.study import collect as collect
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Chip": "chip",
+    "Device": "devices",
+    "Study": "study",
+    "collect": "study",
+    "load_device": "devices",
+    "perturbed": "perturbation",
+    "program": "chip",
+    "read_trials": "results",
+    "summarise": "results",
+}
+
+__all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

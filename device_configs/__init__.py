@@ -1,0 +1,1 @@
+"""Device files (TOML) and their references (BibTeX)."""

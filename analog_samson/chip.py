@@ -1,0 +1,249 @@
+"""A chip: one programming of one trained network on one device, and its ageing.
+
+Programming error, drift exponents and faults belong to the chip and stay with it; read noise
+belongs to a read at a time. ``drift_to`` is a pure function of (time, read): any order, never
+cumulative, and t = 0 is the programmed state before any read.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from analog_samson import models
+from analog_samson.analog import DeviceState, Physics, Tile, TiledNetwork, seeded
+from analog_samson.checkpoint import Checkpoint, load_checkpoint
+from analog_samson.devices import Device, load_device
+from analog_samson.streams import derive_seed
+
+Engine = Literal["aihwkit"]
+
+
+def program(
+    model: nn.Module | Checkpoint | str | Path,
+    device: Device | str | Path,
+    *,
+    seed: int = 0,
+    calibration: Tensor | None = None,
+    engine: Engine | None = None,
+    keep_digital: Sequence[str] = (),
+) -> "Chip":
+    """Program a trained network onto a new chip.
+
+    Args:
+        model: A network (left unchanged), or a checkpoint or its path, which brings its own input
+            ranges and its own list of digital layers.
+        device: A device, its name, or the path of a device file.
+        seed: The chip's number in the lottery: programming error, drift exponents, read noise and
+            forward noise all derive from it, each by its purpose.
+        calibration: Training images as the network takes them, shape (n, ...), on which the range
+            of every layer's inputs is measured. Without it, and without a checkpoint, weights and
+            drift work and a forward pass through a static-range DAC raises.
+        engine: What runs the forward pass; None takes the best that supports the device.
+        keep_digital: Names of layers that stay digital.
+
+    Returns:
+        The chip in its programmed state, t = 0 (a device without data there: at its first time).
+
+    Raises:
+        ValueError: If a layer cannot become tiles and is not kept digital, weights are NaN, infinite
+            or all zero, or the engine is unknown.
+        FileNotFoundError: If there is no such device or checkpoint.
+    """
+    if engine not in (None, "aihwkit"):
+        raise ValueError(f"Unknown engine {engine!r}; allowed: 'aihwkit', or None to choose.")
+    if not isinstance(device, Device):
+        device = load_device(device)
+    if isinstance(model, str | Path):
+        model = load_checkpoint(model)
+    ranges = None
+    if isinstance(model, Checkpoint):
+        keep_digital = (*model.keep_digital, *keep_digital)
+        ranges = model.input_ranges
+        model = model.build()
+    if calibration is not None and device.periphery.needs_input_ranges:
+        ranges = models.input_ranges(model, calibration, keep_digital)
+    return Chip(TiledNetwork(model, device, keep_digital, ranges), device, seed)
+
+
+class Chip:
+    """One programming of one network on one device; made by :func:`program`.
+
+    Attributes:
+        device: The device.
+        seed: What every draw of this chip derives from.
+        engine: What runs the forward pass.
+        t_inference_s: Time since programming finished [s] at which the chip is read.
+        read: Which draw of the read noise.
+    """
+
+    engine: Engine = "aihwkit"
+
+    def __init__(self, network: TiledNetwork, device: Device, seed: int) -> None:
+        self.device = device
+        self.seed = seed
+        self._network = network
+        self._arrays: list[_Array] = [
+            (_AihwkitArray if device.noise_level == "weight_as_in_aihwkit" else _ConductanceArray)(
+                tile, device, partial(derive_seed, seed, tile.layer, tile.index)
+            )
+            for tile in network.tiles
+        ]
+        self.t_inference_s = math.nan
+        self.read = 0
+        valid = device.times.valid_times_s
+        self.drift_to(0.0 if valid is None else min(valid))
+
+    def drift_to(self, t_inference_s: float, read: int = 0) -> Self:
+        """Age this chip to a time and read it: any order, never cumulative.
+
+        Args:
+            t_inference_s: Time since programming finished [s]; 0 is the programmed state, not read.
+            read: Which draw of the read noise at that time, 0 upward.
+
+        Returns:
+            The chip itself.
+
+        Raises:
+            ValueError: If the device has no data for that time, or the read is negative.
+        """
+        self.device.check_time(t_inference_s)
+        if read < 0:
+            raise ValueError(f"read counts draws of the read noise from 0; got {read}.")
+        for array in self._arrays:
+            array.drift_to(float(t_inference_s), read)
+        self.t_inference_s, self.read = float(t_inference_s), read
+        return self
+
+    def __call__(self, images: Tensor, first_index: int = 0) -> Tensor:
+        """Run the network on the chip, digital periphery and compensation included.
+
+        Args:
+            images: Inputs as the digital network takes them, shape (n, ...).
+            first_index: Number of the first image in the whole set: forward noise belongs to
+                (chip, time, read, image), whatever the batch size.
+
+        Returns:
+            Outputs of the network, shape (n, ...).
+
+        Raises:
+            ValueError: If the device's DAC needs input ranges and the chip was not calibrated.
+        """
+        if self.device.periphery.needs_input_ranges and not self._network.has_input_ranges:
+            raise ValueError(
+                f"Device {self.device.name!r} has a DAC of fixed range and this chip was not "
+                "calibrated; give program(..., calibration=images of the training set)."
+            )
+        seeds = partial(derive_seed, self.seed, "forward", self.t_inference_s, self.read)
+        return self._network.forward(images, first_index, seeds)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Effective weights now, {layer: tensor of the layer's shape}, model units.
+
+        Drift compensation is not contained; see :meth:`compensation`.
+        """
+        return self._network.weights()
+
+    def compensation(self) -> dict[str, Tensor]:
+        """Compensation factors now, {layer: tensor}, one entry an array (or a column); 1 is none."""
+        factors: dict[str, list[Tensor]] = {}
+        for array in self._arrays:
+            factors.setdefault(array.tile.layer, []).append(array.alpha.reshape(-1))
+        return {layer: torch.cat(values) for layer, values in factors.items()}
+
+    def conductances(self) -> dict[str, list[tuple[Tensor, ...]]]:
+        """Conductances as read now [µS], {layer: [one tuple an array: a tensor a device]}.
+
+        Raises:
+            ValueError: If the device uses aihwkit's own weight-level path, which keeps none.
+        """
+        found: dict[str, list[tuple[Tensor, ...]]] = {}
+        for array in self._arrays:
+            if not isinstance(array, _ConductanceArray):
+                raise ValueError(
+                    f"Device {self.device.name!r} follows aihwkit's weight-level path, which keeps "
+                    "no conductances; use a device at conductance level."
+                )
+            found.setdefault(array.tile.layer, []).append(tuple(array.conductances_uS))
+        return found
+
+
+class _Array:
+    """One crossbar array of a chip: its tile and its compensation factor."""
+
+    def __init__(self, tile: Tile) -> None:
+        self.tile = tile
+        self.alpha = torch.ones(1)
+
+    def drift_to(self, t_inference_s: float, read: int) -> None:
+        raise NotImplementedError
+
+
+class _ConductanceArray(_Array):
+    """Both devices of every pair keep their own conductance, exponent and place through time."""
+
+    def __init__(self, tile: Tile, device: Device, seeds: Any) -> None:
+        super().__init__(tile)
+        self._physics = Physics(device)
+        self._kind = device.drift_compensation.kind
+        targets, self._scale = self._physics.to_conductances(tile.target)
+        self._seeds = [partial(_device_seed, seeds, number) for number in range(len(targets))]
+        self._states: list[DeviceState] = [
+            self._physics.program(target, device_seeds)
+            for target, device_seeds in zip(targets, self._seeds, strict=True)
+        ]
+        self.conductances_uS = [state.programmed_uS for state in self._states]
+        self._reference = self._read_out(self._weights())
+
+    def drift_to(self, t_inference_s: float, read: int) -> None:
+        self.conductances_uS = [
+            self._physics.read(state, t_inference_s, read, seeds)
+            for state, seeds in zip(self._states, self._seeds, strict=True)
+        ]
+        weights = self._weights()
+        self.tile.set_weights(weights)
+        if self._kind != "none":
+            self.alpha = self._reference / self._read_out(weights)
+            self.tile.set_compensation(self.alpha)
+
+    def _weights(self) -> Tensor:
+        weights = self._physics.to_weights(self.conductances_uS, self._scale)
+        return weights * self.tile.used[:, None]  # an all-zero column is unused, not noise
+
+    def _read_out(self, weights: Tensor) -> Tensor:
+        """Mean |output| for one-hot inputs, exact: mean |w| of the array, or of each column."""
+        smallest = 1e-4  # aihwkit's guard against a division by zero
+        sums = weights.abs().sum(dim=1)
+        if self._kind == "per_column":
+            return (sums / weights.shape[1]).clamp(min=smallest)
+        n_used = max(1, int(self.tile.used.sum()))
+        return (sums.sum() / (n_used * weights.shape[1])).clamp(min=smallest).reshape(1)
+
+
+def _device_seed(array_seeds: Any, number: int, *words: str | int | float) -> int:
+    seed: int = array_seeds(number, *words)
+    return seed
+
+
+class _AihwkitArray(_Array):
+    """aihwkit's own weight-level path: the tile programs, drifts and compensates itself.
+
+    The stream of an array is seeded before each of aihwkit's two calls: by "programming" before
+    ``program_weights`` (errors, exponents, reference read-out) and by ("read", time, read) before
+    ``drift_weights`` (read noise, read-out).
+    """
+
+    def __init__(self, tile: Tile, device: Device, seeds: Any) -> None:
+        super().__init__(tile)
+        self._seeds = seeds
+        with seeded(seeds("programming")):
+            tile.aihwkit_tile.program_weights()
+
+    def drift_to(self, t_inference_s: float, read: int) -> None:
+        with seeded(self._seeds("read", t_inference_s, read)):
+            self.tile.aihwkit_tile.drift_weights(t_inference_s)
+        self.alpha = self.tile.aihwkit_tile.alpha.detach().clone()

@@ -1,0 +1,385 @@
+"""A study: trained networks on devices over time, from a question to a table.
+
+One trial is one chip. The stream of a chip derives from (study seed, training seed, chip number):
+every method meets the same chips, so gains are paired, and networks of different training seeds
+meet other chips, so that they are independent samples. Nothing else enters: adding a time, a
+method, a worker or another order changes no other number.
+"""
+
+import functools
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from analog_samson.checkpoint import Checkpoint, load_checkpoint
+from analog_samson.chip import Engine, program
+from analog_samson.data import Dataset, load_dataset
+from analog_samson.devices import Device, load_device
+from analog_samson.evaluation import count_correct
+from analog_samson.models import analog_share
+from analog_samson.results import COLUMNS, append_rows, read_trials
+from analog_samson.running import run_jobs
+from analog_samson.streams import derive_seed
+
+NUMERICS_VERSION = 1
+"""Raised when the same definition gives other numbers; part of every chip's identity."""
+
+TRIALS_FILE = "trials.csv"
+
+Point = tuple[float, int]
+"""A time since programming [s] and the number of the read at that time."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One chip of a study: one programming of one trained network on one device.
+
+    Attributes:
+        study: Name of the study.
+        checkpoint_path: Where the trained network lies; not part of the chip's identity.
+        checkpoint: SHA-256 of the trained network's contents.
+        device: The device with the swept axes already applied.
+        axes: What was swept, one JSON object with sorted keys.
+        chip: Number of the chip.
+        programming_seed: What every draw of the chip derives from.
+        data_folder: Where the images lie; not part of the chip's identity.
+        evaluation_set: SHA-256 of the images it is tested on.
+        n_images: How many of them, counted from the first.
+        engine: What runs the forward pass; None chooses.
+        points: Times and reads wanted.
+    """
+
+    study: str
+    checkpoint_path: Path
+    checkpoint: str
+    device: Device
+    axes: str
+    chip: int
+    programming_seed: int
+    data_folder: Path | None
+    evaluation_set: str
+    n_images: int
+    engine: Engine | None
+    points: tuple[Point, ...]
+
+    @functools.cached_property
+    def chip_id(self) -> str:
+        """Hash of all that changes an answer: contents, never paths, never the times."""
+        identity = [
+            self.checkpoint,
+            self.device.digest,
+            self.programming_seed,
+            self.engine or "aihwkit",
+            self.evaluation_set,
+            self.n_images,
+            NUMERICS_VERSION,
+        ]
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        return (
+            f"chip {self.chip} of {self.checkpoint_path.name} on {self.device.name} {self.axes}"
+        )
+
+
+@dataclass(frozen=True)
+class Study:
+    """Which networks, on which devices, at which times, how many chips each.
+
+    Attributes:
+        name: Name of the study; stands in every row.
+        checkpoints: Paths of trained networks.
+        devices: Names or paths of device files, or devices.
+        times_s: Times since programming finished [s]; one list, or one a device by its name.
+        n_chips: Chips of every network on every device.
+        axes: Axis name (``devices.AXES``) to the values it takes; the grid of all of them.
+        n_reads: Reads of every chip at every time.
+        seed: Seed of the study: another seed draws other chips.
+        engine: What runs the forward pass; None takes the best that supports the device.
+        data_folder: Where the images lie, if not where ``load_dataset`` looks by itself.
+        n_images: Test images counted from the first; None takes the whole set.
+    """
+
+    name: str
+    checkpoints: Sequence[str | Path]
+    devices: Sequence[str | Path | Device]
+    times_s: Sequence[float] | Mapping[str, Sequence[float]]
+    n_chips: int = 10
+    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    n_reads: int = 1
+    seed: int = 0
+    engine: Engine | None = None
+    data_folder: Path | None = None
+    n_images: int | None = None
+
+    def trials(self) -> list[Trial]:
+        """All chips of the study with all their times, checked before anything runs.
+
+        Raises:
+            ValueError: If the study has no checkpoints, devices, times or chips, a time is outside
+                a device's domain, an axis does not exist or apply, or something is given twice.
+            FileNotFoundError: If a checkpoint, device or data set is missing.
+        """
+        self._check_counts()
+        devices = self._devices()
+        trials = [
+            Trial(
+                study=self.name,
+                checkpoint_path=path,
+                checkpoint=checkpoint.digest,
+                device=device,
+                axes=axes,
+                chip=chip,
+                programming_seed=derive_seed(self.seed, checkpoint.spec.seed, chip),
+                data_folder=self.data_folder,
+                evaluation_set=dataset.digest,
+                n_images=self._n_images(dataset),
+                engine=self.engine,
+                points=points,
+            )
+            for path, checkpoint, dataset in self._networks()
+            for device, axes, points in devices
+            for chip in range(self.n_chips)
+        ]
+        seen: dict[str, Trial] = {}
+        for trial in trials:
+            if trial.chip_id in seen:
+                raise ValueError(
+                    f"The study asks twice for the same thing: {trial} and {seen[trial.chip_id]} "
+                    "have equal contents; give every checkpoint, device and axis value once."
+                )
+            seen[trial.chip_id] = trial
+        return trials
+
+    def _check_counts(self) -> None:
+        for what, given in (("checkpoints", self.checkpoints), ("devices", self.devices)):
+            if not given:
+                raise ValueError(f"Study {self.name!r} has no {what}; give at least one.")
+        for what, number in (("n_chips", self.n_chips), ("n_reads", self.n_reads)):
+            if number < 1:
+                raise ValueError(f"{what} must be at least 1; got {number}.")
+
+    def _networks(self) -> Iterator[tuple[Path, Checkpoint, Dataset]]:
+        for given in self.checkpoints:
+            path = Path(given)
+            checkpoint = load_checkpoint(path)
+            dataset = _dataset(checkpoint.spec.dataset, self.data_folder)
+            if dataset.image_shape != checkpoint.image_shape:
+                raise ValueError(
+                    f"{path} was trained on images of shape {checkpoint.image_shape}; "
+                    f"{dataset.name} has {dataset.image_shape}."
+                )
+            yield path, checkpoint, dataset
+
+    def _n_images(self, dataset: Dataset) -> int:
+        available = len(dataset.test.labels)
+        if self.n_images is None:
+            return available
+        if not 1 <= self.n_images <= available:
+            raise ValueError(
+                f"n_images must lie between 1 and {available}, the test images of "
+                f"{dataset.name}; got {self.n_images}."
+            )
+        return self.n_images
+
+    def _devices(self) -> list[tuple[Device, str, tuple[Point, ...]]]:
+        loaded = [d if isinstance(d, Device) else load_device(d) for d in self.devices]
+        found = []
+        for device in loaded:
+            points = self._points(device)
+            for values in itertools.product(*self.axes.values()):
+                axes = dict(zip(self.axes, values, strict=True))
+                found.append(
+                    (device.with_axes(axes), json.dumps(axes, sort_keys=True), points)
+                )
+        return found
+
+    def _points(self, device: Device) -> tuple[Point, ...]:
+        if isinstance(self.times_s, Mapping):
+            if device.name not in self.times_s:
+                raise ValueError(
+                    f"times_s has no entry for device {device.name!r}; it has "
+                    f"{', '.join(self.times_s)}."
+                )
+            times = self.times_s[device.name]
+        else:
+            times = self.times_s
+        if not times:
+            raise ValueError(f"Study {self.name!r} has no times for device {device.name!r}.")
+        for time in times:
+            device.check_time(float(time))
+        return tuple((float(time), read) for time in times for read in range(self.n_reads))
+
+
+def collect(
+    study: Study, folder: str | Path, *, jobs: int = 1, progress: bool = False
+) -> pd.DataFrame:
+    """Run what a study still lacks and return its whole table.
+
+    Rows are appended to ``folder/trials.csv`` as they are finished, by this process alone; what is
+    there already is not computed again. Killing the run costs at most the points in flight.
+
+    Args:
+        study: The study.
+        folder: Where its table lies; made if it does not exist.
+        jobs: Worker processes; each uses one thread. -1 takes every core.
+        progress: Whether to show a progress bar with the time left.
+
+    Returns:
+        The rows of this study, columns ``results.COLUMNS``, sorted.
+
+    Raises:
+        ValueError: If the study is not sound (see ``Study.trials``) or the folder holds another.
+        OSError: If the folder cannot be written.
+    """
+    trials = study.trials()
+    table = Path(folder) / TRIALS_FILE
+    table.parent.mkdir(parents=True, exist_ok=True)
+    done = _points_done(table, study)
+    pending = [
+        (trial, missing)
+        for trial in trials
+        if (missing := tuple(p for p in trial.points if (trial.chip_id, *p) not in done))
+    ]
+    for rows in run_jobs(
+        _run_pending,
+        pending,
+        jobs=jobs,
+        describe=lambda job: str(job[0]),
+        progress=study.name if progress else None,
+    ):
+        append_rows(rows, table)
+    rows = read_trials(table)
+    wanted = {(trial.chip_id, *point) for trial in trials for point in trial.points}
+    keys = zip(rows["chip_id"], rows["t_inference_s"], rows["read"], strict=True)
+    rows = rows[[key in wanted for key in keys]]
+    return rows.sort_values(list(COLUMNS), ignore_index=True)
+
+
+def run_trial(trial: Trial, points: Sequence[Point] | None = None) -> pd.DataFrame:
+    """Program one chip and read it at its times.
+
+    Args:
+        trial: The chip.
+        points: Times and reads; None takes all of the trial's.
+
+    Returns:
+        One row a point, columns ``results.COLUMNS``.
+    """
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _run_trial(trial, trial.points if points is None else points)
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def _run_pending(job: tuple[Trial, tuple[Point, ...]]) -> pd.DataFrame:
+    return run_trial(*job)
+
+
+def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
+    checkpoint = _checkpoint(trial.checkpoint_path, trial.checkpoint)
+    spec = checkpoint.spec
+    dataset = _dataset(spec.dataset, trial.data_folder)
+    images = dataset.test.images[: trial.n_images]
+    labels = dataset.test.labels[: trial.n_images]
+    normalise = functools.partial(_normalise, checkpoint=checkpoint, full_scale=dataset.full_scale)
+    n_correct_digital, share = _digital(
+        trial.checkpoint, checkpoint, images, labels, normalise, dataset.digest
+    )
+    chip = program(checkpoint, trial.device, seed=trial.programming_seed, engine=trial.engine)
+    rows = []
+    for time, read in points:
+        chip.drift_to(time, read)
+        alphas = torch.cat(list(chip.compensation().values()))
+        rows.append(
+            {
+                "study": trial.study,
+                "chip_id": trial.chip_id,
+                "dataset": spec.dataset,
+                "model": spec.model,
+                "method": spec.method,
+                "strength": spec.strength,
+                "training_seed": spec.seed,
+                "checkpoint": trial.checkpoint[:16],
+                "device": trial.device.name,
+                "compensation": trial.device.drift_compensation.label,
+                "engine": chip.engine,
+                "precision": "fp32",
+                "axes": trial.axes,
+                "chip": trial.chip,
+                "programming_seed": trial.programming_seed,
+                "t_inference_s": time,
+                "read": read,
+                "n_correct": count_correct(chip, images, labels, normalise),
+                "n_images": trial.n_images,
+                "n_correct_digital": n_correct_digital,
+                "analog_share": share,
+                "alpha": float(alphas.double().mean()),
+                "extrapolated": trial.device.is_extrapolated(time),
+                "reproducible": True,
+            }
+        )
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _points_done(table: Path, study: Study) -> set[tuple[str, float, int]]:
+    if not table.exists():
+        return set()
+    rows = read_trials(table)
+    others = sorted(set(rows["study"]) - {study.name})
+    if others:
+        raise ValueError(
+            f"{table} holds the study {others[0]!r}, not {study.name!r}; give another folder."
+        )
+    return set(zip(rows["chip_id"], rows["t_inference_s"], rows["read"], strict=True))
+
+
+@functools.lru_cache(maxsize=4)
+def _checkpoint(path: Path, digest: str) -> Checkpoint:
+    checkpoint = load_checkpoint(path)
+    if checkpoint.digest != digest:
+        raise ValueError(f"{path} has changed since the study began; start the study again.")
+    return checkpoint
+
+
+@functools.lru_cache(maxsize=2)
+def _dataset(name: str, folder: Path | None) -> Dataset:
+    return load_dataset(name, folder)
+
+
+_digital_counts: dict[tuple[str, str, int], tuple[int, float]] = {}
+
+
+def _digital(
+    digest: str, checkpoint: Checkpoint, images: Tensor, labels: Tensor, normalise: Any, data: str
+) -> tuple[int, float]:
+    """The digital network's correct answers and its share of analog weights, once a worker."""
+    key = (digest, data, len(labels))
+    if key not in _digital_counts:
+        network = checkpoint.build()
+
+        def forward(batch: Tensor, first_index: int) -> Tensor:
+            outputs: Tensor = network(batch)
+            return outputs
+
+        with torch.no_grad():
+            n_correct = count_correct(forward, images, labels, normalise)
+        _digital_counts[key] = n_correct, analog_share(network, checkpoint.keep_digital)
+    return _digital_counts[key]
+
+
+def _normalise(images: Tensor, *, checkpoint: Checkpoint, full_scale: float) -> Tensor:
+    shape = (1, -1, 1, 1)
+    mean = torch.tensor(checkpoint.mean).reshape(shape)
+    std = torch.tensor(checkpoint.std).reshape(shape)
+    return (images.float() / full_scale - mean) / std
