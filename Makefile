@@ -1,0 +1,40 @@
+# Everything sets itself up: only python3 and make are needed. PYTHON=python3.12 picks an interpreter.
+PYTHON ?= $(firstword $(foreach p,python3 python3.12 python3.13 python3.11,$(shell $(p) -c \
+	'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $(p))) python3)
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+VENV := .venv/python$(VERSION)
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test check lint clean
+.DEFAULT_GOAL := quickstart
+
+quickstart: $(VENV)/installed ## digits, four methods, two devices: a table and a figure in minutes
+	$(BIN)/python experiments/quickstart.py
+
+test: $(VENV)/tested-with lint ## style, types, layers, then every test, fast ones first
+	$(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2}
+
+lint: $(VENV)/tested-with
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean: ## remove the virtual environments
+	rm -rf .venv
+
+$(VENV)/created:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
+		echo "analog-samson needs Python 3.11 to 3.13; $(PYTHON) is $(or $(VERSION),not there). Choose one: PYTHON=python3.12 make $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+		echo "$(PYTHON) cannot create virtual environments (on Debian: apt install python3-venv), or choose another: PYTHON=python3.12 make $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/created
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/tested-with: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,cluster]'
+	touch $@
