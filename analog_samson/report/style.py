@@ -1,0 +1,82 @@
+"""One colour and marker per method, in every figure; style sheets by name."""
+
+import difflib
+import zlib
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib.style
+
+
+class MethodStyle(NamedTuple):
+    """How a method looks in every figure."""
+
+    colour: str
+    marker: str
+
+
+METHOD_STYLES: dict[str, MethodStyle] = {
+    "sgd": MethodStyle("#000000", "o"),
+    "sam": MethodStyle("#56B4E9", "s"),
+    "asam": MethodStyle("#0072B2", "^"),
+    "samson": MethodStyle("#D55E00", "D"),
+    "rwp": MethodStyle("#009E73", "v"),
+    "arwp": MethodStyle("#44AA99", "<"),
+    "m_rwp": MethodStyle("#117733", ">"),
+    "m_arwp": MethodStyle("#999933", "d"),
+    "saf": MethodStyle("#CC79A7", "P"),
+    "mesa": MethodStyle("#882255", "X"),
+    "noise_injection": MethodStyle("#E69F00", "h"),
+    "external": MethodStyle("#888888", "*"),
+}
+"""Okabe and Ito's colours for the methods most shown, Tol's muted set for the others; every method
+has its own marker too, so that a grey print stays readable."""
+
+_SPARE_COLOURS = ("#332288", "#AA4499", "#661100", "#6699CC", "#DDCC77", "#CC6677")
+_SPARE_MARKERS = ("p", "8", "H", "1", "2", "+")
+
+STYLES = ("paper", "talk")
+WIDTHS_IN = {
+    "paper": {"one column": 3.4, "two columns": 7.0},
+    "talk": {"one column": 6.8, "two columns": 12.5},
+}
+
+
+def method_style(method: str) -> MethodStyle:
+    """Colour and marker of a method; one that we do not know gets its own from its name."""
+    if method in METHOD_STYLES:
+        return METHOD_STYLES[method]
+    number = zlib.crc32(method.encode())
+    return MethodStyle(
+        _SPARE_COLOURS[number % len(_SPARE_COLOURS)],
+        _SPARE_MARKERS[number // 7 % len(_SPARE_MARKERS)],
+    )
+
+
+def order(name: str) -> tuple[int, str]:
+    """Sort key of a method with its strength: known methods first, in their usual order."""
+    method = name.split(" ")[0]
+    known = list(METHOD_STYLES)
+    return (known.index(method) if method in known else len(known), name)
+
+
+def style(name: str = "paper") -> AbstractContextManager[None]:
+    """The style sheet of that name, as a context.
+
+    Args:
+        name: "paper" (print size) or "talk" (slides).
+
+    Returns:
+        A context manager, inside of which figures take the style.
+
+    Raises:
+        ValueError: If there is no such style.
+    """
+    if name not in STYLES:
+        close = difflib.get_close_matches(name, STYLES, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"Style must be one of {list(STYLES)}; got {name!r}.{hint}")
+    sheet = Path(__file__).parent.parent / f"{name}.mplstyle"
+    context: AbstractContextManager[None] = matplotlib.style.context(sheet)
+    return context

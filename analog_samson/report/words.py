@@ -1,0 +1,102 @@
+"""The words that tables and figures share: names of methods and conditions, n, intervals."""
+
+import json
+
+import pandas as pd
+
+from analog_samson.results.comparison import method_names
+from analog_samson.results.trials import CONDITION
+
+__all__ = ["axes_text", "condition_text", "fixed_text", "interval_text", "method_names", "n_text"]
+
+_CONDITION_WITHOUT_TIME = CONDITION[:-1]
+_SAID_AS = {
+    "dataset": "data set {}",
+    "model": "model {}",
+    "device": "device {}",
+    "compensation": "compensation {}",
+    "axes": "{}",
+    "engine": "engine {}",
+    "precision": "precision {}",
+}
+
+
+def axes_text(axes: str) -> str:
+    """A swept point in words: '{"g_max_uS": 20.0}' -> "g_max_uS = 20"; "{}" -> ""."""
+    return ", ".join(
+        f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}"
+        for name, value in json.loads(axes or "{}").items()
+    )
+
+
+def varying(rows: pd.DataFrame) -> list[str]:
+    """Columns of the condition, other than time and device, in which the rows differ."""
+    return [c for c in _CONDITION_WITHOUT_TIME if c != "device" and rows[c].nunique() > 1]
+
+
+def condition_text(row: pd.Series, columns: list[str]) -> str:
+    """Name a block or panel: the device and whatever else varies."""
+    parts = [str(row["device"])]
+    for column in columns:
+        text = axes_text(row[column]) if column == "axes" else str(row[column])
+        if column == "axes" and not text:
+            text = "nothing swept"
+        parts.append(_SAID_AS[column].format(text) if column == "compensation" else text)
+    return ", ".join(parts)
+
+
+def fixed_text(rows: pd.DataFrame) -> str:
+    """Say once what is the same in all rows: "data set digits, model mlp, engine aihwkit"."""
+    parts = []
+    for column in _CONDITION_WITHOUT_TIME:
+        values = rows[column].unique()
+        if column != "device" and len(values) == 1:
+            text = axes_text(values[0]) if column == "axes" else str(values[0])
+            if text:
+                parts.append(_SAID_AS[column].format(text))
+    return ", ".join(parts)
+
+
+def range_text(values: pd.Series) -> str:
+    """ "5", or "3 to 5" where values differ."""
+    low, high = values.min(), values.max()
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def n_text(rows: pd.DataFrame) -> str:
+    """Networks and chips that the rows rest on: "5 networks x 10 chips"."""
+    networks, chips = range_text(rows["n_networks"]), _chips(rows)
+    return (
+        f"{networks} network{'' if networks == '1' else 's'} × "
+        f"{chips} chip{'' if chips == '1' else 's'}"
+    )
+
+
+def n_short(rows: pd.DataFrame) -> str:
+    """Networks and chips in a table's cell: "5 × 10"."""
+    return f"{range_text(rows['n_networks'])} × {_chips(rows)}".replace(" to ", "–")
+
+
+def _chips(rows: pd.DataFrame) -> str:
+    return range_text(pd.concat([rows["n_chips"], rows["n_chips_max"]]))
+
+
+def interval_text(summary: pd.DataFrame) -> str:
+    """Say what the intervals are, over what, and what they assume."""
+    per_cent = f"{100 * summary['confidence'].iloc[0]:g} %"
+    over_chips = summary["level"] == "chips only"
+    if over_chips.all():
+        kind = "over chips only: one trained network, so nothing is said about another training"
+    else:
+        kind = "over trained networks, after averaging reads and chips"
+        pooled = summary["spread"] == "pooled"
+        if pooled.any():
+            which = "" if pooled.all() else f" of {_listed(summary[pooled])}"
+            kind += f"; spread{which} pooled over methods (few networks)"
+        if over_chips.any():
+            kind += f"; over chips only for {_listed(summary[over_chips])} (one network)"
+    return f"{per_cent} interval (Student t) {kind}"
+
+
+def _listed(rows: pd.DataFrame) -> str:
+    return ", ".join(sorted(set(method_names(rows))))

@@ -1,0 +1,19 @@
+"""Results: the table of trials, and what may be said from it.
+
+A row is one chip at one time in one read. Chips of one network are not independent samples of
+the training method, so averages run over reads, then over chips, and intervals over networks.
+"""
+
+from analog_samson.results.comparison import best_methods, holm, paired_gain
+from analog_samson.results.summary import summarise
+from analog_samson.results.trials import COLUMNS, append_rows, read_trials
+
+__all__ = [
+    "COLUMNS",
+    "append_rows",
+    "best_methods",
+    "holm",
+    "paired_gain",
+    "read_trials",
+    "summarise",
+]

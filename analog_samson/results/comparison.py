@@ -1,0 +1,227 @@
+"""Which method is better, on the same chips, and whether the difference is real."""
+
+import difflib
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from analog_samson.results import spread
+from analog_samson.results.summary import chip_means
+from analog_samson.results.trials import CONDITION, METHOD
+
+GAIN_CELL = (*CONDITION[:-1], *METHOD, "baseline", "t_inference_s")
+
+
+def paired_gain(
+    trials: pd.DataFrame, baseline: str = "sgd", confidence: float = 0.95
+) -> pd.DataFrame:
+    """Accuracy of each method minus the baseline's, on the same chips at the same time.
+
+    Chips are paired by training seed, chip number and read under the same condition: methods
+    share the random numbers of their chips, so what a chip does to both cancels. Differences are
+    averaged over reads, chips, and then over networks, which give the interval. Networks from
+    elsewhere (method "external") have no partner: they are compared by Welch's test.
+
+    Args:
+        trials: Rows of trials; filter them to one time (the primary endpoint) to correct for
+            fewer comparisons.
+        baseline: A method, with its strength where it was trained with several ("sam rho=0.5").
+        confidence: Probability with which an interval covers the true difference.
+
+    Returns:
+        One row per other method and condition: the columns of ``GAIN_CELL``, ``gain`` (fraction,
+        positive when the method is better), ``low``, ``high``, ``half_width``, ``confidence``,
+        ``p_value`` (two-sided t test), ``p_holm`` (corrected over all rows), ``significant``
+        (``p_holm < 1 - confidence``, and more than one network), ``level`` ("networks" or "chips
+        only"), ``paired``, ``n_networks``, ``n_chips`` (per network, the smallest),
+        ``extrapolated``.
+
+    Raises:
+        ValueError: If the baseline is not among the methods, or is there in several strengths.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"Confidence must be between 0 and 1, such as 0.95; got {confidence!r}.")
+    chips = chip_means(trials)
+    chips["name"] = method_names(chips)
+    reference = baseline_name(chips, baseline)
+    rows = []
+    for condition, group in chips.groupby(list(CONDITION), observed=True, sort=True):
+        base = group[group["name"] == reference]
+        if base.empty:
+            continue
+        for method, others in group[group["name"] != reference].groupby(
+            list(METHOD), observed=True
+        ):
+            row = dict(zip(CONDITION, condition, strict=True))
+            row.update(zip(METHOD, method, strict=True))
+            row["baseline"] = reference
+            row.update(_compare(others, base, confidence))
+            row["extrapolated"] = bool(group["extrapolated"].any())
+            rows.append(row)
+    columns = [*GAIN_CELL, "gain", "low", "high", "half_width", "confidence", "p_value", "p_holm"]
+    columns += ["significant", "level", "paired", "n_networks", "n_chips", "extrapolated"]
+    gains = pd.DataFrame(rows, columns=columns)
+    gains["p_holm"] = holm(gains["p_value"].to_numpy(dtype=float))
+    gains["significant"] = (gains["p_holm"] < 1 - confidence) & (gains["level"] == "networks")
+    return gains.sort_values(list(GAIN_CELL), ignore_index=True)
+
+
+def best_methods(trials: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """Which method may be set in bold, and which cannot be told from it.
+
+    The method with the highest mean is the best of its condition when it beats *every* other one
+    (intersection-union test: the largest of its paired p-values), corrected by Holm over all
+    conditions. Where none is, the methods that are not shown to be worse than the highest are tied.
+
+    Args:
+        trials: Rows of trials.
+        confidence: One minus the probability of any false bold cell in the table.
+
+    Returns:
+        One row per method and condition: the columns of a summary's cell, ``is_best``,
+        ``is_tied`` (both False where a method stands alone), ``p_holm`` of the condition.
+    """
+    chips = chip_means(trials)
+    cells, p_cells = [], []
+    for condition, group in chips.groupby(list(CONDITION), observed=True, sort=True):
+        networks = group.groupby([*METHOD, "checkpoint"], observed=True)["accuracy"].mean()
+        means = networks.groupby(list(METHOD), observed=True).mean()
+        if len(means) < 2:
+            continue
+        leader = means.idxmax()
+        parts = {key: part for key, part in group.groupby(list(METHOD), observed=True)}
+        p = {leader: float("nan")}
+        over_networks = True
+        for key, part in parts.items():
+            if key != leader:
+                compared = _compare(parts[leader], part, confidence)
+                p[key] = float(str(compared["p_value"]))
+                over_networks &= compared["level"] == "networks"
+        worst = max(value if value == value else 1.0 for key, value in p.items() if key != leader)
+        p_cells.append(worst if over_networks else 1.0)
+        cells.append((condition, leader, p))
+    corrected = holm(p_cells)
+    rows = []
+    for (condition, leader, p), p_cell in zip(cells, corrected, strict=True):
+        is_decided = bool(p_cell < 1 - confidence)
+        for key, value in p.items():
+            row = dict(zip(CONDITION, condition, strict=True))
+            row.update(zip(METHOD, key, strict=True))
+            row["is_best"] = is_decided and key == leader
+            is_close = key == leader or not value * len(cells) < 1 - confidence
+            row["is_tied"] = not is_decided and is_close
+            row["p_holm"] = p_cell
+            rows.append(row)
+    columns = [*CONDITION, *METHOD, "is_best", "is_tied", "p_holm"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """Holm's step-down correction for many comparisons (Holm 1979, Scand. J. Statist. 6, 65).
+
+    Args:
+        p_values: Raw p-values, shape (m,); NaN (no test was possible) stays NaN and counts not.
+
+    Returns:
+        Corrected p-values, same shape: rejecting those below alpha keeps the probability of any
+        false rejection below alpha, whatever the dependence between the tests.
+    """
+    p = np.asarray(p_values, dtype=float)
+    corrected = np.full(p.shape, np.nan)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(factors * p[order]))
+    return corrected
+
+
+def method_names(rows: pd.DataFrame) -> pd.Series:
+    """Method and strength as one name: "sam rho=0.5", "sgd"."""
+    names = rows["method"].astype(str) + " " + rows["strength"].astype(str)
+    return names.str.strip()
+
+
+def baseline_name(rows: pd.DataFrame, baseline: str) -> str:
+    """The one method with strength that a baseline means.
+
+    Args:
+        rows: Rows with ``method`` and ``strength``.
+        baseline: A method, or a method with its strength.
+
+    Returns:
+        Method and strength as one name.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+    """
+    names = sorted(set(method_names(rows)))
+    if baseline in names:
+        return baseline
+    kinds = sorted(set(method_names(rows[rows["method"] == baseline])))
+    if len(kinds) == 1:
+        return kinds[0]
+    if kinds:
+        raise ValueError(
+            f"Baseline {baseline!r} is there in {len(kinds)} strengths; choose from {kinds}."
+        )
+    close = difflib.get_close_matches(baseline, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"Baseline {baseline!r} is not among the methods {names}.{hint}")
+
+
+def _compare(chips: pd.DataFrame, base: pd.DataFrame, confidence: float) -> dict[str, object]:
+    external = "external" in (chips["method"].iloc[0], base["method"].iloc[0])
+    if not external:
+        pairs = chips.merge(base, on=["training_seed", "chip"], suffixes=("", "_base"))
+        pairs = pairs[pairs["programming_seed"] == pairs["programming_seed_base"]]
+        if len(pairs):
+            return _paired(pairs, confidence)
+    first = chips.groupby("checkpoint", observed=True)["accuracy"].agg(["mean", "size"])
+    second = base.groupby("checkpoint", observed=True)["accuracy"].agg(["mean", "size"])
+    gain = float(first["mean"].mean() - second["mean"].mean())
+    n_networks = min(len(first), len(second))
+    if n_networks > 1:
+        error = spread.welch(first["mean"].to_numpy(), second["mean"].to_numpy())
+    else:
+        error = spread.welch(chips["accuracy"].to_numpy(), base["accuracy"].to_numpy())
+    n_chips = int(min(first["size"].min(), second["size"].min()))
+    return _row(gain, error, confidence, n_networks, n_chips, paired=False)
+
+
+def _paired(pairs: pd.DataFrame, confidence: float) -> dict[str, object]:
+    pairs = pairs.assign(difference=pairs["accuracy"] - pairs["accuracy_base"])
+    networks = pairs.groupby("training_seed", observed=True)["difference"].agg(["mean", "size"])
+    gain = float(networks["mean"].mean())
+    if len(networks) == 1:
+        error = spread.of_independent(pairs["difference"].to_numpy())
+    elif pairs["programming_seed"].nunique() < len(pairs):
+        table = pairs.pivot(index="training_seed", columns="programming_seed", values="difference")
+        error = spread.of_shared_chips(table.to_numpy())
+    else:
+        error = spread.of_independent(networks["mean"].to_numpy())
+    return _row(gain, error, confidence, len(networks), int(networks["size"].min()), paired=True)
+
+
+def _row(
+    gain: float,
+    error: spread.StandardError,
+    confidence: float,
+    n_networks: int,
+    n_chips: int,
+    *,
+    paired: bool,
+) -> dict[str, object]:
+    half_width = error.half_width(confidence)
+    return {
+        "gain": gain,
+        "low": gain - half_width,
+        "high": gain + half_width,
+        "half_width": half_width,
+        "confidence": confidence,
+        "p_value": error.p_value(gain),
+        "level": "networks" if n_networks > 1 else "chips only",
+        "paired": paired,
+        "n_networks": n_networks,
+        "n_chips": n_chips,
+    }

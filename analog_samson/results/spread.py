@@ -1,0 +1,132 @@
+"""How far a mean may be off: standard errors and degrees of freedom from the right level."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class StandardError:
+    """Standard error of a mean.
+
+    Attributes:
+        value: Standard error, in the unit of the mean.
+        dof: Degrees of freedom of the estimate; 0 when there is none.
+    """
+
+    value: float
+    dof: float
+
+    def half_width(self, confidence: float) -> float:
+        """Half of the Student t interval; NaN without degrees of freedom."""
+        if not self.dof > 0:
+            return float("nan")
+        return float(stats.t.ppf(0.5 + confidence / 2, self.dof) * self.value)
+
+    def p_value(self, mean: float) -> float:
+        """Two-sided p-value of the hypothesis that the mean is 0; NaN without spread estimate."""
+        if not self.dof > 0:
+            return float("nan")
+        if self.value == 0:
+            return 1.0 if mean == 0 else 0.0
+        return float(2 * stats.t.sf(abs(mean) / self.value, self.dof))
+
+
+UNKNOWN = StandardError(float("nan"), 0.0)
+
+
+def of_independent(values: Floats) -> StandardError:
+    """Standard error of the mean of independent values."""
+    n = len(values)
+    if n < 2:
+        return UNKNOWN
+    return StandardError(float(np.std(values, ddof=1) / np.sqrt(n)), n - 1)
+
+
+def of_shared_chips(table: Floats) -> StandardError:
+    """Standard error of the mean of networks that were all programmed on the same chips.
+
+    A chip that is bad for one network is bad for all of them, so the networks are not
+    independent: two-way random effects, ``V = (MS_networks + MS_chips - MS_rest) / (a b)``, with
+    Satterthwaite's degrees of freedom (Searle, Casella, McCulloch, *Variance Components*, 1992).
+
+    Args:
+        table: Scores, shape (networks a, chips b); NaN where a chip is missing.
+
+    Returns:
+        The standard error; never below the one that networks or chips alone would give.
+    """
+    known = ~np.isnan(table)
+    a, b = table.shape
+    if a < 2 or b < 2:
+        return of_independent(np.nanmean(table, axis=1 if b < 2 else 0))
+    n_each = known.sum() / (a * b)
+    rows, columns = np.nanmean(table, axis=1), np.nanmean(table, axis=0)
+    rest = np.where(known, table - rows[:, None] - columns[None, :] + np.nanmean(table), 0.0)
+    rest_dof = max(int(known.sum()) - a - b + 1, 1)
+    ms = np.array(
+        [
+            b * n_each * np.var(rows, ddof=1),
+            a * n_each * np.var(columns, ddof=1),
+            np.sum(rest**2) / rest_dof,
+        ]
+    )
+    dof = np.array([a - 1, b - 1, rest_dof], dtype=float)
+    total = max(ms[0] + ms[1] - ms[2], ms[0], ms[1])
+    if total == 0:
+        return StandardError(0.0, float(a - 1))
+    parts = ms if total > max(ms[0], ms[1]) else np.where(ms[:2].max() == ms, ms, 0.0)
+    effective = float(total**2 / np.sum(parts**2 / dof))
+    return StandardError(float(np.sqrt(total / (a * b * n_each))), effective)
+
+
+def pooled_variance(table: Floats) -> StandardError:
+    """Standard deviation of networks, pooled over methods that share their training seeds.
+
+    Mixed model ``y = method + seed + rest``: the variance of one method's networks is
+    ``(MS_seeds + (m - 1) MS_rest) / m``, which is the plain average of the methods' variances;
+    the shared seeds only lower its degrees of freedom (Satterthwaite). It assumes that the
+    methods spread alike.
+
+    Args:
+        table: Network means, shape (seeds n, methods m); NaN where a network is missing.
+
+    Returns:
+        The standard deviation of one network (not of the mean), and its degrees of freedom.
+    """
+    counts = np.sum(~np.isnan(table), axis=0)
+    table = table[:, counts >= 2]
+    counts = counts[counts >= 2]
+    if table.shape[1] == 0:
+        return UNKNOWN
+    deviations = table - np.nanmean(table, axis=0)
+    own_dof = float(np.sum(counts - 1))
+    variance = float(np.nansum(deviations**2) / own_dof)
+    common = deviations[~np.isnan(deviations).any(axis=1)]
+    n, m = common.shape
+    if n < 2 or variance == 0:
+        return StandardError(float(np.sqrt(variance)), float(np.max(counts) - 1))
+    common = common - common.mean(axis=0)
+    ms_seeds = m * np.var(common.mean(axis=1), ddof=1)
+    rest = common - common.mean(axis=1, keepdims=True)
+    ms_rest = np.sum(rest**2) / ((n - 1) * (m - 1)) if m > 1 else 0.0
+    parts = np.array([ms_seeds / m, (m - 1) * ms_rest / m])
+    dof = np.array([n - 1, max((n - 1) * (m - 1), 1)])
+    shared = float(parts.sum() ** 2 / np.sum(parts**2 / dof)) if parts.any() else n - 1.0
+    return StandardError(float(np.sqrt(variance)), shared * own_dof / ((n - 1) * m))
+
+
+def welch(first: Floats, second: Floats) -> StandardError:
+    """Standard error of ``mean(first) - mean(second)``, independent samples (Welch 1947)."""
+    if len(first) < 2 or len(second) < 2:
+        return UNKNOWN
+    parts = np.array([np.var(first, ddof=1) / len(first), np.var(second, ddof=1) / len(second)])
+    total = float(parts.sum())
+    if total == 0:
+        return StandardError(0.0, float(len(first) + len(second) - 2))
+    dof = total**2 / np.sum(parts**2 / np.array([len(first) - 1, len(second) - 1]))
+    return StandardError(float(np.sqrt(total)), float(dof))

@@ -1,0 +1,224 @@
+"""Accuracy against time: reads, then chips, then networks; an interval at the right level."""
+
+import numpy as np
+import pandas as pd
+
+from analog_samson.results import spread
+from analog_samson.results.trials import CONDITION, METHOD, check_definitions
+
+CELL = (*CONDITION[:-1], *METHOD, "t_inference_s")
+"""One row of a summary: one method under one condition."""
+
+FEW_NETWORKS = 4
+"""Below this many networks the spread is pooled over methods: our choice. Student's factor is
+12.7, 4.3 and 3.2 at 2, 3 and 4 networks; from 4 on a method's own spread is worth more than the
+assumption that all methods spread alike."""
+
+
+def chip_means(trials: pd.DataFrame) -> pd.DataFrame:
+    """Average the reads: one row per chip and time.
+
+    Args:
+        trials: Rows of trials.
+
+    Returns:
+        Columns of `CELL`, ``training_seed``, ``checkpoint``, ``chip``, ``chip_id``,
+        ``programming_seed``, ``n_images``, ``analog_share``, ``reproducible`` and, averaged over
+        reads, ``accuracy``, ``clean_accuracy`` (fractions), ``alpha``, ``extrapolated``
+        (whether any), ``n_reads``.
+    """
+    check_definitions(trials)
+    groups = trials.groupby(["chip_id", "t_inference_s"], sort=False, observed=True)
+    code = groups.ngroup().to_numpy()
+    _, first = np.unique(code, return_index=True)
+    kept = [*CELL, "training_seed", "checkpoint", "chip", "chip_id", "programming_seed"]
+    chips = trials.iloc[first][[*kept, "n_images", "analog_share", "reproducible"]]
+    chips = chips.reset_index(drop=True)
+    n_reads = np.bincount(code, minlength=len(chips))
+
+    def mean(values: pd.Series) -> np.ndarray:
+        return np.bincount(code, values.to_numpy(dtype=float), minlength=len(chips)) / n_reads
+
+    chips["accuracy"] = mean(trials["n_correct"]) / chips["n_images"]
+    chips["clean_accuracy"] = mean(trials["n_correct_digital"]) / chips["n_images"]
+    chips["alpha"] = mean(trials["alpha"])
+    chips["extrapolated"] = mean(trials["extrapolated"]) > 0
+    chips["n_reads"] = n_reads
+    return chips
+
+
+def network_means(chips: pd.DataFrame) -> pd.DataFrame:
+    """Average the chips: one row per network and time.
+
+    Args:
+        chips: As `chip_means` gives.
+
+    Returns:
+        Columns of `CELL`, ``training_seed``, ``checkpoint``, ``accuracy``, ``std_chips``,
+        ``n_chips``, ``clean_accuracy``, ``alpha``, ``extrapolated``, ``analog_share``,
+        ``n_reads`` (smallest), ``n_images``, ``reproducible``.
+    """
+    groups = chips.groupby(
+        [*CELL, "training_seed", "checkpoint"], observed=True, sort=True, dropna=False
+    )
+    return groups.agg(
+        accuracy=("accuracy", "mean"),
+        std_chips=("accuracy", "std"),
+        n_chips=("accuracy", "size"),
+        clean_accuracy=("clean_accuracy", "mean"),
+        alpha=("alpha", "mean"),
+        extrapolated=("extrapolated", "max"),
+        analog_share=("analog_share", "first"),
+        n_reads=("n_reads", "min"),
+        n_images=("n_images", "first"),
+        reproducible=("reproducible", "min"),
+    ).reset_index()
+
+
+def summarise(
+    trials: pd.DataFrame, confidence: float = 0.95, *, pool: bool | None = None
+) -> pd.DataFrame:
+    """Accuracy of every method under every condition, with an interval and what it rests on.
+
+    Reads are averaged within a chip, chips within a network; the interval is Student's over
+    networks, because chips of one network are no independent samples of the training method.
+    Where networks share their chips (one programming seed used for several networks) the
+    interval holds the shared part too.
+
+    Args:
+        trials: Rows of trials (`read_trials`).
+        confidence: Probability with which an interval covers the true mean, between 0 and 1.
+        pool: Whether the spread over networks is pooled over the methods under the same
+            condition (mixed model with shared training seeds); None pools only where a method
+            has 2 or 3 networks.
+
+    Returns:
+        One row per method and condition, sorted, with the columns of `CELL` and
+
+        - ``accuracy``, ``low``, ``high`` (fractions; the bounds are cut at 0 and 1),
+          ``half_width`` (not cut; NaN when a single chip was measured), ``confidence``;
+        - ``level``: "networks", or "chips only" when one network was measured: then the interval
+          says nothing about another training of the same method;
+        - ``spread``: "own" or "pooled" over methods;
+        - ``n_networks``, ``n_chips`` (per network, the smallest), ``n_chips_max``, ``n_reads``;
+        - ``std_networks`` (of the network means), ``std_chips`` (within a network);
+        - ``clean_accuracy`` (the digital networks), ``alpha`` (drift compensation),
+          ``analog_share``, ``n_images``, ``extrapolated``, ``reproducible``.
+
+    Raises:
+        ValueError: If there is no row, the rows mix definitions, or the confidence is not
+            between 0 and 1.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"Confidence must be between 0 and 1, such as 0.95; got {confidence!r}.")
+    if trials.empty:
+        raise ValueError("There are no trials to summarise; run the study first.")
+    chips = chip_means(trials)
+    networks = network_means(chips)
+    groups = networks.groupby(list(CELL), observed=True, sort=True)
+    summary = groups.agg(
+        accuracy=("accuracy", "mean"),
+        n_networks=("accuracy", "size"),
+        n_chips=("n_chips", "min"),
+        n_chips_max=("n_chips", "max"),
+        n_reads=("n_reads", "min"),
+        std_networks=("accuracy", "std"),
+        clean_accuracy=("clean_accuracy", "mean"),
+        alpha=("alpha", "mean"),
+        analog_share=("analog_share", "mean"),
+        n_images=("n_images", "first"),
+        extrapolated=("extrapolated", "max"),
+        reproducible=("reproducible", "min"),
+    )
+    squares = networks["std_chips"].fillna(0) ** 2 * (networks["n_chips"] - 1)
+    within = pd.DataFrame({"squares": squares, "dof": networks["n_chips"] - 1})
+    within = within.groupby(groups.ngroup().to_numpy()).sum()
+    summary["std_chips"] = np.sqrt(
+        (within["squares"] / within["dof"].where(within["dof"] > 0)).to_numpy()
+    )
+    summary["level"] = np.where(summary["n_networks"] > 1, "networks", "chips only")
+    summary["spread"] = "own"
+    n = summary["n_networks"].where(summary["n_networks"] > 1, summary["n_chips"])
+    std = summary["std_networks"].where(summary["n_networks"] > 1, summary["std_chips"])
+    summary["standard_error"] = std / np.sqrt(n)
+    summary["dof"] = (n - 1).astype(float)
+    summary = summary.reset_index()
+    _mind_shared_chips(summary, chips)
+    _pool(summary, networks, pool)
+    summary["half_width"] = [
+        spread.StandardError(error, dof).half_width(confidence)
+        for error, dof in zip(summary["standard_error"], summary["dof"], strict=True)
+    ]
+    summary["low"] = (summary["accuracy"] - summary["half_width"]).clip(lower=0.0)
+    summary["high"] = (summary["accuracy"] + summary["half_width"]).clip(upper=1.0)
+    summary["confidence"] = confidence
+    return summary[
+        [
+            *CELL,
+            "accuracy",
+            "low",
+            "high",
+            "half_width",
+            "confidence",
+            "level",
+            "spread",
+            "n_networks",
+            "n_chips",
+            "n_chips_max",
+            "n_reads",
+            "std_networks",
+            "std_chips",
+            "standard_error",
+            "dof",
+            "clean_accuracy",
+            "alpha",
+            "analog_share",
+            "n_images",
+            "extrapolated",
+            "reproducible",
+        ]
+    ]
+
+
+def _mind_shared_chips(summary: pd.DataFrame, chips: pd.DataFrame) -> None:
+    """Replace the standard error where several networks were programmed on the same chips."""
+    groups = chips.groupby(list(CELL), observed=True, sort=True)
+    counts = groups["programming_seed"].agg(["nunique", "size"])
+    shared = (counts["nunique"] < counts["size"]).to_numpy() & (summary["n_networks"] > 1)
+    if not shared.any():
+        return
+    code = groups.ngroup().to_numpy()
+    for cell in np.flatnonzero(shared):
+        table = chips[code == cell].pivot_table(
+            index="checkpoint", columns="programming_seed", values="accuracy", observed=True
+        )
+        error = spread.of_shared_chips(table.to_numpy())
+        summary.loc[cell, ["standard_error", "dof"]] = [error.value, error.dof]
+
+
+def _pool(summary: pd.DataFrame, networks: pd.DataFrame, pool: bool | None) -> None:
+    """Replace the spread of methods with few networks by the one pooled over methods."""
+    wanted = (summary["n_networks"] > 1) & (summary["method"] != "external")
+    if pool is None:
+        wanted &= summary["n_networks"] < FEW_NETWORKS
+    if pool is False or not wanted.any():
+        return
+    own = networks[networks["method"] != "external"]
+    own_code = own.groupby(list(CONDITION), observed=True).ngroup()
+    keys = own[list(CONDITION)].assign(code=own_code).drop_duplicates("code")
+    codes = summary[list(CONDITION)].merge(keys, on=list(CONDITION), how="left")["code"]
+    for code in sorted(set(codes[wanted.to_numpy()])):
+        table = own[own_code == code].pivot_table(
+            index="training_seed", columns=list(METHOD), values="accuracy", observed=True
+        )
+        if table.shape[1] < 2:
+            continue
+        pooled = spread.pooled_variance(table.to_numpy())
+        for cell in np.flatnonzero(wanted.to_numpy() & (codes == code).to_numpy()):
+            if pooled.dof > summary.at[cell, "dof"]:
+                n = summary.at[cell, "n_networks"]
+                summary.loc[cell, ["standard_error", "dof"]] = [
+                    pooled.value / np.sqrt(n),
+                    pooled.dof,
+                ]
+                summary.loc[cell, "spread"] = "pooled"

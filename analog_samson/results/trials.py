@@ -1,0 +1,395 @@
+"""The table of trials: one row per (chip, time, read), appended and never edited."""
+
+import errno
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+
+_TYPES = {
+    "study": pa.string(),
+    "chip_id": pa.string(),
+    "dataset": pa.string(),
+    "model": pa.string(),
+    "method": pa.string(),
+    "strength": pa.string(),
+    "training_seed": pa.int64(),
+    "checkpoint": pa.string(),
+    "device": pa.string(),
+    "compensation": pa.string(),
+    "engine": pa.string(),
+    "precision": pa.string(),
+    "axes": pa.string(),
+    "chip": pa.int64(),
+    "programming_seed": pa.int64(),
+    "t_inference_s": pa.float64(),
+    "read": pa.int64(),
+    "n_correct": pa.int64(),
+    "n_images": pa.int64(),
+    "n_correct_digital": pa.int64(),
+    "analog_share": pa.float64(),
+    "alpha": pa.float64(),
+    "extrapolated": pa.bool_(),
+    "reproducible": pa.bool_(),
+}
+
+COLUMNS: tuple[str, ...] = tuple(_TYPES)
+"""Columns of ``trials.csv``, in this order."""
+
+KEY = ("chip_id", "t_inference_s", "read")
+"""What makes a row one of a kind."""
+
+CONDITION = (
+    "dataset",
+    "model",
+    "device",
+    "compensation",
+    "axes",
+    "engine",
+    "precision",
+    "t_inference_s",
+)
+"""What methods are compared under: two rows are comparable when all of these agree."""
+
+METHOD = ("method", "strength")
+"""What is compared."""
+
+_TEXT = tuple(name for name, kind in _TYPES.items() if kind == pa.string())
+_COUNTS = tuple(name for name, kind in _TYPES.items() if kind == pa.int64())
+_FLAGS = tuple(name for name, kind in _TYPES.items() if kind == pa.bool_())
+
+
+def read_trials(*paths: str | Path) -> pd.DataFrame:
+    """Read one or several tables of trials into one.
+
+    A half-written last row (a run killed while writing) is dropped: its point is pending again.
+    Rows that several files share are merged; the study's name is no part of a result, so that
+    the same chip computed in two studies counts once.
+
+    Args:
+        paths: Files ``trials.csv``, or the folders that hold one.
+
+    Returns:
+        The rows, columns as in `COLUMNS`, in the order of the files.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a file is not a table of trials, a row is damaged, two rows with the same
+            key differ, or rows of one chip come from different definitions.
+    """
+    if not paths:
+        raise ValueError("read_trials needs at least one path; got none.")
+    files = [_table_path(path) for path in paths]
+    _check_manifests(files)
+    trials = pd.concat([_read_one(file) for file in files], ignore_index=True)
+    trials = _merged(trials)
+    check_definitions(trials)
+    return trials
+
+
+def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
+    """Append rows to a table of trials, all of them or none.
+
+    The rows are written at once and forced to disk before the function returns. A half-written
+    last line, left by a killed run, is cut off first. One process writes; many may read.
+
+    Args:
+        rows: New rows; the columns are those of `COLUMNS`, in any order.
+        path: The table; it is made, with its header, when it does not exist.
+
+    Raises:
+        ValueError: If columns are missing or unknown, a value is missing or out of range, or the
+            file that is there is not a table of trials.
+        FileNotFoundError: If the folder does not exist.
+        OSError: If the table cannot be written (no permission, disk full); the table is then as
+            it was before.
+    """
+    path = Path(path)
+    if set(rows.columns) != set(COLUMNS):
+        missing = sorted(set(COLUMNS) - set(rows.columns))
+        unknown = sorted(set(rows.columns) - set(COLUMNS))
+        raise ValueError(
+            f"Rows must have the columns of results.COLUMNS; missing: {missing}, unknown: {unknown}."
+        )
+    if rows.empty:
+        return
+    _check_values(rows, "the new rows")
+    for name in _TEXT:
+        if rows[name].astype(str).str.contains(r"[\r\n]").any():
+            raise ValueError(f"Column {name!r} of the new rows holds a line break; take it out.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"Folder {str(path.parent)!r} does not exist; make it first.")
+    text = io.StringIO()
+    rows[list(COLUMNS)].astype(dict.fromkeys(_COUNTS, "int64")).to_csv(
+        text, header=False, index=False, lineterminator="\n"
+    )
+    try:
+        _append(path, text.getvalue().encode())
+    except OSError as error:
+        why = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
+        raise OSError(
+            error.errno,
+            f"{str(path)!r} cannot be written ({why}); no row was added. Free space or choose "
+            "another folder and run again: what is there is kept",
+        ) from error
+
+
+def check_definitions(trials: pd.DataFrame) -> None:
+    """Refuse rows that call two different things by one name.
+
+    Args:
+        trials: Rows of trials.
+
+    Raises:
+        ValueError: If columns are missing; if one chip of one network on one device has two
+            contents (another device file, study seed or evaluation set under the same name); if
+            one method and training seed has two networks; if one model and data set was
+            evaluated on test sets of different size.
+    """
+    missing = [name for name in COLUMNS if name not in trials.columns]
+    if missing:
+        raise ValueError(f"These are no trials: columns {missing} are missing.")
+    chips = trials.drop_duplicates("chip_id")
+    name = [
+        *(c for c in CONDITION if c != "t_inference_s"),
+        *METHOD,
+        "training_seed",
+        "checkpoint",
+        "chip",
+    ]
+    twice = chips[chips.duplicated(name, keep=False)]
+    if len(twice):
+        first, second = (
+            row for _, row in twice[(twice[name] == twice[name].iloc[0]).all(1)][:2].iterrows()
+        )
+        differ = [c for c in ("programming_seed", "n_images") if first[c] != second[c]]
+        raise ValueError(
+            f"Chip {first['chip']} of {_named(first)} (training seed {first['training_seed']}) on "
+            f"device {first['device']!r} has two definitions, {first['chip_id']!r} and "
+            f"{second['chip_id']!r}, which differ in {_differences(differ)}; summarise the two "
+            "studies apart."
+        )
+    sizes = chips.groupby(["dataset", "model"], observed=True)["n_images"].unique()
+    for (dataset, model), values in sizes.items():
+        if len(values) > 1:
+            raise ValueError(
+                f"Trials of {model!r} on {dataset!r} mix evaluation sets of {sorted(map(int, values))} "
+                "images; choose one size, for example trials[trials.n_images == "
+                f"{int(max(values))}]."
+            )
+    own = chips[chips["method"] != "external"].drop_duplicates(
+        ["dataset", "model", *METHOD, "training_seed", "checkpoint"]
+    )
+    seed = ["dataset", "model", *METHOD, "training_seed"]
+    twice = own[own.duplicated(seed, keep=False)]
+    if len(twice):
+        row = twice.iloc[0]
+        same = twice[(twice[seed] == row[seed]).all(1)]
+        raise ValueError(
+            f"Training seed {row['training_seed']} of {_named(row)} has {len(same)} networks "
+            f"(checkpoints {', '.join(same['checkpoint'])}): they were trained differently; keep "
+            "one kind by filtering on 'checkpoint'."
+        )
+
+
+def _named(row: pd.Series) -> str:
+    return f"method {' '.join(filter(None, (row['method'], row['strength'])))!r}"
+
+
+def _differences(columns: list[str]) -> str:
+    if columns:
+        return " and ".join(repr(c) for c in columns)
+    return "the device's definition or the version of the numerics"
+
+
+def _table_path(path: str | Path) -> Path:
+    path = Path(path)
+    file = path / "trials.csv" if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"No table of trials at {str(file)!r}; give a trials.csv or the folder that holds one."
+        )
+    return file
+
+
+def _read_one(file: Path) -> pd.DataFrame:
+    content = file.read_bytes()
+    content = content[: content.rfind(b"\n") + 1]
+    header, _, _ = content.partition(b"\n")
+    if not content:
+        return _empty()
+    if tuple(header.decode(errors="replace").rstrip("\r").split(",")) != COLUMNS:
+        raise ValueError(
+            f"{str(file)!r} is not a table of trials: its first line must be "
+            f"'{','.join(COLUMNS)}', not {header.decode(errors='replace')[:80]!r}."
+        )
+    try:
+        table = pa.csv.read_csv(
+            pa.BufferReader(content),
+            convert_options=pa.csv.ConvertOptions(column_types=_TYPES),
+        )
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{str(file)!r} has a damaged row ({str(error).splitlines()[0]}); delete the line: "
+            "its point is then computed again."
+        ) from error
+    trials: pd.DataFrame = table.to_pandas()
+    _check_values(trials, repr(str(file)))
+    return trials
+
+
+def _empty() -> pd.DataFrame:
+    return pd.DataFrame(pa.schema(list(_TYPES.items())).empty_table().to_pandas())
+
+
+def _check_values(trials: pd.DataFrame, where: str) -> None:
+    needed = [name for name in COLUMNS if name != "alpha"]
+    lacking = trials[needed].isna().any()
+    if lacking.any():
+        name = lacking.idxmax()
+        line = int(np.flatnonzero(trials[name].isna())[0])
+        raise ValueError(f"Row {line + 1} of {where} has no {name}; delete the row.")
+    for name in _COUNTS:
+        if not np.issubdtype(trials[name].dtype.type, np.integer):  # type: ignore[arg-type]
+            whole = pd.to_numeric(trials[name], errors="coerce")
+            if not (whole % 1 == 0).all():
+                raise ValueError(f"Column {name!r} of {where} must hold whole numbers.")
+    for name in _FLAGS:
+        if not trials[name].isin([True, False]).all():
+            raise ValueError(f"Column {name!r} of {where} must hold True or False.")
+    wrong = (
+        (trials["n_images"] < 1)
+        | (trials["n_correct"] < 0)
+        | (trials["n_correct"] > trials["n_images"])
+        | (trials["n_correct_digital"] < 0)
+        | (trials["n_correct_digital"] > trials["n_images"])
+    )
+    if wrong.any():
+        row = trials[wrong].iloc[0]
+        raise ValueError(
+            f"Row {int(np.flatnonzero(wrong)[0]) + 1} of {where} counts {row['n_correct']} correct "
+            f"(digital {row['n_correct_digital']}) of {row['n_images']} images, which cannot be; "
+            "delete the row: its point is then computed again."
+        )
+    times = trials["t_inference_s"]
+    wrong = ~((times >= 0) & (times < np.inf))
+    if wrong.any():
+        raise ValueError(
+            f"Row {int(np.flatnonzero(wrong)[0]) + 1} of {where} has the time {times[wrong].iloc[0]} s; "
+            "times are finite and at least 0 s."
+        )
+
+
+def _merged(trials: pd.DataFrame) -> pd.DataFrame:
+    repeated = trials.duplicated(list(KEY), keep=False)
+    if not repeated.any():
+        return trials
+    copies = trials[repeated]
+    content = [name for name in COLUMNS if name != "study"]
+    kinds = copies.drop_duplicates(content)
+    conflict = kinds.duplicated(list(KEY), keep=False)
+    if conflict.any():
+        first = kinds[conflict].iloc[0]
+        same = kinds[(kinds[list(KEY)] == first[list(KEY)]).all(axis=1)]
+        differ = [name for name in content if same[name].nunique(dropna=False) > 1]
+        raise ValueError(
+            f"Chip {first['chip_id']!r} at {first['t_inference_s']} s, read {first['read']}, has "
+            f"{len(same)} rows that differ in {', '.join(differ)}; they come from different "
+            "machines or versions: read the files apart or delete one of the rows."
+        )
+    return trials.drop_duplicates(list(KEY), ignore_index=True)
+
+
+def _check_manifests(files: list[Path]) -> None:
+    """Devices of one name must have one definition in all the studies that are read together."""
+    known: dict[str, tuple[Path, object]] = {}
+    for file in files:
+        for name, definition in _devices_of(file.with_name("manifest.json")):
+            other, first = known.setdefault(name, (file, definition))
+            if first != definition:
+                raise ValueError(
+                    f"Device {name!r} is defined differently in {str(other.parent)!r} and "
+                    f"{str(file.parent)!r} ({_first_difference(first, definition)}); read the two "
+                    "studies apart."
+                )
+
+
+def _devices_of(manifest: Path) -> Iterator[tuple[str, object]]:
+    if not manifest.is_file():
+        return
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{str(manifest)!r} is not valid JSON ({error}); move it away or restore it."
+        ) from error
+    devices = content.get("devices", {}) if isinstance(content, dict) else {}
+    if isinstance(devices, dict):
+        yield from devices.items()
+
+
+def _first_difference(first: object, second: object, where: str = "") -> str:
+    if isinstance(first, dict) and isinstance(second, dict):
+        for key in sorted(set(first) | set(second)):
+            if first.get(key) != second.get(key):
+                return _first_difference(
+                    first.get(key), second.get(key), f"{where}.{key}".strip(".")
+                )
+    return f"{where or 'definition'}: {first!r} and {second!r}"
+
+
+def _append(path: Path, rows: bytes) -> None:
+    is_new = not path.exists()
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+    try:
+        end = _end_of_rows(descriptor, path)
+        os.ftruncate(descriptor, end)
+        header = f"{','.join(COLUMNS)}\n".encode() if end == 0 else b""
+        try:
+            os.lseek(descriptor, end, os.SEEK_SET)
+            _write_all(descriptor, header + rows)
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, end)
+            raise
+    finally:
+        os.close(descriptor)
+    if is_new:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _end_of_rows(descriptor: int, path: Path) -> int:
+    """Byte after the last complete line; 0 when not even the header is complete."""
+    header = f"{','.join(COLUMNS)}\n".encode()
+    size = os.fstat(descriptor).st_size
+    start = os.pread(descriptor, len(header), 0)
+    if start != header[: len(start)]:
+        raise ValueError(
+            f"{str(path)!r} is there and is not a table of trials; choose another folder."
+        )
+    if len(start) < len(header):
+        return 0
+    end, block = size, 65536
+    while end > len(header):
+        begin = max(len(header), end - block)
+        found = os.pread(descriptor, end - begin, begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end = begin
+    return len(header)

@@ -1,0 +1,77 @@
+"""Trials with known means and variance components, for tests of statistics and figures."""
+
+import numpy as np
+import pandas as pd
+
+from analog_samson.results import COLUMNS
+from analog_samson.times import DAY, HOUR, MONTH, YEAR
+
+
+def make_trials(
+    means=None,
+    *,
+    seed=0,
+    n_networks=5,
+    n_chips=10,
+    n_reads=1,
+    std_networks=0.010,
+    std_chips=0.005,
+    std_reads=0.0,
+    std_shared=0.0,
+    slope=0.01,
+    times_s=(0.0, 1.0, HOUR, DAY, MONTH, YEAR),
+    device="pcm_like",
+    measured_to_s=2e6,
+    n_images=1_000_000,
+    shared_chips=False,
+    **constants,
+):
+    """Accuracy = mean - slope log10(t + 1) + network + shared chip effect + chip + read."""
+    means = {"sgd": 0.90, "samson rho=0.5": 0.93} if means is None else means
+    random = np.random.default_rng(seed)
+    rows = []
+    shared = std_shared * random.standard_normal((n_networks, n_chips))
+    if shared_chips:
+        shared = np.repeat(shared[:1], n_networks, axis=0)
+    for name, mean in means.items():
+        method, _, strength = name.partition(" ")
+        networks = std_networks * random.standard_normal(n_networks)
+        chips = std_chips * random.standard_normal((n_networks, n_chips))
+        reads = std_reads * random.standard_normal((n_networks, n_chips, len(times_s), n_reads))
+        for network in range(n_networks):
+            for chip in range(n_chips):
+                for k, t in enumerate(times_s):
+                    for read in range(n_reads):
+                        score = mean - slope * np.log10(t + 1) + networks[network]
+                        score += chips[network, chip] + shared[network, chip]
+                        score += reads[network, chip, k, read]
+                        rows.append(
+                            {
+                                "study": "synthetic",
+                                "chip_id": f"{device}-{method}-{strength}-{network}-{chip}",
+                                "dataset": "digits",
+                                "model": "mlp",
+                                "method": method,
+                                "strength": strength,
+                                "training_seed": network,
+                                "checkpoint": f"{method}-{strength}-{network}",
+                                "device": device,
+                                "compensation": "global",
+                                "engine": "aihwkit",
+                                "precision": "fp32",
+                                "axes": "{}",
+                                "chip": chip,
+                                "programming_seed": chip if shared_chips else 1000 * network + chip,
+                                "t_inference_s": t,
+                                "read": read,
+                                "n_correct": int(np.clip(round(score * n_images), 0, n_images)),
+                                "n_images": n_images,
+                                "n_correct_digital": int((mean + 0.01) * n_images),
+                                "analog_share": 0.998,
+                                "alpha": 1.0 + 0.02 * np.log10(t + 1),
+                                "extrapolated": t > measured_to_s,
+                                "reproducible": True,
+                            }
+                            | constants
+                        )
+    return pd.DataFrame(rows, columns=list(COLUMNS))
