@@ -311,6 +311,12 @@ class TrainingSpec:
                     f"Method {self.method!r} does not read {name} (given {value!r}); it reads "
                     f"{_listed(method.options) or 'no options'}; leave it out."
                 )
+        if self.parametrisation != "none" and self.clip_weights:
+            raise ValueError(
+                f"clip_weights (given {self.clip_weights!r}) clips weights, and with "
+                f"parametrisation={self.parametrisation!r} there are only control parameters; "
+                "give clip_weights=0."
+            )
         is_rule = method.strength in ("rho", "sigma")
         if not is_rule and (self.perturbed_share != 1.0 or self.m_sharpness is not None):
             raise ValueError(
@@ -330,9 +336,14 @@ class TrainingSpec:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be {at_least_0}; got {value!r}.")
-        for name in ("momentum", "label_smoothing", "average_decay", "validation_fraction"):
+        for name in ("momentum", "label_smoothing", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)!r}.")
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                "validation_fraction must lie between 0 and 1, both excluded; got "
+                f"{self.validation_fraction!r}."
+            )
         for name in ("fisher_decay", "teacher_decay", "trajectory_start", "perturbed_share"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
