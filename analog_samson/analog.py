@@ -292,10 +292,12 @@ class TiledNetwork:
         self.has_input_ranges = input_ranges is not None
         layers = models.analog_layers(self.network, keep_digital)
         models.check_weights(self.network, list(layers))
+        self._shapes = {name: layer.weight.shape for name, layer in layers.items()}
         configuration = tile_configuration(device)
-        self.layers: dict[str, Any] = {
-            name: _analog_layer(layer, configuration) for name, layer in layers.items()
-        }
+        with seeded(0):  # aihwkit initialises every layer before it takes over the weights
+            self.layers: dict[str, Any] = {
+                name: _analog_layer(layer, configuration) for name, layer in layers.items()
+            }
         self.network = _replace_everywhere(
             self.network, {id(layer): self.layers[name] for name, layer in layers.items()}
         )
@@ -321,7 +323,10 @@ class TiledNetwork:
 
     def weights(self) -> dict[str, Tensor]:
         """Weights on the arrays in model units and the layers' shapes, without compensation."""
-        return {name: layer.get_weights()[0].clone() for name, layer in self.layers.items()}
+        return {
+            name: layer.get_weights()[0].detach().clone().reshape(self._shapes[name])
+            for name, layer in self.layers.items()
+        }
 
     @torch.no_grad()
     def forward(self, images: Tensor, first_index: int, seeds: Callable[[int], int]) -> Tensor:
@@ -365,7 +370,10 @@ def tile_configuration(device: Device) -> Any:
         A ``TorchInferenceRPUConfig``; its noise model and compensation are those of the device and
         act only where the device asks for aihwkit's own path.
     """
-    from aihwkit.inference import GlobalDriftCompensation, PerColumnDriftCompensation
+    from aihwkit.inference.compensation.drift import (
+        GlobalDriftCompensation,
+        PerColumnDriftCompensation,
+    )
     from aihwkit.simulator.configs import TorchInferenceRPUConfig
     from aihwkit.simulator.parameters.enums import BoundManagementType, NoiseManagementType
 

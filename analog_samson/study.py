@@ -10,18 +10,17 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from analog_samson.checkpoint import Checkpoint, load_checkpoint
 from analog_samson.chip import Engine, program
-from analog_samson.data import Dataset, load_dataset
+from analog_samson.data import Split, full_scale, load_test, normalise
 from analog_samson.devices import Device, load_device
 from analog_samson.evaluation import count_correct
 from analog_samson.models import analog_share
@@ -140,12 +139,12 @@ class Study:
                 chip=chip,
                 programming_seed=derive_seed(self.seed, checkpoint.spec.seed, chip),
                 data_folder=self.data_folder,
-                evaluation_set=dataset.digest,
-                n_images=self._n_images(dataset),
+                evaluation_set=test.digest,
+                n_images=self._n_images(test, checkpoint.spec.dataset),
                 engine=self.engine,
                 points=points,
             )
-            for path, checkpoint, dataset in self._networks()
+            for path, checkpoint, test in self._networks()
             for device, axes, points in devices
             for chip in range(self.n_chips)
         ]
@@ -167,26 +166,27 @@ class Study:
             if number < 1:
                 raise ValueError(f"{what} must be at least 1; got {number}.")
 
-    def _networks(self) -> Iterator[tuple[Path, Checkpoint, Dataset]]:
+    def _networks(self) -> Iterator[tuple[Path, Checkpoint, Split]]:
         for given in self.checkpoints:
             path = Path(given)
             checkpoint = load_checkpoint(path)
-            dataset = _dataset(checkpoint.spec.dataset, self.data_folder)
-            if dataset.image_shape != checkpoint.image_shape:
+            test = _test_set(checkpoint.spec.dataset, self.data_folder)
+            shape = tuple(test.images.shape[1:])
+            if shape != checkpoint.image_shape:
                 raise ValueError(
                     f"{path} was trained on images of shape {checkpoint.image_shape}; "
-                    f"{dataset.name} has {dataset.image_shape}."
+                    f"{checkpoint.spec.dataset} has {shape}."
                 )
-            yield path, checkpoint, dataset
+            yield path, checkpoint, test
 
-    def _n_images(self, dataset: Dataset) -> int:
-        available = len(dataset.test.labels)
+    def _n_images(self, test: Split, dataset: str) -> int:
+        available = len(test)
         if self.n_images is None:
             return available
         if not 1 <= self.n_images <= available:
             raise ValueError(
-                f"n_images must lie between 1 and {available}, the test images of "
-                f"{dataset.name}; got {self.n_images}."
+                f"n_images must lie between 1 and {available}, the test images of {dataset}; "
+                f"got {self.n_images}."
             )
         return self.n_images
 
@@ -289,13 +289,19 @@ def _run_pending(job: tuple[Trial, tuple[Point, ...]]) -> pd.DataFrame:
 def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
     checkpoint = _checkpoint(trial.checkpoint_path, trial.checkpoint)
     spec = checkpoint.spec
-    dataset = _dataset(spec.dataset, trial.data_folder)
-    images = dataset.test.images[: trial.n_images]
-    labels = dataset.test.labels[: trial.n_images]
-    normalise = functools.partial(_normalise, checkpoint=checkpoint, full_scale=dataset.full_scale)
-    n_correct_digital, share = _digital(
-        trial.checkpoint, checkpoint, images, labels, normalise, dataset.digest
+    test = _test_set(spec.dataset, trial.data_folder)
+    count = functools.partial(
+        count_correct,
+        images=test.images[: trial.n_images],
+        labels=test.labels[: trial.n_images],
+        normalise=functools.partial(
+            normalise,
+            mean=checkpoint.mean,
+            std=checkpoint.std,
+            full_scale=full_scale(spec.dataset),
+        ),
     )
+    n_correct_digital, share = _digital(trial, checkpoint, count)
     chip = program(checkpoint, trial.device, seed=trial.programming_seed, engine=trial.engine)
     rows = []
     for time, read in points:
@@ -320,7 +326,7 @@ def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
                 "programming_seed": trial.programming_seed,
                 "t_inference_s": time,
                 "read": read,
-                "n_correct": count_correct(chip, images, labels, normalise),
+                "n_correct": count(chip),
                 "n_images": trial.n_images,
                 "n_correct_digital": n_correct_digital,
                 "analog_share": share,
@@ -353,33 +359,20 @@ def _checkpoint(path: Path, digest: str) -> Checkpoint:
 
 
 @functools.lru_cache(maxsize=2)
-def _dataset(name: str, folder: Path | None) -> Dataset:
-    return load_dataset(name, folder)
+def _test_set(name: str, folder: Path | None) -> Split:
+    return load_test(name, folder)
 
 
 _digital_counts: dict[tuple[str, str, int], tuple[int, float]] = {}
 
 
 def _digital(
-    digest: str, checkpoint: Checkpoint, images: Tensor, labels: Tensor, normalise: Any, data: str
+    trial: Trial, checkpoint: Checkpoint, count: Callable[..., int]
 ) -> tuple[int, float]:
     """The digital network's correct answers and its share of analog weights, once a worker."""
-    key = (digest, data, len(labels))
+    key = (trial.checkpoint, trial.evaluation_set, trial.n_images)
     if key not in _digital_counts:
         network = checkpoint.build()
-
-        def forward(batch: Tensor, first_index: int) -> Tensor:
-            outputs: Tensor = network(batch)
-            return outputs
-
-        with torch.no_grad():
-            n_correct = count_correct(forward, images, labels, normalise)
+        n_correct = count(lambda batch, first_index: network(batch))
         _digital_counts[key] = n_correct, analog_share(network, checkpoint.keep_digital)
     return _digital_counts[key]
-
-
-def _normalise(images: Tensor, *, checkpoint: Checkpoint, full_scale: float) -> Tensor:
-    shape = (1, -1, 1, 1)
-    mean = torch.tensor(checkpoint.mean).reshape(shape)
-    std = torch.tensor(checkpoint.std).reshape(shape)
-    return (images.float() / full_scale - mean) / std

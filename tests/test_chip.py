@@ -1,0 +1,234 @@
+"""Claims about chips: aihwkit's plain loop as the oracle, state that stays with the chip."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from analog_samson import analog, load_device, program
+from analog_samson.models import input_ranges
+from analog_samson.streams import derive_seed
+from analog_samson.times import DAY, HOUR, MONTH, YEAR
+
+TIMES_S = (1.0, HOUR, DAY, MONTH, YEAR)
+
+
+class Residual(nn.Module):
+    """Own forward code, a residual, a strided convolution, layers of two arrays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 6, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.second = nn.Conv2d(6, 6, 3, padding=1)
+        self.down = nn.Conv2d(6, 8, 3, stride=2)
+        self.head = nn.Linear(8 * 9, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.first(x)))
+        x = x + torch.relu(self.second(x))
+        return self.head(torch.relu(self.down(x)).flatten(1))
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Residual().eval()
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.rand(70, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def with_small_arrays(name):
+    device = load_device(name)
+    return device.model_copy(update={"mapping": device.mapping.model_copy(update={"max_rows": 40})})
+
+
+def test_as_in_aihwkit_is_the_plain_loop_written_by_hand(network, images):
+    """aihwkit's own conversion and calls, our documented seeds: equal weights, alphas, outputs."""
+    from aihwkit.nn.conversion import convert_to_analog
+
+    seed, device = 11, with_small_arrays("pcm_like_as_in_aihwkit")
+    chip = program(network, device, seed=seed, calibration=images)
+
+    ranges = input_ranges(network, images)
+    plain = convert_to_analog(copy.deepcopy(network), analog.tile_configuration(device)).eval()
+    layers = {name: getattr(plain, name) for name in ranges}
+    tiles = [
+        ((name, index), tile)
+        for name, layer in layers.items()
+        for index, tile in enumerate(layer.analog_tiles())
+    ]
+    assert len(tiles) == 7, "the convolutions of 54 rows and the head of 72 have two arrays each"
+    for (name, index), tile in tiles:
+        tile.set_input_range(ranges[name])
+        torch.manual_seed(derive_seed(seed, name, index, "programming"))
+        tile.program_weights()
+    for t in TIMES_S:
+        chip.drift_to(t)
+        for words, tile in tiles:
+            torch.manual_seed(derive_seed(seed, *words, "read", t, 0))
+            tile.drift_weights(t)
+        for name, layer in layers.items():
+            own = chip.weights()[name]
+            torch.testing.assert_close(own, layer.get_weights()[0].reshape(own.shape))
+            alphas = torch.stack([tile.alpha.reshape(()) for tile in layer.analog_tiles()])
+            torch.testing.assert_close(chip.compensation()[name], alphas)
+        blocks = []
+        for number, block in enumerate(images[:64].split(analog.TILE_BLOCK)):
+            torch.manual_seed(derive_seed(seed, "forward", t, 0, number))
+            with torch.no_grad():
+                blocks.append(plain(block))
+        torch.testing.assert_close(chip(images[:64]), torch.cat(blocks))
+
+
+def test_ideal_device_is_the_digital_network(network, images):
+    chip = program(network, "ideal")
+    with torch.no_grad():
+        expected = network(images)
+    torch.testing.assert_close(chip(images), expected, rtol=1e-5, atol=1e-6)
+    for name, weight in chip.drift_to(YEAR).weights().items():
+        torch.testing.assert_close(weight, network.get_submodule(name).weight)
+
+
+def test_the_model_passed_in_is_not_changed(network, images):
+    before = copy.deepcopy(network.state_dict())
+    modules = dict(network.named_modules())
+    program(network, "pcm_like", calibration=images).drift_to(YEAR)(images)
+    assert dict(network.named_modules()) == modules
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("name", ["pcm_like", "reram_cmo", "pcm_like_as_in_aihwkit"])
+def test_reading_is_a_pure_function_of_time_and_read(network, images, name):
+    chip = program(network, name, seed=3, calibration=images)
+    first = [chip.drift_to(t)(images) for t in TIMES_S]
+    other_read = chip.drift_to(DAY, read=1)(images)
+    again = [chip.drift_to(t)(images) for t in reversed(TIMES_S)][::-1]
+    twin = program(network, name, seed=3, calibration=images)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert torch.equal(twin.drift_to(DAY)(images), first[2])
+    assert not torch.equal(other_read, first[2])
+
+
+def test_nothing_depends_on_the_state_of_the_global_generator(network, images):
+    torch.manual_seed(1)
+    one = program(network, "pcm_like", seed=3, calibration=images).drift_to(DAY)(images)
+    torch.manual_seed(2)
+    before = torch.random.get_rng_state()
+    two = program(network, "pcm_like", seed=3, calibration=images).drift_to(DAY)(images)
+    assert torch.equal(one, two)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_an_images_noise_does_not_depend_on_its_batch(network, images):
+    chip = program(network, "pcm_like", calibration=images).drift_to(HOUR)
+    whole = chip(images)
+    parts = [chip(images[a:b], first_index=a) for a, b in ((0, 1), (1, 33), (33, 64), (64, 70))]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=0)
+
+
+def test_every_seed_programs_another_chip(network, images):
+    one, two = (program(network, "pcm_like", seed=s).weights()["head"] for s in (0, 1))
+    target = network.head.weight
+    errors = torch.stack([(one - target).flatten(), (two - target).flatten()]).detach()
+    assert errors.std() > 0
+    # Independent errors, n = 720: |r| < 5 / sqrt(n) but for a chance of 6e-7.
+    assert abs(float(torch.corrcoef(errors)[0, 1])) < 5 / errors.shape[1] ** 0.5
+
+
+def test_global_compensation_is_the_ratio_of_mean_magnitudes(network):
+    """Without read-out noise alpha is mean |w(0)| / mean |w(t)| of an array, from its conductances."""
+    chip = program(network, "pcm_like", seed=5)
+    programmed = [pair[0] - pair[1] for pair in chip.conductances()["head"]]
+    aged = [pair[0] - pair[1] for pair in chip.drift_to(YEAR).conductances()["head"]]
+    expected = [a.abs().mean() / b.abs().mean() for a, b in zip(programmed, aged, strict=True)]
+    torch.testing.assert_close(chip.compensation()["head"], torch.stack(expected))
+
+
+def test_shared_layers_stay_shared(images):
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 64)
+            self.alias = self.layer
+            self.relu = nn.ReLU()
+            self.body = nn.Sequential(self.layer, self.relu, self.alias, self.relu)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.body(x.flatten(1)) + self.alias(x.flatten(1))
+
+    network = Twice().eval()
+    chip = program(network, "ideal")
+    with torch.no_grad():
+        torch.testing.assert_close(chip(images), network(images), rtol=1e-5, atol=1e-6)
+    noisy = program(network, "pcm_like", calibration=images)
+    assert list(noisy.weights()) == ["layer"]
+
+
+def test_an_all_zero_column_is_unused_not_noise(images):
+    network = nn.Linear(64, 10)
+    with torch.no_grad():
+        network.weight[3] = 0
+    for name in ("pcm_like", "reram_wan2022", "reram_cmo"):
+        chip = program(network, name)
+        for t in (1.0, DAY):
+            assert not chip.drift_to(t).weights()[""][3].any()
+
+
+def test_a_chip_without_calibration_has_weights_but_no_forward(network, images):
+    chip = program(network, "pcm_like").drift_to(YEAR)
+    assert chip.weights()["head"].shape == (10, 72)
+    with pytest.raises(ValueError, match="not calibrated.*calibration=images"):
+        chip(images)
+
+
+@pytest.mark.parametrize(
+    ("name", "t", "words"),
+    [
+        ("pcm_like", -1.0, "at least 0 s"),
+        ("pcm_like", float("nan"), "finite"),
+        ("reram_wan2022", 0.0, "no data at 0 s"),
+        ("reram_wan2022", HOUR, "known only at 1 s"),
+        ("reram_cmo", 0.5, "times from 1 s"),
+    ],
+)
+def test_a_time_without_data_is_refused(network, name, t, words):
+    chip = program(network, name)
+    state = chip.t_inference_s
+    with pytest.raises(ValueError, match=words):
+        chip.drift_to(t)
+    assert chip.t_inference_s == state
+
+
+def test_unusable_weights_are_named(network):
+    for value, words in ((float("nan"), "NaN"), (0.0, "zero")):
+        broken = copy.deepcopy(network)
+        with torch.no_grad():
+            broken.down.weight.fill_(value)
+        with pytest.raises(ValueError, match=rf"down.*{words}|{words}.*down"):
+            program(broken, "pcm_like")
+
+
+def test_what_cannot_become_tiles_is_an_error_unless_kept_digital(images):
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(64, 3)
+    ).eval()
+    with pytest.raises(ValueError, match=r"group"):
+        program(network, "ideal", engine="aihwkit")
+    chip = program(network, "ideal", keep_digital=["1"], engine="aihwkit")
+    assert list(chip.weights()) == ["0", "3"]
+    with torch.no_grad():
+        torch.testing.assert_close(chip(images), network(images), rtol=1e-5, atol=1e-6)
+
+
+def test_wrong_versions_are_answered_with_what_to_install(monkeypatch):
+    versions = {"aihwkit": "1.1.0", "torch": "2.15.0+cu130"}
+    monkeypatch.setattr(analog.metadata, "version", versions.__getitem__)
+    with pytest.raises(ImportError, match=r"aihwkit 1.1.0 and torch 2.15.0.*pip install"):
+        analog.check_versions()
