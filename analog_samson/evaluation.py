@@ -8,8 +8,8 @@ from torch import Tensor
 EVALUATION_BATCH = 100
 """Images in a batch (our choice: it divides the 10,000 images of the usual test sets).
 
-Floating point sums differ in the last bits between batch sizes, so the size is fixed and part of what a result
-means (`numerics_version`).
+Floating point sums differ in the last bits between batch sizes, so the size is fixed and part of
+what a result means (`numerics_version`).
 """
 
 
@@ -24,26 +24,27 @@ def count_correct(
     """Count the images whose largest output is that of their label.
 
     Args:
-        forward: Called as `forward(batch, first_index)` without gradients, with normalised images of shape
-            (batch_size, C, H, W) and the position of the first of them in `images`; returns outputs of shape
-            (batch_size, classes). A module must be in eval mode already.
+        forward: Called as `forward(batch, first_index)` without gradients, with normalised images
+            of shape (batch_size, C, H, W) and the position of the first of them in `images`;
+            returns outputs of shape (batch_size, classes). A module must be in eval mode already.
         images: uint8, shape (n, C, H, W).
         labels: int64, shape (n,).
         normalise: Turns uint8 images into network inputs.
-        batch_size: Images in every batch: the last one is filled up with copies of its last image, which are not
-            counted.
+        batch_size: Images in every batch: the last one is filled up with copies of its last image,
+            which are not counted.
 
     Returns:
         The number of correct answers, 0 to n. Of equal largest outputs the first counts.
 
     Raises:
-        ValueError: If there are no images, not as many labels, a label without an output, or an output that is NaN.
+        ValueError: If there are no images, not as many labels, a label without an output, or an
+            output that is NaN.
     """
     n = len(images)
     if n == 0 or len(labels) != n or batch_size < 1:
         raise ValueError(
-            f"Evaluation needs at least one image, as many labels and a batch of at least 1; got {n} "
-            f"images, {len(labels)} labels and batch_size={batch_size}."
+            f"Evaluation needs at least one image, as many labels and a batch of at least 1; got "
+            f"{n} images, {len(labels)} labels and batch_size={batch_size}."
         )
     n_labels = int(labels.max()) + 1
     correct = 0
@@ -56,13 +57,13 @@ def count_correct(
             outputs = forward(normalise(batch), first)[:count]
             if outputs.ndim != 2 or outputs.shape[1] < n_labels or len(outputs) != count:
                 raise ValueError(
-                    f"The network's outputs have shape {tuple(outputs.shape)} for {count} images; the "
+                    f"The network's outputs have shape {tuple(outputs.shape)} for {count} images; "
                     f"labels go up to {n_labels - 1}, so ({count}, {n_labels} or more) is needed."
                 )
             if bool(outputs.isnan().any()):
                 raise ValueError(
-                    f"The network answers NaN among images {first} to {first + count - 1}; check its "
-                    "weights and the normalisation of its inputs."
+                    f"The network answers NaN among images {first} to {first + count - 1}; check "
+                    "its weights and the normalisation of its inputs."
                 )
             truth = labels[first : first + count].to(outputs.device)
             correct += int((outputs.argmax(dim=1) == truth).sum())

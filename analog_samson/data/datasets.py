@@ -1,0 +1,212 @@
+"""Find a data set by name, load it, and part it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analog_samson.data.images import normalise
+from analog_samson.data.parquet_layout import open_parquet, parquet_files
+from analog_samson.data.parts import Kind, Source, Split, kind_of, stratified, take
+from analog_samson.data.torchvision_layout import open_torchvision
+
+FOLDER_VARIABLE = "ANALOG_SAMSON_DATA"
+"""Environment variable: a folder that holds one folder a data set (`mnist/`, `cifar10/`, ...)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set in three parts that never overlap, and how its images are normalised.
+
+    `dataclasses.replace(dataset, mean=..., std=...)` is the same data set normalised for a network
+    from elsewhere.
+
+    Attributes:
+        name: One of `DATASETS`.
+        class_names: Names of the classes; the position is the label.
+        train: What networks are fitted to, and where normalisation and calibration come from.
+        validation: Held out from the published training set.
+        test: The published test set (`digits`: a fixed fifth), looked at once.
+        full_scale: Pixel value that means 1.0 (255; `digits` 16).
+        mean: Mean of images / full_scale, per channel, over the training part.
+        std: Standard deviation of the same.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    full_scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        channels, height, width = self.test.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the test images and labels."""
+        return self.test.digest
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Turn pixel values into network inputs: (images / full_scale - mean) / std.
+
+        Args:
+            images: uint8, shape (n, C, H, W), on any device.
+
+        Returns:
+            float32 of the same shape, on the same device.
+        """
+        return normalise(images, mean=self.mean, std=self.std, full_scale=self.full_scale)
+
+
+def load_dataset(
+    name: str = "digits", folder: str | Path | None = None, *, validation_fraction: float = 0.1
+) -> Dataset:
+    """Load a data set into memory.
+
+    Args:
+        name: One of `DATASETS`.
+        folder: Folder with the files, or a folder that holds `<name>/`; without it the folder that
+            the environment variable `ANALOG_SAMSON_DATA` names, without that `data`. Not used by
+            `digits`.
+        validation_fraction: Share of each class's training images that becomes the validation part,
+            in (0, 1); not used where the folder has a validation part of its own.
+
+    Returns:
+        The data set. Which images are validation (and, for `digits`, test) images depends on the
+        name and the fraction alone.
+
+    Raises:
+        ValueError: If the name or the fraction is not allowed, or a file is damaged.
+        FileNotFoundError: If files are missing; the message says which were looked for.
+    """
+    kind = kind_of(name)
+    if not 0 < validation_fraction < 1:
+        raise ValueError(
+            "validation_fraction must lie between 0 and 1, both excluded; "
+            f"got {validation_fraction!r}."
+        )
+    source = _open(name, kind, folder)
+    train = source.read("train")
+    if "validation" in source.parts:
+        validation = source.read("validation")
+    else:
+        held_out = stratified(train.labels, validation_fraction, salt=f"{name} validation")
+        validation = take(train, held_out)
+        train = take(train, ~held_out)
+        if not len(train) or not len(validation):
+            raise ValueError(
+                f"validation_fraction={validation_fraction!r} leaves {len(train)} training and "
+                f"{len(validation)} validation images of {name}; both need at least one."
+            )
+    mean, std = _statistics(train.images, kind.full_scale, name)
+    return Dataset(
+        name=name,
+        class_names=source.class_names,
+        train=train,
+        validation=validation,
+        test=source.read("test"),
+        full_scale=kind.full_scale,
+        mean=mean,
+        std=std,
+    )
+
+
+def load_test(name: str = "digits", folder: str | Path | None = None) -> Split:
+    """Load the test part alone: what a worker that only evaluates needs, a sixth of the memory.
+
+    Args:
+        name: As in `load_dataset`.
+        folder: As in `load_dataset`.
+
+    Returns:
+        The same images and labels as `load_dataset(name, folder).test`.
+
+    Raises:
+        ValueError: As `load_dataset`.
+        FileNotFoundError: As `load_dataset`.
+    """
+    return _open(name, kind_of(name), folder).read("test")
+
+
+def full_scale(name: str) -> float:
+    """Pixel value that means 1.0 in the data set of that name.
+
+    Raises:
+        ValueError: If there is no data set of that name.
+    """
+    return kind_of(name).full_scale
+
+
+def _open(name: str, kind: Kind, folder: str | Path | None) -> Source:
+    if name == "digits":
+        return _open_digits()
+    root = Path(folder) if folder is not None else Path(os.environ.get(FOLDER_VARIABLE) or "data")
+    for place in (root / name, root):
+        parquet = parquet_files(place)
+        has_torchvision = any((place / file).is_file() for file in kind.torchvision_files)
+        if parquet and has_torchvision:
+            raise ValueError(
+                f"{place} holds {name} twice, in torchvision's layout and as parquet files, which "
+                "need not be the same images; move one of them to a folder of its own."
+            )
+        if has_torchvision:
+            return open_torchvision(name, kind, place)
+        if parquet:
+            return open_parquet(name, kind, place, parquet)
+    raise FileNotFoundError(
+        f"No {name} data: neither {root / name} nor {root} holds torchvision's files "
+        f"({', '.join(kind.torchvision_files)}) or parquet files with 'train' and 'test' in their "
+        f"names (train-*.parquet, test-*.parquet, in subfolders too); put one of the two there, "
+        f"pass the folder, or set {FOLDER_VARIABLE} to the folder that holds {name}/."
+    )
+
+
+def _open_digits() -> Source:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    everything = Split(
+        torch.from_numpy(bunch.images.astype(np.uint8))[:, None],
+        torch.from_numpy(bunch.target.astype(np.int64)),
+    )
+    is_test = stratified(everything.labels, 0.2, salt="digits test")
+
+    def read(part: str) -> Split:
+        return take(everything, is_test if part == "test" else ~is_test)
+
+    return Source(tuple(str(name) for name in bunch.target_names), ("train", "test"), read)
+
+
+def _statistics(
+    images: Tensor, full_scale: float, name: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation a channel, exact: from the counts of the 256 pixel values."""
+    values = np.arange(256, dtype=np.float64) / full_scale
+    mean, std = [], []
+    for channel in range(images.shape[1]):
+        counts = np.bincount(images[:, channel].reshape(-1).numpy(), minlength=256)
+        share = counts / counts.sum()
+        centre = float(share @ values)
+        spread = float(np.sqrt(share @ (values - centre) ** 2))
+        if spread == 0:
+            raise ValueError(
+                f"All training images of {name} have the same value everywhere in channel "
+                f"{channel}; the files are not what they should be."
+            )
+        mean.append(centre)
+        std.append(spread)
+    return tuple(mean), tuple(std)

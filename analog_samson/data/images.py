@@ -1,0 +1,78 @@
+"""From pixel values to network inputs: normalisation and augmentation."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def normalise(
+    images: Tensor, *, mean: Sequence[float], std: Sequence[float], full_scale: float = 255.0
+) -> Tensor:
+    """Turn pixel values into network inputs: (images / full_scale - mean) / std.
+
+    Args:
+        images: uint8, shape (n, C, H, W), on any device.
+        mean: One number a channel, in units of full scale.
+        std: One positive number a channel, in units of full scale.
+        full_scale: Pixel value that means 1.0.
+
+    Returns:
+        float32 of the same shape, on the same device.
+
+    Raises:
+        ValueError: If there are not as many numbers as channels, or a standard deviation is not
+            positive.
+    """
+    channels = images.shape[1]
+    if len(mean) != channels or len(std) != channels or not all(value > 0 for value in std):
+        raise ValueError(
+            f"Images with {channels} channel(s) need {channels} mean(s) and as many positive "
+            f"standard deviations; got mean={tuple(mean)}, std={tuple(std)}."
+        )
+    shape = (1, channels, 1, 1)
+    centre = torch.tensor(mean, dtype=torch.float32, device=images.device).view(shape)
+    spread = torch.tensor(std, dtype=torch.float32, device=images.device).view(shape)
+    return images.to(torch.float32).div_(full_scale).sub_(centre).div_(spread)
+
+
+def augment(
+    images: Tensor, *, generator: torch.Generator, padding: int = 4, flip: bool = True
+) -> Tensor:
+    """Shift each image at random and mirror every second one, drawn apart for each image.
+
+    The usual augmentation of CIFAR (He et al., CVPR 2016, section 4.2): zeros all around, a random
+    crop of the original size, a horizontal flip with probability 1/2. Give uint8 images, so that
+    the border is black.
+
+    Args:
+        images: Shape (n, C, H, W), any dtype and device.
+        generator: Where the draws come from: three for each image, always in the same order.
+        padding: Largest shift in each direction [pixels]; 0 for none.
+        flip: Whether to mirror; not for digits.
+
+    Returns:
+        New images of the same shape and dtype.
+
+    Raises:
+        ValueError: If the padding is negative.
+    """
+    if padding < 0:
+        raise ValueError(f"padding must be at least 0 pixels; got {padding}.")
+    n, _, height, width = images.shape
+    device = images.device
+
+    def draw(values: int) -> Tensor:
+        drawn = torch.randint(values, (n, 1), generator=generator, device=generator.device)
+        return drawn.to(device)
+
+    top, left, mirrored = draw(2 * padding + 1), draw(2 * padding + 1), draw(2)
+    rows = top + torch.arange(height, device=device)
+    columns = torch.arange(width, device=device).expand(n, width)
+    if flip:
+        columns = torch.where(mirrored.bool(), width - 1 - columns, columns)
+    columns = left + columns
+    padded = torch.nn.functional.pad(images, (padding,) * 4).permute(0, 2, 3, 1)
+    picture = torch.arange(n, device=device)[:, None, None]
+    cropped = padded[picture, rows[:, :, None], columns[:, None, :]]
+    return cropped.permute(0, 3, 1, 2).contiguous()

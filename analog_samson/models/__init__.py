@@ -1,0 +1,30 @@
+"""Networks by name, and what of a network can live on analog tiles.
+
+The names build small networks whose sizes follow the image shape; `package.module:function` builds
+any other. `audit` says of every layer whether it becomes tiles and, if not, why; `analog_layers`
+turns that into an error unless the layer is named in `keep_digital`, so nothing stays digital in
+silence.
+"""
+
+from analog_samson.models.auditing import (
+    ANALOG_KINDS,
+    LayerAudit,
+    analog_layers,
+    analog_share,
+    audit,
+)
+from analog_samson.models.calibration import check_weights, input_ranges
+from analog_samson.models.networks import MODELS, ImageShape, build_model
+
+__all__ = [
+    "ANALOG_KINDS",
+    "MODELS",
+    "ImageShape",
+    "LayerAudit",
+    "analog_layers",
+    "analog_share",
+    "audit",
+    "build_model",
+    "check_weights",
+    "input_ranges",
+]

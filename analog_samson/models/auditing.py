@@ -1,0 +1,258 @@
+"""Which layers of a network become analog tiles, and why the others do not."""
+
+import difflib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils import parametrize
+
+ANALOG_KINDS: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv1d, nn.Conv2d)
+"""Exact types that become tiles (convolutions: groups=1, padding a number of zeros)."""
+
+
+@dataclass(frozen=True)
+class LayerAudit:
+    """Where the weights of one layer live, and why.
+
+    Attributes:
+        name: As in `named_modules()` ("" is the model itself), or the name of a bare parameter.
+        kind: Class of the layer, or "Parameter".
+        n_weights: Elements of its weights (parameters of two dimensions or more that are no
+            normalisation); weights that an earlier layer shares are counted there.
+        analog: Whether it becomes tiles.
+        reason: Why not; "" if analog.
+        is_refused: Whether it holds weights that cannot become tiles and that nobody asked to keep
+            digital.
+    """
+
+    name: str
+    kind: str
+    n_weights: int
+    analog: bool
+    reason: str
+    is_refused: bool = False
+
+
+def audit(model: nn.Module, keep_digital: Sequence[str] = ()) -> list[LayerAudit]:
+    """Say of every layer with parameters whether it becomes tiles.
+
+    Args:
+        model: Any network. A module used under several names is one layer, listed once, under its
+            first name.
+        keep_digital: Layers to keep digital: dotted names, each with all that is below it; `*`
+            stands for anything (`*.depthwise`).
+
+    Returns:
+        One entry for each module that carries parameters itself, in the order of `named_modules()`;
+        one for each bare parameter of two dimensions or more.
+    """
+    kept = _patterns(keep_digital)
+    aliases: dict[int, list[str]] = defaultdict(list)
+    for name, module in model.named_modules(remove_duplicate=False):
+        aliases[id(module)].append(name)
+    owners: dict[int, list[str]] = defaultdict(list)
+    layers = list(_layers(model))
+    for layer in layers:
+        for weight in layer.weights:
+            owners[id(weight)].append(layer.name)
+    entries = []
+    counted: set[int] = set()
+    for layer in layers:
+        known = sum(weight.numel() for weight in layer.weights if id(weight) in counted)
+        counted.update(id(weight) for weight in layer.weights)
+        others = sorted(
+            {owner for weight in layer.weights for owner in owners[id(weight)]} - {layer.name}
+        )
+        entry = replace(layer.entry, n_weights=max(0, layer.entry.n_weights - known))
+        if others:
+            entry = replace(
+                entry,
+                analog=False,
+                is_refused=True,
+                reason=f"shares its weights with {', '.join(map(shown, others))}: one "
+                "array of devices cannot be two layers",
+            )
+        names = [*aliases[id(layer.module)], layer.name]
+        if (entry.analog or entry.is_refused) and any(
+            _matches(name, pattern) for name in names for pattern in kept
+        ):
+            reason = "kept digital on request" + (f" ({entry.reason})" if entry.reason else "")
+            entry = replace(entry, analog=False, is_refused=False, reason=reason)
+        entries.append(entry)
+    return entries
+
+
+def analog_layers(model: nn.Module, keep_digital: Sequence[str] = ()) -> dict[str, nn.Module]:
+    """Return the layers that become tiles, by name, in the order of `named_modules()`.
+
+    Args:
+        model: Any network.
+        keep_digital: As in `audit`.
+
+    Returns:
+        {dotted name: module}, of the exact types in `ANALOG_KINDS` (or those types under
+        `torch.nn.utils.parametrize`); a module used under several names is there once.
+
+    Raises:
+        ValueError: If a layer holds weights that cannot become tiles and is not in `keep_digital`
+            (each is named, with its reason), a name in `keep_digital` fits nothing, or no layer is
+            left for tiles.
+    """
+    entries = audit(model, keep_digital)
+    known = {name for name, _ in model.named_modules(remove_duplicate=False)}
+    known |= {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for pattern in _patterns(keep_digital):
+        if not any(_matches(name, pattern) for name in known):
+            close = difflib.get_close_matches(pattern, sorted(known), n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"keep_digital names {pattern!r}, and the model has no layer of that name.{hint}"
+            )
+    if refused := [entry for entry in entries if entry.is_refused]:
+        listed = "; ".join(
+            f"{shown(entry.name)} ({entry.kind}): {entry.reason}" for entry in refused
+        )
+        names = ", ".join(repr(entry.name) for entry in refused)
+        raise ValueError(
+            f"{len(refused)} layer(s) cannot become analog tiles: {listed}. Change them, or keep "
+            f"them digital: keep_digital=[{names}]."
+        )
+    layers = {entry.name: model.get_submodule(entry.name) for entry in entries if entry.analog}
+    if not layers:
+        raise ValueError(
+            "The model has no layer for analog tiles: it holds none of "
+            f"{', '.join(kind.__name__ for kind in ANALOG_KINDS)}, or all are kept digital."
+        )
+    return layers
+
+
+def analog_share(model: nn.Module, keep_digital: Sequence[str] = ()) -> float:
+    """Share of the weights that live on tiles.
+
+    Args:
+        model: Any network.
+        keep_digital: As in `audit`.
+
+    Returns:
+        Elements of analog weights / elements of all weights (parameters of two dimensions or more,
+        without normalisation), in [0, 1]; 0 for a model without any.
+    """
+    entries = audit(model, keep_digital)
+    total = sum(entry.n_weights for entry in entries)
+    analog = sum(entry.n_weights for entry in entries if entry.analog)
+    return analog / total if total else 0.0
+
+
+_NORMS = (
+    _NormBase, nn.LayerNorm, nn.GroupNorm, *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else [])
+)  # fmt: skip
+_CONTAINERS = (
+    nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What `_layers` finds: the module, its weights, and the entry before ties and wishes."""
+
+    name: str
+    module: nn.Module
+    weights: tuple[Tensor, ...]
+    entry: LayerAudit
+
+
+def _layers(model: nn.Module) -> Iterator[_Layer]:
+    """Every module that carries parameters itself (those of its parametrisations included)."""
+    hidden: set[int] = set()  # modules inside a parametrisation belong to the layer they change
+    module: nn.Module
+    for name, module in model.named_modules():
+        if id(module) in hidden:
+            continue
+        own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
+        if parametrize.is_parametrized(module):
+            inside = cast(nn.Module, module.parametrizations)
+            hidden.update(id(child) for child in inside.modules())
+            own.update(inside.named_parameters())
+        if not own:
+            continue
+        lazy = any(isinstance(p, nn.parameter.UninitializedParameter) for p in own.values())
+        large = {} if lazy else {key: p for key, p in own.items() if p.ndim >= 2}
+        n_weights = sum(parameter.numel() for parameter in large.values())
+        kind: type = parametrize.type_before_parametrizations(module)
+        if lazy:
+            reason = (
+                "its shape is not known before the first forward pass: run one batch through it"
+            )
+            entry = LayerAudit(name, kind.__name__, 0, False, reason, is_refused=True)
+            yield _Layer(name, module, (), entry)
+        elif isinstance(module, _NORMS):
+            entry = LayerAudit(name, kind.__name__, 0, False, "normalisation is digital by nature")
+            yield _Layer(name, module, (), entry)
+        elif isinstance(module, ANALOG_KINDS):
+            reason = _why_not(module, kind)
+            if large:  # a parametrisation may keep its weight in other pieces
+                n_weights = cast(Tensor, module.weight).numel()
+            entry = LayerAudit(
+                name, kind.__name__, n_weights, not reason, reason, is_refused=bool(reason)
+            )
+            yield _Layer(name, module, tuple(large.values()), entry)
+        elif not large:
+            reason = "scales and offsets are digital by nature"
+            yield _Layer(name, module, (), LayerAudit(name, kind.__name__, 0, False, reason))
+        elif _torch_kind(kind) not in _CONTAINERS:
+            reason = f"{_torch_kind(kind).__name__} has no analog form here"
+            entry = LayerAudit(name, kind.__name__, n_weights, False, reason, is_refused=True)
+            yield _Layer(name, module, tuple(large.values()), entry)
+        else:
+            for key, parameter in large.items():
+                full = f"{name}.{key}" if name else key
+                reason = f"a bare parameter of {kind.__name__}, used in ways that cannot be known"
+                entry = LayerAudit(
+                    full, "Parameter", parameter.numel(), False, reason, is_refused=True
+                )
+                yield _Layer(full, module, (parameter,), entry)
+
+
+def _torch_kind(kind: type) -> type:
+    """The nearest class of torch.nn that a class is or comes from."""
+    return next(parent for parent in kind.__mro__ if parent.__module__.startswith("torch.nn"))
+
+
+def _why_not(layer: nn.Module, kind: type) -> str:
+    """Why a linear or convolutional layer cannot become tiles; "" if it can."""
+    if kind not in ANALOG_KINDS:
+        parent = next(parent for parent in ANALOG_KINDS if issubclass(kind, parent))
+        return f"a subclass of {parent.__name__}, whose forward may compute something else"
+    is_parametrized = parametrize.is_parametrized(layer, "weight")
+    if not is_parametrized and not isinstance(layer._parameters.get("weight"), nn.Parameter):
+        return (
+            "its weight is made by a hook (weight_norm, spectral_norm or prune of torch.nn.utils): "
+            "make it permanent first (remove_weight_norm, remove_spectral_norm, prune.remove)"
+        )
+    if isinstance(layer, nn.Conv1d | nn.Conv2d):
+        if layer.groups != 1:
+            what = "depthwise" if layer.groups == layer.in_channels else "grouped"
+            return f"a {what} convolution (groups={layer.groups})"
+        if layer.padding_mode != "zeros":
+            return f"padding_mode={layer.padding_mode!r} (only 'zeros' is known)"
+        if isinstance(layer.padding, str):
+            return f"padding={layer.padding!r} (write it as a number of pixels)"
+    return ""
+
+
+def _patterns(keep_digital: Sequence[str]) -> tuple[str, ...]:
+    return (keep_digital,) if isinstance(keep_digital, str) else tuple(keep_digital)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return any(fnmatchcase(name, shape) for shape in (pattern, f"{pattern}.*"))
+
+
+def shown(name: str) -> str:
+    """Return the name of a layer as messages show it."""
+    return repr(name) if name else "(the model itself)"
