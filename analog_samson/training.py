@@ -364,7 +364,8 @@ def _update(state: _State, spec: TrainingSpec) -> Tensor:
     """Step the optimizer and whatever follows the weights; return the update gradient's norm."""
     named = {n: p for n, p in state.model.named_parameters() if p.requires_grad}
     gradients = {name: _grad(p) for name, p in named.items()}
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients.values()))))
+    norms = torch.stack(torch._foreach_norm(list(gradients.values())))
+    norm: Tensor = torch.linalg.vector_norm(norms)
     if spec.method == "arwp":
         state.fisher = update_fisher(state.fisher, gradients, decay=_given(spec.fisher_decay))
     if spec.clip_gradients:

@@ -1,0 +1,223 @@
+"""Checkpoints: what goes in comes out, the digest is of the contents, and misfits are said."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from analog_samson.checkpoint import (
+    METHODS,
+    Checkpoint,
+    TrainingSpec,
+    load_checkpoint,
+    save_checkpoint,
+)
+from analog_samson.models import build_model
+
+
+def spec_of(method, **changes):
+    strength = METHODS[method].strength
+    return TrainingSpec(method=method, **({strength: 0.5} if strength else {}), **changes)
+
+
+def checkpoint(**changes):
+    values = {
+        "spec": TrainingSpec(model_kwargs={"hidden": [8]}),
+        "state": build_model(
+            "mlp", image_shape=(1, 8, 8), n_classes=10, seed=0, hidden=[8]
+        ).state_dict(),
+        "input_ranges": {"fc1": 2.5, "fc2": 1.25},
+        "n_correct_digital": 340,
+        "n_images": 360,
+        "image_shape": (1, 8, 8),
+        "n_classes": 10,
+        "mean": (0.3,),
+        "std": (0.37,),
+        "class_names": tuple("0123456789"),
+        "made_with": {"torch": "2"},
+    }
+    return Checkpoint(**{**values, **changes})
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    saved = checkpoint()
+    loaded = load_checkpoint(save_checkpoint(tmp_path / "deeper" / "a.safetensors", saved))
+    assert loaded.spec == saved.spec
+    assert {n: t.tolist() for n, t in loaded.state.items()} == {
+        n: t.tolist() for n, t in saved.state.items()
+    }
+    assert replace(loaded, state={}) == replace(saved, state={})
+    assert [path.name for path in (tmp_path / "deeper").iterdir()] == ["a.safetensors"]
+
+
+def test_built_network_is_the_saved_one_in_eval_mode(tmp_path):
+    saved = checkpoint()
+    before = torch.get_rng_state()
+    model = load_checkpoint(save_checkpoint(tmp_path / "a.safetensors", saved)).build()
+    assert not model.training
+    assert torch.equal(torch.get_rng_state(), before)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, saved.state[name])
+
+
+def test_digest_is_of_the_contents_and_not_of_the_path(tmp_path):
+    saved = checkpoint()
+    moved = replace(saved, spec=replace(saved.spec, start_from="/elsewhere.safetensors"))
+    other_machine = replace(saved, made_with={"torch": "3"})
+    for same in (moved, other_machine):
+        assert same.digest == saved.digest
+    path = save_checkpoint(tmp_path / "a.safetensors", saved)
+    assert load_checkpoint(path).digest == saved.digest
+    state = {name: tensor.clone() for name, tensor in saved.state.items()}
+    state["fc1.bias"][0] += 1e-6
+    changed = [
+        replace(saved, state=state),
+        replace(saved, input_ranges={"fc1": 2.5, "fc2": 1.0}),
+        replace(saved, spec=replace(saved.spec, seed=1)),
+        replace(saved, mean=(0.31,)),
+    ]
+    assert len({saved.digest, *(other.digest for other in changed)}) == 5
+
+
+def test_weights_that_are_not_numbers_are_refused():
+    state = dict(checkpoint().state)
+    state["fc1.bias"] = torch.full_like(state["fc1.bias"], math.nan)
+    with pytest.raises(ValueError, match=r"'fc1\.bias' holds NaN"):
+        checkpoint(state=state)
+
+
+def test_weights_that_do_not_fit_are_named():
+    other = TrainingSpec(model_kwargs={"hidden": [9]})
+    with pytest.raises(ValueError, match=r"do not fit the model 'mlp'.*\(8, 64\) instead of"):
+        checkpoint(spec=other).build()
+    state = dict(checkpoint().state)
+    del state["fc2.bias"]
+    with pytest.raises(ValueError, match=r"without fc2\.bias"):
+        checkpoint(state=state).build()
+
+
+def test_missing_foreign_and_damaged_files_are_told_apart(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        load_checkpoint(tmp_path / "none.safetensors")
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"a": torch.zeros(1)}, foreign)
+    with pytest.raises(ValueError, match="no readable checkpoint"):
+        load_checkpoint(foreign)
+    path = save_checkpoint(tmp_path / "a.safetensors", checkpoint())
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="no readable checkpoint"):
+        load_checkpoint(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="no readable checkpoint"):
+        load_checkpoint(path)
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = save_checkpoint(tmp_path / "a.safetensors", checkpoint())
+    before = path.read_bytes()
+
+    def full(*args, **kwargs):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("analog_samson.checkpoint.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(path, checkpoint(n_correct_digital=1))
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_tied_tensors_can_be_saved(tmp_path):
+    tied = torch.ones(4, 4)
+    saved = checkpoint(state={"a.weight": tied, "b.weight": tied.t()})
+    loaded = load_checkpoint(save_checkpoint(tmp_path / "a.safetensors", saved))
+    assert loaded.digest == saved.digest
+
+
+@given(
+    st.sampled_from(list(METHODS)),
+    st.floats(0, 100, allow_nan=False),
+    st.integers(0, 2**40),
+    st.sampled_from(["constant", "quadratic"]),
+)
+def test_specification_survives_json(method, strength, seed, schedule):
+    name = METHODS[method].strength
+    spec = TrainingSpec(
+        method=method, seed=seed, schedule=schedule, **({name: strength} if name else {})
+    )
+    assert TrainingSpec.from_json(spec.to_json()) == spec
+    json.loads(spec.to_json(), parse_constant=pytest.fail)
+
+
+def test_method_fills_in_its_own_values():
+    assert spec_of("samson").p == math.inf
+    assert spec_of("samson").eta == 0.01
+    assert spec_of("rwp").noise_scale == "filter_max"
+    assert spec_of("noise_injection").clip_weights == 2.0
+    assert spec_of("sgd").eta is None
+    assert spec_of("rwp").reestimate_batch_norm
+    assert not spec_of("rwp", perturbed_share=0.5).reestimate_batch_norm
+    assert not spec_of("sam").reestimate_batch_norm
+
+
+def test_whole_and_floating_numbers_are_one_specification():
+    whole, floating = TrainingSpec(method="sam", rho=1), TrainingSpec(method="sam", rho=1.0)
+    assert whole.to_json() == floating.to_json()
+
+
+@pytest.mark.parametrize(
+    ("values", "strength", "stem"),
+    [
+        ({}, "", "digits-mlp-sgd-seed0"),
+        ({"method": "sam", "rho": 0.05}, "rho=0.05", "digits-mlp-sam-rho=0.05-seed0"),
+        (
+            {"method": "samson", "rho": 0.2, "p": 2, "schedule": "quadratic", "seed": 3},
+            "rho=0.2 p=2 quadratic",
+            "digits-mlp-samson-rho=0.2,p=2,quadratic-seed3",
+        ),
+        ({"model": "my.nets:small"}, "", "digits-my.nets_small-sgd-seed0"),
+        ({"start_from": "/x/y.safetensors"}, "", "digits-mlp-sgd-finetuned-seed0"),
+        ({"method": "external"}, "", "digits-mlp-external-seed0"),
+    ],
+)
+def test_strength_and_file_name_tell_trainings_apart(values, strength, stem):
+    spec = TrainingSpec(**values)
+    assert spec.strength == strength
+    assert spec.file_stem == stem
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"method": "sammson", "rho": 1.0}, r"Unknown method 'sammson'; did you mean 'samson'"),
+        ({"method": "sam"}, "needs its strength rho"),
+        ({"method": "sam", "rho": -1.0}, r"rho must be finite and at least 0; got -1\.0"),
+        ({"method": "sam", "rho": math.nan}, "rho must be finite"),
+        ({"method": "sam", "rho": 1.0, "sigma": 1.0}, r"'sam' does not read sigma"),
+        ({"method": "sam", "rho": 1.0, "p": 2}, r"'sam' does not read p "),
+        ({"schedule": "qadratic"}, "did you mean 'quadratic'"),
+        ({"method": "rwp", "sigma": 0.1, "noise_scale": "max"}, "Unknown noise_scale"),
+        ({"method": "sam", "rho": 1.0, "batch_size": 10, "m_sharpness": 20}, "multiple of m_sharp"),
+        ({"m_sharpness": 32}, "perturbs no weights"),
+        ({"accumulation": 3}, "accumulation must divide the 128"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
+        ({"epochs": 1.5}, "epochs must be a whole number"),
+        ({"lr": math.inf}, "lr must be finite"),
+        ({"optimizer": "addam"}, "did you mean 'adam'"),
+        ({"model_kwargs": {"act": torch.nn.ReLU}}, "model_kwargs must hold only what JSON can"),
+        ({"parametrisation": "microring", "clip_weights": 2.0}, "only control parameters"),
+        ({"validation_fraction": 0.0}, "validation_fraction must lie between"),
+    ],
+)
+def test_wrong_specifications_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingSpec(**values)
+
+
+def test_keys_of_another_version_are_refused():
+    with pytest.raises(ValueError, match="did you mean 'epochs'"):
+        TrainingSpec.from_json('{"epoch": 3}')
