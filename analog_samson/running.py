@@ -45,7 +45,9 @@ def run_jobs(
     if jobs == 0:
         raise ValueError("jobs must be at least 1, or -1 for every core; got 0.")
     left = dict(enumerate(pending))
-    with tqdm(total=len(left), desc=progress, unit="job", disable=progress is None) as bar:
+    with tqdm(
+        total=len(left), desc=progress, unit="job", mininterval=1.0, disable=progress is None
+    ) as bar:
         for groups in (_all_at_once, _all_at_once, _one_by_one):
             try:
                 for group in groups(left):

@@ -197,9 +197,9 @@ class Study:
             points = self._points(device)
             for values in itertools.product(*self.axes.values()):
                 axes = dict(zip(self.axes, values, strict=True))
-                found.append(
-                    (device.with_axes(axes), json.dumps(axes, sort_keys=True), points)
-                )
+                swept = device.with_axes(axes)
+                axes.pop("compensation", None)  # it has a column of its own
+                found.append((swept, json.dumps(axes, sort_keys=True), points))
         return found
 
     def _points(self, device: Device) -> tuple[Point, ...]:
@@ -242,7 +242,13 @@ def collect(
     """
     trials = study.trials()
     table = Path(folder) / TRIALS_FILE
-    table.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        table.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"The results folder {str(table.parent)!r} cannot be made ({error.strerror}); "
+            "give a folder that can be written."
+        ) from error
     done = _points_done(table, study)
     pending = [
         (trial, missing)

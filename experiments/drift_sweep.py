@@ -1,0 +1,69 @@
+"""How accurate is a trained network on analog memory, from one second to one year?
+
+    python experiments/drift_sweep.py checkpoints/*.safetensors --devices pcm_like pcm_hermes
+
+About a second a chip and time for a small network on 10,000 images and one core.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from analog_samson.commands import run_command, written
+from analog_samson.devices import load_device
+from analog_samson.report import write_report
+from analog_samson.study import Study, collect
+from analog_samson.times import DAY, HOUR, MONTH, YEAR
+
+
+def main(
+    checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    devices: tuple[str, ...] = ("pcm_like",),
+    times_s: tuple[float, ...] = (1.0, HOUR, DAY, MONTH, YEAR),
+    name: str = "drift",
+    folder: Path | None = None,
+    chips: int = 10,
+    reads: int = 1,
+    compensation: tuple[str, ...] = (),
+    seed: int = 0,
+    jobs: int = 2,
+    data_folder: Path | None = None,
+    n_images: int | None = None,
+) -> None:
+    """Sweep time: program chips of every network on every device and read them as they age.
+
+    Args:
+        checkpoints: Trained networks (.safetensors).
+        devices: Names of devices, or paths of device files.
+        times_s: Times since programming [s]; a device known only at certain times uses those.
+        name: Name of the study.
+        folder: Where trials.csv, table and figure go; results/<name> by default.
+        chips: Chips of every network on every device.
+        reads: Reads of every chip at every time.
+        compensation: Kinds of drift compensation to compare; by default the device's own.
+        seed: Seed of the study: another seed draws other chips.
+        jobs: Worker processes, one thread each; -1 takes every core.
+        data_folder: Folder that holds the images.
+        n_images: Test images, counted from the first; all by default.
+    """
+    folder = folder or Path("results") / name
+    loaded = [load_device(device) for device in devices]
+    study = Study(
+        name,
+        checkpoints,
+        loaded,
+        times_s={device.name: device.times.valid_times_s or times_s for device in loaded},
+        n_chips=chips,
+        n_reads=reads,
+        axes={"compensation": compensation} if compensation else {},
+        seed=seed,
+        data_folder=data_folder,
+        n_images=n_images,
+    )
+    collect(study, folder, jobs=jobs, progress=True)
+    print(written(write_report(folder)))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,64 @@
+"""Which noise costs the accuracy: programming, read noise or drift?
+
+Each source is scaled from off (0) upward while the others stay as the device has them.
+
+    python experiments/noise_sweep.py checkpoints/*.safetensors --axis programming_noise_scale
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from analog_samson.commands import run_command, written
+from analog_samson.report import write_report
+from analog_samson.study import Study, collect
+from analog_samson.times import DAY
+
+
+def main(
+    checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    device: str = "pcm_like",
+    axis: str = "programming_noise_scale",
+    values: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0),
+    t_inference_s: float = DAY,
+    name: str = "noise",
+    folder: Path | None = None,
+    chips: int = 10,
+    jobs: int = 2,
+    data_folder: Path | None = None,
+    n_images: int | None = None,
+) -> None:
+    """Sweep one noise source at a fixed time.
+
+    Args:
+        checkpoints: Trained networks (.safetensors).
+        device: Name of a device, or path of a device file.
+        axis: What to sweep: programming_noise_scale, read_noise_1f_scale, drift_scale, g_max_uS,
+            t_0_s or output_noise.
+        values: Values of the axis; 0 switches a source off, 1 is the device as it is.
+        t_inference_s: Time since programming finished [s].
+        name: Name of the study.
+        folder: Where trials.csv, table and figure go; results/<name> by default.
+        chips: Chips of every network at every value.
+        jobs: Worker processes, one thread each; -1 takes every core.
+        data_folder: Folder that holds the images.
+        n_images: Test images, counted from the first; all by default.
+    """
+    folder = folder or Path("results") / name
+    study = Study(
+        name,
+        checkpoints,
+        [device],
+        [t_inference_s],
+        n_chips=chips,
+        axes={axis: values},
+        data_folder=data_folder,
+        n_images=n_images,
+    )
+    collect(study, folder, jobs=jobs, progress=True)
+    print(written(write_report(folder)))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,204 @@
+"""Claims about studies: the same table whatever the order, the workers or the kills."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+from analog_samson import Study, collect, load_device, read_trials
+from analog_samson.checkpoint import TrainingSpec, load_checkpoint, save_checkpoint
+from analog_samson.results import COLUMNS
+from analog_samson.study import run_trial
+from analog_samson.times import DAY, HOUR, YEAR
+from analog_samson.training import train
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return [
+        train(TrainingSpec(method=method, seed=seed, epochs=1, **strength), folder)
+        for method, strength in (("sgd", {}), ("rwp", {"sigma": 0.05}))
+        for seed in (0, 1)
+    ]
+
+
+@pytest.fixture
+def study(checkpoints):
+    times = {"pcm_like": [0, 1, YEAR], "reram_wan2022": [1, DAY]}
+    return Study("small", checkpoints, list(times), times, n_chips=2, n_images=100)
+
+
+def table_of(folder):
+    """The table as text, sorted."""
+    lines = (folder / "trials.csv").read_text().splitlines()
+    return [lines[0], *sorted(lines[1:])]
+
+
+def test_workers_and_order_change_no_byte(study, tmp_path):
+    collect(study, tmp_path / "one", jobs=1)
+    collect(study, tmp_path / "two", jobs=2)
+    backwards = replace(
+        study,
+        checkpoints=study.checkpoints[::-1],
+        devices=study.devices[::-1],
+        times_s={name: times[::-1] for name, times in study.times_s.items()},
+    )
+    collect(backwards, tmp_path / "backwards")
+    assert table_of(tmp_path / "one") == table_of(tmp_path / "two")
+    assert table_of(tmp_path / "one") == table_of(tmp_path / "backwards")
+
+
+def test_killed_studies_resume_to_the_same_table(study, tmp_path):
+    """kill -9 at three moments of a two-worker run (seed 0), then once to the end."""
+    collect(study, tmp_path / "whole")
+    script = textwrap.dedent(f"""
+        from pathlib import Path
+        from analog_samson import Study, collect
+        study = Study(
+            "small", {[str(path) for path in study.checkpoints]!r}, {list(study.devices)!r},
+            {study.times_s!r}, n_chips=2, n_images=100,
+        )
+        if __name__ == "__main__":
+            collect(study, {str(tmp_path / "killed")!r}, jobs=2)
+    """)
+    file = tmp_path / "script.py"
+    file.write_text(script)
+    moments, rows_before = random.Random(0), 0
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, file], start_new_session=True)
+        table = tmp_path / "killed" / "trials.csv"
+        while process.poll() is None and (
+            not table.exists() or len(table.read_bytes().splitlines()) <= rows_before + 3
+        ):
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.05))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        rows_before = len(table.read_bytes().splitlines())
+    collect(study, tmp_path / "killed")
+    assert table_of(tmp_path / "killed") == table_of(tmp_path / "whole")
+
+
+def test_adding_a_time_computes_only_that_time(study, tmp_path, monkeypatch):
+    first = replace(study, devices=["pcm_like"], times_s=[1, YEAR])
+    collect(first, tmp_path)
+    before = (tmp_path / "trials.csv").read_bytes()
+    asked = []
+    monkeypatch.setattr(
+        "analog_samson.study.run_trial",
+        lambda trial, points: asked.extend(points) or run_trial(trial, points),
+    )
+    collect(replace(first, times_s=[HOUR, 1, YEAR]), tmp_path)
+    assert asked == [(HOUR, 0)] * 8
+    assert (tmp_path / "trials.csv").read_bytes().startswith(before)
+    assert collect(first, tmp_path)["t_inference_s"].tolist().count(HOUR) == 0
+
+
+def test_a_row_cut_in_the_middle_is_computed_again(study, tmp_path):
+    collect(study, tmp_path)
+    whole = table_of(tmp_path)
+    file = tmp_path / "trials.csv"
+    file.write_bytes(file.read_bytes()[:-40])
+    assert len(read_trials(file)) == len(whole) - 2
+    collect(study, tmp_path)
+    assert table_of(tmp_path) == whole
+
+
+def test_methods_meet_the_same_chips_and_training_seeds_others(study):
+    seeds = {}
+    for trial in study.trials():
+        spec = load_checkpoint(trial.checkpoint_path).spec
+        seeds.setdefault((spec.seed, trial.chip), set()).add(trial.programming_seed)
+    assert all(len(shared) == 1 for shared in seeds.values())
+    assert len({seed for shared in seeds.values() for seed in shared}) == len(seeds) == 4
+
+
+def test_a_chips_identity_is_its_contents_not_its_paths_or_times(study, tmp_path):
+    original = study.trials()[0]
+    moved = save_checkpoint(tmp_path / "moved", load_checkpoint(original.checkpoint_path))
+    elsewhere = replace(study, checkpoints=[moved], times_s={"pcm_like": [HOUR]}, devices=["pcm_like"])
+    assert elsewhere.trials()[0].chip_id == original.chip_id
+    assert replace(elsewhere, seed=1).trials()[0].chip_id != original.chip_id
+    assert replace(elsewhere, n_images=99).trials()[0].chip_id != original.chip_id
+    swept = replace(elsewhere, axes={"drift_scale": [0.5]}).trials()[0]
+    assert swept.chip_id != original.chip_id
+    assert json.loads(swept.axes) == {"drift_scale": 0.5}
+
+
+def test_all_noise_off_gives_digital_accuracy_to_the_image(checkpoints, tmp_path):
+    rows = collect(Study("ideal", checkpoints, ["ideal"], [0, YEAR], n_chips=1), tmp_path)
+    assert (rows["n_correct"] == rows["n_correct_digital"]).all()
+    assert tuple(rows.columns) == COLUMNS
+    assert (rows["n_images"] == rows["n_images"].iloc[0]).all()
+
+
+def test_sources_off_by_axis_leave_the_programmed_state(checkpoints, tmp_path):
+    """Without drift and read noise a chip at one year is the chip as programmed."""
+    study = Study(
+        "off",
+        checkpoints[:1],
+        ["pcm_like"],
+        [0, YEAR],
+        n_chips=3,
+        axes={"drift_scale": [0.0], "read_noise_1f_scale": [0.0], "output_noise": [0.0]},
+    )
+    rows = collect(study, tmp_path)
+    by_time = rows.pivot(index="chip", columns="t_inference_s", values="n_correct")
+    pd.testing.assert_series_equal(by_time[0.0], by_time[YEAR], check_names=False)
+    assert (rows["alpha"] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"checkpoints": []}, "has no checkpoints"),
+        ({"devices": []}, "has no devices"),
+        ({"devices": ["pcm_like"], "times_s": []}, "has no times"),
+        ({"times_s": {"pcm_like": [1]}}, "no entry for device 'reram_wan2022'"),
+        ({"times_s": [HOUR]}, "no data at 3600 s"),
+        ({"n_chips": 0}, "n_chips must be at least 1"),
+        ({"n_images": 10_000}, "between 1 and"),
+        ({"axes": {"drift_scal": [1]}}, "did you mean 'drift_scale'"),
+        ({"axes": {"t_0_s": [1]}}, "does not apply to device 'reram_wan2022'"),
+        ({"devices": ["pcm_like", "pcm_like"], "times_s": [1]}, "twice"),
+    ],
+)
+def test_an_unsound_study_is_refused_before_anything_runs(study, tmp_path, change, words):
+    with pytest.raises(ValueError, match=words):
+        collect(replace(study, **change), tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_folder_of_another_study_is_refused(study, tmp_path):
+    small = replace(study, devices=["ideal"], times_s=[1], n_chips=1)
+    collect(small, tmp_path)
+    before = (tmp_path / "trials.csv").read_bytes()
+    with pytest.raises(ValueError, match="holds the study 'small', not 'other'"):
+        collect(replace(small, name="other"), tmp_path)
+    assert (tmp_path / "trials.csv").read_bytes() == before
+
+
+def test_a_checkpoint_with_nan_weights_cannot_come_in(checkpoints):
+    checkpoint = load_checkpoint(checkpoints[0])
+    state = {name: torch.full_like(tensor, float("nan")) for name, tensor in checkpoint.state.items()}
+    with pytest.raises(ValueError, match="NaN"):
+        replace(checkpoint, state=state)
+
+
+def test_own_device_objects_and_files_work_alike(study, tmp_path):
+    device = load_device("pcm_like")
+    small = replace(study, times_s=[1], n_chips=1)
+    by_name = replace(small, devices=["pcm_like"]).trials()
+    by_object = replace(small, devices=[device]).trials()
+    assert [t.chip_id for t in by_name] == [t.chip_id for t in by_object]
