@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.transforms
 import numpy as np
@@ -216,7 +217,12 @@ def _line(
     ax.errorbar(
         x[barred], y[barred], half[barred], fmt="none", ecolor=colour, elinewidth=0.8, zorder=3
     )
-    fill = {"color": colour, "marker": marker, "markeredgecolor": "white", "markeredgewidth": 0.5}
+    fill: dict[str, Any] = {
+        "color": colour,
+        "marker": marker,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.5,
+    }
     ax.plot(x, y, linestyle="none", zorder=4, **fill)
     return Line2D([], [], label=name, **fill)
 

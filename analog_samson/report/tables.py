@@ -1,7 +1,7 @@
 """Tables: accuracy against time as Markdown, LaTeX (booktabs), HTML and full-precision CSV."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -31,14 +31,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Table:
-    """A finished table: text for print, numbers for machines.
+    r"""A finished table: text for print, numbers for machines.
 
     Attributes:
         title: What is shown, in a few words.
         caption: Intervals, n, and every mark explained.
         blocks: The blocks, in print order.
         data: The numbers behind it, full precision, fractions.
-        label: Name for ``\\ref`` in LaTeX.
+        label: Name for ``\ref`` in LaTeX.
     """
 
     title: str
@@ -171,7 +171,8 @@ def _caption(summary: pd.DataFrame, blocks: Sequence[Block], decimals: int, *, m
     if summary["half_width"].isna().any():
         parts.append("No interval where one chip of one network was measured.")
     parts.append(
-        f"Digital: the same networks without analog noise. Share of analog weights: {_share(summary)}."
+        "Digital: the same networks without analog noise. "
+        f"Share of analog weights: {_share(summary)}."
     )
     labels = {times.label(t) for t in summary["t_inference_s"]}
     if any("mo" in label.split() for label in labels):
@@ -205,7 +206,7 @@ def _share(summary: pd.DataFrame) -> str:
     return f"{low:.3g} %" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g} %"
 
 
-def in_order(names: Sequence[str]) -> list[str]:
+def in_order(names: Iterable[str]) -> list[str]:
     """Methods in the order in which every table and legend shows them."""
     from analog_samson.report.style import order
 

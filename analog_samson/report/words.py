@@ -5,7 +5,7 @@ import json
 import pandas as pd
 
 from analog_samson.results.comparison import method_names
-from analog_samson.results.trials import CONDITION
+from analog_samson.results.definitions import CONDITION
 
 __all__ = ["axes_text", "condition_text", "fixed_text", "interval_text", "method_names", "n_text"]
 
@@ -58,7 +58,7 @@ def fixed_text(rows: pd.DataFrame) -> str:
 
 
 def range_text(values: pd.Series) -> str:
-    """ "5", or "3 to 5" where values differ."""
+    """One number, or "3 to 5" where values differ."""
     low, high = values.min(), values.max()
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 

@@ -7,8 +7,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from analog_samson.results import spread
+from analog_samson.results.definitions import CONDITION, METHOD
 from analog_samson.results.summary import chip_means
-from analog_samson.results.trials import CONDITION, METHOD
 
 GAIN_CELL = (*CONDITION[:-1], *METHOD, "baseline", "t_inference_s")
 
@@ -89,8 +89,8 @@ def best_methods(trials: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame
         means = networks.groupby(list(METHOD), observed=True).mean()
         if len(means) < 2:
             continue
-        leader = means.idxmax()
-        parts = {key: part for key, part in group.groupby(list(METHOD), observed=True)}
+        parts = {key: part for key, part in group.groupby(list(METHOD), observed=True)}  # noqa: C416
+        leader = list(parts)[int(means.to_numpy().argmax())]
         p = {leader: float("nan")}
         over_networks = True
         for key, part in parts.items():
@@ -136,7 +136,7 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     return corrected
 
 
-def method_names(rows: pd.DataFrame) -> pd.Series:
+def method_names(rows: pd.DataFrame) -> "pd.Series[str]":
     """Method and strength as one name: "sam rho=0.5", "sgd"."""
     names = rows["method"].astype(str) + " " + rows["strength"].astype(str)
     return names.str.strip()
@@ -155,7 +155,7 @@ def baseline_name(rows: pd.DataFrame, baseline: str) -> str:
     Raises:
         ValueError: If there is none, or more than one.
     """
-    names = sorted(set(method_names(rows)))
+    names: list[str] = sorted(set(method_names(rows)))
     if baseline in names:
         return baseline
     kinds = sorted(set(method_names(rows[rows["method"] == baseline])))

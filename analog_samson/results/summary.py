@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from analog_samson.results import spread
-from analog_samson.results.trials import CONDITION, METHOD, check_definitions
+from analog_samson.results.definitions import CONDITION, METHOD, check_definitions
 
 CELL = (*CONDITION[:-1], *METHOD, "t_inference_s")
 """One row of a summary: one method under one condition."""
@@ -30,21 +30,24 @@ def chip_means(trials: pd.DataFrame) -> pd.DataFrame:
     check_definitions(trials)
     groups = trials.groupby(["chip_id", "t_inference_s"], sort=False, observed=True)
     code = groups.ngroup().to_numpy()
-    _, first = np.unique(code, return_index=True)
+    reads_in_order = np.lexsort((trials["read"].to_numpy(), code))
+    trials, code = trials.iloc[reads_in_order], code[reads_in_order]
+    first = np.flatnonzero(np.diff(code, prepend=-1))
     kept = [*CELL, "training_seed", "checkpoint", "chip", "chip_id", "programming_seed"]
     chips = trials.iloc[first][[*kept, "n_images", "analog_share", "reproducible"]]
     chips = chips.reset_index(drop=True)
-    n_reads = np.bincount(code, minlength=len(chips))
+    n_reads = np.bincount(code)
 
-    def mean(values: pd.Series) -> np.ndarray:
-        return np.bincount(code, values.to_numpy(dtype=float), minlength=len(chips)) / n_reads
+    def mean(values: "pd.Series[float]") -> spread.Floats:
+        total: spread.Floats = np.bincount(code, values.to_numpy(dtype=float))
+        return total / n_reads
 
     chips["accuracy"] = mean(trials["n_correct"]) / chips["n_images"]
     chips["clean_accuracy"] = mean(trials["n_correct_digital"]) / chips["n_images"]
     chips["alpha"] = mean(trials["alpha"])
     chips["extrapolated"] = mean(trials["extrapolated"]) > 0
     chips["n_reads"] = n_reads
-    return chips
+    return chips.sort_values([*CELL, "training_seed", "checkpoint", "chip"], ignore_index=True)
 
 
 def network_means(chips: pd.DataFrame) -> pd.DataFrame:
@@ -214,11 +217,8 @@ def _pool(summary: pd.DataFrame, networks: pd.DataFrame, pool: bool | None) -> N
         if table.shape[1] < 2:
             continue
         pooled = spread.pooled_variance(table.to_numpy())
-        for cell in np.flatnonzero(wanted.to_numpy() & (codes == code).to_numpy()):
-            if pooled.dof > summary.at[cell, "dof"]:
-                n = summary.at[cell, "n_networks"]
-                summary.loc[cell, ["standard_error", "dof"]] = [
-                    pooled.value / np.sqrt(n),
-                    pooled.dof,
-                ]
-                summary.loc[cell, "spread"] = "pooled"
+        better = wanted.to_numpy() & (codes == code).to_numpy()
+        better &= (summary["dof"] < pooled.dof).to_numpy()
+        summary.loc[better, "standard_error"] = pooled.value / np.sqrt(summary["n_networks"])
+        summary.loc[better, "dof"] = pooled.dof
+        summary.loc[better, "spread"] = "pooled"

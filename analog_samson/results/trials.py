@@ -2,15 +2,15 @@
 
 import errno
 import io
-import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
+
+from analog_samson.results.definitions import check_definitions, check_manifests
 
 _TYPES = {
     "study": pa.string(),
@@ -45,21 +45,6 @@ COLUMNS: tuple[str, ...] = tuple(_TYPES)
 KEY = ("chip_id", "t_inference_s", "read")
 """What makes a row one of a kind."""
 
-CONDITION = (
-    "dataset",
-    "model",
-    "device",
-    "compensation",
-    "axes",
-    "engine",
-    "precision",
-    "t_inference_s",
-)
-"""What methods are compared under: two rows are comparable when all of these agree."""
-
-METHOD = ("method", "strength")
-"""What is compared."""
-
 _TEXT = tuple(name for name, kind in _TYPES.items() if kind == pa.string())
 _COUNTS = tuple(name for name, kind in _TYPES.items() if kind == pa.int64())
 _FLAGS = tuple(name for name, kind in _TYPES.items() if kind == pa.bool_())
@@ -86,7 +71,7 @@ def read_trials(*paths: str | Path) -> pd.DataFrame:
     if not paths:
         raise ValueError("read_trials needs at least one path; got none.")
     files = [_table_path(path) for path in paths]
-    _check_manifests(files)
+    check_manifests([file.with_name("manifest.json") for file in files])
     trials = pd.concat([_read_one(file) for file in files], ignore_index=True)
     trials = _merged(trials)
     check_definitions(trials)
@@ -115,7 +100,8 @@ def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
         missing = sorted(set(COLUMNS) - set(rows.columns))
         unknown = sorted(set(rows.columns) - set(COLUMNS))
         raise ValueError(
-            f"Rows must have the columns of results.COLUMNS; missing: {missing}, unknown: {unknown}."
+            "Rows must have the columns of results.COLUMNS; "
+            f"missing: {missing}, unknown: {unknown}."
         )
     if rows.empty:
         return
@@ -138,74 +124,6 @@ def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
             f"{str(path)!r} cannot be written ({why}); no row was added. Free space or choose "
             "another folder and run again: what is there is kept",
         ) from error
-
-
-def check_definitions(trials: pd.DataFrame) -> None:
-    """Refuse rows that call two different things by one name.
-
-    Args:
-        trials: Rows of trials.
-
-    Raises:
-        ValueError: If columns are missing; if one chip of one network on one device has two
-            contents (another device file, study seed or evaluation set under the same name); if
-            one method and training seed has two networks; if one model and data set was
-            evaluated on test sets of different size.
-    """
-    missing = [name for name in COLUMNS if name not in trials.columns]
-    if missing:
-        raise ValueError(f"These are no trials: columns {missing} are missing.")
-    chips = trials.drop_duplicates("chip_id")
-    name = [
-        *(c for c in CONDITION if c != "t_inference_s"),
-        *METHOD,
-        "training_seed",
-        "checkpoint",
-        "chip",
-    ]
-    twice = chips[chips.duplicated(name, keep=False)]
-    if len(twice):
-        first, second = (
-            row for _, row in twice[(twice[name] == twice[name].iloc[0]).all(1)][:2].iterrows()
-        )
-        differ = [c for c in ("programming_seed", "n_images") if first[c] != second[c]]
-        raise ValueError(
-            f"Chip {first['chip']} of {_named(first)} (training seed {first['training_seed']}) on "
-            f"device {first['device']!r} has two definitions, {first['chip_id']!r} and "
-            f"{second['chip_id']!r}, which differ in {_differences(differ)}; summarise the two "
-            "studies apart."
-        )
-    sizes = chips.groupby(["dataset", "model"], observed=True)["n_images"].unique()
-    for (dataset, model), values in sizes.items():
-        if len(values) > 1:
-            raise ValueError(
-                f"Trials of {model!r} on {dataset!r} mix evaluation sets of {sorted(map(int, values))} "
-                "images; choose one size, for example trials[trials.n_images == "
-                f"{int(max(values))}]."
-            )
-    own = chips[chips["method"] != "external"].drop_duplicates(
-        ["dataset", "model", *METHOD, "training_seed", "checkpoint"]
-    )
-    seed = ["dataset", "model", *METHOD, "training_seed"]
-    twice = own[own.duplicated(seed, keep=False)]
-    if len(twice):
-        row = twice.iloc[0]
-        same = twice[(twice[seed] == row[seed]).all(1)]
-        raise ValueError(
-            f"Training seed {row['training_seed']} of {_named(row)} has {len(same)} networks "
-            f"(checkpoints {', '.join(same['checkpoint'])}): they were trained differently; keep "
-            "one kind by filtering on 'checkpoint'."
-        )
-
-
-def _named(row: pd.Series) -> str:
-    return f"method {' '.join(filter(None, (row['method'], row['strength'])))!r}"
-
-
-def _differences(columns: list[str]) -> str:
-    if columns:
-        return " and ".join(repr(c) for c in columns)
-    return "the device's definition or the version of the numerics"
 
 
 def _table_path(path: str | Path) -> Path:
@@ -256,7 +174,7 @@ def _check_values(trials: pd.DataFrame, where: str) -> None:
         line = int(np.flatnonzero(trials[name].isna())[0])
         raise ValueError(f"Row {line + 1} of {where} has no {name}; delete the row.")
     for name in _COUNTS:
-        if not np.issubdtype(trials[name].dtype.type, np.integer):  # type: ignore[arg-type]
+        if not np.issubdtype(trials[name].dtype.type, np.integer):
             whole = pd.to_numeric(trials[name], errors="coerce")
             if not (whole % 1 == 0).all():
                 raise ValueError(f"Column {name!r} of {where} must hold whole numbers.")
@@ -281,8 +199,8 @@ def _check_values(trials: pd.DataFrame, where: str) -> None:
     wrong = ~((times >= 0) & (times < np.inf))
     if wrong.any():
         raise ValueError(
-            f"Row {int(np.flatnonzero(wrong)[0]) + 1} of {where} has the time {times[wrong].iloc[0]} s; "
-            "times are finite and at least 0 s."
+            f"Row {int(np.flatnonzero(wrong)[0]) + 1} of {where} has the time "
+            f"{times[wrong].iloc[0]} s; times are finite and at least 0 s."
         )
 
 
@@ -304,44 +222,6 @@ def _merged(trials: pd.DataFrame) -> pd.DataFrame:
             "machines or versions: read the files apart or delete one of the rows."
         )
     return trials.drop_duplicates(list(KEY), ignore_index=True)
-
-
-def _check_manifests(files: list[Path]) -> None:
-    """Devices of one name must have one definition in all the studies that are read together."""
-    known: dict[str, tuple[Path, object]] = {}
-    for file in files:
-        for name, definition in _devices_of(file.with_name("manifest.json")):
-            other, first = known.setdefault(name, (file, definition))
-            if first != definition:
-                raise ValueError(
-                    f"Device {name!r} is defined differently in {str(other.parent)!r} and "
-                    f"{str(file.parent)!r} ({_first_difference(first, definition)}); read the two "
-                    "studies apart."
-                )
-
-
-def _devices_of(manifest: Path) -> Iterator[tuple[str, object]]:
-    if not manifest.is_file():
-        return
-    try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{str(manifest)!r} is not valid JSON ({error}); move it away or restore it."
-        ) from error
-    devices = content.get("devices", {}) if isinstance(content, dict) else {}
-    if isinstance(devices, dict):
-        yield from devices.items()
-
-
-def _first_difference(first: object, second: object, where: str = "") -> str:
-    if isinstance(first, dict) and isinstance(second, dict):
-        for key in sorted(set(first) | set(second)):
-            if first.get(key) != second.get(key):
-                return _first_difference(
-                    first.get(key), second.get(key), f"{where}.{key}".strip(".")
-                )
-    return f"{where or 'definition'}: {first!r} and {second!r}"
 
 
 def _append(path: Path, rows: bytes) -> None:

@@ -1,0 +1,140 @@
+"""What rows mean: which columns make them comparable, and when they may not be mixed."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+CONDITION = (
+    "dataset",
+    "model",
+    "device",
+    "compensation",
+    "axes",
+    "engine",
+    "precision",
+    "t_inference_s",
+)
+"""What methods are compared under: two rows are comparable when all of these agree."""
+
+METHOD = ("method", "strength")
+"""What is compared."""
+
+_CHIP = (*CONDITION[:-1], *METHOD, "training_seed", "checkpoint", "chip")
+_SEED = ("dataset", "model", *METHOD, "training_seed")
+
+
+def check_definitions(trials: pd.DataFrame) -> None:
+    """Refuse rows that call two different things by one name.
+
+    Args:
+        trials: Rows of trials.
+
+    Raises:
+        ValueError: If columns are missing; if one chip of one network on one device has two
+            contents (another device file, study seed or evaluation set under the same name); if
+            one method and training seed has two networks; if one model and data set was
+            evaluated on test sets of different size.
+    """
+    needed = {*_CHIP, "chip_id", "programming_seed", "n_images", "n_correct", "t_inference_s"}
+    missing = sorted(needed - set(trials.columns))
+    if missing:
+        raise ValueError(f"These are no trials: columns {missing} are missing.")
+    chips = trials.drop_duplicates("chip_id")
+    _check_chips(chips)
+    _check_sizes(chips)
+    _check_networks(chips)
+
+
+def _check_chips(chips: pd.DataFrame) -> None:
+    twice = _first_repeated(chips, _CHIP)
+    if twice.empty:
+        return
+    first, second = twice.iloc[0], twice.iloc[1]
+    differ = [repr(c) for c in ("programming_seed", "n_images") if first[c] != second[c]]
+    what = " and ".join(differ) or "the device's definition or the version of the numerics"
+    raise ValueError(
+        f"Chip {first['chip']} of {_named(first)} (training seed {first['training_seed']}) on "
+        f"device {first['device']!r} has two definitions, {first['chip_id']!r} and "
+        f"{second['chip_id']!r}, which differ in {what}; summarise the two studies apart."
+    )
+
+
+def _check_sizes(chips: pd.DataFrame) -> None:
+    sizes = chips.drop_duplicates(["dataset", "model", "n_images"])
+    mixed = _first_repeated(sizes, ("dataset", "model"))
+    if mixed.empty:
+        return
+    n_images = sorted(int(n) for n in mixed["n_images"])
+    raise ValueError(
+        f"Trials of {mixed['model'].iloc[0]!r} on {mixed['dataset'].iloc[0]!r} mix evaluation sets "
+        f"of {n_images} images; choose one size, such as trials[trials.n_images == {n_images[-1]}]."
+    )
+
+
+def _check_networks(chips: pd.DataFrame) -> None:
+    own = chips[chips["method"] != "external"].drop_duplicates([*_SEED, "checkpoint"])
+    twice = _first_repeated(own, _SEED)
+    if twice.empty:
+        return
+    raise ValueError(
+        f"Training seed {twice['training_seed'].iloc[0]} of {_named(twice.iloc[0])} has "
+        f"{len(twice)} networks (checkpoints {', '.join(twice['checkpoint'])}), which were trained "
+        "differently; keep one kind by filtering on 'checkpoint'."
+    )
+
+
+def _first_repeated(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The rows that share their columns with the first row that is not alone; or none."""
+    repeated = rows[rows.duplicated(list(columns), keep=False)]
+    return repeated.merge(repeated.head(1)[list(columns)], on=list(columns))
+
+
+def _named(row: "pd.Series[str]") -> str:
+    return f"method {' '.join(filter(None, (row['method'], row['strength'])))!r}"
+
+
+def check_manifests(manifests: Sequence[Path]) -> None:
+    """Refuse studies that define a device of one name differently.
+
+    Args:
+        manifests: Paths of the studies' ``manifest.json``; a study without one passes.
+
+    Raises:
+        ValueError: If two manifests define a device differently, or one is damaged.
+    """
+    known: dict[str, tuple[Path, object]] = {}
+    for file in manifests:
+        for name, definition in _devices_of(file):
+            other, first = known.setdefault(name, (file, definition))
+            if first != definition:
+                raise ValueError(
+                    f"Device {name!r} is defined differently in {str(other.parent)!r} and "
+                    f"{str(file.parent)!r} ({_first_difference(first, definition)}); read the two "
+                    "studies apart."
+                )
+
+
+def _devices_of(manifest: Path) -> Iterator[tuple[str, object]]:
+    if not manifest.is_file():
+        return
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{str(manifest)!r} is not valid JSON ({error}); move it away or restore it."
+        ) from error
+    devices = content.get("devices", {}) if isinstance(content, dict) else {}
+    if isinstance(devices, dict):
+        yield from devices.items()
+
+
+def _first_difference(first: object, second: object, where: str = "") -> str:
+    if isinstance(first, dict) and isinstance(second, dict):
+        for key in sorted(set(first) | set(second)):
+            if first.get(key) != second.get(key):
+                return _first_difference(
+                    first.get(key), second.get(key), f"{where}.{key}".strip(".")
+                )
+    return f"{where or 'definition'}: {first!r} and {second!r}"
