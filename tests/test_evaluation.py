@@ -1,0 +1,68 @@
+"""Counting correct answers: fixed batches, padding that is never counted."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from analog_samson.evaluation import EVALUATION_BATCH, count_correct
+
+
+def as_float(images: Tensor) -> Tensor:
+    return images.float()
+
+
+def numbered(n: int) -> Tensor:
+    """Images that hold nothing but their own position (two bytes)."""
+    positions = torch.arange(n)
+    return torch.stack([positions // 256, positions % 256], dim=1).to(torch.uint8)[:, :, None, None]
+
+
+@pytest.mark.parametrize("n", [1, 99, 100, 101, 360])
+def test_every_image_is_counted_once_whatever_the_padding(n: int) -> None:
+    labels = torch.randint(10, (n,), generator=torch.Generator().manual_seed(n))
+    wrong = torch.rand(n, generator=torch.Generator().manual_seed(1)) < 0.3
+    answers = torch.where(wrong, (labels + 1) % 10, labels)
+    calls = []
+
+    def forward(batch: Tensor, first_index: int) -> Tensor:
+        calls.append((len(batch), first_index))
+        positions = (256 * batch[:, 0] + batch[:, 1]).flatten().long()
+        assert int(positions[0]) == first_index
+        return F.one_hot(answers[positions], 10).float()
+
+    assert count_correct(forward, numbered(n), labels, as_float) == n - int(wrong.sum())
+    assert calls == [(EVALUATION_BATCH, first) for first in range(0, n, EVALUATION_BATCH)]
+
+
+def test_forward_runs_without_gradients_on_normalised_images() -> None:
+    def forward(batch: Tensor, _: int) -> Tensor:
+        assert not torch.is_grad_enabled()
+        assert batch.dtype == torch.float32
+        return torch.zeros(len(batch), 2)
+
+    labels = torch.tensor([0, 1, 0])
+    # Of equal outputs the first counts.
+    assert count_correct(forward, numbered(3), labels, as_float, batch_size=2) == 2
+
+
+def test_nan_and_wrong_shapes_are_refused() -> None:
+    images, labels = numbered(150), torch.full((150,), 9)
+    nan = torch.full((EVALUATION_BATCH, 10), float("nan"))
+    with pytest.raises(ValueError, match="NaN among images 0 to 99"):
+        count_correct(lambda *_: nan, images, labels, as_float)
+    with pytest.raises(ValueError, match="labels go up to 9"):
+        count_correct(lambda *_: nan[:, :5], images, labels, as_float)
+    with pytest.raises(ValueError, match="150 images, 149 labels"):
+        count_correct(lambda *_: nan, images, labels[1:], as_float)
+    with pytest.raises(ValueError, match="at least one image"):
+        count_correct(lambda *_: nan, images[:0], labels[:0], as_float)
+
+
+def test_nan_in_the_padding_does_no_harm() -> None:
+    def forward(batch: Tensor, _: int) -> Tensor:
+        outputs = F.one_hot(torch.zeros(len(batch), dtype=torch.long), 2).float()
+        outputs[3:] = float("nan")
+        return outputs
+
+    assert count_correct(forward, numbered(3), torch.zeros(3, dtype=torch.long), as_float) == 3
