@@ -140,7 +140,10 @@ class Physics:
         if isinstance(self.noise, ReRAMCMO):
             return self._read_cmo(state, t_inference_s, read, seeds)
         return self._age(
-            state.programmed_uS, state.drift_exponent, t_inference_s, seeds("read", t_inference_s, read)
+            state.programmed_uS,
+            state.drift_exponent,
+            t_inference_s,
+            seeds("read", t_inference_s, read),
         )
 
     def _read_wan(self, state: DeviceState, t_inference_s: float, seeds: Seeds) -> Tensor:
@@ -195,7 +198,9 @@ def _noise_model(device: Device) -> Any:
 
     noise = device.noise
     if isinstance(noise, ReRAMWan2022):
-        model = ReRamWan2022NoiseModel(g_max=noise.g_max_uS, noise_scale=noise.programming_noise_scale)
+        model = ReRamWan2022NoiseModel(
+            g_max=noise.g_max_uS, noise_scale=noise.programming_noise_scale
+        )
         # The constructor stores the fit's reference under another name than the model reads.
         model.coeff_g_max_reference = noise.g_max_reference_uS
         return model
@@ -354,7 +359,7 @@ class TiledNetwork:
         )
         first_block = first_index // TILE_BLOCK
         outputs = []
-        for number, block in enumerate(padded.split(TILE_BLOCK)):
+        for number, block in enumerate(torch.split(padded, TILE_BLOCK)):
             with seeded(seeds(first_block + number)):
                 outputs.append(self.network(block))
         return torch.cat(outputs)[before : before + len(images)]

@@ -84,9 +84,7 @@ class Trial:
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
-        return (
-            f"chip {self.chip} of {self.checkpoint_path.name} on {self.device.name} {self.axes}"
-        )
+        return f"chip {self.chip} of {self.checkpoint_path.name} on {self.device.name} {self.axes}"
 
 
 @dataclass(frozen=True)
@@ -372,9 +370,7 @@ def _test_set(name: str, folder: Path | None) -> Split:
 _digital_counts: dict[tuple[str, str, int], tuple[int, float]] = {}
 
 
-def _digital(
-    trial: Trial, checkpoint: Checkpoint, count: Callable[..., int]
-) -> tuple[int, float]:
+def _digital(trial: Trial, checkpoint: Checkpoint, count: Callable[..., int]) -> tuple[int, float]:
     """The digital network's correct answers and its share of analog weights, once a worker."""
     key = (trial.checkpoint, trial.evaluation_set, trial.n_images)
     if key not in _digital_counts:

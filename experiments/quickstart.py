@@ -25,7 +25,9 @@ TIMES_S = {
 }
 
 
-def main(folder: Path = Path("results/quickstart"), jobs: int = 2, seeds: int = 5, chips: int = 10) -> None:
+def main(
+    folder: Path = Path("results/quickstart"), jobs: int = 2, seeds: int = 5, chips: int = 10
+) -> None:
     """Train, program, drift, report: digits on PCM and ReRAM from one second to one year.
 
     Args:

@@ -127,7 +127,9 @@ def test_methods_meet_the_same_chips_and_training_seeds_others(study):
 def test_a_chips_identity_is_its_contents_not_its_paths_or_times(study, tmp_path):
     original = study.trials()[0]
     moved = save_checkpoint(tmp_path / "moved", load_checkpoint(original.checkpoint_path))
-    elsewhere = replace(study, checkpoints=[moved], times_s={"pcm_like": [HOUR]}, devices=["pcm_like"])
+    elsewhere = replace(
+        study, checkpoints=[moved], times_s={"pcm_like": [HOUR]}, devices=["pcm_like"]
+    )
     assert elsewhere.trials()[0].chip_id == original.chip_id
     assert replace(elsewhere, seed=1).trials()[0].chip_id != original.chip_id
     assert replace(elsewhere, n_images=99).trials()[0].chip_id != original.chip_id
@@ -191,7 +193,9 @@ def test_a_folder_of_another_study_is_refused(study, tmp_path):
 
 def test_a_checkpoint_with_nan_weights_cannot_come_in(checkpoints):
     checkpoint = load_checkpoint(checkpoints[0])
-    state = {name: torch.full_like(tensor, float("nan")) for name, tensor in checkpoint.state.items()}
+    state = {
+        name: torch.full_like(tensor, float("nan")) for name, tensor in checkpoint.state.items()
+    }
     with pytest.raises(ValueError, match="NaN"):
         replace(checkpoint, state=state)
 
