@@ -235,7 +235,7 @@ def _train_epoch(state: _State, spec: TrainingSpec, dataset: Dataset) -> list[di
     n_steps = len(order) // size
     last = max(spec.epochs * n_steps - 1, 1)
     losses, norms = [], []
-    ratios: dict[str, float] = {}
+    ratios: dict[str, float | None] = {}
     strength = lr = 0.0
     state.model.train()
     for step in range(n_steps):
@@ -408,8 +408,11 @@ def _rule(
     return None
 
 
-def _measured(rule: Rule, ratios: dict[str, float]) -> Rule:
-    """The same rule, leaving ||offset|| / ||w|| in `ratios`, by name and for all ("")."""
+def _measured(rule: Rule, ratios: dict[str, float | None]) -> Rule:
+    """The same rule, leaving ||offset|| / ||w|| in `ratios`, by name and for all ("").
+
+    None where the weights are all zero.
+    """
 
     def measure(weights: Tensors, gradients: Tensors) -> Tensors:
         offsets = rule(weights, gradients)
@@ -422,7 +425,7 @@ def _measured(rule: Rule, ratios: dict[str, float]) -> Rule:
             sum(weight for _, weight in squares.values()),
         )
         for name, (offset, weight) in squares.items():
-            ratios[name] = math.sqrt(offset / weight) if weight > 0 else math.nan
+            ratios[name] = math.sqrt(offset / weight) if weight > 0 else None
         return offsets
 
     return measure
