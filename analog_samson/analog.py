@@ -1,8 +1,8 @@
 """The door to aihwkit: devices become configurations, layers become tiles, noise gets its seeds.
 
 Noise models are aihwkit's own objects, called at the level of conductances under seeds of ours
-(:class:`Physics`); the forward pass is aihwkit's torch tile (:class:`TiledNetwork`). Nothing else in
-the package but the compiled engine knows aihwkit.
+(:class:`Physics`); the forward pass is aihwkit's torch tile (:class:`TiledNetwork`). Nothing
+else in the package but the compiled engine knows aihwkit.
 """
 
 import contextlib
@@ -63,8 +63,8 @@ def check_versions() -> None:
     pair = WORKING_PAIRS.get(installed)
     if pair is None or not pair[0] <= (major, minor) < pair[1]:
         raise ImportError(
-            f"aihwkit {installed} and torch {torch_version} are installed and do not work together; "
-            f"{advice}"
+            f"aihwkit {installed} and torch {torch_version} are installed and do not work "
+            f"together; {advice}"
         )
 
 

@@ -50,8 +50,8 @@ def program(
         The chip in its programmed state, t = 0 (a device without data there: at its first time).
 
     Raises:
-        ValueError: If a layer cannot become tiles and is not kept digital, weights are NaN, infinite
-            or all zero, or the engine is unknown.
+        ValueError: If a layer cannot become tiles and is not kept digital, weights are NaN,
+            infinite or all zero, or the engine is unknown.
         FileNotFoundError: If there is no such device or checkpoint.
     """
     if engine not in (None, "aihwkit"):
@@ -149,7 +149,7 @@ class Chip:
         return self._network.weights()
 
     def compensation(self) -> dict[str, Tensor]:
-        """Compensation factors now, {layer: tensor}, one entry an array (or a column); 1 is none."""
+        """Compensation factors now, {layer: tensor}: one entry an array or a column; 1 is none."""
         factors: dict[str, list[Tensor]] = {}
         for array in self._arrays:
             factors.setdefault(array.tile.layer, []).append(array.alpha.reshape(-1))

@@ -59,8 +59,8 @@ def run_jobs(
                 if groups is _one_by_one:
                     culprit = describe(next(iter(left.values())))
                     raise RuntimeError(
-                        f"A worker died three times while it ran {culprit}; it may need more memory "
-                        "than there is. Rows of finished jobs are kept; start again to resume."
+                        f"A worker died three times while it ran {culprit}; it may need more "
+                        "memory than there is. What was finished is kept; start again to resume."
                     ) from error
             if not left:
                 return

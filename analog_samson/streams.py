@@ -14,7 +14,7 @@ def derive_seed(*words: str | int | float) -> int:
     """Derive the seed of one purpose from what identifies it.
 
     Equal words give equal seeds on every machine; the order of the words matters. Integers and
-    floats of the same value are the same word (``1`` and ``1.0``), so a time may be given as either.
+    floats of the same value are the same word (``1`` and ``1.0``), so either may name a time.
 
     Args:
         *words: What identifies the stream, for example

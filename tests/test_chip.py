@@ -143,7 +143,7 @@ def test_every_seed_programs_another_chip(network, images):
 
 
 def test_global_compensation_is_the_ratio_of_mean_magnitudes(network):
-    """Without read-out noise alpha is mean |w(0)| / mean |w(t)| of an array, from its conductances."""
+    """Without read-out noise alpha is mean |w(0)| / mean |w(t)| of an array."""
     chip = program(network, "pcm_like", seed=5)
     programmed = [pair[0] - pair[1] for pair in chip.conductances()["head"]]
     aged = [pair[0] - pair[1] for pair in chip.drift_to(YEAR).conductances()["head"]]
