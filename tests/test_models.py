@@ -154,6 +154,16 @@ def test_factory_from_elsewhere_gets_its_keyword_arguments_only(
         sys.modules.pop("my_networks_for_a_test", None)
 
 
+def test_options_may_be_named_like_our_own_arguments() -> None:
+    model = build_model(
+        "analog_samson.models.networks:mlp",
+        image_shape=(3, 32, 32),
+        n_classes=10,
+        options={"image_shape": (1, 2, 2), "n_classes": 3, "hidden": ()},
+    )
+    assert model(torch.zeros(1, 1, 2, 2)).shape == (1, 3)
+
+
 # audit
 
 

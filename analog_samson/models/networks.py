@@ -23,6 +23,7 @@ def build_model(
     image_shape: ImageShape,
     n_classes: int,
     seed: int | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
     **kwargs: Any,
 ) -> nn.Module:
     """Build a network, freshly initialised.
@@ -33,8 +34,9 @@ def build_model(
         n_classes: Number of outputs.
         seed: Seeds the initial weights, torch's global generators left as they were; None draws
             from those.
-        **kwargs: Options of the model. A function from elsewhere gets only these: not the shape,
-            not the classes.
+        options: Options of the model, by name. A function from elsewhere gets only these: not
+            the shape, not the classes.
+        **kwargs: More options, where their names are not those of the arguments above.
 
     Returns:
         The network, in training mode.
@@ -43,11 +45,12 @@ def build_model(
         ValueError: If there is no such model, it does not take these options or this image shape,
             or the function from elsewhere does not return an `nn.Module`.
     """
+    options = {**options, **kwargs}
     if ":" in name:
-        factory, arguments = _import_factory(name), kwargs
+        factory, arguments = _import_factory(name), options
     elif name in MODELS:
         factory = MODELS[name]
-        arguments = {"image_shape": tuple(image_shape), "n_classes": n_classes, **kwargs}
+        arguments = {"image_shape": tuple(image_shape), "n_classes": n_classes, **options}
     else:
         close = difflib.get_close_matches(name, MODELS, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,171 @@
+"""How does a network that was trained elsewhere do on analog memory?
+
+    python experiments/import_checkpoint.py --factory my_package.nets:resnet20 \
+        --kwargs '{"num_classes": 10}' --state resnet20.pth --dataset cifar10 \
+        --mean 0.4914 0.4822 0.4465 --std 0.2470 0.2435 0.2616 --out resnet20.safetensors
+
+Writes a checkpoint that every study accepts (method "external"); a minute for 10,000 images.
+"""
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from analog_samson.checkpoint import Checkpoint, TrainingSpec, load_state, save_checkpoint
+from analog_samson.commands import run_command
+from analog_samson.data import load_dataset
+from analog_samson.evaluation import count_correct
+from analog_samson.models import (
+    analog_layers,
+    analog_share,
+    audit,
+    build_model,
+    check_weights,
+    input_ranges,
+)
+from analog_samson.training import N_RANGE_IMAGES
+
+
+def main(
+    factory: str,
+    state: Path,
+    out: Path,
+    kwargs: str = "{}",
+    dataset: str = "digits",
+    data_folder: Path | None = None,
+    mean: tuple[float, ...] = (),
+    std: tuple[float, ...] = (),
+    keep_digital: tuple[str, ...] = (),
+    seed: int = 0,
+) -> None:
+    """Bring in a trained network: load its weights, evaluate it digitally, write a checkpoint.
+
+    Args:
+        factory: "package.module:function" that builds the network, or a name of ours (resnet20).
+        state: File of its state dict: .pth / .pt (tensors only, no other pickled objects) or
+            .safetensors.
+        out: Checkpoint to write (.safetensors).
+        kwargs: Keyword arguments of the factory, as a JSON object.
+        dataset: Data set that it was trained for, by name.
+        data_folder: Folder that holds the images.
+        mean: Mean of each channel that it was trained with, in [0, 1]; by default that of our
+            training images.
+        std: Standard deviation of each channel, likewise.
+        keep_digital: Layers that shall not become tiles; `*` stands for anything.
+        seed: Number that tells several trainings of one network apart.
+    """
+    options = _json_object(kwargs)
+    weights = _read_state(state)
+    if bool(mean) != bool(std):
+        raise ValueError(f"--mean and --std belong together; got mean={mean}, std={std}.")
+    images = load_dataset(dataset, data_folder)
+    images = replace(images, mean=mean or images.mean, std=std or images.std)
+    spec = TrainingSpec(
+        dataset=dataset,
+        model=factory,
+        model_kwargs=options,
+        method="external",
+        epochs=0,
+        keep_digital=keep_digital,
+        seed=seed,
+    )
+    model = build_model(
+        factory, image_shape=images.image_shape, n_classes=images.n_classes, seed=0, options=options
+    )
+    for name, own in model.state_dict().items():
+        if name.endswith("num_batches_tracked"):  # older files lack it, and nothing here reads it
+            weights.setdefault(name, own)
+    load_state(model, weights, what=f"file {str(state)!r}", name=factory)
+    model.eval()
+    layers = analog_layers(model, keep_digital)
+    check_weights(model, layers)
+    n_train = len(images.train)
+    chosen = torch.linspace(0, n_train - 1, min(N_RANGE_IMAGES, n_train)).long()
+    calibration = images.normalise(images.train.images[chosen])
+    n_correct = count_correct(
+        lambda batch, _: model(batch), images.test.images, images.test.labels, images.normalise
+    )
+    checkpoint = Checkpoint(
+        spec=spec,
+        state=model.state_dict(),
+        input_ranges=input_ranges(model, calibration, keep_digital),
+        n_correct_digital=n_correct,
+        n_images=len(images.test),
+        image_shape=images.image_shape,
+        n_classes=images.n_classes,
+        mean=images.mean,
+        std=images.std,
+        class_names=images.class_names,
+        made_with={"imported_from": state.name, "torch": torch.__version__},
+    )
+    save_checkpoint(out, checkpoint)
+    for entry in audit(model, keep_digital):
+        if entry.n_weights and not entry.analog:
+            print(
+                f"digital: {entry.name} ({entry.kind}, {entry.n_weights} weights): {entry.reason}"
+            )
+    print(
+        f"{out}: {n_correct} of {len(images.test)} test images correct "
+        f"({100 * checkpoint.accuracy_digital:.2f} %), {len(layers)} analog layers with "
+        f"{100 * analog_share(model, keep_digital):.1f} % of the weights"
+    )
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--kwargs must be a JSON object; got {text!r} ({error}).") from error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"--kwargs must be a JSON object such as '{{\"width\": 16}}'; got {text!r}."
+        )
+    return found
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict, also from inside a training checkpoint or a wrapped module."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {str(path)!r}; give the state dict to import.")
+    try:
+        if path.suffix == ".safetensors":
+            found: Any = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        EOFError,
+    ) as error:
+        raise ValueError(
+            f"{str(path)!r} is no state dict of tensors alone ({str(error).split(chr(10))[0]}); "
+            "write it with torch.save(model.state_dict(), path)."
+        ) from error
+    for key in ("state_dict", "model_state_dict", "model", "net"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise ValueError(
+            f"{str(path)!r} holds {type(found).__name__}, not a state dict (names and tensors); "
+            "write it with torch.save(model.state_dict(), path)."
+        )
+    weights = dict(found)
+    for prefix in ("module.", "_orig_mod."):
+        if weights and all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights
+
+
+if __name__ == "__main__":
+    run_command(main)
