@@ -124,7 +124,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
     def full(*args, **kwargs):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("analog_samson.checkpoint.save_file", full)
+    monkeypatch.setattr("analog_samson.checkpoint.files.save_file", full)
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(path, checkpoint(n_correct_digital=1))
     assert path.read_bytes() == before

@@ -16,12 +16,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from analog_samson import training
 from analog_samson.checkpoint import METHODS, TrainingSpec, load_checkpoint
 from analog_samson.data import load_dataset
 from analog_samson.models import build_model
 from analog_samson.streams import derive_seed
-from analog_samson.training import LOG_COLUMNS, train
+from analog_samson.training import LOG_COLUMNS, loop, step, train
 
 STRENGTHS = {
     "sam": {"rho": 0.05},
@@ -88,8 +87,8 @@ def test_sgd_is_torch_sgd_with_a_cosine(tmp_path):
     for epoch in range(3):
         generator = torch.Generator().manual_seed(derive_seed(0, "order", epoch))
         order = torch.randperm(len(data.train), generator=generator)
-        for step in range(n_steps):
-            chosen = order[64 * step : 64 * (step + 1)]
+        for place in range(n_steps):
+            chosen = order[64 * place : 64 * (place + 1)]
             outputs = model(data.normalise(data.train.images[chosen]))
             optimizer.zero_grad()
             F.cross_entropy(outputs, data.train.labels[chosen]).backward()
@@ -130,7 +129,7 @@ def test_perturbations_change_the_weights(tmp_path):
 )
 def test_interrupted_training_ends_at_the_same_bytes(spec, tmp_path, monkeypatch):
     whole = train(spec, tmp_path / "whole")
-    epoch_of, calls = training._train_epoch, []
+    epoch_of, calls = loop._train_epoch, []
 
     def interrupted(state, *rest):
         calls.append(state.epoch)
@@ -138,7 +137,7 @@ def test_interrupted_training_ends_at_the_same_bytes(spec, tmp_path, monkeypatch
             raise KeyboardInterrupt
         return epoch_of(state, *rest)
 
-    monkeypatch.setattr(training, "_train_epoch", interrupted)
+    monkeypatch.setattr(loop, "_train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(spec, tmp_path / "parts")
     assert [p.suffix for p in sorted((tmp_path / "parts").iterdir())] == [".csv", ".resume"]
@@ -160,7 +159,7 @@ def test_killed_training_ends_at_the_same_bytes(tmp_path):
         torch.set_num_threads(1)
         from analog_samson.checkpoint import TrainingSpec
         from analog_samson.training import train
-        spec = TrainingSpec(method="samson", rho=0.2, epochs=30, batch_size=32)
+        spec = TrainingSpec(method="samson", rho=0.2, epochs=12, batch_size=32)
         train(spec, {str(tmp_path / "killed")!r})
         """
     )
@@ -171,21 +170,21 @@ def test_killed_training_ends_at_the_same_bytes(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not list((tmp_path / "killed").glob("*.safetensors"))
-    spec = TrainingSpec(method="samson", rho=0.2, epochs=30, batch_size=32)
+    spec = TrainingSpec(method="samson", rho=0.2, epochs=12, batch_size=32)
     resumed, whole = train(spec, tmp_path / "killed"), train(spec, tmp_path / "whole")
     assert resumed.read_bytes() == whole.read_bytes()
 
 
 def test_finished_training_is_not_repeated(tmp_path, monkeypatch):
     path = train(spec_of(), tmp_path)
-    monkeypatch.setattr(training, "load_dataset", None)
+    monkeypatch.setattr(loop, "load_dataset", None)
     assert train(spec_of(), tmp_path) == path
     with pytest.raises(ValueError, match=r"another specification \(lr: 0\.1 there, 0\.2 asked\)"):
         train(spec_of(lr=0.2), tmp_path)
 
 
 def test_training_of_another_specification_is_not_continued(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "_finished", None)
+    monkeypatch.setattr(loop, "_finished", None)
     with pytest.raises(TypeError):
         train(spec_of(), tmp_path)
     with pytest.raises(ValueError, match="another specification"):
@@ -343,9 +342,9 @@ def test_fine_tuning_another_network_is_refused(tmp_path):
 
 @pytest.mark.parametrize("method", ["sgd", "asam", "rwp"])
 def test_micro_ring_weights_are_saved_as_plain_weights(method, tmp_path):
-    dialect = {"dialect": "popular"} if method == "asam" else {}  # as Xu et al. do
+    popular = {"dialect": "popular", "rho": 0.1} if method == "asam" else {}  # as Xu et al. do
     spec = spec_of(
-        method, parametrisation="microring", optimizer="adam", lr=0.01, epochs=10, **dialect
+        method, parametrisation="microring", optimizer="adam", lr=0.01, epochs=10, **popular
     )
     saved = trained(spec, tmp_path)
     assert saved.state.keys() == trained(spec_of(), tmp_path / "plain").state.keys()
@@ -379,12 +378,12 @@ def test_diverged_training_names_the_epoch_and_keeps_the_last_good_state(tmp_pat
     with pytest.raises(ValueError, match=r"diverged in epoch 1 .*nothing was written"):
         train(spec_of(lr=1e30), tmp_path)
     assert not list(tmp_path.glob("*.safetensors"))
-    loss = training._loss
+    loss = step._loss
 
     def diverging(state, *rest):
         return loss(state, *rest) * (math.nan if state.epoch == 2 else 1.0)
 
-    monkeypatch.setattr(training, "_loss", diverging)
+    monkeypatch.setattr(step, "_loss", diverging)
     with pytest.raises(ValueError, match=r"diverged in epoch 3 .*after epoch 2 stays"):
         train(spec_of("sam"), tmp_path)
     monkeypatch.undo()

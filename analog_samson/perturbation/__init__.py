@@ -1,0 +1,50 @@
+"""Perturbations of the weights: where in weight space a training step takes its gradient.
+
+A rule maps ({name: weight}, {name: gradient}) to {name: offset}. With the gradient g of a batch and
+a diagonal scale T, SAM, ASAM and SAMSON are one formula,
+
+    offset = rho * T^2 g / ||T g||_2        (one norm over all parameters)
+
+    sam      T = 1                                          Foret et al., arXiv 2010.01412
+    asam     T = |w| + eta                                  Kwon et al., arXiv 2102.11600
+    samson   T = (|w| + eta) / ||w||_p, norm per tensor     Mordido et al., arXiv 2211.11561
+
+and random weight perturbation (rwp) draws N(0, (sigma * scale)^2) without looking at the gradient.
+Names are those of `named_parameters()`; a parameter is a *weight* when one dot-component of its
+name is "weight" (so a parametrised weight counts); biases and shifts are not.
+"""
+
+from analog_samson.perturbation.applying import Rule, frozen_batch_norm, perturbed
+from analog_samson.perturbation.control import MicroRing
+from analog_samson.perturbation.rules import (
+    DIALECTS,
+    NOISE_SCALES,
+    Tensors,
+    arwp,
+    asam,
+    is_weight,
+    rwp,
+    sam,
+    samson,
+    update_fisher,
+)
+from analog_samson.perturbation.schedules import SCHEDULES, strength_factor
+
+__all__ = [
+    "DIALECTS",
+    "NOISE_SCALES",
+    "SCHEDULES",
+    "MicroRing",
+    "Rule",
+    "Tensors",
+    "arwp",
+    "asam",
+    "frozen_batch_norm",
+    "is_weight",
+    "perturbed",
+    "rwp",
+    "sam",
+    "samson",
+    "strength_factor",
+    "update_fisher",
+]

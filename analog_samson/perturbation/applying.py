@@ -1,0 +1,85 @@
+"""Apply a rule for the length of a `with` block, and leave no trace."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import MappingProxyType
+
+import torch
+from torch import nn
+
+from analog_samson.perturbation.rules import Tensors
+
+Rule = Callable[[Tensors, Tensors], Tensors]
+
+
+@contextmanager
+def perturbed(model: nn.Module, rule: Rule, *, freeze_batch_norm: bool = True) -> Iterator[None]:
+    """Move a network's weights to weight + offset for the length of a `with` block.
+
+        loss(model, batch).backward()                       # gradients for the rule
+        with perturbed(model, partial(samson, rho=0.5)):
+            optimizer.zero_grad()
+            loss(model, batch).backward()                   # gradients at the perturbed weights
+        optimizer.step()                                    # the weights are back, bit for bit
+
+    Works with every optimizer, with gradient accumulation and under autocast (whose cache of cast
+    weights is emptied on the way in and out).
+
+    Args:
+        model: Network whose trainable parameters are perturbed in place.
+        rule: Maps ({name: weight}, {name: gradient}) to {name: offset}; it must leave both alone.
+        freeze_batch_norm: Whether running statistics stay as they are in the block. Right when a
+            clean pass has updated them; with a rule that needs no clean pass (`rwp`) pass False,
+            and estimate the statistics anew before validating (`torch.optim.swa_utils.update_bn`).
+
+    Raises:
+        ValueError: If the rule answers with an unknown name or a wrong shape.
+    """
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        offsets = rule(
+            MappingProxyType({name: p.detach() for name, p in parameters.items()}),
+            MappingProxyType(
+                {name: p.grad.detach() for name, p in parameters.items() if p.grad is not None}
+            ),
+        )
+    for name, offset in offsets.items():
+        if name not in parameters or offset.shape != parameters[name].shape:
+            raise ValueError(
+                f"The rule gave an offset {name!r} of shape {tuple(offset.shape)}; allowed are the "
+                "names and shapes of the model's trainable parameters."
+            )
+    moved = [parameters[name].detach() for name in offsets]
+    saved = [weight.clone() for weight in moved]
+    torch.clear_autocast_cache()
+    try:
+        with frozen_batch_norm(model, frozen=freeze_batch_norm):
+            if moved:
+                torch._foreach_add_(moved, list(offsets.values()))
+            yield
+    finally:
+        if moved:
+            torch._foreach_copy_(moved, saved)
+        torch.clear_autocast_cache()
+
+
+@contextmanager
+def frozen_batch_norm(model: nn.Module, *, frozen: bool = True) -> Iterator[None]:
+    """Keep running statistics as they are, although layers in training mode see batches.
+
+    Args:
+        model: Network with batch or instance normalisation anywhere inside.
+        frozen: False does nothing.
+    """
+    buffers = [
+        buffer
+        for module in model.modules()
+        if frozen and isinstance(module, nn.modules.batchnorm._NormBase) and module.training
+        for buffer in module.buffers(recurse=False)
+    ]
+    saved = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, copy in zip(buffers, saved, strict=True):
+            buffer.detach().copy_(copy)

@@ -1,0 +1,33 @@
+"""Control parameters: what a device is set by, where that is not the weight itself."""
+
+import torch
+from torch import Tensor, nn
+
+
+class MicroRing(nn.Module):
+    """The weight of a micro-ring as a function of its control parameter: W(theta).
+
+    W = A - 2 A / (1 + ((theta - x0) / gamma)^2), a Lorentzian line between -A and A (Xu et al.,
+    Nat. Commun. 17, 1766 (2026); the numbers are their notebooks'). Registered with
+    `torch.nn.utils.parametrize.register_parametrization(layer, "weight", MicroRing())`, the control
+    parameters are what an optimizer trains and what every rule perturbs.
+
+    Args:
+        amplitude: A, the largest |W|, above 0.
+        resonance: x0, in units of theta.
+        width: gamma, in units of theta, above 0.
+    """
+
+    def __init__(self, amplitude: float = 1.0, resonance: float = 0.0, width: float = 0.15) -> None:
+        super().__init__()
+        self.amplitude, self.resonance, self.width = amplitude, resonance, width
+
+    def forward(self, theta: Tensor) -> Tensor:
+        """Return the weights at some control parameters."""
+        detuning = (theta - self.resonance) / self.width
+        return self.amplitude - 2 * self.amplitude / (1 + detuning**2)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Return control parameters that give some weights, which are first cut to 0.999 A."""
+        w = (weight / self.amplitude).clamp(-0.999, 0.999)
+        return self.width * torch.sqrt((1 + w) / (1 - w)) + self.resonance

@@ -1,0 +1,298 @@
+"""The loop: from a specification to a checkpoint, epoch by epoch."""
+
+import math
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.optim import swa_utils
+from tqdm import tqdm
+
+from analog_samson.checkpoint import (
+    EXTERNAL,
+    METHODS,
+    Checkpoint,
+    TrainingSpec,
+    load_checkpoint,
+    load_state,
+    save_checkpoint,
+)
+from analog_samson.data import Dataset, augment, load_dataset
+from analog_samson.evaluation import count_correct
+from analog_samson.losses import TrajectoryMemory
+from analog_samson.models import analog_layers, build_model, input_ranges
+from analog_samson.perturbation import (
+    MicroRing,
+    strength_factor,
+)
+from analog_samson.streams import derive_seed
+from analog_samson.training.state import State, check_same_spec, resume, write_log, write_resume
+from analog_samson.training.step import (
+    Batch,
+    full_strength,
+    given,
+    gradients_of,
+    measured,
+    rule_of,
+    update,
+)
+
+# Images for the input ranges and for new batch-normalisation statistics: our choice, enough for a
+# percentile and a mean that no longer change, small beside an epoch.
+N_RANGE_IMAGES = 1000
+N_STATISTICS_IMAGES = 10_000
+
+
+def train(
+    spec: TrainingSpec,
+    folder: str | Path,
+    *,
+    data_folder: str | Path | None = None,
+    progress: bool = False,
+) -> Path:
+    """Train a network and write its checkpoint.
+
+    Beside the checkpoint lies a log with one row an epoch (and one a layer: its perturbation's
+    relative size), columns `LOG_COLUMNS`. After each epoch the whole state of the training is
+    written to a file ending in ".resume", which a later call continues from and the last epoch
+    removes.
+
+    Args:
+        spec: What to train.
+        folder: Where the checkpoint goes; its name comes from the specification.
+        data_folder: Where the data set lies (see `load_dataset`).
+        progress: Whether to show a bar over the epochs.
+
+    Returns:
+        Path of the checkpoint. If it is there already with the same specification, nothing is done.
+
+    Raises:
+        ValueError: If the specification cannot be trained, a file with another specification lies
+            in the way, or the training diverges (the state of the last good epoch stays).
+        FileNotFoundError: If the data or the checkpoint to start from is missing.
+    """
+    path = Path(folder) / f"{spec.file_stem}.safetensors"
+    resume_path = path.with_suffix(".resume")
+    if spec.method == EXTERNAL:
+        raise ValueError(
+            "Method 'external' marks networks trained elsewhere; it cannot be trained; allowed: "
+            f"{', '.join(METHODS)}."
+        )
+    if path.exists():
+        check_same_spec(load_checkpoint(path).spec, spec, path)
+        return path
+    dataset = load_dataset(spec.dataset, data_folder, validation_fraction=spec.validation_fraction)
+    n_train = len(dataset.train.labels)
+    if spec.batch_size > n_train:
+        raise ValueError(
+            f"batch_size must be at most the {n_train} training images of {spec.dataset!r}; got "
+            f"{spec.batch_size}."
+        )
+    with _own_randomness(spec), ExitStack() as stack:
+        if spec.accelerator == "cuda":
+            cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+            stack.enter_context(cudnn)
+        state = _begin(spec, dataset)
+        if resume_path.exists():
+            resume(state, spec, resume_path)
+        epochs = range(state.epoch, spec.epochs)
+        for epoch in tqdm(epochs, desc=spec.file_stem, unit="epoch", disable=not progress):
+            rows = _train_epoch(state, spec, dataset)
+            _check_finite(state, rows[0]["loss"], epoch, resume_path)
+            state.log += rows
+            state.relative_loss = rows[0]["loss"] / math.log(dataset.n_classes)
+            state.epoch = epoch + 1
+            write_resume(state, spec, resume_path)
+            write_log(state.log, path.with_suffix(".csv"))
+        save_checkpoint(path, _finished(state, spec, dataset))
+    resume_path.unlink(missing_ok=True)
+    return path
+
+
+def _begin(spec: TrainingSpec, dataset: Dataset) -> State:
+    device = torch.device(spec.accelerator)
+    model = build_model(
+        spec.model,
+        image_shape=dataset.image_shape,
+        n_classes=dataset.n_classes,
+        seed=derive_seed(spec.seed, "initialisation"),
+        **spec.model_kwargs,
+    )
+    if spec.start_from is not None:
+        start = load_checkpoint(spec.start_from)
+        load_state(model, start.state, what=f"checkpoint {spec.start_from!r}", name=spec.model)
+    layers = analog_layers(model, spec.keep_digital)
+    if spec.parametrisation == "microring":
+        for layer in layers.values():
+            parametrize.register_parametrization(layer, "weight", MicroRing())
+    model.to(device).train()
+    if spec.channels_last:
+        model.to(memory_format=torch.channels_last)
+    state = State(
+        model=model,
+        forward=torch.compile(model) if spec.compile else model,
+        optimizer=_optimizer(model, spec),
+        images=dataset.train.images.to(device),
+        labels=dataset.train.labels.to(device),
+    )
+    if spec.method == "saf":
+        state.memory = TrajectoryMemory.empty(
+            len(state.labels), dataset.n_classes, lag=given(spec.trajectory_lag), device=device
+        )
+    if spec.method == "mesa":
+        state.teacher = _moving_average(model, given(spec.teacher_decay)).eval()
+    if spec.average_decay:
+        state.average = _moving_average(model, spec.average_decay)
+    return state
+
+
+def _train_epoch(state: State, spec: TrainingSpec, dataset: Dataset) -> list[dict[str, Any]]:
+    """Train for one epoch and return its rows of the log, the one of the whole network first."""
+    device = state.images.device
+    started = time.perf_counter()
+    epoch, size = state.epoch, spec.batch_size
+    torch.manual_seed(derive_seed(spec.seed, "dropout", epoch))
+    draws = {
+        purpose: torch.Generator(where).manual_seed(derive_seed(spec.seed, purpose, epoch))
+        for purpose, where in (("order", "cpu"), ("augmentation", device), ("perturbation", device))
+    }
+    order = torch.randperm(len(state.labels), generator=draws["order"]).to(device)
+    n_steps = len(order) // size
+    last = max(spec.epochs * n_steps - 1, 1)
+    losses, norms = [], []
+    ratios: dict[str, float | None] = {}
+    strength = lr = 0.0
+    state.model.train()
+    for step in range(n_steps):
+        done = (epoch * n_steps + step) / last
+        lr = spec.lr * (1 + math.cos(math.pi * done)) / 2
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr
+        factor = strength_factor(spec.schedule, min(done, 1.0), relative_loss=state.relative_loss)
+        strength = factor * full_strength(spec)
+        indices = order[step * size : (step + 1) * size]
+        images = state.images[indices]
+        if spec.augmentation != "none":
+            images = augment(
+                images, generator=draws["augmentation"], flip=spec.augmentation == "crop_flip"
+            )
+        batch = Batch(dataset.normalise(images), state.labels[indices], indices)
+        rule = rule_of(spec, strength, state, draws["perturbation"])
+        if rule is not None and step == n_steps - 1:
+            rule = measured(rule, ratios)
+        losses.append(gradients_of(state, spec, batch, rule, strength))
+        norms.append(update(state, spec))
+    whole = {
+        "epoch": epoch,
+        "layer": "",
+        "lr": lr,
+        "strength": strength,
+        "loss": float(torch.stack(losses).mean()),
+        "update_gradient_norm": float(torch.stack(norms).mean()),
+        "offset_ratio": ratios.pop("", None),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    return [whole] + [
+        {"epoch": epoch, "layer": name, "offset_ratio": ratio} for name, ratio in ratios.items()
+    ]
+
+
+def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
+    """The trained network as it will be used, with what later steps need to know about it."""
+    model = deepcopy(state.model if state.average is None else state.average.module)
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module):
+            parametrize.remove_parametrizations(module, "weight")
+    if spec.reestimate_batch_norm:
+        swa_utils.update_bn(_statistics_batches(state, spec, dataset), model)
+    model.cpu().eval()
+    n_train = len(dataset.train.labels)
+    chosen = torch.linspace(0, n_train - 1, min(N_RANGE_IMAGES, n_train)).long()
+    calibration = dataset.normalise(dataset.train.images[chosen])
+    with torch.no_grad():
+        ranges = input_ranges(model, calibration, spec.keep_digital)
+        n_correct = count_correct(
+            lambda images, first_index: model(images),
+            dataset.test.images,
+            dataset.test.labels,
+            dataset.normalise,
+        )
+    return Checkpoint(
+        spec=spec,
+        state=model.state_dict(),
+        input_ranges=ranges,
+        n_correct_digital=n_correct,
+        n_images=len(dataset.test.labels),
+        image_shape=dataset.image_shape,
+        n_classes=dataset.n_classes,
+        mean=dataset.mean,
+        std=dataset.std,
+        class_names=dataset.class_names,
+        made_with={
+            "analog_samson": version("analog-samson"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "accelerator": torch.cuda.get_device_name() if spec.accelerator == "cuda" else "cpu",
+        },
+    )
+
+
+def _statistics_batches(state: State, spec: TrainingSpec, dataset: Dataset) -> Iterator[Tensor]:
+    n_images = min(len(state.labels), max(N_STATISTICS_IMAGES, spec.batch_size))
+    for first in range(0, n_images - spec.batch_size + 1, spec.batch_size):
+        yield dataset.normalise(state.images[first : first + spec.batch_size])
+
+
+def _check_finite(state: State, loss: float, epoch: int, resume_path: Path) -> None:
+    parameters = [p.detach() for p in state.model.parameters()]
+    if math.isfinite(loss) and all(bool(p.isfinite().all()) for p in parameters):
+        return
+    stays = (
+        f"the state after epoch {epoch} stays in {str(resume_path)!r}, remove it to begin again"
+        if resume_path.exists()
+        else "nothing was written"
+    )
+    raise ValueError(
+        f"Training diverged in epoch {epoch + 1} (loss {loss}): {stays}; lower the learning rate, "
+        "the strength, or clip the gradients."
+    )
+
+
+def _optimizer(model: nn.Module, spec: TrainingSpec) -> torch.optim.Optimizer:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    spared = [] if spec.decay_norm_and_bias else [p for p in parameters if p.ndim < 2]
+    spared_ids = {id(p) for p in spared}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if id(p) not in spared_ids]},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    usual: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay, "foreach": True}
+    if spec.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=spec.momentum, **usual)
+    if spec.optimizer == "adam":
+        return torch.optim.Adam(groups, **usual)
+    return torch.optim.AdamW(groups, **usual)
+
+
+def _moving_average(model: nn.Module, decay: float) -> swa_utils.AveragedModel:
+    average = swa_utils.get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return swa_utils.AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+
+
+@contextmanager
+def _own_randomness(spec: TrainingSpec) -> Iterator[None]:
+    """Leave the caller's random numbers alone, and say so early if there is no such accelerator."""
+    if spec.accelerator == "cuda" and not torch.cuda.is_available():
+        raise ValueError("accelerator='cuda' was asked and torch finds none; use 'cpu'.")
+    with torch.random.fork_rng(devices=[0] if spec.accelerator == "cuda" else []):
+        yield

@@ -1,0 +1,140 @@
+"""The state of a training: on disk after each epoch, and back bit for bit."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.optim import swa_utils
+
+from analog_samson.checkpoint import (
+    TrainingSpec,
+    load_checkpoint,
+    read_tensors,
+    write_tensors,
+)
+from analog_samson.losses import TrajectoryMemory
+
+LOG_COLUMNS = (
+    "epoch",
+    "layer",
+    "lr",
+    "strength",
+    "loss",
+    "update_gradient_norm",
+    "offset_ratio",
+    "seconds",
+)
+
+
+@dataclass
+class State:
+    """What a training holds in memory; all of it that changes is written after each epoch."""
+
+    model: nn.Module
+    forward: Callable[[Tensor], Tensor]
+    optimizer: torch.optim.Optimizer
+    images: Tensor
+    labels: Tensor
+    epoch: int = 0
+    relative_loss: float = 1.0
+    memory: TrajectoryMemory | None = None
+    teacher: swa_utils.AveragedModel | None = None
+    average: swa_utils.AveragedModel | None = None
+    fisher: dict[str, Tensor] = field(default_factory=dict)
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """Everything that has a state dict, by name."""
+        modules = {"model": self.model, "teacher": self.teacher, "average": self.average}
+        return {name: module for name, module in modules.items() if module is not None}
+
+
+def write_resume(state: State, spec: TrainingSpec, path: Path) -> None:
+    """Write the whole state, or leave the file as it was."""
+    tensors = {
+        f"{part}.{name}": tensor
+        for part, module in state.modules.items()
+        for name, tensor in module.state_dict().items()
+    }
+    for index, slots in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{k}": v for k, v in slots.items() if v is not None}
+    tensors |= {f"fisher.{name}": tensor for name, tensor in state.fisher.items()}
+    if state.memory is not None:
+        tensors["memory"] = state.memory.logits
+    header = {
+        "spec": spec.to_json(),
+        "start": _start_digest(spec),
+        "epoch": state.epoch,
+        "relative_loss": state.relative_loss,
+        "log": state.log,
+    }
+    write_tensors(path, tensors, header)
+
+
+def resume(state: State, spec: TrainingSpec, path: Path) -> None:
+    """Take up a training where `write_resume` left it.
+
+    Raises:
+        ValueError: If it was another training.
+    """
+    tensors, header = read_tensors(path)
+    check_same_spec(TrainingSpec.from_json(header["spec"]), spec, path)
+    if header["start"] != _start_digest(spec):
+        raise ValueError(
+            f"The training in {str(path)!r} began from other weights than {spec.start_from!r} "
+            "holds now; remove the file to begin again."
+        )
+    device = state.images.device
+    for part, module in state.modules.items():
+        module.load_state_dict(_below(tensors, part))
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _below(tensors, "optimizer").items():
+        index, slot = name.split(".")
+        slots.setdefault(int(index), {})[slot] = tensor
+    groups = state.optimizer.state_dict()["param_groups"]
+    state.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    state.fisher = {name: t.to(device) for name, t in _below(tensors, "fisher").items()}
+    if state.memory is not None:
+        state.memory = TrajectoryMemory(tensors["memory"].to(device))
+    state.epoch, state.relative_loss = header["epoch"], header["relative_loss"]
+    state.log = header["log"]
+
+
+def write_log(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write the rows of all epochs so far, columns `LOG_COLUMNS`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    pd.DataFrame(rows, columns=list(LOG_COLUMNS)).to_csv(temporary, index=False)
+    temporary.replace(path)
+
+
+def check_same_spec(there: TrainingSpec, spec: TrainingSpec, path: Path) -> None:
+    """Refuse to take the file of one training for that of another.
+
+    Raises:
+        ValueError: If the specifications differ; says in what.
+    """
+    ours, theirs = json.loads(spec.to_json()), json.loads(there.to_json())
+    different = [
+        f"{k}: {theirs[k]!r} there, {v!r} asked" for k, v in ours.items() if theirs[k] != v
+    ]
+    if different:
+        raise ValueError(
+            f"The file {str(path)!r} was trained with another specification "
+            f"({'; '.join(different)}); choose another folder or remove it."
+        )
+
+
+def _start_digest(spec: TrainingSpec) -> str:
+    return "" if spec.start_from is None else load_checkpoint(spec.start_from).digest
+
+
+def _below(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    prefix = f"{part}."
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,247 @@
+"""One step: the gradients of a batch, perturbed or not, and what follows from them."""
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils import clip_grads_with_norm_
+
+from analog_samson.checkpoint import (
+    METHODS,
+    TrainingSpec,
+)
+from analog_samson.losses import trajectory_loss
+from analog_samson.perturbation import (
+    Rule,
+    Tensors,
+    arwp,
+    asam,
+    is_weight,
+    perturbed,
+    rwp,
+    sam,
+    samson,
+    update_fisher,
+)
+from analog_samson.training.state import State
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some training images, normalised, with their labels and their places in the split."""
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+    def parts(self, size: int) -> list["Batch"]:
+        """Split into batches of one size."""
+        if size == len(self.labels):
+            return [self]
+        tensors = (self.images, self.labels, self.indices)
+        split = zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
+        return [Batch(*part) for part in split]
+
+
+def gradients_of(
+    state: State, spec: TrainingSpec, batch: Batch, rule: Rule | None, strength: float
+) -> Tensor:
+    """Leave the update gradient of a batch in the parameters' `grad`; return the loss.
+
+    Each part of `m_sharpness` images has its own perturbation; their gradients are averaged.
+    """
+    parts = batch.parts(spec.m_sharpness or spec.batch_size)
+    parameters = [p for p in state.model.parameters() if p.requires_grad]
+    loss = _part_gradients(state, spec, parts[0], rule, strength)
+    if len(parts) == 1:
+        return loss
+    total = [_grad(p) for p in parameters]
+    for part in parts[1:]:
+        loss += _part_gradients(state, spec, part, rule, strength)
+        torch._foreach_add_(total, [_grad(p) for p in parameters])
+    torch._foreach_div_(total, len(parts))
+    for p, gradient in zip(parameters, total, strict=True):
+        p.grad = gradient
+    return loss / len(parts)
+
+
+def _part_gradients(
+    state: State, spec: TrainingSpec, part: Batch, rule: Rule | None, strength: float
+) -> Tensor:
+    """Gradients of images that share one perturbation: up to two passes, one dropout mask."""
+
+    def backward() -> Tensor:
+        state.optimizer.zero_grad(set_to_none=True)
+        pieces = part.parts(len(part.labels) // spec.accumulation)
+        losses = []
+        for piece in pieces:
+            loss = _loss(state, spec, piece, strength) / len(pieces)
+            torch.autograd.backward(loss)
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
+    if rule is None:
+        return backward()
+    share = spec.perturbed_share
+    if METHODS[spec.method].strength == "sigma" and share == 1.0:
+        with perturbed(state.model, rule, freeze_batch_norm=False):
+            return backward()
+    dropout = _dropout_state(part.images.device)
+    loss = backward()
+    parameters = [p for p in state.model.parameters() if p.requires_grad]
+    clean = [_grad(p) for p in parameters]
+    _set_dropout_state(dropout, part.images.device)
+    with perturbed(state.model, rule):
+        backward()
+    if share != 1.0:
+        for p, gradient in zip(parameters, clean, strict=True):
+            p.grad = torch.lerp(gradient, _grad(p), share)
+    return loss
+
+
+def _loss(state: State, spec: TrainingSpec, batch: Batch, strength: float) -> Tensor:
+    images = batch.images
+    if spec.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    with _autocast(spec):
+        logits = state.forward(images)
+    logits = logits.float()
+    loss = F.cross_entropy(logits, batch.labels, label_smoothing=spec.label_smoothing)
+    if METHODS[spec.method].strength != "trajectory_weight":
+        return loss
+    past = _past(state, spec, batch, images, logits)
+    if past is None:
+        return loss
+    return loss + strength * trajectory_loss(logits, past, temperature=given(spec.temperature))
+
+
+def _past(
+    state: State, spec: TrainingSpec, batch: Batch, images: Tensor, logits: Tensor
+) -> Tensor | None:
+    """Logits that the trajectory loss compares with; None before its first epoch."""
+    past: Tensor | None = None
+    has_begun = state.epoch >= math.ceil(given(spec.trajectory_start) * spec.epochs)
+    if state.memory is not None:
+        if has_begun:
+            past = state.memory.recall(state.epoch, batch.indices)
+        state.memory.remember(state.epoch, batch.indices, logits)
+    elif state.teacher is not None and has_begun:
+        with torch.no_grad(), _autocast(spec):
+            past = state.teacher(images)
+    return past
+
+
+def update(state: State, spec: TrainingSpec) -> Tensor:
+    """Step the optimizer and whatever follows the weights; return the update gradient's norm."""
+    named = {n: p for n, p in state.model.named_parameters() if p.requires_grad}
+    gradients = {name: _grad(p) for name, p in named.items()}
+    norms = torch.stack(torch._foreach_norm(list(gradients.values())))
+    norm: Tensor = torch.linalg.vector_norm(norms)
+    if spec.method == "arwp":
+        state.fisher = update_fisher(state.fisher, gradients, decay=given(spec.fisher_decay))
+    if spec.clip_gradients:
+        clip_grads_with_norm_(named.values(), spec.clip_gradients, norm)
+    state.optimizer.step()
+    if spec.clip_weights:
+        with torch.no_grad():
+            for name, weight in named.items():
+                if weight.ndim >= 2 and is_weight(name):
+                    limit = spec.clip_weights * weight.std()
+                    weight.clamp_(-limit, limit)
+    if state.teacher is not None:
+        state.teacher.update_parameters(state.model)
+    if state.average is not None:
+        state.average.update_parameters(state.model)
+    return norm
+
+
+def rule_of(
+    spec: TrainingSpec, strength: float, state: State, generator: torch.Generator
+) -> Rule | None:
+    """Return the rule of a method at some strength; None if it perturbs no weights."""
+    if spec.method == "sam":
+        return partial(sam, rho=strength)
+    if spec.method == "asam":
+        return partial(asam, rho=strength, eta=given(spec.eta), dialect=given(spec.dialect))
+    if spec.method == "samson":
+        return partial(
+            samson,
+            rho=strength,
+            eta=given(spec.eta),
+            p=given(spec.p),
+            norm_and_bias=given(spec.perturb_norm_and_bias),
+        )
+    if spec.method in ("rwp", "noise_injection"):
+        return partial(rwp, sigma=strength, scale=given(spec.noise_scale), generator=generator)
+    if spec.method == "arwp":
+        return partial(
+            arwp, sigma=strength, fisher=state.fisher, eta=given(spec.eta), generator=generator
+        )
+    return None
+
+
+def measured(rule: Rule, ratios: dict[str, float | None]) -> Rule:
+    """The same rule, leaving ||offset|| / ||w|| in `ratios`, by name and for all ("").
+
+    None where the weights are all zero.
+    """
+
+    def measure(weights: Tensors, gradients: Tensors) -> Tensors:
+        offsets = rule(weights, gradients)
+        squares = {
+            name: (float(offset.square().sum()), float(weights[name].square().sum()))
+            for name, offset in offsets.items()
+        }
+        squares[""] = (
+            sum(offset for offset, _ in squares.values()),
+            sum(weight for _, weight in squares.values()),
+        )
+        for name, (offset, weight) in squares.items():
+            ratios[name] = math.sqrt(offset / weight) if weight > 0 else None
+        return offsets
+
+    return measure
+
+
+def _dropout_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state() if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_dropout_state(state: Tensor, device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state)
+    else:
+        torch.set_rng_state(state)
+
+
+def _autocast(spec: TrainingSpec) -> AbstractContextManager[Any]:
+    if spec.precision == "float32":
+        return nullcontext()
+    return torch.autocast(spec.accelerator, dtype=torch.bfloat16)
+
+
+def full_strength(spec: TrainingSpec) -> float:
+    """Return the strength that the schedule scales; 0 for a method without one."""
+    name = METHODS[spec.method].strength
+    return float(getattr(spec, name)) if name else 0.0
+
+
+def _grad(parameter: Tensor) -> Tensor:
+    """The gradient of a parameter, zeros if the loss did not reach it."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
+
+
+def given(value: T | None) -> T:
+    """A field that its method has filled in."""
+    if value is None:
+        raise ValueError("The specification lacks a value that its method reads.")
+    return value
