@@ -1,0 +1,195 @@
+"""How long a network stays good enough: lifetimes and iso-accuracy."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from analog_samson.results import spread
+from analog_samson.results.definitions import CONDITION, METHOD
+from analog_samson.results.summary import CELL, chip_means
+
+CURVE = (*CONDITION[:-1], *METHOD)
+"""One accuracy-vs-time curve: a summary's cell without the time."""
+
+N_CLASSES: Mapping[str, int] = {"digits": 10, "mnist": 10, "cifar10": 10, "cifar100": 100}
+"""Classes of the data sets we know, for the accuracy of guessing."""
+
+
+def lifetime(
+    trials: pd.DataFrame,
+    loss: float = 0.01,
+    *,
+    reference: str = "digital",
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Time until a method has lost a given accuracy, interpolated in log time.
+
+    The mean loss of accuracy is drawn over log time between the measured times (t > 0) and the
+    first crossing is the lifetime. Its interval is the set of times at which a loss of that size
+    cannot be refused: where the band of the loss (Student t over networks) crosses.
+
+    Only chips that were measured at every time of their curve count.
+
+    Args:
+        trials: Rows of trials, at two times or more.
+        loss: Accuracy that may be lost, as a fraction (0.01 is one per cent).
+        reference: What the loss is counted from: "digital", the same network without analog
+            noise, or "first", the same chip at its first time (programmed, where there is t = 0).
+        confidence: Probability with which the interval covers.
+
+    Returns:
+        One row per method and condition: the columns of `CURVE`, ``loss``, ``reference``,
+        ``lifetime_s``, ``low_s``, ``high_s`` [s], ``censored``: "" (crossed within the measured
+        times), "right" (never lost as much: ``lifetime_s`` is the last time, a lower bound),
+        "left" (lost before the first time t > 0, an upper bound); ``low_s`` is 0 and ``high_s``
+        infinite where the data set no bound; ``level``, ``n_networks``, ``n_chips``,
+        ``extrapolated`` (whether the crossing, or the last time when censored, lies beyond the
+        device's measured times).
+
+    Raises:
+        ValueError: If the loss is not between 0 and 1 or the reference is unknown.
+    """
+    if not 0 < loss < 1:
+        raise ValueError(f"Loss must be a fraction between 0 and 1, such as 0.01; got {loss!r}.")
+    if reference not in ("digital", "first"):
+        raise ValueError(f"Reference must be 'digital' or 'first'; got {reference!r}.")
+    chips = _complete(chip_means(trials))
+    if reference == "digital":
+        chips["loss"] = chips["clean_accuracy"] - chips["accuracy"]
+    else:
+        start = chips.sort_values("t_inference_s").groupby("chip_id")["accuracy"].transform("first")
+        chips["loss"] = start - chips["accuracy"]
+    rows = []
+    for curve, group in chips[chips["t_inference_s"] > 0].groupby(
+        list(CURVE), observed=True, sort=True
+    ):
+        row: dict[str, object] = dict(zip(CURVE, curve, strict=True))
+        row.update({"loss": loss, "reference": reference})
+        row.update(_life(group, loss, confidence))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def iso_accuracy(
+    trials: pd.DataFrame,
+    threshold: float = 0.99,
+    *,
+    n_classes: Mapping[str, int] = N_CLASSES,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Normalised accuracy, and whether it counts as "iso-accurate" (Rasch et al. 2023).
+
+    ``A = 1 - (error - error_digital) / (error_chance - error_digital)``: 1 is the digital
+    network, 0 is guessing.
+
+    Args:
+        trials: Rows of trials.
+        threshold: Normalised accuracy above which a network is called iso-accurate.
+        n_classes: Classes of each data set.
+        confidence: Probability with which the interval covers.
+
+    Returns:
+        One row per method and condition: the columns of a summary's cell, ``normalised``,
+        ``low``, ``high``, ``is_iso`` (the mean is above the threshold), ``is_iso_surely`` (the
+        whole interval is), ``level``, ``n_networks``, ``extrapolated``.
+
+    Raises:
+        ValueError: If the number of classes of a data set is not known, or a digital network is
+            no better than guessing.
+    """
+    unknown = sorted(set(trials["dataset"]) - set(n_classes))
+    if unknown:
+        raise ValueError(
+            f"How many classes have {unknown}? Known are {sorted(n_classes)}; pass n_classes, such "
+            f"as n_classes={{{unknown[0]!r}: 10}}."
+        )
+    chips = chip_means(trials)
+    chance = 1 / chips["dataset"].map(n_classes).astype(float)
+    if (chips["clean_accuracy"] <= chance).any():
+        row = chips[chips["clean_accuracy"] <= chance].iloc[0]
+        raise ValueError(
+            f"The digital network {row['checkpoint']!r} is no better than guessing "
+            f"({row['clean_accuracy']:.3f}); its normalised accuracy means nothing."
+        )
+    chips["accuracy"] = (chips["accuracy"] - chance) / (chips["clean_accuracy"] - chance)
+    rows = []
+    for cell, group in chips.groupby(list(CELL), observed=True, sort=True):
+        mean, error, level = _mean(group, "accuracy")
+        half = error.half_width(confidence)
+        rows.append(
+            {
+                **dict(zip(CELL, cell, strict=True)),
+                "normalised": mean,
+                "low": mean - half,
+                "high": mean + half,
+                "is_iso": mean > threshold,
+                "is_iso_surely": level == "networks" and mean - half > threshold,
+                "level": level,
+                "n_networks": group["checkpoint"].nunique(),
+                "extrapolated": bool(group["extrapolated"].any()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _complete(chips: pd.DataFrame) -> pd.DataFrame:
+    """Chips measured at every time of their curve: others would bend the mean curve."""
+    n_times = chips.groupby(list(CURVE), observed=True)["t_inference_s"].transform("nunique")
+    own = chips.groupby("chip_id", observed=True)["t_inference_s"].transform("nunique")
+    return chips[own == n_times]
+
+
+def _mean(chips: pd.DataFrame, column: str) -> tuple[float, spread.StandardError, str]:
+    networks = chips.groupby("checkpoint", observed=True)[column].mean()
+    if len(networks) == 1:
+        return (
+            float(networks.iloc[0]),
+            spread.of_independent(chips[column].to_numpy()),
+            "chips only",
+        )
+    if chips["programming_seed"].nunique() < len(chips):
+        table = chips.pivot_table(
+            index="checkpoint", columns="programming_seed", values=column, observed=True
+        )
+        return float(networks.mean()), spread.of_shared_chips(table.to_numpy()), "networks"
+    return float(networks.mean()), spread.of_independent(networks.to_numpy()), "networks"
+
+
+def _life(chips: pd.DataFrame, loss: float, confidence: float) -> dict[str, object]:
+    moments, mean, half, late = [], [], [], []
+    level = "networks"
+    for moment, group in chips.groupby("t_inference_s", sort=True):
+        value, error, level = _mean(group, "loss")
+        moments.append(float(str(moment)))
+        mean.append(value)
+        half.append(error.half_width(confidence))
+        late.append(bool(group["extrapolated"].any()))
+    t, curve, width = np.array(moments), np.array(mean), np.array(half)
+    crossing, censored = _crossing(t, curve, loss)
+    low, low_censored = _crossing(t, curve + width, loss)
+    high, high_censored = _crossing(t, curve - width, loss)
+    is_known = not np.isnan(width).any()
+    beyond = np.interp(np.log(crossing), np.log(t), np.array(late, dtype=float)) > 0
+    return {
+        "lifetime_s": crossing,
+        "low_s": 0.0 if low_censored == "left" or not is_known else low,
+        "high_s": float("inf") if high_censored == "right" or not is_known else high,
+        "censored": censored,
+        "level": level,
+        "n_networks": chips["checkpoint"].nunique(),
+        "n_chips": int(chips.groupby("checkpoint", observed=True)["chip_id"].nunique().min()),
+        "extrapolated": bool(beyond),
+    }
+
+
+def _crossing(t: spread.Floats, curve: spread.Floats, level: float) -> tuple[float, str]:
+    """First time at which a curve, linear in log time, rises above a level; how censored."""
+    above = np.flatnonzero(curve > level)
+    if len(above) == 0:
+        return float(t[-1]), "right"
+    k = int(above[0])
+    if k == 0:
+        return float(t[0]), "left"
+    share = (level - curve[k - 1]) / (curve[k] - curve[k - 1])
+    return float(t[k - 1] * (t[k] / t[k - 1]) ** share), ""

@@ -1,0 +1,177 @@
+"""Where the spread comes from, and how many networks or chips an answer needs."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analog_samson.results.summary import CELL, chip_means, summarise
+from analog_samson.results.trials import KEY
+
+LOOKS = (10, 20, 40, 80)
+"""Numbers of chips at which a study may stop: fixed in advance, so that intervals stay honest."""
+
+MAX_NETWORKS = 1000
+
+
+def variance_components(trials: pd.DataFrame) -> pd.DataFrame:
+    """How much of the spread comes from training, from programming, and from reading.
+
+    Nested analysis of variance: reads within chips within networks (for unequal numbers with the
+    harmonic mean, Searle, Casella, McCulloch, *Variance Components*, 1992). A negative estimate is
+    reported as 0.
+
+    Args:
+        trials: Rows of trials.
+
+    Returns:
+        One row per method and condition: the columns of a summary's cell, ``std_networks``,
+        ``std_chips``, ``std_reads`` (standard deviations of the *true* effects, fractions; NaN
+        where a level has no repeats), ``n_networks``, ``n_chips``, ``n_reads`` (harmonic means
+        per network and chip).
+    """
+    chips = chip_means(trials)
+    score = trials["n_correct"] / trials["n_images"]
+    reads = score.groupby([trials[c] for c in KEY[:2]], observed=True).var()
+    chips = chips.join(reads.rename("var_reads"), on=list(KEY[:2]))
+    rows = []
+    for cell, group in chips.groupby(list(CELL), observed=True, sort=True):
+        row = dict(zip(CELL, cell, strict=True))
+        row.update(_components(group))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def needed(trials: pd.DataFrame, half_width: float, confidence: float = 0.95) -> pd.DataFrame:
+    """How many networks, or chips per network, would bring every half-width below a target.
+
+    Args:
+        trials: Rows of trials, a first study.
+        half_width: Target, as a fraction (0.005 is half a per cent of accuracy).
+        confidence: Probability with which the interval covers the true mean.
+
+    Returns:
+        One row per method and condition: the columns of a summary's cell, ``half_width`` as it
+        is, ``n_networks`` and ``n_chips`` as they are, ``needed_chips`` (per network, with the
+        networks there are; missing when no number of chips is enough), ``needed_networks`` (with
+        the chips there are; missing above 1000 or with one network), ``advice`` in words.
+
+    Raises:
+        ValueError: If the target is not positive.
+    """
+    if not half_width > 0:
+        raise ValueError(
+            f"The target half-width must be positive, such as 0.005; got {half_width!r}."
+        )
+    summary = summarise(trials, confidence).drop(columns=["std_networks", "std_chips", "n_reads"])
+    parts = variance_components(trials).drop(columns=["n_networks", "n_chips"])
+    rows = []
+    for row in summary.merge(parts, on=list(CELL)).to_dict("records"):
+        n, k = int(row["n_networks"]), int(row["n_chips"])
+        reads = row["std_reads"] ** 2 / row["n_reads"]
+        chips = float(np.nansum([row["std_chips"] ** 2, reads]))
+        networks = row["std_networks"] ** 2
+        enough_chips = _needed_chips(networks, chips, n, row["dof"], half_width, confidence)
+        enough_networks = _needed_networks(networks + chips / k, half_width, confidence)
+        rows.append(
+            {
+                **{column: row[column] for column in CELL},
+                "half_width": row["half_width"],
+                "n_networks": n,
+                "n_chips": k,
+                "needed_chips": enough_chips,
+                "needed_networks": enough_networks,
+                "advice": _advice(row["half_width"], half_width, n, enough_chips, enough_networks),
+            }
+        )
+    plan = pd.DataFrame(rows)
+    return plan.astype({"needed_chips": "Int64", "needed_networks": "Int64"})
+
+
+def next_look(
+    trials: pd.DataFrame,
+    half_width: float,
+    *,
+    looks: Sequence[int] = LOOKS,
+    confidence: float = 0.95,
+) -> int | None:
+    """Number of chips per network to go on to, for a study that runs until it is sure enough.
+
+    The decision is taken for all methods and conditions together, at fixed numbers of chips only.
+
+    Args:
+        trials: Rows of trials so far, complete up to a look.
+        half_width: Target for every half-width, as a fraction.
+        looks: Numbers of chips at which to look.
+        confidence: Probability with which the interval covers the true mean.
+
+    Returns:
+        The next look, or None when the study is done: every half-width is below the target, no
+        number of chips can bring it there ("limited by networks"), or the last look is reached.
+    """
+    plan = needed(trials, half_width, confidence)
+    wide = plan[~(plan["half_width"] <= half_width)]
+    later = [look for look in looks if look > plan["n_chips"].min()]
+    if wide.empty or not later:
+        return None
+    if bool((wide["needed_chips"].isna() & (wide["n_networks"] > 1)).all()):
+        return None
+    return min(later)
+
+
+def _components(chips: pd.DataFrame) -> dict[str, float]:
+    groups = chips.groupby("checkpoint", observed=True)
+    means, sizes = groups["accuracy"].mean(), groups["accuracy"].size()
+    n_reads = float(stats.hmean(chips["n_reads"]))
+    n_chips = float(stats.hmean(sizes))
+    reads = float(chips["var_reads"].mean())
+    dof = len(chips) - len(means)
+    deviations = chips["accuracy"] - groups["accuracy"].transform("mean")
+    within = float((deviations**2).sum() / dof) if dof else math.nan
+    between = float(means.var(ddof=1)) if len(means) > 1 else math.nan
+    chip_part = within - (0.0 if math.isnan(reads) else reads / n_reads)
+    network_part = between - (0.0 if math.isnan(within) else within / n_chips)
+    return {
+        "std_networks": math.sqrt(max(network_part, 0.0)) if len(means) > 1 else math.nan,
+        "std_chips": math.sqrt(max(chip_part, 0.0)) if dof else math.nan,
+        "std_reads": math.sqrt(reads) if not math.isnan(reads) else math.nan,
+        "n_networks": float(len(means)),
+        "n_chips": n_chips,
+        "n_reads": n_reads,
+    }
+
+
+def _needed_chips(
+    networks: float, chips: float, n: int, dof: float, target: float, confidence: float
+) -> int | None:
+    if n == 1:
+        return _needed_networks(chips, target, confidence)
+    if not dof > 0:
+        return None
+    allowed = n * (target / float(stats.t.ppf(0.5 + confidence / 2, dof))) ** 2 - networks
+    if not allowed > 0:
+        return None
+    return max(2, math.ceil(chips / allowed))
+
+
+def _needed_networks(variance: float, target: float, confidence: float) -> int | None:
+    if math.isnan(variance):
+        return None
+    n = np.arange(2, MAX_NETWORKS + 1)
+    widths = stats.t.ppf(0.5 + confidence / 2, n - 1) * np.sqrt(variance / n)
+    enough = np.flatnonzero(widths <= target)
+    return int(n[enough[0]]) if len(enough) else None
+
+
+def _advice(width: float, target: float, n: int, chips: int | None, networks: int | None) -> str:
+    if width <= target:
+        return "enough"
+    if n == 1:
+        return "one network: train more seeds to say anything about the method"
+    if chips is not None:
+        return f"{chips} chips per network"
+    if networks is not None:
+        return f"limited by networks: at least {networks} training seeds needed"
+    return f"limited by networks: more than {MAX_NETWORKS} training seeds needed"
