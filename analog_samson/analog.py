@@ -189,12 +189,8 @@ def _number_as_key(model: Any, t_inference_s: float) -> float:
 
 
 def _noise_model(device: Device) -> Any:
-    from aihwkit.inference import (
-        HermesNoiseModel,
-        PCMLikeNoiseModel,
-        ReRamCMONoiseModel,
-        ReRamWan2022NoiseModel,
-    )
+    from aihwkit.inference import PCMLikeNoiseModel, ReRamCMONoiseModel, ReRamWan2022NoiseModel
+    from aihwkit.inference.noise.hermes import HermesNoiseModel
 
     noise = device.noise
     if isinstance(noise, ReRAMWan2022):
