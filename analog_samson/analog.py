@@ -9,7 +9,7 @@ import contextlib
 import copy
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -299,7 +299,7 @@ class TiledNetwork:
             self.layers: dict[str, Any] = {
                 name: _analog_layer(layer, configuration) for name, layer in layers.items()
             }
-        self.network = _replace_everywhere(
+        self.network = replace_everywhere(
             self.network, {id(layer): self.layers[name] for name, layer in layers.items()}
         )
         self.network.eval()
@@ -313,12 +313,7 @@ class TiledNetwork:
             self._set_input_ranges(input_ranges)
 
     def _set_input_ranges(self, input_ranges: Mapping[str, float]) -> None:
-        missing = sorted(set(self.layers) - set(input_ranges))
-        if missing:
-            raise ValueError(
-                f"No input range for layer {missing[0]!r}; calibrated layers: "
-                f"{', '.join(sorted(input_ranges))}. Calibrate on images of the training set."
-            )
+        check_input_ranges(input_ranges, self.layers)
         for tile in self.tiles:
             tile.aihwkit_tile.set_input_range(float(input_ranges[tile.layer]))
 
@@ -359,6 +354,16 @@ class TiledNetwork:
             with seeded(seeds(first_block + number)):
                 outputs.append(self.network(block))
         return torch.cat(outputs)[before : before + len(images)]
+
+
+def check_input_ranges(input_ranges: Mapping[str, float], layers: Iterable[str]) -> None:
+    """Raise ValueError unless every layer has an input range."""
+    missing = sorted(set(layers) - set(input_ranges))
+    if missing:
+        raise ValueError(
+            f"No input range for layer {missing[0]!r}; calibrated layers: "
+            f"{', '.join(sorted(input_ranges))}. Calibrate on images of the training set."
+        )
 
 
 def tile_configuration(device: Device) -> Any:
@@ -422,7 +427,7 @@ def _analog_layer(layer: nn.Module, configuration: Any) -> Any:
     return kinds[type(layer)].from_digital(layer, configuration)
 
 
-def _replace_everywhere(network: nn.Module, replacements: Mapping[int, nn.Module]) -> nn.Module:
+def replace_everywhere(network: nn.Module, replacements: Mapping[int, nn.Module]) -> nn.Module:
     """Replace modules at every place that holds them, so that shared layers stay shared."""
     if id(network) in replacements:
         return replacements[id(network)]

@@ -1,0 +1,225 @@
+"""The periphery in one pass: a small C library, built on first use; torch operations without it.
+
+Noise is Threefry2x32-20 (Salmon et al., SC 2011) and Box-Muller: the normal of (key, image, output)
+is a pure function, whatever the batch size, the threads or the order. Both forms draw the same
+integers; their floating point differs in the last bits.
+"""
+
+import ctypes
+import functools
+import hashlib
+import importlib.resources
+import itertools
+import math
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_FLAGS = (
+    *("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"),
+    *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []),
+)
+_WORD = 0xFFFFFFFF
+
+
+def dac(x: Tensor, input_range: Tensor, step: float) -> Tensor:
+    """Turn inputs into DAC levels.
+
+    Args:
+        x: Inputs of an array, any shape, float32.
+        input_range: Largest input, shape ().
+        step: Distance of two levels in units of the range; 0: no levels, only clipping.
+
+    Returns:
+        Levels (multiples of the step), or x / range where there are none.
+    """
+    levels = round(1 / step) if step else 1
+    if (library := _library_for(x)) and _is_dense(x):
+        out = torch.empty_like(x)
+        library.dac(x.data_ptr(), out.data_ptr(), x.numel(), float(input_range), step, levels)
+        return out
+    scaled = x / input_range
+    return ((scaled / step).round() if step else scaled).clamp(-levels, levels)
+
+
+def adc(
+    y: Tensor,
+    previous: Tensor | None,
+    scale: Tensor,
+    offset: Tensor,
+    *,
+    key: int,
+    first_image: int,
+    noise: float,
+    rounds: bool,
+    levels: float,
+) -> Tensor:
+    """Add noise, round, clip and scale what an array gave; all in steps of the ADC.
+
+    Args:
+        y: Products, shape (images, ..., channels), contiguous; may be overwritten.
+        previous: Added to the result, shape of y; or None.
+        scale: Model units a step, shape (channels,).
+        offset: Added to the result, shape (channels,).
+        key: Key of the noise, 0 to 2**63 - 1.
+        first_image: Number of the first image in the whole set.
+        noise: Standard deviation of the noise.
+        rounds: Whether there is an ADC.
+        levels: Largest output; may be infinite.
+
+    Returns:
+        Outputs in model units, shape of y.
+    """
+    if (library := _library_for(y)) and (previous is None or previous.is_contiguous()):
+        n_images, channels = len(y), y.shape[-1]
+        if not y.numel():
+            return y
+        positions = y[0].numel() // channels
+        size = y[0].numel() * y.element_size()
+
+        def run(first: int, count: int) -> int:
+            return int(
+                library.adc(
+                    y.data_ptr() + first * size,
+                    0 if previous is None else previous.data_ptr() + first * size,
+                    *(count, positions, channels, scale.data_ptr(), offset.data_ptr()),
+                    *(key, first_image + first, noise, rounds, levels),
+                )
+            )
+
+        n_threads = min(torch.get_num_threads(), n_images)
+        if n_threads == 1:
+            failed = [run(0, n_images)]
+        else:  # ctypes lets go of the interpreter's lock
+            bounds = [n_images * i // n_threads for i in range(n_threads + 1)]
+            counts = [b - a for a, b in itertools.pairwise(bounds)]
+            failed = list(_pool(n_threads).map(run, bounds, counts))
+        if any(failed):
+            raise MemoryError("No memory for the noise of one image.")
+        return y
+    if noise > 0:
+        y = y + noise * normals(key, first_image, y.shape, y.device)
+    if rounds:
+        y = y.round()
+    y = y.clamp(-levels, levels) * scale + offset
+    return y if previous is None else y + previous
+
+
+def normals(
+    key: int, first_image: int, shape: torch.Size | tuple[int, ...], device: torch.device
+) -> Tensor:
+    """Draw the standard normals of a block of images with torch operations.
+
+    Args:
+        key: Key of the stream, 0 to 2**63 - 1.
+        first_image: Number of the first image.
+        shape: (images, ...).
+        device: Where.
+
+    Returns:
+        Normals, float32: those of one image depend on the key, its number and its place only.
+    """
+    n_images, n = shape[0], math.prod(shape[1:])
+    half = (n + 1) // 2
+    counter = torch.arange(half, device=device)
+    image = torch.arange(first_image, first_image + n_images, device=device)[:, None]
+    word0, word1 = threefry2x32(key, counter, image)
+    uniform = (word0 >> 1).float() * 2.0**-31 + 2.0**-32
+    turn = (word1 - ((word1 >> 31) << 32)).float() * (math.pi * 2.0**-31)
+    radius = (-2.0 * uniform.log()).sqrt()
+    both = torch.cat([radius * turn.cos(), radius * turn.sin()], dim=1)
+    return both[:, :n].reshape(shape)
+
+
+def threefry2x32(key: int, counter0: Tensor, counter1: Tensor) -> tuple[Tensor, Tensor]:
+    """Threefry2x32 with 20 rounds on 32-bit words held in int64 tensors, which broadcast."""
+    keys = [key & _WORD, key >> 32 & _WORD]
+    keys.append(0x1BD11BDA ^ keys[0] ^ keys[1])
+    rotations = (13, 15, 26, 6), (17, 29, 16, 24)
+    x0, x1 = (counter0 + keys[0]) & _WORD, (counter1 + keys[1]) & _WORD
+    for group in range(5):
+        for bits in rotations[group % 2]:
+            x0 = (x0 + x1) & _WORD
+            x1 = ((x1 << bits) | (x1 >> (32 - bits))) & _WORD ^ x0
+        x0 = (x0 + keys[(group + 1) % 3]) & _WORD
+        x1 = (x1 + keys[(group + 2) % 3] + group + 1) & _WORD
+    return x0, x1
+
+
+def _library_for(x: Tensor) -> ctypes.CDLL | None:
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled():
+        return None
+    return library()
+
+
+def _is_dense(x: Tensor) -> bool:
+    return x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last))
+
+
+@functools.lru_cache(maxsize=1)
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n_threads)
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """Load the C library; build it where it is not yet. None if there is no C compiler."""
+    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC") or "cc", "gcc"))), None)
+    if compiler is None:
+        return None
+    source = importlib.resources.files("analog_samson.compiled").joinpath("kernels.c")
+    text = source.read_text(encoding="utf-8")
+    identity = "\n".join([text, compiler, *_FLAGS, _processor()])
+    name = f"kernels-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "analog-samson"
+    if not (cache / name).exists():
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=cache) as folder:
+                built = _build(compiler, text, Path(folder))
+                built.replace(cache / name)
+        except OSError:  # no cache that can be written: build once a process
+            with tempfile.TemporaryDirectory() as folder:
+                return _load(_build(compiler, text, Path(folder)))
+        except subprocess.CalledProcessError:  # a compiler that does not know the flags
+            return None
+    return _load(cache / name)
+
+
+def _build(compiler: str, text: str, folder: Path) -> Path:
+    source, built = folder / "kernels.c", folder / "kernels.so"
+    source.write_text(text, encoding="utf-8")
+    command = [compiler, *_FLAGS, str(source), "-o", str(built), "-lm"]
+    subprocess.run(command, check=True, capture_output=True)
+    return built
+
+
+def _processor() -> str:
+    """What the code is built for: a cache may be shared by machines."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    known = [line for line in lines if line.startswith(("flags", "Features", "model name"))][:2]
+    return "\n".join([platform.platform(), platform.machine(), *known])
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    loaded = ctypes.CDLL(str(path))
+    pointer, count, word = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint64
+    number = ctypes.c_float
+    loaded.dac.argtypes = [pointer, pointer, count, number, number, number]
+    loaded.dac.restype = None
+    loaded.adc.argtypes = [
+        *(pointer, pointer, count, count, count, pointer, pointer),
+        *(word, word, number, ctypes.c_int, number),
+    ]
+    loaded.adc.restype = ctypes.c_int
+    loaded.normals.argtypes = [pointer, count, word, word]
+    loaded.normals.restype = None
+    return loaded
