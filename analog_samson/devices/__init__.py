@@ -1,0 +1,28 @@
+"""Device files: one TOML file a device, validated and frozen, read without loading torch.
+
+A device file holds the noise model of the memory cell and its constants, the periphery around the
+array, how weights are mapped, how drift is compensated and at which times the model holds. Units
+are part of the key (``g_max_uS``, ``t_0_s``) and every section with numbers names its source, a key
+of ``device_configs/references.bib``.
+"""
+
+from analog_samson.devices.array import DriftCompensation, Periphery, Times, WeightMapping
+from analog_samson.devices.device import AXES, Device
+from analog_samson.devices.files import device_names, load_device
+from analog_samson.devices.noise import Hermes, Ideal, PCMLike, ReRAMCMO, ReRAMWan2022
+
+__all__ = [
+    "AXES",
+    "Device",
+    "DriftCompensation",
+    "Hermes",
+    "Ideal",
+    "PCMLike",
+    "Periphery",
+    "ReRAMCMO",
+    "ReRAMWan2022",
+    "Times",
+    "WeightMapping",
+    "device_names",
+    "load_device",
+]

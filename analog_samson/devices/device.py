@@ -1,0 +1,188 @@
+"""A device: its sections together, its identity, its times, and its swept copies."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from analog_samson.devices.array import DriftCompensation, Periphery, Times, WeightMapping
+from analog_samson.devices.noise import Noise
+from analog_samson.devices.section import Section
+from analog_samson.devices.sentences import did_you_mean, explain
+from analog_samson.times import label
+
+AXES = {
+    "programming_noise_scale": ("noise", "programming_noise_scale"),
+    "read_noise_1f_scale": ("noise", "read_noise_1f_scale"),
+    "drift_scale": ("noise", "drift_scale"),
+    "g_max_uS": ("noise", "g_max_uS"),
+    "t_0_s": ("noise", "t_0_s"),
+    "output_noise": ("periphery", "output_noise"),
+    "compensation": ("drift_compensation", "kind"),
+}
+"""Axes that a study can sweep, and where each stands in a device file."""
+
+
+class Device(Section):
+    """One memory technology with its array: everything that turns weights into a chip."""
+
+    name: str
+    technology: str
+    summary: str
+    limits: str = Field(description="what the model does not hold")
+    noise: Noise
+    times: Times = Times()
+    mapping: WeightMapping = WeightMapping()
+    periphery: Periphery
+    drift_compensation: DriftCompensation
+    noise_level: Literal["conductance", "weight_as_in_aihwkit"] = Field(
+        default="conductance",
+        description="where programming and drift act; the second reproduces aihwkit's own path",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _as_in_aihwkit(self) -> "Device":
+        noisy = self.drift_compensation.kind != "none" and self.drift_compensation.read_outs == 1
+        if self.noise_level == "conductance" and noisy:
+            raise ValueError(
+                "drift_compensation.read_outs = 1 needs noise_level = 'weight_as_in_aihwkit'; "
+                "at conductance level use read_outs = inf"
+            )
+        compensated = self.drift_compensation.kind != "none"
+        if self.noise_level == "weight_as_in_aihwkit" and compensated and not noisy:
+            raise ValueError(
+                "noise_level = 'weight_as_in_aihwkit' measures alpha as aihwkit does: "
+                "drift_compensation.read_outs must be 1"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _times_with_data(self) -> "Device":
+        known = self.noise.known_times_s
+        if known is None:
+            return self
+        given = self.times.valid_times_s
+        unknown = sorted(set(given or ()) - set(known))
+        if given is None or unknown:
+            raise ValueError(
+                f"times.valid_times_s must name times that {self.noise.model} has "
+                f"data for, {', '.join(f'{t:g}' for t in known)} s; "
+                + (f"{unknown[0]:g} s is none of them" if unknown else "it is missing")
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of every number that changes an answer; name and prose do not count.
+
+        Keys that came after the first devices count only where they are not neutral, so that
+        chips keep their identity when devices learn a new key.
+        """
+        numbers = self.model_dump(
+            mode="json", exclude={"name", "technology", "summary", "limits", "times"}
+        )
+        _drop_neutral(self, numbers)
+        text = json.dumps(_without(numbers, "source"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def check_time(self, t_inference_s: float) -> None:
+        """Raise unless the device has data, or an allowed extrapolation, for a time.
+
+        Args:
+            t_inference_s: Time since programming finished [s]; 0 is the programmed state.
+
+        Raises:
+            ValueError: If the time is negative or not finite, or the device has no data for it.
+        """
+        if not (math.isfinite(t_inference_s) and t_inference_s >= 0):
+            raise ValueError(
+                f"A time must be finite and at least 0 s after programming; got {t_inference_s!r}."
+            )
+        valid = self.times.valid_times_s
+        if valid is not None and t_inference_s not in valid:
+            allowed = ", ".join(f"{t:g} s ({label(t)})" for t in valid)
+            raise ValueError(
+                f"Device {self.name!r} has no data at {t_inference_s:g} s "
+                f"({label(t_inference_s)}); it is known only at {allowed}. Use those times."
+            )
+        if t_inference_s == 0:
+            if not self.noise.has_programmed_state:
+                raise ValueError(
+                    f"Device {self.name!r} has no data for the programmed state (0 s); "
+                    "use a time at which it was measured."
+                )
+        elif t_inference_s < self.times.valid_from_s:
+            raise ValueError(
+                f"Device {self.name!r} has no data at {t_inference_s:g} s; use 0 s (programmed) "
+                f"or times from {self.times.valid_from_s:g} s."
+            )
+
+    def is_extrapolated(self, t_inference_s: float) -> bool:
+        """Whether a time lies beyond the measurements the model was fitted to."""
+        measured_to = self.times.measured_to_s
+        return measured_to is not None and t_inference_s > measured_to
+
+    def with_axes(self, axes: Mapping[str, Any]) -> "Device":
+        """Override parameters by the names a study sweeps.
+
+        Args:
+            axes: Axis name to value, names from ``AXES``.
+
+        Returns:
+            A validated copy; the device itself does not change.
+
+        Raises:
+            ValueError: If an axis is unknown, does not apply to this device, or a value is wrong.
+        """
+        content = self.model_dump()
+        for axis, value in axes.items():
+            if axis not in AXES:
+                raise ValueError(f"Unknown axis {axis!r}{did_you_mean(axis, AXES)}")
+            section, key = AXES[axis]
+            if key not in content[section]:
+                raise ValueError(
+                    f"Axis {axis!r} does not apply to device {self.name!r}: its "
+                    f"{section} section ({content[section].get('model', section)}) has no {key!r}."
+                )
+            content[section][key] = value
+        return validated(content, f"device {self.name!r} with {dict(axes)}")
+
+
+def validated(content: dict[str, Any], where: str) -> Device:
+    """Validate the content of a device file.
+
+    Args:
+        content: Sections and keys.
+        where: Name of the file, for the error.
+
+    Returns:
+        The device.
+
+    Raises:
+        ValueError: If a key is missing, unknown or out of range; one sentence.
+    """
+    try:
+        return Device.model_validate(content)
+    except pydantic.ValidationError as error:
+        raise ValueError(f"{where}: {explain(error.errors(), content, Device)}") from None
+
+
+def _without(value: Any, key: str) -> Any:
+    if isinstance(value, dict):
+        return {k: _without(v, key) for k, v in value.items() if k != key}
+    return value
+
+
+def _drop_neutral(section: Section, numbers: dict[str, Any]) -> None:
+    """Remove keys that are neutral at their default, in place, from a dumped section."""
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and "neutral_at_default" in extra and value == field.default:
+            numbers.pop(key, None)
+        elif isinstance(value, Section) and key in numbers:
+            _drop_neutral(value, numbers[key])

@@ -1,0 +1,24 @@
+"""What all sections of a device file have in common: frozen, no unknown keys."""
+
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import Field
+
+Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A spread or its multiple: 0 (off) or more."""
+
+
+def neutral(default: Any, description: str) -> Any:
+    """A key added later: at its default nothing changes, and it is no part of the digest."""
+    return Field(
+        default=default, description=description, json_schema_extra={"neutral_at_default": True}
+    )
+
+
+class Section(pydantic.BaseModel):
+    """A part of a device file."""
+
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=True, protected_namespaces=()
+    )

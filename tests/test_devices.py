@@ -1,0 +1,274 @@
+"""Claims about device files: every mistake is one sentence, every file is complete and sourced."""
+
+import importlib.resources
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from analog_samson import devices
+from analog_samson.devices import AXES, device_names, load_device
+from analog_samson.times import DAY, HOUR, YEAR
+
+FILES = importlib.resources.files("analog_samson.device_configs")
+
+# name: (file it starts from, old text, new text, what the sentence must say)
+MISTAKES = {
+    "unknown key": (
+        "pcm_like",
+        "t_read_s = 250e-9",
+        "t_raed_s = 250e-9",
+        ["noise.t_r", "t_raed_s", "did you mean 't_read_s'", "Allowed: "],
+    ),
+    "unknown section": ("pcm_like", "[mapping]", "[maping]", ["'maping'", "mean 'mapping'"]),
+    "missing key": ("pcm_like", "g_max_uS = 25.0", "", ["'noise.g_max_uS' is missing"]),
+    "missing source of the noise": (
+        "pcm_like",
+        'source = "nandakumar2019"',
+        "",
+        ["'noise.source' is missing"],
+    ),
+    "missing source of the periphery": (
+        "pcm_like",
+        'source = "rasch2023"',
+        "",
+        ["'periphery.source' is missing"],
+    ),
+    "missing limits": ("ideal", "limits =", "# limits =", ["'limits' is missing"]),
+    "unknown model": (
+        "pcm_like",
+        '"PCMLikeNoiseModel"',
+        '"PCMLikeNoisModel"',
+        ["noise.model", "did you mean 'PCMLikeNoiseModel'", "Allowed: "],
+    ),
+    "no model": ("pcm_like", 'model = "PCMLikeNoiseModel"', "", ["'noise.model' is missing"]),
+    "negative spread": (
+        "pcm_like",
+        "t_read_s = 250e-9",
+        "t_read_s = 250e-9\nprogramming_noise_scale = -1.0",
+        ["noise.programming_noise_scale = -1.0", "greater than or equal to 0"],
+    ),
+    "spread that is not a number": (
+        "pcm_like",
+        "output_noise = 0.04",
+        "output_noise = nan",
+        ["periphery.output_noise = nan", "finite"],
+    ),
+    "number written as text": (
+        "pcm_like",
+        "g_max_uS = 25.0",
+        'g_max_uS = "large"',
+        ["noise.g_max_uS = 'large'", "number"],
+    ),
+    "zero bits": (
+        "pcm_like",
+        "adc_bits = 8",
+        "adc_bits = 0",
+        ["periphery.adc_bits = 0", "greater than or equal to 2", "'ideal'"],
+    ),
+    "unknown compensation": (
+        "pcm_like",
+        'kind = "global"',
+        'kind = "globl"',
+        ["drift_compensation.kind = 'globl'", "'none'", "'global'", "'per_column'"],
+    ),
+    "g_min above g_max": (
+        "reram_cmo",
+        "g_min_uS = 9.0",
+        "g_min_uS = 90.0",
+        ["noise", "g_min_uS = 90", "below g_max_uS = 88.2"],
+    ),
+    "g_max beyond the characterised range": (
+        "pcm_hermes",
+        "g_max_uS = 20.7",
+        "g_max_uS = 25.0",
+        ["noise", "g_max_uS = 25", "20.7"],
+    ),
+    "acceptance that is no key": (
+        "reram_cmo",
+        "acceptance_percent = 2.0",
+        "acceptance_percent = 0.02",
+        ["noise: acceptance_percent = 0.02", "0.2 or 2"],
+    ),
+    "a year as a negative time": (
+        "pcm_like",
+        "measured_to_s = 2e6",
+        "measured_to_s = -2e6",
+        ["times.measured_to_s = -2000000.0", "greater than 0"],
+    ),
+    "no valid time at all": (
+        "reram_wan2022",
+        "valid_times_s = [1.0, 86400.0, 172800.0]",
+        "valid_times_s = []",
+        ["times.valid_times_s", "at least 1"],
+    ),
+    "a valid time without data": (
+        "reram_wan2022",
+        "valid_times_s = [1.0, 86400.0, 172800.0]",
+        "valid_times_s = [1.0, 3600.0]",
+        ["valid_times_s", "3600 s is none", "1, 86400, 172800 s"],
+    ),
+    "not TOML": ("pcm_like", "[noise]", "[noise", ["not valid TOML", "line"]),
+}
+
+
+@pytest.fixture(scope="module")
+def sentences(tmp_path_factory) -> dict[str, str]:
+    """What loading every wrong file answers, in one process that cannot import torch."""
+    folder = tmp_path_factory.mktemp("wrong")
+    for name, (start, old, new, _) in MISTAKES.items():
+        text = (FILES / f"{start}.toml").read_text(encoding="utf-8")
+        assert old in text, f"{name}: {start}.toml holds no {old!r}"
+        (folder / f"{name.replace(' ', '_')}.toml").write_text(text.replace(old, new), "utf-8")
+    program = """
+import json, sys, time
+sys.modules["torch"] = sys.modules["aihwkit"] = None  # an import of either raises
+from analog_samson import load_device
+answers = {}
+for path in sys.argv[1:]:
+    try:
+        load_device(path)
+    except ValueError as error:
+        answers[path] = str(error)
+print(json.dumps([answers, time.process_time()]))
+"""
+    paths = sorted(map(str, folder.iterdir()))
+    done = subprocess.run(
+        [sys.executable, "-c", program, *paths], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    answers, seconds = json.loads(done.stdout)
+    named = {Path(path).stem: text for path, text in answers.items()}
+    return {**named, "processor seconds": str(seconds)}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_wrong_file_is_answered_with_file_key_and_what_is_allowed(sentences, mistake):
+    file = mistake.replace(" ", "_")
+    sentence = sentences[file]
+    assert f"{file}.toml: " in sentence
+    assert "\n" not in sentence and sentence.endswith(".")
+    for words in MISTAKES[mistake][3]:
+        assert words in sentence, sentence
+
+
+def test_all_wrong_files_are_refused_in_half_a_second_of_processor_time(sentences):
+    """Start of Python, imports and all files together; torch alone takes longer to import."""
+    assert float(sentences["processor seconds"]) < 0.5 + 0.02 * len(MISTAKES)
+
+
+def test_an_unknown_device_is_guessed_and_the_known_are_listed():
+    with pytest.raises(FileNotFoundError, match=r"'pcm_lke'; did you mean 'pcm_like'.*ideal"):
+        load_device("pcm_lke")
+    with pytest.raises(FileNotFoundError, match=r"No device file .*mine\.toml"):
+        load_device("mine.toml")
+
+
+# --- every file ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", device_names())
+def test_every_file_is_complete(name):
+    device = load_device(name)
+    assert device.name == name, "the file is named after the device"
+    assert device.technology and len(device.summary) > 20
+    assert len(device.limits) > 20, "limits say what the model does not hold"
+    times = device.times
+    assert name.startswith("ideal") or times.measured_to_s or times.valid_times_s, (
+        "a device says up to which time it was measured"
+    )
+
+
+@pytest.mark.parametrize("name", device_names())
+def test_every_source_is_a_reference(name):
+    keys = set(re.findall(r"@\w+\{([^,]+),", (FILES / "references.bib").read_text("utf-8")))
+    text = (FILES / f"{name}.toml").read_text(encoding="utf-8")
+    given = re.findall(r'^\w*source = "([^"]+)"', text, flags=re.MULTILINE)
+    assert name == "ideal" or len(given) >= 2
+    for source in given:
+        assert source in keys or source.startswith("this project"), source
+
+
+@pytest.mark.parametrize("name", device_names())
+def test_a_device_is_the_same_after_a_copy_through_its_content(name):
+    device = load_device(name)
+    assert devices.Device.model_validate(device.model_dump()) == device
+    assert device.with_axes({}).digest == device.digest
+
+
+PUBLISHED_DIGESTS = {
+    "ideal": "8599cbf31d45",
+    "pcm_hermes": "6d4ce4212561",
+    "pcm_like": "179ecb1b3b23",
+    "pcm_like_as_in_aihwkit": "a869e932c532",
+    "reram_cmo": "08855b18402d",
+    "reram_wan2022": "721177112e31",
+}
+"""First digits of the digests that committed tables were made with."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED_DIGESTS)
+def test_a_devices_identity_outlives_new_keys(name):
+    """Rows stay valid when devices learn new keys: neutral values are no part of the identity."""
+    assert load_device(name).digest.startswith(PUBLISHED_DIGESTS[name])
+
+
+def test_prose_is_no_part_of_a_devices_identity_and_numbers_are():
+    device = load_device("pcm_like")
+    assert device.model_copy(update={"limits": "other words"}).digest == device.digest
+    assert device.with_axes({"t_0_s": 21.0}).digest != device.digest
+
+
+# --- axes ---------------------------------------------------------------------------------------
+
+VALUES = {"compensation": "none"}
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_every_axis_moves_its_own_number_and_no_other(axis):
+    device = load_device("pcm_like")
+    value = VALUES.get(axis, 0.25)
+    section, key = AXES[axis]
+    swept = device.with_axes({axis: value})
+    before, after = device.model_dump(), swept.model_dump()
+    assert after[section].pop(key) == value != before[section].pop(key)
+    assert after == before
+    assert swept.digest != device.digest
+
+
+def test_a_wrong_axis_is_one_sentence():
+    pcm, wan = load_device("pcm_like"), load_device("reram_wan2022")
+    with pytest.raises(ValueError, match=r"'drift_scal'; did you mean 'drift_scale'"):
+        pcm.with_axes({"drift_scal": 1.0})
+    with pytest.raises(ValueError, match=r"'drift_scale' does not apply to device 'reram_wan2022'"):
+        wan.with_axes({"drift_scale": 1.0})
+    with pytest.raises(ValueError, match=r"output_noise = -0.1.*greater than or equal to 0"):
+        pcm.with_axes({"output_noise": -0.1})
+
+
+# --- times --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "t", "words"),
+    [
+        ("pcm_like", -1.0, "at least 0 s"),
+        ("pcm_like", float("inf"), "finite"),
+        ("reram_wan2022", 0.0, r"known only at 1 s .*86400 s \(1 d\).*172800 s"),
+        ("reram_wan2022", HOUR, "known only at"),
+        ("reram_cmo", 0.5, "programmed.* or times from 1 s"),
+    ],
+)
+def test_a_time_outside_the_domain_says_which_times_there_are(name, t, words):
+    with pytest.raises(ValueError, match=words):
+        load_device(name).check_time(t)
+
+
+def test_a_time_beyond_the_measurements_is_allowed_and_flagged():
+    device = load_device("pcm_like")
+    device.check_time(YEAR)
+    assert device.is_extrapolated(YEAR) and not device.is_extrapolated(DAY)
+    assert not load_device("ideal").is_extrapolated(YEAR)
