@@ -20,7 +20,18 @@ from analog_samson.checkpoint import METHODS, TrainingSpec, load_checkpoint
 from analog_samson.data import load_dataset
 from analog_samson.models import build_model
 from analog_samson.streams import derive_seed
-from analog_samson.training import LOG_COLUMNS, loop, step, train
+from analog_samson.training import (
+    GRID_COLUMNS,
+    LOG_COLUMNS,
+    choose_strengths,
+    grid,
+    loop,
+    read_option,
+    step,
+    train,
+    train_grid,
+    validation_accuracy,
+)
 
 STRENGTHS = {
     "sam": {"rho": 0.05},
@@ -422,3 +433,98 @@ def test_checkpoint_holds_what_a_chip_needs(tmp_path):
     largest = float(data.normalise(data.train.images).abs().max())
     assert 0.5 * largest < saved.input_ranges["fc1"] <= largest
     assert (saved.mean, saved.std, saved.class_names) == (data.mean, data.std, data.class_names)
+
+
+def test_grid_text_becomes_every_combination():
+    specs = grid(
+        ["sgd", "samson:rho=0.1,0.5:p=2,inf:schedule=quadratic"],
+        seeds=[0, 1],
+        common={"epochs": 2, **dict([read_option('model_kwargs={"hidden": [8]}')])},
+    )
+    assert [spec.method for spec in specs] == ["sgd"] * 2 + ["samson"] * 8
+    assert {(s.rho, s.p, s.schedule) for s in specs[2:]} == {
+        (rho, p, "quadratic") for rho in (0.1, 0.5) for p in (2, math.inf)
+    }
+    assert all(spec.model_kwargs == {"hidden": [8]} and spec.epochs == 2 for spec in specs)
+    for wrong, message in (
+        (["sam:rh0=1"], "did you mean 'rho'"),
+        (["samm:rho=1"], "did you mean 'sam'"),
+        (["sam:rho"], "field=value"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            grid(wrong, [0], {})
+
+
+def test_grid_is_trained_once_and_measured_on_the_validation_split(tmp_path, monkeypatch):
+    specs = [spec_of("sam", rho=rho, seed=seed) for rho in (0.05, 0.1) for seed in (0, 1)]
+    specs.append(spec_of())
+    table = train_grid(specs, tmp_path, noise_sigma=0.1)
+    assert tuple(table.columns) == GRID_COLUMNS
+    assert len(table) == 5
+    n_steps = len(load_dataset("digits").train) // 64
+    assert list(table["gradient_evaluations"]) == [3 * n_steps * 2] * 4 + [3 * n_steps]
+    monkeypatch.setattr(loop, "_begin", None)
+    again = train_grid(specs, tmp_path, noise_sigma=0.1)
+    pd.testing.assert_frame_equal(again, table)
+    with pytest.raises(ValueError, match="one file|written to"):
+        train_grid([specs[0], replace(specs[0], lr=0.2)], tmp_path, noise_sigma=0.1)
+
+
+def test_validation_noise_is_relative_to_the_largest_weight_of_a_layer(tmp_path):
+    checkpoint = trained(spec_of(epochs=10), tmp_path)
+    data = load_dataset("digits").validation
+    sigma = 0.2
+    shares = []
+    for draw in range(3):
+        model = checkpoint.build()
+        seed = derive_seed(0, "validation noise", draw)
+        generator = torch.Generator().manual_seed(seed)
+        matrices = [p for p in model.parameters() if p.ndim > 1]
+        noise = torch.randn(sum(p.numel() for p in matrices), generator=generator)
+        with torch.no_grad():
+            for p, part in zip(matrices, noise.split([p.numel() for p in matrices]), strict=True):
+                p += sigma * p.abs().max() * part.view(p.shape)
+            outputs = model(load_dataset("digits").normalise(data.images))
+        shares.append(float((outputs.argmax(1) == data.labels).float().mean()))
+    accuracy = validation_accuracy(checkpoint, noise_sigma=sigma, noise_draws=3)
+    assert accuracy.noisy == pytest.approx(sum(shares) / 3)
+    assert accuracy.clean > accuracy.noisy
+    still = validation_accuracy(checkpoint, noise_sigma=0.0, noise_draws=1)
+    assert still.noisy == still.clean
+
+
+def test_strength_is_chosen_by_the_stated_score():
+    rows = [
+        ("sgd", "", 0.95, 0.80),
+        ("sam", "rho=0.1", 0.98, 0.80),
+        ("sam", "rho=0.2", 0.96, 0.90),
+        ("rwp", "sigma=0.1", 0.97, 0.85),
+        ("rwp", "sigma=0.2", 0.90, 0.91),
+    ]
+    table = pd.DataFrame(
+        [
+            ("digits", "mlp", method, strength, seed, clean + shift, noisy - shift)
+            for method, strength, clean, noisy in rows
+            for seed, shift in ((0, 0.01), (1, -0.01))
+        ],
+        columns=[*GRID_COLUMNS[:5], "validation_clean", "validation_noisy"],
+    )
+    mean, clean = (choose_strengths(table, score=score) for score in ("mean", "clean"))
+    assert dict(zip(mean["method"], mean["strength"], strict=True)) == {
+        "rwp": "sigma=0.1",
+        "sam": "rho=0.2",
+        "sgd": "",
+    }
+    assert dict(zip(clean["method"], clean["strength"], strict=True))["sam"] == "rho=0.1"
+    assert mean.set_index("method").loc["sam", "score"] == pytest.approx(0.93)
+    assert dict(zip(mean["method"], mean["candidates"], strict=True)) == {
+        "rwp": 2,
+        "sam": 2,
+        "sgd": 1,
+    }
+    with pytest.raises(ValueError, match="same number of candidate strengths; got rwp: 1, sam: 2"):
+        choose_strengths(table[table["strength"] != "sigma=0.2"])
+    with pytest.raises(ValueError, match="same number of training seeds"):
+        choose_strengths(table.iloc[1:])
+    with pytest.raises(ValueError, match="allowed: mean, clean"):
+        choose_strengths(table, score="test")

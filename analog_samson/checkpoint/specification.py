@@ -135,6 +135,7 @@ class TrainingSpec:
         channels_last: Memory format of the convolutions.
         compile: Whether the forward and backward go through `torch.compile`.
         accelerator: "cpu" or "cuda".
+        threads: CPU threads; sums differ in their last bits from one number to another.
         start_from: Path of the checkpoint that training starts from.
         seed: Seed of initialisation, order, augmentation, dropout and perturbation.
     """
@@ -180,6 +181,7 @@ class TrainingSpec:
     channels_last: bool = False
     compile: bool = False
     accelerator: str = "cpu"
+    threads: int = 1
     start_from: str | None = None
     seed: int = 0
 
@@ -199,6 +201,14 @@ class TrainingSpec:
         self._check_method()
         self._check_numbers()
         self._check_model_kwargs()
+
+    @property
+    def gradient_evaluations(self) -> int:
+        """Backward passes over a batch in one step; 0 for a network trained elsewhere."""
+        if self.method == EXTERNAL:
+            return 0
+        has_clean_pass_too = METHODS[self.method].strength == "sigma" and self.perturbed_share != 1
+        return METHODS[self.method].gradient_evaluations + int(has_clean_pass_too)
 
     @property
     def strength(self) -> str:
@@ -330,7 +340,13 @@ class TrainingSpec:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1]; got {value!r}.")
-        for name, least in (("epochs", 0), ("batch_size", 1), ("accumulation", 1), ("seed", 0)):
+        for name, least in (
+            ("epochs", 0),
+            ("batch_size", 1),
+            ("accumulation", 1),
+            ("threads", 1),
+            ("seed", 0),
+        ):
             _check_whole_number(name, getattr(self, name), least)
         if self.p is not None and self.p not in (2, math.inf):
             raise ValueError(f"p must be 2 or inf; got {self.p!r}.")

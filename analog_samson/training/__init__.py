@@ -6,12 +6,30 @@ start at the same weights and see the same batches.
 """
 
 from analog_samson.checkpoint import METHODS
+from analog_samson.training.grid import (
+    GRID_COLUMNS,
+    SCORES,
+    ValidationAccuracy,
+    choose_strengths,
+    grid,
+    read_option,
+    train_grid,
+    validation_accuracy,
+)
 from analog_samson.training.loop import N_RANGE_IMAGES, train
 from analog_samson.training.state import LOG_COLUMNS
 
 __all__ = [
+    "GRID_COLUMNS",
     "LOG_COLUMNS",
     "METHODS",
     "N_RANGE_IMAGES",
+    "SCORES",
+    "ValidationAccuracy",
+    "choose_strengths",
+    "grid",
+    "read_option",
     "train",
+    "train_grid",
+    "validation_accuracy",
 ]

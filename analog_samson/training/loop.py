@@ -4,7 +4,7 @@ import math
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
@@ -96,10 +96,7 @@ def train(
             f"batch_size must be at most the {n_train} training images of {spec.dataset!r}; got "
             f"{spec.batch_size}."
         )
-    with _own_randomness(spec), ExitStack() as stack:
-        if spec.accelerator == "cuda":
-            cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-            stack.enter_context(cudnn)
+    with _own_machine(spec):
         state = _begin(spec, dataset)
         if resume_path.exists():
             resume(state, spec, resume_path)
@@ -198,6 +195,7 @@ def _train_epoch(state: State, spec: TrainingSpec, dataset: Dataset) -> list[dic
         "loss": float(torch.stack(losses).mean()),
         "update_gradient_norm": float(torch.stack(norms).mean()),
         "offset_ratio": ratios.pop("", None),
+        "gradient_evaluations": n_steps * spec.gradient_evaluations,
         "seconds": round(time.perf_counter() - started, 3),
     }
     return [whole] + [
@@ -290,9 +288,18 @@ def _moving_average(model: nn.Module, decay: float) -> swa_utils.AveragedModel:
 
 
 @contextmanager
-def _own_randomness(spec: TrainingSpec) -> Iterator[None]:
-    """Leave the caller's random numbers alone, and say so early if there is no such accelerator."""
-    if spec.accelerator == "cuda" and not torch.cuda.is_available():
+def _own_machine(spec: TrainingSpec) -> Iterator[None]:
+    """Set what decides the last bits, and leave the caller's random numbers and threads alone."""
+    is_cuda = spec.accelerator == "cuda"
+    if is_cuda and not torch.cuda.is_available():
         raise ValueError("accelerator='cuda' was asked and torch finds none; use 'cpu'.")
-    with torch.random.fork_rng(devices=[0] if spec.accelerator == "cuda" else []):
-        yield
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(spec.threads)
+    try:
+        with (
+            torch.random.fork_rng(devices=[0] if is_cuda else []),
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+        ):
+            yield
+    finally:
+        torch.set_num_threads(n_threads)

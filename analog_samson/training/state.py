@@ -28,6 +28,7 @@ LOG_COLUMNS = (
     "loss",
     "update_gradient_norm",
     "offset_ratio",
+    "gradient_evaluations",
     "seconds",
 )
 

@@ -1,0 +1,278 @@
+"""Many trainings, and the choice of a strength without looking at the test images or a device.
+
+A method is judged by its networks' accuracy on the *validation* split: clean, and with Gaussian
+noise on the analog weights, relative to the largest |w| of each layer ("gaussian_max", the generic
+noise of the field; no device is known to it).
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from analog_samson.checkpoint import METHODS, Checkpoint, TrainingSpec, load_checkpoint
+from analog_samson.data import load_dataset
+from analog_samson.evaluation import count_correct
+from analog_samson.models import analog_layers
+from analog_samson.perturbation import perturbed, rwp
+from analog_samson.running import run_jobs
+from analog_samson.streams import derive_seed
+from analog_samson.training.loop import train
+
+GRID_COLUMNS = (
+    "dataset",
+    "model",
+    "method",
+    "strength",
+    "training_seed",
+    "validation_clean",
+    "validation_noisy",
+    "noise_sigma",
+    "noise_draws",
+    "gradient_evaluations",
+    "seconds",
+    "checkpoint",
+)
+SCORES = ("mean", "clean")
+
+
+def train_grid(
+    specs: Sequence[TrainingSpec],
+    folder: str | Path,
+    *,
+    noise_sigma: float,
+    noise_draws: int = 5,
+    data_folder: str | Path | None = None,
+    jobs: int = 1,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Train many networks and measure each on the validation split.
+
+    Finished trainings are not repeated and killed ones go on where they were. The table is also
+    written to `training.csv` in the folder.
+
+    Args:
+        specs: What to train.
+        folder: Where checkpoints, logs and the table go.
+        noise_sigma: Standard deviation of the weight noise / largest |w| of the layer.
+        noise_draws: Draws of it that the noisy accuracy is the mean of.
+        data_folder: Where the data set lies.
+        jobs: Worker processes (see `run_jobs`).
+        progress: Whether to show a bar.
+
+    Returns:
+        One row a network, columns `GRID_COLUMNS`; accuracies in [0, 1]; gradient evaluations are
+        backward passes over a batch in the whole training; seconds are of the training alone.
+
+    Raises:
+        ValueError: If two specifications would be written to one file.
+    """
+    stems = [spec.file_stem for spec in specs]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise ValueError(
+            f"Several specifications would be written to {twice[0]!r}; they differ in nothing that "
+            "a file name holds: give them folders of their own."
+        )
+    work = partial(
+        _row, folder=folder, sigma=noise_sigma, n_draws=noise_draws, data_folder=data_folder
+    )
+    rows = run_jobs(
+        work,
+        specs,
+        jobs=jobs,
+        describe=lambda spec: spec.file_stem,
+        progress="training" if progress else None,
+    )
+    keys = ["dataset", "model", "method", "strength", "training_seed"]
+    table = pd.DataFrame(list(rows), columns=list(GRID_COLUMNS)).sort_values(keys)
+    table = table.reset_index(drop=True)
+    table.to_csv(Path(folder) / "training.csv", index=False)
+    return table
+
+
+def choose_strengths(table: pd.DataFrame, *, score: str = "mean") -> pd.DataFrame:
+    """Choose each method's strength by its validation accuracy.
+
+    Args:
+        table: From `train_grid`.
+        score: "mean": of clean and noisy accuracy; "clean": clean accuracy alone.
+
+    Returns:
+        One row a data set, model and method: the strength, its accuracies (means over training
+        seeds), the score, the number of candidates and of seeds.
+
+    Raises:
+        ValueError: If the score is unknown, or methods have different numbers of candidates (then
+            the method with more would win by luck; methods without a strength have one).
+    """
+    if score not in SCORES:
+        raise ValueError(f"Unknown score {score!r}; allowed: {', '.join(SCORES)}.")
+    parts = ["validation_clean", "validation_noisy"]
+    group = ["dataset", "model", "method"]
+    means = table.groupby([*group, "strength"], as_index=False)[parts].mean()
+    means["score"] = means[parts].mean(axis=1) if score == "mean" else means["validation_clean"]
+    seeds = table.groupby([*group, "strength"])["training_seed"].nunique()
+    if seeds.nunique() > 1:
+        raise ValueError(
+            "Every candidate needs the same number of training seeds; got "
+            f"{', '.join(str(n) for n in sorted(set(seeds)))}."
+        )
+    candidates = means.groupby(group)["strength"].transform("size")
+    counts = {m: int(n) for m, n in zip(means["method"], candidates, strict=True)
+              if METHODS[m].strength}  # fmt: skip
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            "Every method needs the same number of candidate strengths; got "
+            f"{', '.join(f'{method}: {n}' for method, n in sorted(counts.items()))}."
+        )
+    means["candidates"] = candidates
+    means["training_seeds"] = int(seeds.iloc[0])
+    best = means.groupby(group)["score"].idxmax()
+    return means.loc[best].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class ValidationAccuracy:
+    """Accuracy on the validation split, in [0, 1]: without and with noise on the weights."""
+
+    clean: float
+    noisy: float
+
+
+def validation_accuracy(
+    checkpoint: Checkpoint,
+    *,
+    noise_sigma: float,
+    noise_draws: int = 5,
+    data_folder: str | Path | None = None,
+) -> ValidationAccuracy:
+    """Measure a network on the validation split.
+
+    Args:
+        checkpoint: The network.
+        noise_sigma: Standard deviation of the noise on analog weights / largest |w| of the layer.
+        noise_draws: Draws that the noisy accuracy is the mean of; networks of one training seed see
+            the same draws.
+        data_folder: Where the data set lies.
+
+    Returns:
+        Clean and noisy accuracy.
+
+    Raises:
+        ValueError: If the sigma is negative or there are no draws.
+    """
+    if noise_draws < 1:
+        raise ValueError(f"noise_draws must be at least 1; got {noise_draws}.")
+    spec = checkpoint.spec
+    dataset = load_dataset(spec.dataset, data_folder, validation_fraction=spec.validation_fraction)
+    model = checkpoint.build()
+    analog = {f"{name}.weight" for name in analog_layers(model, spec.keep_digital)}
+
+    def accuracy() -> float:
+        n_correct = count_correct(
+            lambda images, first_index: model(images),
+            dataset.validation.images,
+            dataset.validation.labels,
+            dataset.normalise,
+        )
+        return n_correct / len(dataset.validation.labels)
+
+    noisy = []
+    for draw in range(noise_draws):
+        generator = torch.Generator().manual_seed(derive_seed(spec.seed, "validation noise", draw))
+
+        def noise(weights: Any, gradients: Any, generator: torch.Generator = generator) -> Any:
+            chosen = {name: w for name, w in weights.items() if name in analog}
+            return rwp(chosen, sigma=noise_sigma, scale="layer_max", generator=generator)
+
+        with perturbed(model, noise):
+            noisy.append(accuracy())
+    return ValidationAccuracy(clean=accuracy(), noisy=sum(noisy) / noise_draws)
+
+
+def grid(
+    methods: Iterable[str], seeds: Iterable[int], common: Mapping[str, Any]
+) -> list[TrainingSpec]:
+    """Write out a grid of specifications.
+
+    Args:
+        methods: Texts such as "sgd" or "samson:rho=0.1,0.2,0.5:p=2": a method, then fields of
+            `TrainingSpec`; every combination of their values is a candidate.
+        seeds: Training seeds.
+        common: Fields that all share.
+
+    Returns:
+        One specification a candidate and seed.
+
+    Raises:
+        ValueError: If a text cannot be read or a specification is wrong.
+    """
+    specs = []
+    for text in methods:
+        method, *options = text.split(":")
+        combinations: list[dict[str, Any]] = [{"method": method}]
+        for option in options:
+            name, values = read_option(option)
+            values = values if isinstance(values, list) else [values]
+            combinations = [{**one, name: value} for one in combinations for value in values]
+        specs += [
+            TrainingSpec.from_json(json.dumps({**common, **one, "seed": seed}))
+            for one in combinations
+            for seed in seeds
+        ]
+    return specs
+
+
+def read_option(text: str) -> tuple[str, Any]:
+    """Read "field=value": numbers, true, false, JSON or text; "field=1,2" is a list.
+
+    Raises:
+        ValueError: If there is no "=".
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"An option is written field=value; got {text!r}.")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        pass
+    if "," in value:
+        return name, [read_option(f"{name}={part}")[1] for part in value.split(",")]
+    return name, value
+
+
+def _row(
+    spec: TrainingSpec,
+    *,
+    folder: str | Path,
+    sigma: float,
+    n_draws: int,
+    data_folder: str | Path | None,
+) -> dict[str, Any]:
+    path = train(spec, folder, data_folder=data_folder)
+    checkpoint = load_checkpoint(path)
+    accuracy = validation_accuracy(
+        checkpoint, noise_sigma=sigma, noise_draws=n_draws, data_folder=data_folder
+    )
+    log = pd.read_csv(path.with_suffix(".csv"))
+    epochs = log[log["layer"].isna()]
+    return {
+        "dataset": spec.dataset,
+        "model": spec.model,
+        "method": spec.method,
+        "strength": spec.strength,
+        "training_seed": spec.seed,
+        "validation_clean": accuracy.clean,
+        "validation_noisy": accuracy.noisy,
+        "noise_sigma": sigma,
+        "noise_draws": n_draws,
+        "gradient_evaluations": int(epochs["gradient_evaluations"].sum()),
+        "seconds": round(float(epochs["seconds"].sum()), 1),
+        "checkpoint": path.name,
+    }

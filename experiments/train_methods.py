@@ -1,0 +1,72 @@
+"""Which training method, at which strength, gives networks that stand noise on their weights?
+
+    python experiments/train_methods.py --dataset mnist --model lenet5 --epochs 5 \
+        --methods sgd samson:rho=0.2,0.5,1.0 rwp:sigma=0.05,0.1,0.2 --seeds 0 1 2
+
+A LeNet-5 epoch of MNIST takes about 15 s on one core with `sgd`, twice that with `samson`; a
+ResNet-20 epoch of CIFAR-10 one to two minutes.
+"""
+
+from pathlib import Path
+
+from analog_samson.commands import run_command
+from analog_samson.training import choose_strengths, grid, read_option, train_grid
+
+# Three strengths around the published ones (our choice): all methods get the same number.
+METHODS = (
+    "sgd",
+    "sam:rho=0.05,0.1,0.2",
+    "asam:rho=0.5,1.0,2.0",
+    "samson:rho=0.2,0.5,1.0",
+    "rwp:sigma=0.05,0.1,0.2",
+)
+
+
+def main(
+    methods: tuple[str, ...] = METHODS,
+    dataset: str = "digits",
+    model: str = "mlp",
+    epochs: int = 20,
+    seeds: tuple[int, ...] = (0,),
+    options: tuple[str, ...] = (),
+    folder: Path | None = None,
+    data_folder: Path | None = None,
+    noise_sigma: float = 0.05,
+    score: str = "mean",
+    jobs: int = 2,
+) -> None:
+    """Train every method at every strength and seed; choose strengths on the validation split.
+
+    Args:
+        methods: Method, then fields of TrainingSpec: samson:rho=0.2,0.5:p=2:schedule=quadratic.
+        dataset: digits, mnist, cifar10 or cifar100.
+        model: Name of a network, or package.module:function.
+        epochs: Passes over the training images.
+        seeds: Training seeds.
+        options: Fields that all share: lr=0.05 augmentation=crop_flip model_kwargs={"width":8}.
+        folder: Where checkpoints, logs and tables go; checkpoints/<dataset>-<model> by default.
+        data_folder: Folder that holds the images.
+        noise_sigma: Weight noise of the noisy accuracy, relative to the largest weight of a layer.
+        score: "mean" of clean and noisy accuracy, or "clean" alone.
+        jobs: Worker processes; run the same line again to resume.
+    """
+    folder = folder or Path("checkpoints") / f"{dataset}-{model.replace(':', '_')}"
+    common = {"dataset": dataset, "model": model, "epochs": epochs}
+    specs = grid(methods, seeds, common | dict(map(read_option, options)))
+    table = train_grid(
+        specs,
+        folder,
+        noise_sigma=noise_sigma,
+        data_folder=data_folder,
+        jobs=jobs,
+        progress=True,
+    )
+    print(table.drop(columns=["dataset", "model"]).to_markdown(index=False, floatfmt=".4g"))
+    chosen = choose_strengths(table, score=score)
+    chosen.to_csv(folder / "strengths.csv", index=False)
+    print(f"\nChosen by the {score} validation accuracy (weight noise {noise_sigma:g}):\n")
+    print(chosen.to_markdown(index=False, floatfmt=".4g"))
+
+
+if __name__ == "__main__":
+    run_command(main)
