@@ -3,8 +3,49 @@
 Nothing here loads torch or aihwkit: a figure redraws on a laptop, from any machine's data.
 """
 
-from analog_samson.report.figures import accuracy_figure, accuracy_vs_time, save
+from analog_samson.report.figures import (
+    accuracy_figure,
+    axis_figure,
+    chips_figure,
+    gain_figure,
+    heat_figure,
+    lifetime_figure,
+    save,
+    scatter_figure,
+    strips_figure,
+)
 from analog_samson.report.page import write_report
+from analog_samson.report.panels import (
+    accuracy_vs_axis,
+    accuracy_vs_time,
+    chip_strips,
+    chips_over_time,
+    clean_vs_late,
+    gain_vs_time,
+    heat_map,
+    lifetimes,
+)
 from analog_samson.report.tables import Table, table
 
-__all__ = ["Table", "accuracy_figure", "accuracy_vs_time", "save", "table", "write_report"]
+__all__ = [
+    "Table",
+    "accuracy_figure",
+    "accuracy_vs_axis",
+    "accuracy_vs_time",
+    "axis_figure",
+    "chip_strips",
+    "chips_figure",
+    "chips_over_time",
+    "clean_vs_late",
+    "gain_figure",
+    "gain_vs_time",
+    "heat_figure",
+    "heat_map",
+    "lifetime_figure",
+    "lifetimes",
+    "save",
+    "scatter_figure",
+    "strips_figure",
+    "table",
+    "write_report",
+]

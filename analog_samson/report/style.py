@@ -2,10 +2,12 @@
 
 import difflib
 import zlib
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import matplotlib.colors
 import matplotlib.style
 
 
@@ -52,6 +54,33 @@ def method_style(method: str) -> MethodStyle:
         _SPARE_COLOURS[number % len(_SPARE_COLOURS)],
         _SPARE_MARKERS[number // 7 % len(_SPARE_MARKERS)],
     )
+
+
+def looks(name: str, drawn: Iterable[str]) -> dict[str, Any]:
+    """Line and marker of a method with its strength, for matplotlib.
+
+    Args:
+        name: Method and strength, such as "sam rho=0.5".
+        drawn: All that one figure draws: the strengths of one method share colour and marker, the
+            second one hollow, the further ones paler.
+
+    Returns:
+        Keyword arguments of ``Axes.plot``.
+    """
+    method = name.split(" ")[0]
+    colour, marker = method_style(method)
+    rank = sorted(other for other in drawn if other.split(" ")[0] == method).index(name)
+    red, green, blue = matplotlib.colors.to_rgb(colour)
+    pale = 1 - 0.75 ** (rank // 2)
+    shade = tuple(part + (1 - part) * pale for part in (red, green, blue))
+    is_hollow = rank % 2 == 1
+    return {
+        "color": shade,
+        "marker": marker,
+        "markeredgecolor": shade if is_hollow else "white",
+        "markeredgewidth": 1.0 if is_hollow else 0.5,
+        "markerfacecolor": "white" if is_hollow else shade,
+    }
 
 
 def order(name: str) -> tuple[int, str]:

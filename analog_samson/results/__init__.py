@@ -7,17 +7,19 @@ the training method, so averages run over reads, then over chips, and intervals 
 from analog_samson.results.comparison import best_methods, holm, paired_gain
 from analog_samson.results.lifetime import iso_accuracy, lifetime
 from analog_samson.results.planning import needed, next_look, variance_components
-from analog_samson.results.summary import summarise
+from analog_samson.results.summary import chip_means, network_means, summarise
 from analog_samson.results.trials import COLUMNS, append_rows, read_trials
 
 __all__ = [
     "COLUMNS",
     "append_rows",
     "best_methods",
+    "chip_means",
     "holm",
     "iso_accuracy",
     "lifetime",
     "needed",
+    "network_means",
     "next_look",
     "paired_gain",
     "read_trials",

@@ -1,0 +1,132 @@
+"""The time axis that all figures over time share, and the legend and note around panels."""
+
+import textwrap
+
+import matplotlib.transforms
+import numpy as np
+import pandas as pd
+from matplotlib import rcParams
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from analog_samson import times
+from analog_samson.report.style import order
+
+TICKS_S = (1.0, times.MINUTE, times.HOUR, times.DAY, times.MONTH, times.YEAR, 10 * times.YEAR)
+GAP = 0.13
+"""Width of the gap left of the first time, as a share of the time axis."""
+
+
+class TimeAxis:
+    """A logarithmic axis of named times; the programmed state (t = 0) stands left of a break.
+
+    Attributes:
+        zero_s: Where t = 0 stands [s].
+        decades: Length of the axis between first and last time, in decades, at least 1.
+    """
+
+    def __init__(self, t_inference_s: pd.Series, limits_s: tuple[float, float] | None = None):
+        """Fit the axis to times.
+
+        Args:
+            t_inference_s: The times to be drawn [s].
+            limits_s: First and last time [s], for panels that share them.
+        """
+        later = t_inference_s[t_inference_s > 0]
+        first, last = limits_s or (later.min(), later.max())
+        if not first > 0:
+            first, last = 1.0, times.YEAR
+        self._first, self._last = float(first), float(last)
+        self.decades = max(float(np.log10(last / first)), 1.0)
+        self.zero_s = float(10 ** (np.log10(first) - GAP * self.decades))
+        self._is_broken = bool((t_inference_s == 0).any())
+
+    def place(self, t_inference_s: np.ndarray, shift: float = 0.0) -> np.ndarray:
+        """Where times stand [s]; the shift is a share of the axis, to keep bars apart."""
+        placed: np.ndarray = np.where(t_inference_s > 0, t_inference_s, self.zero_s)
+        return placed * 10 ** (shift * self.decades)
+
+    def dress(self, ax: Axes) -> None:
+        """Set scale, ticks, limits, label and the break."""
+        ax.set_xscale("log")
+        margin = 10 ** (0.04 * self.decades)
+        ticks = [t for t in TICKS_S if self._first / margin <= t <= self._last * margin]
+        if len(ticks) < 2:
+            ticks = sorted({self._first, self._last})
+        if self._is_broken:
+            ticks = [self.zero_s, *ticks]
+        ax.xaxis.set_major_locator(FixedLocator(ticks))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda t, _: self._label(t)))
+        left = self.zero_s if self._is_broken else self._first
+        ax.set_xlim(left / margin, self._last * margin)
+        ax.set_xlabel("time since programming")
+        if self._is_broken:
+            self._break(ax)
+
+    def shade(self, ax: Axes, rows: pd.DataFrame) -> None:
+        """Shade and name the times to which the device was not measured."""
+        late = rows.loc[rows["extrapolated"], "t_inference_s"]
+        if late.empty:
+            return
+        known = rows.loc[~rows["extrapolated"] & (rows["t_inference_s"] > 0), "t_inference_s"]
+        margin = 10 ** (0.04 * self.decades)
+        begin = float(np.sqrt(known.max() * late.min())) if len(known) else late.min() / margin
+        ax.axvspan(begin, self._last * margin, color="0.94", lw=0, zorder=0)
+        ax.annotate(
+            "extrapolated",
+            (begin, 1.0),
+            xycoords=matplotlib.transforms.blended_transform_factory(ax.transData, ax.transAxes),
+            xytext=(2, -2),
+            textcoords="offset points",
+            va="top",
+            fontsize="small",
+            color="0.4",
+            fontstyle="italic",
+        )
+
+    def _label(self, t: float) -> str:
+        if self._is_broken and t <= self.zero_s * 1.0001:
+            return "prog."
+        return times.label(t)
+
+    def _break(self, ax: Axes) -> None:
+        middle = float(np.sqrt(self.zero_s * self._first))
+        across = matplotlib.transforms.blended_transform_factory(ax.transData, ax.transAxes)
+        slant = 10 ** (0.006 * self.decades)
+        for side in (10 ** (-0.008 * self.decades), 10 ** (0.008 * self.decades)):
+            ax.plot(
+                [middle * side / slant, middle * side * slant],
+                [-0.02, 0.02],
+                transform=across,
+                color="black",
+                linewidth=0.7,
+                clip_on=False,
+                zorder=5,
+            )
+
+
+def shifts(n: int) -> np.ndarray:
+    """Offsets that keep the bars of n methods apart, as shares of the axis, around 0."""
+    return (np.arange(n) - (n - 1) / 2) * min(0.012, 0.06 / max(n, 1))
+
+
+def finish(figure: Figure, handles: dict[str, Line2D], note: str) -> None:
+    """Put the legend above and the note below the panels, where they hide nothing."""
+    names = sorted(handles, key=order)
+    width_in = figure.get_size_inches()[0]
+    extra_in = 0.0
+    if names:
+        letters = width_in * 72 / (0.56 * rcParams["legend.fontsize"])
+        columns = max(1, min(len(names), int(letters // (max(map(len, names)) + 6))))
+        figure.legend(
+            handles=[handles[name] for name in names], loc="outside upper center", ncols=columns
+        )
+        extra_in += (-(-len(names) // columns) - 1) * rcParams["legend.fontsize"] * 1.6 / 72
+    size = 0.85 * rcParams["font.size"]
+    lines = textwrap.wrap(note, int(width_in * 72 / (0.53 * size)))
+    extra_in += len(lines) * size * 1.35 / 72
+    figure.set_size_inches(width_in, figure.get_size_inches()[1] + extra_in)
+    figure.supxlabel("\n".join(lines), fontsize=size, color="0.3", x=0.01, ha="left")

@@ -1,0 +1,441 @@
+"""What a figure draws into one `Axes`: the accuracy of chips over time, noise and methods."""
+
+import json
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from analog_samson import times
+from analog_samson.report import words
+from analog_samson.report.axes import TimeAxis, shifts
+from analog_samson.report.style import looks, order
+
+DASHED = (0, (4, 2))
+
+
+def accuracy_vs_time(
+    ax: Axes,
+    summary: pd.DataFrame,
+    *,
+    interval: str = "bars",
+    limits_s: tuple[float, float] | None = None,
+) -> list[Line2D]:
+    """Draw accuracy [%] against time on a logarithmic axis, one line per method.
+
+    The programmed state (t = 0) stands left of a break, because 0 has no place on a logarithmic
+    axis; times beyond the device's measured range are shaded, and their lines are dashed.
+
+    Args:
+        ax: Where to draw.
+        summary: As `results.summarise` gives, of one condition (one device).
+        interval: "bars" or "band".
+        limits_s: First and last time of the axis [s], for panels that share it; None takes the
+            summary's.
+
+    Returns:
+        One handle per method for a legend, in the usual order.
+
+    Raises:
+        ValueError: If the summary is empty or holds several conditions, or the interval is
+            neither "bars" nor "band".
+    """
+    _check_one(summary, "accuracy_vs_time", interval)
+    rows = summary.assign(name=words.method_names(summary), value=100 * summary["accuracy"])
+    handles = _over_time(ax, rows.assign(half=100 * rows["half_width"]), interval, limits_s)
+    ax.set_ylabel("accuracy [%]")
+    return handles
+
+
+def gain_vs_time(
+    ax: Axes,
+    gains: pd.DataFrame,
+    *,
+    interval: str = "bars",
+    limits_s: tuple[float, float] | None = None,
+) -> list[Line2D]:
+    """Draw the paired gain over the baseline [percentage points] against time.
+
+    Args:
+        ax: Where to draw.
+        gains: As `results.paired_gain` gives, of one condition.
+        interval: "bars" or "band".
+        limits_s: As in `accuracy_vs_time`.
+
+    Returns:
+        One handle per method.
+
+    Raises:
+        ValueError: As `accuracy_vs_time`.
+    """
+    _check_one(gains, "gain_vs_time", interval)
+    rows = gains.assign(name=words.method_names(gains), value=100 * gains["gain"])
+    ax.axhline(0.0, color="black", linewidth=0.6, zorder=1)
+    handles = _over_time(ax, rows.assign(half=100 * rows["half_width"]), interval, limits_s)
+    ax.set_ylabel(f"gain over {gains['baseline'].iloc[0]} [points]")
+    return handles
+
+
+def chips_over_time(
+    ax: Axes, chips: pd.DataFrame, *, limits_s: tuple[float, float] | None = None
+) -> list[Line2D]:
+    """Draw every chip as a thin line: how far chips of one method lie apart.
+
+    Args:
+        ax: Where to draw.
+        chips: As `results.chip_means` gives, of one condition.
+        limits_s: As in `accuracy_vs_time`.
+
+    Returns:
+        One handle per method.
+
+    Raises:
+        ValueError: If there are no chips or several conditions.
+    """
+    _check_one(chips, "chips_over_time")
+    axis = TimeAxis(chips["t_inference_s"], limits_s)
+    handles = []
+    names = words.method_names(chips)
+    for name in sorted(names.unique(), key=order):
+        style = looks(name, names.unique())
+        own = chips[names == name]
+        alpha = float(np.clip(8 / own["chip_id"].nunique(), 0.15, 0.7))
+        for _, chip in own.sort_values("t_inference_s").groupby("chip_id", observed=True):
+            t, value = chip["t_inference_s"].to_numpy(dtype=float), 100 * chip["accuracy"]
+            timed = t > 0
+            ax.plot(t[timed], value[timed], color=style["color"], lw=0.5, alpha=alpha, zorder=2)
+            ax.plot(
+                axis.place(t[~timed]),
+                value[~timed],
+                color=style["color"],
+                alpha=alpha,
+                marker=".",
+                markersize=2,
+                linestyle="none",
+            )
+        mean = own.groupby("t_inference_s")["accuracy"].mean() * 100
+        later = mean[mean.index > 0]
+        ax.plot(later.index, later, color="white", lw=2.4, zorder=3)
+        ax.plot(later.index, later, color=style["color"], zorder=4)
+        ax.plot(axis.place(mean.index.to_numpy()), mean, linestyle="none", zorder=5, **style)
+        handles.append(Line2D([], [], label=name, **style))
+    axis.dress(ax)
+    axis.shade(ax, chips)
+    ax.set_ylabel("accuracy [%]")
+    return handles
+
+
+def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
+    """Draw every chip at one time as a point, one strip a method, its networks side by side.
+
+    Args:
+        ax: Where to draw.
+        chips: As `results.chip_means` gives, of one condition at one time.
+
+    Returns:
+        Nothing for a legend: the methods stand below their strips.
+
+    Raises:
+        ValueError: If there are no chips, several conditions or several times.
+    """
+    _check_one(chips, "chip_strips")
+    if chips["t_inference_s"].nunique() > 1:
+        raise ValueError(
+            f"chip_strips draws one time; these chips hold {chips['t_inference_s'].nunique()}: "
+            "filter them by t_inference_s."
+        )
+    names = words.method_names(chips)
+    ordered = sorted(names.unique(), key=order)
+    for k, name in enumerate(ordered):
+        style = looks(name, ordered)
+        networks = chips[names == name].groupby("checkpoint", observed=True, sort=True)
+        places = k + (np.arange(len(networks)) - (len(networks) - 1) / 2) * 0.7 / len(networks)
+        for place, (_, own) in zip(places, networks, strict=True):
+            value = 100 * own["accuracy"].to_numpy()
+            rank = np.argsort(np.argsort(own["chip"].to_numpy()))
+            x = place + (rank / max(len(rank) - 1, 1) - 0.5) * 0.4 / len(networks)
+            ax.plot(x, value, ".", color=style["color"], markersize=2.5, alpha=0.6, zorder=2)
+            ax.plot(
+                [place - 0.25 / len(networks), place + 0.25 / len(networks)],
+                [value.mean()] * 2,
+                color="black",
+                lw=1.0,
+                zorder=3,
+            )
+    ax.set_xticks(range(len(ordered)), [name.replace(" ", "\n", 1) for name in ordered])
+    ax.set_xlim(-0.6, len(ordered) - 0.4)
+    ax.tick_params(axis="x", length=0)
+    ax.set_ylabel(f"accuracy at {times.label(chips['t_inference_s'].iloc[0])} [%]")
+    return []
+
+
+def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
+    """Draw lifetimes with their intervals, one row a method; arrows where data end.
+
+    Args:
+        ax: Where to draw.
+        lives: As `results.lifetime` gives, of one condition.
+
+    Returns:
+        Nothing for a legend: the methods stand beside their rows.
+
+    Raises:
+        ValueError: If there are no lifetimes or several conditions.
+    """
+    _check_one(lives, "lifetimes")
+    finite = lives[["lifetime_s", "low_s", "high_s"]].replace([0.0, np.inf], np.nan)
+    axis = TimeAxis(pd.Series(np.append(finite.to_numpy().ravel(), [1.0, times.YEAR])).dropna())
+    axis.dress(ax)
+    left, right = ax.get_xlim()
+    names = words.method_names(lives)
+    ordered = sorted(names.unique(), key=order)
+    for place, name in enumerate(ordered):
+        row = lives[names == name].iloc[0]
+        style = looks(name, ordered)
+        begin, end = max(row["low_s"], left), min(row["high_s"], right)
+        ax.plot([begin, end], [place, place], color=style["color"], zorder=2)
+        for bound, edge, arrow in (
+            (row["low_s"] == 0, left, "<"),
+            (np.isinf(row["high_s"]), right, ">"),
+        ):
+            if bound:
+                ax.plot(edge, place, arrow, color=style["color"], clip_on=False, zorder=3)
+        if row["censored"] == "":
+            ax.plot(row["lifetime_s"], place, zorder=4, linestyle="none", **style)
+        text = {"": "", "right": "not reached", "left": "lost at once"}[row["censored"]]
+        ax.annotate(
+            text,
+            (begin, place),
+            xytext=(2, 3),
+            textcoords="offset points",
+            fontsize="small",
+            color="0.3",
+        )
+    ax.set_yticks(range(len(ordered)), ordered)
+    ax.set_ylim(len(ordered) - 0.4, -0.6)
+    ax.grid(False, axis="y")
+    ax.grid(True, axis="x")
+    ax.set_xlabel(f"time until {100 * lives['loss'].iloc[0]:g} % of accuracy is lost")
+    return []
+
+
+def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
+    """Scatter every network: digital accuracy against its accuracy on chips at one time.
+
+    Args:
+        ax: Where to draw.
+        networks: As `results.network_means` gives, of one condition at one time.
+
+    Returns:
+        One handle per method.
+
+    Raises:
+        ValueError: If there are no networks, several conditions or several times.
+    """
+    _check_one(networks, "clean_vs_late")
+    if networks["t_inference_s"].nunique() > 1:
+        raise ValueError("clean_vs_late draws one time; filter the networks by t_inference_s.")
+    names = words.method_names(networks)
+    handles = []
+    for name in sorted(names.unique(), key=order):
+        style = looks(name, names.unique())
+        own = networks[names == name]
+        ax.errorbar(
+            100 * own["clean_accuracy"],
+            100 * own["accuracy"],
+            100 * own["std_chips"].fillna(0.0),
+            fmt="none",
+            ecolor=style["color"],
+            elinewidth=0.6,
+            alpha=0.5,
+            capsize=0,
+        )
+        ax.plot(100 * own["clean_accuracy"], 100 * own["accuracy"], linestyle="none", **style)
+        handles.append(Line2D([], [], label=name, **{**style, "linestyle": "none"}))
+    ax.grid(True, axis="x")
+    ax.set_xlabel("digital accuracy [%]")
+    ax.set_ylabel(f"accuracy at {times.label(networks['t_inference_s'].iloc[0])} [%]")
+    return handles
+
+
+def accuracy_vs_axis(
+    ax: Axes, summary: pd.DataFrame, axis: str, *, log: bool = False
+) -> list[Line2D]:
+    """Draw accuracy [%] against one swept axis at one time, one line per method.
+
+    Args:
+        ax: Where to draw.
+        summary: As `results.summarise` gives, of one device at one time, swept over the axis.
+        axis: Name of the axis, as in the column ``axes``.
+        log: Whether the axis is logarithmic.
+
+    Returns:
+        One handle per method.
+
+    Raises:
+        ValueError: If the axis was not swept, or other things vary too.
+    """
+    rows = with_axis(summary, [axis])
+    _check_one(rows, "accuracy_vs_axis", besides=("axes",))
+    if rows.groupby(["method", "strength", axis], observed=True).size().max() > 1:
+        raise ValueError(
+            f"accuracy_vs_axis draws one time and one axis; besides {axis!r} other "
+            "axes or the time vary: filter the summary."
+        )
+    names = words.method_names(rows)
+    ordered = sorted(names.unique(), key=order)
+    handles = []
+    for name in ordered:
+        own = rows[names == name].sort_values(axis)
+        style = looks(name, ordered)
+        x, y = own[axis].to_numpy(dtype=float), 100 * own["accuracy"].to_numpy()
+        half = 100 * own["half_width"].to_numpy()
+        ax.fill_between(x, y - half, y + half, color=style["color"], alpha=0.15, lw=0)
+        ax.plot(x, y, zorder=3, **style)
+        handles.append(Line2D([], [], label=name, **style))
+    if log:
+        ax.set_xscale("log")
+    ax.set_xlabel(axis_name(axis))
+    ax.set_ylabel(f"accuracy at {times.label(rows['t_inference_s'].iloc[0])} [%]")
+    return handles
+
+
+def heat_map(
+    ax: Axes, summary: pd.DataFrame, x: str, y: str, *, limits: tuple[float, float] | None = None
+) -> AxesImage:
+    """Draw accuracy [%] over two swept axes, of one method at one time, numbers in the cells.
+
+    Args:
+        ax: Where to draw.
+        summary: As `results.summarise` gives, of one method on one device at one time.
+        x: Name of the axis to the right.
+        y: Name of the axis upward.
+        limits: Lowest and highest accuracy [%] of the colours, for panels that share them.
+
+    Returns:
+        The image, for a colour bar.
+
+    Raises:
+        ValueError: If an axis was not swept, or other things vary too.
+    """
+    rows = with_axis(summary, [x, y])
+    _check_one(rows, "heat_map", besides=("axes",))
+    if rows.duplicated([x, y]).any():
+        raise ValueError(
+            "heat_map draws one method at one time over two axes; filter the summary by method, "
+            "t_inference_s and the other axes."
+        )
+    grid = 100 * rows.pivot(index=y, columns=x, values="accuracy").sort_index().sort_index(axis=1)
+    image = ax.imshow(grid.to_numpy(), origin="lower", aspect="auto", cmap="cividis")
+    if limits is not None:
+        image.set_clim(*limits)
+    low, high = image.get_clim()
+    for row, line in enumerate(grid.to_numpy()):
+        for column, value in enumerate(line):
+            if np.isfinite(value):
+                is_dark = value < (low + high) / 2
+                ax.text(
+                    column,
+                    row,
+                    f"{value:.1f}",
+                    ha="center",
+                    va="center",
+                    fontsize="small",
+                    color="white" if is_dark else "black",
+                )
+    ax.xaxis.set_major_locator(FixedLocator(range(grid.shape[1])))
+    ax.set_xticks(range(grid.shape[1]), [f"{value:g}" for value in grid.columns])
+    ax.set_yticks(range(grid.shape[0]), [f"{value:g}" for value in grid.index])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.grid(False)
+    ax.set_xlabel(axis_name(x))
+    ax.set_ylabel(axis_name(y))
+    return image
+
+
+def with_axis(rows: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
+    """Give swept axes a column of their own.
+
+    Args:
+        rows: Rows with the JSON column ``axes``.
+        axes: Names of axes.
+
+    Returns:
+        The rows in which all of the axes are set, with one more column for each.
+
+    Raises:
+        ValueError: If no row has the axes.
+    """
+    points = rows["axes"].map(json.loads)
+    has = points.map(lambda point: all(axis in point for axis in axes))
+    if not has.any():
+        known = sorted({name for point in points for name in point})
+        raise ValueError(f"No trial sweeps {axes}; the axes that are swept are {known}.")
+    return rows[has].assign(
+        **{axis: points[has].map(lambda point, axis=axis: point[axis]) for axis in axes}
+    )
+
+
+def axis_name(axis: str) -> str:
+    """An axis in words: "programming_noise_scale" -> "programming noise scale"."""
+    for unit, sign in (("_uS", " [µS]"), ("_s", " [s]")):
+        if axis.endswith(unit):
+            return axis.removesuffix(unit).replace("_", " ") + sign
+    return axis.replace("_", " ")
+
+
+def _over_time(
+    ax: Axes, rows: pd.DataFrame, interval: str, limits_s: tuple[float, float] | None
+) -> list[Line2D]:
+    axis = TimeAxis(rows["t_inference_s"], limits_s)
+    names = sorted(rows["name"].unique(), key=order)
+    handles = []
+    for name, shift in zip(names, shifts(len(names)) * (interval == "bars"), strict=True):
+        own = rows[rows["name"] == name].sort_values("t_inference_s")
+        style = looks(name, names)
+        t = own["t_inference_s"].to_numpy(dtype=float)
+        x, y, half = axis.place(t, float(shift)), own["value"].to_numpy(), own["half"].to_numpy()
+        timed, late = t > 0, own["extrapolated"].to_numpy(dtype=bool)
+        solid, dashed = timed & ~late, timed & (late | np.append(late[1:], False))
+        ax.plot(x[solid], y[solid], color=style["color"], zorder=3)
+        ax.plot(x[dashed], y[dashed], color=style["color"], linestyle=DASHED, zorder=3)
+        barred = np.ones_like(timed)
+        if interval == "band":
+            barred = ~timed
+            low, high = (y - half)[timed], (y + half)[timed]
+            ax.fill_between(x[timed], low, high, color=style["color"], alpha=0.15, lw=0)
+        ax.errorbar(
+            x[barred],
+            y[barred],
+            half[barred],
+            fmt="none",
+            ecolor=style["color"],
+            elinewidth=0.8,
+            zorder=3,
+        )
+        ax.plot(x, y, zorder=4, **{**style, "linestyle": "none"})
+        handles.append(Line2D([], [], label=name, **style))
+    axis.dress(ax)
+    axis.shade(ax, rows)
+    return handles
+
+
+def _check_one(
+    rows: pd.DataFrame, what: str, interval: str = "bars", besides: tuple[str, ...] = ()
+) -> None:
+    if interval not in ("bars", "band"):
+        raise ValueError(f"Interval must be 'bars' or 'band'; got {interval!r}.")
+    if rows.empty:
+        raise ValueError("The summary is empty; there is nothing to draw.")
+    several = ["device"] * (rows["device"].nunique() > 1)
+    several += [column for column in words.varying(rows) if column not in besides]
+    if several:
+        raise ValueError(
+            f"{what} draws one condition; this summary holds several in {several}: "
+            "filter it, or use a figure with panels."
+        )
