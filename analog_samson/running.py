@@ -4,6 +4,7 @@ joblib does the work; studies and training grids share this. Where the caller ha
 backend (``joblib.parallel_config(backend="dask")``) the jobs go there.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -92,3 +93,46 @@ def _run(
 
 def _numbered(function: Callable[[Any], Result], number: int, job: Any) -> tuple[int, Result]:
     return number, function(job)
+
+
+@contextlib.contextmanager
+def cluster(address: str | None = None, n_local: int | None = None) -> Iterator[None]:
+    """Send the jobs of a block to a Dask cluster; without arguments they stay on this machine.
+
+    Workers read checkpoints and images from the paths of the study (a shared file system), once
+    each. For Slurm, start the cluster with ``dask_jobqueue.SLURMCluster`` and give its address.
+
+    Args:
+        address: Address of a running scheduler, such as "tcp://10.0.0.1:8786".
+        n_local: Instead: this many worker processes of one thread on this machine.
+
+    Raises:
+        ImportError: If dask is not installed; says what to install.
+        ConnectionError: If the scheduler cannot be reached.
+        ValueError: If both are given.
+    """
+    if address is None and n_local is None:
+        yield
+        return
+    if address is not None and n_local is not None:
+        raise ValueError("Give the address of a cluster or a number of local workers, not both.")
+    try:
+        from dask.distributed import Client
+    except ImportError as error:
+        raise ImportError(
+            "A cluster needs Dask: pip install 'analog-samson[cluster]'."
+        ) from error
+    options: dict[str, Any] = (
+        {"address": address, "timeout": 10}
+        if n_local is None
+        else {"n_workers": n_local, "threads_per_worker": 1, "dashboard_address": None}
+    )
+    try:
+        client = Client(**options)
+    except (OSError, ValueError) as error:
+        raise ConnectionError(
+            f"The Dask scheduler {address!r} cannot be reached ({error}); start it with "
+            "'dask scheduler' and give the address that it prints."
+        ) from error
+    with client, joblib.parallel_config(backend="dask"):
+        yield

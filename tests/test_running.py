@@ -1,0 +1,64 @@
+"""Claims about running jobs: every result once, a dying worker is survived or named."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from analog_samson.running import cluster, run_jobs
+
+
+def square(job):
+    return job * job
+
+
+def die_at_three(job):
+    if job == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return job
+
+
+def die_once(job):
+    number, folder = job
+    mark = Path(folder) / "died"
+    if number == 3 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_every_job_gives_one_result(jobs):
+    assert sorted(run_jobs(square, range(7), jobs=jobs)) == [n * n for n in range(7)]
+    assert list(run_jobs(square, [], jobs=jobs)) == []
+
+
+def test_a_worker_that_dies_once_is_retried(tmp_path):
+    pending = [(number, str(tmp_path)) for number in range(6)]
+    assert sorted(run_jobs(die_once, pending, jobs=2)) == list(range(6))
+
+
+def test_the_job_that_kills_its_worker_is_named():
+    found = run_jobs(die_at_three, range(6), jobs=2, describe=lambda job: f"job {job}")
+    with pytest.raises(RuntimeError, match=r"A worker died three times while it ran job 3"):
+        list(found)
+
+
+def test_errors_of_a_job_come_through():
+    with pytest.raises(ZeroDivisionError):
+        list(run_jobs(lambda job: 1 / job, [1, 0], jobs=1))
+
+
+def test_no_workers_at_all_is_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        list(run_jobs(square, [1], jobs=0))
+
+
+def test_a_cluster_that_cannot_be_reached_is_said():
+    pytest.importorskip("dask.distributed")
+    with (
+        pytest.raises(ConnectionError, match=r"tcp://127.0.0.1:1.*cannot be reached"),
+        cluster("tcp://127.0.0.1:1"),
+    ):
+        pass
