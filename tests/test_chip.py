@@ -229,6 +229,6 @@ def test_what_cannot_become_tiles_is_an_error_unless_kept_digital(images):
 
 def test_wrong_versions_are_answered_with_what_to_install(monkeypatch):
     versions = {"aihwkit": "1.1.0", "torch": "2.15.0+cu130"}
-    monkeypatch.setattr(analog.metadata, "version", versions.__getitem__)
+    monkeypatch.setattr(analog.versions.metadata, "version", versions.__getitem__)
     with pytest.raises(ImportError, match=r"aihwkit 1.1.0 and torch 2.15.0.*pip install"):
         analog.check_versions()

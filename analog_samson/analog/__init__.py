@@ -1,0 +1,32 @@
+"""The door to aihwkit: devices become configurations, layers become tiles, noise gets its seeds.
+
+Noise models are aihwkit's own objects, called at the level of conductances under seeds of ours
+(:class:`Physics`); the forward pass is aihwkit's torch tile (:class:`TiledNetwork`). Nothing
+else in the package but the compiled engine knows aihwkit.
+"""
+
+from analog_samson.analog.physics import DeviceState, Physics, Seeds, seeded
+from analog_samson.analog.tiles import (
+    TILE_BLOCK,
+    Tile,
+    TiledNetwork,
+    check_input_ranges,
+    replace_everywhere,
+    tile_configuration,
+)
+from analog_samson.analog.versions import WORKING_PAIRS, check_versions
+
+__all__ = [
+    "TILE_BLOCK",
+    "WORKING_PAIRS",
+    "DeviceState",
+    "Physics",
+    "Seeds",
+    "Tile",
+    "TiledNetwork",
+    "check_input_ranges",
+    "check_versions",
+    "replace_everywhere",
+    "seeded",
+    "tile_configuration",
+]

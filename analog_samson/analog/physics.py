@@ -1,0 +1,134 @@
+"""What a device does to conductances: programming, faults, drift and reads, each under its seed."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from analog_samson.analog.noise_models import noise_model
+from analog_samson.analog.versions import check_versions
+from analog_samson.devices import Device, Hermes, Ideal, PCMLike, ReRAMCMO, ReRAMWan2022
+
+Seeds = Callable[..., int]
+"""Maps the words of a purpose to a seed, for one layer, array and device of a chip."""
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run a block under a seed of torch's global generator and leave the generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@dataclass
+class DeviceState:
+    """One device of every weight of an array, from programming on: conductances in µS.
+
+    All tensors have the array's shape (columns, rows).
+    """
+
+    target_uS: Tensor
+    programmed_uS: Tensor
+    drift_exponent: Tensor | None
+
+
+class Physics:
+    """aihwkit's noise model of a device, called at conductance level under seeds by purpose.
+
+    The scale between weights and conductances is fixed by the target weights, so nothing is
+    renormalised by a noisy maximum and every device keeps its own state.
+    """
+
+    def __init__(self, device: Device) -> None:
+        check_versions()
+        self.noise = device.noise
+        self.model = noise_model(device)
+
+    def to_conductances(self, weights: Tensor) -> tuple[list[Tensor], Any]:
+        """Map target weights of an array onto target conductances [µS], one tensor a device."""
+        conductances, scale = self.model.g_converter.convert_to_conductances(weights)
+        single = isinstance(conductances, Tensor)
+        return [conductances] if single else list(conductances), (scale, single)
+
+    def to_weights(self, conductances: Sequence[Tensor], scale: Any) -> Tensor:
+        """Map conductances [µS] back onto weights with the scale of the targets."""
+        converter_scale, single = scale
+        given = conductances[0] if single else list(conductances)
+        weights: Tensor = self.model.g_converter.convert_back_to_weights(given, converter_scale)
+        return weights
+
+    def program(self, target_uS: Tensor, seeds: Seeds) -> DeviceState:
+        """Write target conductances once: programming error and drift exponents are drawn here."""
+        if isinstance(self.noise, Ideal):
+            return DeviceState(target_uS, target_uS, None)
+        with seeded(seeds("programming")):
+            programmed = self.model.apply_programming_noise_to_conductance(target_uS.clone())
+        exponent = None
+        if isinstance(self.noise, PCMLike | Hermes):
+            with seeded(seeds("drift")):
+                exponent = self.model.generate_drift_coefficients(target_uS.clone())
+        return DeviceState(target_uS, programmed, exponent)
+
+    def read(self, state: DeviceState, t_inference_s: float, read: int, seeds: Seeds) -> Tensor:
+        """Conductances [µS] as read at a time; t = 0 is the programmed state, before any read.
+
+        A read freezes one draw of the accumulated read noise for the whole array.
+        """
+        if t_inference_s == 0 or isinstance(self.noise, Ideal):
+            return state.programmed_uS
+        if isinstance(self.noise, ReRAMWan2022):
+            return self._read_wan(state, t_inference_s, seeds)
+        if isinstance(self.noise, ReRAMCMO):
+            return self._read_cmo(state, t_inference_s, read, seeds)
+        return self._age(
+            state.programmed_uS,
+            state.drift_exponent,
+            t_inference_s,
+            seeds("read", t_inference_s, read),
+        )
+
+    def _read_wan(self, state: DeviceState, t_inference_s: float, seeds: Seeds) -> Tensor:
+        # The model draws one normal a device around the target. Under the seed of the programming
+        # it is the same normal at every time, so a device keeps its place in the distribution.
+        shared = isinstance(self.noise, ReRAMWan2022) and (
+            self.noise.times_share == "one_normal_a_device"
+        )
+        seed = seeds("programming") if shared else seeds("drift", t_inference_s)
+        return self._age(state.target_uS, state.target_uS, t_inference_s, seed)
+
+    def _read_cmo(
+        self, state: DeviceState, t_inference_s: float, read: int, seeds: Seeds
+    ) -> Tensor:
+        # aihwkit draws relaxation and read noise in one call. Relaxation belongs to the device and
+        # read noise to the read, so the same law is applied in two steps with one of them at zero.
+        scales = self.model.drift_scale, self.model.read_noise_scale
+        bounds = self.model.g_min, self.model.g_max
+        try:
+            self.model.read_noise_scale = 0.0
+            self.model.g_min, self.model.g_max = -math.inf, math.inf
+            relaxed = self._age(state.programmed_uS, None, t_inference_s, seeds("drift"))
+            self.model.drift_scale, self.model.read_noise_scale = 0.0, scales[1]
+            self.model.g_min, self.model.g_max = bounds
+            return self._age(relaxed, None, t_inference_s, seeds("read", t_inference_s, read))
+        finally:
+            self.model.drift_scale, self.model.read_noise_scale = scales
+            self.model.g_min, self.model.g_max = bounds
+
+    def _age(
+        self, start_uS: Tensor, parameter: Tensor | None, t_inference_s: float, seed: int
+    ) -> Tensor:
+        with seeded(seed):
+            aged: Tensor = self.model.apply_drift_noise_to_conductance(
+                start_uS.clone(), parameter, _number_as_key(self.model, t_inference_s)
+            )
+        return aged
+
+
+def _number_as_key(model: Any, t_inference_s: float) -> float:
+    known = getattr(model, "coeff_dic", {})
+    return next((time for time in known if time == t_inference_s), t_inference_s)

@@ -1,0 +1,227 @@
+"""A network on aihwkit's torch tiles: configuration, input ranges, the forward pass."""
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from analog_samson import models
+from analog_samson.analog.noise_models import noise_model
+from analog_samson.analog.physics import seeded
+from analog_samson.analog.versions import check_versions
+from analog_samson.devices import Device
+
+TILE_BLOCK = 32
+"""Images per forward pass of the tiles: the batch size at which aihwkit's torch tile is fastest."""
+
+
+@dataclass
+class Tile:
+    """One crossbar array of a layer: aihwkit's tile and what its weights are meant to be.
+
+    Attributes:
+        layer: Dotted name of the layer.
+        index: Number of the array within its layer, row blocks outermost.
+        aihwkit_tile: The simulator's tile.
+        target: Normalised target weights, shape (columns, rows), largest of a column +-1.
+        used: Columns that hold any weight, shape (columns,).
+    """
+
+    layer: str
+    index: int
+    aihwkit_tile: Any
+    target: Tensor
+    used: Tensor
+
+    def set_weights(self, weights: Tensor) -> None:
+        """Put normalised weights (columns, rows) on the array."""
+        self.aihwkit_tile.tile.set_weights(weights)
+
+    def set_compensation(self, alpha: Tensor) -> None:
+        """Set the factor (or one a column) that multiplies the array's outputs."""
+        buffer = self.aihwkit_tile.alpha
+        self.aihwkit_tile.alpha = alpha.to(device=buffer.device, dtype=buffer.dtype)
+
+
+class TiledNetwork:
+    """A copy of a network whose layers run on aihwkit's torch tiles.
+
+    Args:
+        network: The digital network; it is copied, not changed. Layers that are used in several
+            places stay one layer.
+        device: The device whose mapping and periphery the tiles get.
+        keep_digital: Names of layers to leave digital.
+        input_ranges: Layer name to the largest input its DAC takes, model units; may be None
+            where the periphery is ideal or no forward pass is wanted.
+
+    Raises:
+        ValueError: If a layer cannot become tiles and is not to be kept digital, or weights are
+            NaN, infinite or all zero.
+        ImportError: If the installed aihwkit and torch do not work together.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: Device,
+        keep_digital: Sequence[str] = (),
+        input_ranges: Mapping[str, float] | None = None,
+    ) -> None:
+        check_versions()
+        self.device = device
+        self.network = copy.deepcopy(network).eval()
+        self.has_input_ranges = input_ranges is not None
+        layers = models.analog_layers(self.network, keep_digital)
+        models.check_weights(self.network, list(layers))
+        self._shapes = {name: layer.weight.shape for name, layer in layers.items()}
+        configuration = tile_configuration(device)
+        with seeded(0):  # aihwkit initialises every layer before it takes over the weights
+            self.layers: dict[str, Any] = {
+                name: _analog_layer(layer, configuration) for name, layer in layers.items()
+            }
+        self.network = replace_everywhere(
+            self.network, {id(layer): self.layers[name] for name, layer in layers.items()}
+        )
+        self.network.eval()
+        self.network.requires_grad_(False)
+        self.tiles = [
+            _tile(name, index, aihwkit_tile)
+            for name, layer in self.layers.items()
+            for index, aihwkit_tile in enumerate(layer.analog_tiles())
+        ]
+        if input_ranges is not None and device.periphery.needs_input_ranges:
+            self._set_input_ranges(input_ranges)
+
+    def _set_input_ranges(self, input_ranges: Mapping[str, float]) -> None:
+        check_input_ranges(input_ranges, self.layers)
+        for tile in self.tiles:
+            tile.aihwkit_tile.set_input_range(float(input_ranges[tile.layer]))
+
+    def weights(self) -> dict[str, Tensor]:
+        """Weights on the arrays in model units and the layers' shapes, without compensation."""
+        return {
+            name: layer.get_weights()[0].detach().clone().reshape(self._shapes[name])
+            for name, layer in self.layers.items()
+        }
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, first_index: int, seeds: Callable[[int], int]) -> Tensor:
+        """Outputs of the network, drawn so that an image's noise does not depend on its batch.
+
+        Images run in fixed blocks of ``TILE_BLOCK``, counted over the whole set and padded where
+        the set begins or ends in the middle of one; every block has its own seed.
+
+        Args:
+            images: Network inputs, shape (n, ...).
+            first_index: Number of the first image in the whole set.
+            seeds: Block number to seed.
+
+        Returns:
+            Outputs, shape (n, ...).
+        """
+        before = first_index % TILE_BLOCK
+        after = -(before + len(images)) % TILE_BLOCK
+        padded = torch.cat(
+            [
+                images.new_zeros(before, *images.shape[1:]),
+                images,
+                images.new_zeros(after, *images.shape[1:]),
+            ]
+        )
+        first_block = first_index // TILE_BLOCK
+        outputs = []
+        for number, block in enumerate(torch.split(padded, TILE_BLOCK)):
+            with seeded(seeds(first_block + number)):
+                outputs.append(self.network(block))
+        return torch.cat(outputs)[before : before + len(images)]
+
+
+def check_input_ranges(input_ranges: Mapping[str, float], layers: Iterable[str]) -> None:
+    """Raise ValueError unless every layer has an input range."""
+    missing = sorted(set(layers) - set(input_ranges))
+    if missing:
+        raise ValueError(
+            f"No input range for layer {missing[0]!r}; calibrated layers: "
+            f"{', '.join(sorted(input_ranges))}. Calibrate on images of the training set."
+        )
+
+
+def tile_configuration(device: Device) -> Any:
+    """Translate a device's mapping and periphery into aihwkit's configuration of a torch tile.
+
+    Args:
+        device: The device.
+
+    Returns:
+        A ``TorchInferenceRPUConfig``; its noise model and compensation are those of the device and
+        act only where the device asks for aihwkit's own path.
+    """
+    from aihwkit.inference.compensation.drift import (
+        GlobalDriftCompensation,
+        PerColumnDriftCompensation,
+    )
+    from aihwkit.simulator.configs import TorchInferenceRPUConfig
+    from aihwkit.simulator.parameters.enums import BoundManagementType, NoiseManagementType
+
+    compensations = {
+        "none": None,
+        "global": GlobalDriftCompensation(),
+        "per_column": PerColumnDriftCompensation(),
+    }
+    configuration = TorchInferenceRPUConfig()
+    configuration.noise_model = noise_model(device)
+    configuration.drift_compensation = compensations[device.drift_compensation.kind]
+    configuration.mapping.weight_scaling_omega = 1.0  # the default of 0 maps weights as they are
+    configuration.mapping.weight_scaling_columnwise = device.mapping.scale == "column"
+    configuration.mapping.digital_bias = True
+    configuration.mapping.max_input_size = _unlimited_is_zero(device.mapping.max_rows)
+    configuration.mapping.max_output_size = _unlimited_is_zero(device.mapping.max_columns)
+    periphery = device.periphery
+    forward = configuration.forward
+    forward.is_perfect = periphery.is_ideal
+    forward.noise_management = NoiseManagementType.NONE
+    forward.bound_management = BoundManagementType.NONE
+    forward.inp_bound = 1.0
+    forward.inp_res = _steps(periphery.dac_bits)
+    forward.out_res = _steps(periphery.adc_bits)
+    forward.out_bound = 0.0 if math.isinf(periphery.output_bound) else periphery.output_bound
+    forward.out_noise = periphery.output_noise
+    input_range = configuration.pre_post.input_range
+    input_range.enable = periphery.needs_input_ranges
+    input_range.init_from_data = 0
+    return configuration
+
+
+def _unlimited_is_zero(size: int | str) -> int:
+    return 0 if isinstance(size, str) else size
+
+
+def _steps(bits: int | str) -> float:
+    return -1.0 if isinstance(bits, str) else float(2**bits - 2)
+
+
+def _analog_layer(layer: nn.Module, configuration: Any) -> Any:
+    from aihwkit.nn import AnalogConv2d, AnalogLinear
+
+    kinds = {nn.Linear: AnalogLinear, nn.Conv2d: AnalogConv2d}
+    return kinds[type(layer)].from_digital(layer, configuration)
+
+
+def replace_everywhere(network: nn.Module, replacements: Mapping[int, nn.Module]) -> nn.Module:
+    """Replace modules at every place that holds them, so that shared layers stay shared."""
+    if id(network) in replacements:
+        return replacements[id(network)]
+    for module in list(network.modules()):
+        for name, child in list(module._modules.items()):
+            if id(child) in replacements:
+                module._modules[name] = replacements[id(child)]
+    return network
+
+
+def _tile(layer: str, index: int, aihwkit_tile: Any) -> Tile:
+    target = aihwkit_tile.tile.get_weights().detach().clone()
+    return Tile(layer, index, aihwkit_tile, target, used=target.abs().amax(dim=1) > 0)
