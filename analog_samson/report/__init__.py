@@ -25,7 +25,8 @@ from analog_samson.report.panels import (
     heat_map,
     lifetimes,
 )
-from analog_samson.report.tables import Table, table
+from analog_samson.report.tables import gain_table, grid_table, iso_table, lifetime_table, table
+from analog_samson.report.typeset import Table
 
 __all__ = [
     "Table",
@@ -38,10 +39,14 @@ __all__ = [
     "chips_over_time",
     "clean_vs_late",
     "gain_figure",
+    "gain_table",
     "gain_vs_time",
+    "grid_table",
     "heat_figure",
     "heat_map",
+    "iso_table",
     "lifetime_figure",
+    "lifetime_table",
     "lifetimes",
     "save",
     "scatter_figure",

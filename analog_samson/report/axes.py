@@ -126,7 +126,7 @@ def finish(figure: Figure, handles: dict[str, Line2D], note: str) -> None:
         )
         extra_in += (-(-len(names) // columns) - 1) * rcParams["legend.fontsize"] * 1.6 / 72
     size = 0.85 * rcParams["font.size"]
-    lines = textwrap.wrap(note, int(width_in * 72 / (0.53 * size)))
+    lines = textwrap.wrap(note, int(width_in * 72 / (0.57 * size)))
     extra_in += len(lines) * size * 1.35 / 72
     figure.set_size_inches(width_in, figure.get_size_inches()[1] + extra_in)
     figure.supxlabel("\n".join(lines), fontsize=size, color="0.3", x=0.01, ha="left")

@@ -120,6 +120,7 @@ def strips_figure(
     return by_condition(
         at_last_time(chips),
         panels.chip_strips,
+        with_time=True,
         note=f"{note} {words.fixed_text(chips)}.",
         width=width,
         look=look,
@@ -183,6 +184,7 @@ def scatter_figure(
     return by_condition(
         at_last_time(networks),
         panels.clean_vs_late,
+        with_time=True,
         note="One point a trained network; bars: standard deviation over its chips. "
         f"{words.fixed_text(networks)}.",
         width=width,
@@ -223,6 +225,7 @@ def axis_figure(
         width=width,
         look=look,
         besides=("axes",),
+        with_time=True,
     )
 
 
@@ -270,6 +273,7 @@ def by_condition(
     aspect: float = 0.72,
     share_y: bool = True,
     besides: Sequence[str] = (),
+    with_time: bool = False,
 ) -> Figure:
     """One panel a device (and whatever else varies), one legend above, one note below.
 
@@ -282,6 +286,7 @@ def by_condition(
         aspect: Height of a panel by its width.
         share_y: Whether panels share their vertical axis.
         besides: Columns of the condition that do not make panels.
+        with_time: Whether a panel's title says its (one) time.
 
     Returns:
         The figure.
@@ -299,7 +304,8 @@ def by_condition(
         for ax, (_, part) in zip(axes, groups, strict=True):
             for handle in draw(ax, part):
                 handles.setdefault(str(handle.get_label()), handle)
-            ax.set_title(words.condition_text(part.iloc[0], columns))
+            title = words.condition_text(part.iloc[0], columns)
+            ax.set_title(f"{title}, {_moment(part)}" if with_time else title)
             if share_y:
                 ax.label_outer()
         finish(figure, handles, note)
@@ -389,6 +395,11 @@ def _grid(
     for ax in grid.flat[n:]:
         ax.set_axis_off()
     return figure, list(grid.flat[:n])
+
+
+def _moment(rows: pd.DataFrame) -> str:
+    late = " (extrapolated)" if "extrapolated" in rows and rows["extrapolated"].any() else ""
+    return times.label(rows["t_inference_s"].iloc[0]) + late
 
 
 def _limits(rows: pd.DataFrame) -> tuple[float, float] | None:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
@@ -15,6 +16,9 @@ from analog_samson.report.axes import TimeAxis, shifts
 from analog_samson.report.style import looks, order
 
 DASHED = (0, (4, 2))
+
+MANY_CHIPS = 300
+"""Above this many chips of a method their thin lines are stored as pixels, not as vectors."""
 
 
 def accuracy_vs_time(
@@ -102,20 +106,17 @@ def chips_over_time(
     for name in sorted(names.unique(), key=order):
         style = looks(name, names.unique())
         own = chips[names == name]
-        alpha = float(np.clip(8 / own["chip_id"].nunique(), 0.15, 0.7))
+        n_chips = own["chip_id"].nunique()
+        alpha = float(np.clip(8 / n_chips, 0.15, 0.7))
+        lines = []
         for _, chip in own.sort_values("t_inference_s").groupby("chip_id", observed=True):
             t, value = chip["t_inference_s"].to_numpy(dtype=float), 100 * chip["accuracy"]
-            timed = t > 0
-            ax.plot(t[timed], value[timed], color=style["color"], lw=0.5, alpha=alpha, zorder=2)
-            ax.plot(
-                axis.place(t[~timed]),
-                value[~timed],
-                color=style["color"],
-                alpha=alpha,
-                marker=".",
-                markersize=2,
-                linestyle="none",
-            )
+            lines.append(np.column_stack([t, value])[t > 0])
+        thin = {"color": style["color"], "alpha": alpha, "rasterized": n_chips > MANY_CHIPS}
+        ax.add_collection(LineCollection(lines, linewidths=0.5, zorder=2, **thin))
+        start = own[own["t_inference_s"] == 0]
+        x = axis.place(start["t_inference_s"].to_numpy(dtype=float))
+        ax.plot(x, 100 * start["accuracy"], ".", markersize=2, **thin)
         mean = own.groupby("t_inference_s")["accuracy"].mean() * 100
         later = mean[mean.index > 0]
         ax.plot(later.index, later, color="white", lw=2.4, zorder=3)
@@ -168,7 +169,7 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
     ax.set_xticks(range(len(ordered)), [name.replace(" ", "\n", 1) for name in ordered])
     ax.set_xlim(-0.6, len(ordered) - 0.4)
     ax.tick_params(axis="x", length=0)
-    ax.set_ylabel(f"accuracy at {times.label(chips['t_inference_s'].iloc[0])} [%]")
+    ax.set_ylabel("accuracy [%]")
     return []
 
 
@@ -386,7 +387,7 @@ def axis_name(axis: str) -> str:
     for unit, sign in (("_uS", " [µS]"), ("_s", " [s]")):
         if axis.endswith(unit):
             return axis.removesuffix(unit).replace("_", " ") + sign
-    return axis.replace("_", " ")
+    return axis.replace("_1f", " 1/f").replace("_", " ")
 
 
 def _over_time(

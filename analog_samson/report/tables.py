@@ -1,96 +1,15 @@
-"""Tables: accuracy against time as Markdown, LaTeX (booktabs), HTML and full-precision CSV."""
+"""The tables of a study: accuracy, gain, lifetime, normalised accuracy, noise grid."""
 
-import html
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 
 from analog_samson import times
 from analog_samson.report import words
-
-BLANK = "–"
-EXTRAPOLATED = "†"
-TIED = "°"
-
-
-@dataclass(frozen=True)
-class Block:
-    """One block of a table: the methods on one device.
-
-    Attributes:
-        title: What the block holds, such as the device.
-        cells: Finished text, one row per method, one column per time.
-        bold: Same shape, whether a cell is the best of its column.
-    """
-
-    title: str
-    cells: pd.DataFrame
-    bold: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Table:
-    r"""A finished table: text for print, numbers for machines.
-
-    Attributes:
-        title: What is shown, in a few words.
-        caption: Intervals, n, and every mark explained.
-        blocks: The blocks, in print order.
-        data: The numbers behind it, full precision, fractions.
-        label: Name for ``\ref`` in LaTeX.
-    """
-
-    title: str
-    caption: str
-    blocks: tuple[Block, ...]
-    data: pd.DataFrame
-    label: str = "tab:accuracy"
-
-    def markdown(self) -> str:
-        """The table as GitHub Markdown, caption below."""
-        parts = [f"### {self.title}"]
-        for block in self.blocks:
-            cells = block.cells.where(~block.bold, "**" + block.cells + "**")
-            text = cells.to_markdown(index=False, disable_numparse=True, stralign="left")
-            parts.append(f"**{block.title}**\n\n{text}")
-        return "\n\n".join([*parts, self.caption]) + "\n"
-
-    def latex(self) -> str:
-        """The table as LaTeX: one ``table`` environment, needs only the package booktabs."""
-        parts = [r"\begin{table}", r"\centering", r"\small"]
-        parts.append(rf"\caption{{{_latex_text(f'{self.title}. {self.caption}')}}}")
-        parts.append(rf"\label{{{self.label}}}")
-        for block in self.blocks:
-            cells = block.cells.map(_latex_text)
-            cells.columns = pd.Index([_latex_text(name) for name in cells.columns])
-            bold = block.bold.set_axis(cells.columns, axis=1)
-            styler = cells.style.hide(axis="index").apply(
-                lambda _, bold=bold: bold.map(lambda best: "textbf:--rwrap;" if best else ""),
-                axis=None,
-            )
-            tabular = styler.to_latex(
-                hrules=True, column_format="l" + "c" * (len(cells.columns) - 1)
-            )
-            parts.append(rf"\par\medskip\textbf{{{_latex_text(block.title)}}}\par\smallskip")
-            parts.append(tabular.rstrip())
-        return "\n".join([*parts, r"\end{table}"]) + "\n"
-
-    def html(self) -> str:
-        """The table as an HTML fragment, caption above."""
-        parts = [f"<figure class='table'><figcaption><b>{html.escape(self.title)}.</b> "]
-        parts.append(f"{html.escape(self.caption)}</figcaption>")
-        for block in self.blocks:
-            cells = block.cells.map(html.escape)
-            cells = cells.where(~block.bold, "<b>" + cells + "</b>")
-            text = cells.to_html(index=False, escape=False, border=0)
-            parts.append(f"<h4>{html.escape(block.title)}</h4>\n{text}")
-        return "\n".join([*parts, "</figure>\n"])
-
-    def csv(self) -> str:
-        """The numbers behind the table: fractions, full precision."""
-        text: str = self.data.to_csv(index=False, lineterminator="\n")
-        return text
+from analog_samson.report.style import order
+from analog_samson.report.typeset import BLANK, EXTRAPOLATED, SIGNIFICANT, TIED, Block, Table
 
 
 def table(summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: int = 2) -> Table:
@@ -108,97 +27,300 @@ def table(summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: 
     Raises:
         ValueError: If the summary is empty.
     """
-    if summary.empty:
-        raise ValueError("The summary is empty; there is nothing to put in a table.")
-    summary = summary.assign(name=words.method_names(summary))
-    if best is not None:
-        keys = [c for c in best.columns if c not in ("is_best", "is_tied", "p_holm")]
-        summary = summary.merge(best, on=keys, how="left")
-    else:
-        summary = summary.assign(is_best=False, is_tied=False)
-    summary = summary.assign(
-        is_best=summary["is_best"].eq(True), is_tied=summary["is_tied"].eq(True)
-    )
-    columns = words.varying(summary)
-    blocks = []
-    for _, rows in summary.groupby(["device", *columns], observed=True, sort=True):
-        title = words.condition_text(rows.iloc[0], columns)
-        blocks.append(_block(title, rows, decimals))
-    data = summary.drop(
-        columns=["name", *(("is_best", "is_tied", "p_holm") if best is None else ())],
-        errors="ignore",
-    )
-    return Table(
-        title="Accuracy [%] against time since programming",
-        caption=_caption(summary, blocks, decimals, marked=best is not None),
-        blocks=tuple(blocks),
-        data=data,
-    )
+    _check_not_empty(summary)
+    rows = _with_best(summary, best)
 
+    def lead(own: pd.DataFrame) -> dict[str, str]:
+        digital = f"{100 * own['clean_accuracy'].mean():.{decimals}f}"
+        return {"n": words.n_short(own), "digital": digital}
 
-def _block(title: str, rows: pd.DataFrame, decimals: int) -> Block:
-    moments = sorted(rows["t_inference_s"].unique())
-    late = set(rows.loc[rows["extrapolated"], "t_inference_s"])
-    heads = [times.label(t) + (EXTRAPOLATED if t in late else "") for t in moments]
-    cells, bold = [], []
-    for name in in_order(rows["name"].unique()):
-        own = rows[rows["name"] == name].set_index("t_inference_s")
-        line = {"method": name, "n": words.n_short(own.reset_index())}
-        line["digital"] = f"{100 * own['clean_accuracy'].mean():.{decimals}f}"
-        is_bold = dict.fromkeys(line, False)
-        for t, head in zip(moments, heads, strict=True):
-            line[head] = _cell(own.loc[t], decimals) if t in own.index else BLANK
-            is_bold[head] = bool(t in own.index and own.at[t, "is_best"])
-        cells.append(line)
-        bold.append(is_bold)
-    return Block(title, pd.DataFrame(cells), pd.DataFrame(bold))
+    def cell(row: "pd.Series[Any]") -> str:
+        mark = f" {TIED}" if row["is_tied"] else ""
+        return _value(row["accuracy"], row["half_width"], decimals) + mark
 
-
-def _cell(row: pd.Series, decimals: int) -> str:
-    text = f"{100 * row['accuracy']:.{decimals}f}"
-    if pd.notna(row["half_width"]):
-        text += f" ± {100 * row['half_width']:.{decimals}f}"
-    return text + (f" {TIED}" if row["is_tied"] else "")
-
-
-def _caption(summary: pd.DataFrame, blocks: Sequence[Block], decimals: int, *, marked: bool) -> str:
-    fixed = words.fixed_text(summary)
+    blocks = _over_time(rows, lead, cell, is_bold=lambda row: bool(row["is_best"]))
     parts = [
-        f"{fixed[:1].upper()}{fixed[1:]}.",
         f"Mean ± half-width of the {words.interval_text(summary)}.",
         "n = trained networks × chips per network.",
+        "Digital: the same networks without analog noise.",
+        f"Share of analog weights: {_share(summary)}.",
     ]
     if summary["half_width"].isna().any():
         parts.append("No interval where one chip of one network was measured.")
-    parts.append(
-        "Digital: the same networks without analog noise. "
-        f"Share of analog weights: {_share(summary)}."
-    )
-    labels = {times.label(t) for t in summary["t_inference_s"]}
-    if any("mo" in label.split() for label in labels):
-        parts.append("1 mo = 30 d.")
-    if any("y" in label.split() for label in labels):
-        parts.append("1 y = 365 d.")
-    if 0.0 in set(summary["t_inference_s"]):
-        parts.append("Programmed: before any drift and read noise.")
-    if summary["extrapolated"].any():
-        parts.append(
-            f"{EXTRAPOLATED} beyond the time to which the device was measured (extrapolated)."
-        )
-    if marked and summary["is_best"].any():
+    if rows["is_best"].any():
         parts.append(
             "Bold: better than every other method of its block at that time (paired t test, Holm)."
         )
-    if marked and summary["is_tied"].any():
+    if rows["is_tied"].any():
         parts.append(f"{TIED} not distinguishable from the best.")
-    if any((block.cells == BLANK).any(axis=None) for block in blocks):
-        parts.append(f"{BLANK} no trials.")
-    uneven = summary["n_chips"] < summary["n_chips_max"]
-    if uneven.any():
+    if (summary["n_chips"] < summary["n_chips_max"]).any():
         parts.append("Some networks have fewer chips than others: the study is incomplete.")
     if not summary["reproducible"].all():
         parts.append("Some rows come from an engine that cannot be seeded.")
-    return " ".join(parts)
+    data = rows if best is not None else summary
+    return Table(
+        title="Accuracy [%] against time since programming",
+        caption=_caption(rows, blocks, parts),
+        blocks=tuple(blocks),
+        data=data.drop(columns="name", errors="ignore"),
+        label="tab:accuracy",
+    )
+
+
+def gain_table(gains: pd.DataFrame, *, decimals: int = 2) -> Table:
+    """Paired gain over the baseline: methods x times, one block a device.
+
+    Args:
+        gains: As `results.paired_gain` gives.
+        decimals: Digits after the point, in percentage points.
+
+    Returns:
+        The table; significant gains (Holm over the whole table) carry a star.
+
+    Raises:
+        ValueError: If there are no gains.
+    """
+    _check_not_empty(gains)
+    rows = gains.assign(name=words.method_names(gains))
+
+    def cell(row: "pd.Series[Any]") -> str:
+        mark = f" {SIGNIFICANT}" if row["significant"] else ""
+        return _value(row["gain"], row["half_width"], decimals, sign="+") + mark
+
+    blocks = _over_time(rows, lambda own: {"n": _n_short(own)}, cell)
+    per_cent = f"{100 * gains['confidence'].iloc[0]:g} %"
+    parts = [
+        f"Difference on the same chips ± half-width of its {per_cent} interval (Student t over "
+        "trained networks). n = trained networks × chips per network.",
+        f"{SIGNIFICANT} p < {1 - gains['confidence'].iloc[0]:.2g} after Holm's correction over the "
+        f"{int(gains['p_value'].notna().sum())} comparisons of this table.",
+    ]
+    if (gains["level"] == "chips only").any():
+        parts.append("With one network the interval is over chips only and no test is made.")
+    if not gains["paired"].all():
+        parts.append("Networks from elsewhere: unpaired (Welch).")
+    return Table(
+        title=f"Gain over {gains['baseline'].iloc[0]} [percentage points]",
+        caption=_caption(rows, blocks, parts),
+        blocks=tuple(blocks),
+        data=gains,
+        label="tab:gain",
+    )
+
+
+def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
+    """Lifetimes: methods x losses, one block a device.
+
+    Args:
+        lives: As `results.lifetime` gives, one frame a loss.
+
+    Returns:
+        The table; "> 1 y" where the loss was never reached, "< 1 s" where it was there at once.
+
+    Raises:
+        ValueError: If there are no lifetimes.
+    """
+    rows = pd.concat(list(lives), ignore_index=True)
+    _check_not_empty(rows)
+    rows["name"] = words.method_names(rows)
+    columns = words.varying(rows)
+    blocks = []
+    for _, part in rows.groupby(["device", *columns], observed=True, sort=True):
+        cells = []
+        for name in in_order(part["name"]):
+            own = part[part["name"] == name]
+            line = {"method": name, "n": _n_short(own)}
+            for _, row in own.sort_values("loss").iterrows():
+                line[f"{100 * row['loss']:g} % lost"] = _life(row)
+            cells.append(line)
+        finished = pd.DataFrame(cells).fillna(BLANK)
+        title = words.condition_text(part.iloc[0], columns)
+        blocks.append(Block(title, finished, finished.map(lambda _: False)))
+    reference = {
+        "digital": "the same network without analog noise",
+        "first": "the chip's first measurement",
+    }[rows["reference"].iloc[0]]
+    parts = [
+        f"Accuracy lost is counted from {reference}, in percentage points of accuracy, and "
+        "interpolated in log time; in brackets the 95 % interval. > and <: beyond the simulated "
+        "times. n = trained networks × chips per network, of chips simulated at all times."
+    ]
+    return Table(
+        title="Lifetime: time until accuracy is lost",
+        caption=_caption(rows.assign(t_inference_s=times.YEAR), blocks, parts),
+        blocks=tuple(blocks),
+        data=rows.drop(columns="name"),
+        label="tab:lifetime",
+    )
+
+
+def iso_table(iso: pd.DataFrame, *, decimals: int = 2, threshold: float = 0.99) -> Table:
+    """Normalised accuracy: methods x times, one block a device.
+
+    Args:
+        iso: As `results.iso_accuracy` gives.
+        decimals: Digits after the point, in per cent.
+        threshold: The one that ``iso`` was made with.
+
+    Returns:
+        The table; iso-accurate cells are bold.
+
+    Raises:
+        ValueError: If there are no rows.
+    """
+    _check_not_empty(iso)
+    rows = iso.assign(name=words.method_names(iso), half_width=iso["high"] - iso["normalised"])
+    blocks = _over_time(
+        rows,
+        lambda own: {},
+        lambda row: _value(row["normalised"], row["half_width"], decimals),
+        is_bold=lambda row: bool(row["is_iso"]),
+    )
+    parts = [
+        "1 - (error - digital error) / (error of guessing - digital error), ± half-width of the "
+        f"95 % interval. Bold: iso-accurate, mean above {100 * threshold:g} %."
+    ]
+    return Table(
+        title="Normalised accuracy [%] against time since programming",
+        caption=_caption(rows, blocks, parts),
+        blocks=tuple(blocks),
+        data=iso,
+        label="tab:iso",
+    )
+
+
+def grid_table(summary: pd.DataFrame, *, decimals: int = 2) -> Table:
+    """Accuracy over what was swept: swept points x methods, one block a device and time.
+
+    Args:
+        summary: As `results.summarise` gives, with swept axes.
+        decimals: Digits after the point, in per cent.
+
+    Returns:
+        The table.
+
+    Raises:
+        ValueError: If the summary is empty or nothing was swept.
+    """
+    _check_not_empty(summary)
+    rows = summary.assign(
+        name=words.method_names(summary), point=summary["axes"].map(words.axes_text)
+    )
+    if rows["axes"].nunique() < 2:
+        raise ValueError("Nothing was swept in this study; a noise grid needs axes.")
+    columns = [column for column in words.varying(rows) if column != "axes"]
+    blocks = []
+    for _, part in rows.groupby(["device", *columns, "t_inference_s"], observed=True, sort=True):
+        cells = []
+        for point in dict.fromkeys(part.sort_values("axes", key=_by_number)["point"]):
+            line = {"swept": point or "nothing"}
+            own = part[part["point"] == point].set_index("name")
+            for name in in_order(part["name"]):
+                line[name] = BLANK
+                if name in own.index:
+                    row = own.loc[name]
+                    line[name] = _value(row["accuracy"], row["half_width"], decimals)
+            cells.append(line)
+        late = EXTRAPOLATED if part["extrapolated"].any() else ""
+        title = words.condition_text(part.iloc[0], columns)
+        moment = times.label(part["t_inference_s"].iloc[0])
+        finished = pd.DataFrame(cells)
+        blocks.append(Block(f"{title}, {moment}{late}", finished, finished.map(lambda _: False)))
+    parts = [
+        f"Mean ± half-width of the {words.interval_text(summary)}. n = {words.n_text(summary)}."
+    ]
+    return Table(
+        title="Accuracy [%] over the swept axes",
+        caption=_caption(rows, blocks, parts),
+        blocks=tuple(blocks),
+        data=summary,
+        label="tab:grid",
+    )
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Methods in the order in which every table and legend shows them, each once."""
+    return sorted(set(names), key=order)
+
+
+def _over_time(
+    rows: pd.DataFrame,
+    lead: Callable[[pd.DataFrame], dict[str, str]],
+    cell: Callable[["pd.Series[Any]"], str],
+    is_bold: Callable[["pd.Series[Any]"], bool] = lambda row: False,
+) -> list[Block]:
+    """One block a device: methods down, times across."""
+    columns = words.varying(rows)
+    blocks = []
+    for _, part in rows.groupby(["device", *columns], observed=True, sort=True):
+        late = set(part.loc[part["extrapolated"], "t_inference_s"])
+        heads = {
+            t: times.label(t) + (EXTRAPOLATED if t in late else "")
+            for t in sorted(part["t_inference_s"].unique())
+        }
+        cells, bold = [], []
+        for name in in_order(part["name"]):
+            own = part[part["name"] == name]
+            line = {"method": name, **lead(own)}
+            marks = dict.fromkeys(line, False)
+            at = {row["t_inference_s"]: row for _, row in own.iterrows()}
+            for t, head in heads.items():
+                line[head] = cell(at[t]) if t in at else BLANK
+                marks[head] = t in at and is_bold(at[t])
+            cells.append(line)
+            bold.append(marks)
+        title = words.condition_text(part.iloc[0], columns)
+        blocks.append(Block(title, pd.DataFrame(cells), pd.DataFrame(bold)))
+    return blocks
+
+
+def _with_best(summary: pd.DataFrame, best: pd.DataFrame | None) -> pd.DataFrame:
+    rows = summary.assign(name=words.method_names(summary))
+    if best is None:
+        return rows.assign(is_best=False, is_tied=False)
+    marks = ("is_best", "is_tied", "p_holm")
+    rows = rows.merge(best, on=[c for c in best.columns if c not in marks], how="left")
+    return rows.assign(is_best=rows["is_best"].eq(True), is_tied=rows["is_tied"].eq(True))
+
+
+def _value(value: float, half_width: float, decimals: int, sign: str = "") -> str:
+    text = f"{100 * value:{sign}.{decimals}f}"
+    return text + (f" ± {100 * half_width:.{decimals}f}" if pd.notna(half_width) else "")
+
+
+def _life(row: "pd.Series[Any]") -> str:
+    late = EXTRAPOLATED if row["extrapolated"] else ""
+    if row["censored"]:
+        sign = ">" if row["censored"] == "right" else "<"
+        return f"{sign} {times.label(row['lifetime_s'])}{late}"
+    low = "0" if row["low_s"] == 0 else times.label(row["low_s"])
+    high = "∞" if row["high_s"] == float("inf") else times.label(row["high_s"])
+    return f"{times.label(row['lifetime_s'])}{late} ({low} to {high})"
+
+
+def _caption(rows: pd.DataFrame, blocks: Sequence[Block], parts: Iterable[str]) -> str:
+    """What is the same everywhere, what the numbers are, and every mark that is used."""
+    fixed = words.fixed_text(rows)
+    text = [f"{fixed}.", *parts]
+    units = {times.label(t).split()[-1] for t in rows["t_inference_s"].unique()}
+    if "mo" in units:
+        text.append("1 mo = 30 d.")
+    if "y" in units:
+        text.append("1 y = 365 d.")
+    if "programmed" in units:
+        text.append("Programmed: before any drift and read noise.")
+    if rows["extrapolated"].any():
+        text.append(
+            f"{EXTRAPOLATED} beyond the time to which the device was measured (extrapolated)."
+        )
+    if any((block.cells == BLANK).any(axis=None) for block in blocks):
+        text.append(f"{BLANK} no trials.")
+    return " ".join(text)
+
+
+def _n_short(rows: pd.DataFrame) -> str:
+    networks, chips = words.range_text(rows["n_networks"]), words.range_text(rows["n_chips"])
+    return f"{networks} × {chips}".replace(" to ", "–")
 
 
 def _share(summary: pd.DataFrame) -> str:
@@ -206,34 +328,11 @@ def _share(summary: pd.DataFrame) -> str:
     return f"{low:.3g} %" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g} %"
 
 
-def in_order(names: Iterable[str]) -> list[str]:
-    """Methods in the order in which every table and legend shows them."""
-    from analog_samson.report.style import order
-
-    return sorted(names, key=order)
+def _by_number(axes: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Sort swept points by their numbers, not as text."""
+    return axes.map(lambda text: tuple(sorted((k, v) for k, v in json.loads(text).items())))
 
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "µ": r"$\mu$",
-    BLANK: "--",
-    EXTRAPOLATED: r"$^\dagger$",
-    TIED: r"$^\circ$",
-}
-
-
-def _latex_text(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+def _check_not_empty(rows: pd.DataFrame) -> None:
+    if rows.empty:
+        raise ValueError("The summary is empty; there is nothing to put in a table.")

@@ -54,7 +54,8 @@ def fixed_text(rows: pd.DataFrame) -> str:
             text = axes_text(values[0]) if column == "axes" else str(values[0])
             if text:
                 parts.append(_SAID_AS[column].format(text))
-    return ", ".join(parts)
+    text = ", ".join(parts)
+    return text[:1].upper() + text[1:]
 
 
 def range_text(values: pd.Series) -> str:

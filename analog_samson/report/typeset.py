@@ -1,0 +1,117 @@
+"""How a table is written: Markdown, LaTeX (booktabs), HTML and full-precision CSV."""
+
+import html
+from dataclasses import dataclass
+
+import pandas as pd
+
+BLANK = "–"
+EXTRAPOLATED = "†"
+TIED = "°"
+SIGNIFICANT = "*"
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of a table: the methods on one device.
+
+    Attributes:
+        title: What the block holds, such as the device.
+        cells: Finished text, one row per method, one column per time.
+        bold: Same shape, whether a cell is the best of its column.
+    """
+
+    title: str
+    cells: pd.DataFrame
+    bold: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Table:
+    r"""A finished table: text for print, numbers for machines.
+
+    Attributes:
+        title: What is shown, in a few words.
+        caption: Intervals, n, and every mark explained.
+        blocks: The blocks, in print order.
+        data: The numbers behind it, full precision, fractions.
+        label: Name for ``\ref`` in LaTeX.
+    """
+
+    title: str
+    caption: str
+    blocks: tuple[Block, ...]
+    data: pd.DataFrame
+    label: str = "tab:accuracy"
+
+    def markdown(self) -> str:
+        """The table as GitHub Markdown, caption below."""
+        parts = [f"### {self.title}"]
+        for block in self.blocks:
+            cells = block.cells.where(~block.bold, "**" + block.cells + "**")
+            text = cells.to_markdown(index=False, disable_numparse=True, stralign="left")
+            parts.append(f"**{block.title}**\n\n{text}")
+        return "\n\n".join([*parts, self.caption]) + "\n"
+
+    def latex(self) -> str:
+        """The table as LaTeX: one ``table`` environment, needs only the package booktabs."""
+        parts = [r"\begin{table}", r"\centering", r"\small"]
+        parts.append(rf"\caption{{{_latex_text(f'{self.title}. {self.caption}')}}}")
+        parts.append(rf"\label{{{self.label}}}")
+        for block in self.blocks:
+            cells = block.cells.map(_latex_text)
+            cells.columns = pd.Index([_latex_text(name) for name in cells.columns])
+            bold = block.bold.set_axis(cells.columns, axis=1)
+            styler = cells.style.hide(axis="index").apply(
+                lambda _, bold=bold: bold.map(lambda best: "textbf:--rwrap;" if best else ""),
+                axis=None,
+            )
+            tabular = styler.to_latex(
+                hrules=True, column_format="l" + "c" * (len(cells.columns) - 1)
+            )
+            parts.append(rf"\par\medskip\textbf{{{_latex_text(block.title)}}}\par\smallskip")
+            parts.append(tabular.rstrip())
+        return "\n".join([*parts, r"\end{table}"]) + "\n"
+
+    def html(self) -> str:
+        """The table as an HTML fragment, caption above."""
+        parts = [f"<figure class='table'><figcaption><b>{html.escape(self.title)}.</b> "]
+        parts.append(f"{html.escape(self.caption)}</figcaption>")
+        for block in self.blocks:
+            cells = block.cells.map(html.escape)
+            cells = cells.where(~block.bold, "<b>" + cells + "</b>")
+            text = cells.to_html(index=False, escape=False, border=0)
+            parts.append(f"<h4>{html.escape(block.title)}</h4>\n{text}")
+        return "\n".join([*parts, "</figure>\n"])
+
+    def csv(self) -> str:
+        """The numbers behind the table: fractions, full precision."""
+        text: str = self.data.to_csv(index=False, lineterminator="\n")
+        return text
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "µ": r"$\mu$",
+    BLANK: "--",
+    EXTRAPOLATED: r"$^\dagger$",
+    TIED: r"$^\circ$",
+    "∞": r"$\infty$",
+}
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in text)
