@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,37 @@ from torch import Tensor, nn
 from analog_samson import models
 from analog_samson.analog import DeviceState, Physics, Tile, TiledNetwork, seeded
 from analog_samson.checkpoint import Checkpoint, load_checkpoint
+from analog_samson.compiled import Array, FunctionalNetwork, Precision, why_not
 from analog_samson.devices import Device, load_device
 from analog_samson.streams import derive_seed
 
-Engine = Literal["aihwkit"]
+Engine = Literal["aihwkit", "compiled"]
+
+
+def choose_engine(device: Device, engine: Engine | None = None) -> Engine:
+    """Say what runs the forward pass of a device's chips; builds nothing.
+
+    Args:
+        device: The device.
+        engine: What is wanted; None takes "compiled" where it supports the device, else "aihwkit".
+
+    Returns:
+        "compiled", or "aihwkit" (the tile itself, the reference).
+
+    Raises:
+        ValueError: If there is no such engine, or "compiled" is wanted and cannot run the device.
+    """
+    if engine is not None and engine not in get_args(Engine):
+        raise ValueError(
+            f"Unknown engine {engine!r}; allowed: 'aihwkit', 'compiled', or None to choose."
+        )
+    reason = why_not(device)
+    if engine == "compiled" and reason:
+        raise ValueError(
+            f"The compiled engine cannot run device {device.name!r}: {reason}; use engine="
+            "'aihwkit', or None to choose."
+        )
+    return engine or ("aihwkit" if reason else "compiled")
 
 
 def program(
@@ -30,6 +57,7 @@ def program(
     seed: int = 0,
     calibration: Tensor | None = None,
     engine: Engine | None = None,
+    precision: Precision = "fp32",
     keep_digital: Sequence[str] = (),
 ) -> "Chip":
     """Program a trained network onto a new chip.
@@ -43,7 +71,9 @@ def program(
         calibration: Training images as the network takes them, shape (n, ...), on which the range
             of every layer's inputs is measured. Without it, and without a checkpoint, weights and
             drift work and a forward pass through a static-range DAC raises.
-        engine: What runs the forward pass; None takes the best that supports the device.
+        engine: What runs the forward pass; None takes the best that supports the device (see
+            :func:`choose_engine`).
+        precision: "bf16" lets the compiled engine round the factors of every product to 8 bits.
         keep_digital: Names of layers that stay digital.
 
     Returns:
@@ -51,13 +81,13 @@ def program(
 
     Raises:
         ValueError: If a layer cannot become tiles and is not kept digital, weights are NaN,
-            infinite or all zero, or the engine is unknown.
+            infinite or all zero, or the engine or precision is unknown or cannot run the device.
         FileNotFoundError: If there is no such device or checkpoint.
     """
-    if engine not in (None, "aihwkit"):
-        raise ValueError(f"Unknown engine {engine!r}; allowed: 'aihwkit', or None to choose.")
     if not isinstance(device, Device):
         device = load_device(device)
+    engine = choose_engine(device, engine)
+    check_precision(engine, precision)
     if isinstance(model, str | Path):
         model = load_checkpoint(model)
     ranges = None
@@ -67,7 +97,18 @@ def program(
         model = model.build()
     if calibration is not None and device.periphery.needs_input_ranges:
         ranges = models.input_ranges(model, calibration, keep_digital)
-    return Chip(TiledNetwork(model, device, keep_digital, ranges), device, seed)
+    if engine == "aihwkit":
+        return Chip(TiledNetwork(model, device, keep_digital, ranges), device, seed)
+    return Chip(FunctionalNetwork(model, device, keep_digital, ranges, precision), device, seed)
+
+
+def check_precision(engine: Engine, precision: str) -> None:
+    """Raise ValueError unless an engine offers a precision."""
+    allowed = get_args(Precision) if engine == "compiled" else ("fp32",)
+    if precision not in allowed:
+        raise ValueError(
+            f"The {engine} engine has no precision {precision!r}; allowed: {', '.join(allowed)}."
+        )
 
 
 class Chip:
@@ -77,20 +118,23 @@ class Chip:
         device: The device.
         seed: What every draw of this chip derives from.
         engine: What runs the forward pass.
+        precision: Precision of its products.
         t_inference_s: Time since programming finished [s] at which the chip is read.
         read: Which draw of the read noise.
     """
 
-    engine: Engine = "aihwkit"
-
-    def __init__(self, network: TiledNetwork, device: Device, seed: int) -> None:
+    def __init__(
+        self, network: TiledNetwork | FunctionalNetwork, device: Device, seed: int
+    ) -> None:
+        self.engine: Engine = "aihwkit"
+        self.precision: Precision = "fp32"
+        if isinstance(network, FunctionalNetwork):
+            self.engine, self.precision = "compiled", network.precision
         self.device = device
         self.seed = seed
         self._network = network
-        self._arrays: list[_Array] = [
-            (_AihwkitArray if device.noise_level == "weight_as_in_aihwkit" else _ConductanceArray)(
-                tile, device, partial(derive_seed, seed, tile.layer, tile.index)
-            )
+        self._arrays = [
+            _array(tile, device, partial(derive_seed, seed, tile.layer, tile.index))
             for tile in network.tiles
         ]
         self.t_inference_s = math.nan
@@ -172,10 +216,16 @@ class Chip:
         return found
 
 
+def _array(tile: Tile | Array, device: Device, seeds: Any) -> "_Array":
+    if device.noise_level == "weight_as_in_aihwkit" and isinstance(tile, Tile):
+        return _AihwkitArray(tile, seeds)
+    return _ConductanceArray(tile, device, seeds)
+
+
 class _Array:
     """One crossbar array of a chip: its tile and its compensation factor."""
 
-    def __init__(self, tile: Tile) -> None:
+    def __init__(self, tile: Tile | Array) -> None:
         self.tile = tile
         self.alpha = torch.ones(1)
 
@@ -186,7 +236,7 @@ class _Array:
 class _ConductanceArray(_Array):
     """Both devices of every pair keep their own conductance, exponent and place through time."""
 
-    def __init__(self, tile: Tile, device: Device, seeds: Any) -> None:
+    def __init__(self, tile: Tile | Array, device: Device, seeds: Any) -> None:
         super().__init__(tile)
         self._physics = Physics(device)
         self._kind = device.drift_compensation.kind
@@ -237,13 +287,14 @@ class _AihwkitArray(_Array):
     ``drift_weights`` (read noise, read-out).
     """
 
-    def __init__(self, tile: Tile, device: Device, seeds: Any) -> None:
+    def __init__(self, tile: Tile, seeds: Any) -> None:
         super().__init__(tile)
+        self._aihwkit_tile = tile.aihwkit_tile
         self._seeds = seeds
         with seeded(seeds("programming")):
-            tile.aihwkit_tile.program_weights()
+            self._aihwkit_tile.program_weights()
 
     def drift_to(self, t_inference_s: float, read: int) -> None:
         with seeded(self._seeds("read", t_inference_s, read)):
-            self.tile.aihwkit_tile.drift_weights(t_inference_s)
-        self.alpha = self.tile.aihwkit_tile.alpha.detach().clone()
+            self._aihwkit_tile.drift_weights(t_inference_s)
+        self.alpha = self._aihwkit_tile.alpha.detach().clone()

@@ -19,7 +19,8 @@ import pandas as pd
 import torch
 
 from analog_samson.checkpoint import Checkpoint, load_checkpoint
-from analog_samson.chip import Engine, program
+from analog_samson.chip import Engine, check_precision, choose_engine, program
+from analog_samson.compiled import Precision
 from analog_samson.data import Split, full_scale, load_test, normalise
 from analog_samson.devices import Device, load_device
 from analog_samson.evaluation import count_correct
@@ -52,7 +53,8 @@ class Trial:
         data_folder: Where the images lie; not part of the chip's identity.
         evaluation_set: SHA-256 of the images it is tested on.
         n_images: How many of them, counted from the first.
-        engine: What runs the forward pass; None chooses.
+        engine: What runs the forward pass.
+        precision: Precision of its products.
         points: Times and reads wanted.
     """
 
@@ -66,7 +68,8 @@ class Trial:
     data_folder: Path | None
     evaluation_set: str
     n_images: int
-    engine: Engine | None
+    engine: Engine
+    precision: Precision
     points: tuple[Point, ...]
 
     @functools.cached_property
@@ -76,7 +79,8 @@ class Trial:
             self.checkpoint,
             self.device.digest,
             self.programming_seed,
-            self.engine or "aihwkit",
+            self.engine,
+            self.precision,
             self.evaluation_set,
             self.n_images,
             NUMERICS_VERSION,
@@ -101,6 +105,7 @@ class Study:
         n_reads: Reads of every chip at every time.
         seed: Seed of the study: another seed draws other chips.
         engine: What runs the forward pass; None takes the best that supports the device.
+        precision: Precision of the products of the compiled engine.
         data_folder: Where the images lie, if not where ``load_dataset`` looks by itself.
         n_images: Test images counted from the first; None takes the whole set.
     """
@@ -114,6 +119,7 @@ class Study:
     n_reads: int = 1
     seed: int = 0
     engine: Engine | None = None
+    precision: Precision = "fp32"
     data_folder: Path | None = None
     n_images: int | None = None
 
@@ -139,7 +145,8 @@ class Study:
                 data_folder=self.data_folder,
                 evaluation_set=test.digest,
                 n_images=self._n_images(test, checkpoint.spec.dataset),
-                engine=self.engine,
+                engine=choose_engine(device, self.engine),
+                precision=self.precision,
                 points=points,
             )
             for path, checkpoint, test in self._networks()
@@ -214,6 +221,7 @@ class Study:
             raise ValueError(f"Study {self.name!r} has no times for device {device.name!r}.")
         for time in times:
             device.check_time(float(time))
+        check_precision(choose_engine(device, self.engine), self.precision)
         return tuple((float(time), read) for time in times for read in range(self.n_reads))
 
 
@@ -306,7 +314,13 @@ def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
         ),
     )
     n_correct_digital, share = _digital(trial, checkpoint, count)
-    chip = program(checkpoint, trial.device, seed=trial.programming_seed, engine=trial.engine)
+    chip = program(
+        checkpoint,
+        trial.device,
+        seed=trial.programming_seed,
+        engine=trial.engine,
+        precision=trial.precision,
+    )
     rows = []
     for time, read in points:
         chip.drift_to(time, read)
@@ -324,7 +338,7 @@ def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
                 "device": trial.device.name,
                 "compensation": trial.device.drift_compensation.label,
                 "engine": chip.engine,
-                "precision": "fp32",
+                "precision": chip.precision,
                 "axes": trial.axes,
                 "chip": trial.chip,
                 "programming_seed": trial.programming_seed,

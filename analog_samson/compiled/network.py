@@ -24,6 +24,24 @@ from analog_samson.devices import Device
 
 Precision = Literal["fp32", "bf16"]
 
+_PERIPHERY = {"source", "dac_bits", "adc_bits", "output_bound", "output_noise"}
+_MAPPING = {"scale", "max_rows", "max_columns"}
+
+
+def why_not(device: Device) -> str:
+    """Say why this engine cannot run a device; "" if it can.
+
+    Options of a device that this engine has not heard of must be at their defaults.
+    """
+    if device.noise_level != "conductance":
+        return f"noise_level = {device.noise_level!r} is aihwkit's own path"
+    for section, known in ((device.periphery, _PERIPHERY), (device.mapping, _MAPPING)):
+        for key, field in type(section).model_fields.items():
+            value = getattr(section, key)
+            if key not in known and value != field.get_default(call_default_factory=True):
+                return f"it does not know {key} = {value!r}"
+    return ""
+
 
 class Array:
     """One crossbar array of a layer: what its weights are meant to be and what they are.
@@ -121,18 +139,17 @@ class FunctionalNetwork:
         Returns:
             Outputs, shape (n, ...).
         """
-        for layer in self.layers.values():
-            layer.prepare(len(images), first_index, seeds)
         with _products_in(self.precision):
             if self._channels_last:
                 try:
-                    return self._run(images)
+                    return self._run(images, first_index, seeds)
                 except RuntimeError:  # `view` of what is not contiguous, most often
                     self._channels_last = False
-            return self._run(images)
+            return self._run(images, first_index, seeds)
 
-    def _run(self, images: Tensor) -> Tensor:
+    def _run(self, images: Tensor, first_index: int, seeds: Callable[..., int]) -> Tensor:
         for layer in self.layers.values():
+            layer.prepare(len(images), first_index, seeds)
             layer.channels_last = self._channels_last
         if images.ndim == 4 and self._channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
