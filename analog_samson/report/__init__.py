@@ -3,6 +3,13 @@
 Nothing here loads torch or aihwkit: a figure redraws on a laptop, from any machine's data.
 """
 
+from analog_samson.report.contents import (
+    select,
+    study_figures,
+    study_tables,
+    write_figures,
+    write_tables,
+)
 from analog_samson.report.figures import (
     accuracy_figure,
     axis_figure,
@@ -50,7 +57,12 @@ __all__ = [
     "lifetimes",
     "save",
     "scatter_figure",
+    "select",
     "strips_figure",
+    "study_figures",
+    "study_tables",
     "table",
+    "write_figures",
     "write_report",
+    "write_tables",
 ]

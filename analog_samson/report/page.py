@@ -1,21 +1,77 @@
-"""The report of a study: everything a reader needs, redrawn from the folder's own files."""
+"""The report of a study: one page that opens from disk, and every table and figure beside it."""
 
+import base64
+import html
+import io
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from analog_samson.report.figures import accuracy_figure, save
-from analog_samson.report.tables import table
-from analog_samson.results import best_methods, read_trials, summarise
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analog_samson.report.citations import bibtex
+from analog_samson.report.contents import (
+    study_figures,
+    study_tables,
+    warnings_of,
+    write_figures,
+    write_tables,
+)
+from analog_samson.report.figures import FORMATS
+from analog_samson.report.style import style
+from analog_samson.report.typeset import Table
+from analog_samson.results import read_trials, summarise
+
+TITLES = {
+    "accuracy": "Accuracy over time",
+    "gain": "Gain over the baseline, on the same chips",
+    "lifetime": "Lifetime",
+    "iso_accuracy": "Normalised accuracy",
+    "chips": "Every chip over time",
+    "strips": "Every chip at the last time",
+    "scatter": "Digital accuracy against accuracy at the last time",
+    "grid": "Swept axes",
+}
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+  color: #222; }
+h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
+img { max-width: 100%; } figure { margin: 1rem 0; overflow-x: auto; }
+figcaption { font-size: 0.85em; color: #444; margin-bottom: 0.5rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.85em; }
+th, td { padding: 0.2rem 0.7rem; text-align: left; border: 0; white-space: nowrap; }
+thead th { border-top: 2px solid #222; border-bottom: 1px solid #222; }
+tbody tr:last-child td { border-bottom: 2px solid #222; }
+.warnings { background: #fff4e0; border-left: 4px solid #e69f00; padding: 0.5rem 1rem; }
+pre { background: #f5f5f5; padding: 0.7rem; overflow-x: auto; font-size: 0.8em; }
+@media print { body { max-width: none; margin: 0; font-size: 10pt; } details { display: none; }
+  figure, tr { break-inside: avoid; } h2 { break-after: avoid; } }
+"""
 
 
 def write_report(
-    folder: str | Path, *, confidence: float = 0.95, look: str = "paper"
+    folder: str | Path,
+    *,
+    baseline: str = "sgd",
+    confidence: float = 0.95,
+    look: str = "paper",
+    command: str = "",
 ) -> list[Path]:
-    """Redraw the tables and figures of a study from its ``trials.csv``.
+    """Redraw all tables and figures of a study, and its page, from the files in its folder.
+
+    ``trials.csv`` is enough; what else lies there is shown: ``manifest.json``, ``audit.csv``,
+    ``device_<name>.csv``.
 
     Args:
         folder: Folder of the study; the files are written beside its ``trials.csv``.
+        baseline: Method that gains are counted from.
         confidence: Probability with which an interval covers the true mean.
         look: Style sheet, "paper" or "talk".
+        command: The command that made the study, for the page; empty takes the manifest's.
 
     Returns:
         The files written.
@@ -28,16 +84,140 @@ def write_report(
     trials = read_trials(folder)
     if trials.empty:
         raise ValueError(f"{str(folder / 'trials.csv')!r} holds no trials; run the study first.")
-    summary = summarise(trials, confidence)
-    accuracy = table(summary, best_methods(trials, confidence))
-    paths = []
-    for ending, text in (
-        ("md", accuracy.markdown()),
-        ("tex", accuracy.latex()),
-        ("csv", accuracy.csv()),
-    ):
-        path = folder / f"accuracy.{ending}"
-        path.write_text(text, encoding="utf-8", newline="\n")
-        paths.append(path)
-    paths += save(accuracy_figure(summary, look=look), folder / "accuracy", look=look)
-    return paths
+    tables = study_tables(trials, baseline=baseline, confidence=confidence)
+    drawn = study_figures(trials, baseline=baseline, confidence=confidence, look=look)
+    paths = write_tables(tables, folder) + write_figures(drawn, folder, FORMATS, look=look)
+    page = folder / "report.html"
+    page.write_text(
+        _page(folder, trials, tables, drawn, confidence, command), encoding="utf-8", newline="\n"
+    )
+    return [*paths, page]
+
+
+def _page(
+    folder: Path,
+    trials: pd.DataFrame,
+    tables: Mapping[str, Table],
+    drawn: Mapping[str, Figure],
+    confidence: float,
+    command: str,
+) -> str:
+    manifest = _manifest(folder)
+    study = manifest.get("study", {})
+    name = str(study.get("name") or trials["study"].iloc[0])
+    devices = manifest.get("devices", {})
+    parts = [f"<h1>{html.escape(name)}</h1>"]
+    if study.get("question"):
+        parts.append(f"<p>{html.escape(str(study['question']))}</p>")
+    parts.append(f"<p>{html.escape(_in_short(trials))}</p>")
+    warnings = warnings_of(trials, summarise(trials, confidence))
+    if warnings:
+        items = "".join(f"<li>{html.escape(text)}</li>" for text in warnings)
+        parts.append(
+            f"<div class='warnings'><b>Before you quote a number</b><ul>{items}</ul></div>"
+        )
+    for stem in [*TITLES, *(stem for stem in drawn if stem not in TITLES)]:
+        if stem not in tables and stem not in drawn:
+            continue
+        title = TITLES.get(stem, stem.replace("_", " "))
+        parts.append(f"<h2 id='{stem}'>{html.escape(title)}</h2>")
+        if stem in drawn:
+            parts.append(_image(drawn[stem], title))
+        if stem in tables:
+            parts.append(tables[stem].html())
+    parts += _audit(folder)
+    parts += _datasheets(folder, devices)
+    cite = bibtex(sorted(trials["method"].unique()), devices)
+    parts.append(f"<h2>How to cite</h2><pre>{html.escape(cite)}</pre>")
+    made_by = command or str(study.get("command", ""))
+    if made_by:
+        parts.append(f"<h2>Made by</h2><pre>{html.escape(made_by)}</pre>")
+    if manifest:
+        text = json.dumps(manifest, indent=1, sort_keys=True)
+        parts.append(
+            f"<h2>Manifest</h2><details><summary>Versions, devices, networks, data</summary>"
+            f"<pre>{html.escape(text)}</pre></details>"
+        )
+    return "\n".join(
+        [
+            "<!DOCTYPE html>",
+            "<html lang='en'><head><meta charset='utf-8'>",
+            "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+            "<link rel='icon' href='data:,'>",
+            f"<title>{html.escape(name)}</title><style>{_STYLE}</style></head><body>",
+            *parts,
+            "</body></html>\n",
+        ]
+    )
+
+
+def _in_short(trials: pd.DataFrame) -> str:
+    networks, chips = trials["checkpoint"].nunique(), trials["chip_id"].nunique()
+    methods = trials.drop_duplicates(["method", "strength"])
+    return (
+        f"{len(methods)} methods, {networks} trained networks, {chips} chips on "
+        f"{trials['device'].nunique()} devices, {trials['t_inference_s'].nunique()} times: "
+        f"{len(trials)} measurements of {trials['n_images'].max()} images."
+    )
+
+
+def _image(figure: Figure, title: str) -> str:
+    file = io.BytesIO()
+    with style("paper"), matplotlib.rc_context({"svg.fonttype": "path"}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    data = base64.b64encode(file.getvalue()).decode()
+    return (
+        f"<figure><img alt='{html.escape(title)}' src='data:image/svg+xml;base64,{data}'></figure>"
+    )
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    file = folder / "manifest.json"
+    if not file.is_file():
+        return {}
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}
+
+
+def _audit(folder: Path) -> Iterable[str]:
+    file = folder / "audit.csv"
+    if not file.is_file():
+        return []
+    audit = pd.read_csv(file, keep_default_na=False)
+    if "checkpoint" in audit and len(audit) > 60:
+        audit = audit[audit["checkpoint"] == audit["checkpoint"].iloc[0]]
+    text = audit.to_html(index=False, border=0)
+    summary = "Which layers are analog, and why the others are not (first network)"
+    return [
+        f"<h2>Audit</h2><details open><summary>{summary}</summary><figure>{text}</figure></details>"
+    ]
+
+
+def _datasheets(folder: Path, devices: Mapping[str, Any]) -> list[str]:
+    parts = []
+    for name, device in sorted(devices.items()):
+        rows = "".join(
+            f"<tr><td>{html.escape(key)}</td><td>{html.escape(str(value))}</td></tr>"
+            for key, value in _flat(device)
+            if key not in ("name", "technology", "summary", "limits")
+        )
+        parts.append(
+            f"<h3>{html.escape(name)} ({html.escape(str(device.get('technology', '')))})</h3>"
+            f"<p>{html.escape(str(device.get('summary', '')))} "
+            f"<b>Limits:</b> {html.escape(str(device.get('limits', '')))}</p>"
+            "<details><summary>Every parameter</summary>"
+            f"<table><tbody>{rows}</tbody></table></details>"
+        )
+        curves = folder / f"device_{name}.csv"
+        if curves.is_file():
+            text = pd.read_csv(curves).to_html(index=False, border=0, float_format="{:.4g}".format)
+            parts.append(f"<details><summary>Measured moments</summary>{text}</details>")
+    return ["<h2>Devices</h2>", *parts] if parts else []
+
+
+def _flat(definition: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in definition.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -382,6 +382,13 @@ def with_axis(rows: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
     )
 
 
+def swept_axes(rows: pd.DataFrame) -> list[str]:
+    """Names of the axes whose values differ between rows, sorted."""
+    points = [json.loads(text) for text in rows["axes"].unique()]
+    names = sorted({name for point in points for name in point})
+    return [n for n in names if len({str(point.get(n)) for point in points if n in point}) > 1]
+
+
 def axis_name(axis: str) -> str:
     """An axis in words: "programming_noise_scale" -> "programming noise scale"."""
     for unit, sign in (("_uS", " [µS]"), ("_s", " [s]")):

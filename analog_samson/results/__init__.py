@@ -5,13 +5,14 @@ the training method, so averages run over reads, then over chips, and intervals 
 """
 
 from analog_samson.results.comparison import best_methods, holm, paired_gain
-from analog_samson.results.lifetime import iso_accuracy, lifetime
+from analog_samson.results.lifetime import N_CLASSES, iso_accuracy, lifetime
 from analog_samson.results.planning import needed, next_look, variance_components
 from analog_samson.results.summary import chip_means, network_means, summarise
 from analog_samson.results.trials import COLUMNS, append_rows, read_trials
 
 __all__ = [
     "COLUMNS",
+    "N_CLASSES",
     "append_rows",
     "best_methods",
     "chip_means",

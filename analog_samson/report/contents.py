@@ -1,0 +1,255 @@
+"""All tables and figures of a study, from its trials."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analog_samson import results
+from analog_samson.report import figures, tables, words
+from analog_samson.report.panels import swept_axes
+from analog_samson.report.typeset import Table
+
+LOSSES = (0.01, 0.02, 0.05)
+"""Losses of accuracy that lifetimes are given for; the figure shows the second."""
+
+MAX_PANELS = 12
+"""A figure with more panels than this is left to the noise grid: nobody reads it."""
+
+
+def select(
+    trials: pd.DataFrame,
+    *,
+    devices: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    times_s: Sequence[float] = (),
+) -> pd.DataFrame:
+    """Keep some devices, methods and times; nothing named keeps all.
+
+    Args:
+        trials: Rows of trials.
+        devices: Names of devices.
+        methods: Names of methods, with or without strength ("sam", "sam rho=0.5").
+        times_s: Times since programming [s].
+
+    Returns:
+        The rows that match.
+
+    Raises:
+        ValueError: If a name or time is not among the trials.
+    """
+    names = words.method_names(trials)
+    _check_known("device", devices, trials["device"].unique())
+    _check_known("method", methods, {*names, *trials["method"]})
+    _check_known("time", list(map(str, times_s)), map(str, trials["t_inference_s"].unique()))
+    kept = pd.Series(True, index=trials.index)
+    if devices:
+        kept &= trials["device"].isin(devices)
+    if methods:
+        kept &= names.isin(methods) | trials["method"].isin(methods)
+    if times_s:
+        kept &= trials["t_inference_s"].isin(times_s)
+    return trials[kept]
+
+
+def study_tables(
+    trials: pd.DataFrame, *, baseline: str = "sgd", confidence: float = 0.95
+) -> dict[str, Table]:
+    """Every table that the trials have data for.
+
+    Args:
+        trials: Rows of trials.
+        baseline: Method that gains are counted from; without it there is no gain table.
+        confidence: Probability with which intervals cover.
+
+    Returns:
+        File stem to table: "accuracy" always, "gain", "lifetime", "iso_accuracy", "grid" where
+        there are data.
+
+    Raises:
+        ValueError: If there are no trials, or they mix definitions.
+    """
+    summary = results.summarise(trials, confidence)
+    finished = {"accuracy": tables.table(summary, results.best_methods(trials, confidence))}
+    gains = _gains(trials, baseline, confidence)
+    if len(gains):
+        finished["gain"] = tables.gain_table(gains)
+    lives = [results.lifetime(trials, loss, confidence=confidence) for loss in LOSSES]
+    if len(lives[0]):
+        finished["lifetime"] = tables.lifetime_table(lives)
+    if set(trials["dataset"]) <= set(results.N_CLASSES):
+        finished["iso_accuracy"] = tables.iso_table(
+            results.iso_accuracy(trials, confidence=confidence)
+        )
+    if summary["axes"].nunique() > 1:
+        finished["grid"] = tables.grid_table(summary)
+    return finished
+
+
+def study_figures(
+    trials: pd.DataFrame,
+    *,
+    baseline: str = "sgd",
+    confidence: float = 0.95,
+    width: str = "two columns",
+    look: str = "paper",
+) -> dict[str, Figure]:
+    """Every figure that the trials have data for.
+
+    Args:
+        trials: Rows of trials.
+        baseline: Method that gains are counted from.
+        confidence: Probability with which intervals cover.
+        width: "one column" or "two columns".
+        look: Style sheet, "paper" or "talk".
+
+    Returns:
+        File stem to figure: "accuracy", "gain", "lifetime", "chips", "strips", "scatter", and per
+        swept axis (or pair of axes) one more.
+
+    Raises:
+        ValueError: If there are no trials, they mix definitions, or a name is unknown.
+    """
+    how = {"width": width, "look": look}
+    summary = results.summarise(trials, confidence)
+    chips = results.chip_means(trials)
+    drawn: dict[str, Figure] = {}
+    if len(summary.groupby(["device", *words.varying(summary)], observed=True)) <= MAX_PANELS:
+        drawn["accuracy"] = figures.accuracy_figure(summary, **how)
+        gains = _gains(trials, baseline, confidence)
+        if len(gains):
+            drawn["gain"] = figures.gain_figure(gains, **how)
+        lives = results.lifetime(trials, LOSSES[1], confidence=confidence)
+        if len(lives):
+            drawn["lifetime"] = figures.lifetime_figure(lives, **how)
+        drawn["chips"] = figures.chips_figure(chips, **how)
+        drawn["strips"] = figures.strips_figure(chips, **how)
+        drawn["scatter"] = figures.scatter_figure(results.network_means(chips), **how)
+    axes = swept_axes(summary)
+    if len(axes) == 1:
+        drawn[f"axis_{axes[0]}"] = figures.axis_figure(summary, axes[0], width=width, look=look)
+    if len(axes) == 2:
+        for device, rows in summary.groupby("device", observed=True):
+            drawn[f"heat_{device}"] = figures.heat_figure(rows, *axes, **how)
+    return drawn
+
+
+def write_tables(finished: dict[str, Table], folder: str | Path) -> list[Path]:
+    """Write tables as Markdown, LaTeX and CSV.
+
+    Args:
+        finished: File stem to table.
+        folder: Where to; it must exist.
+
+    Returns:
+        The files written.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"Folder {str(folder)!r} does not exist; make it first.")
+    paths = []
+    for stem, table in finished.items():
+        texts = {"md": table.markdown(), "tex": table.latex(), "csv": table.csv()}
+        for ending, text in texts.items():
+            path = folder / f"{stem}.{ending}"
+            path.write_text(text, encoding="utf-8", newline="\n")
+            paths.append(path)
+    return paths
+
+
+def write_figures(
+    drawn: dict[str, Figure],
+    folder: str | Path,
+    formats: Sequence[str] = figures.FORMATS,
+    *,
+    look: str = "paper",
+) -> list[Path]:
+    """Write figures.
+
+    Args:
+        drawn: File stem to figure.
+        folder: Where to; it must exist.
+        formats: Any of "pdf", "png", "svg", "pgf".
+        look: Style sheet that the figures were drawn with.
+
+    Returns:
+        The files written.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+        ValueError: If a format is unknown.
+    """
+    paths = []
+    for stem, figure in drawn.items():
+        paths += figures.save(figure, Path(folder) / stem, formats, look=look)
+    return paths
+
+
+def warnings_of(trials: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
+    """What a reader must know before believing the numbers.
+
+    Args:
+        trials: Rows of trials.
+        summary: Their summary.
+
+    Returns:
+        One sentence a warning; empty when there is nothing to warn of.
+    """
+    found = []
+    if (summary["n_networks"] == 1).any():
+        names = sorted(set(words.method_names(summary[summary["n_networks"] == 1])))
+        found.append(
+            f"One trained network for {', '.join(names)}: intervals are over chips only and say "
+            "nothing about another training."
+        )
+    elif (summary["n_networks"] < 5).any():
+        found.append(
+            f"Only {summary['n_networks'].min()} trained networks for some methods: intervals are "
+            "wide and lean on assumptions."
+        )
+    if (summary["n_chips"] < 5).any():
+        found.append(f"Only {summary['n_chips'].min()} chips of some networks.")
+    if (summary["n_chips"] < summary["n_chips_max"]).any() or _has_gaps(summary):
+        found.append("The study is incomplete: some points are missing.")
+    bare = summary[(summary["compensation"] == "none") & (summary["t_inference_s"] > 0)]
+    if len(bare):
+        found.append(f"No drift compensation on {', '.join(sorted(set(bare['device'])))}.")
+    late = summary[summary["extrapolated"]]
+    if len(late):
+        found.append(
+            f"Times beyond the measurements of {', '.join(sorted(set(late['device'])))} are "
+            "extrapolated by the device model."
+        )
+    if not trials["reproducible"].all():
+        found.append("Some rows come from an engine that cannot be seeded: not reproducible.")
+    if trials["n_images"].min() < 1000:
+        found.append(f"The evaluation set has only {trials['n_images'].min()} images.")
+    return found
+
+
+def _has_gaps(summary: pd.DataFrame) -> bool:
+    curves = summary.groupby(["device", *words.varying(summary)], observed=True)
+    return any(
+        len(rows) < rows["t_inference_s"].nunique() * words.method_names(rows).nunique()
+        for _, rows in curves
+    )
+
+
+def _gains(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.DataFrame:
+    if baseline not in {*words.method_names(trials), *trials["method"]}:
+        return pd.DataFrame()
+    return results.paired_gain(trials, baseline, confidence)
+
+
+def _check_known(kind: str, wanted: Iterable[str], known: Iterable[str]) -> None:
+    known = sorted(known)
+    for name in wanted:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"No trial has the {kind} {name!r}; there are {known}.{hint}")

@@ -1,0 +1,52 @@
+"""Redraw every figure of one or several studies: from trials.csv alone, in seconds, without torch.
+
+    python experiments/paper_figures.py results/quickstart
+    python experiments/paper_figures.py results/pcm results/reram --out figures --formats pdf svg
+    python experiments/paper_figures.py results/quickstart --methods sgd samson --style talk
+
+Several studies are drawn side by side, a panel a device. Takes about five seconds.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from analog_samson.commands import run_command, written
+from analog_samson.report import select, study_figures, write_figures
+from analog_samson.results import read_trials
+
+
+def main(
+    studies: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    out: Path | None = None,
+    devices: tuple[str, ...] = (),
+    methods: tuple[str, ...] = (),
+    times_s: tuple[float, ...] = (),
+    baseline: str = "sgd",
+    style: str = "paper",
+    width: str = "two columns",
+    formats: tuple[str, ...] = ("pdf", "png"),
+) -> None:
+    """Redraw every figure of one or several studies.
+
+    Args:
+        studies: Folders of studies.
+        out: Where the figures go; the first study's folder if not given.
+        devices: Devices to keep; all if none is named.
+        methods: Methods to keep, with or without strength; all if none is named.
+        times_s: Times since programming to keep [s]; all if none is named.
+        baseline: Method that gains are counted from.
+        style: "paper" (print) or "talk" (slides).
+        width: "one column" or "two columns".
+        formats: Any of pdf, png, svg, pgf.
+    """
+    trials = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
+    folder = out or studies[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = study_figures(trials, baseline=baseline, width=width, look=style)
+    print(written(write_figures(drawn, folder, formats, look=style)))
+
+
+if __name__ == "__main__":
+    run_command(main)
