@@ -119,16 +119,14 @@ def cluster(address: str | None = None, n_local: int | None = None) -> Iterator[
     try:
         from dask.distributed import Client
     except ImportError as error:
-        raise ImportError(
-            "A cluster needs Dask: pip install 'analog-samson[cluster]'."
-        ) from error
+        raise ImportError("A cluster needs Dask: pip install 'analog-samson[cluster]'.") from error
     options: dict[str, Any] = (
         {"address": address, "timeout": 10}
         if n_local is None
         else {"n_workers": n_local, "threads_per_worker": 1, "dashboard_address": None}
     )
     try:
-        client = Client(**options)
+        client: Any = Client(**options)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise ConnectionError(
             f"The Dask scheduler {address!r} cannot be reached ({error}); start it with "

@@ -11,21 +11,24 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from analog_samson.checkpoint import Checkpoint, load_checkpoint
+from analog_samson.checkpoint import Checkpoint, TrainingSpec, load_checkpoint
 from analog_samson.chip import Engine, check_precision, choose_engine, program
 from analog_samson.compiled import Precision
 from analog_samson.data import Split, full_scale, load_test, normalise
 from analog_samson.devices import Device, load_device
 from analog_samson.evaluation import count_correct
 from analog_samson.models import analog_share
-from analog_samson.results import COLUMNS, append_rows, read_trials
+from analog_samson.provenance import audit_rows, write_audit, write_manifest
+from analog_samson.results import COLUMNS, append_rows, next_look, read_trials
+from analog_samson.results.definitions import check_definitions
+from analog_samson.results.planning import LOOKS
 from analog_samson.running import run_jobs
 from analog_samson.streams import derive_seed
 
@@ -46,6 +49,7 @@ class Trial:
         study: Name of the study.
         checkpoint_path: Where the trained network lies; not part of the chip's identity.
         checkpoint: SHA-256 of the trained network's contents.
+        spec: How it was trained.
         device: The device with the swept axes already applied.
         axes: What was swept, one JSON object with sorted keys.
         chip: Number of the chip.
@@ -61,6 +65,7 @@ class Trial:
     study: str
     checkpoint_path: Path
     checkpoint: str
+    spec: TrainingSpec
     device: Device
     axes: str
     chip: int
@@ -86,6 +91,28 @@ class Trial:
             NUMERICS_VERSION,
         ]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """The columns of ``results.COLUMNS`` that are known before anything runs."""
+        return {
+            "study": self.study,
+            "chip_id": self.chip_id,
+            "dataset": self.spec.dataset,
+            "model": self.spec.model,
+            "method": self.spec.method,
+            "strength": self.spec.strength,
+            "training_seed": self.spec.seed,
+            "checkpoint": self.checkpoint[:16],
+            "device": self.device.name,
+            "compensation": self.device.drift_compensation.label,
+            "engine": self.engine,
+            "precision": self.precision,
+            "axes": self.axes,
+            "chip": self.chip,
+            "programming_seed": self.programming_seed,
+            "n_images": self.n_images,
+        }
 
     def __str__(self) -> str:
         return f"chip {self.chip} of {self.checkpoint_path.name} on {self.device.name} {self.axes}"
@@ -138,6 +165,7 @@ class Study:
                 study=self.name,
                 checkpoint_path=path,
                 checkpoint=checkpoint.digest,
+                spec=checkpoint.spec,
                 device=device,
                 axes=axes,
                 chip=chip,
@@ -162,6 +190,10 @@ class Study:
                 )
             seen[trial.chip_id] = trial
         return trials
+
+    def loaded_devices(self) -> list[Device]:
+        """The devices as they are in their files, before any axis."""
+        return [d if isinstance(d, Device) else load_device(d) for d in self.devices]
 
     def _check_counts(self) -> None:
         for what, given in (("checkpoints", self.checkpoints), ("devices", self.devices)):
@@ -196,9 +228,8 @@ class Study:
         return self.n_images
 
     def _devices(self) -> list[tuple[Device, str, tuple[Point, ...]]]:
-        loaded = [d if isinstance(d, Device) else load_device(d) for d in self.devices]
         found = []
-        for device in loaded:
+        for device in self.loaded_devices():
             points = self._points(device)
             for values in itertools.product(*self.axes.values()):
                 axes = dict(zip(self.axes, values, strict=True))
@@ -255,12 +286,14 @@ def collect(
             f"The results folder {str(table.parent)!r} cannot be made ({error.strerror}); "
             "give a folder that can be written."
         ) from error
-    done = _points_done(table, study)
+    done = _points_done(table, study, trials)
     pending = [
         (trial, missing)
         for trial in trials
         if (missing := tuple(p for p in trial.points if (trial.chip_id, *p) not in done))
     ]
+    if pending:
+        _write_provenance(study, trials, table.parent)
     for rows in run_jobs(
         _run_pending,
         pending,
@@ -274,6 +307,44 @@ def collect(
     keys = zip(rows["chip_id"], rows["t_inference_s"], rows["read"], strict=True)
     rows = rows[[key in wanted for key in keys]]
     return rows.sort_values(list(COLUMNS), ignore_index=True)
+
+
+def collect_until(
+    study: Study,
+    folder: str | Path,
+    half_width: float,
+    *,
+    looks: Sequence[int] = LOOKS,
+    jobs: int = 1,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Run a study with more and more chips until every interval is narrow enough.
+
+    Whether to go on is decided at fixed numbers of chips only, for all methods together, so that
+    the intervals stay honest. Where more chips cannot help, because trained networks differ, it
+    stops; ``results.needed`` then says how many training seeds would do.
+
+    Args:
+        study: The study; its ``n_chips`` is replaced by the looks.
+        folder: As for :func:`collect`.
+        half_width: Target for the half-width of every interval, as a fraction of accuracy.
+        looks: Numbers of chips at which to look.
+        jobs: As for :func:`collect`.
+        progress: As for :func:`collect`.
+
+    Returns:
+        The rows at the look where it stopped.
+
+    Raises:
+        ValueError: If there are no looks, or as for :func:`collect`.
+    """
+    if not looks:
+        raise ValueError("collect_until needs at least one number of chips to look at; got none.")
+    n_chips: int | None = min(looks)
+    while n_chips is not None:
+        rows = collect(replace(study, n_chips=n_chips), folder, jobs=jobs, progress=progress)
+        n_chips = next_look(rows, half_width, looks=looks)
+    return rows
 
 
 def run_trial(trial: Trial, points: Sequence[Point] | None = None) -> pd.DataFrame:
@@ -327,25 +398,10 @@ def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
         alphas = torch.cat(list(chip.compensation().values()))
         rows.append(
             {
-                "study": trial.study,
-                "chip_id": trial.chip_id,
-                "dataset": spec.dataset,
-                "model": spec.model,
-                "method": spec.method,
-                "strength": spec.strength,
-                "training_seed": spec.seed,
-                "checkpoint": trial.checkpoint[:16],
-                "device": trial.device.name,
-                "compensation": trial.device.drift_compensation.label,
-                "engine": chip.engine,
-                "precision": chip.precision,
-                "axes": trial.axes,
-                "chip": trial.chip,
-                "programming_seed": trial.programming_seed,
+                **trial.labels,
                 "t_inference_s": time,
                 "read": read,
                 "n_correct": count(chip),
-                "n_images": trial.n_images,
                 "n_correct_digital": n_correct_digital,
                 "analog_share": share,
                 "alpha": float(alphas.double().mean()),
@@ -356,7 +412,8 @@ def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _points_done(table: Path, study: Study) -> set[tuple[str, float, int]]:
+def _points_done(table: Path, study: Study, trials: Sequence[Trial]) -> set[tuple[str, float, int]]:
+    """What is there already; raises where the study would call two things by one name."""
     if not table.exists():
         return set()
     rows = read_trials(table)
@@ -365,7 +422,48 @@ def _points_done(table: Path, study: Study) -> set[tuple[str, float, int]]:
         raise ValueError(
             f"{table} holds the study {others[0]!r}, not {study.name!r}; give another folder."
         )
+    planned = pd.DataFrame(
+        [trial.labels | {"n_correct": 0, "t_inference_s": 0.0} for trial in trials]
+    )
+    check_definitions(pd.concat([rows[planned.columns], planned], ignore_index=True))
     return set(zip(rows["chip_id"], rows["t_inference_s"], rows["read"], strict=True))
+
+
+def _write_provenance(study: Study, trials: Sequence[Trial], folder: Path) -> None:
+    """Write manifest and audit; the audit takes the first network of every architecture."""
+    paths = {trial.checkpoint_path: trial.checkpoint for trial in trials}
+    networks = {path.name: _checkpoint(path, digest) for path, digest in paths.items()}
+    devices = study.loaded_devices()
+    times = study.times_s
+    write_manifest(
+        folder,
+        study={f.name: getattr(study, f.name) for f in fields(study)}
+        | {
+            "checkpoints": sorted(networks),
+            "devices": [device.name for device in devices],
+            "times_s": {name: list(given) for name, given in times.items()}
+            if isinstance(times, Mapping)
+            else list(times),
+            "axes": {axis: list(given) for axis, given in study.axes.items()},
+            "data_folder": None,
+        },
+        devices=devices,
+        networks=networks,
+        evaluation_sets={trial.spec.dataset: trial.evaluation_set for trial in trials},
+    )
+    architectures: dict[tuple[str, str, tuple[str, ...]], str] = {}
+    for name, network in networks.items():
+        options = json.dumps(dict(network.spec.model_kwargs), sort_keys=True)
+        architectures.setdefault((network.spec.model, options, network.keep_digital), name)
+    write_audit(
+        folder,
+        [
+            row
+            for name in architectures.values()
+            for device in devices
+            for row in audit_rows(name, networks[name], device)
+        ],
+    )
 
 
 @functools.lru_cache(maxsize=4)

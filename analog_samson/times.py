@@ -1,5 +1,7 @@
 """Seconds and their names: time since the end of programming is a plain float in seconds."""
 
+import math
+
 MINUTE = 60.0
 HOUR = 3600.0
 DAY = 86_400.0
@@ -37,3 +39,40 @@ def label(t_inference_s: float) -> str:
         if t_inference_s >= seconds:
             return f"{t_inference_s / seconds:.3g} {unit}"
     return f"{t_inference_s:.3g} s"
+
+
+TIME_GRIDS: dict[str, tuple[float, ...]] = {
+    "rasch": (1.0, HOUR, DAY, YEAR),
+    "aihwkit_notebooks": (MINUTE, HOUR, DAY, MONTH, 360 * DAY),
+    "analognas": (MINUTE, HOUR, DAY, MONTH),
+    "wan": (1.0, DAY, 2 * DAY),
+    "cmo": (0.0, 1.0, HOUR, DAY, 10 * YEAR),
+    "decades": tuple(10.0**power for power in range(9)),
+}
+"""Times since programming [s] by convention: Rasch et al. 2023; aihwkit's tutorials (their year has
+360 days); AnalogNAS; the points of Wan et al. 2022; aihwkit's CMO example; one point a decade."""
+
+
+def log_times(first_s: float, last_s: float, per_decade: int = 2) -> tuple[float, ...]:
+    """Times spaced evenly on a logarithmic axis, both ends included.
+
+    Args:
+        first_s: First time [s], above 0.
+        last_s: Last time [s], above the first.
+        per_decade: Points a factor of ten, at least; the spacing is made to fit the ends.
+
+    Returns:
+        Times [s], three significant digits but for the ends.
+
+    Raises:
+        ValueError: If the times are not in order or ``per_decade`` is below 1.
+    """
+    if not 0 < first_s < last_s < float("inf") or per_decade < 1:
+        raise ValueError(
+            "log_times needs 0 < first_s < last_s and at least one point a decade; got "
+            f"{first_s!r}, {last_s!r}, {per_decade!r}."
+        )
+    decades = math.log10(last_s / first_s)
+    steps = max(1, math.ceil(decades * per_decade - 1e-9))
+    between = [first_s * 10 ** (decades * step / steps) for step in range(1, steps)]
+    return (float(first_s), *(float(f"{time:.3g}") for time in between), float(last_s))

@@ -1,0 +1,192 @@
+"""Where a table comes from: versions, machine, devices, networks and data beside ``trials.csv``."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from analog_samson import models
+from analog_samson.analog import TiledNetwork
+from analog_samson.checkpoint import Checkpoint
+from analog_samson.devices import Device
+
+MANIFEST_FILE = "manifest.json"
+AUDIT_FILE = "audit.csv"
+
+_PACKAGES = ("analog-samson", "aihwkit", "torch", "numpy", "pandas", "scipy")
+
+AUDIT_COLUMNS = (
+    "checkpoint",
+    "device",
+    "layer",
+    "kind",
+    "n_weights",
+    "analog",
+    "reason",
+    "n_arrays",
+    "array_rows",
+    "array_columns",
+    "unused_columns",
+    "largest_weight",
+    "input_range",
+)
+"""One row a layer of a network on a device: what became of its weights, and why."""
+
+
+def environment() -> dict[str, str]:
+    """Versions and the kind of machine: rows are equal to the byte where these are."""
+    found = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": _cpu(),
+    }
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    found["git_commit"] = _git_commit()
+    return found
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    study: Mapping[str, Any],
+    devices: Iterable[Device],
+    networks: Mapping[str, Checkpoint],
+    evaluation_sets: Mapping[str, str],
+) -> None:
+    """Write what a study is made of to ``manifest.json``; environments that added rows are kept.
+
+    Args:
+        folder: Folder of the study.
+        study: The study's own fields, in JSON's types.
+        devices: Devices as they are in their files, before any axis.
+        networks: File name to trained network.
+        evaluation_sets: Data set to the SHA-256 of its test images.
+
+    Raises:
+        OSError: If the folder cannot be written.
+        ValueError: If a manifest that is there cannot be read.
+    """
+    path = folder / MANIFEST_FILE
+    environments = _environments(path)
+    now = environment()
+    if now not in environments:
+        environments.append(now)
+    content = {
+        "study": dict(study),
+        "environments": environments,
+        "year_s": 365 * 86_400,
+        "devices": {device.name: device.model_dump(mode="json") for device in devices},
+        "checkpoints": {
+            name: {
+                "digest": network.digest,
+                "spec": json.loads(network.spec.to_json()),
+                "input_ranges": dict(network.input_ranges),
+                "keep_digital": list(network.keep_digital),
+                "accuracy_digital": network.accuracy_digital,
+            }
+            for name, network in networks.items()
+        },
+        "evaluation_sets": dict(evaluation_sets),
+    }
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def audit_rows(name: str, checkpoint: Checkpoint, device: Device) -> list[dict[str, Any]]:
+    """Say for every layer of a network what becomes of it on a device.
+
+    Args:
+        name: Name of the network for the column ``checkpoint``.
+        checkpoint: The trained network.
+        device: The device.
+
+    Returns:
+        Rows with the columns ``AUDIT_COLUMNS``.
+
+    Raises:
+        ValueError: If a layer cannot become tiles and is not kept digital, or nothing is analog.
+    """
+    network = checkpoint.build()
+    tiled = TiledNetwork(network, device, checkpoint.keep_digital)
+    rows = []
+    for layer in models.audit(network, checkpoint.keep_digital):
+        tiles = [tile for tile in tiled.tiles if tile.layer == layer.name and layer.analog]
+        rows.append(
+            {
+                "checkpoint": name,
+                "device": device.name,
+                "layer": layer.name,
+                "kind": layer.kind,
+                "n_weights": layer.n_weights,
+                "analog": layer.analog,
+                "reason": layer.reason,
+                "n_arrays": len(tiles),
+                "array_rows": max((tile.target.shape[1] for tile in tiles), default=0),
+                "array_columns": max((tile.target.shape[0] for tile in tiles), default=0),
+                "unused_columns": sum(int((~tile.used).sum()) for tile in tiles),
+                "largest_weight": _largest_weight(network, layer.name),
+                "input_range": checkpoint.input_ranges.get(layer.name),
+            }
+        )
+    return rows
+
+
+def write_audit(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of :func:`audit_rows` to ``audit.csv``."""
+    table = pd.DataFrame(rows, columns=list(AUDIT_COLUMNS))
+    table.to_csv(folder / AUDIT_FILE, index=False, lineterminator="\n")
+
+
+def _largest_weight(network: nn.Module, layer: str) -> float | None:
+    weight = getattr(network.get_submodule(layer), "weight", None)
+    return None if weight is None else float(weight.detach().abs().max())
+
+
+def _environments(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return list(content.get("environments", []))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{str(path)!r} cannot be read ({error}); move it away or restore it, then start again."
+        ) from error
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), "")
+
+
+def _git_commit() -> str:
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
