@@ -132,7 +132,7 @@ class TrainingSpec:
         parametrisation: "microring": trained are the control parameters of micro-ring weights.
         keep_digital: Layers that will not become tiles.
         precision: "bfloat16": forward and backward under autocast.
-        channels_last: Memory format of the convolutions.
+        channels_last: Memory format of the convolutions; on CPUs the faster one.
         compile: Whether the forward and backward go through `torch.compile`.
         accelerator: "cpu" or "cuda".
         threads: CPU threads; sums differ in their last bits from one number to another.
@@ -178,7 +178,7 @@ class TrainingSpec:
     parametrisation: str = "none"
     keep_digital: tuple[str, ...] = ()
     precision: str = "float32"
-    channels_last: bool = False
+    channels_last: bool = True
     compile: bool = False
     accelerator: str = "cpu"
     threads: int = 1

@@ -1,0 +1,216 @@
+"""How much does a step of each method cost, and our training loop, beside plain SGD?
+
+    python benchmarks/training_step.py                    # about four minutes on one core
+
+Steps of all methods are interleaved on one batch after another, and the ratio to the SGD step of
+the same round is taken, so that a machine that is busy now and idle later does not matter much. The
+loop is compared with one written with DataLoader and torchvision's transforms on PIL images.
+Written to results/benchmarks/training_step.json: medians and quartiles, and the machine.
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from analog_samson.checkpoint import TrainingSpec
+from analog_samson.commands import run_command
+from analog_samson.data import Dataset, Split
+from analog_samson.models import build_model
+from analog_samson.training import loop, step
+
+METHODS = {
+    "sgd": {},
+    "sam": {"rho": 0.05},
+    "asam": {"rho": 0.5},
+    "samson": {"rho": 0.2},
+    "rwp": {"sigma": 0.05},
+    "saf": {"trajectory_weight": 0.3, "trajectory_start": 0.0},
+    "mesa": {"trajectory_weight": 0.8, "trajectory_start": 0.0},
+}
+LIMITS = {"sam": 2.1, "asam": 2.1, "samson": 2.1, "rwp": 1.1, "saf": 1.05, "mesa": 1.4}
+SHAPES = {"resnet20": (3, 32, 32), "lenet5": (1, 28, 28)}
+
+
+def random_dataset(image_shape: tuple[int, int, int], n_images: int) -> Dataset:
+    """Noise in the shape of a data set: the time of a step does not depend on the pictures."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (n_images, *image_shape), generator=generator, dtype=torch.uint8)
+    split = Split(images, torch.randint(10, (n_images,), generator=generator))
+    n = image_shape[0]
+    names = tuple("0123456789")
+    return Dataset("random", names, split, split, split, 255.0, (0.5,) * n, (0.25,) * n)
+
+
+def stepper(spec: TrainingSpec, dataset: Dataset) -> Callable[[], None]:
+    """One step of a method on the next batch, as `train` makes it."""
+    state = loop._begin(spec, dataset)
+    state.epoch = 1
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(dataset.train), generator=generator)
+    strength = step.full_strength(spec)
+    place = 0
+
+    def one_step() -> None:
+        nonlocal place
+        indices = order[place : place + spec.batch_size]
+        place = (place + spec.batch_size) % (len(order) - spec.batch_size + 1)
+        images = dataset.normalise(state.images[indices])
+        batch = step.Batch(images, state.labels[indices], indices)
+        rule = step.rule_of(spec, strength, state, generator)
+        step.gradients_of(state, spec, batch, rule, strength)
+        step.update(state, spec)
+
+    return one_step
+
+
+def interleaved(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every call, all callables in turn, the order turned by one each round."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    names = list(steps)
+    for round_ in range(-2, rounds):  # two rounds warm up
+        for name in names[round_ % len(names) :] + names[: round_ % len(names)]:
+            started = time.perf_counter()
+            steps[name]()
+            if round_ >= 0:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def quartiles(values: np.ndarray) -> dict[str, float]:
+    """Median and quartiles, rounded to what they are worth."""
+    low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return {
+        "median": round(float(median), 4),
+        "quartiles": [round(float(low), 4), round(float(high), 4)],
+    }
+
+
+def plain_epoch(model_name: str, dataset: Dataset, batch_size: int, workers: int) -> Callable:
+    """An epoch as tutorials write it: DataLoader, PIL images, transforms one image at a time."""
+    from PIL import Image
+    from torchvision import transforms
+
+    n = dataset.image_shape[0]
+    transform = transforms.Compose(
+        [
+            transforms.RandomCrop(dataset.image_shape[1], padding=4),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(dataset.mean, dataset.std),
+        ]
+    )
+    arrays = dataset.train.images.permute(0, 2, 3, 1).squeeze(3 if n == 1 else 0).numpy()
+    labels = dataset.train.labels.tolist()
+
+    class Images(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(labels)
+
+        def __getitem__(self, i: int):
+            return transform(Image.fromarray(arrays[i])), labels[i]
+
+    loader = torch.utils.data.DataLoader(
+        Images(), batch_size=batch_size, shuffle=True, drop_last=True, num_workers=workers,
+        persistent_workers=workers > 0,
+    )  # fmt: skip
+    model = build_model(model_name, image_shape=dataset.image_shape, n_classes=10, seed=0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+
+    def epoch() -> None:
+        model.train()
+        for images, targets in loader:
+            optimizer.zero_grad()
+            F.cross_entropy(model(images), targets).backward()
+            optimizer.step()
+
+    return epoch
+
+
+def our_epoch(spec: TrainingSpec, dataset: Dataset) -> Callable[[], None]:
+    """An epoch of `train`."""
+    state = loop._begin(spec, dataset)
+
+    def epoch() -> None:
+        loop._train_epoch(state, spec, dataset)
+
+    return epoch
+
+
+def main(
+    models: tuple[str, ...] = ("resnet20", "lenet5"),
+    rounds: int = 20,
+    epochs: int = 5,
+    batch_size: int = 128,
+    threads: int = 1,
+    out: Path = Path("results/benchmarks/training_step.json"),
+) -> None:
+    """Measure steps of all methods and epochs of both loops.
+
+    Args:
+        models: Networks to measure.
+        rounds: Interleaved steps of every method.
+        epochs: Interleaved epochs of 10 batches of both loops.
+        batch_size: Images a step.
+        threads: CPU threads.
+        out: JSON file that is written.
+    """
+    torch.set_num_threads(threads)
+    result: dict = {
+        "machine": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+        "torch": torch.__version__,
+        "threads": threads,
+        "batch_size": batch_size,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "models": {},
+    }
+    for model in models:
+        dataset = random_dataset(SHAPES[model], 10 * batch_size)
+        usual = TrainingSpec(
+            model=model, epochs=10, batch_size=batch_size, threads=threads, lr=1e-3
+        )
+        steps = {
+            name: stepper(
+                replace(usual, method=name, reestimate_batch_norm=None, **options), dataset
+            )
+            for name, options in METHODS.items()
+        }
+        seconds = {name: np.array(s) for name, s in interleaved(steps, rounds).items()}
+        ratios = {name: quartiles(s / seconds["sgd"]) for name, s in seconds.items()}
+        for name, ratio in ratios.items():
+            ratio["limit"] = LIMITS.get(name)
+            print(f"{model:9s} {name:7s} {ratio['median']:.3f} {ratio['quartiles']}", flush=True)
+        cropped = replace(usual, augmentation="crop_flip")
+        loops = {
+            "plain, 0 workers": plain_epoch(model, dataset, batch_size, 0),
+            "plain, 2 workers": plain_epoch(model, dataset, batch_size, 2),
+            "ours": our_epoch(cropped, dataset),
+            "ours, not channels last": our_epoch(replace(cropped, channels_last=False), dataset),
+            "ours, bfloat16": our_epoch(replace(cropped, precision="bfloat16"), dataset),
+        }
+        spent = {name: np.array(s) for name, s in interleaved(loops, epochs).items()}
+        plain = np.minimum(spent["plain, 0 workers"], spent["plain, 2 workers"])
+        speed = {name: quartiles(plain / s) for name, s in spent.items()}
+        for name, ratio in speed.items():
+            print(f"{model:9s} {name:30s} {ratio['median']:.3f}x as fast as plain", flush=True)
+        result["models"][model] = {
+            "sgd_step_s": quartiles(seconds["sgd"]),
+            "ratio_to_sgd_step": ratios,
+            "times_as_fast_as_plain_loop": speed,
+        }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"Written: {out}")
+
+
+if __name__ == "__main__":
+    run_command(main)
