@@ -11,7 +11,7 @@ from torch import Tensor
 
 from analog_samson.analog.noise_models import noise_model
 from analog_samson.analog.versions import check_versions
-from analog_samson.devices import Device, Hermes, Ideal, PCMLike, ReRAMCMO, ReRAMWan2022
+from analog_samson.devices import Device, Ideal, ReRAMCMO, ReRAMWan2022, WeightNoise
 
 Seeds = Callable[..., int]
 """Maps the words of a purpose to a seed, for one layer, array and device of a chip."""
@@ -29,12 +29,14 @@ def seeded(seed: int) -> Iterator[None]:
 class DeviceState:
     """One device of every weight of an array, from programming on: conductances in µS.
 
-    All tensors have the array's shape (columns, rows).
+    All tensors have the array's shape (columns, rows). ``stuck_uS`` holds the conductance of the
+    devices that are stuck and NaN for the others.
     """
 
     target_uS: Tensor
     programmed_uS: Tensor
     drift_exponent: Tensor | None
+    stuck_uS: Tensor | None = None
 
 
 class Physics:
@@ -47,6 +49,7 @@ class Physics:
     def __init__(self, device: Device) -> None:
         check_versions()
         self.noise = device.noise
+        self.faults = device.faults
         self.model = noise_model(device)
 
     def to_conductances(self, weights: Tensor) -> tuple[list[Tensor], Any]:
@@ -64,41 +67,58 @@ class Physics:
 
     def program(self, target_uS: Tensor, seeds: Seeds) -> DeviceState:
         """Write target conductances once: programming error and drift exponents are drawn here."""
-        if isinstance(self.noise, Ideal):
-            return DeviceState(target_uS, target_uS, None)
-        with seeded(seeds("programming")):
-            programmed = self.model.apply_programming_noise_to_conductance(target_uS.clone())
-        exponent = None
-        if isinstance(self.noise, PCMLike | Hermes):
+        programmed, exponent = target_uS, None
+        if not isinstance(self.noise, Ideal):
+            with seeded(seeds("programming")):
+                programmed = self.model.apply_programming_noise_to_conductance(target_uS.clone())
+        if self.noise.keeps_exponents:
             with seeded(seeds("drift")):
                 exponent = self.model.generate_drift_coefficients(target_uS.clone())
-        return DeviceState(target_uS, programmed, exponent)
+        stuck = self._stuck(target_uS, seeds)
+        return DeviceState(target_uS, _hold(programmed, stuck), exponent, stuck)
+
+    def _stuck(self, target_uS: Tensor, seeds: Seeds) -> Tensor | None:
+        low, high = self.faults.stuck_low, self.faults.stuck_high
+        if low == 0 and high == 0:
+            return None
+        with seeded(seeds("faults")):
+            lot = torch.rand(target_uS.shape, dtype=torch.float64)
+        g_max = getattr(self.noise, "g_max_uS", 1.0)
+        g_min = getattr(self.noise, "g_min_uS", 0.0)
+        if isinstance(self.noise, WeightNoise):
+            g_min = -1.0  # one signed device a weight
+        stuck = torch.full_like(target_uS, math.nan)
+        stuck[lot < low] = g_min
+        stuck[lot >= 1 - high] = g_max
+        return stuck
 
     def read(self, state: DeviceState, t_inference_s: float, read: int, seeds: Seeds) -> Tensor:
         """Conductances [µS] as read at a time; t = 0 is the programmed state, before any read.
 
         A read freezes one draw of the accumulated read noise for the whole array.
         """
-        if t_inference_s == 0 or isinstance(self.noise, Ideal):
+        if t_inference_s == 0 or not self.noise.drifts:
             return state.programmed_uS
-        if isinstance(self.noise, ReRAMWan2022):
-            return self._read_wan(state, t_inference_s, seeds)
-        if isinstance(self.noise, ReRAMCMO):
-            return self._read_cmo(state, t_inference_s, read, seeds)
-        return self._age(
-            state.programmed_uS,
-            state.drift_exponent,
-            t_inference_s,
-            seeds("read", t_inference_s, read),
-        )
+        if self.noise.keeps_its_place:
+            aged = self._read_marginal(state, t_inference_s, seeds)
+        elif isinstance(self.noise, ReRAMCMO):
+            aged = self._read_cmo(state, t_inference_s, read, seeds)
+        else:
+            aged = self._age(
+                state.programmed_uS,
+                state.drift_exponent,
+                t_inference_s,
+                seeds("read", t_inference_s, read),
+            )
+        return _hold(aged, state.stuck_uS)
 
-    def _read_wan(self, state: DeviceState, t_inference_s: float, seeds: Seeds) -> Tensor:
+    def _read_marginal(self, state: DeviceState, t_inference_s: float, seeds: Seeds) -> Tensor:
         # The model draws one normal a device around the target. Under the seed of the programming
         # it is the same normal at every time, so a device keeps its place in the distribution.
-        shared = isinstance(self.noise, ReRAMWan2022) and (
-            self.noise.times_share == "one_normal_a_device"
+        independent = isinstance(self.noise, ReRAMWan2022) and (
+            self.noise.times_share == "independent"
         )
-        seed = seeds("programming") if shared else seeds("drift", t_inference_s)
+        seed = seeds("drift", t_inference_s) if independent else seeds("programming")
         return self._age(state.target_uS, state.target_uS, t_inference_s, seed)
 
     def _read_cmo(
@@ -132,3 +152,10 @@ class Physics:
 def _number_as_key(model: Any, t_inference_s: float) -> float:
     known = getattr(model, "coeff_dic", {})
     return next((time for time in known if time == t_inference_s), t_inference_s)
+
+
+def _hold(conductances_uS: Tensor, stuck_uS: Tensor | None) -> Tensor:
+    """Put the conductances of stuck devices in place."""
+    if stuck_uS is None:
+        return conductances_uS
+    return torch.where(stuck_uS.isnan(), conductances_uS, stuck_uS)

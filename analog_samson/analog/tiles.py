@@ -159,6 +159,9 @@ def tile_configuration(device: Device) -> Any:
     Returns:
         A ``TorchInferenceRPUConfig``; its noise model and compensation are those of the device and
         act only where the device asks for aihwkit's own path.
+
+    Raises:
+        ValueError: If the periphery has what the torch tile cannot do.
     """
     from aihwkit.inference.compensation.drift import (
         GlobalDriftCompensation,
@@ -172,6 +175,12 @@ def tile_configuration(device: Device) -> Any:
         "global": GlobalDriftCompensation(),
         "per_column": PerColumnDriftCompensation(),
     }
+    for key in ("mvm_read_noise", "ir_drop"):
+        if getattr(device.periphery, key) > 0:
+            raise ValueError(
+                f"aihwkit's torch tile has no periphery.{key}; device {device.name!r} asks for "
+                f"{getattr(device.periphery, key)}. Use an engine that has it, or set it to 0."
+            )
     configuration = TorchInferenceRPUConfig()
     configuration.noise_model = noise_model(device)
     configuration.drift_compensation = compensations[device.drift_compensation.kind]
@@ -183,8 +192,10 @@ def tile_configuration(device: Device) -> Any:
     periphery = device.periphery
     forward = configuration.forward
     forward.is_perfect = periphery.is_ideal
-    forward.noise_management = NoiseManagementType.NONE
-    forward.bound_management = BoundManagementType.NONE
+    per_vector = periphery.input_scaling == "per_vector"
+    iterative = periphery.bound_management == "iterative"
+    forward.noise_management = NoiseManagementType[("NONE", "ABS_MAX")[per_vector]]
+    forward.bound_management = BoundManagementType[("NONE", "ITERATIVE")[iterative]]
     forward.inp_bound = 1.0
     forward.inp_res = _steps(periphery.dac_bits)
     forward.out_res = _steps(periphery.adc_bits)

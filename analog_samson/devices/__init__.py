@@ -6,23 +6,43 @@ are part of the key (``g_max_uS``, ``t_0_s``) and every section with numbers nam
 of ``device_configs/references.bib``.
 """
 
-from analog_samson.devices.array import DriftCompensation, Periphery, Times, WeightMapping
-from analog_samson.devices.device import AXES, Device
+from analog_samson.devices.array import DriftCompensation, Faults, Periphery, Times, WeightMapping
+from analog_samson.devices.device import AXES, Device, validated
 from analog_samson.devices.files import device_names, load_device
-from analog_samson.devices.noise import Hermes, Ideal, PCMLike, ReRAMCMO, ReRAMWan2022
+from analog_samson.devices.noise import (
+    CustomDriftPCMLike,
+    Hermes,
+    Ideal,
+    PCMLike,
+    PolynomialError,
+    ReRAMCMO,
+    ReRAMWan2022,
+    Sonos,
+    StateIndependent,
+    Tabulated,
+    WeightNoise,
+)
 
 __all__ = [
     "AXES",
+    "CustomDriftPCMLike",
     "Device",
     "DriftCompensation",
+    "Faults",
     "Hermes",
     "Ideal",
     "PCMLike",
     "Periphery",
+    "PolynomialError",
     "ReRAMCMO",
     "ReRAMWan2022",
+    "Sonos",
+    "StateIndependent",
+    "Tabulated",
     "Times",
     "WeightMapping",
+    "WeightNoise",
     "device_names",
     "load_device",
+    "validated",
 ]

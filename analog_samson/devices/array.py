@@ -1,19 +1,22 @@
 """The sections of device files around the memory cell: times, mapping, periphery, compensation."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
+import pydantic
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from analog_samson.devices.section import Scale, Section
+from analog_samson.devices.section import Scale, Section, Table, neutral
 
 Bits = Annotated[int, Field(ge=2, le=16)] | Literal["ideal"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Times(Section):
     """When the model holds: times after programming [s]."""
 
     valid_from_s: NonNegativeFloat = 0.0
+    valid_to_s: PositiveFloat | None = Field(default=None, description="later times are an error")
     measured_to_s: PositiveFloat | None = Field(
         default=None, description="later times are allowed and flagged as extrapolated"
     )
@@ -28,6 +31,27 @@ class WeightMapping(Section):
     scale: Literal["column", "tile"] = "column"
     max_rows: PositiveInt | Literal["unlimited"] = 512
     max_columns: PositiveInt | Literal["unlimited"] = "unlimited"
+    pair_significances: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = neutral(
+        (1.0,), "one differential pair a weight for each, lowest significance first"
+    )
+    pair_tables_uS: tuple[Table, ...] = neutral(
+        (), "G+ and G- of each pair over evenly spaced weights from -max|w| to max|w|"
+    )
+    reference_column: bool = neutral(
+        False, "single devices: outputs minus those of a column held at the middle conductance"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _two_tables_a_pair(self) -> Self:
+        tables = self.pair_tables_uS
+        if tables and (
+            len(tables) != 2 * len(self.pair_significances) or len({len(t) for t in tables}) != 1
+        ):
+            raise ValueError(
+                f"pair_tables_uS holds {len(tables)} tables; give two of equal length for each of "
+                f"the {len(self.pair_significances)} pair_significances"
+            )
+        return self
 
 
 class Periphery(Section):
@@ -38,12 +62,24 @@ class Periphery(Section):
     adc_bits: Bits
     output_bound: PositiveFloat = Field(description="largest output of an array; inf: none")
     output_noise: Scale = Field(description="standard deviation, normalised output units")
+    input_scaling: Literal["calibrated", "per_vector"] = neutral(
+        "calibrated", "DAC range: fixed by calibration, or max|x| of every input vector (ABS_MAX)"
+    )
+    bound_management: Literal["none", "iterative"] = neutral(
+        "none", "iterative: outputs that reach the bound are computed again at half the input"
+    )
+    mvm_read_noise: Scale = neutral(
+        0.0, "weight read noise drawn in every product, std mvm_read_noise sqrt(sum |w| x^2)"
+    )
+    ir_drop: Scale = neutral(0.0, "scale of the voltage drop along columns")
 
     @property
     def is_ideal(self) -> bool:
-        """Whether the array multiplies exactly: no converter, no bound, no output noise."""
+        """Whether the array multiplies exactly: no converter, no bound, no noise, no IR drop."""
         return (
-            self.dac_bits == "ideal"
+            self.mvm_read_noise == 0
+            and self.ir_drop == 0
+            and self.dac_bits == "ideal"
             and self.adc_bits == "ideal"
             and math.isinf(self.output_bound)
             and self.output_noise == 0
@@ -52,7 +88,26 @@ class Periphery(Section):
     @property
     def needs_input_ranges(self) -> bool:
         """Whether inputs are clipped to a calibrated range before the DAC."""
-        return not self.is_ideal
+        return not self.is_ideal and self.input_scaling == "calibrated"
+
+
+class Faults(Section):
+    """Devices that hold one conductance for ever, whatever is written; drawn with the chip.
+
+    With the same seed, the devices that fail at a smaller fraction fail at a larger one too.
+    """
+
+    stuck_low: Fraction = Field(default=0.0, description="fraction of devices stuck at g_min")
+    stuck_high: Fraction = Field(default=0.0, description="fraction of devices stuck at g_max")
+
+    @pydantic.model_validator(mode="after")
+    def _at_most_all(self) -> Self:
+        if self.stuck_low + self.stuck_high > 1:
+            raise ValueError(
+                f"stuck_low = {self.stuck_low} and stuck_high = {self.stuck_high} are more than "
+                "all devices; their sum must be at most 1"
+            )
+        return self
 
 
 class DriftCompensation(Section):

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import pydantic
 from pydantic import Field
 
-from analog_samson.devices.array import DriftCompensation, Periphery, Times, WeightMapping
+from analog_samson.devices.array import DriftCompensation, Faults, Periphery, Times, WeightMapping
 from analog_samson.devices.noise import Noise
-from analog_samson.devices.section import Section
+from analog_samson.devices.section import Section, neutral
 from analog_samson.devices.sentences import did_you_mean, explain
 from analog_samson.times import label
 
@@ -23,6 +23,14 @@ AXES = {
     "t_0_s": ("noise", "t_0_s"),
     "output_noise": ("periphery", "output_noise"),
     "compensation": ("drift_compensation", "kind"),
+    "stuck_low": ("faults", "stuck_low"),
+    "stuck_high": ("faults", "stuck_high"),
+    "sigma": ("noise", "sigma"),
+    "mvm_read_noise": ("periphery", "mvm_read_noise"),
+    "ir_drop": ("periphery", "ir_drop"),
+    "output_bound": ("periphery", "output_bound"),
+    "adc_bits": ("periphery", "adc_bits"),
+    "dac_bits": ("periphery", "dac_bits"),
 }
 """Axes that a study can sweep, and where each stands in a device file."""
 
@@ -39,6 +47,7 @@ class Device(Section):
     mapping: WeightMapping = WeightMapping()
     periphery: Periphery
     drift_compensation: DriftCompensation
+    faults: Faults = neutral(Faults(), "devices that hold one conductance for ever")
     noise_level: Literal["conductance", "weight_as_in_aihwkit"] = Field(
         default="conductance",
         description="where programming and drift act; the second reproduces aihwkit's own path",
@@ -52,12 +61,40 @@ class Device(Section):
                 "drift_compensation.read_outs = 1 needs noise_level = 'weight_as_in_aihwkit'; "
                 "at conductance level use read_outs = inf"
             )
+        if self.noise_level == "weight_as_in_aihwkit" and self.faults != Faults():
+            raise ValueError(
+                "faults belong to single devices, which noise_level = 'weight_as_in_aihwkit' does "
+                "not keep; use a device at conductance level"
+            )
         compensated = self.drift_compensation.kind != "none"
         if self.noise_level == "weight_as_in_aihwkit" and compensated and not noisy:
             raise ValueError(
                 "noise_level = 'weight_as_in_aihwkit' measures alpha as aihwkit does: "
                 "drift_compensation.read_outs must be 1"
             )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _mapping_fits_the_cell(self) -> "Device":
+        single = self.noise.model == "ReRamCMONoiseModel"
+        pairs = self.mapping.pair_significances != (1.0,) or self.mapping.pair_tables_uS
+        if self.mapping.reference_column and not single:
+            raise ValueError(
+                f"mapping.reference_column is for one device a weight; {self.noise.model} has "
+                "differential pairs"
+            )
+        if pairs and (single or self.noise.model == "WeightNoiseModel"):
+            raise ValueError(
+                f"mapping.pair_significances and pair_tables_uS are for pairs; {self.noise.model} "
+                "has none"
+            )
+        for table in self.mapping.pair_tables_uS:
+            allowed = getattr(self.noise, "g_min_uS", 0.0), getattr(self.noise, "g_max_uS", 0.0)
+            if min(table) < allowed[0] or max(table) > allowed[1]:
+                raise ValueError(
+                    f"mapping.pair_tables_uS spans {min(table)} to {max(table)} µS and must stay "
+                    f"within noise.g_min_uS and g_max_uS, {allowed[0]} to {allowed[1]}"
+                )
         return self
 
     @pydantic.model_validator(mode="after")
@@ -86,7 +123,7 @@ class Device(Section):
             mode="json", exclude={"name", "technology", "summary", "limits", "times"}
         )
         _drop_neutral(self, numbers)
-        text = json.dumps(_without(numbers, "source"), sort_keys=True)
+        text = json.dumps(_without(_without(numbers, "source"), "fit_source"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def check_time(self, t_inference_s: float) -> None:
@@ -115,6 +152,12 @@ class Device(Section):
                     f"Device {self.name!r} has no data for the programmed state (0 s); "
                     "use a time at which it was measured."
                 )
+        elif self.times.valid_to_s is not None and t_inference_s > self.times.valid_to_s:
+            raise ValueError(
+                f"Device {self.name!r} has no data at {t_inference_s:g} s "
+                f"({label(t_inference_s)}); use times up to {self.times.valid_to_s:g} s "
+                f"({label(self.times.valid_to_s)})."
+            )
         elif t_inference_s < self.times.valid_from_s:
             raise ValueError(
                 f"Device {self.name!r} has no data at {t_inference_s:g} s; use 0 s (programmed) "

@@ -1,11 +1,11 @@
 """The noise sections of device files: one class a model of the memory cell."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from analog_samson.devices.section import Scale, Section
+from analog_samson.devices.section import Scale, Section, Table, neutral
 from analog_samson.times import DAY
 
 
@@ -29,6 +29,44 @@ class NoiseSection(Section):
         """Whether anything changes with time."""
         return True
 
+    @property
+    def keeps_exponents(self) -> bool:
+        """Whether every device has a drift exponent of its own, drawn when it is programmed."""
+        return False
+
+    @property
+    def keeps_its_place(self) -> bool:
+        """Whether time is a distribution around the target in which a device has its place."""
+        return False
+
+
+class _PairSection(NoiseSection):
+    """Models of devices that stand in differential pairs."""
+
+    g_max_uS: PositiveFloat = Field(description="conductance of the largest weight of a column")
+    g_min_uS: NonNegativeFloat = neutral(0.0, "conductance of a weight of zero")
+
+    @pydantic.model_validator(mode="after")
+    def _g_min_below_g_max(self) -> Self:
+        if self.g_min_uS >= self.g_max_uS:
+            raise ValueError(f"g_min_uS = {self.g_min_uS} must be below g_max_uS = {self.g_max_uS}")
+        return self
+
+
+class _PowerLaw(_PairSection):
+    """Models with an exponent a device and 1/f noise, and their scales, 0 (off) upward."""
+
+    t_0_s: PositiveFloat = Field(description="first read after programming, drift fit")
+    t_read_s: PositiveFloat = Field(description="duration of a read, 1/f fit")
+    programming_noise_scale: Scale = 1.0
+    read_noise_1f_scale: Scale = 1.0
+    drift_scale: Scale = 1.0
+
+    @property
+    def keeps_exponents(self) -> bool:
+        """Whether every device has a drift exponent of its own: yes."""
+        return True
+
 
 class Ideal(NoiseSection):
     """No noise of any kind: what is programmed is what is read, for ever."""
@@ -43,29 +81,137 @@ class Ideal(NoiseSection):
         return False
 
 
-class PCMLike(NoiseSection):
+class PCMLike(_PowerLaw):
     """aihwkit's ``PCMLikeNoiseModel``: programming noise, power-law drift, 1/f noise."""
 
     model: Literal["PCMLikeNoiseModel"]
-    g_max_uS: PositiveFloat = Field(description="conductance of the largest weight of a column")
-    t_0_s: PositiveFloat = Field(description="first read after programming, drift fit")
-    t_read_s: PositiveFloat = Field(description="duration of a read, 1/f fit")
+
+
+class CustomDriftPCMLike(_PowerLaw):
+    """aihwkit's ``CustomDriftPCMLikeNoiseModel``: PCM-like, exponents from a table."""
+
+    model: Literal["CustomDriftPCMLikeNoiseModel"]
+    nu_at_uS: Table = Field(description="conductances of the table, ascending, from g_min to g_max")
+    nu_mean: Table = Field(description="mean exponent at each")
+    nu_spread: Table = Field(description="standard deviation of the exponent at each")
+
+    @pydantic.model_validator(mode="after")
+    def _table(self) -> Self:
+        _check_table(self, "nu_at_uS", "nu_mean", "nu_spread")
+        return self
+
+
+class StateIndependent(_PowerLaw):
+    """aihwkit's ``StateIndependentNoiseModel``: one spread and one exponent for all conductances.
+
+    Its 1/f law has the unit of a conductance: the spread of a read is
+    ``read_noise_1f_scale`` g / g_max sqrt(ln((t + t_0 + t_read) / (2 t_read))) µS.
+    """
+
+    model: Literal["StateIndependentNoiseModel"]
+    programming_spread_uS: Scale
+    nu_mean: NonNegativeFloat
+    nu_spread: Scale
+
+
+class Tabulated(_PowerLaw):
+    """A measured device: every law is a table over conductance, linear between its points."""
+
+    model: Literal["TabulatedNoiseModel"]
+    table_uS: Table = Field(description="conductances of the tables, ascending, g_min to g_max")
+    programming_offset_uS: Table = Field(description="mean programming error at each")
+    programming_spread_uS: Table = Field(description="standard deviation of that error at each")
+    nu_mean: Table = Field(description="mean exponent at each target")
+    nu_spread: Table = Field(description="standard deviation of the exponent at each target")
+    read_spread_relative: Table = Field(
+        description="Q at each: a read spreads by Q g sqrt(ln((t + t_0 + t_read) / (2 t_read)))"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _tables(self) -> Self:
+        laws = ("programming_offset_uS", "programming_spread_uS", "nu_mean", "nu_spread")
+        _check_table(self, "table_uS", *laws, "read_spread_relative")
+        return self
+
+
+class PolynomialError(_PairSection):
+    """A published programming error: its spread is a polynomial of the conductance in µS."""
+
+    model: Literal["PolynomialErrorNoiseModel"]
+    fit_source: str = Field(description="who fitted the published figure")
+    spread_powers_uS: Table = Field(description="coefficients of g^0, g^1, ..., g and spread in µS")
+    characterised_to_uS: PositiveFloat
     programming_noise_scale: Scale = 1.0
-    read_noise_1f_scale: Scale = 1.0
+
+    @pydantic.model_validator(mode="after")
+    def _characterised(self) -> Self:
+        if self.g_max_uS > self.characterised_to_uS:
+            raise ValueError(
+                f"g_max_uS = {self.g_max_uS} lies above {self.characterised_to_uS}, the largest "
+                "conductance that was characterised"
+            )
+        return self
+
+    @property
+    def drifts(self) -> bool:
+        """Whether anything changes with time: not in the model."""
+        return False
+
+
+class Sonos(_PairSection):
+    """Charge-trap memory by its currents: mean shift and spread, tabulated by days.
+
+    Spread at a current I: A (1 - exp(-I / B)) after the mean has shifted by a polynomial of I.
+    """
+
+    model: Literal["SonosNoiseModel"]
+    read_voltage_V: PositiveFloat = Field(description="turns currents [nA] into conductances")
+    fit_source: str = Field(description="who fitted the published figure")
+    days: Table
+    spread_A_nA: Table
+    spread_B_nA: Table
+    shift_powers_nA: tuple[Table, ...] = Field(description="for each day, coefficients of I^k")
+    programming_noise_scale: Scale = 1.0
     drift_scale: Scale = 1.0
 
+    @pydantic.model_validator(mode="after")
+    def _one_entry_a_day(self) -> Self:
+        for key in ("spread_A_nA", "spread_B_nA", "shift_powers_nA"):
+            if len(getattr(self, key)) != len(self.days):
+                raise ValueError(
+                    f"{key} has {len(getattr(self, key))} entries; days has {len(self.days)}, "
+                    "and they must be as many"
+                )
+        return self
 
-class Hermes(NoiseSection):
+    @property
+    def keeps_its_place(self) -> bool:
+        """Whether a device keeps its place in the distribution of every time: assumed."""
+        return True
+
+
+class WeightNoise(NoiseSection):
+    """The generic errors of papers, on weights: drawn once, relative to the largest or to each.
+
+    gaussian_max: w + sigma max|w| n; proportional: w + sigma |w| n; multiplicative:
+    w exp(sigma n); uniform: w + sigma max|w| u with u uniform in [-1, 1]; n standard normal.
+    """
+
+    model: Literal["WeightNoiseModel"]
+    law: Literal["gaussian_max", "proportional", "multiplicative", "uniform"]
+    sigma: Scale
+
+    @property
+    def drifts(self) -> bool:
+        """Whether anything changes with time: no."""
+        return False
+
+
+class Hermes(_PowerLaw):
     """aihwkit's ``HermesNoiseModel``: one or two devices a conductance, HERMES chip."""
 
     model: Literal["HermesNoiseModel"]
     devices_per_conductance: Literal[1, 2]
-    g_max_uS: PositiveFloat
-    t_0_s: PositiveFloat
-    t_read_s: PositiveFloat
-    programming_noise_scale: Scale = 1.0
-    read_noise_1f_scale: Scale = 1.0
-    drift_scale: Scale = 1.0
 
     @pydantic.model_validator(mode="after")
     def _characterised(self) -> "Hermes":
@@ -78,11 +224,10 @@ class Hermes(NoiseSection):
         return self
 
 
-class ReRAMWan2022(NoiseSection):
+class ReRAMWan2022(_PairSection):
     """aihwkit's ``ReRamWan2022NoiseModel``: spread around the target at three measured times."""
 
     model: Literal["ReRamWan2022NoiseModel"]
-    g_max_uS: PositiveFloat
     g_max_reference_uS: PositiveFloat = Field(description="g_max of the published fit")
     times_share: Literal["one_normal_a_device", "independent"] = "one_normal_a_device"
     programming_noise_scale: Scale = 1.0
@@ -96,6 +241,11 @@ class ReRAMWan2022(NoiseSection):
     def known_times_s(self) -> tuple[float, ...]:
         """One second, one day and two days."""
         return (1.0, DAY, 2 * DAY)
+
+    @property
+    def keeps_its_place(self) -> bool:
+        """Whether a device keeps its place in the distribution of every time: assumed or not."""
+        return True
 
 
 class ReRAMCMO(NoiseSection):
@@ -121,4 +271,37 @@ class ReRAMCMO(NoiseSection):
         return self
 
 
-Noise = Annotated[Ideal | PCMLike | Hermes | ReRAMWan2022 | ReRAMCMO, Field(discriminator="model")]
+Noise = Annotated[
+    Ideal
+    | PCMLike
+    | CustomDriftPCMLike
+    | Hermes
+    | StateIndependent
+    | ReRAMWan2022
+    | ReRAMCMO
+    | PolynomialError
+    | Sonos
+    | Tabulated
+    | WeightNoise,
+    Field(discriminator="model"),
+]
+
+
+def _check_table(section: Any, at: str, *laws: str) -> None:
+    """Raise ValueError unless a table spans g_min to g_max and its laws fit it."""
+    points = getattr(section, at)
+    if len(points) < 2 or list(points) != sorted(set(points)):
+        raise ValueError(f"{at} = {list(points)} must be two or more conductances, ascending")
+    if points[0] > section.g_min_uS or points[-1] < section.g_max_uS:
+        raise ValueError(
+            f"{at} spans {points[0]} to {points[-1]} µS and must span g_min_uS = "
+            f"{section.g_min_uS} to g_max_uS = {section.g_max_uS}"
+        )
+    for law in laws:
+        values = getattr(section, law)
+        if len(values) != len(points):
+            raise ValueError(
+                f"{law} has {len(values)} entries and {at} {len(points)}; give as many"
+            )
+        if "offset" not in law and min(values) < 0:
+            raise ValueError(f"{law} holds {min(values)}; every entry must be at least 0")

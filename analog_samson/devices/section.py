@@ -8,6 +8,9 @@ from pydantic import Field
 Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """A spread or its multiple: 0 (off) or more."""
 
+Table = tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+"""Numbers in a row, at points given beside them."""
+
 
 def neutral(default: Any, description: str) -> Any:
     """A key added later: at its default nothing changes, and it is no part of the digest."""

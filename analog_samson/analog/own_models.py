@@ -1,0 +1,209 @@
+"""Published noise models that aihwkit lacks, as its ``BaseNoiseModel``, so that tiles run them.
+
+Conductances are in µS and times in seconds, as in aihwkit.
+"""
+
+import math
+
+import numpy as np
+import torch
+from aihwkit.inference.converter.base import BaseConductanceConverter
+from aihwkit.inference.noise.base import BaseNoiseModel
+from torch import Tensor
+
+from analog_samson.devices import PolynomialError, Sonos, Tabulated, WeightNoise
+from analog_samson.times import DAY
+
+LARGEST_PER_uS = 1e-12  # guards a division where an array is all zero
+
+
+class SignedConverter(BaseConductanceConverter):
+    """One signed value a weight, unchanged: for errors that act on weights themselves."""
+
+    def convert_to_conductances(self, weights: Tensor) -> tuple[list[Tensor], dict[str, float]]:
+        """Return the weights as they are."""
+        return [weights.clone()], {}
+
+    def convert_back_to_weights(self, conductances: list[Tensor], params: object) -> Tensor:
+        """Return the values as weights."""
+        return conductances[0]
+
+
+class ReferenceColumnConverter(BaseConductanceConverter):
+    """One device a weight, and a column of devices that all outputs of the array subtract.
+
+    A weight of zero and the reference lie at the middle of the range, so a shift that all devices
+    share cancels; the noise of the reference is common to all columns.
+
+    Args:
+        g_max: Conductance of the largest weight [µS].
+        g_min: Conductance of its negative [µS].
+    """
+
+    def __init__(self, g_max: float, g_min: float) -> None:
+        self.g_max, self.g_min = g_max, g_min
+
+    def convert_to_conductances(self, weights: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Map weights, shape (columns, rows), to the array and its reference, shape (1, rows)."""
+        middle = (self.g_max + self.g_min) / 2
+        scale = (self.g_max - middle) / weights.abs().max().clamp(min=LARGEST_PER_uS)
+        reference = torch.full_like(weights[:1], middle)
+        return [middle + scale * weights, reference], {"scale": scale}
+
+    def convert_back_to_weights(
+        self, conductances: list[Tensor], params: dict[str, Tensor]
+    ) -> Tensor:
+        """Map an array and its reference back to weights."""
+        return (conductances[0] - conductances[1]) / params["scale"]
+
+
+class PolynomialErrorNoiseModel(BaseNoiseModel):
+    """A programming error whose spread is a polynomial of the conductance; no drift.
+
+    Args:
+        noise: The section of the device file.
+        g_converter: From weights to conductances.
+    """
+
+    def __init__(self, noise: PolynomialError, g_converter: BaseConductanceConverter) -> None:
+        super().__init__(g_converter)
+        self.noise = noise
+        self.g_max, self.g_min = noise.g_max_uS, noise.g_min_uS
+
+    def apply_programming_noise_to_conductance(self, g_target: Tensor) -> Tensor:
+        """Add a normal error; conductances stay at least 0."""
+        spread = _polynomial(self.noise.spread_powers_uS, g_target).clamp(min=0)
+        error = self.noise.programming_noise_scale * spread * torch.randn_like(g_target)
+        return (g_target + error).clamp(min=0)
+
+    def apply_drift_noise_to_conductance(
+        self, g_prog: Tensor, drift_noise_param: Tensor | None, t_inference: float
+    ) -> Tensor:
+        """Return what was programmed."""
+        return g_prog
+
+
+class SonosNoiseModel(BaseNoiseModel):
+    """Charge-trap memory: mean shift and spread of the current by days after programming.
+
+    Between the days of the tables their coefficients are interpolated linearly. A device's error
+    is one normal draw, so under one seed it keeps its place in the distribution of every time.
+
+    Args:
+        noise: The section of the device file.
+        g_converter: From weights to conductances.
+    """
+
+    def __init__(self, noise: Sonos, g_converter: BaseConductanceConverter) -> None:
+        super().__init__(g_converter)
+        self.noise = noise
+        self.g_max, self.g_min = noise.g_max_uS, noise.g_min_uS
+
+    def apply_programming_noise_to_conductance(self, g_target: Tensor) -> Tensor:
+        """Draw the spread of day 0 around the target."""
+        return self.apply_drift_noise_to_conductance(g_target, g_target, 0.0)
+
+    def generate_drift_coefficients(self, g_target: Tensor) -> Tensor:
+        """Return the targets: the distribution of every time lies around them."""
+        return g_target
+
+    def apply_drift_noise_to_conductance(
+        self, g_prog: Tensor, drift_noise_param: Tensor, t_inference: float
+    ) -> Tensor:
+        """Draw the distribution of a time around the targets ``drift_noise_param``."""
+        noise, day = self.noise, t_inference / DAY
+        nA_per_uS = 1e3 * noise.read_voltage_V
+        current = drift_noise_param.double() * nA_per_uS
+        powers = [
+            float(np.interp(day, noise.days, [table[power] for table in noise.shift_powers_nA]))
+            for power in range(len(noise.shift_powers_nA[0]))
+        ]
+        if day > 0:
+            current = current + noise.drift_scale * _polynomial(powers, current)
+        a = float(np.interp(day, noise.days, noise.spread_A_nA))
+        b = float(np.interp(day, noise.days, noise.spread_B_nA))
+        spread = (a * (1 - torch.exp(-current / b))).clamp(min=0)
+        draw = torch.randn_like(drift_noise_param).double()
+        current = current + noise.programming_noise_scale * spread * draw
+        return (current / nA_per_uS).clamp(min=0).to(drift_noise_param.dtype)
+
+
+class TabulatedNoiseModel(BaseNoiseModel):
+    """A measured device: programming error, exponents and 1/f noise from tables.
+
+    Args:
+        noise: The section of the device file.
+        g_converter: From weights to conductances.
+    """
+
+    def __init__(self, noise: Tabulated, g_converter: BaseConductanceConverter) -> None:
+        super().__init__(g_converter)
+        self.noise = noise
+        self.g_max, self.g_min = noise.g_max_uS, noise.g_min_uS
+
+    def _law(self, values: tuple[float, ...], conductances: Tensor) -> Tensor:
+        found = np.interp(conductances.cpu().double().numpy(), self.noise.table_uS, values)
+        return torch.from_numpy(found).to(conductances)
+
+    def apply_programming_noise_to_conductance(self, g_target: Tensor) -> Tensor:
+        """Add the mean error and a normal one; conductances stay at least 0."""
+        offset = self._law(self.noise.programming_offset_uS, g_target)
+        spread = self._law(self.noise.programming_spread_uS, g_target)
+        error = offset + spread * torch.randn_like(g_target)
+        return (g_target + self.noise.programming_noise_scale * error).clamp(min=0)
+
+    def generate_drift_coefficients(self, g_target: Tensor) -> Tensor:
+        """Draw normal exponents by target."""
+        mean, spread = (
+            self._law(values, g_target) for values in (self.noise.nu_mean, self.noise.nu_spread)
+        )
+        return self.noise.drift_scale * (mean + spread * torch.randn_like(g_target))
+
+    def apply_drift_noise_to_conductance(
+        self, g_prog: Tensor, drift_noise_param: Tensor, t_inference: float
+    ) -> Tensor:
+        """Age by the power law and add one draw of the accumulated 1/f noise."""
+        noise = self.noise
+        t = t_inference + noise.t_0_s
+        drifted = g_prog * (t / noise.t_0_s) ** (-drift_noise_param)
+        accumulated = math.sqrt(math.log((t + noise.t_read_s) / (2 * noise.t_read_s)))
+        spread = self._law(noise.read_spread_relative, g_prog) * accumulated
+        read = noise.read_noise_1f_scale * spread * torch.randn_like(g_prog)
+        return (drifted * (1 + read)).clamp(min=0)
+
+
+class WeightNoiseModel(BaseNoiseModel):
+    """The generic errors of papers on normalised weights, whose largest is 1.
+
+    Args:
+        noise: The section of the device file.
+    """
+
+    def __init__(self, noise: WeightNoise) -> None:
+        super().__init__(SignedConverter())
+        self.noise = noise
+
+    def apply_programming_noise_to_conductance(self, g_target: Tensor) -> Tensor:
+        """Draw the error of every weight."""
+        sigma = self.noise.sigma
+        if self.noise.law == "uniform":
+            return g_target + sigma * (2 * torch.rand_like(g_target) - 1)
+        draw = torch.randn_like(g_target)
+        if self.noise.law == "gaussian_max":
+            return g_target + sigma * draw
+        if self.noise.law == "proportional":
+            return g_target + sigma * g_target.abs() * draw
+        return g_target * torch.exp(sigma * draw)
+
+    def apply_drift_noise_to_conductance(
+        self, g_prog: Tensor, drift_noise_param: Tensor | None, t_inference: float
+    ) -> Tensor:
+        """Return what was programmed."""
+        return g_prog
+
+
+def _polynomial(powers: list[float] | tuple[float, ...], x: Tensor) -> Tensor:
+    value = torch.zeros_like(x)
+    for coefficient in reversed(powers):
+        value = value * x + coefficient
+    return value
