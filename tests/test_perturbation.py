@@ -6,6 +6,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from aihwkit.simulator.parameters.enums import WeightModifierType
+from aihwkit.simulator.parameters.inference import WeightModifierParameter
+from aihwkit.simulator.tiles.torch_tile import TorchSimulatorTile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_optimizer import SAM
@@ -245,6 +248,32 @@ def test_rwp_of_one_generator_state_is_one_perturbation():
     )
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not first["5.weight"].any(), "a layer of zeros has no range"
+
+
+def test_noise_injection_is_the_weight_modifier_of_aihwkit():
+    """Its ADD_NORMAL, relative to the largest weight of the tile, from the same random numbers."""
+    weight = network(dtype=torch.float32)[4].weight.detach()
+    modifier = WeightModifierParameter(
+        type=WeightModifierType.ADD_NORMAL, std_dev=0.07, rel_to_actual_wmax=True
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        theirs = TorchSimulatorTile.modify_weight(weight, modifier, 1)
+    generator = torch.Generator().manual_seed(3)
+    offsets = rwp({"a.weight": weight}, sigma=0.07, scale="layer_max", generator=generator)
+    torch.testing.assert_close(weight + offsets["a.weight"], theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_drop_connect_moves_its_share_of_the_weights_to_zero():
+    """n = 40000 weights, seed 0, binomial interval at a false-alarm rate of 1e-6."""
+    n, share = 40_000, 0.01
+    weights = {"a.weight": torch.linspace(0.5, 1.0, n)[None]}
+    generator = torch.Generator().manual_seed(0)
+    offset = rwp(weights, sigma=0.1, drop_connect=share, generator=generator)["a.weight"]
+    low, high = stats.binom.interval(1 - 1e-6, n, share)
+    assert low <= int((offset == -weights["a.weight"]).sum()) <= high
+    with pytest.raises(ValueError, match="drop_connect"):
+        rwp(weights, sigma=0.1, drop_connect=1.5, generator=generator)
 
 
 def test_arwp_shrinks_where_gradients_were_large():

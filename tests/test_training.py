@@ -385,6 +385,19 @@ def test_log_holds_strength_and_sizes_of_every_epoch(method, tmp_path):
         assert set(log["layer"]) == {"", "fc1.weight", "fc2.weight"}
 
 
+def test_strength_stays_after_its_ramp(tmp_path):
+    """The recipe of Rasch et al.: the noise grows over the first epochs, some weights dropped."""
+    spec = spec_of(
+        "noise_injection", schedule="linear", ramp_share=0.5, drop_connect=0.01, epochs=4
+    )
+    assert spec.strength == "sigma=0.05 drop_connect=0.01 linear ramp=0.5"
+    log = pd.read_csv(train(spec, tmp_path).with_suffix(".csv"))
+    strength = list(log[log["layer"].isna()]["strength"])
+    n_steps = len(load_dataset("digits").train) // 64
+    assert strength[0] == pytest.approx(0.05 * 2 * (n_steps - 1) / (4 * n_steps - 1))
+    assert strength[2:] == [0.05, 0.05]
+
+
 def test_diverged_training_names_the_epoch_and_keeps_the_last_good_state(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"diverged in epoch 1 .*nothing was written"):
         train(spec_of(lr=1e30), tmp_path)

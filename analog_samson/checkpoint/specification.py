@@ -49,7 +49,12 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             {"eta": 0.01, "p": math.inf, "perturb_norm_and_bias": True},
             2,
         ),
-        "rwp": Method("Random weight perturbation.", "sigma", {"noise_scale": "filter_max"}, 1),
+        "rwp": Method(
+            "Random weight perturbation.",
+            "sigma",
+            {"noise_scale": "filter_max", "drop_connect": 0.0},
+            1,
+        ),
         "arwp": Method(
             "Random weight perturbation, smaller where gradients were large.",
             "sigma",
@@ -59,7 +64,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "noise_injection": Method(
             "Gaussian noise relative to the largest weight of a layer, weights clipped.",
             "sigma",
-            {"noise_scale": "layer_max", "clip_weights": 2.0},
+            {"noise_scale": "layer_max", "drop_connect": 0.0, "clip_weights": 2.0},
             1,
         ),
         "saf": Method(
@@ -99,11 +104,14 @@ class TrainingSpec:
             noise_injection).
         trajectory_weight: Weight of the trajectory loss (saf, mesa).
         schedule: How the strength grows over the training, a name from `SCHEDULES`.
+        ramp_share: Share of the training in which it does so; it then stays. Rasch et al. (2023)
+            ramp noise_injection with schedule "linear" over the first epochs.
         eta: Added to |w| (asam, samson); strength of the adaptation (arwp).
         p: Norm that a layer's weights are divided by, 2 or inf (samson).
         dialect: Which of the two public forms of ASAM, a name from `DIALECTS`.
         perturb_norm_and_bias: Whether samson also perturbs normalisation and bias parameters.
         noise_scale: What `sigma` is relative to, a name from `NOISE_SCALES`.
+        drop_connect: Probability that a weight is zero in a pass (rwp, noise_injection).
         fisher_decay: Decay of the squared gradients that arwp remembers.
         clip_weights: Weights are clipped to this many standard deviations of their layer after
             each step; 0 does not clip. Usable with every method.
@@ -148,11 +156,13 @@ class TrainingSpec:
     sigma: float | None = None
     trajectory_weight: float | None = None
     schedule: str = "constant"
+    ramp_share: float = 1.0
     eta: float | None = None
     p: float | None = None
     dialect: str | None = None
     perturb_norm_and_bias: bool | None = None
     noise_scale: str | None = None
+    drop_connect: float | None = None
     fisher_decay: float | None = None
     clip_weights: float | None = None
     temperature: float | None = None
@@ -223,6 +233,8 @@ class TrainingSpec:
             text.append(f"clip_weights={self.clip_weights:g}")
         if self.schedule != "constant":
             text.append(self.schedule)
+        if self.ramp_share != 1.0:
+            text.append(f"ramp={self.ramp_share:g}")
         if self.perturbed_share != 1.0:
             text.append(f"share={self.perturbed_share:g}")
         if self.m_sharpness is not None:
@@ -336,7 +348,13 @@ class TrainingSpec:
                 "validation_fraction must lie between 0 and 1, both excluded; got "
                 f"{self.validation_fraction!r}."
             )
-        for name in ("fisher_decay", "teacher_decay", "trajectory_start", "perturbed_share"):
+        for name in (
+            "drop_connect",
+            "fisher_decay",
+            "teacher_decay",
+            "trajectory_start",
+            "perturbed_share",
+        ):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1]; got {value!r}.")
@@ -348,6 +366,8 @@ class TrainingSpec:
             ("seed", 0),
         ):
             _check_whole_number(name, getattr(self, name), least)
+        if not 0 < self.ramp_share <= 1:
+            raise ValueError(f"ramp_share must lie in (0, 1]; got {self.ramp_share!r}.")
         if self.p is not None and self.p not in (2, math.inf):
             raise ValueError(f"p must be 2 or inf; got {self.p!r}.")
         if self.temperature is not None and not 0 < self.temperature < math.inf:

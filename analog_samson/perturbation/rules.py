@@ -122,9 +122,13 @@ def rwp(
     *,
     sigma: float,
     scale: str = "filter_max",
+    drop_connect: float = 0.0,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """Random offset N(0, (sigma * scale)^2) on every weight with two or more dimensions.
+
+    With the scale "layer_max" and drop-connect it is what aihwkit's ADD_NORMAL weight modifier does
+    in training (one tile a layer), the noise of Joshi et al. (2020) and Rasch et al. (2023).
 
     Args:
         weights: Parameters by name.
@@ -133,15 +137,18 @@ def rwp(
         scale: "filter_max", "layer_max", "network_max": the largest |w| of an output filter, a
             tensor or the network; "filter_norm": the 2-norm of an output filter (Li et al., arXiv
             2211.11489); "constant": 1.
+        drop_connect: Probability that a weight is moved to zero instead.
         generator: Where the draws come from, on the device of the weights.
 
     Returns:
         Offsets by name; gains, shifts and biases are not perturbed.
 
     Raises:
-        ValueError: If sigma is negative or the scale is unknown.
+        ValueError: If sigma is negative, the scale unknown or drop-connect no probability.
     """
     _check_strength("sigma", sigma)
+    if not 0 <= drop_connect <= 1:
+        raise ValueError(f"drop_connect must lie in [0, 1]; got {drop_connect!r}.")
     if scale not in NOISE_SCALES:
         raise ValueError(
             f"Unknown scale {scale!r} of random perturbation; allowed: {', '.join(NOISE_SCALES)}."
@@ -160,6 +167,10 @@ def rwp(
             factors = [torch.stack(factors).max()] * len(factors)
     torch._foreach_mul_(noise, factors)
     torch._foreach_mul_(noise, sigma)
+    if drop_connect:
+        for offset, weight in zip(noise, matrices.values(), strict=True):
+            draw = torch.rand(weight.shape, generator=generator, device=weight.device)
+            torch.where(draw < drop_connect, -weight, offset, out=offset)
     return dict(zip(matrices, noise, strict=True))
 
 

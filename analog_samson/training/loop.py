@@ -29,10 +29,7 @@ from analog_samson.data import Dataset, augment, load_dataset
 from analog_samson.evaluation import count_correct
 from analog_samson.losses import TrajectoryMemory
 from analog_samson.models import analog_layers, build_model, input_ranges
-from analog_samson.perturbation import (
-    MicroRing,
-    strength_factor,
-)
+from analog_samson.perturbation import MicroRing, strength_factor
 from analog_samson.streams import derive_seed
 from analog_samson.training.state import State, check_same_spec, resume, write_log, write_resume
 from analog_samson.training.step import (
@@ -173,7 +170,8 @@ def _train_epoch(state: State, spec: TrainingSpec, dataset: Dataset) -> list[dic
         lr = spec.lr * (1 + math.cos(math.pi * done)) / 2
         for group in state.optimizer.param_groups:
             group["lr"] = lr
-        factor = strength_factor(spec.schedule, min(done, 1.0), relative_loss=state.relative_loss)
+        ramped = min(done / spec.ramp_share, 1.0)
+        factor = strength_factor(spec.schedule, ramped, relative_loss=state.relative_loss)
         strength = factor * full_strength(spec)
         indices = order[step * size : (step + 1) * size]
         images = state.images[indices]

@@ -11,10 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils import clip_grads_with_norm_
 
-from analog_samson.checkpoint import (
-    METHODS,
-    TrainingSpec,
-)
+from analog_samson.checkpoint import METHODS, TrainingSpec
 from analog_samson.losses import trajectory_loss
 from analog_samson.perturbation import (
     Rule,
@@ -179,7 +176,13 @@ def rule_of(
             norm_and_bias=given(spec.perturb_norm_and_bias),
         )
     if spec.method in ("rwp", "noise_injection"):
-        return partial(rwp, sigma=strength, scale=given(spec.noise_scale), generator=generator)
+        return partial(
+            rwp,
+            sigma=strength,
+            scale=given(spec.noise_scale),
+            drop_connect=given(spec.drop_connect),
+            generator=generator,
+        )
     if spec.method == "arwp":
         return partial(
             arwp, sigma=strength, fisher=state.fisher, eta=given(spec.eta), generator=generator
