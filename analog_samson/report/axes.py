@@ -27,15 +27,14 @@ class TimeAxis:
         decades: Length of the axis between first and last time, in decades, at least 1.
     """
 
-    def __init__(self, t_inference_s: pd.Series, limits_s: tuple[float, float] | None = None):
+    def __init__(self, t_inference_s: "pd.Series[float]"):
         """Fit the axis to times.
 
         Args:
-            t_inference_s: The times to be drawn [s].
-            limits_s: First and last time [s], for panels that share them.
+            t_inference_s: The times to be drawn [s], of all panels that share the axis.
         """
         later = t_inference_s[t_inference_s > 0]
-        first, last = limits_s or (later.min(), later.max())
+        first, last = later.min(), later.max()
         if not first > 0:
             first, last = 1.0, times.YEAR
         self._first, self._last = float(first), float(last)

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from analog_samson import times
 from analog_samson.report import panels, words
-from analog_samson.report.axes import finish
+from analog_samson.report.axes import TimeAxis, finish
 from analog_samson.report.style import WIDTHS_IN, order, style
 
 FORMATS = ("pdf", "png")
@@ -38,10 +38,10 @@ def accuracy_figure(
     Raises:
         ValueError: If the summary is empty or a name is unknown.
     """
-    limits = _limits(summary)
+    axis = TimeAxis(summary["t_inference_s"])
     return by_condition(
         summary,
-        lambda ax, rows: panels.accuracy_vs_time(ax, rows, interval=interval, limits_s=limits),
+        lambda ax, rows: panels.accuracy_vs_time(ax, rows, interval=interval, axis=axis),
         note=footnote(summary) if len(summary) else "",
         width=width,
         look=look,
@@ -65,10 +65,10 @@ def gain_figure(
     Raises:
         ValueError: If there are no gains or a name is unknown.
     """
-    limits = _limits(gains)
+    axis = TimeAxis(gains["t_inference_s"])
     return by_condition(
         gains,
-        lambda ax, rows: panels.gain_vs_time(ax, rows, interval=interval, limits_s=limits),
+        lambda ax, rows: panels.gain_vs_time(ax, rows, interval=interval, axis=axis),
         note=gain_note(gains) if len(gains) else "",
         width=width,
         look=look,
@@ -89,11 +89,11 @@ def chips_figure(chips: pd.DataFrame, *, width: str = "two columns", look: str =
     Raises:
         ValueError: If there are no chips or a name is unknown.
     """
-    limits = _limits(chips)
+    axis = TimeAxis(chips["t_inference_s"])
     note = "Thin lines: chips (reads averaged). Thick lines: mean of all chips."
     return by_condition(
         chips,
-        lambda ax, rows: panels.chips_over_time(ax, rows, limits_s=limits),
+        lambda ax, rows: panels.chips_over_time(ax, rows, axis=axis),
         note=f"{note} {words.fixed_text(chips)}.",
         width=width,
         look=look,
@@ -252,7 +252,7 @@ def heat_figure(
     ordered = sorted(names.unique(), key=order)
     limits = (100 * rows["accuracy"].min(), 100 * rows["accuracy"].max())
     with style(look):
-        figure, axes = _grid(len(ordered), width, look, aspect=0.75, share_y=True)
+        figure, axes = grid(len(ordered), width, look, aspect=0.75, share_y=True)
         for ax, name in zip(axes, ordered, strict=True):
             image = panels.heat_map(ax, rows[names == name], x, y, limits=limits)
             ax.set_title(name)
@@ -299,7 +299,7 @@ def by_condition(
     columns = [column for column in words.varying(rows) if column not in besides]
     groups = list(rows.groupby(["device", *columns], observed=True, sort=True))
     with style(look):
-        figure, axes = _grid(len(groups), width, look, aspect=aspect, share_y=share_y)
+        figure, axes = grid(len(groups), width, look, aspect=aspect, share_y=share_y)
         handles: dict[str, Line2D] = {}
         for ax, (_, part) in zip(axes, groups, strict=True):
             for handle in draw(ax, part):
@@ -378,30 +378,43 @@ def save(
     return paths
 
 
-def _grid(
-    n: int, width: str, look: str, *, aspect: float, share_y: bool
+def grid(
+    n: int, width: str, look: str, *, aspect: float, share_y: bool, across: int | None = None
 ) -> tuple[Figure, list[Axes]]:
+    """An empty figure of panels; call it inside of `style`.
+
+    Args:
+        n: Number of panels.
+        width: "one column" or "two columns".
+        look: Style sheet, "paper" or "talk".
+        aspect: Height of a panel by its width.
+        share_y: Whether panels share their vertical axis.
+        across: Panels in a row; None takes one in one column, two in two.
+
+    Returns:
+        The figure and its panels.
+
+    Raises:
+        ValueError: If the width or style is unknown.
+    """
     if look not in WIDTHS_IN or width not in WIDTHS_IN[look]:
         allowed = {name: list(widths) for name, widths in WIDTHS_IN.items()}
         raise ValueError(
             f"Style and width must be one of {json.dumps(allowed)}; got {look!r}, {width!r}."
         )
     width_in = WIDTHS_IN[look][width]
-    across = min(n, 2 if width == "two columns" else 1)
+    across = across or min(n, 2 if width == "two columns" else 1)
     down = -(-n // across)
-    height_in = down * min(aspect * width_in / across, 0.42 * width_in if across == 1 else width_in)
-    figure = Figure(figsize=(width_in, max(height_in, 1.2)), layout="constrained")
-    grid = figure.subplots(down, across, squeeze=False, sharey=share_y)
-    for ax in grid.flat[n:]:
+    panel_in = aspect * width_in / across
+    if n == 1 and width == "two columns":
+        panel_in *= 0.6
+    figure = Figure(figsize=(width_in, max(down * panel_in, 1.2)), layout="constrained")
+    panels_ = figure.subplots(down, across, squeeze=False, sharey=share_y)
+    for ax in panels_.flat[n:]:
         ax.set_axis_off()
-    return figure, list(grid.flat[:n])
+    return figure, list(panels_.flat[:n])
 
 
 def _moment(rows: pd.DataFrame) -> str:
     late = " (extrapolated)" if "extrapolated" in rows and rows["extrapolated"].any() else ""
     return times.label(rows["t_inference_s"].iloc[0]) + late
-
-
-def _limits(rows: pd.DataFrame) -> tuple[float, float] | None:
-    later = rows.loc[rows["t_inference_s"] > 0, "t_inference_s"]
-    return (later.min(), later.max()) if len(later) else None

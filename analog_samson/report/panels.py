@@ -26,7 +26,7 @@ def accuracy_vs_time(
     summary: pd.DataFrame,
     *,
     interval: str = "bars",
-    limits_s: tuple[float, float] | None = None,
+    axis: TimeAxis | None = None,
 ) -> list[Line2D]:
     """Draw accuracy [%] against time on a logarithmic axis, one line per method.
 
@@ -37,8 +37,7 @@ def accuracy_vs_time(
         ax: Where to draw.
         summary: As `results.summarise` gives, of one condition (one device).
         interval: "bars" or "band".
-        limits_s: First and last time of the axis [s], for panels that share it; None takes the
-            summary's.
+        axis: A time axis that several panels share; None makes one for these times.
 
     Returns:
         One handle per method for a legend, in the usual order.
@@ -49,7 +48,7 @@ def accuracy_vs_time(
     """
     _check_one(summary, "accuracy_vs_time", interval)
     rows = summary.assign(name=words.method_names(summary), value=100 * summary["accuracy"])
-    handles = _over_time(ax, rows.assign(half=100 * rows["half_width"]), interval, limits_s)
+    handles = _over_time(ax, rows.assign(half=100 * rows["half_width"]), interval, axis)
     ax.set_ylabel("accuracy [%]")
     return handles
 
@@ -59,7 +58,7 @@ def gain_vs_time(
     gains: pd.DataFrame,
     *,
     interval: str = "bars",
-    limits_s: tuple[float, float] | None = None,
+    axis: TimeAxis | None = None,
 ) -> list[Line2D]:
     """Draw the paired gain over the baseline [percentage points] against time.
 
@@ -67,7 +66,7 @@ def gain_vs_time(
         ax: Where to draw.
         gains: As `results.paired_gain` gives, of one condition.
         interval: "bars" or "band".
-        limits_s: As in `accuracy_vs_time`.
+        axis: As in `accuracy_vs_time`.
 
     Returns:
         One handle per method.
@@ -78,20 +77,18 @@ def gain_vs_time(
     _check_one(gains, "gain_vs_time", interval)
     rows = gains.assign(name=words.method_names(gains), value=100 * gains["gain"])
     ax.axhline(0.0, color="black", linewidth=0.6, zorder=1)
-    handles = _over_time(ax, rows.assign(half=100 * rows["half_width"]), interval, limits_s)
+    handles = _over_time(ax, rows.assign(half=100 * rows["half_width"]), interval, axis)
     ax.set_ylabel(f"gain over {gains['baseline'].iloc[0]} [points]")
     return handles
 
 
-def chips_over_time(
-    ax: Axes, chips: pd.DataFrame, *, limits_s: tuple[float, float] | None = None
-) -> list[Line2D]:
+def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = None) -> list[Line2D]:
     """Draw every chip as a thin line: how far chips of one method lie apart.
 
     Args:
         ax: Where to draw.
         chips: As `results.chip_means` gives, of one condition.
-        limits_s: As in `accuracy_vs_time`.
+        axis: As in `accuracy_vs_time`.
 
     Returns:
         One handle per method.
@@ -100,7 +97,7 @@ def chips_over_time(
         ValueError: If there are no chips or several conditions.
     """
     _check_one(chips, "chips_over_time")
-    axis = TimeAxis(chips["t_inference_s"], limits_s)
+    axis = axis or TimeAxis(chips["t_inference_s"])
     handles = []
     names = words.method_names(chips)
     for name in sorted(names.unique(), key=order):
@@ -190,7 +187,8 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
     finite = lives[["lifetime_s", "low_s", "high_s"]].replace([0.0, np.inf], np.nan)
     axis = TimeAxis(pd.Series(np.append(finite.to_numpy().ravel(), [1.0, times.YEAR])).dropna())
     axis.dress(ax)
-    left, right = ax.get_xlim()
+    inset = 10 ** (0.015 * axis.decades)
+    left, right = ax.get_xlim()[0] * inset, ax.get_xlim()[1] / inset
     names = words.method_names(lives)
     ordered = sorted(names.unique(), key=order)
     for place, name in enumerate(ordered):
@@ -397,10 +395,8 @@ def axis_name(axis: str) -> str:
     return axis.replace("_1f", " 1/f").replace("_", " ")
 
 
-def _over_time(
-    ax: Axes, rows: pd.DataFrame, interval: str, limits_s: tuple[float, float] | None
-) -> list[Line2D]:
-    axis = TimeAxis(rows["t_inference_s"], limits_s)
+def _over_time(ax: Axes, rows: pd.DataFrame, interval: str, axis: TimeAxis | None) -> list[Line2D]:
+    axis = axis or TimeAxis(rows["t_inference_s"])
     names = sorted(rows["name"].unique(), key=order)
     handles = []
     for name, shift in zip(names, shifts(len(names)) * (interval == "bars"), strict=True):
