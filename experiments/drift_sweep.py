@@ -1,8 +1,9 @@
 """How accurate is a trained network on analog memory, from one second to one year?
 
     python experiments/drift_sweep.py checkpoints/*.safetensors --devices pcm_like pcm_hermes
+    python experiments/drift_sweep.py --study study.toml
 
-About a second a chip and time for a small network on 10,000 images and one core.
+Half a second a chip and time for LeNet-5 on 10,000 images and one core.
 """
 
 from pathlib import Path
@@ -13,12 +14,14 @@ import tyro
 from analog_samson.commands import run_command, written
 from analog_samson.devices import load_device
 from analog_samson.report import write_report
-from analog_samson.study import Study, collect
+from analog_samson.running import cluster as dask_cluster
+from analog_samson.study import Study, collect, load_study
 from analog_samson.times import DAY, HOUR, MONTH, YEAR
 
 
 def main(
-    checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
+    study: Path | None = None,
     devices: tuple[str, ...] = ("pcm_like",),
     times_s: tuple[float, ...] = (1.0, HOUR, DAY, MONTH, YEAR),
     name: str = "drift",
@@ -28,6 +31,8 @@ def main(
     compensation: tuple[str, ...] = (),
     seed: int = 0,
     jobs: int = 2,
+    cluster: str | None = None,
+    dask_local: int | None = None,
     data_folder: Path | None = None,
     n_images: int | None = None,
 ) -> None:
@@ -35,6 +40,7 @@ def main(
 
     Args:
         checkpoints: Trained networks (.safetensors).
+        study: Instead of all that describes the study here: a TOML file that does.
         devices: Names of devices, or paths of device files.
         times_s: Times since programming [s]; a device known only at certain times uses those.
         name: Name of the study.
@@ -44,24 +50,30 @@ def main(
         compensation: Kinds of drift compensation to compare; by default the device's own.
         seed: Seed of the study: another seed draws other chips.
         jobs: Worker processes, one thread each; -1 takes every core.
+        cluster: Address of a Dask scheduler (tcp://...) that the chips are sent to.
+        dask_local: Instead: this many Dask worker processes on this machine.
         data_folder: Folder that holds the images.
         n_images: Test images, counted from the first; all by default.
     """
-    folder = folder or Path("results") / name
-    loaded = [load_device(device) for device in devices]
-    study = Study(
-        name,
-        checkpoints,
-        loaded,
-        times_s={device.name: device.times.valid_times_s or times_s for device in loaded},
-        n_chips=chips,
-        n_reads=reads,
-        axes={"compensation": compensation} if compensation else {},
-        seed=seed,
-        data_folder=data_folder,
-        n_images=n_images,
-    )
-    collect(study, folder, jobs=jobs, progress=True)
+    if study is not None:
+        chosen = load_study(study)
+    else:
+        loaded = [load_device(device) for device in devices]
+        chosen = Study(
+            name,
+            checkpoints,
+            loaded,
+            times_s={device.name: device.times.valid_times_s or times_s for device in loaded},
+            n_chips=chips,
+            n_reads=reads,
+            axes={"compensation": compensation} if compensation else {},
+            seed=seed,
+            data_folder=data_folder,
+            n_images=n_images,
+        )
+    folder = folder or Path("results") / chosen.name
+    with dask_cluster(cluster, dask_local):
+        collect(chosen, folder, jobs=1 if cluster or dask_local else jobs, progress=True)
     print(written(write_report(folder)))
 
 

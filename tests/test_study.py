@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from dataclasses import replace
 
@@ -17,7 +18,8 @@ import torch
 from analog_samson import Study, collect, load_device, read_trials
 from analog_samson.checkpoint import TrainingSpec, load_checkpoint, save_checkpoint
 from analog_samson.results import COLUMNS
-from analog_samson.study import run_trial
+from analog_samson.running import cluster
+from analog_samson.study import collect_until, load_study, run_trial
 from analog_samson.times import DAY, HOUR, YEAR
 from analog_samson.training import train
 
@@ -96,7 +98,7 @@ def test_adding_a_time_computes_only_that_time(study, tmp_path, monkeypatch):
     before = (tmp_path / "trials.csv").read_bytes()
     asked = []
     monkeypatch.setattr(
-        "analog_samson.study.run_trial",
+        "analog_samson.study.collection.run_trial",
         lambda trial, points: asked.extend(points) or run_trial(trial, points),
     )
     collect(replace(first, times_s=[HOUR, 1, YEAR]), tmp_path)
@@ -206,3 +208,84 @@ def test_own_device_objects_and_files_work_alike(study, tmp_path):
     by_name = replace(small, devices=["pcm_like"]).trials()
     by_object = replace(small, devices=[device]).trials()
     assert [t.chip_id for t in by_name] == [t.chip_id for t in by_object]
+
+
+def test_a_study_file_is_the_same_study(study, tmp_path):
+    folder = tmp_path / "nets"
+    folder.mkdir()
+    for number, path in enumerate(study.checkpoints):
+        (folder / f"{number}.safetensors").write_bytes(path.read_bytes())
+    file = tmp_path / "study.toml"
+    file.write_text(
+        'name = "small"\ncheckpoints = ["nets/*.safetensors"]\ndevices = ["pcm_like"]\n'
+        'times_s = "rasch"\nn_chips = 2\nn_images = 100\n[axes]\ndrift_scale = [0.0, 1.0]\n'
+    )
+    by_hand = replace(
+        study,
+        devices=["pcm_like"],
+        times_s=[1, HOUR, DAY, YEAR],
+        axes={"drift_scale": [0.0, 1.0]},
+    )
+    assert [(t.chip_id, t.points) for t in load_study(file).trials()] == [
+        (t.chip_id, t.points) for t in by_hand.trials()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name = ", "not valid TOML"),
+        ('nam = "x"', "did you mean 'name'"),
+        ('name = "x"', "'checkpoints' is missing"),
+        ('name="x"\ncheckpoints=["a*"]\ndevices=[]\ntimes_s=[1]', "no checkpoint matches"),
+        ('name="x"\ncheckpoints=[]\ndevices=[]\ntimes_s="rash"', "unknown time grid"),
+    ],
+)
+def test_a_wrong_study_file_is_one_sentence(text, words, tmp_path):
+    file = tmp_path / "study.toml"
+    file.write_text(text)
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        load_study(file)
+
+
+def test_a_changed_device_under_the_same_name_is_refused_before_anything_runs(study, tmp_path):
+    small = replace(study, devices=["pcm_like"], times_s=[1], n_chips=1)
+    collect(small, tmp_path)
+    before = (tmp_path / "trials.csv").read_bytes()
+    changed = load_device("pcm_like").with_axes({"g_max_uS": 20.0})
+    with pytest.raises(ValueError, match="two definitions"):
+        collect(replace(small, devices=[changed]), tmp_path)
+    assert (tmp_path / "trials.csv").read_bytes() == before
+
+
+def test_manifest_and_audit_say_where_the_table_comes_from(study, tmp_path):
+    collect(study, tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["study"]["n_chips"] == 2
+    assert manifest["devices"]["pcm_like"]["noise"]["g_max_uS"] == 25.0
+    assert len(manifest["checkpoints"]) == 4
+    assert manifest["environments"][0]["aihwkit"]
+    audit = pd.read_csv(tmp_path / "audit.csv")
+    assert set(audit["device"]) == {"pcm_like", "reram_wan2022"}
+    assert audit["analog"].all() and (audit["n_arrays"] == 1).all()
+
+
+def test_a_study_stops_at_a_look_when_its_intervals_are_narrow(study, tmp_path):
+    small = replace(study, devices=["pcm_like"], times_s=[1])
+    rows = collect_until(small, tmp_path / "wide", half_width=1.0, looks=(2, 3))
+    assert rows["chip"].nunique() == 2
+    rows = collect_until(small, tmp_path / "narrow", half_width=1e-9, looks=(2, 3))
+    assert rows["chip"].nunique() in (2, 3)
+
+
+def test_a_dask_cluster_of_two_processes_gives_the_same_table_after_a_kill(study, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    many = replace(study, n_chips=10)
+    collect(many, tmp_path / "here")
+    with cluster(n_local=2):
+        victim = next(iter(distributed.get_client().run(os.getpid).values()))
+        timer = threading.Timer(0.5, os.kill, (victim, signal.SIGKILL))
+        timer.start()
+        collect(many, tmp_path / "there")
+        timer.join()
+    assert table_of(tmp_path / "here") == table_of(tmp_path / "there")

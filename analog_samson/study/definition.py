@@ -1,0 +1,239 @@
+"""What a study asks for: which networks, devices, times and chips; what makes a chip itself."""
+
+import functools
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from analog_samson.checkpoint import Checkpoint, TrainingSpec, load_checkpoint
+from analog_samson.chip import Engine, check_precision, choose_engine
+from analog_samson.compiled import Precision
+from analog_samson.data import Split
+from analog_samson.devices import Device, load_device
+from analog_samson.streams import derive_seed
+from analog_samson.study.sources import the_test_set
+
+NUMERICS_VERSION = 1
+"""Raised when the same definition gives other numbers; part of every chip's identity."""
+
+Point = tuple[float, int]
+"""A time since programming [s] and the number of the read at that time."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One chip of a study: one programming of one trained network on one device.
+
+    Attributes:
+        study: Name of the study.
+        checkpoint_path: Where the trained network lies; not part of the chip's identity.
+        checkpoint: SHA-256 of the trained network's contents.
+        spec: How it was trained.
+        device: The device with the swept axes already applied.
+        axes: What was swept, one JSON object with sorted keys.
+        chip: Number of the chip.
+        programming_seed: What every draw of the chip derives from.
+        data_folder: Where the images lie; not part of the chip's identity.
+        evaluation_set: SHA-256 of the images it is tested on.
+        n_images: How many of them, counted from the first.
+        engine: What runs the forward pass.
+        precision: Precision of its products.
+        points: Times and reads wanted.
+    """
+
+    study: str
+    checkpoint_path: Path
+    checkpoint: str
+    spec: TrainingSpec
+    device: Device
+    axes: str
+    chip: int
+    programming_seed: int
+    data_folder: Path | None
+    evaluation_set: str
+    n_images: int
+    engine: Engine
+    precision: Precision
+    points: tuple[Point, ...]
+
+    @functools.cached_property
+    def chip_id(self) -> str:
+        """Hash of all that changes an answer: contents, never paths, never the times."""
+        identity = [
+            self.checkpoint,
+            self.device.digest,
+            self.programming_seed,
+            self.engine,
+            self.precision,
+            self.evaluation_set,
+            self.n_images,
+            NUMERICS_VERSION,
+        ]
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """The columns of ``results.COLUMNS`` that are known before anything runs."""
+        return {
+            "study": self.study,
+            "chip_id": self.chip_id,
+            "dataset": self.spec.dataset,
+            "model": self.spec.model,
+            "method": self.spec.method,
+            "strength": self.spec.strength,
+            "training_seed": self.spec.seed,
+            "checkpoint": self.checkpoint[:16],
+            "device": self.device.name,
+            "compensation": self.device.drift_compensation.label,
+            "engine": self.engine,
+            "precision": self.precision,
+            "axes": self.axes,
+            "chip": self.chip,
+            "programming_seed": self.programming_seed,
+            "n_images": self.n_images,
+        }
+
+    def __str__(self) -> str:
+        return f"chip {self.chip} of {self.checkpoint_path.name} on {self.device.name} {self.axes}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Which networks, on which devices, at which times, how many chips each.
+
+    Attributes:
+        name: Name of the study; stands in every row.
+        checkpoints: Paths of trained networks.
+        devices: Names or paths of device files, or devices.
+        times_s: Times since programming finished [s]; one list, or one a device by its name.
+        n_chips: Chips of every network on every device.
+        axes: Axis name (``devices.AXES``) to the values it takes; the grid of all of them.
+        n_reads: Reads of every chip at every time.
+        seed: Seed of the study: another seed draws other chips.
+        engine: What runs the forward pass; None takes the best that supports the device.
+        precision: Precision of the products of the compiled engine.
+        data_folder: Where the images lie, if not where ``load_dataset`` looks by itself.
+        n_images: Test images counted from the first; None takes the whole set.
+    """
+
+    name: str
+    checkpoints: Sequence[str | Path]
+    devices: Sequence[str | Path | Device]
+    times_s: Sequence[float] | Mapping[str, Sequence[float]]
+    n_chips: int = 10
+    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    n_reads: int = 1
+    seed: int = 0
+    engine: Engine | None = None
+    precision: Precision = "fp32"
+    data_folder: Path | None = None
+    n_images: int | None = None
+
+    def trials(self) -> list[Trial]:
+        """All chips of the study with all their times, checked before anything runs.
+
+        Raises:
+            ValueError: If the study has no checkpoints, devices, times or chips, a time is outside
+                a device's domain, an axis does not exist or apply, or something is given twice.
+            FileNotFoundError: If a checkpoint, device or data set is missing.
+        """
+        self._check_counts()
+        devices = self._devices()
+        trials = [
+            Trial(
+                study=self.name,
+                checkpoint_path=path,
+                checkpoint=checkpoint.digest,
+                spec=checkpoint.spec,
+                device=device,
+                axes=axes,
+                chip=chip,
+                programming_seed=derive_seed(self.seed, checkpoint.spec.seed, chip),
+                data_folder=self.data_folder,
+                evaluation_set=test.digest,
+                n_images=self._n_images(test, checkpoint.spec.dataset),
+                engine=choose_engine(device, self.engine),
+                precision=self.precision,
+                points=points,
+            )
+            for path, checkpoint, test in self._networks()
+            for device, axes, points in devices
+            for chip in range(self.n_chips)
+        ]
+        seen: dict[str, Trial] = {}
+        for trial in trials:
+            if trial.chip_id in seen:
+                raise ValueError(
+                    f"The study asks twice for the same thing: {trial} and {seen[trial.chip_id]} "
+                    "have equal contents; give every checkpoint, device and axis value once."
+                )
+            seen[trial.chip_id] = trial
+        return trials
+
+    def loaded_devices(self) -> list[Device]:
+        """The devices as they are in their files, before any axis."""
+        return [d if isinstance(d, Device) else load_device(d) for d in self.devices]
+
+    def _check_counts(self) -> None:
+        for what, given in (("checkpoints", self.checkpoints), ("devices", self.devices)):
+            if not given:
+                raise ValueError(f"Study {self.name!r} has no {what}; give at least one.")
+        for what, number in (("n_chips", self.n_chips), ("n_reads", self.n_reads)):
+            if number < 1:
+                raise ValueError(f"{what} must be at least 1; got {number}.")
+
+    def _networks(self) -> Iterator[tuple[Path, Checkpoint, Split]]:
+        for given in self.checkpoints:
+            path = Path(given)
+            checkpoint = load_checkpoint(path)
+            test = the_test_set(checkpoint.spec.dataset, self.data_folder)
+            shape = tuple(test.images.shape[1:])
+            if shape != checkpoint.image_shape:
+                raise ValueError(
+                    f"{path} was trained on images of shape {checkpoint.image_shape}; "
+                    f"{checkpoint.spec.dataset} has {shape}."
+                )
+            yield path, checkpoint, test
+
+    def _n_images(self, test: Split, dataset: str) -> int:
+        available = len(test)
+        if self.n_images is None:
+            return available
+        if not 1 <= self.n_images <= available:
+            raise ValueError(
+                f"n_images must lie between 1 and {available}, the test images of {dataset}; "
+                f"got {self.n_images}."
+            )
+        return self.n_images
+
+    def _devices(self) -> list[tuple[Device, str, tuple[Point, ...]]]:
+        found = []
+        for device in self.loaded_devices():
+            points = self._points(device)
+            for values in itertools.product(*self.axes.values()):
+                axes = dict(zip(self.axes, values, strict=True))
+                swept = device.with_axes(axes)
+                axes.pop("compensation", None)  # it has a column of its own
+                found.append((swept, json.dumps(axes, sort_keys=True), points))
+        return found
+
+    def _points(self, device: Device) -> tuple[Point, ...]:
+        if isinstance(self.times_s, Mapping):
+            if device.name not in self.times_s:
+                raise ValueError(
+                    f"times_s has no entry for device {device.name!r}; it has "
+                    f"{', '.join(self.times_s)}."
+                )
+            times = self.times_s[device.name]
+        else:
+            times = self.times_s
+        if not times:
+            raise ValueError(f"Study {self.name!r} has no times for device {device.name!r}.")
+        for time in times:
+            device.check_time(float(time))
+        check_precision(choose_engine(device, self.engine), self.precision)
+        return tuple((float(time), read) for time in times for read in range(self.n_reads))

@@ -1,0 +1,90 @@
+"""One trial: a chip is programmed once and read at its times."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+import torch
+
+from analog_samson.checkpoint import Checkpoint
+from analog_samson.chip import program
+from analog_samson.data import full_scale, normalise
+from analog_samson.evaluation import count_correct
+from analog_samson.models import analog_share
+from analog_samson.results import COLUMNS
+from analog_samson.study.definition import Point, Trial
+from analog_samson.study.sources import the_checkpoint, the_test_set
+
+
+def run_trial(trial: Trial, points: Sequence[Point] | None = None) -> pd.DataFrame:
+    """Program one chip and read it at its times.
+
+    Args:
+        trial: The chip.
+        points: Times and reads; None takes all of the trial's.
+
+    Returns:
+        One row a point, columns ``results.COLUMNS``.
+    """
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _run_trial(trial, trial.points if points is None else points)
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
+    checkpoint = the_checkpoint(trial.checkpoint_path, trial.checkpoint)
+    spec = checkpoint.spec
+    test = the_test_set(spec.dataset, trial.data_folder)
+    count = functools.partial(
+        count_correct,
+        images=test.images[: trial.n_images],
+        labels=test.labels[: trial.n_images],
+        normalise=functools.partial(
+            normalise,
+            mean=checkpoint.mean,
+            std=checkpoint.std,
+            full_scale=full_scale(spec.dataset),
+        ),
+    )
+    n_correct_digital, share = _digital(trial, checkpoint, count)
+    chip = program(
+        checkpoint,
+        trial.device,
+        seed=trial.programming_seed,
+        engine=trial.engine,
+        precision=trial.precision,
+    )
+    rows = []
+    for time, read in points:
+        chip.drift_to(time, read)
+        alphas = torch.cat(list(chip.compensation().values()))
+        rows.append(
+            {
+                **trial.labels,
+                "t_inference_s": time,
+                "read": read,
+                "n_correct": count(chip),
+                "n_correct_digital": n_correct_digital,
+                "analog_share": share,
+                "alpha": float(alphas.double().mean()),
+                "extrapolated": trial.device.is_extrapolated(time),
+                "reproducible": True,
+            }
+        )
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+_digital_counts: dict[tuple[str, str, int], tuple[int, float]] = {}
+
+
+def _digital(trial: Trial, checkpoint: Checkpoint, count: Callable[..., int]) -> tuple[int, float]:
+    """The digital network's correct answers and its share of analog weights, once a worker."""
+    key = (trial.checkpoint, trial.evaluation_set, trial.n_images)
+    if key not in _digital_counts:
+        network = checkpoint.build()
+        n_correct = count(lambda batch, first_index: network(batch))
+        _digital_counts[key] = n_correct, analog_share(network, checkpoint.keep_digital)
+    return _digital_counts[key]
