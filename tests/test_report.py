@@ -1,5 +1,10 @@
 import csv
 import io
+import itertools
+import json
+import shutil
+import subprocess
+from html.parser import HTMLParser
 
 import matplotlib.colors
 import numpy as np
@@ -8,9 +13,35 @@ import pytest
 from matplotlib.figure import Figure
 from synthetic_trials import make_trials
 
-from analog_samson.report import accuracy_figure, accuracy_vs_time, save, table, write_report
-from analog_samson.report.style import METHOD_STYLES, method_style, style
-from analog_samson.results import append_rows, best_methods, read_trials, summarise
+from analog_samson.report import (
+    accuracy_figure,
+    accuracy_vs_axis,
+    accuracy_vs_time,
+    chip_strips,
+    gain_table,
+    grid_table,
+    heat_map,
+    lifetime_table,
+    save,
+    select,
+    study_figures,
+    study_tables,
+    table,
+    training_figure,
+    waterfall,
+    write_report,
+)
+from analog_samson.report.citations import METHOD_SOURCES, bibtex
+from analog_samson.report.style import METHOD_STYLES, looks, method_style, style
+from analog_samson.results import (
+    append_rows,
+    best_methods,
+    chip_means,
+    lifetime,
+    paired_gain,
+    read_trials,
+    summarise,
+)
 from analog_samson.times import DAY, HOUR, MONTH, YEAR
 
 METHODS = {"sgd": 0.90, "sam rho=0.05": 0.92, "samson rho=0.5": 0.97, "rwp sigma=0.02": 0.91}
@@ -190,24 +221,232 @@ def test_a_figure_has_the_same_bytes_each_time(summary, tmp_path):
         assert a.read_bytes() == b.read_bytes()
 
 
-def test_a_report_is_redrawn_from_the_table_alone(trials, tmp_path):
-    append_rows(trials, tmp_path / "trials.csv")
-    before = (tmp_path / "trials.csv").read_bytes()
-    files = write_report(tmp_path)
-    assert {path.name for path in files} >= {
-        "accuracy.md",
-        "accuracy.tex",
-        "accuracy.csv",
-        "accuracy.pdf",
-        "accuracy.png",
+def test_tables_and_figures_do_not_depend_on_the_order_of_rows(trials):
+    shuffled = trials.sample(frac=1.0, random_state=0)
+    ordered, mixed = study_tables(trials), study_tables(shuffled)
+    assert [t.csv() for t in ordered.values()] == [t.csv() for t in mixed.values()]
+    assert [t.latex() for t in ordered.values()] == [t.latex() for t in mixed.values()]
+
+
+class Links(HTMLParser):
+    """Collects everything that a page would fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [value for name, value in attrs if name in ("src", "href", "srcset", "data")]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Folder of a small study whose report was written, and the files written."""
+    folder = tmp_path_factory.mktemp("study")
+    rows = make_trials({"sgd": 0.90, "samson rho=0.5": 0.97}, n_networks=3, n_chips=3)
+    append_rows(rows, folder / "trials.csv")
+    device = {
+        "technology": "PCM",
+        "summary": "A model.",
+        "limits": "No <heat>.",
+        "noise": {"source": "nandakumar2019", "g_max_uS": 25.0},
     }
+    manifest = {"study": {"name": "drift & <b>more"}, "devices": {"pcm_like": device}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "audit.csv").write_text("layer,kind,analog,reason\nfc,Linear,True,\n")
+    (folder / "device_pcm_like.csv").write_text("g_uS,sigma_prog_uS\n25.0,1.0\n")
+    return folder, write_report(folder)
+
+
+def test_a_report_is_redrawn_from_the_table_alone(study):
+    folder, files = study
+    names = {path.name for path in files}
+    assert names >= {f"accuracy.{kind}" for kind in ("md", "tex", "csv", "pdf", "png")}
+    assert names >= {"gain.md", "lifetime.tex", "iso_accuracy.csv", "chips.pdf", "report.html"}
     assert all(path.stat().st_size > 0 for path in files)
-    assert (tmp_path / "trials.csv").read_bytes() == before
-    again = {path: path.read_bytes() for path in files}
-    append_rows(read_trials(tmp_path).iloc[::-1], tmp_path / "shuffled.csv")
-    (tmp_path / "shuffled.csv").rename(tmp_path / "trials.csv")
-    write_report(tmp_path)
-    assert {path: path.read_bytes() for path in files} == again
+    assert len(read_trials(folder)) == 2 * 3 * 3 * 6
+
+
+def test_the_page_fetches_nothing(study):
+    page = (study[0] / "report.html").read_text()
+    links = Links()
+    links.feed(page)
+    assert all(link.startswith(("data:", "#")) for link in links.found)
+    assert "<script" not in page
+
+
+def test_the_page_says_what_a_reader_must_know(study):
+    page = (study[0] / "report.html").read_text()
+    assert "drift &amp; &lt;b&gt;more" in page
+    assert "No &lt;heat&gt;." in page
+    assert "Only 3 trained networks" in page
+    assert "extrapolated by the device model" in page
+    for key in ("mordido2022", "nandakumar2019", "rasch2021"):
+        assert f"{{{key}," in page
+    assert "foret2021" not in page
+
+
+def test_the_page_opens_in_a_browser_without_complaint(study, tmp_path):
+    browser = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    done = subprocess.run(
+        [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path}",
+            f"--screenshot={tmp_path / 'page.png'}",
+            (study[0] / "report.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert ":CONSOLE(" not in done.stderr
+    assert (tmp_path / "page.png").stat().st_size > 0
+
+
+def test_latex_tables_compile(study, tmp_path):
+    latex = shutil.which("pdflatex")
+    if latex is None:
+        pytest.skip("no LaTeX on this machine")
+    inputs = "".join(f"\\input{{{path}}}" for path in sorted(study[0].glob("*.tex")))
+    (tmp_path / "all.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}"
+        + inputs
+        + "\\end{document}"
+    )
+    subprocess.run(
+        [latex, "-interaction=nonstopmode", "-halt-on-error", "all.tex"], cwd=tmp_path, check=True
+    )
+
+
+def test_every_method_of_the_family_has_its_colour_and_its_source():
+    training = pytest.importorskip("analog_samson.training")
+    for method in training.METHODS:
+        assert method in METHOD_STYLES
+        assert method == "sgd" or method in METHOD_SOURCES
+    known = bibtex(METHOD_SOURCES, {})
+    assert "not in the bibliography" not in known
+
+
+def test_filters_name_what_is_not_there(trials):
+    kept = select(trials, devices=["pcm_like"], methods=["samson", "sgd"], times_s=[1.0, YEAR])
+    assert set(kept["method"]) == {"sgd", "samson"}
+    assert set(kept["t_inference_s"]) == {1.0, YEAR}
+    with pytest.raises(ValueError, match="Did you mean 'pcm_like'"):
+        select(trials, devices=["pcm_lik"])
+
+
+# other tables and figures
+
+
+def test_significant_gains_carry_a_star_and_losses_their_sign(trials):
+    text = gain_table(paired_gain(trials, "samson")).markdown()
+    line = next(row for row in text.splitlines() if row.startswith("| sgd"))
+    assert "| -6.30 ± " in line
+    assert " *" in line
+    assert "Holm" in text
+
+
+def test_lifetimes_say_when_they_are_bounds(trials):
+    text = lifetime_table([lifetime(trials, 0.001), lifetime(trials, 0.5)]).markdown()
+    assert "< 1 s" in text
+    assert "> 1 y†" in text
+    assert "> 2 d " in text
+
+
+def swept(programming=(0.0, 1.0, 10.0), read=(0.0, 1.0)):
+    parts = []
+    for p, r in itertools.product(programming, read):
+        axes = json.dumps({"programming_noise_scale": p, "read_noise_1f_scale": r})
+        rows = make_trials({"sgd": 0.9 - 0.01 * p - 0.02 * r}, n_networks=2, n_chips=2, axes=axes)
+        parts.append(rows.assign(chip_id=rows["chip_id"] + axes))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_a_noise_grid_is_sorted_by_number_and_a_map_shows_it():
+    summary = summarise(swept())
+    text = grid_table(summary).markdown()
+    lines = [row for row in text.splitlines() if row.startswith("| programming")]
+    order = [row.split("=")[1].split(",")[0].strip() for row in lines[:6]]
+    assert order == ["0", "0", "1", "1", "10", "10"]
+    figure = Figure()
+    image = heat_map(
+        figure.subplots(),
+        summary[summary["t_inference_s"] == 1.0],
+        "programming_noise_scale",
+        "read_noise_1f_scale",
+    )
+    at = summary[summary["t_inference_s"] == 1.0].set_index("axes")["accuracy"]
+    key = '{"programming_noise_scale": 10.0, "read_noise_1f_scale": 1.0}'
+    assert image.get_array()[1, 2] == pytest.approx(100 * at[key])
+    assert {"heat_pcm_like"} <= set(study_figures(swept()))
+
+
+def test_accuracy_along_one_axis_needs_one_time_and_one_axis():
+    summary = summarise(swept(read=(1.0,)))
+    ax = Figure().subplots()
+    with pytest.raises(ValueError, match="one time and one axis"):
+        accuracy_vs_axis(ax, summary, "programming_noise_scale")
+    accuracy_vs_axis(ax, summary[summary["t_inference_s"] == 1.0], "programming_noise_scale")
+    assert list(ax.lines[0].get_xdata()) == [0.0, 1.0, 10.0]
+    with pytest.raises(ValueError, match="No trial sweeps"):
+        accuracy_vs_axis(ax, summary, "g_max_uS")
+
+
+def test_every_chip_is_drawn(trials):
+    chips = chip_means(trials).query("device == 'pcm_like' and t_inference_s == @YEAR")
+    ax = Figure().subplots()
+    chip_strips(ax, chips)
+    points = np.concatenate([line.get_ydata() for line in ax.lines if line.get_marker() == "."])
+    np.testing.assert_allclose(np.sort(points), np.sort(100 * chips["accuracy"]))
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_strengths_of_a_method_share_colour_and_marker_but_can_be_told_apart(k):
+    names = ["sam rho=0.1", "sam rho=0.2", "sam rho=0.3", "sam rho=0.4"]
+    first, other = looks(names[0], names), looks(names[k], names)
+    assert first["marker"] == other["marker"]
+    assert first != other
+
+
+def test_panels_share_one_time_axis(summary):
+    left, right = accuracy_figure(summary).axes
+    assert left.get_xlim() == right.get_xlim()
+
+
+def test_training_curves_draw_the_whole_network_only():
+    log = pd.DataFrame(
+        {
+            "epoch": [1, 1, 2, 2],
+            "layer": ["", "fc", "", "fc"],
+            "loss": [1.0, np.nan, 0.5, np.nan],
+            "offset_ratio": [0.1, 0.2, 0.1, 0.2],
+            "update_gradient_norm": [1.0, np.nan, 0.9, np.nan],
+        }
+    )
+    figure = training_figure({"sam rho=0.1#0": log, "sam rho=0.1#1": log})
+    assert list(figure.axes[1].lines[0].get_ydata()) == [0.1, 0.1]
+    assert len(figure.legends[0].get_texts()) == 1
+    with pytest.raises(ValueError, match="lacks the columns"):
+        training_figure({"sam": log.drop(columns="loss")})
+
+
+def test_a_waterfall_ends_at_the_last_accuracy():
+    ax = Figure().subplots()
+    stages = pd.DataFrame({"stage": ["digital", "mapped", "read"], "accuracy": [0.95, 0.94, 0.9]})
+    waterfall(ax, stages)
+    bars = [(bar.get_y(), bar.get_height()) for bar in ax.patches]
+    np.testing.assert_allclose(bars, [(95, -1), (94, -4)])
+    with pytest.raises(ValueError, match="are missing"):
+        waterfall(ax, stages.drop(columns="stage"))
 
 
 def test_an_empty_study_has_no_report(tmp_path):
