@@ -188,7 +188,7 @@ def test_killed_training_ends_at_the_same_bytes(tmp_path):
 
 def test_finished_training_is_not_repeated(tmp_path, monkeypatch):
     path = train(spec_of(), tmp_path)
-    monkeypatch.setattr(loop, "load_dataset", None)
+    monkeypatch.setattr(loop, "dataset_of", None)
     assert train(spec_of(), tmp_path) == path
     with pytest.raises(ValueError, match=r"another specification \(lr: 0\.1 there, 0\.2 asked\)"):
         train(spec_of(lr=0.2), tmp_path)
@@ -233,7 +233,9 @@ def test_statistics_after_one_pass_are_estimated_at_the_clean_weights(tmp_path):
     assert saved.spec.reestimate_batch_norm
     data = load_dataset("digits")
     weight, bias = saved.state["1.weight"], saved.state["1.bias"]
-    images = data.normalise(data.train.images[: len(data.train) // 64 * 64]).flatten(1)
+    generator = torch.Generator().manual_seed(derive_seed(0, "statistics"))
+    order = torch.randperm(len(data.train), generator=generator)[: len(data.train) // 64 * 64]
+    images = data.normalise(data.train.images[order]).flatten(1)
     hidden = images @ weight.T + bias
     torch.testing.assert_close(saved.state["2.running_mean"], hidden.mean(0), rtol=1e-3, atol=1e-3)
     variance = torch.stack([part.var(0) for part in hidden.split(64)]).mean(0)

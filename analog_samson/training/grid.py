@@ -16,13 +16,12 @@ import pandas as pd
 import torch
 
 from analog_samson.checkpoint import METHODS, Checkpoint, TrainingSpec, load_checkpoint
-from analog_samson.data import load_dataset
 from analog_samson.evaluation import count_correct
 from analog_samson.models import analog_layers
 from analog_samson.perturbation import perturbed, rwp
 from analog_samson.running import run_jobs
 from analog_samson.streams import derive_seed
-from analog_samson.training.loop import train
+from analog_samson.training.loop import dataset_of, train
 
 GRID_COLUMNS = (
     "dataset",
@@ -170,7 +169,7 @@ def validation_accuracy(
     if noise_draws < 1:
         raise ValueError(f"noise_draws must be at least 1; got {noise_draws}.")
     spec = checkpoint.spec
-    dataset = load_dataset(spec.dataset, data_folder, validation_fraction=spec.validation_fraction)
+    dataset = dataset_of(spec.dataset, data_folder, spec.validation_fraction)
     model = checkpoint.build()
     analog = {f"{name}.weight" for name in analog_layers(model, spec.keep_digital)}
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,9 @@ def train(
         )
     if path.exists():
         check_same_spec(load_checkpoint(path).spec, spec, path)
+        resume_path.unlink(missing_ok=True)
         return path
-    dataset = load_dataset(spec.dataset, data_folder, validation_fraction=spec.validation_fraction)
+    dataset = dataset_of(spec.dataset, data_folder, spec.validation_fraction)
     n_train = len(dataset.train.labels)
     if spec.batch_size > n_train:
         raise ValueError(
@@ -109,6 +111,12 @@ def train(
         save_checkpoint(path, _finished(state, spec, dataset))
     resume_path.unlink(missing_ok=True)
     return path
+
+
+@lru_cache(maxsize=1)
+def dataset_of(name: str, data_folder: str | Path | None, validation_fraction: float) -> Dataset:
+    """Load a data set, decoded once for all trainings of a grid: the last one stays in memory."""
+    return load_dataset(name, data_folder, validation_fraction=validation_fraction)
 
 
 def _begin(spec: TrainingSpec, dataset: Dataset) -> State:
@@ -243,9 +251,11 @@ def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
 
 
 def _statistics_batches(state: State, spec: TrainingSpec, dataset: Dataset) -> Iterator[Tensor]:
-    n_images = min(len(state.labels), max(N_STATISTICS_IMAGES, spec.batch_size))
-    for first in range(0, n_images - spec.batch_size + 1, spec.batch_size):
-        yield dataset.normalise(state.images[first : first + spec.batch_size])
+    generator = torch.Generator().manual_seed(derive_seed(spec.seed, "statistics"))
+    order = torch.randperm(len(state.labels), generator=generator).to(state.images.device)
+    n_batches = max(min(len(order), N_STATISTICS_IMAGES) // spec.batch_size, 1)
+    for chosen in order[: n_batches * spec.batch_size].chunk(n_batches):
+        yield dataset.normalise(state.images[chosen])
 
 
 def _check_finite(state: State, loss: float, epoch: int, resume_path: Path) -> None:
