@@ -59,6 +59,7 @@ def program(
     engine: Engine | None = None,
     precision: Precision = "fp32",
     keep_digital: Sequence[str] = (),
+    expected_images: int = 0,
 ) -> "Chip":
     """Program a trained network onto a new chip.
 
@@ -75,6 +76,9 @@ def program(
             :func:`choose_engine`).
         precision: "bf16" lets the compiled engine round the factors of every product to 8 bits.
         keep_digital: Names of layers that stay digital.
+        expected_images: How many images every reading will meet. Where they are many, the compiled
+            engine traces the network with torch.compile at the first of them (seconds, once an
+            architecture), then runs faster.
 
     Returns:
         The chip in its programmed state, t = 0 (a device without data there: at its first time).
@@ -99,7 +103,8 @@ def program(
         ranges = models.input_ranges(model, calibration, keep_digital)
     if engine == "aihwkit":
         return Chip(TiledNetwork(model, device, keep_digital, ranges), device, seed)
-    return Chip(FunctionalNetwork(model, device, keep_digital, ranges, precision), device, seed)
+    network = FunctionalNetwork(model, device, keep_digital, ranges, precision, expected_images)
+    return Chip(network, device, seed)
 
 
 def check_precision(engine: Engine, precision: str) -> None:

@@ -11,6 +11,7 @@ from analog_samson import load_device, program
 from analog_samson.analog import TiledNetwork
 from analog_samson.chip import choose_engine
 from analog_samson.compiled import FunctionalLayer, FunctionalNetwork, kernels
+from analog_samson.compiled import network as network_module
 from analog_samson.models import build_model, input_ranges
 from analog_samson.streams import derive_seed
 from analog_samson.times import DAY, YEAR
@@ -259,6 +260,7 @@ def test_a_layer_used_twice_meets_other_noise_the_second_time():
     network = nn.Sequential(layer, layer)
     example = torch.randn(50, 64, generator=torch.Generator().manual_seed(1))
     chip = program(network, "pcm_like", calibration=example, engine="compiled")
+    chip(example)
     both = []
     chip._network.layers["0"].register_forward_hook(lambda m, i, out: both.append((i[0], out)))
     chip(example)
@@ -354,6 +356,49 @@ def test_the_engine_is_chosen_by_the_device():
         choose_engine(own_path, "compiled")
     with pytest.raises(ValueError, match=r"Unknown engine 'fast'.*'compiled'"):
         choose_engine(own_path, "fast")
+
+
+def test_one_trace_serves_all_chips_times_and_checkpoints(images, monkeypatch):
+    """Counted by torch itself; outputs as step by step."""
+    if kernels.library() is None:
+        pytest.skip("no C compiler here, torch.compile needs one")
+    from torch._dynamo.utils import counters
+
+    monkeypatch.setattr(network_module, "LONG_JOB", 0)
+    counters.clear()
+    on = device(mapping={"max_rows": 40})
+    for seed in (0, 1):
+        network = build_model(
+            "mlp", image_shape=(1, 8, 8), n_classes=10, seed=seed, hidden=(16,)
+        ).eval()
+        kwargs = {"calibration": images, "engine": "compiled", "seed": seed}
+        traced = program(network, on, expected_images=1, **kwargs)
+        plain = program(network, on, **kwargs)
+        for t in (0.0, DAY):
+            for first in (0, 100):
+                found = traced.drift_to(t)(images, first_index=first)
+                expected = plain.drift_to(t)(images, first_index=first)
+                differs = (found - expected).abs() > 1e-5 * expected.abs().max()
+                assert float(differs.double().mean()) < 1e-3
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+def test_a_network_that_cannot_be_traced_runs_step_by_step(images, monkeypatch, caplog):
+    class DataDependent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(64, 10)
+
+        def forward(self, x):
+            x = self.layer(x.flatten(1))
+            return x if float(x.sum().item()) > 1e9 else -x
+
+    monkeypatch.setattr(network_module, "LONG_JOB", 0)
+    network = DataDependent().eval()
+    chip = program(network, "ideal", engine="compiled", expected_images=1)
+    with torch.no_grad():
+        torch.testing.assert_close(chip(images), network(images), rtol=1e-5, atol=1e-6)
+    assert "runs step by step" in caplog.text
 
 
 def test_without_a_compiler_the_numbers_are_the_same(residual, images, monkeypatch):

@@ -41,9 +41,9 @@ def dac(x: Tensor, input_range: Tensor, step: float) -> Tensor:
         Levels (multiples of the step), or x / range where there are none.
     """
     levels = round(1 / step) if step else 1
-    if (library := _library_for(x)) and _is_dense(x):
+    if not torch.compiler.is_compiling() and (built := _library_for(x)) and _is_dense(x):
         out = torch.empty_like(x)
-        library.dac(x.data_ptr(), out.data_ptr(), x.numel(), float(input_range), step, levels)
+        built.dac(x.data_ptr(), out.data_ptr(), x.numel(), float(input_range), step, levels)
         return out
     scaled = x / input_range
     return ((scaled / step).round() if step else scaled).clamp(-levels, levels)
@@ -54,62 +54,80 @@ def adc(
     previous: Tensor | None,
     scale: Tensor,
     offset: Tensor,
+    stream: Tensor,
+    limits: Tensor,
     *,
-    key: int,
-    first_image: int,
-    noise: float,
+    block: int,
+    call: int,
     rounds: bool,
-    levels: float,
-) -> Tensor:
-    """Add noise, round, clip and scale what an array gave; all in steps of the ADC.
+) -> None:
+    """Add noise to what an array gave, round, clip and scale it, in place; in steps of the ADC.
 
     Args:
-        y: Products, shape (images, ..., channels), contiguous; may be overwritten.
+        y: Products, shape (images, positions, channels), contiguous.
         previous: Added to the result, shape of y; or None.
         scale: Model units a step, shape (channels,).
         offset: Added to the result, shape (channels,).
-        key: Key of the noise, 0 to 2**63 - 1.
-        first_image: Number of the first image in the whole set.
-        noise: Standard deviation of the noise.
+        stream: int64: the number of the first image in the whole set, then a key for every block.
+        limits: Standard deviation of the noise and largest output (may be infinite), on the CPU.
+        block: Which key.
+        call: How often the layer was used before in this forward pass.
         rounds: Whether there is an ADC.
-        levels: Largest output; may be infinite.
-
-    Returns:
-        Outputs in model units, shape of y.
     """
-    if (library := _library_for(y)) and (previous is None or previous.is_contiguous()):
-        n_images, channels = len(y), y.shape[-1]
-        if not y.numel():
-            return y
-        positions = y[0].numel() // channels
-        size = y[0].numel() * y.element_size()
+    apply = _adc_operation if torch.compiler.is_compiling() else _adc
+    apply(y, previous, scale, offset, stream, limits, block, call, rounds)
 
-        def run(first: int, count: int) -> int:
-            return int(
-                library.adc(
-                    y.data_ptr() + first * size,
-                    0 if previous is None else previous.data_ptr() + first * size,
-                    *(count, positions, channels, scale.data_ptr(), offset.data_ptr()),
-                    *(key, first_image + first, noise, rounds, levels),
-                )
+
+def _adc(
+    y: Tensor,
+    previous: Tensor | None,
+    scale: Tensor,
+    offset: Tensor,
+    stream: Tensor,
+    limits: Tensor,
+    block: int,
+    call: int,
+    rounds: bool,
+) -> None:
+    if not y.numel():
+        return
+    first_image, key = int(stream[0]), _key_of_call(int(stream[1 + block]), call)
+    noise, levels = limits.tolist()
+    built = _library_for(y)
+    if built is None or not (previous is None or previous.is_contiguous()):
+        out = y + noise * normals(key, first_image, y.shape, y.device) if noise > 0 else y
+        out = (out.round() if rounds else out).clamp(-levels, levels) * scale + offset
+        y.copy_(out if previous is None else out + previous)
+        return
+    n_images, positions, channels = y.shape
+    size = positions * channels * y.element_size()
+
+    def run(first: int, count: int) -> int:
+        return int(
+            built.adc(
+                y.data_ptr() + first * size,
+                0 if previous is None else previous.data_ptr() + first * size,
+                *(count, positions, channels, scale.data_ptr(), offset.data_ptr()),
+                *(key, first_image + first, noise, rounds, levels),
             )
+        )
 
-        n_threads = min(torch.get_num_threads(), n_images)
-        if n_threads == 1:
-            failed = [run(0, n_images)]
-        else:  # ctypes lets go of the interpreter's lock
-            bounds = [n_images * i // n_threads for i in range(n_threads + 1)]
-            counts = [b - a for a, b in itertools.pairwise(bounds)]
-            failed = list(_pool(n_threads).map(run, bounds, counts))
-        if any(failed):
-            raise MemoryError("No memory for the noise of one image.")
-        return y
-    if noise > 0:
-        y = y + noise * normals(key, first_image, y.shape, y.device)
-    if rounds:
-        y = y.round()
-    y = y.clamp(-levels, levels) * scale + offset
-    return y if previous is None else y + previous
+    n_threads = min(torch.get_num_threads(), n_images)
+    if n_threads == 1:
+        failed = [run(0, n_images)]
+    else:  # ctypes lets go of the interpreter's lock
+        bounds = [n_images * i // n_threads for i in range(n_threads + 1)]
+        counts = [b - a for a, b in itertools.pairwise(bounds)]
+        failed = list(_pool(n_threads).map(run, bounds, counts))
+    if any(failed):
+        raise MemoryError("No memory for the noise of one image.")
+
+
+_adc_operation = torch.library.custom_op("analog_samson::adc", _adc, mutates_args={"y"})
+
+
+def _key_of_call(key: int, call: int) -> int:
+    return (key + call * 0x9E3779B97F4A7C15) % 2**64  # the golden ratio: far from other keys
 
 
 def normals(

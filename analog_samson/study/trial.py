@@ -56,6 +56,7 @@ def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
         seed=trial.programming_seed,
         engine=trial.engine,
         precision=trial.precision,
+        expected_images=trial.n_images,
     )
     rows = []
     for time, read in points:

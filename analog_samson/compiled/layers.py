@@ -1,0 +1,240 @@
+"""A layer on arrays: how its weights are cut into arrays, and what the arrays compute together.
+
+With an ideal periphery the arrays of a layer are one matrix. Where converters have a fixed range,
+inputs become DAC levels once for the whole layer (not for every patch of a convolution), every
+block of rows is a convolution of its own over its channels, and noise, ADC and scaling follow in
+one pass (:mod:`analog_samson.compiled.kernels`).
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from analog_samson.compiled import kernels
+from analog_samson.devices import Device
+
+_GEOMETRY = ("stride", "padding", "dilation", "groups")
+
+
+class Array:
+    """One crossbar array of a layer: what its weights are meant to be and what they are.
+
+    Attributes:
+        layer: Dotted name of the layer.
+        index: Number of the array within its layer: group, then row block, then column block.
+        target: Normalised target weights, shape (columns, rows), largest of a column +-1.
+        used: Columns that hold any weight, shape (columns,).
+        scale: Model units of a normalised weight, shape (columns,).
+        weights: Normalised weights now, shape (columns, rows).
+        alpha: Compensation factor, shape (1,) or (columns,).
+    """
+
+    def __init__(self, layer: str, index: int, weights: Tensor, columnwise: bool) -> None:
+        largest = weights.abs().amax(dim=1) if columnwise else weights.abs().amax().reshape(1)
+        scale = torch.where(largest == 0, 1.0, largest)
+        self.layer = layer
+        self.index = index
+        self.target = weights / (scale[:, None] if columnwise else scale)
+        self.used = self.target.abs().amax(dim=1) > 0
+        self.scale = scale.expand(len(weights))
+        self.weights = self.target
+        self.alpha = torch.ones(1)
+        self.has_changed = True
+
+    def set_weights(self, weights: Tensor) -> None:
+        """Put normalised weights (columns, rows) on the array."""
+        self.weights = weights
+        self.has_changed = True
+
+    def set_compensation(self, alpha: Tensor) -> None:
+        """Set the factor (or one a column) that multiplies the array's outputs."""
+        self.alpha = alpha
+        self.has_changed = True
+
+
+class FunctionalLayer(nn.Module):
+    """A linear or convolutional layer on arrays.
+
+    Attributes:
+        arrays: Its arrays, ordered by group, row block and column block.
+        channels_last: Whether outputs stay in the order in which they are computed.
+    """
+
+    bias: Tensor | None
+
+    def __init__(self, name: str, layer: nn.Module, device: Device, input_range: float) -> None:
+        super().__init__()
+        self.name = name
+        weight = cast(Tensor, layer.weight).detach()
+        self.shape = weight.shape
+        self.groups = int(getattr(layer, "groups", 1))
+        self._rank = weight.ndim - 2
+        self._how = tuple(getattr(layer, key) for key in _GEOMETRY) if self._rank else ()
+        bias = cast(Tensor | None, layer.bias)
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+        mapping, periphery = device.mapping, device.periphery
+        columns, rows = weight.shape[0] // self.groups, weight[0].numel()
+        self._rows = _pieces(rows, mapping.max_rows)
+        self._columns = _pieces(columns, mapping.max_columns)
+        matrices = weight.reshape(self.groups, columns, rows)
+        self.arrays: list[Array] = []
+        for matrix in matrices:
+            for block in matrix.split(self._rows, dim=1):
+                for part in block.split(self._columns, dim=0):
+                    self.arrays.append(
+                        Array(name, len(self.arrays), part, mapping.scale == "column")
+                    )
+        self._is_ideal = periphery.is_ideal
+        self._input_step = _step(periphery.dac_bits, 1.0)
+        self._output_step = _step(periphery.adc_bits, periphery.output_bound)
+        self._rounds = self._output_step > 0
+        self._is_noisy = periphery.output_noise > 0
+        # Whatever differs between chips, times, networks and values of a swept axis is a tensor:
+        # the graph of a network depends on its shapes only.
+        step = self._output_step or 1.0
+        in_steps = [periphery.output_noise / step, periphery.output_bound / step]
+        self._limits = torch.tensor(in_steps)
+        self._input_range = torch.tensor(input_range)
+        self._stream = torch.zeros(1 + len(self._rows), dtype=torch.int64)
+        self._weights: list[Tensor] = []
+        self._scales: list[Tensor] = []
+        self._offsets: list[Tensor] = []
+        self._channels = _channels_of(self._rows, math.prod(self.shape[2:]))
+        self._n_images, self._call = 0, 0
+        self.channels_last = True
+
+    def model_weights(self) -> Tensor:
+        """Weights in model units, the layer's shape, without compensation."""
+        return self._together(lambda array: array.weights * array.scale[:, None]).view(self.shape)
+
+    def prepare(self, n_images: int, first_image: int, seeds: Callable[..., int]) -> None:
+        """Set what the next forward pass needs: weights, keys of the noise, number of the image."""
+        self._n_images, self._call = n_images, 0
+        if self._is_noisy:
+            keys = [seeds(self.name, block) for block in range(len(self._rows))]
+            self._stream.copy_(torch.tensor([first_image, *keys]))
+        if not any(array.has_changed for array in self.arrays):
+            return
+        if self._is_ideal:
+            whole = self._together(lambda a: a.weights * (a.scale * a.alpha)[:, None])
+            self._weights = [_channels_last(whole.view(self.shape))]
+        else:
+            self._prepare_blocks()
+        for array in self.arrays:
+            array.has_changed = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs of the layer, bias included."""
+        if self._is_ideal:
+            out = self._multiply(x, self._weights[0], self.bias)
+            return out if self.channels_last else out.contiguous()
+        return self._through_converters(x)
+
+    def _together(self, of: Callable[[Array], Tensor]) -> Tensor:
+        """Put what every array holds, (columns, its rows), together: (all columns, rows)."""
+        values = iter([of(array) for array in self.arrays])
+        groups = [
+            torch.cat([torch.cat([next(values) for _ in self._columns]) for _ in self._rows], dim=1)
+            for _ in range(self.groups)
+        ]
+        return torch.cat(groups)
+
+    def _prepare_blocks(self) -> None:
+        """One weight and one scale for every block of rows: its channels, zeros around its rows."""
+        whole = self._together(lambda array: array.weights)
+        # Inputs arrive in DAC levels, outputs are wanted in ADC steps.
+        whole = whole * ((self._input_step or 1.0) / (self._output_step or 1.0))
+        scales = self._together(lambda a: (a.scale * a.alpha)[:, None].expand(-1, 1))
+        kernel = math.prod(self.shape[2:])
+        self._weights, self._scales = [], []
+        first = 0
+        for number, (size, (low, high)) in enumerate(zip(self._rows, self._channels, strict=True)):
+            block = whole.new_zeros(len(whole), (high - low) * kernel)
+            start = first - low * kernel
+            block[:, start : start + size] = whole[:, first : first + size]
+            shape = (len(whole), high - low, *self.shape[2:])
+            self._weights.append(_channels_last(block.view(shape)))
+            self._scales.append(
+                scales[:, number] * float(self._input_range) * (self._output_step or 1.0)
+            )
+            first += size
+        zeros = torch.zeros_like(self._scales[0])
+        bias = zeros if self.bias is None else self.bias
+        self._offsets = [bias, *[zeros] * (len(self._rows) - 1)]
+
+    def _through_converters(self, x: Tensor) -> Tensor:
+        levels = kernels.dac(x, self._input_range, self._input_step)
+        total: Tensor | None = None
+        for number, weight in enumerate(self._weights):
+            product = self._multiply(self._slice(levels, number), weight, None)
+            product = product.movedim(1, -1) if self._rank else product
+            shape = product.shape
+            # The first dimension may be images times something (tokens, windows).
+            product = product.reshape(self._n_images, -1, shape[-1]).contiguous()
+            kernels.adc(
+                product,
+                total,
+                self._scales[number],
+                self._offsets[number],
+                self._stream,
+                self._limits,
+                block=number,
+                call=self._call,
+                rounds=self._rounds,
+            )
+            total = product
+        self._call += 1  # a layer used twice meets other noise the second time
+        out = cast(Tensor, total).view(shape)
+        out = out.movedim(-1, 1) if self._rank else out
+        return out if self.channels_last else out.contiguous()
+
+    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not self._rank:
+            return F.linear(x, weight, bias)
+        convolution = F.conv2d if self._rank == 2 else F.conv1d
+        product: Tensor = convolution(x, weight, bias, *self._how)
+        return product
+
+    def _slice(self, levels: Tensor, number: int) -> Tensor:
+        """The channels, of every group, that a block of rows takes."""
+        low, high = self._channels[number]
+        if (low, high) == (0, self.shape[1]):
+            return levels
+        if self._rank < 1:
+            return levels[..., low:high]
+        if self.groups == 1:
+            return levels[:, low:high]
+        n, channels, *size = levels.shape
+        grouped = levels.reshape(n, self.groups, channels // self.groups, *size)
+        return grouped[:, :, low:high].flatten(1, 2)
+
+
+def _pieces(size: int, largest: int | str) -> list[int]:
+    """Near-equal pieces of at most the largest size, as aihwkit cuts a layer."""
+    if isinstance(largest, str):
+        return [size]
+    n_pieces = -(-size // largest)
+    base, extra = divmod(size, n_pieces)
+    return [base + (i < extra) for i in range(n_pieces)]
+
+
+def _step(bits: int | str, bound: float) -> float:
+    """Distance of two levels of a converter; 0 for an ideal one."""
+    return 0.0 if isinstance(bits, str) else 1 / (2**bits - 2) * 2 * bound
+
+
+def _channels_last(weight: Tensor) -> Tensor:
+    if weight.ndim != 4:
+        return weight.contiguous()
+    return weight.contiguous(memory_format=torch.channels_last)
+
+
+def _channels_of(rows: list[int], kernel: int) -> list[tuple[int, int]]:
+    """First and one past the last channel that a block of rows needs, for every block."""
+    ends = list(itertools.accumulate(rows, initial=0))
+    return [(a // kernel, -(-b // kernel)) for a, b in itertools.pairwise(ends)]
