@@ -1,0 +1,119 @@
+"""Moments of a device as its chips have them: drawn from the model, not copied from a formula."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from analog_samson.analog.physics import Physics
+from analog_samson.devices import Device
+from analog_samson.streams import derive_seed
+from analog_samson.times import DAY, HOUR, MONTH, YEAR
+
+MOMENT_COLUMNS = ("quantity", "g_uS", "t_inference_s", "mean", "spread", "unit", "n")
+"""Columns of ``device_<name>.csv``.
+
+Quantities: "programming" (error of a programmed device), "exponent", "drift" (conductance at a time
+before it is read, relative to the programmed one), "read" (what a read adds), "weight" (error of a
+weight relative to the largest of its column; g_uS is empty, all weights together) and "weight, best
+gain" (the same after the one factor that fits best).
+"""
+
+TIMES_S = (1.0, 60.0, HOUR, DAY, MONTH, YEAR)
+
+
+def default_times_s(device: Device) -> tuple[float, ...]:
+    """Times [s] of a datasheet: the device's own, or one second to one year within its domain."""
+    times = device.times
+    if times.valid_times_s is not None:
+        return times.valid_times_s
+    last = times.valid_to_s or YEAR
+    days = tuple(day * DAY for day in range(1, 6)) if times.valid_to_s else ()
+    return tuple(sorted({t for t in (*TIMES_S, *days) if times.valid_from_s <= t <= last}))
+
+
+@torch.no_grad()
+def measure(
+    device: Device,
+    times_s: Sequence[float] | None = None,
+    *,
+    n_levels: int = 21,
+    n: int = 4000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Program many devices at evenly spaced weights and take the moments of what becomes of them.
+
+    Args:
+        device: The device.
+        times_s: Times after programming [s]; None takes ``default_times_s``.
+        n_levels: Number of weights from the lowest to the largest.
+        n: Devices at each: a spread is known to 1 / sqrt(2 n) of itself.
+        seed: Seed of all draws.
+
+    Returns:
+        Columns ``MOMENT_COLUMNS``.
+
+    Raises:
+        ValueError: If the device has no data for a time.
+    """
+    times_s = default_times_s(device) if times_s is None else tuple(times_s)
+    for t in times_s:
+        device.check_time(t)
+    single = device.noise.model == "ReRamCMONoiseModel"
+    weights = torch.linspace(-1 if single else 0, 1, n_levels)[:, None].expand(-1, n).clone()
+    physics = Physics(device)
+    quiet = physics
+    if hasattr(device.noise, "read_noise_1f_scale"):
+        quiet = Physics(device.with_axes({"read_noise_1f_scale": 0.0}))
+    targets, scale = physics.to_conductances(weights)
+    seeds = [partial(derive_seed, seed, "datasheet", number) for number in range(len(targets))]
+    states = [
+        physics.program(target, stream) for target, stream in zip(targets, seeds, strict=True)
+    ]
+    first, level = states[0], targets[0].mean(dim=1)
+    rows = []
+    if device.noise.has_programmed_state:
+        rows += _moments("programming", level, 0.0, first.programmed_uS - first.target_uS, "µS")
+    if first.drift_exponent is not None:
+        rows += _moments("exponent", level, None, first.drift_exponent, "")
+    for t in times_s:
+        drifted = quiet.read(first, t, 0, seeds[0])
+        observed = [
+            physics.read(state, t, 0, stream) for state, stream in zip(states, seeds, strict=True)
+        ]
+        if device.noise.drifts and t > 0:
+            ratio = drifted / first.programmed_uS.clamp(min=1e-9)
+            rows += _moments("drift", level, t, ratio, "")
+            rows += _moments("read", level, t, observed[0] - drifted, "µS")
+        read = physics.to_weights(observed, scale)
+        gain = (weights * read).sum() / read.square().sum()
+        for name, error in (
+            ("weight", read - weights),
+            ("weight, best gain", gain * read - weights),
+        ):
+            rows += _moments(name, [None], t, error.reshape(1, -1), "")
+    return pd.DataFrame(rows, columns=list(MOMENT_COLUMNS))
+
+
+def _moments(
+    quantity: str,
+    levels_uS: Tensor | Sequence[None],
+    t_inference_s: float | None,
+    values: Tensor,
+    unit: str,
+) -> list[tuple[str | float | int | None, ...]]:
+    values = values.double()
+    return [
+        (
+            quantity,
+            None if level is None else float(level),
+            t_inference_s,
+            float(row.mean()),
+            float(row.std()),
+            unit,
+            row.numel(),
+        )
+        for level, row in zip(levels_uS, values, strict=True)
+    ]
