@@ -10,6 +10,7 @@ from analog_samson.study.collection import TRIALS_FILE, collect, collect_until
 from analog_samson.study.definition import NUMERICS_VERSION, Study, Trial
 from analog_samson.study.files import load_study
 from analog_samson.study.trial import run_trial
+from analog_samson.study.waterfall import layer_sensitivity, waterfall
 
 __all__ = [
     "NUMERICS_VERSION",
@@ -18,6 +19,8 @@ __all__ = [
     "Trial",
     "collect",
     "collect_until",
+    "layer_sensitivity",
     "load_study",
     "run_trial",
+    "waterfall",
 ]
