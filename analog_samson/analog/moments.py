@@ -16,9 +16,9 @@ MOMENT_COLUMNS = ("quantity", "g_uS", "t_inference_s", "mean", "spread", "unit",
 """Columns of ``device_<name>.csv``.
 
 Quantities: "programming" (error of a programmed device), "exponent", "drift" (conductance at a time
-before it is read, relative to the programmed one), "read" (what a read adds), "weight" (error of a
-weight relative to the largest of its column; g_uS is empty, all weights together) and "weight, best
-gain" (the same after the one factor that fits best).
+before it is read, relative to the mean programmed one, or to the target where that is not known),
+"read" (what a read adds), "weight" (error of a weight relative to the largest of its column, all
+weights together, g_uS empty) and "weight, best gain" (the same after the factor that fits best).
 """
 
 TIMES_S = (1.0, 60.0, HOUR, DAY, MONTH, YEAR)
@@ -73,9 +73,12 @@ def measure(
         physics.program(target, stream) for target, stream in zip(targets, seeds, strict=True)
     ]
     first, level = states[0], targets[0].mean(dim=1)
+    known = device.noise.has_programmed_state
+    start = first.programmed_uS if known else first.target_uS
+    unit = "" if device.noise.model == "WeightNoiseModel" else "µS"
     rows = []
     if device.noise.has_programmed_state:
-        rows += _moments("programming", level, 0.0, first.programmed_uS - first.target_uS, "µS")
+        rows += _moments("programming", level, 0.0, first.programmed_uS - first.target_uS, unit)
     if first.drift_exponent is not None:
         rows += _moments("exponent", level, None, first.drift_exponent, "")
     for t in times_s:
@@ -84,9 +87,9 @@ def measure(
             physics.read(state, t, 0, stream) for state, stream in zip(states, seeds, strict=True)
         ]
         if device.noise.drifts and t > 0:
-            ratio = drifted / first.programmed_uS.clamp(min=1e-9)
+            ratio = drifted / start.mean(dim=1, keepdim=True).clamp(min=1e-9)
             rows += _moments("drift", level, t, ratio, "")
-            rows += _moments("read", level, t, observed[0] - drifted, "µS")
+            rows += _moments("read", level, t, observed[0] - drifted, unit)
         read = physics.to_weights(observed, scale)
         gain = (weights * read).sum() / read.square().sum()
         for name, error in (

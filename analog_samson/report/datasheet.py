@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from analog_samson.devices import Device
 from analog_samson.times import label
 
-_COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
+_COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#999999")
 
 
 def datasheet(device: Device, moments: pd.DataFrame) -> Figure:
@@ -33,8 +33,8 @@ def datasheet(device: Device, moments: pd.DataFrame) -> Figure:
     n = int(moments["n"].min())
     figure.suptitle(
         f"{device.name} ({device.technology}, {device.noise.model})\n"
-        + textwrap.fill(device.summary, 95),
-        fontsize=10,
+        + textwrap.fill(device.summary, 110),
+        fontsize=9,
     )
     level = "" if device.noise_level == "conductance" else " at conductance level (see limits)"
     figure.supxlabel(
@@ -75,6 +75,8 @@ def draw_programming(axes: Axes, moments: pd.DataFrame) -> None:
     if rows.empty:
         _nothing(axes, "the programmed state was not measured")
         return
+    if rows["unit"].isna().any() or (rows["unit"] == "").any():
+        axes.set(xlabel="weight, relative to the largest", ylabel="error, relative to the largest")
     axes.plot(rows["g_uS"], rows["spread"], color=_COLOURS[1], label="spread")
     axes.plot(rows["g_uS"], rows["mean"], color=_COLOURS[0], linestyle="--", label="mean")
     axes.legend(frameon=False)
@@ -92,7 +94,7 @@ def draw_exponents(axes: Axes, moments: pd.DataFrame) -> None:
         axes.set_ylim(bottom=min(0.0, float(low.min())))
         return
     drift = moments[(moments["quantity"] == "drift") & (moments["g_uS"] > 0)]
-    axes.set(title="mean conductance, relative to programmed", ylabel="ratio")
+    axes.set(title="mean drift", ylabel="conductance, relative to programmed")
     if drift.empty:
         _nothing(axes, "no drift")
         return
@@ -126,7 +128,7 @@ def draw_weight_error(axes: Axes, device: Device, moments: pd.DataFrame) -> None
         axes.plot(range(len(times)), rms, color=colour, marker="o", label=name)
     names = [label(t) + ("*" if device.is_extrapolated(t) else "") for t in times]
     axes.set_xticks(range(len(times)), names)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
     axes.set_xlabel(
         "time after programming" + (" (* extrapolated)" if "*" in "".join(names) else "")
     )
