@@ -5,8 +5,9 @@ belongs to a read at a time. ``drift_to`` is a pure function of (time, read): an
 cumulative, and t = 0 is the programmed state before any read.
 """
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -16,12 +17,14 @@ from torch import Tensor, nn
 
 from analog_samson import models
 from analog_samson.analog import DeviceState, Physics, Tile, TiledNetwork, seeded
-from analog_samson.checkpoint import Checkpoint, load_checkpoint
+from analog_samson.checkpoint import Checkpoint, load_checkpoint, read_tensors, write_tensors
 from analog_samson.compiled import Array, FunctionalNetwork, Precision, why_not
-from analog_samson.devices import Device, load_device
+from analog_samson.devices import Device, load_device, validated
 from analog_samson.streams import derive_seed
 
 Engine = Literal["aihwkit", "compiled"]
+
+_CHIP_FILE = "programmed chip"
 
 
 def choose_engine(device: Device, engine: Engine | None = None) -> Engine:
@@ -60,6 +63,7 @@ def program(
     precision: Precision = "fp32",
     keep_digital: Sequence[str] = (),
     expected_images: int = 0,
+    input_ranges: Mapping[str, float] | None = None,
 ) -> "Chip":
     """Program a trained network onto a new chip.
 
@@ -79,6 +83,7 @@ def program(
         expected_images: How many images every reading will meet. Where they are many, the compiled
             engine traces the network with torch.compile at the first of them (seconds, once an
             architecture), then runs faster.
+        input_ranges: Instead of ``calibration``: layer name to the largest input its DAC takes.
 
     Returns:
         The chip in its programmed state, t = 0 (a device without data there: at its first time).
@@ -94,17 +99,52 @@ def program(
     check_precision(engine, precision)
     if isinstance(model, str | Path):
         model = load_checkpoint(model)
-    ranges = None
+    ranges = input_ranges
     if isinstance(model, Checkpoint):
         keep_digital = (*model.keep_digital, *keep_digital)
-        ranges = model.input_ranges
+        ranges = ranges or model.input_ranges
         model = model.build()
     if calibration is not None and device.periphery.needs_input_ranges:
         ranges = models.input_ranges(model, calibration, keep_digital)
+    network: TiledNetwork | FunctionalNetwork
     if engine == "aihwkit":
-        return Chip(TiledNetwork(model, device, keep_digital, ranges), device, seed)
-    network = FunctionalNetwork(model, device, keep_digital, ranges, precision, expected_images)
-    return Chip(network, device, seed)
+        network = TiledNetwork(model, device, keep_digital, ranges)
+    else:
+        network = FunctionalNetwork(model, device, keep_digital, ranges, precision, expected_images)
+    return Chip(network, device, seed, ranges, keep_digital)
+
+
+def load_chip(path: str | Path, model: nn.Module | Checkpoint | str | Path) -> "Chip":
+    """Load a chip that :meth:`Chip.save` wrote, at the time and read it was saved at.
+
+    Args:
+        path: The file.
+        model: The network that was programmed: the digital part comes from it.
+
+    Returns:
+        The chip; ageing it gives what ageing the saved one gives, bit for bit.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or the network's weights are not those that were programmed.
+    """
+    tensors, header = read_tensors(path)
+    if header.get("kind") != _CHIP_FILE:
+        raise ValueError(f"The file {str(path)!r} holds no chip; give one that Chip.save wrote.")
+    if isinstance(model, str | Path):
+        model = load_checkpoint(model)
+    network = model.build() if isinstance(model, Checkpoint) else model
+    chip = program(
+        network,
+        validated(header["device"], str(path)),
+        seed=header["seed"],
+        engine=header["engine"],
+        precision=header["precision"],
+        keep_digital=header["keep_digital"],
+        input_ranges=header["input_ranges"],
+    )
+    chip._restore(tensors, str(path))
+    return chip.drift_to(header["t_inference_s"], header["read"])
 
 
 def check_precision(engine: Engine, precision: str) -> None:
@@ -124,12 +164,19 @@ class Chip:
         seed: What every draw of this chip derives from.
         engine: What runs the forward pass.
         precision: Precision of its products.
+        input_ranges: Layer name to the largest input its DAC takes; None: not calibrated.
+        keep_digital: Layers that are not on the chip.
         t_inference_s: Time since programming finished [s] at which the chip is read.
         read: Which draw of the read noise.
     """
 
     def __init__(
-        self, network: TiledNetwork | FunctionalNetwork, device: Device, seed: int
+        self,
+        network: TiledNetwork | FunctionalNetwork,
+        device: Device,
+        seed: int,
+        input_ranges: Mapping[str, float] | None = None,
+        keep_digital: Sequence[str] = (),
     ) -> None:
         self.engine: Engine = "aihwkit"
         self.precision: Precision = "fp32"
@@ -137,6 +184,8 @@ class Chip:
             self.engine, self.precision = "compiled", network.precision
         self.device = device
         self.seed = seed
+        self.input_ranges = input_ranges
+        self.keep_digital = tuple(keep_digital)
         self._network = network
         self._arrays = [
             _array(tile, device, partial(derive_seed, seed, tile.layer, tile.index))
@@ -204,6 +253,62 @@ class Chip:
             factors.setdefault(array.tile.layer, []).append(array.alpha.reshape(-1))
         return {layer: torch.cat(values) for layer, values in factors.items()}
 
+    def save(self, path: str | Path) -> Path:
+        """Write the chip to a safetensors file: every device as programmed, ranges, seed, time.
+
+        The digital part of the network is not contained; :func:`load_chip` is given it again.
+
+        Args:
+            path: Where to; a file of that name is replaced only when the new one is complete.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: If the device uses aihwkit's own weight-level path, which keeps no devices.
+            OSError: If the file cannot be written.
+        """
+        header = {
+            "kind": _CHIP_FILE,
+            "device": json.loads(self.device.model_dump_json()),
+            "seed": self.seed,
+            "engine": self.engine,
+            "precision": self.precision,
+            "keep_digital": list(self.keep_digital),
+            "input_ranges": None if self.input_ranges is None else dict(self.input_ranges),
+            "t_inference_s": self.t_inference_s,
+            "read": self.read,
+        }
+        return write_tensors(path, self._state(), header)
+
+    def _state(self) -> dict[str, Tensor]:
+        """Every device of every array as programmed, by (layer, array, device, quantity)."""
+        return {
+            f"{array.tile.layer}/{array.tile.index}/{number}/{quantity}": tensor
+            for array in self._conductance_arrays()
+            for number, state in enumerate(array.states)
+            for quantity, tensor in vars(state).items()
+            if tensor is not None
+        }
+
+    def _restore(self, tensors: Mapping[str, Tensor], where: str) -> None:
+        expected = self._state()
+        for name, tensor in expected.items():
+            if name not in tensors or tensors[name].shape != tensor.shape:
+                raise ValueError(
+                    f"{where}: {name!r} is missing or has another shape than the network."
+                )
+            if name.endswith("target_uS") and not torch.equal(tensors[name], tensor):
+                raise ValueError(
+                    f"{where}: the network's weights are not those that were programmed "
+                    f"({name.split('/')[0]!r} differs); give the network the chip was made from."
+                )
+        for array in self._conductance_arrays():
+            for number, state in enumerate(array.states):
+                prefix = f"{array.tile.layer}/{array.tile.index}/{number}/"
+                found = {quantity: tensors.get(prefix + quantity) for quantity in vars(state)}
+                array.states[number] = DeviceState(**found)  # type: ignore[arg-type]
+
     def conductances(self) -> dict[str, list[tuple[Tensor, ...]]]:
         """Conductances as read now [µS], {layer: [one tuple an array: a tensor a device]}.
 
@@ -211,14 +316,18 @@ class Chip:
             ValueError: If the device uses aihwkit's own weight-level path, which keeps none.
         """
         found: dict[str, list[tuple[Tensor, ...]]] = {}
-        for array in self._arrays:
-            if not isinstance(array, _ConductanceArray):
-                raise ValueError(
-                    f"Device {self.device.name!r} follows aihwkit's weight-level path, which keeps "
-                    "no conductances; use a device at conductance level."
-                )
+        for array in self._conductance_arrays():
             found.setdefault(array.tile.layer, []).append(tuple(array.conductances_uS))
         return found
+
+    def _conductance_arrays(self) -> list["_ConductanceArray"]:
+        arrays = [array for array in self._arrays if isinstance(array, _ConductanceArray)]
+        if len(arrays) < len(self._arrays):
+            raise ValueError(
+                f"Device {self.device.name!r} follows aihwkit's weight-level path, which keeps "
+                "no conductances; use a device at conductance level."
+            )
+        return arrays
 
 
 def _array(tile: Tile | Array, device: Device, seeds: Any) -> "_Array":
@@ -247,17 +356,17 @@ class _ConductanceArray(_Array):
         self._kind = device.drift_compensation.kind
         targets, self._scale = self._physics.to_conductances(tile.target)
         self._seeds = [partial(_device_seed, seeds, number) for number in range(len(targets))]
-        self._states: list[DeviceState] = [
+        self.states: list[DeviceState] = [
             self._physics.program(target, device_seeds)
             for target, device_seeds in zip(targets, self._seeds, strict=True)
         ]
-        self.conductances_uS = [state.programmed_uS for state in self._states]
+        self.conductances_uS = [state.programmed_uS for state in self.states]
         self._reference = self._read_out(self._weights())
 
     def drift_to(self, t_inference_s: float, read: int) -> None:
         self.conductances_uS = [
             self._physics.read(state, t_inference_s, read, seeds)
-            for state, seeds in zip(self._states, self._seeds, strict=True)
+            for state, seeds in zip(self.states, self._seeds, strict=True)
         ]
         weights = self._weights()
         self.tile.set_weights(weights)

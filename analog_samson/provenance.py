@@ -86,7 +86,7 @@ def write_manifest(
         "study": dict(study),
         "environments": environments,
         "year_s": 365 * 86_400,
-        "devices": {device.name: device.model_dump(mode="json") for device in devices},
+        "devices": {device.name: json.loads(device.model_dump_json()) for device in devices},
         "checkpoints": {
             name: {
                 "digest": network.digest,
@@ -99,7 +99,7 @@ def write_manifest(
         },
         "evaluation_sets": dict(evaluation_sets),
     }
-    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from analog_samson import analog, load_device, program
+from analog_samson.checkpoint import read_tensors, write_tensors
+from analog_samson.chip import load_chip
 from analog_samson.models import input_ranges
 from analog_samson.streams import derive_seed
 from analog_samson.times import DAY, HOUR, MONTH, YEAR
@@ -232,3 +234,35 @@ def test_wrong_versions_are_answered_with_what_to_install(monkeypatch):
     monkeypatch.setattr(analog.versions.metadata, "version", versions.__getitem__)
     with pytest.raises(ImportError, match=r"aihwkit 1.1.0 and torch 2.15.0.*pip install"):
         analog.check_versions()
+
+
+@pytest.mark.parametrize("name", ["pcm_like", "reram_wan2022", "reram_cmo"])
+@pytest.mark.parametrize("engine", ["aihwkit", "compiled"])
+def test_a_loaded_chip_ages_as_the_one_in_memory(network, images, tmp_path, name, engine):
+    chip = program(network, name, seed=9, calibration=images, engine=engine).drift_to(DAY, read=2)
+    loaded = load_chip(chip.save(tmp_path / "chip.safetensors"), network)
+    assert (loaded.t_inference_s, loaded.read, loaded.engine) == (DAY, 2, engine)
+    assert torch.equal(loaded(images), chip(images))
+    later = DAY if name == "reram_wan2022" else YEAR
+    assert torch.equal(loaded.drift_to(later)(images), chip.drift_to(later)(images))
+
+
+def test_a_chip_file_is_the_truth_about_its_devices(network, tmp_path):
+    """What was programmed comes from the file, not from the seed again."""
+    chip = program(network, "pcm_like", seed=9)
+    file = chip.save(tmp_path / "chip.safetensors")
+    tensors, header = read_tensors(file)
+    tensors["head/0/0/programmed_uS"].fill_(7.0)
+    loaded = load_chip(write_tensors(file, tensors, header), network)
+    assert (loaded.conductances()["head"][0][0] == 7.0).all()
+
+
+def test_a_chip_of_another_network_is_refused(network, tmp_path):
+    file = program(network, "pcm_like").save(tmp_path / "chip.safetensors")
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        other.head.weight[0, 0] *= -1
+    with pytest.raises(ValueError, match="not those that were programmed.*'head'"):
+        load_chip(file, other)
+    with pytest.raises(FileNotFoundError):
+        load_chip(tmp_path / "nowhere", network)

@@ -23,5 +23,9 @@ class Section(pydantic.BaseModel):
     """A part of a device file."""
 
     model_config = pydantic.ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=True, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        ser_json_inf_nan="strings",
+        allow_inf_nan=True,
+        protected_namespaces=(),
     )
