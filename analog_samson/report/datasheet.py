@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analog_samson.devices import Device
+from analog_samson.devices.fit import LAWS, Fit
 from analog_samson.times import label
 
 _COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#999999")
@@ -66,6 +67,39 @@ def save_datasheet(device: Device, moments: pd.DataFrame, folder: str | Path) ->
         figure.savefig(stem.with_suffix(suffix), dpi=150)
     plt.close(figure)
     return [stem.with_suffix(suffix) for suffix in (".csv", ".pdf", ".png")]
+
+
+def save_fit(name: str, found: Fit, folder: str | Path) -> list[Path]:
+    """Write ``fit_<name>.csv`` and ``.png``: every law at its targets with intervals.
+
+    Args:
+        name: Name of the device.
+        found: The fit.
+        folder: An existing folder.
+
+    Returns:
+        The files written.
+    """
+    stem = Path(folder) / f"fit_{name}"
+    found.laws.to_csv(stem.with_suffix(".csv"), index=False)
+    figure, axes = plt.subplots(2, 3, figsize=(10, 6), layout="constrained")
+    at = found.laws["target_uS"]
+    for axis, law in zip(axes.flat, LAWS, strict=False):
+        value = found.laws[law]
+        ends = np.abs(np.stack([found.laws[f"{law}{end}"] - value for end in ("_low", "_high")]))
+        axis.errorbar(at, value, yerr=ends, marker="o", color=_COLOURS[1], capsize=3)
+        axis.set(title=law, xlabel="target conductance [µS]")
+    axes[1, 2].axis("off")
+    axes[1, 2].text(
+        0,
+        0.5,
+        f"{name}\nt_0 = {found.t_0_s:.3g} s\ndrift explains {found.r_squared:.3f}\n"
+        f"residuals normal: p = {found.p_normal:.2g}\n{100 * found.confidence:g} % intervals\n"
+        f"n = {', '.join(str(int(n)) for n in found.laws['n'])} devices",
+    )
+    figure.savefig(stem.with_suffix(".png"), dpi=150)
+    plt.close(figure)
+    return [stem.with_suffix(".csv"), stem.with_suffix(".png")]
 
 
 def draw_programming(axes: Axes, moments: pd.DataFrame) -> None:

@@ -1,0 +1,342 @@
+"""A measured device: from retention data to a device file, or to resampled measurements.
+
+Model: g(t) = g_prog ((t + t_0) / t_0)^-nu (1 + Q sqrt(ln((t + t_0 + t_read) / (2 t_read))) n).
+Every device has its own g_prog and nu, and n is standard normal at every read. Mean and spread of
+the programming error and of nu, and Q, are found at every target by least squares and moments; the
+part of a spread that read noise adds to the estimates of a device is subtracted.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, stats
+
+COLUMNS = ("device", "target_uS", "time_s", "conductance_uS")
+"""Columns of a file of measurements."""
+
+LAWS = (
+    "programming_offset_uS",
+    "programming_spread_uS",
+    "nu_mean",
+    "nu_spread",
+    "read_spread_relative",
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Laws of a measured device at its targets.
+
+    Attributes:
+        laws: One row a target; columns target_uS, n (devices), the laws, and each with "_low" and
+            "_high", the ends of its interval of the given confidence.
+        t_0_s: First read after programming [s].
+        t_read_s: Duration of a read [s].
+        last_s: Time of the last measurement [s].
+        r_squared: Share of the variance of ln g over time, within devices, that drift explains.
+        p_normal: p-value of the residuals of all reads being normal (Kolmogorov-Smirnov).
+        confidence: Of the intervals.
+    """
+
+    laws: pd.DataFrame
+    t_0_s: float
+    t_read_s: float
+    last_s: float
+    r_squared: float
+    p_normal: float
+    confidence: float
+
+
+def read_measurements(path: str | Path) -> pd.DataFrame:
+    """Read a CSV file of retention measurements and check it.
+
+    Args:
+        path: File with columns ``COLUMNS``: a name or number a device, its target [µS], the time
+            since programming [s] and the conductance [µS].
+
+    Returns:
+        The measurements, sorted by device and time.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a column is missing, or a value is not a number or out of range.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No measurements {path}; give an existing CSV file.")
+    rows = pd.read_csv(path)
+    missing = [column for column in COLUMNS if column not in rows]
+    if missing:
+        raise ValueError(
+            f"{path}: column {missing[0]!r} is missing; it has {', '.join(map(str, rows))} and "
+            f"needs {', '.join(COLUMNS)}."
+        )
+    for column in COLUMNS[1:]:
+        numbers = pd.to_numeric(rows[column], errors="coerce")
+        wrong = rows.index[~(np.isfinite(numbers) & (numbers >= 0))]
+        if len(wrong):
+            raise ValueError(
+                f"{path}, line {wrong[0] + 2}: {column} = {rows.loc[wrong[0], column]}; a finite "
+                "number of at least 0 is needed."
+            )
+        rows[column] = numbers
+    several = rows.groupby("device")["target_uS"].nunique()
+    if (several > 1).any():
+        raise ValueError(f"{path}: device {several.idxmax()!r} has more than one target; give one.")
+    return rows[list(COLUMNS)].sort_values(["device", "time_s"], ignore_index=True)
+
+
+def fit(rows: pd.DataFrame, *, t_0_s: float, t_read_s: float, confidence: float = 0.95) -> Fit:
+    """Fit programming error, drift exponents and read noise at every target.
+
+    Args:
+        rows: Measurements, as from :func:`read_measurements`; at least 3 times a device, 8 devices
+            a target and 2 targets.
+        t_0_s: First read after programming [s]; time counts from the end of programming.
+        t_read_s: Duration of a read [s].
+        confidence: Probability with which an interval covers.
+
+    Returns:
+        The laws with intervals and goodness of fit.
+
+    Raises:
+        ValueError: If there are too few times, devices or targets.
+    """
+    fits, residuals, total = [], [], 0.0
+    for target, group in rows.groupby("target_uS"):
+        law, z, variance = _fit_target(float(str(target)), group, t_0_s, t_read_s, confidence)
+        fits.append(law)
+        residuals.append(z)
+        total += variance
+    if len(fits) < 2:
+        raise ValueError(f"The measurements have {len(fits)} target; at least 2 are needed.")
+    unexplained = sum(float(np.square(z["raw"]).sum()) for z in residuals)
+    normal = np.concatenate([z["standard"] for z in residuals])
+    return Fit(
+        laws=pd.DataFrame(fits),
+        t_0_s=t_0_s,
+        t_read_s=t_read_s,
+        last_s=float(rows["time_s"].max()),
+        r_squared=1 - unexplained / total if total else 0.0,
+        p_normal=float(stats.kstest(normal, "norm").pvalue),
+        confidence=confidence,
+    )
+
+
+def _fit_target(
+    target: float, group: pd.DataFrame, t_0_s: float, t_read_s: float, confidence: float
+) -> tuple[dict[str, float], dict[str, np.ndarray], float]:
+    devices = [one for _, one in group.groupby("device") if (one["conductance_uS"] > 0).all()]
+    short = [one for one in devices if len(one) < 3]
+    if len(devices) < 8 or short:
+        raise ValueError(
+            f"Target {target:g} µS has {len(devices)} conducting devices, {len(short)} of them "
+            "with fewer than 3 times; at least 8 devices of 3 times are needed."
+        )
+    intercepts, slopes, slope_factors, level_factors = [], [], [], []
+    raw, standard_parts, weights_sum, freedom, total = [], [], 0.0, 0, 0.0
+    for one in devices:
+        t = one["time_s"].to_numpy() + t_0_s
+        x, y = np.log(t / t_0_s), np.log(one["conductance_uS"].to_numpy())
+        spread = np.sqrt(np.log((t + t_read_s) / (2 * t_read_s)))  # of ln g, in units of Q
+        design = np.stack([np.ones_like(x), -x], axis=1) / spread[:, None]
+        solution, *_ = np.linalg.lstsq(design, y / spread, rcond=None)
+        covariance = np.linalg.inv(design.T @ design)
+        residual = y / spread - design @ solution
+        intercepts.append(solution[0])
+        slopes.append(solution[1])
+        level_factors.append(covariance[0, 0])
+        slope_factors.append(covariance[1, 1])
+        weights_sum += float(np.square(residual).sum())
+        freedom += len(x) - 2
+        leverage = np.einsum("ij,jk,ik->i", design, covariance, design)
+        # one residual a device, standardised: those of one device depend on one another
+        middle = len(x) // 2
+        standard_parts.append(residual[middle] / np.sqrt(max(1e-12, 1 - leverage[middle])))
+        raw.append(y - (design @ solution) * spread)
+        total += float(np.square(y - y.mean()).sum())
+    q_squared = weights_sum / freedom
+    q = float(np.sqrt(q_squared))
+    n = len(devices)
+    # E[exp(estimate)] is g_prog exp(variance / 2): the read noise of the estimate is taken out
+    level_noise = q_squared * np.array(level_factors)
+    programmed = np.exp(np.array(intercepts) - level_noise / 2)
+    error = programmed - target
+    excess = float(np.mean(programmed**2 * level_noise))
+    slope_noise = float(q_squared * np.mean(slope_factors))
+    law: dict[str, float] = {"target_uS": target, "n": n}
+    for mean_key, spread_key, values, noise in (
+        ("programming_offset_uS", "programming_spread_uS", error, excess),
+        ("nu_mean", "nu_spread", np.array(slopes), slope_noise),
+    ):
+        law |= _moments(mean_key, spread_key, values, noise, confidence)
+    low, high = _interval_of_variance(q_squared, freedom, confidence)
+    law |= {
+        "read_spread_relative": q,
+        "read_spread_relative_low": float(np.sqrt(low)),
+        "read_spread_relative_high": float(np.sqrt(high)),
+    }
+    standard = np.array(standard_parts) / max(q, 1e-12)
+    return law, {"raw": np.concatenate(raw), "standard": standard}, total
+
+
+def _moments(
+    mean_key: str, spread_key: str, values: np.ndarray, noise: float, confidence: float
+) -> dict[str, float]:
+    n = len(values)
+    mean, variance = float(values.mean()), float(values.var(ddof=1))
+    half = stats.t.ppf((1 + confidence) / 2, n - 1) * np.sqrt(variance / n)
+    low, high = (
+        max(0.0, end - noise) for end in _interval_of_variance(variance, n - 1, confidence)
+    )
+    return {
+        mean_key: mean,
+        f"{mean_key}_low": mean - half,
+        f"{mean_key}_high": mean + half,
+        spread_key: float(np.sqrt(max(0.0, variance - noise))),
+        f"{spread_key}_low": float(np.sqrt(low)),
+        f"{spread_key}_high": float(np.sqrt(high)),
+    }
+
+
+def _interval_of_variance(variance: float, freedom: int, confidence: float) -> tuple[float, float]:
+    tail = (1 - confidence) / 2
+    low, high = stats.chi2.ppf([1 - tail, tail], freedom)
+    return variance * freedom / low, variance * freedom / high
+
+
+def estimate_t_0(rows: pd.DataFrame) -> float:
+    """Find the t_0 [s] at which mean ln g is closest to a straight line in ln((t + t_0) / t_0).
+
+    Args:
+        rows: Measurements.
+
+    Returns:
+        t_0, between a hundredth of the first time after 0 and the last time.
+    """
+    logs = rows[rows["conductance_uS"] > 0].assign(y=lambda r: np.log(r["conductance_uS"]))
+    logs["y"] -= logs.groupby("device")["y"].transform("mean")
+    mean = logs.groupby("time_s")["y"].mean()
+    t = mean.index.to_numpy(dtype=float)
+
+    def misfit(log_t_0: float) -> float:
+        x = np.log1p(t / np.exp(log_t_0))
+        slope, intercept = np.polyfit(x, mean.to_numpy(), 1)
+        return float(np.square(mean.to_numpy() - slope * x - intercept).sum())
+
+    bounds = float(np.log(t[t > 0].min() / 100)), float(np.log(t.max()))
+    return float(np.exp(optimize.minimize_scalar(misfit, bounds=bounds, method="bounded").x))
+
+
+def device_file(
+    found: Fit, *, name: str, technology: str, source: str, summary: str, limits: str
+) -> str:
+    """Write a fit as the text of a device file; laws are held constant beyond the targets.
+
+    Args:
+        found: The fit.
+        name: Name of the device.
+        technology: For example "PCM".
+        source: Where the measurements come from.
+        summary: One sentence.
+        limits: What the model does not hold, added to what is true of every fit.
+
+    Returns:
+        TOML.
+    """
+    laws = found.laws.sort_values("target_uS")
+    targets = [float(t) for t in laws["target_uS"]]
+    below = [0.0] if targets[0] > 0 else []
+    tables = {"table_uS": [*below, *targets]}
+    for law in LAWS:
+        values = [float(value) for value in laws[law]]
+        tables[law] = [*values[: len(below)], *values]
+    spelled = "\n".join(
+        f"{key} = [{', '.join(f'{value:.6g}' for value in values)}]"
+        for key, values in tables.items()
+    )
+    n = ", ".join(str(int(count)) for count in laws["n"])
+    at = ", ".join(f"{t:g}" for t in targets)
+    holds_not = (
+        f"Fitted to measurements of {n} devices at {at} µS up to {found.last_s:g} s; linear "
+        "between these targets and constant below the lowest. Drift explains "
+        f"{found.r_squared:.3f} of the variance within devices; the residuals are normal with "
+        f"p = {found.p_normal:.2g}. Errors and exponents are taken as normal and independent. {limits}"
+    )
+    head = {"name": name, "technology": technology, "summary": summary, "limits": holds_not}
+    prose = "\n".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()
+    )
+    return f"""{prose}
+
+[noise]
+model = "TabulatedNoiseModel"
+source = {json.dumps(source, ensure_ascii=False)}
+g_max_uS = {max(targets):g}
+t_0_s = {found.t_0_s:g}
+t_read_s = {found.t_read_s:g}
+{spelled}
+
+[times]
+measured_to_s = {found.last_s:g}
+
+[periphery]
+source = "rasch2023"
+dac_bits = 8
+adc_bits = 8
+output_bound = 10.0
+output_noise = 0.04
+
+[drift_compensation]
+kind = "global"
+"""
+
+
+def resample(
+    rows: pd.DataFrame,
+    target_uS: float,
+    times_s: Sequence[float],
+    *,
+    n: int,
+    seed: int,
+    extrapolate: bool = False,
+) -> np.ndarray:
+    """Draw measured devices of the nearest target and interpolate them in log time.
+
+    Args:
+        rows: Measurements.
+        target_uS: Target conductance [µS].
+        times_s: Times [s]; each device is interpolated linearly in ln(1 + t).
+        n: Number of devices, drawn with replacement.
+        seed: Seed of the draw.
+        extrapolate: Whether times beyond a device's measurements are allowed (its nearest
+            measurement is kept).
+
+    Returns:
+        Conductances [µS], shape (n, times).
+
+    Raises:
+        ValueError: If a time lies beyond the measurements and extrapolation is not allowed.
+    """
+    targets = rows["target_uS"].unique()
+    nearest = targets[np.abs(targets - target_uS).argmin()]
+    devices = [one for _, one in rows[rows["target_uS"] == nearest].groupby("device")]
+    first = max(float(one["time_s"].min()) for one in devices)
+    last = min(float(one["time_s"].max()) for one in devices)
+    outside = [t for t in times_s if not first <= t <= last]
+    if outside and not extrapolate:
+        raise ValueError(
+            f"No measurements at {outside[0]:g} s; devices at {nearest:g} µS were measured from "
+            f"{first:g} to {last:g} s. Use such times, or allow extrapolation."
+        )
+    drawn = np.random.default_rng(seed).integers(len(devices), size=n)
+    at = np.log1p(np.asarray(times_s, dtype=float))
+    curves = [
+        np.interp(at, np.log1p(one["time_s"].to_numpy()), one["conductance_uS"].to_numpy())
+        for one in devices
+    ]
+    return np.stack([curves[number] for number in drawn])
