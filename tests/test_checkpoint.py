@@ -210,6 +210,9 @@ def test_strength_and_file_name_tell_trainings_apart(values, strength, stem):
         ({"optimizer": "addam"}, "did you mean 'adam'"),
         ({"model_kwargs": {"act": torch.nn.ReLU}}, "model_kwargs must hold only what JSON can"),
         ({"parametrisation": "microring", "clip_weights": 2.0}, "only control parameters"),
+        ({"method": "hardware_aware", "sigma": 1.0, "parametrisation": "microring"}, "device's"),
+        ({"device": "pcm_like"}, "'sgd' does not read device"),
+        ({"device_time_s": 1.0}, "'sgd' does not read device_time_s"),
         ({"validation_fraction": 0.0}, "validation_fraction must lie between"),
     ],
 )

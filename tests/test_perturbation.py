@@ -269,11 +269,11 @@ def test_drop_connect_moves_its_share_of_the_weights_to_zero():
     n, share = 40_000, 0.01
     weights = {"a.weight": torch.linspace(0.5, 1.0, n)[None]}
     generator = torch.Generator().manual_seed(0)
-    offset = rwp(weights, sigma=0.1, drop_connect=share, generator=generator)["a.weight"]
+    offset = rwp(weights, sigma=0.1, drop_share=share, generator=generator)["a.weight"]
     low, high = stats.binom.interval(1 - 1e-6, n, share)
     assert low <= int((offset == -weights["a.weight"]).sum()) <= high
-    with pytest.raises(ValueError, match="drop_connect"):
-        rwp(weights, sigma=0.1, drop_connect=1.5, generator=generator)
+    with pytest.raises(ValueError, match="dropped"):
+        rwp(weights, sigma=0.1, drop_share=1.5, generator=generator)
 
 
 def test_arwp_shrinks_where_gradients_were_large():

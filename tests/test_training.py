@@ -13,11 +13,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
 from analog_samson.checkpoint import METHODS, TrainingSpec, load_checkpoint
 from analog_samson.data import load_dataset
+from analog_samson.devices import load_device
 from analog_samson.models import build_model
 from analog_samson.streams import derive_seed
 from analog_samson.training import (
@@ -32,6 +34,7 @@ from analog_samson.training import (
     train_grid,
     validation_accuracy,
 )
+from analog_samson.training.hardware import HardwareNoise
 
 STRENGTHS = {
     "sam": {"rho": 0.05},
@@ -40,6 +43,7 @@ STRENGTHS = {
     "rwp": {"sigma": 0.1},
     "arwp": {"sigma": 0.01},
     "noise_injection": {"sigma": 0.05},
+    "hardware_aware": {"sigma": 1.0},
     "saf": {"trajectory_weight": 0.3, "trajectory_lag": 1},
     "mesa": {"trajectory_weight": 0.3, "teacher_decay": 0.9},
 }
@@ -113,8 +117,7 @@ def test_sgd_is_torch_sgd_with_a_cosine(tmp_path):
 def test_strength_zero_is_sgd_bit_for_bit(method, tmp_path):
     """Dropout masks are the same in both passes, or this fails."""
     zero = with_dropout(method, **{METHODS[method].strength: 0.0})
-    if method == "noise_injection":
-        zero = replace(zero, clip_weights=0.0)
+    zero = replace(zero, clip_weights=0.0, drop_share=None if zero.drop_share is None else 0.0)
     statistics = ("running", "tracked") if zero.reestimate_batch_norm else ()
     sgd = trained(with_dropout(), tmp_path)
     assert_same_weights(trained(zero, tmp_path), sgd, skip=statistics)
@@ -242,6 +245,7 @@ def test_statistics_after_one_pass_are_estimated_at_the_clean_weights(tmp_path):
     torch.testing.assert_close(saved.state["2.running_var"], variance, rtol=1e-3, atol=1e-3)
 
 
+ONE_PASS = [name for name, m in METHODS.items() if m.strength and m.gradient_evaluations == 1]
 BATCH_NORM = {"model": "resnet8", "model_kwargs": {"width": 8}, "epochs": 8}
 
 
@@ -250,7 +254,7 @@ def sgd_accuracy(tmp_path_factory):
     return trained(spec_of(**BATCH_NORM), tmp_path_factory.mktemp("sgd")).accuracy_digital
 
 
-@pytest.mark.parametrize("method", ["rwp", "arwp", "noise_injection", "saf", "mesa"])
+@pytest.mark.parametrize("method", ONE_PASS)
 def test_one_pass_methods_reach_the_accuracy_of_sgd(method, sgd_accuracy, tmp_path):
     """A BatchNorm network on digits, 360 test images, seed 0, within 2 points.
 
@@ -347,8 +351,7 @@ def test_averaged_weights_follow_their_recursion(tmp_path):
 def test_every_method_can_fine_tune(method, tmp_path):
     start = train(spec_of(seed=5), tmp_path)
     spec = spec_of(method, start_from=str(start), lr=0.0, epochs=1)
-    if method == "noise_injection":
-        spec = replace(spec, clip_weights=0.0)
+    spec = replace(spec, clip_weights=0.0)
     assert_same_weights(trained(spec, tmp_path / "tuned"), load_checkpoint(start))
 
 
@@ -396,15 +399,52 @@ def test_log_holds_strength_and_sizes_of_every_epoch(method, tmp_path):
 
 def test_strength_stays_after_its_ramp(tmp_path):
     """The recipe of Rasch et al.: the noise grows over the first epochs, some weights dropped."""
-    spec = spec_of(
-        "noise_injection", schedule="linear", ramp_share=0.5, drop_connect=0.01, epochs=4
-    )
-    assert spec.strength == "sigma=0.05 drop_connect=0.01 linear ramp=0.5"
+    spec = spec_of("noise_injection", schedule="linear", ramp_share=0.5, drop_share=0.01, epochs=4)
+    assert spec.strength == "sigma=0.05 drop_share=0.01 linear ramp=0.5"
     log = pd.read_csv(train(spec, tmp_path).with_suffix(".csv"))
     strength = list(log[log["layer"].isna()]["strength"])
     n_steps = len(load_dataset("digits").train) // 64
     assert strength[0] == pytest.approx(0.05 * 2 * (n_steps - 1) / (4 * n_steps - 1))
     assert strength[2:] == [0.05, 0.05]
+
+
+def test_hardware_noise_has_the_spread_of_the_device():
+    """pcm_like, n = 20000 weights, seed 0, chi-square at a false-alarm rate of 1e-6 a point.
+
+    Nandakumar et al.: s(x) = 0.26348 + 1.9650 x - 1.1731 x^2 of 25 uS at x = g / g_max; the other
+    device of the pair has a target of zero, and what is drawn below zero stays at zero.
+    """
+    n, factor = 20_000, 2.0
+    noise = HardwareNoise(load_device("pcm_like"), ["a.weight"])
+    for x in (0.3, 0.6, 1.0):
+        weight = torch.full((2, n), 0.5 * x)
+        weight[0, 0] = 0.5  # a column's largest weight is g_max
+        weight[1] = 0.0
+        weights = {"a.weight": weight, "a.bias": torch.ones(2), "b.weight": torch.ones(2, 2)}
+        offsets = noise(
+            weights, factor=factor, drop_share=0.0, generator=torch.Generator().manual_seed(0)
+        )
+        assert offsets.keys() == {"a.weight"}
+        assert not offsets["a.weight"][1].any(), "an unused column"
+        offset = offsets["a.weight"][0, 1:].double() / (factor * 0.5) * 25
+        own = (0.26348 + 1.9650 * x - 1.1731 * x**2) ** 2
+        other, shift = 0.26348**2 * (0.5 - 0.5 / math.pi), 0.26348 / math.sqrt(2 * math.pi)
+        variance = float((offset + shift).square().mean())
+        low, high = stats.chi2.interval(1 - 1e-6, n)
+        assert low / n <= variance / (own + other) <= high / n
+
+
+def test_hardware_noise_is_programmed_anew_in_every_pass():
+    noise = HardwareNoise(load_device("pcm_like"), ["a.weight"], t_inference_s=3600.0)
+    weights = {"a.weight": torch.randn(4, 4, generator=torch.Generator().manual_seed(0))}
+    generator = torch.Generator().manual_seed(0)
+    first, second = (
+        noise(weights, factor=1.0, drop_share=0.0, generator=generator)["a.weight"]
+        for _ in range(2)
+    )
+    assert not torch.equal(first, second)
+    with pytest.raises(ValueError, match="has no data"):
+        HardwareNoise(load_device("reram_wan2022"), [], t_inference_s=5.0)
 
 
 def test_diverged_training_names_the_epoch_and_keeps_the_last_good_state(tmp_path, monkeypatch):

@@ -52,7 +52,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "rwp": Method(
             "Random weight perturbation.",
             "sigma",
-            {"noise_scale": "filter_max", "drop_connect": 0.0},
+            {"noise_scale": "filter_max", "drop_share": 0.0},
             1,
         ),
         "arwp": Method(
@@ -64,7 +64,13 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "noise_injection": Method(
             "Gaussian noise relative to the largest weight of a layer, weights clipped.",
             "sigma",
-            {"noise_scale": "layer_max", "drop_connect": 0.0, "clip_weights": 2.0},
+            {"noise_scale": "layer_max", "drop_share": 0.0, "clip_weights": 2.0},
+            1,
+        ),
+        "hardware_aware": Method(
+            "Noise of a device on the weights, sigma times as large as it is; some are dropped.",
+            "sigma",
+            {"device": "pcm_like", "drop_share": 0.01, "clip_weights": 2.0},
             1,
         ),
         "saf": Method(
@@ -101,7 +107,7 @@ class TrainingSpec:
         method: A name from `METHODS`, or "external" for a network trained elsewhere.
         rho: Radius of the adversarial perturbation (sam, asam, samson).
         sigma: Size of the random perturbation, relative to `noise_scale` (rwp, arwp,
-            noise_injection).
+            noise_injection) or to the noise of the device (hardware_aware).
         trajectory_weight: Weight of the trajectory loss (saf, mesa).
         schedule: How the strength grows over the training, a name from `SCHEDULES`.
         ramp_share: Share of the training in which it does so; it then stays. Rasch et al. (2023)
@@ -111,7 +117,11 @@ class TrainingSpec:
         dialect: Which of the two public forms of ASAM, a name from `DIALECTS`.
         perturb_norm_and_bias: Whether samson also perturbs normalisation and bias parameters.
         noise_scale: What `sigma` is relative to, a name from `NOISE_SCALES`.
-        drop_connect: Probability that a weight is zero in a pass (rwp, noise_injection).
+        device: Name or path of the device whose noise is trained with (hardware_aware).
+        device_time_s: When that device is read after programming [s]; None: at once, or at the
+            first time that it has data for.
+        drop_share: Probability that a weight is zero in a pass (rwp, noise_injection,
+            hardware_aware).
         fisher_decay: Decay of the squared gradients that arwp remembers.
         clip_weights: Weights are clipped to this many standard deviations of their layer after
             each step; 0 does not clip. Usable with every method.
@@ -162,7 +172,9 @@ class TrainingSpec:
     dialect: str | None = None
     perturb_norm_and_bias: bool | None = None
     noise_scale: str | None = None
-    drop_connect: float | None = None
+    device: str | None = None
+    device_time_s: float | None = None
+    drop_share: float | None = None
     fisher_decay: float | None = None
     clip_weights: float | None = None
     temperature: float | None = None
@@ -229,6 +241,8 @@ class TrainingSpec:
         names = [method.strength] if method.strength else []
         names += [name for name, usual in method.options.items() if getattr(self, name) != usual]
         text = [f"{name}={_short(getattr(self, name))}" for name in names]
+        if self.device_time_s is not None:
+            text.append(f"t={self.device_time_s:g}s")
         if "clip_weights" not in method.options and self.clip_weights:
             text.append(f"clip_weights={self.clip_weights:g}")
         if self.schedule != "constant":
@@ -315,11 +329,22 @@ class TrainingSpec:
                     f"Method {self.method!r} does not read {name} (given {value!r}); it reads "
                     f"{listed(method.options) or 'no options'}; leave it out."
                 )
+        if self.parametrisation != "none" and self.device is not None:
+            raise ValueError(
+                f"Method {self.method!r} puts a device's noise on weights, and with "
+                f"parametrisation={self.parametrisation!r} there are only control parameters; "
+                'give parametrisation="none".'
+            )
         if self.parametrisation != "none" and self.clip_weights:
             raise ValueError(
                 f"clip_weights (given {self.clip_weights!r}) clips weights, and with "
                 f"parametrisation={self.parametrisation!r} there are only control parameters; "
                 "give clip_weights=0."
+            )
+        if self.device_time_s is not None and "device" not in method.options:
+            raise ValueError(
+                f"Method {self.method!r} does not read device_time_s (given "
+                f"{self.device_time_s!r}); leave it out."
             )
         is_rule = method.strength in ("rho", "sigma")
         if not is_rule and (self.perturbed_share != 1.0 or self.m_sharpness is not None):
@@ -336,7 +361,15 @@ class TrainingSpec:
 
     def _check_numbers(self) -> None:
         at_least_0 = "finite and at least 0"
-        for name in (*_STRENGTHS, "eta", "weight_decay", "lr", "clip_weights", "clip_gradients"):
+        for name in (
+            *_STRENGTHS,
+            "eta",
+            "device_time_s",
+            "weight_decay",
+            "lr",
+            "clip_weights",
+            "clip_gradients",
+        ):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be {at_least_0}; got {value!r}.")
@@ -349,7 +382,7 @@ class TrainingSpec:
                 f"{self.validation_fraction!r}."
             )
         for name in (
-            "drop_connect",
+            "drop_share",
             "fisher_decay",
             "teacher_decay",
             "trajectory_start",

@@ -122,7 +122,7 @@ def rwp(
     *,
     sigma: float,
     scale: str = "filter_max",
-    drop_connect: float = 0.0,
+    drop_share: float = 0.0,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """Random offset N(0, (sigma * scale)^2) on every weight with two or more dimensions.
@@ -137,7 +137,7 @@ def rwp(
         scale: "filter_max", "layer_max", "network_max": the largest |w| of an output filter, a
             tensor or the network; "filter_norm": the 2-norm of an output filter (Li et al., arXiv
             2211.11489); "constant": 1.
-        drop_connect: Probability that a weight is moved to zero instead.
+        drop_share: Probability that a weight is moved to zero instead (drop-connect).
         generator: Where the draws come from, on the device of the weights.
 
     Returns:
@@ -147,8 +147,6 @@ def rwp(
         ValueError: If sigma is negative, the scale unknown or drop-connect no probability.
     """
     _check_strength("sigma", sigma)
-    if not 0 <= drop_connect <= 1:
-        raise ValueError(f"drop_connect must lie in [0, 1]; got {drop_connect!r}.")
     if scale not in NOISE_SCALES:
         raise ValueError(
             f"Unknown scale {scale!r} of random perturbation; allowed: {', '.join(NOISE_SCALES)}."
@@ -167,11 +165,9 @@ def rwp(
             factors = [torch.stack(factors).max()] * len(factors)
     torch._foreach_mul_(noise, factors)
     torch._foreach_mul_(noise, sigma)
-    if drop_connect:
-        for offset, weight in zip(noise, matrices.values(), strict=True):
-            draw = torch.rand(weight.shape, generator=generator, device=weight.device)
-            torch.where(draw < drop_connect, -weight, offset, out=offset)
-    return dict(zip(matrices, noise, strict=True))
+    offsets = dict(zip(matrices, noise, strict=True))
+    drop_connect(offsets, matrices, share=drop_share, generator=generator)
+    return offsets
 
 
 def arwp(
@@ -228,6 +224,30 @@ def update_fisher(fisher: Tensors, gradients: Tensors, *, decay: float = 0.99) -
             squares = gradient.flatten(1).square().sum(1)
             updated[name] = squares + decay * fisher[name] if name in fisher else squares
     return updated
+
+
+def drop_connect(
+    offsets: Tensors, weights: Tensors, *, share: float, generator: torch.Generator
+) -> None:
+    """Change offsets in place so that a share of the weights, drawn at random, ends at zero.
+
+    Args:
+        offsets: Offsets by name.
+        weights: Weights of the same names.
+        share: Probability of each weight, in [0, 1]; 0 draws nothing.
+        generator: Where the draws come from, on the device of the weights.
+
+    Raises:
+        ValueError: If the share is no probability.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"The share of dropped weights must lie in [0, 1]; got {share!r}.")
+    if share == 0:
+        return
+    for name, offset in offsets.items():
+        weight = weights[name]
+        draw = torch.rand(weight.shape, generator=generator, device=weight.device)
+        torch.where(draw < share, -weight, offset, out=offset)
 
 
 def is_weight(name: str) -> bool:

@@ -27,11 +27,13 @@ from analog_samson.checkpoint import (
     save_checkpoint,
 )
 from analog_samson.data import Dataset, augment, load_dataset
+from analog_samson.devices import load_device
 from analog_samson.evaluation import count_correct
 from analog_samson.losses import TrajectoryMemory
 from analog_samson.models import analog_layers, build_model, input_ranges
 from analog_samson.perturbation import MicroRing, strength_factor
 from analog_samson.streams import derive_seed
+from analog_samson.training.hardware import HardwareNoise
 from analog_samson.training.state import State, check_same_spec, resume, write_log, write_resume
 from analog_samson.training.step import (
     Batch,
@@ -149,6 +151,9 @@ def _begin(spec: TrainingSpec, dataset: Dataset) -> State:
         state.memory = TrajectoryMemory.empty(
             len(state.labels), dataset.n_classes, lag=given(spec.trajectory_lag), device=device
         )
+    if spec.device is not None:
+        names = [f"{name}.weight" for name in layers]
+        state.hardware = HardwareNoise(load_device(spec.device), names, spec.device_time_s)
     if spec.method == "mesa":
         state.teacher = _moving_average(model, given(spec.teacher_decay)).eval()
     if spec.average_decay:

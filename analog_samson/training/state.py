@@ -19,6 +19,7 @@ from analog_samson.checkpoint import (
     write_tensors,
 )
 from analog_samson.losses import TrajectoryMemory
+from analog_samson.training.hardware import HardwareNoise
 
 LOG_COLUMNS = (
     "epoch",
@@ -47,6 +48,7 @@ class State:
     memory: TrajectoryMemory | None = None
     teacher: swa_utils.AveragedModel | None = None
     average: swa_utils.AveragedModel | None = None
+    hardware: HardwareNoise | None = None
     fisher: dict[str, Tensor] = field(default_factory=dict)
     log: list[dict[str, Any]] = field(default_factory=list)
 

@@ -180,7 +180,14 @@ def rule_of(
             rwp,
             sigma=strength,
             scale=given(spec.noise_scale),
-            drop_connect=given(spec.drop_connect),
+            drop_share=given(spec.drop_share),
+            generator=generator,
+        )
+    if state.hardware is not None:
+        return partial(
+            state.hardware,
+            factor=strength,
+            drop_share=given(spec.drop_share),
             generator=generator,
         )
     if spec.method == "arwp":

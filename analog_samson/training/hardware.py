@@ -1,0 +1,95 @@
+"""Hardware-aware training: every pass sees the weights as a device would hold them.
+
+The recipe of Rasch et al., Nat. Commun. 14, 5282 (2023): the programming error of the device's
+statistical model, multiplied by a factor that grows from 0 over the first epochs, some weights
+dropped, gradients applied to the clean weights. The noise comes from a device file, through the
+physics that programs chips. Unlike the other methods it knows the hardware.
+"""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from analog_samson.devices import Device
+from analog_samson.perturbation import Tensors, drop_connect
+from analog_samson.streams import derive_seed
+
+
+class HardwareNoise:
+    """What a device makes of weights, as a rule: programmed anew in every pass.
+
+    Row blocks of large layers and the periphery are left out: this is noise on weights.
+
+    Args:
+        device: The device.
+        names: Parameters that live on it.
+        t_inference_s: When the devices are read after programming [s]; None: at once, or at the
+            first time that the device has data for.
+
+    Raises:
+        ValueError: If the device has no data for that time.
+        ImportError: If the installed aihwkit and torch do not work together.
+    """
+
+    def __init__(
+        self, device: Device, names: Collection[str], t_inference_s: float | None = None
+    ) -> None:
+        from analog_samson.analog import Physics  # aihwkit loads only where it is used
+
+        valid = device.times.valid_times_s
+        if t_inference_s is None:
+            t_inference_s = 0.0 if valid is None else min(valid)
+        device.check_time(t_inference_s)
+        self._by_column = device.mapping.scale == "column"
+        self._names = frozenset(names)
+        self._physics = Physics(device)
+        self._t_inference_s = float(t_inference_s)
+
+    def __call__(
+        self,
+        weights: Tensors,
+        gradients: Tensors | None = None,
+        *,
+        factor: float,
+        drop_share: float,
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        """Offsets from the weights to what the device holds, times a factor.
+
+        Args:
+            weights: Parameters by name.
+            gradients: Not read.
+            factor: Multiplies the device's error; Rasch et al. go to 3.
+            drop_share: Probability that a weight is zero instead.
+            generator: Where the draws come from.
+
+        Returns:
+            Offsets of the parameters that live on the device.
+        """
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        chosen = {name: weight for name, weight in weights.items() if name in self._names}
+        offsets = {
+            name: (self._held(weight, seed, name) - weight).mul_(factor)
+            for name, weight in chosen.items()
+        }
+        drop_connect(offsets, chosen, share=drop_share, generator=generator)
+        return offsets
+
+    def _held(self, weight: Tensor, seed: int, name: str) -> Tensor:
+        matrix = weight.detach().flatten(1).cpu()
+        largest = matrix.abs().amax(dim=1, keepdim=True) if self._by_column else matrix.abs().max()
+        largest = largest.clamp(min=torch.finfo(matrix.dtype).tiny)
+        targets_uS, scale = self._physics.to_conductances(matrix / largest)
+        read = []
+        for number, target_uS in enumerate(targets_uS):
+
+            def seeds(*words: str | float | int, number: int = number) -> int:
+                return derive_seed(seed, name, number, *words)
+
+            state = self._physics.program(target_uS, seeds)
+            read.append(self._physics.read(state, self._t_inference_s, 0, seeds))
+        held = self._physics.to_weights(read, scale) * largest
+        unused = matrix.abs().amax(dim=1, keepdim=True) == 0
+        held = torch.where(unused, torch.zeros_like(held), held)
+        return held.view(weight.shape).to(weight)
