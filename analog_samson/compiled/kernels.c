@@ -101,15 +101,16 @@ void dac(const float *restrict x, float *restrict out, int64_t n, float range, f
     }
 }
 
-/* What follows the product, in place: noise, rounding, clipping (all in ADC steps), scale; then
- * either an offset a channel is added or the result of the row blocks before.
- * y and sum: (images, positions, channels), channels innermost.
+/* What follows the product, in place: noise, rounding, clipping (all in ADC steps), scale and offset
+ * of the channel; then the result of the row blocks before is added.
+ * y and sum: (images, outer, inner). Channels are innermost (inner of them), or channel c is row
+ * c, c + channels, ... of the outer dimension.
  * Returns 0, or 1 if there is no memory for an image's noise. */
-int adc(float *restrict y, const float *restrict sum, int64_t images, int64_t positions,
-        int64_t channels, const float *restrict scale, const float *restrict offset, uint64_t key,
-        uint64_t first_image, float noise, int rounds, float levels)
+int adc(float *restrict y, const float *restrict sum, int64_t images, int64_t outer, int64_t inner,
+        int64_t channels, int innermost, const float *restrict scale, const float *restrict offset,
+        uint64_t key, uint64_t first_image, float noise, int rounds, float levels)
 {
-    const int64_t n = positions * channels;
+    const int64_t n = outer * inner;
     float *drawn = noise > 0.0f ? malloc((size_t)n * sizeof(float)) : NULL;
     if (noise > 0.0f && !drawn) return 1;
     for (int64_t image = 0; image < images; image++) {
@@ -120,14 +121,17 @@ int adc(float *restrict y, const float *restrict sum, int64_t images, int64_t po
         }
         if (rounds)
             for (int64_t i = 0; i < n; i++) v[i] = rintf(v[i]);
-        for (int64_t p = 0; p < positions; p++) {
-            float *row = v + p * channels;
-            for (int64_t c = 0; c < channels; c++) {
-                float r = row[c];
-                r = r > levels ? levels : r;
-                r = r < -levels ? -levels : r;
-                row[c] = r * scale[c] + offset[c];
-            }
+        for (int64_t i = 0; i < n; i++) {
+            float r = v[i] > levels ? levels : v[i];
+            v[i] = r < -levels ? -levels : r;
+        }
+        for (int64_t p = 0; p < outer; p++) {
+            float *row = v + p * inner;
+            const float a = scale[p % channels], b = offset[p % channels];
+            if (innermost)
+                for (int64_t c = 0; c < inner; c++) row[c] = row[c] * scale[c] + offset[c];
+            else
+                for (int64_t c = 0; c < inner; c++) row[c] = row[c] * a + b;
         }
         if (sum) {
             const float *s = sum + image * n;

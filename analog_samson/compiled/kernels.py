@@ -60,11 +60,13 @@ def adc(
     block: int,
     call: int,
     rounds: bool,
+    innermost: bool,
 ) -> None:
     """Add noise to what an array gave, round, clip and scale it, in place; in steps of the ADC.
 
     Args:
-        y: Products, shape (images, positions, channels), contiguous.
+        y: Products, contiguous, shape (images, positions, channels), or with channels before the
+            positions (and several times over if a layer sees several pieces of an image).
         previous: Added to the result, shape of y; or None.
         scale: Model units a step, shape (channels,).
         offset: Added to the result, shape (channels,).
@@ -73,9 +75,10 @@ def adc(
         block: Which key.
         call: How often the layer was used before in this forward pass.
         rounds: Whether there is an ADC.
+        innermost: Whether channels are the last dimension of y.
     """
     apply = _adc_operation if torch.compiler.is_compiling() else _adc
-    apply(y, previous, scale, offset, stream, limits, block, call, rounds)
+    apply(y, previous, scale, offset, stream, limits, block, call, rounds, innermost)
 
 
 def _adc(
@@ -88,6 +91,7 @@ def _adc(
     block: int,
     call: int,
     rounds: bool,
+    innermost: bool,
 ) -> None:
     if not y.numel():
         return
@@ -96,18 +100,21 @@ def _adc(
     built = _library_for(y)
     if built is None or not (previous is None or previous.is_contiguous()):
         out = y + noise * normals(key, first_image, y.shape, y.device) if noise > 0 else y
+        if not innermost:
+            pieces = y.shape[1] // len(scale)
+            scale, offset = (x.repeat(pieces)[:, None] for x in (scale, offset))
         out = (out.round() if rounds else out).clamp(-levels, levels) * scale + offset
         y.copy_(out if previous is None else out + previous)
         return
-    n_images, positions, channels = y.shape
-    size = positions * channels * y.element_size()
+    n_images, outer, inner = y.shape
+    size = outer * inner * y.element_size()
 
     def run(first: int, count: int) -> int:
         return int(
             built.adc(
                 y.data_ptr() + first * size,
                 0 if previous is None else previous.data_ptr() + first * size,
-                *(count, positions, channels, scale.data_ptr(), offset.data_ptr()),
+                *(count, outer, inner, len(scale), innermost, scale.data_ptr(), offset.data_ptr()),
                 *(key, first_image + first, noise, rounds, levels),
             )
         )
@@ -234,7 +241,7 @@ def _load(path: Path) -> ctypes.CDLL:
     loaded.dac.argtypes = [pointer, pointer, count, number, number, number]
     loaded.dac.restype = None
     loaded.adc.argtypes = [
-        *(pointer, pointer, count, count, count, pointer, pointer),
+        *(pointer, pointer, count, count, count, count, ctypes.c_int, pointer, pointer),
         *(word, word, number, ctypes.c_int, number),
     ]
     loaded.adc.restype = ctypes.c_int

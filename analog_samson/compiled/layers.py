@@ -62,7 +62,8 @@ class FunctionalLayer(nn.Module):
 
     Attributes:
         arrays: Its arrays, ordered by group, row block and column block.
-        channels_last: Whether outputs stay in the order in which they are computed.
+        channels_last: Whether images have their channels innermost. The number of an output, which
+            its noise derives from, is its place in memory.
     """
 
     bias: Tensor | None
@@ -122,7 +123,7 @@ class FunctionalLayer(nn.Module):
             return
         if self._is_ideal:
             whole = self._together(lambda a: a.weights * (a.scale * a.alpha)[:, None])
-            self._weights = [_channels_last(whole.view(self.shape))]
+            self._weights = [self._laid_out(whole.view(self.shape))]
         else:
             self._prepare_blocks()
         for array in self.arrays:
@@ -131,8 +132,7 @@ class FunctionalLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of the layer, bias included."""
         if self._is_ideal:
-            out = self._multiply(x, self._weights[0], self.bias)
-            return out if self.channels_last else out.contiguous()
+            return self._multiply(x, self._weights[0], self.bias)
         return self._through_converters(x)
 
     def _together(self, of: Callable[[Array], Tensor]) -> Tensor:
@@ -158,7 +158,7 @@ class FunctionalLayer(nn.Module):
             start = first - low * kernel
             block[:, start : start + size] = whole[:, first : first + size]
             shape = (len(whole), high - low, *self.shape[2:])
-            self._weights.append(_channels_last(block.view(shape)))
+            self._weights.append(self._laid_out(block.view(shape)))
             self._scales.append(
                 scales[:, number] * float(self._input_range) * (self._output_step or 1.0)
             )
@@ -169,13 +169,15 @@ class FunctionalLayer(nn.Module):
 
     def _through_converters(self, x: Tensor) -> Tensor:
         levels = kernels.dac(x, self._input_range, self._input_step)
+        innermost = self._rank == 0 or (self._rank == 2 and self.channels_last)
         total: Tensor | None = None
         for number, weight in enumerate(self._weights):
             product = self._multiply(self._slice(levels, number), weight, None)
-            product = product.movedim(1, -1) if self._rank else product
+            product = product.movedim(1, -1) if innermost and self._rank else product
             shape = product.shape
             # The first dimension may be images times something (tokens, windows).
-            product = product.reshape(self._n_images, -1, shape[-1]).contiguous()
+            last = shape[-1] if innermost else math.prod(shape[2:])
+            product = product.reshape(self._n_images, -1, last).contiguous()
             kernels.adc(
                 product,
                 total,
@@ -186,12 +188,12 @@ class FunctionalLayer(nn.Module):
                 block=number,
                 call=self._call,
                 rounds=self._rounds,
+                innermost=innermost,
             )
             total = product
         self._call += 1  # a layer used twice meets other noise the second time
         out = cast(Tensor, total).view(shape)
-        out = out.movedim(-1, 1) if self._rank else out
-        return out if self.channels_last else out.contiguous()
+        return out.movedim(-1, 1) if innermost and self._rank else out
 
     def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not self._rank:
@@ -199,6 +201,9 @@ class FunctionalLayer(nn.Module):
         convolution = F.conv2d if self._rank == 2 else F.conv1d
         product: Tensor = convolution(x, weight, bias, *self._how)
         return product
+
+    def _laid_out(self, weight: Tensor) -> Tensor:
+        return channels_last(weight) if self.channels_last else weight.contiguous()
 
     def _slice(self, levels: Tensor, number: int) -> Tensor:
         """The channels, of every group, that a block of rows takes."""
@@ -228,10 +233,13 @@ def _step(bits: int | str, bound: float) -> float:
     return 0.0 if isinstance(bits, str) else 1 / (2**bits - 2) * 2 * bound
 
 
-def _channels_last(weight: Tensor) -> Tensor:
-    if weight.ndim != 4:
-        return weight.contiguous()
-    return weight.contiguous(memory_format=torch.channels_last)
+def channels_last(x: Tensor) -> Tensor:
+    """Put channels innermost, strides included: one channel alone would keep those it has."""
+    if x.ndim != 4:
+        return x.contiguous()
+    if x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last):
+        return x
+    return x.clone(memory_format=torch.channels_last)
 
 
 def _channels_of(rows: list[int], kernel: int) -> list[tuple[int, int]]:
