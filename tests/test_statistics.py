@@ -80,6 +80,22 @@ def test_the_spread_pooled_over_methods_covers_however_much_the_seeds_share(n_se
     assert 0.93 < covered(results) < 0.985
 
 
+@pytest.mark.parametrize("factor", [2.0, 5.0])
+def test_a_method_that_spreads_more_than_the_others_keeps_its_own_spread(factor):
+    random = np.random.default_rng(int(factor))
+    studies = random.standard_normal((N_STUDIES, 3, 4)) * np.array([factor, 1.0, 1.0, 1.0])
+    guarded, naive = [], []
+    for y in studies:
+        pooled = spread.pooled_variance(y)
+        error = spread.StandardError(pooled.value / math.sqrt(3), pooled.dof)
+        naive.append((error, y[:, 0].mean()))
+        is_alike = spread.pooled_spreads(y)[0].dof > 0
+        own = spread.of_independent(y[:, 0])
+        guarded.append((error if is_alike else own, y[:, 0].mean()))
+    assert 0.93 < covered(guarded) < 0.97
+    assert covered(naive) < 0.9
+
+
 def test_intervals_still_cover_when_the_study_stops_at_fixed_looks():
     studies = simulate(5, shared=False, seed=77, n_chips=80)
     results, stops = [], []
@@ -129,6 +145,18 @@ def test_identical_methods_are_called_different_in_five_per_cent_of_comparisons(
     # three, so their rate is at most 1.7 times less certain than for independent ones
     assert 0.01 < (gains["p_value"] < 0.05).mean() < 0.09
     assert np.mean(families) < 0.10
+
+
+def test_gains_of_few_networks_share_their_spread_and_keep_their_error_rate():
+    methods = {"sgd": 0.5, **{f"sam rho={k}": 0.5 for k in (1, 2, 3)}}
+    options = {"n_networks": 3, "n_chips": 2, "times_s": (1.0,), "std_shared": 0.01}
+    trials = many_studies(150, methods, **options)
+    pooled, own = paired_gain(trials), paired_gain(trials, pool=False)
+    assert set(pooled["spread"]) == {"pooled", "own"}
+    assert pooled["half_width"].quantile(0.9) < own["half_width"].quantile(0.9)
+    # 450 comparisons, of which three share a baseline: 0.05 + 0.05 is three standard errors at
+    # least, and pooling is conservative by construction (fixed seeds)
+    assert (pooled["p_value"] < 0.05).mean() < 0.10
 
 
 def test_holm_agrees_with_statsmodels():

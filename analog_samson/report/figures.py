@@ -1,10 +1,12 @@
 """Whole figures: panels by device, one legend above, n and the kind of interval below."""
 
 import json
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -185,7 +187,8 @@ def scatter_figure(
         at_last_time(networks),
         panels.clean_vs_late,
         with_time=True,
-        note="One point a trained network; bars: standard deviation over its chips. "
+        note="One point a trained network, methods shifted sideways by 1 mm; bars: standard "
+        "deviation over its chips. "
         f"{words.fixed_text(networks)}.",
         width=width,
         look=look,
@@ -305,7 +308,8 @@ def by_condition(
             for handle in draw(ax, part):
                 handles.setdefault(str(handle.get_label()), handle)
             title = words.condition_text(part.iloc[0], columns)
-            ax.set_title(f"{title}, {_moment(part)}" if with_time else title)
+            title = f"{title}, {_moment(part)}" if with_time else title
+            ax.set_title(_wrapped(title, figure, axes))
             if share_y:
                 ax.label_outer()
         finish(figure, handles, note)
@@ -325,6 +329,8 @@ def gain_note(gains: pd.DataFrame) -> str:
         "trained networks" if (gains["level"] == "networks").all() else "chips only (one network)"
     )
     networks = words.range_text(gains["n_networks"])
+    if (gains["spread"] == "pooled").any():
+        over += ", spread pooled over methods (few networks)"
     unpaired = "" if gains["paired"].all() else " Networks from elsewhere are compared unpaired."
     return (
         f"Paired on the same chips; n = {networks} networks × {words.range_text(gains['n_chips'])} "
@@ -413,6 +419,14 @@ def grid(
     for ax in panels_.flat[n:]:
         ax.set_axis_off()
     return figure, list(panels_.flat[:n])
+
+
+def _wrapped(title: str, figure: Figure, axes: Sequence[Axes]) -> str:
+    """Break a title that is wider than its panel."""
+    specification = axes[0].get_subplotspec()
+    across = specification.get_gridspec().ncols if specification else 1
+    panel_in = 0.88 * figure.get_size_inches()[0] / across
+    return textwrap.fill(title, int(panel_in * 72 / (0.62 * float(rcParams["axes.titlesize"]))))
 
 
 def _moment(rows: pd.DataFrame) -> str:

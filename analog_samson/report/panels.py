@@ -9,6 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from analog_samson import times
 from analog_samson.report import words
@@ -48,7 +49,7 @@ def accuracy_vs_time(
     """
     _check_one(summary, "accuracy_vs_time", interval)
     rows = summary.assign(name=words.method_names(summary), value=100 * summary["accuracy"])
-    handles = _over_time(ax, rows.assign(half=100 * rows["half_width"]), interval, axis)
+    handles = _over_time(ax, rows, interval, axis)
     ax.set_ylabel("accuracy [%]")
     return handles
 
@@ -77,7 +78,7 @@ def gain_vs_time(
     _check_one(gains, "gain_vs_time", interval)
     rows = gains.assign(name=words.method_names(gains), value=100 * gains["gain"])
     ax.axhline(0.0, color="black", linewidth=0.6, zorder=1)
-    handles = _over_time(ax, rows.assign(half=100 * rows["half_width"]), interval, axis)
+    handles = _over_time(ax, rows, interval, axis)
     ax.set_ylabel(f"gain over {gains['baseline'].iloc[0]} [points]")
     return handles
 
@@ -204,12 +205,17 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
                 ax.plot(edge, place, arrow, color=style["color"], clip_on=False, zorder=3)
         if row["censored"] == "":
             ax.plot(row["lifetime_s"], place, zorder=4, linestyle="none", **style)
-        text = {"": "", "right": "not reached", "left": "lost at once"}[row["censored"]]
+        text, at, side = {
+            "": ("", end, "right"),
+            "right": ("not reached", right, "right"),
+            "left": ("lost at once", left, "left"),
+        }[row["censored"]]
         ax.annotate(
             text,
-            (begin, place),
-            xytext=(2, 3),
+            (at, place),
+            xytext=(0, 3),
             textcoords="offset points",
+            ha=side,
             fontsize="small",
             color="0.3",
         )
@@ -239,21 +245,21 @@ def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
         raise ValueError("clean_vs_late draws one time; filter the networks by t_inference_s.")
     names = words.method_names(networks)
     handles = []
-    for name in sorted(names.unique(), key=order):
-        style = looks(name, names.unique())
+    ordered = sorted(names.unique(), key=order)
+    for name, place in zip(ordered, np.arange(len(ordered)) - (len(ordered) - 1) / 2, strict=True):
+        style = looks(name, ordered)
         own = networks[names == name]
-        ax.errorbar(
-            100 * own["clean_accuracy"],
-            100 * own["accuracy"],
-            100 * own["std_chips"].fillna(0.0),
-            fmt="none",
-            ecolor=style["color"],
-            elinewidth=0.6,
-            alpha=0.5,
-            capsize=0,
+        apart = ax.transData + ScaledTranslation(3 * place / 72, 0, ax.figure.dpi_scale_trans)
+        x, y = 100 * own["clean_accuracy"], 100 * own["accuracy"]
+        spread = 100 * own["std_chips"].fillna(0.0)
+        ax.vlines(
+            x, y - spread, y + spread, color=style["color"], lw=0.6, alpha=0.5, transform=apart
         )
-        ax.plot(100 * own["clean_accuracy"], 100 * own["accuracy"], linestyle="none", **style)
+        ax.plot(x, y, transform=apart, **{**style, "linestyle": "none"})
+        ax.update_datalim(np.column_stack([np.append(x, x), np.append(y - spread, y + spread)]))
         handles.append(Line2D([], [], label=name, **{**style, "linestyle": "none"}))
+    ax.autoscale_view()
+    ax.margins(0.08)
     ax.grid(True, axis="x")
     ax.set_xlabel("digital accuracy [%]")
     ax.set_ylabel(f"accuracy at {times.label(networks['t_inference_s'].iloc[0])} [%]")
@@ -291,8 +297,8 @@ def accuracy_vs_axis(
         own = rows[names == name].sort_values(axis)
         style = looks(name, ordered)
         x, y = own[axis].to_numpy(dtype=float), 100 * own["accuracy"].to_numpy()
-        half = 100 * own["half_width"].to_numpy()
-        ax.fill_between(x, y - half, y + half, color=style["color"], alpha=0.15, lw=0)
+        low, high = 100 * own["low"].to_numpy(), 100 * own["high"].to_numpy()
+        ax.fill_between(x, low, high, color=style["color"], alpha=0.15, lw=0)
         ax.plot(x, y, zorder=3, **style)
         handles.append(Line2D([], [], label=name, **style))
     if log:
@@ -403,7 +409,8 @@ def _over_time(ax: Axes, rows: pd.DataFrame, interval: str, axis: TimeAxis | Non
         own = rows[rows["name"] == name].sort_values("t_inference_s")
         style = looks(name, names)
         t = own["t_inference_s"].to_numpy(dtype=float)
-        x, y, half = axis.place(t, float(shift)), own["value"].to_numpy(), own["half"].to_numpy()
+        x, y = axis.place(t, float(shift)), own["value"].to_numpy()
+        low, high = 100 * own["low"].to_numpy(), 100 * own["high"].to_numpy()
         timed, late = t > 0, own["extrapolated"].to_numpy(dtype=bool)
         solid, dashed = timed & ~late, timed & (late | np.append(late[1:], False))
         ax.plot(x[solid], y[solid], color=style["color"], zorder=3)
@@ -411,12 +418,13 @@ def _over_time(ax: Axes, rows: pd.DataFrame, interval: str, axis: TimeAxis | Non
         barred = np.ones_like(timed)
         if interval == "band":
             barred = ~timed
-            low, high = (y - half)[timed], (y + half)[timed]
-            ax.fill_between(x[timed], low, high, color=style["color"], alpha=0.15, lw=0)
+            ax.fill_between(
+                x[timed], low[timed], high[timed], color=style["color"], alpha=0.15, lw=0
+            )
         ax.errorbar(
             x[barred],
             y[barred],
-            half[barred],
+            [(y - low)[barred], (high - y)[barred]],
             fmt="none",
             ecolor=style["color"],
             elinewidth=0.8,

@@ -97,6 +97,8 @@ def gain_table(gains: pd.DataFrame, *, decimals: int = 2) -> Table:
     ]
     if (gains["level"] == "chips only").any():
         parts.append("With one network the interval is over chips only and no test is made.")
+    if (gains["spread"] == "pooled").any():
+        parts.append("Spread pooled over methods where there are 2 or 3 networks.")
     if not gains["paired"].all():
         parts.append("Networks from elsewhere: unpaired (Welch).")
     return Table(

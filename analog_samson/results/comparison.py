@@ -1,6 +1,8 @@
 """Which method is better, on the same chips, and whether the difference is real."""
 
 import difflib
+import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,13 +10,17 @@ from numpy.typing import ArrayLike
 
 from analog_samson.results import spread
 from analog_samson.results.definitions import CONDITION, METHOD
-from analog_samson.results.summary import chip_means
+from analog_samson.results.summary import FEW_NETWORKS, chip_means
 
 GAIN_CELL = (*CONDITION[:-1], *METHOD, "baseline", "t_inference_s")
 
 
 def paired_gain(
-    trials: pd.DataFrame, baseline: str = "sgd", confidence: float = 0.95
+    trials: pd.DataFrame,
+    baseline: str = "sgd",
+    confidence: float = 0.95,
+    *,
+    pool: bool | None = None,
 ) -> pd.DataFrame:
     """Accuracy of each method minus the baseline's, on the same chips at the same time.
 
@@ -28,14 +34,16 @@ def paired_gain(
             fewer comparisons.
         baseline: A method, with its strength where it was trained with several ("sam rho=0.5").
         confidence: Probability with which an interval covers the true difference.
+        pool: Whether the spread of the differences is pooled over the methods under the same
+            condition, as in `summarise`; None pools only where a method has 2 or 3 networks.
 
     Returns:
         One row per other method and condition: the columns of ``GAIN_CELL``, ``gain`` (fraction,
         positive when the method is better), ``low``, ``high``, ``half_width``, ``confidence``,
         ``p_value`` (two-sided t test), ``p_holm`` (corrected over all rows), ``significant``
         (``p_holm < 1 - confidence``, and more than one network), ``level`` ("networks" or "chips
-        only"), ``paired``, ``n_networks``, ``n_chips`` (per network, the smallest),
-        ``extrapolated``.
+        only"), ``spread`` ("own" or "pooled"), ``paired``, ``n_networks``, ``n_chips`` (per
+        network, the smallest), ``extrapolated``.
 
     Raises:
         ValueError: If the baseline is not among the methods, or is there in several strengths.
@@ -50,6 +58,7 @@ def paired_gain(
         base = group[group["name"] == reference]
         if base.empty:
             continue
+        here = []
         for method, others in group[group["name"] != reference].groupby(
             list(METHOD), observed=True
         ):
@@ -58,9 +67,12 @@ def paired_gain(
             row["baseline"] = reference
             row.update(_compare(others, base, confidence))
             row["extrapolated"] = bool(group["extrapolated"].any())
-            rows.append(row)
+            here.append(row)
+        if pool is not False:
+            _pool(here, confidence, FEW_NETWORKS if pool is None else None)
+        rows += here
     columns = [*GAIN_CELL, "gain", "low", "high", "half_width", "confidence", "p_value", "p_holm"]
-    columns += ["significant", "level", "paired", "n_networks", "n_chips", "extrapolated"]
+    columns += ["significant", "level", "spread", "paired", "n_networks", "n_chips", "extrapolated"]
     gains = pd.DataFrame(rows, columns=columns)
     gains["p_holm"] = holm(gains["p_value"].to_numpy(dtype=float))
     gains["significant"] = (gains["p_holm"] < 1 - confidence) & (gains["level"] == "networks")
@@ -96,7 +108,7 @@ def best_methods(trials: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame
         for key, part in parts.items():
             if key != leader:
                 compared = _compare(parts[leader], part, confidence)
-                p[key] = float(str(compared["p_value"]))
+                p[key] = compared["p_value"]
                 over_networks &= compared["level"] == "networks"
         worst = max(value if value == value else 1.0 for key, value in p.items() if key != leader)
         p_cells.append(worst if over_networks else 1.0)
@@ -170,7 +182,7 @@ def baseline_name(rows: pd.DataFrame, baseline: str) -> str:
     raise ValueError(f"Baseline {baseline!r} is not among the methods {names}.{hint}")
 
 
-def _compare(chips: pd.DataFrame, base: pd.DataFrame, confidence: float) -> dict[str, object]:
+def _compare(chips: pd.DataFrame, base: pd.DataFrame, confidence: float) -> dict[str, Any]:
     external = "external" in (chips["method"].iloc[0], base["method"].iloc[0])
     if not external:
         pairs = chips.merge(base, on=["training_seed", "chip"], suffixes=("", "_base"))
@@ -189,18 +201,36 @@ def _compare(chips: pd.DataFrame, base: pd.DataFrame, confidence: float) -> dict
     return _row(gain, error, confidence, n_networks, n_chips, paired=False)
 
 
-def _paired(pairs: pd.DataFrame, confidence: float) -> dict[str, object]:
+def _paired(pairs: pd.DataFrame, confidence: float) -> dict[str, Any]:
     pairs = pairs.assign(difference=pairs["accuracy"] - pairs["accuracy_base"])
     networks = pairs.groupby("training_seed", observed=True)["difference"].agg(["mean", "size"])
     gain = float(networks["mean"].mean())
+    is_nested = False
     if len(networks) == 1:
         error = spread.of_independent(pairs["difference"].to_numpy())
     elif pairs["programming_seed"].nunique() < len(pairs):
         table = pairs.pivot(index="training_seed", columns="programming_seed", values="difference")
         error = spread.of_shared_chips(table.to_numpy())
     else:
+        is_nested = True
         error = spread.of_independent(networks["mean"].to_numpy())
-    return _row(gain, error, confidence, len(networks), int(networks["size"].min()), paired=True)
+    row = _row(gain, error, confidence, len(networks), int(networks["size"].min()), paired=True)
+    if is_nested:
+        row["differences"] = networks["mean"]
+    return row
+
+
+def _pool(rows: list[dict[str, Any]], confidence: float, few: int | None) -> None:
+    """Replace the spread of few differences by the one pooled over the methods beside them."""
+    differences = {k: row["differences"] for k, row in enumerate(rows) if "differences" in row}
+    if len(differences) < 2:
+        return
+    spreads = spread.pooled_spreads(pd.DataFrame(differences).to_numpy())
+    for (k, values), pooled in zip(differences.items(), spreads, strict=True):
+        n = len(values)
+        if n > 1 and (few is None or n < few) and pooled.dof > n - 1:
+            error = spread.StandardError(pooled.value / math.sqrt(n), pooled.dof)
+            rows[k].update(_uncertainty(rows[k]["gain"], error, confidence), spread="pooled")
 
 
 def _row(
@@ -211,17 +241,24 @@ def _row(
     n_chips: int,
     *,
     paired: bool,
-) -> dict[str, object]:
-    half_width = error.half_width(confidence)
+) -> dict[str, Any]:
     return {
         "gain": gain,
-        "low": gain - half_width,
-        "high": gain + half_width,
-        "half_width": half_width,
+        **_uncertainty(gain, error, confidence),
         "confidence": confidence,
-        "p_value": error.p_value(gain),
         "level": "networks" if n_networks > 1 else "chips only",
+        "spread": "own",
         "paired": paired,
         "n_networks": n_networks,
         "n_chips": n_chips,
+    }
+
+
+def _uncertainty(gain: float, error: spread.StandardError, confidence: float) -> dict[str, float]:
+    half_width = error.half_width(confidence)
+    return {
+        "low": gain - half_width,
+        "high": gain + half_width,
+        "half_width": half_width,
+        "p_value": error.p_value(gain),
     }

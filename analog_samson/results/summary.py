@@ -93,7 +93,7 @@ def summarise(
         confidence: Probability with which an interval covers the true mean, between 0 and 1.
         pool: Whether the spread over networks is pooled over the methods under the same
             condition (mixed model with shared training seeds); None pools only where a method
-            has 2 or 3 networks.
+            has 2 or 3 networks. A method that spreads more than the others keeps its own.
 
     Returns:
         One row per method and condition, sorted, with the columns of `CELL` and
@@ -216,9 +216,11 @@ def _pool(summary: pd.DataFrame, networks: pd.DataFrame, pool: bool | None) -> N
         )
         if table.shape[1] < 2:
             continue
-        pooled = spread.pooled_variance(table.to_numpy())
-        better = wanted.to_numpy() & (codes == code).to_numpy()
-        better &= (summary["dof"] < pooled.dof).to_numpy()
-        summary.loc[better, "standard_error"] = pooled.value / np.sqrt(summary["n_networks"])
-        summary.loc[better, "dof"] = pooled.dof
-        summary.loc[better, "spread"] = "pooled"
+        spreads = spread.pooled_spreads(table.to_numpy())
+        for name, pooled in zip(table.columns, spreads, strict=True):
+            better = wanted.to_numpy() & (codes == code).to_numpy()
+            better &= (summary[list(METHOD)] == list(name)).all(axis=1).to_numpy()
+            better &= (summary["dof"] < pooled.dof).to_numpy()
+            summary.loc[better, "standard_error"] = pooled.value / np.sqrt(summary["n_networks"])
+            summary.loc[better, "dof"] = pooled.dof
+            summary.loc[better, "spread"] = "pooled"
