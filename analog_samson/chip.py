@@ -5,9 +5,10 @@ belongs to a read at a time. ``drift_to`` is a pure function of (time, read): an
 cumulative, and t = 0 is the programmed state before any read.
 """
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -20,6 +21,7 @@ from analog_samson.analog import DeviceState, Physics, Tile, TiledNetwork, seede
 from analog_samson.checkpoint import Checkpoint, load_checkpoint, read_tensors, write_tensors
 from analog_samson.compiled import Array, FunctionalNetwork, Precision, why_not
 from analog_samson.devices import Device, load_device, validated
+from analog_samson.models import batch_norm
 from analog_samson.streams import derive_seed
 
 Engine = Literal["aihwkit", "compiled"]
@@ -64,6 +66,7 @@ def program(
     keep_digital: Sequence[str] = (),
     expected_images: int = 0,
     input_ranges: Mapping[str, float] | None = None,
+    recalibration: Tensor | None = None,
 ) -> "Chip":
     """Program a trained network onto a new chip.
 
@@ -84,6 +87,8 @@ def program(
             engine traces the network with torch.compile at the first of them (seconds, once an
             architecture), then runs faster.
         input_ranges: Instead of ``calibration``: layer name to the largest input its DAC takes.
+        recalibration: Training images as the network takes them, shape (n, ...), for a device that
+            recalibrates batch normalisation at every read.
 
     Returns:
         The chip in its programmed state, t = 0 (a device without data there: at its first time).
@@ -104,6 +109,8 @@ def program(
         keep_digital = (*model.keep_digital, *keep_digital)
         ranges = ranges or model.input_ranges
         model = model.build()
+    if device.mapping.batch_norm == "folded":
+        model = batch_norm.fold(model)
     if calibration is not None and device.periphery.needs_input_ranges:
         ranges = models.input_ranges(model, calibration, keep_digital)
     network: TiledNetwork | FunctionalNetwork
@@ -111,15 +118,21 @@ def program(
         network = TiledNetwork(model, device, keep_digital, ranges)
     else:
         network = FunctionalNetwork(model, device, keep_digital, ranges, precision, expected_images)
-    return Chip(network, device, seed, ranges, keep_digital)
+    return Chip(network, device, seed, ranges, keep_digital, recalibration)
 
 
-def load_chip(path: str | Path, model: nn.Module | Checkpoint | str | Path) -> "Chip":
+def load_chip(
+    path: str | Path,
+    model: nn.Module | Checkpoint | str | Path,
+    *,
+    recalibration: Tensor | None = None,
+) -> "Chip":
     """Load a chip that :meth:`Chip.save` wrote, at the time and read it was saved at.
 
     Args:
         path: The file.
         model: The network that was programmed: the digital part comes from it.
+        recalibration: As in :func:`program`.
 
     Returns:
         The chip; ageing it gives what ageing the saved one gives, bit for bit.
@@ -142,6 +155,7 @@ def load_chip(path: str | Path, model: nn.Module | Checkpoint | str | Path) -> "
         precision=header["precision"],
         keep_digital=header["keep_digital"],
         input_ranges=header["input_ranges"],
+        recalibration=recalibration,
     )
     chip._restore(tensors, str(path))
     return chip.drift_to(header["t_inference_s"], header["read"])
@@ -177,6 +191,7 @@ class Chip:
         seed: int,
         input_ranges: Mapping[str, float] | None = None,
         keep_digital: Sequence[str] = (),
+        recalibration: Tensor | None = None,
     ) -> None:
         self.engine: Engine = "aihwkit"
         self.precision: Precision = "fp32"
@@ -187,6 +202,9 @@ class Chip:
         self.input_ranges = input_ranges
         self.keep_digital = tuple(keep_digital)
         self._network = network
+        self._recalibration = recalibration
+        self._trained_statistics = batch_norm.statistics(network.network)
+        self._needs_recalibration = False
         self._arrays = [
             _array(tile, device, partial(derive_seed, seed, tile.layer, tile.index))
             for tile in network.tiles
@@ -215,6 +233,10 @@ class Chip:
         for array in self._arrays:
             array.drift_to(float(t_inference_s), read)
         self.t_inference_s, self.read = float(t_inference_s), read
+        self._needs_recalibration = (
+            self.device.drift_compensation.batch_norm == "recalibrated"
+            and bool(self._trained_statistics)
+        )
         return self
 
     def __call__(self, images: Tensor, first_index: int = 0) -> Tensor:
@@ -236,8 +258,27 @@ class Chip:
                 f"Device {self.device.name!r} has a DAC of fixed range and this chip was not "
                 "calibrated; give program(..., calibration=images of the training set)."
             )
+        if self._needs_recalibration:
+            self._recalibrate()
         seeds = partial(derive_seed, self.seed, "forward", self.t_inference_s, self.read)
         return self._network.forward(images, first_index, seeds)
+
+    def _recalibrate(self) -> None:
+        """Take the statistics of batch normalisation anew, from the trained ones, at this read."""
+        images = self._recalibration
+        if images is None:
+            raise ValueError(
+                f"Device {self.device.name!r} recalibrates batch normalisation and this chip has "
+                "no images for it; give program(..., recalibration=images of the training set)."
+            )
+        network = self._network
+        batch_norm.restore(network.network, self._trained_statistics)
+        seeds = partial(derive_seed, self.seed, "recalibration", self.t_inference_s, self.read)
+        with step_by_step(network, images[:1], seeds):
+            batch_norm.recalibrate(
+                network.network, lambda batch, first: network.forward(batch, first, seeds), images
+            )
+        self._needs_recalibration = False
 
     def weights(self) -> dict[str, Tensor]:
         """Effective weights now, {layer: tensor of the layer's shape}, model units.
@@ -328,6 +369,23 @@ class Chip:
                 "no conductances; use a device at conductance level."
             )
         return arrays
+
+
+@contextlib.contextmanager
+def step_by_step(
+    network: TiledNetwork | FunctionalNetwork, image: Tensor, seeds: Any
+) -> Iterator[None]:
+    """Keep the compiled engine from tracing a network whose modules are for once in training."""
+    if not isinstance(network, FunctionalNetwork):
+        yield
+        return
+    if network._is_traced is None:
+        network._probe(image, 0, seeds)
+    is_traced, network._is_traced = network._is_traced, False
+    try:
+        yield
+    finally:
+        network._is_traced = is_traced
 
 
 def _array(tile: Tile | Array, device: Device, seeds: Any) -> "_Array":

@@ -224,7 +224,7 @@ def test_prose_is_no_part_of_a_devices_identity_and_numbers_are():
 
 # --- axes ---------------------------------------------------------------------------------------
 
-VALUES = {"compensation": "none", "adc_bits": 6, "dac_bits": "ideal"}
+VALUES = {"compensation": "none", "batch_norm": "recalibrated", "adc_bits": 6, "dac_bits": "ideal"}
 
 
 @pytest.mark.parametrize("axis", AXES)

@@ -31,6 +31,9 @@ class WeightMapping(Section):
     scale: Literal["column", "tile"] = "column"
     max_rows: PositiveInt | Literal["unlimited"] = 512
     max_columns: PositiveInt | Literal["unlimited"] = "unlimited"
+    batch_norm: Literal["digital", "folded"] = neutral(
+        "digital", "folded: into the weights of the layer before, ahead of mapping"
+    )
     pair_significances: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = neutral(
         (1.0,), "one differential pair a weight for each, lowest significance first"
     )
@@ -118,9 +121,17 @@ class DriftCompensation(Section):
         default=math.inf,
         description="inf: exact, without the periphery's noise; 1: one noisy read-out, as aihwkit",
     )
+    batch_norm: Literal["trained", "recalibrated"] = neutral(
+        "trained", "recalibrated: statistics taken anew on training images at every read"
+    )
 
     @property
     def label(self) -> str:
         """Name for tables: "global", "global, noisy read-out", "none", ..."""
         noisy = self.kind != "none" and not math.isinf(self.read_outs)
-        return f"{self.kind}, noisy read-out" if noisy else self.kind
+        parts: list[str] = [self.kind]
+        if noisy:
+            parts.append("noisy read-out")
+        if self.batch_norm == "recalibrated":
+            parts.append("batch norm recalibrated")
+        return ", ".join(parts)

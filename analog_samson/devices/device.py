@@ -23,6 +23,7 @@ AXES = {
     "t_0_s": ("noise", "t_0_s"),
     "output_noise": ("periphery", "output_noise"),
     "compensation": ("drift_compensation", "kind"),
+    "batch_norm": ("drift_compensation", "batch_norm"),
     "stuck_low": ("faults", "stuck_low"),
     "stuck_high": ("faults", "stuck_high"),
     "sigma": ("noise", "sigma"),
@@ -95,6 +96,16 @@ class Device(Section):
                     f"mapping.pair_tables_uS spans {min(table)} to {max(table)} µS and must stay "
                     f"within noise.g_min_uS and g_max_uS, {allowed[0]} to {allowed[1]}"
                 )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _folded_or_recalibrated(self) -> "Device":
+        folded = self.mapping.batch_norm == "folded"
+        if folded and self.drift_compensation.batch_norm == "recalibrated":
+            raise ValueError(
+                "mapping.batch_norm = 'folded' leaves no statistics; drift_compensation.batch_norm "
+                "must be 'trained' with it"
+            )
         return self
 
     @pydantic.model_validator(mode="after")

@@ -265,7 +265,8 @@ def device_file(
         f"Fitted to measurements of {n} devices at {at} µS up to {found.last_s:g} s; linear "
         "between these targets and constant below the lowest. Drift explains "
         f"{found.r_squared:.3f} of the variance within devices; the residuals are normal with "
-        f"p = {found.p_normal:.2g}. Errors and exponents are taken as normal and independent. {limits}"
+        f"p = {found.p_normal:.2g}. Errors and exponents are taken as normal and "
+        f"independent. {limits}"
     )
     head = {"name": name, "technology": technology, "summary": summary, "limits": holds_not}
     prose = "\n".join(

@@ -1,0 +1,141 @@
+"""Batch normalisation on analog memory: folded into the weights, or its statistics taken anew.
+
+Recalibration after Joshi et al., Nature Communications 11, 2473 (2020), "adaptive batch
+normalisation statistics update": running statistics are recomputed on training images with the
+weights as they are on the chip at that time.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+RECALIBRATION_BATCH = 32
+"""Images a batch of statistics: the block in which tiles run, so that both engines do the same."""
+
+Statistics = dict[str, tuple[Tensor, Tensor, Tensor]]
+"""Layer name to running mean, running variance and number of batches."""
+
+
+def batch_norms(network: nn.Module) -> dict[str, _BatchNorm]:
+    """Name the batch normalisations of a network that have running statistics."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    }
+
+
+def statistics(network: nn.Module) -> Statistics:
+    """Copy the running statistics of a network."""
+    return {
+        name: (
+            _tensor(norm.running_mean).clone(),
+            _tensor(norm.running_var).clone(),
+            _tensor(norm.num_batches_tracked).clone(),
+        )
+        for name, norm in batch_norms(network).items()
+    }
+
+
+def restore(network: nn.Module, kept: Statistics) -> None:
+    """Write running statistics back, in place."""
+    for name, norm in batch_norms(network).items():
+        _tensor(norm.running_mean).copy_(kept[name][0])
+        _tensor(norm.running_var).copy_(kept[name][1])
+        _tensor(norm.num_batches_tracked).copy_(kept[name][2])
+
+
+@torch.no_grad()
+def recalibrate(
+    network: nn.Module, forward: Callable[[Tensor, int], Tensor], images: Tensor
+) -> None:
+    """Replace the running statistics by averages over images, in place.
+
+    Args:
+        network: Holds the batch normalisations; all other modules stay as they are.
+        forward: Runs it on a batch of images, given the number of the first.
+        images: Training images as the network takes them, shape (n, ...). The last n modulo
+            ``RECALIBRATION_BATCH`` are not used.
+
+    Raises:
+        ValueError: If there are fewer images than one batch.
+    """
+    if len(images) < RECALIBRATION_BATCH:
+        raise ValueError(
+            f"Recalibration needs {RECALIBRATION_BATCH} or more training images; got {len(images)}."
+        )
+    norms = batch_norms(network).values()
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain average over batches
+            norm.train()
+        for first in range(0, len(images) - RECALIBRATION_BATCH + 1, RECALIBRATION_BATCH):
+            forward(images[first : first + RECALIBRATION_BATCH], first)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.eval()
+            norm.momentum = momentum
+
+
+@torch.no_grad()
+def fold(network: nn.Module) -> nn.Module:
+    """Fold every batch normalisation that follows a linear or convolution layer into its weights.
+
+    The digital network computes the same; on a chip the weights differ, and so does the noise.
+
+    Args:
+        network: A network that ``torch.fx`` can trace; left unchanged.
+
+    Returns:
+        A copy in eval mode; folded normalisations are identities, layers keep their names.
+
+    Raises:
+        ValueError: If the network cannot be traced.
+    """
+    folded = copy.deepcopy(network).eval()
+    try:
+        graph = fx.Tracer().trace(folded)
+    except Exception as error:  # whatever the network's own code raises
+        raise ValueError(
+            f"Batch normalisation cannot be folded: the network cannot be traced ({error}). Use "
+            "mapping.batch_norm = 'digital'."
+        ) from error
+    modules = dict(folded.named_modules())
+    calls: dict[str, int] = {}
+    for node in graph.nodes:
+        if node.op == "call_module":
+            calls[node.target] = calls.get(node.target, 0) + 1
+    for node in graph.nodes:
+        if node.op != "call_module" or not isinstance(modules.get(node.target), _BatchNorm):
+            continue
+        source = node.args[0]
+        if not isinstance(source, fx.Node) or source.op != "call_module":
+            continue
+        layer, norm = modules[str(source.target)], modules[node.target]
+        alone = len(source.users) == 1 and calls[str(source.target)] == calls[node.target] == 1
+        if alone and isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            _fold_into(layer, norm)
+            folded.set_submodule(node.target, nn.Identity())
+    return folded
+
+
+def _fold_into(layer: nn.Module, norm: nn.Module) -> None:
+    mean, variance = _tensor(norm.running_mean), _tensor(norm.running_var)
+    gain = torch.rsqrt(variance + float(norm.eps))  # type: ignore[arg-type]
+    if norm.weight is not None:
+        gain = gain * _tensor(norm.weight)
+    shift = torch.zeros_like(mean) if norm.bias is None else _tensor(norm.bias)
+    bias = torch.zeros_like(mean) if layer.bias is None else _tensor(layer.bias)
+    weight = _tensor(layer.weight)
+    weight.mul_(gain.reshape(-1, *[1] * (weight.ndim - 1)))
+    layer.bias = nn.Parameter((bias - mean) * gain + shift)
+
+
+def _tensor(value: object) -> Tensor:
+    assert isinstance(value, Tensor)  # a module with running statistics has them
+    return value

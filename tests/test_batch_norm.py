@@ -1,0 +1,181 @@
+"""Claims about batch normalisation on chips: recalibrated at a read, or folded before mapping."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from analog_samson import load_device, program
+from analog_samson.devices import validated
+from analog_samson.models import batch_norm, build_model
+from analog_samson.times import DAY, YEAR
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.rand(256, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def network(images) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 8, 3, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(8 * 16, 10),
+        ).eval()
+        with torch.no_grad():
+            for norm in batch_norm.batch_norms(model).values():
+                norm.weight.uniform_(0.5, 2)
+                norm.bias.uniform_(-1, 1)
+        batch_norm.recalibrate(model, lambda batch, first: model(batch), images)
+    return model
+
+
+def changed(name, section, **keys):
+    content = load_device(name).model_dump()
+    content[section].update(keys)
+    return validated(content, name)
+
+
+RECALIBRATED = {"section": "drift_compensation", "batch_norm": "recalibrated"}
+
+
+@pytest.mark.parametrize("engine", ["aihwkit", "compiled"])
+def test_without_noise_recalibration_finds_the_same_statistics(network, images, engine):
+    chip = program(network, changed("ideal", **RECALIBRATED), engine=engine, recalibration=images)
+    with torch.no_grad():
+        expected = network(images)
+    torch.testing.assert_close(chip(images), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_are_the_average_over_batches_of_the_chips_own_activations(network, images):
+    """First layer of an array that multiplies exactly: the oracle is a convolution by hand."""
+    content = changed("pcm_like", **RECALIBRATED).model_dump()
+    content["periphery"] = load_device("ideal").periphery.model_dump()
+    chip = program(network, validated(content, "exact"), recalibration=images, seed=2)
+    chip.drift_to(YEAR)(images[:2])
+    weights = chip.weights()["0"] * chip.compensation()["0"]
+    batches = torch.nn.functional.conv2d(images, weights).split(batch_norm.RECALIBRATION_BATCH)
+    mean = torch.stack([b.mean(dim=(0, 2, 3)) for b in batches]).mean(0)
+    variance = torch.stack([b.var(dim=(0, 2, 3)) for b in batches]).mean(0)
+    found = batch_norm.statistics(chip._network.network)["1"]
+    torch.testing.assert_close(found[0], mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[1], variance, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["aihwkit", "compiled"])
+def test_recalibration_moves_the_outputs_towards_the_digital_ones(network, images, engine):
+    digital = network(images).detach()
+    errors = {}
+    for how in ("trained", "recalibrated"):
+        device = changed("pcm_like", "drift_compensation", kind="none", batch_norm=how)
+        chip = program(
+            network, device, calibration=images, recalibration=images, engine=engine, seed=1
+        )
+        errors[how] = float((chip.drift_to(YEAR)(images) - digital).square().mean())
+    assert errors["recalibrated"] < 0.7 * errors["trained"]
+
+
+@pytest.mark.parametrize("engine", ["aihwkit", "compiled"])
+def test_recalibration_is_a_pure_function_of_time_and_read(network, images, engine):
+    device = changed("pcm_like", **RECALIBRATED)
+    chip = program(network, device, calibration=images, recalibration=images, engine=engine)
+    day = chip.drift_to(DAY)(images)
+    year = chip.drift_to(YEAR)(images)
+    assert torch.equal(chip.drift_to(DAY)(images), day)
+    assert not torch.equal(day, year)
+
+
+def test_the_networks_own_statistics_stay_untouched(network, images):
+    before = copy.deepcopy(network.state_dict())
+    device = changed("pcm_like", **RECALIBRATED)
+    program(network, device, calibration=images, recalibration=images).drift_to(DAY)(images)
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    assert not any(module.training for module in network.modules())
+
+
+def test_a_chip_without_images_to_recalibrate_on_says_so(network, images):
+    chip = program(network, changed("pcm_like", **RECALIBRATED), calibration=images)
+    with pytest.raises(ValueError, match="recalibration=images of the training set"):
+        chip(images)
+    few = program(
+        network, changed("ideal", **RECALIBRATED), recalibration=images[:5], engine="aihwkit"
+    )
+    with pytest.raises(ValueError, match="32 or more training images; got 5"):
+        few(images)
+
+
+# --- folding ------------------------------------------------------------------------------------
+
+
+def test_a_folded_network_computes_the_same(network, images):
+    folded = batch_norm.fold(network)
+    assert not batch_norm.batch_norms(folded)
+    torch.testing.assert_close(folded(images), network(images), rtol=1e-4, atol=1e-4)
+    assert len(batch_norm.batch_norms(network)) == 2, "the network given is not changed"
+
+
+def test_resnet_folds_with_its_residuals():
+    torch.manual_seed(0)
+    model = build_model("resnet8", image_shape=(3, 16, 16), n_classes=10, seed=0)
+    images = torch.rand(64, 3, 16, 16)
+    batch_norm.recalibrate(model.eval(), lambda batch, first: model(batch), images)
+    folded = batch_norm.fold(model)
+    assert not batch_norm.batch_norms(folded)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(images), model.eval()(images), rtol=1e-3, atol=1e-3)
+
+
+def test_a_layer_used_twice_is_not_folded():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm = nn.Linear(8, 8), nn.BatchNorm1d(8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(self.layer(x)) + self.layer(x)
+
+    twice = Twice().eval()
+    x = torch.rand(10, 8)
+    torch.testing.assert_close(batch_norm.fold(twice)(x), twice(x))
+
+
+def test_a_network_that_cannot_be_traced_says_so():
+    class Branching(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(ValueError, match=r"cannot be traced.*batch_norm = 'digital'"):
+        batch_norm.fold(Branching())
+
+
+def test_a_folded_chip_is_another_chip_and_without_noise_the_same(network, images):
+    folded = {"section": "mapping", "batch_norm": "folded"}
+    chip = program(network, changed("ideal", **folded))
+    with torch.no_grad():
+        torch.testing.assert_close(chip(images), network(images), rtol=1e-4, atol=1e-4)
+    plain, other = load_device("pcm_like"), changed("pcm_like", **folded)
+    assert plain.digest != other.digest
+    weights = program(network, other, seed=1).weights()["0"]
+    gain = network[1].weight / (network[1].running_var + network[1].eps).sqrt()
+    expected = network[0].weight * gain[:, None, None, None]
+    # 0.05 of the largest weight of a filter: the programming error of every weight is smaller
+    # than five times its spread of 0.042
+    largest = expected.abs().amax(dim=(1, 2, 3), keepdim=True)
+    assert ((weights - expected).abs() / largest).max() < 5 * 0.045
+
+
+def test_folded_and_recalibrated_exclude_each_other():
+    content = load_device("pcm_like").model_dump()
+    content["mapping"]["batch_norm"] = "folded"
+    content["drift_compensation"]["batch_norm"] = "recalibrated"
+    with pytest.raises(ValueError, match="leaves no statistics"):
+        validated(content, "mine")
