@@ -254,6 +254,17 @@ def study(tmp_path_factory):
     manifest = {"study": {"name": "drift & <b>more"}, "devices": {"pcm_like": device}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "audit.csv").write_text("layer,kind,analog,reason\nfc,Linear,True,\n")
+    stages = "checkpoint,device,t_inference_s,chip,stage,accuracy\n"
+    stages += "".join(
+        f"net,pcm_like,1.0,{chip},{stage},{accuracy}\n"
+        for chip in range(2)
+        for stage, accuracy in (("digital", 0.9), ("mapped", 0.89), ("read", 0.8 + 0.01 * chip))
+    )
+    (folder / "waterfall.csv").write_text(stages)
+    (folder / "layers.csv").write_text(
+        "checkpoint,device,t_inference_s,chip,layer,accuracy,clean_accuracy\n"
+        "net,pcm_like,1.0,0,fc,0.8,0.9\nnet,pcm_like,1.0,1,fc,0.85,0.9\n"
+    )
     (folder / "device_pcm_like.csv").write_text("g_uS,sigma_prog_uS\n25.0,1.0\n")
     return folder, write_report(folder)
 
@@ -263,6 +274,7 @@ def test_a_report_is_redrawn_from_the_table_alone(study):
     names = {path.name for path in files}
     assert names >= {f"accuracy.{kind}" for kind in ("md", "tex", "csv", "pdf", "png")}
     assert names >= {"gain.md", "lifetime.tex", "iso_accuracy.csv", "chips.pdf", "report.html"}
+    assert names >= {"waterfall.pdf", "layers.png"}
     assert all(path.stat().st_size > 0 for path in files)
     assert len(read_trials(folder)) == 2 * 3 * 3 * 6
 

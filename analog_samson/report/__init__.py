@@ -11,6 +11,7 @@ from analog_samson.report.contents import (
     write_tables,
 )
 from analog_samson.report.diagnostics import (
+    beside_figures,
     layer_sensitivity,
     sharpness_vs_accuracy,
     training_curve,
@@ -48,6 +49,7 @@ __all__ = [
     "accuracy_vs_axis",
     "accuracy_vs_time",
     "axis_figure",
+    "beside_figures",
     "chip_strips",
     "chips_figure",
     "chips_over_time",

@@ -1,6 +1,7 @@
 """Why a number is what it is: training curves, waterfall, single layers, sharpness."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,12 @@ CURVES = (
     ("update_gradient_norm", "gradient norm"),
 )
 """Columns of a training log, and what its axis says."""
+
+
+_PANEL = ("checkpoint", "device", "t_inference_s")
+
+MAX_PANELS = 12
+"""Networks on devices beyond this many are left out of one figure: nobody reads it."""
 
 
 def training_curve(
@@ -162,6 +169,40 @@ def layer_sensitivity(ax: Axes, layers: pd.DataFrame) -> None:
     ax.grid(False, axis="y")
     ax.grid(True, axis="x")
     ax.set_xlabel("accuracy lost with this layer alone analog [points]")
+
+
+def beside_figures(
+    folder: str | Path, *, width: str = "two columns", look: str = "paper"
+) -> dict[str, Figure]:
+    """Figures of the files that may lie beside ``trials.csv``: waterfall.csv and layers.csv.
+
+    Args:
+        folder: Folder of the study.
+        width: "one column" or "two columns".
+        look: Style sheet, "paper" or "talk".
+
+    Returns:
+        File stem to figure, one panel a network, device and time; empty without such files.
+
+    Raises:
+        ValueError: If a file lacks columns.
+    """
+    drawn = {}
+    for stem, draw in (("waterfall", waterfall), ("layers", layer_sensitivity)):
+        file = Path(folder) / f"{stem}.csv"
+        if file.is_file():
+            rows = pd.read_csv(file)
+            _check_columns(rows, _PANEL)
+            groups = list(rows.groupby(list(_PANEL), sort=False))[:MAX_PANELS]
+            with style(look):
+                figure, axes = grid(len(groups), width, look, aspect=0.75, share_y=False)
+                for ax, ((network, device, t), part) in zip(axes, groups, strict=True):
+                    draw(ax, part)
+                    ax.set_title(f"{device}, {times.label(float(str(t)))}\n{network}")
+                n = int(rows.groupby(list(_PANEL))["chip"].nunique().min())
+                finish(figure, {}, f"Mean and standard deviation over {n} chips of each network.")
+            drawn[stem] = figure
+    return drawn
 
 
 def sharpness_vs_accuracy(

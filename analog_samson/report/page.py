@@ -20,6 +20,7 @@ from analog_samson.report.contents import (
     write_figures,
     write_tables,
 )
+from analog_samson.report.diagnostics import beside_figures
 from analog_samson.report.figures import FORMATS
 from analog_samson.report.style import style
 from analog_samson.report.typeset import Table
@@ -34,6 +35,8 @@ TITLES = {
     "strips": "Every chip at the last time",
     "scatter": "Digital accuracy against accuracy at the last time",
     "grid": "Swept axes",
+    "waterfall": "Where accuracy is lost, stage by stage",
+    "layers": "One layer analog at a time",
 }
 
 _STYLE = """
@@ -64,7 +67,7 @@ def write_report(
     """Redraw all tables and figures of a study, and its page, from the files in its folder.
 
     ``trials.csv`` is enough; what else lies there is shown: ``manifest.json``, ``audit.csv``,
-    ``device_<name>.csv``.
+    ``device_<name>.csv``, ``waterfall.csv``, ``layers.csv``.
 
     Args:
         folder: Folder of the study; the files are written beside its ``trials.csv``.
@@ -86,6 +89,7 @@ def write_report(
         raise ValueError(f"{str(folder / 'trials.csv')!r} holds no trials; run the study first.")
     tables = study_tables(trials, baseline=baseline, confidence=confidence)
     drawn = study_figures(trials, baseline=baseline, confidence=confidence, look=look)
+    drawn.update(beside_figures(folder, look=look))
     paths = write_tables(tables, folder) + write_figures(drawn, folder, FORMATS, look=look)
     page = folder / "report.html"
     page.write_text(

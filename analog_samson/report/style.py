@@ -30,13 +30,14 @@ METHOD_STYLES: dict[str, MethodStyle] = {
     "saf": MethodStyle("#CC79A7", "P"),
     "mesa": MethodStyle("#882255", "X"),
     "noise_injection": MethodStyle("#E69F00", "h"),
+    "hardware_aware": MethodStyle("#332288", "p"),
     "external": MethodStyle("#888888", "*"),
 }
 """Okabe and Ito's colours for the methods most shown, Tol's muted set for the others; every method
 has its own marker too, so that a grey print stays readable."""
 
-_SPARE_COLOURS = ("#332288", "#AA4499", "#661100", "#6699CC", "#DDCC77", "#CC6677")
-_SPARE_MARKERS = ("p", "8", "H", "1", "2", "+")
+_SPARE_COLOURS = ("#AA4499", "#661100", "#6699CC", "#DDCC77", "#CC6677")
+_SPARE_MARKERS = ("8", "H", "1", "2", "+")
 
 STYLES = ("paper", "talk")
 WIDTHS_IN = {
