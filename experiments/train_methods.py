@@ -61,7 +61,10 @@ def main(
         jobs=jobs,
         progress=True,
     )
-    print(table.drop(columns=["dataset", "model"]).to_markdown(index=False, floatfmt=".4g"))
+    shown = table.drop(columns=["dataset", "model", "failure"])
+    print(shown.to_markdown(index=False, floatfmt=".4g"))
+    for failure in filter(None, table["failure"]):
+        print(failure)
     chosen = choose_strengths(table, score=score)
     chosen.to_csv(folder / "strengths.csv", index=False)
     print(f"\nChosen by the {score} validation accuracy (weight noise {noise_sigma:g}):\n")

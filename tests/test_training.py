@@ -532,6 +532,16 @@ def test_grid_is_trained_once_and_measured_on_the_validation_split(tmp_path, mon
         train_grid([specs[0], replace(specs[0], lr=0.2)], tmp_path, noise_sigma=0.1)
 
 
+def test_diverged_candidate_does_not_end_a_grid(tmp_path):
+    specs = grid(["sgd", "sam:rho=0.05,1e30"], [0], {"epochs": 2, "batch_size": 64})
+    table = train_grid(specs, tmp_path, noise_sigma=0.1).set_index("strength")
+    assert dict(table["failure"] == "") == {"": True, "rho=0.05": True, "rho=1e+30": False}
+    assert "diverged in epoch 1" in table.loc["rho=1e+30", "failure"]
+    chosen = choose_strengths(table.reset_index()).set_index("method")
+    assert chosen.loc["sam", "strength"] == "rho=0.05"
+    assert chosen.loc["sam", "candidates"] == 2
+
+
 def test_validation_noise_is_relative_to_the_largest_weight_of_a_layer(tmp_path):
     checkpoint = trained(spec_of(epochs=10), tmp_path)
     data = load_dataset("digits").validation

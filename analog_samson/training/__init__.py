@@ -16,7 +16,7 @@ from analog_samson.training.grid import (
     train_grid,
     validation_accuracy,
 )
-from analog_samson.training.loop import N_RANGE_IMAGES, train
+from analog_samson.training.loop import N_RANGE_IMAGES, DivergedError, train
 from analog_samson.training.state import LOG_COLUMNS
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "METHODS",
     "N_RANGE_IMAGES",
     "SCORES",
+    "DivergedError",
     "ValidationAccuracy",
     "choose_strengths",
     "grid",

@@ -6,6 +6,7 @@ noise of the field; no device is known to it).
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from analog_samson.models import analog_layers
 from analog_samson.perturbation import perturbed, rwp
 from analog_samson.running import run_jobs
 from analog_samson.streams import derive_seed
-from analog_samson.training.loop import dataset_of, train
+from analog_samson.training.loop import DivergedError, dataset_of, train
 
 GRID_COLUMNS = (
     "dataset",
@@ -36,6 +37,7 @@ GRID_COLUMNS = (
     "gradient_evaluations",
     "seconds",
     "checkpoint",
+    "failure",
 )
 SCORES = ("mean", "clean")
 
@@ -66,7 +68,8 @@ def train_grid(
 
     Returns:
         One row a network, columns `GRID_COLUMNS`; accuracies in [0, 1]; gradient evaluations are
-        backward passes over a batch in the whole training; seconds are of the training alone.
+        backward passes over a batch in the whole training; seconds are of the training alone. A
+        training that diverged has no accuracy and says why in the column `failure`.
 
     Raises:
         ValueError: If two specifications would be written to one file.
@@ -99,7 +102,7 @@ def choose_strengths(table: pd.DataFrame, *, score: str = "mean") -> pd.DataFram
     """Choose each method's strength by its validation accuracy.
 
     Args:
-        table: From `train_grid`.
+        table: From `train_grid`; a training that diverged counts as an accuracy of 0.
         score: "mean": of clean and noisy accuracy; "clean": clean accuracy alone.
 
     Returns:
@@ -114,6 +117,7 @@ def choose_strengths(table: pd.DataFrame, *, score: str = "mean") -> pd.DataFram
         raise ValueError(f"Unknown score {score!r}; allowed: {', '.join(SCORES)}.")
     parts = ["validation_clean", "validation_noisy"]
     group = ["dataset", "model", "method"]
+    table = table.fillna(dict.fromkeys(parts, 0.0))
     means = table.groupby([*group, "strength"], as_index=False)[parts].mean()
     means["score"] = means[parts].mean(axis=1) if score == "mean" else means["validation_clean"]
     seeds = table.groupby([*group, "strength"])["training_seed"].nunique()
@@ -254,13 +258,22 @@ def _row(
     n_draws: int,
     data_folder: str | Path | None,
 ) -> dict[str, Any]:
-    path = train(spec, folder, data_folder=data_folder)
-    checkpoint = load_checkpoint(path)
-    accuracy = validation_accuracy(
-        checkpoint, noise_sigma=sigma, noise_draws=n_draws, data_folder=data_folder
-    )
-    log = pd.read_csv(path.with_suffix(".csv"))
-    epochs = log[log["layer"].isna()]
+    path = Path(folder) / f"{spec.file_stem}.safetensors"
+    accuracy, failure = ValidationAccuracy(math.nan, math.nan), ""
+    try:
+        train(spec, folder, data_folder=data_folder)
+        accuracy = validation_accuracy(
+            load_checkpoint(path),
+            noise_sigma=sigma,
+            noise_draws=n_draws,
+            data_folder=data_folder,
+        )
+    except DivergedError as error:
+        failure = str(error)
+    epochs = pd.DataFrame(columns=["gradient_evaluations", "seconds"])
+    if path.with_suffix(".csv").exists():
+        log = pd.read_csv(path.with_suffix(".csv"))
+        epochs = log[log["layer"].isna()]
     return {
         "dataset": spec.dataset,
         "model": spec.model,
@@ -273,5 +286,6 @@ def _row(
         "noise_draws": n_draws,
         "gradient_evaluations": int(epochs["gradient_evaluations"].sum()),
         "seconds": round(float(epochs["seconds"].sum()), 1),
-        "checkpoint": path.name,
+        "checkpoint": "" if failure else path.name,
+        "failure": failure,
     }

@@ -51,6 +51,10 @@ N_RANGE_IMAGES = 1000
 N_STATISTICS_IMAGES = 10_000
 
 
+class DivergedError(ValueError):
+    """Training ended in weights that are not numbers, or in a network that answers nothing."""
+
+
 def train(
     spec: TrainingSpec,
     folder: str | Path,
@@ -75,8 +79,9 @@ def train(
         Path of the checkpoint. If it is there already with the same specification, nothing is done.
 
     Raises:
-        ValueError: If the specification cannot be trained, a file with another specification lies
-            in the way, or the training diverges (the state of the last good epoch stays).
+        ValueError: If the specification cannot be trained, or a file with another specification
+            lies in the way.
+        DivergedError: If the training diverges; the state of the last good epoch stays.
         FileNotFoundError: If the data or the checkpoint to start from is missing.
     """
     path = Path(folder) / f"{spec.file_stem}.safetensors"
@@ -226,8 +231,14 @@ def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
     n_train = len(dataset.train.labels)
     chosen = torch.linspace(0, n_train - 1, min(N_RANGE_IMAGES, n_train)).long()
     calibration = dataset.normalise(dataset.train.images[chosen])
-    with torch.no_grad():
+    try:
         ranges = input_ranges(model, calibration, spec.keep_digital)
+    except ValueError as error:
+        raise DivergedError(
+            f"Training ended in a network that answers nothing ({error}) Lower the learning rate "
+            "or the strength, or clip the gradients."
+        ) from error
+    with torch.no_grad():
         n_correct = count_correct(
             lambda images, first_index: model(images),
             dataset.test.images,
@@ -272,7 +283,7 @@ def _check_finite(state: State, loss: float, epoch: int, resume_path: Path) -> N
         if resume_path.exists()
         else "nothing was written"
     )
-    raise ValueError(
+    raise DivergedError(
         f"Training diverged in epoch {epoch + 1} (loss {loss}): {stays}; lower the learning rate, "
         "the strength, or clip the gradients."
     )
