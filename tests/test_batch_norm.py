@@ -179,3 +179,20 @@ def test_folded_and_recalibrated_exclude_each_other():
     content["drift_compensation"]["batch_norm"] = "recalibrated"
     with pytest.raises(ValueError, match="leaves no statistics"):
         validated(content, "mine")
+
+
+# --- in a study ---------------------------------------------------------------------------------
+
+
+def test_recalibration_never_sees_test_images():
+    from analog_samson.data import load_dataset
+    from analog_samson.study.sources import recalibration_images
+
+    dataset = load_dataset("digits")
+    chosen = recalibration_images(dataset).flatten(1)
+    training = {row.numpy().tobytes() for row in dataset.train.images.flatten(1)}
+    assert all(row.numpy().tobytes() in training for row in chosen)
+    assert torch.equal(recalibration_images(dataset, dataset.train).flatten(1), chosen)
+    for name in ("test", "validation"):
+        with pytest.raises(ValueError, match=f"must not see the {name} images of digits"):
+            recalibration_images(dataset, getattr(dataset, name))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analog_samson.analog.moments import measure
 from analog_samson.provenance import audit_rows, write_audit, write_manifest
 from analog_samson.results import COLUMNS, append_rows, next_look, read_trials
 from analog_samson.results.definitions import check_definitions
@@ -17,6 +18,9 @@ from analog_samson.study.sources import the_checkpoint
 from analog_samson.study.trial import run_trial
 
 TRIALS_FILE = "trials.csv"
+
+DATASHEET_DEVICES = 1000
+"""Devices a conductance that a study's ``device_<name>.csv`` is measured on: a spread to 2 %."""
 
 
 def collect(
@@ -153,6 +157,9 @@ def _write_provenance(study: Study, trials: Sequence[Trial], folder: Path) -> No
         networks=networks,
         evaluation_sets={trial.spec.dataset: trial.evaluation_set for trial in trials},
     )
+    for device in devices:
+        path = folder / f"device_{device.name}.csv"
+        measure(device, n=DATASHEET_DEVICES).to_csv(path, index=False)
     architectures: dict[tuple[str, str, tuple[str, ...]], str] = {}
     for name, network in networks.items():
         options = json.dumps(dict(network.spec.model_kwargs), sort_keys=True)

@@ -13,7 +13,7 @@ from analog_samson.evaluation import count_correct
 from analog_samson.models import analog_share
 from analog_samson.results import COLUMNS
 from analog_samson.study.definition import Point, Trial
-from analog_samson.study.sources import the_checkpoint, the_test_set
+from analog_samson.study.sources import the_checkpoint, the_recalibration_images, the_test_set
 
 
 def run_trial(trial: Trial, points: Sequence[Point] | None = None) -> pd.DataFrame:
@@ -57,6 +57,7 @@ def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
         engine=trial.engine,
         precision=trial.precision,
         expected_images=trial.n_images,
+        recalibration=_recalibration(trial),
     )
     rows = []
     for time, read in points:
@@ -76,6 +77,12 @@ def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _recalibration(trial: Trial) -> torch.Tensor | None:
+    if trial.device.drift_compensation.batch_norm == "trained":
+        return None
+    return the_recalibration_images(trial.checkpoint_path, trial.checkpoint, trial.data_folder)
 
 
 _digital_counts: dict[tuple[str, str, int], tuple[int, float]] = {}
