@@ -13,6 +13,8 @@ import pytest
 from matplotlib.figure import Figure
 from synthetic_trials import make_trials
 
+from analog_samson.analog.moments import measure
+from analog_samson.devices import load_device
 from analog_samson.report import (
     accuracy_figure,
     accuracy_vs_axis,
@@ -244,14 +246,18 @@ def study(tmp_path_factory):
     """Folder of a small study whose report was written, and the files written."""
     folder = tmp_path_factory.mktemp("study")
     rows = make_trials({"sgd": 0.90, "samson rho=0.5": 0.97}, n_networks=3, n_chips=3)
+    pcm = load_device("pcm_like")
     append_rows(rows, folder / "trials.csv")
-    device = {
+    old_device = {
         "technology": "PCM",
         "summary": "A model.",
         "limits": "No <heat>.",
         "noise": {"source": "nandakumar2019", "g_max_uS": 25.0},
     }
-    manifest = {"study": {"name": "drift & <b>more"}, "devices": {"pcm_like": device}}
+    manifest = {
+        "study": {"name": "drift & <b>more"},
+        "devices": {"old": old_device, "pcm_like": pcm.model_dump(mode="json")},
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "audit.csv").write_text("layer,kind,analog,reason\nfc,Linear,True,\n")
     stages = "checkpoint,device,t_inference_s,chip,stage,accuracy\n"
@@ -265,7 +271,8 @@ def study(tmp_path_factory):
         "checkpoint,device,t_inference_s,chip,layer,accuracy,clean_accuracy\n"
         "net,pcm_like,1.0,0,fc,0.8,0.9\nnet,pcm_like,1.0,1,fc,0.85,0.9\n"
     )
-    (folder / "device_pcm_like.csv").write_text("g_uS,sigma_prog_uS\n25.0,1.0\n")
+    (folder / "device_old.csv").write_text("g_uS,sigma_prog_uS\n25.0,1.0\n")
+    measure(pcm, n=20).to_csv(folder / "device_pcm_like.csv", index=False)
     return folder, write_report(folder)
 
 
@@ -291,6 +298,8 @@ def test_the_page_says_what_a_reader_must_know(study):
     page = (study[0] / "report.html").read_text()
     assert "drift &amp; &lt;b&gt;more" in page
     assert "No &lt;heat&gt;." in page
+    assert "another version of analog-samson" in page
+    assert "alt='Datasheet of pcm_like'" in page
     assert "Only 3 trained networks" in page
     assert "extrapolated by the device model" in page
     for key in ("mordido2022", "nandakumar2019", "rasch2021"):

@@ -17,7 +17,7 @@ METHOD_SOURCES: Mapping[str, tuple[str, ...]] = {
     "noise_injection": ("joshi2020",),
     "hardware_aware": ("rasch2023",),
 }
-"""Keys of ``methods.bib`` or ``references.bib``; plain SGD and networks from elsewhere have none."""
+"""Keys of ``methods.bib`` or ``references.bib``; SGD and networks from elsewhere have none."""
 
 ENGINE_SOURCE = "rasch2021"
 """The simulator under every chip (aihwkit)."""

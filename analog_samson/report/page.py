@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analog_samson.devices import validated
 from analog_samson.report.citations import bibtex
 from analog_samson.report.contents import (
     study_figures,
@@ -20,6 +22,7 @@ from analog_samson.report.contents import (
     write_figures,
     write_tables,
 )
+from analog_samson.report.datasheet import datasheet
 from analog_samson.report.diagnostics import beside_figures
 from analog_samson.report.figures import FORMATS
 from analog_samson.report.style import style
@@ -214,9 +217,21 @@ def _datasheets(folder: Path, devices: Mapping[str, Any]) -> list[str]:
         )
         curves = folder / f"device_{name}.csv"
         if curves.is_file():
-            text = pd.read_csv(curves).to_html(index=False, border=0, float_format="{:.4g}".format)
-            parts.append(f"<details><summary>Measured moments</summary>{text}</details>")
+            parts.append(_datasheet(name, device, pd.read_csv(curves)))
     return ["<h2>Devices</h2>", *parts] if parts else []
+
+
+def _datasheet(name: str, definition: Mapping[str, Any], moments: pd.DataFrame) -> str:
+    try:
+        device = validated(dict(definition), f"device {name!r} of manifest.json")
+    except ValueError:
+        text = moments.to_html(index=False, border=0, float_format="{:.4g}".format)
+        note = "Moments (the definition is of another version of analog-samson: no figure)"
+        return f"<details><summary>{note}</summary>{text}</details>"
+    figure = datasheet(device, moments)
+    image = _image(figure, f"Datasheet of {name}")
+    plt.close(figure)
+    return image
 
 
 def _flat(definition: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
