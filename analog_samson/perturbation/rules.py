@@ -102,17 +102,17 @@ def samson(
     """
     if p not in (2, math.inf):
         raise ValueError(f"p must be 2 or inf; got {p!r}.")
-    scales: dict[str, Tensor | None] = {}
-    for name in _with_gradient(weights, gradients):
-        weight = weights[name]
-        if weight.ndim < 2 and not norm_and_bias:
-            continue
-        if is_weight(name):
-            size = torch.linalg.vector_norm(weight, ord=p)
-            inverse = torch.where(size > 0, 1 / size, torch.zeros_like(size))
-            scales[name] = weight.abs().add_(eta).mul_(inverse)
-        else:
-            scales[name] = None
+    names = [n for n in _with_gradient(weights, gradients) if norm_and_bias or weights[n].ndim > 1]
+    scales: dict[str, Tensor | None] = dict.fromkeys(names)
+    chosen = [name for name in names if is_weight(name)]
+    if chosen:
+        tensors = [weights[name] for name in chosen]
+        sizes = torch.stack(torch._foreach_norm(tensors, p))
+        inverse = torch.where(sizes > 0, 1 / sizes, torch.zeros_like(sizes))
+        sized = torch._foreach_abs(tensors)
+        torch._foreach_add_(sized, eta)
+        torch._foreach_mul_(sized, list(inverse.unbind()))
+        scales |= zip(chosen, sized, strict=True)
     return _ascent(scales, gradients, rho)
 
 
