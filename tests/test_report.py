@@ -24,6 +24,7 @@ from analog_samson.report import (
     grid_table,
     heat_map,
     lifetime_table,
+    read_logs,
     save,
     select,
     study_figures,
@@ -460,6 +461,17 @@ def test_training_curves_draw_the_whole_network_only():
         training_figure({"sam": log.drop(columns="loss")})
 
 
+def test_training_logs_are_named_by_their_files(tmp_path):
+    path = tmp_path / "mnist-lenet5-samson-rho=0.5-seed0.csv"
+    path.write_text("epoch,layer,loss\n1,,0.5\n")
+    assert [name.split("#")[0] for name in read_logs([path])] == ["samson rho=0.5"]
+    with pytest.raises(FileNotFoundError, match="No training log"):
+        read_logs([tmp_path / "missing.csv"])
+    other = path.rename(tmp_path / "log.csv")
+    with pytest.raises(ValueError, match="holds no training method"):
+        read_logs([other])
+
+
 def test_a_waterfall_ends_at_the_last_accuracy():
     ax = Figure().subplots()
     stages = pd.DataFrame({"stage": ["digital", "mapped", "read"], "accuracy": [0.95, 0.94, 0.9]})
@@ -468,6 +480,24 @@ def test_a_waterfall_ends_at_the_last_accuracy():
     np.testing.assert_allclose(bars, [(95, -1), (94, -4)])
     with pytest.raises(ValueError, match="are missing"):
         waterfall(ax, stages.drop(columns="stage"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n_networks": 1, "n_chips": 1},
+        {"times_s": (0.0,)},
+        {"times_s": (HOUR,)},
+        {"measured_to_s": 0.5, "n_networks": 2, "n_chips": 1},
+    ],
+)
+def test_a_study_with_little_in_it_still_has_tables_and_figures(options):
+    rows = make_trials({"sgd": 0.9, "samson rho=0.5": 0.93}, **{"n_chips": 2, **options})
+    tables, drawn = study_tables(rows), study_figures(rows)
+    assert "nan" not in tables["accuracy"].markdown()
+    assert {"accuracy", "strips", "scatter"} <= set(drawn)
+    for figure in drawn.values():
+        figure.canvas.draw()
 
 
 def test_an_empty_study_has_no_report(tmp_path):

@@ -13,6 +13,7 @@ from analog_samson.report.contents import (
 from analog_samson.report.diagnostics import (
     beside_figures,
     layer_sensitivity,
+    read_logs,
     sharpness_vs_accuracy,
     training_curve,
     training_figure,
@@ -65,6 +66,7 @@ __all__ = [
     "lifetime_figure",
     "lifetime_table",
     "lifetimes",
+    "read_logs",
     "save",
     "scatter_figure",
     "select",

@@ -1,6 +1,6 @@
 """Why a number is what it is: training curves, waterfall, single layers, sharpness."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.axes import finish
 from analog_samson.report.figures import grid
-from analog_samson.report.style import looks, order, style
+from analog_samson.report.style import METHOD_STYLES, looks, order, style
 
 CURVES = (
     ("loss", "training loss"),
@@ -28,6 +28,36 @@ _PANEL = ("checkpoint", "device", "t_inference_s")
 
 MAX_PANELS = 12
 """Networks on devices beyond this many are left out of one figure: nobody reads it."""
+
+
+def read_logs(paths: Iterable[str | Path]) -> dict[str, pd.DataFrame]:
+    """Read training logs, named by method and strength.
+
+    Args:
+        paths: CSV files that lie beside checkpoints, named as those
+            ("mnist-lenet5-samson-rho=0.5-seed0.csv").
+
+    Returns:
+        What `training_curve` takes: "samson rho=0.5#<file>" to log.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a file's name holds no known method.
+    """
+    logs = {}
+    for path in map(Path, paths):
+        if not path.is_file():
+            raise FileNotFoundError(f"No training log at {str(path)!r}.")
+        parts = path.stem.split("-")
+        at = next((k for k, part in enumerate(parts) if part in METHOD_STYLES), None)
+        if at is None:
+            raise ValueError(
+                f"The name {path.name!r} holds no training method; expected a name such as "
+                "'mnist-lenet5-samson-rho=0.5-seed0.csv'."
+            )
+        strength = [part.replace(",", " ") for part in parts[at + 1 :] if "=" in part]
+        logs[f"{' '.join([parts[at], *strength])}#{path.stem}"] = pd.read_csv(path)
+    return logs
 
 
 def training_curve(
