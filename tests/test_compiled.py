@@ -330,7 +330,7 @@ def test_a_convolution_of_sequences_is_one_of_flat_images():
     with torch.no_grad():
         line[0].weight.copy_(flat[0].weight[:, :, 0])
         line[0].bias.copy_(flat[0].bias)
-    on, ranges = device(mapping={"max_rows": 20}), {"0": 2.5}
+    on, ranges = device(periphery=QUIET, mapping={"max_rows": 20}), {"0": 2.5}
     one, two = (FunctionalNetwork(n, on, (), ranges) for n in (line, flat))
     found, expected = one.forward(x[:, :, 0], 0, SEEDS), two.forward(x, 0, SEEDS)[:, :, 0]
     assert float(((found - expected).abs() > 1e-5).double().mean()) < 1e-3

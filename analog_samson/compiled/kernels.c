@@ -113,6 +113,19 @@ int adc(float *restrict y, const float *restrict sum, int64_t images, int64_t ou
     const int64_t n = outer * inner;
     float *drawn = noise > 0.0f ? malloc((size_t)n * sizeof(float)) : NULL;
     if (noise > 0.0f && !drawn) return 1;
+    /* Few channels, repeated until a loop over them is worth its start. */
+    float several[2][256];
+    const float *scales = scale, *offsets = offset;
+    int64_t width = channels;
+    if (innermost && channels <= 64) {
+        width = 256 / channels * channels;
+        for (int64_t c = 0; c < width; c++) {
+            several[0][c] = scale[c % channels];
+            several[1][c] = offset[c % channels];
+        }
+        scales = several[0];
+        offsets = several[1];
+    }
     for (int64_t image = 0; image < images; image++) {
         float *v = y + image * n;
         if (drawn) {
@@ -125,14 +138,16 @@ int adc(float *restrict y, const float *restrict sum, int64_t images, int64_t ou
             float r = v[i] > levels ? levels : v[i];
             v[i] = r < -levels ? -levels : r;
         }
-        for (int64_t p = 0; p < outer; p++) {
-            float *row = v + p * inner;
-            const float a = scale[p % channels], b = offset[p % channels];
-            if (innermost)
-                for (int64_t c = 0; c < inner; c++) row[c] = row[c] * scale[c] + offset[c];
-            else
-                for (int64_t c = 0; c < inner; c++) row[c] = row[c] * a + b;
-        }
+        if (innermost)
+            for (int64_t i = 0; i < n; i += width) {
+                const int64_t count = n - i < width ? n - i : width;
+                for (int64_t c = 0; c < count; c++) v[i + c] = v[i + c] * scales[c] + offsets[c];
+            }
+        else
+            for (int64_t p = 0; p < outer; p++) {
+                const float a = scale[p % channels], b = offset[p % channels];
+                for (int64_t c = 0; c < inner; c++) v[p * inner + c] = v[p * inner + c] * a + b;
+            }
         if (sum) {
             const float *s = sum + image * n;
             for (int64_t i = 0; i < n; i++) v[i] += s[i];

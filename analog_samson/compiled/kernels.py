@@ -40,13 +40,27 @@ def dac(x: Tensor, input_range: Tensor, step: float) -> Tensor:
     Returns:
         Levels (multiples of the step), or x / range where there are none.
     """
+    if not torch.compiler.is_compiling():
+        return _dac(x, input_range, step)
+    if x.ndim != 4 or x.shape[1] < 16:  # fused with what comes before it, it is not vectorised
+        levels: Tensor = _dac_operation(x, input_range, step)
+        return levels
+    return _dac_of_torch(x, input_range, step)
+
+
+def _dac_of_torch(x: Tensor, input_range: Tensor, step: float) -> Tensor:
     levels = round(1 / step) if step else 1
-    if not torch.compiler.is_compiling() and (built := _library_for(x)) and _is_dense(x):
+    scaled = x / input_range
+    return ((scaled / step).round() if step else scaled).clamp(-levels, levels)
+
+
+def _dac(x: Tensor, input_range: Tensor, step: float) -> Tensor:
+    levels = round(1 / step) if step else 1
+    if (built := _library_for(x)) and _is_dense(x):
         out = torch.empty_like(x)
         built.dac(x.data_ptr(), out.data_ptr(), x.numel(), float(input_range), step, levels)
         return out
-    scaled = x / input_range
-    return ((scaled / step).round() if step else scaled).clamp(-levels, levels)
+    return _dac_of_torch(x, input_range, step)
 
 
 def adc(
@@ -130,6 +144,8 @@ def _adc(
         raise MemoryError("No memory for the noise of one image.")
 
 
+_dac_operation = torch.library.custom_op("analog_samson::dac", _dac, mutates_args=())
+_dac_operation.register_fake(lambda x, input_range, step: torch.empty_like(x))
 _adc_operation = torch.library.custom_op("analog_samson::adc", _adc, mutates_args={"y"})
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from analog_samson import models
 from analog_samson.analog import check_input_ranges, replace_everywhere
-from analog_samson.compiled.layers import FunctionalLayer, channels_last
+from analog_samson.compiled.layers import FunctionalLayer
 from analog_samson.devices import Device
 
 LONG_JOB = 5e8
@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 
 _PERIPHERY = {"source", "dac_bits", "adc_bits", "output_bound", "output_noise"}
 _MAPPING = {"scale", "max_rows", "max_columns"}
+_MAPPING |= {"pair_significances", "pair_tables_uS", "reference_column", "batch_norm"}  # no forward
 
 
 def why_not(device: Device) -> str:
@@ -96,7 +97,7 @@ class FunctionalNetwork:
             network, {id(layer): self.layers[name] for name, layer in digital.items()}
         )
         self._expected_images = expected_images
-        self._set_layout(_pays_channels_last(list(self.layers.values())))
+        self._set_layout(channels_last=True)
         self._is_traced: bool | None = None
 
     def weights(self) -> dict[str, Tensor]:
@@ -118,7 +119,8 @@ class FunctionalNetwork:
         if self._is_traced is None:
             self._probe(images[:1], first_index, seeds)
         self._prepare(len(images), first_index, seeds)
-        images = channels_last(images) if self._channels_last else images.contiguous()
+        if self._channels_last and images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
         with _products_in(self.precision):
             if self._is_traced:
                 try:
@@ -169,12 +171,6 @@ class FunctionalNetwork:
     def _traced(self) -> Callable[[nn.Module, Tensor], Tensor]:
         shapes = [(name, layer.shape) for name, layer in self.layers.items()]
         return _tracer(f"{self.network} {shapes} {self.device.mapping} {self.device.periphery}")
-
-
-def _pays_channels_last(layers: list[FunctionalLayer]) -> bool:
-    """Whether most convolutions have 16 channels or more: measured on x86-64 with AVX-512."""
-    channels = [layer.shape[1] * layer.groups for layer in layers if len(layer.shape) == 4]
-    return sum(n >= 16 for n in channels) * 2 > len(channels)
 
 
 @functools.lru_cache(maxsize=32)
