@@ -105,6 +105,7 @@ def program(
     if isinstance(model, str | Path):
         model = load_checkpoint(model)
     ranges = input_ranges
+    keep_digital = (*keep_digital, *device.digital_layers)
     if isinstance(model, Checkpoint):
         keep_digital = (*model.keep_digital, *keep_digital)
         ranges = ranges or model.input_ranges
@@ -206,7 +207,11 @@ class Chip:
         self._trained_statistics = batch_norm.statistics(network.network)
         self._needs_recalibration = False
         self._arrays = [
-            _array(tile, device, partial(derive_seed, seed, tile.layer, tile.index))
+            _array(
+                tile,
+                device.for_layer(tile.layer),
+                partial(derive_seed, seed, tile.layer, tile.index),
+            )
             for tile in network.tiles
         ]
         self.t_inference_s = math.nan

@@ -123,9 +123,10 @@ def audit_rows(name: str, checkpoint: Checkpoint, device: Device) -> list[dict[s
         ValueError: If a layer cannot become tiles and is not kept digital, or nothing is analog.
     """
     network = checkpoint.build()
-    tiled = TiledNetwork(network, device, checkpoint.keep_digital)
+    keep_digital = (*checkpoint.keep_digital, *device.digital_layers)
+    tiled = TiledNetwork(network, device, keep_digital)
     rows = []
-    for layer in models.audit(network, checkpoint.keep_digital):
+    for layer in models.audit(network, keep_digital):
         tiles = [tile for tile in tiled.tiles if tile.layer == layer.name and layer.analog]
         rows.append(
             {

@@ -373,3 +373,100 @@ def test_faults_that_cannot_be_are_refused():
         device.with_axes({"stuck_low": 0.6, "stuck_high": 0.6})
     with pytest.raises(ValueError, match="single devices"):
         load_device("pcm_like_as_in_aihwkit").with_axes({"stuck_low": 0.1})
+
+
+# --- layers that differ -------------------------------------------------------------------------
+
+
+def with_layers(name, *overrides):
+    return validated({**load_device(name).model_dump(), "layers": overrides}, "mine")
+
+
+@pytest.fixture(scope="module")
+def three_layers():
+    torch.manual_seed(0)
+    parts = {"first": nn.Linear(64, 32), "middle": nn.Linear(32, 32), "head": nn.Linear(32, 10)}
+    model = nn.Sequential()
+    for layer, module in parts.items():
+        model.add_module(layer, module)
+    return model.eval()
+
+
+@pytest.mark.parametrize("engine", ["aihwkit", "compiled"])
+def test_layers_named_by_a_pattern_stay_digital(three_layers, engine):
+    digital = [{"pattern": layer, "digital": True} for layer in ("first", "he*")]
+    device = with_layers("pcm_like", *digital)
+    images = torch.rand(8, 64)
+    chip = program(three_layers, device, calibration=images, engine=engine)
+    assert list(chip.weights()) == ["middle"]
+    assert device.digest != load_device("pcm_like").digest
+
+
+def test_the_head_can_be_of_another_device(three_layers):
+    """The same layer of the same chip number: the head is HERMES, the others are untouched."""
+    hermes = load_device("pcm_hermes").noise.model_dump()
+    chips = {
+        "plain": program(three_layers, "pcm_like", seed=1),
+        "hermes": program(three_layers, "pcm_hermes", seed=1),
+        "mixed": program(
+            three_layers, with_layers("pcm_like", {"pattern": "head", "noise": hermes}), seed=1
+        ),
+    }
+    weights = {name: chip.drift_to(DAY).weights() for name, chip in chips.items()}
+    torch.testing.assert_close(weights["mixed"]["head"], weights["hermes"]["head"])
+    for layer in ("first", "middle"):
+        torch.testing.assert_close(weights["mixed"][layer], weights["plain"][layer])
+
+
+def test_single_keys_of_a_layer_can_differ(three_layers):
+    off = dict.fromkeys(QUIET, 0.0)
+    chip = program(three_layers, with_layers("pcm_like", {"pattern": "m*", "noise": off}))
+    weights = chip.drift_to(YEAR).weights()
+    torch.testing.assert_close(weights["middle"], three_layers.middle.weight.detach())
+    assert (weights["head"] != three_layers.head.weight).all()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ({"pattern": "head"}, "'head' must either be digital or change"),
+        ({"pattern": "head", "noise": {"drift_scal": 0.0}}, "did you mean 'drift_scale'"),
+        ({"pattern": "head", "noise": {"drift_scale": -1.0}}, "greater than or equal to 0"),
+        ({"pattern": "head", "periphery": {"adc_bits": 4}}, "unknown key"),
+    ],
+)
+def test_a_wrong_override_is_one_sentence(override, words):
+    with pytest.raises(ValueError, match=rf"mine: .*{words}") as caught:
+        with_layers("pcm_like", override)
+    assert "\n" not in str(caught.value)
+
+
+# --- compensation -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("t", [HOUR, DAY, YEAR])
+def test_global_compensation_is_the_inverse_of_the_mean_drift(t):
+    """All weights at g_max: alpha = 1 / E[T^-nu], nu normal: exp(mean L - variance L^2 / 2).
+
+    n = 19440 exponents of spread 0.008 that are never negative (6 spreads from 0): alpha has a
+    relative error of 0.008 L / sqrt(n); 6.1 of them are exceeded with a probability of 1e-9.
+    """
+    axes = {"programming_noise_scale": 0.0, "read_noise_1f_scale": 0.0}
+    layer = network((1.0,) * 5)
+    alpha = program(layer, load_device("pcm_like").with_axes(axes), seed=3).drift_to(t)
+    log = math.log((t + 20) / 20)
+    expected = math.exp(0.049 * log - (0.008 * log) ** 2 / 2)
+    found = float(alpha.compensation()[""].mean())
+    assert found == pytest.approx(expected, rel=6.1 * 0.008 * log / math.sqrt(N * 5))
+
+
+def test_a_noisy_read_out_biases_global_compensation():
+    """aihwkit's read-out adds output noise under the mean of magnitudes: alpha comes out low."""
+    torch.manual_seed(0)
+    layer, images = nn.Linear(200, 100, bias=False), torch.rand(10, 200)
+    device = load_device("pcm_like_as_in_aihwkit")
+    alphas = []
+    for noise in (0.0, 0.06, 0.2):
+        chip = program(layer, device.with_axes({"output_noise": noise}), calibration=images)
+        alphas.append(float(chip.drift_to(30 * DAY).compensation()[""].mean()))
+    assert alphas[0] > alphas[1] > alphas[2] > 1

@@ -1,7 +1,7 @@
 """The sections of device files around the memory cell: times, mapping, periphery, compensation."""
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -109,6 +109,29 @@ class Faults(Section):
             raise ValueError(
                 f"stuck_low = {self.stuck_low} and stuck_high = {self.stuck_high} are more than "
                 "all devices; their sum must be at most 1"
+            )
+        return self
+
+
+class LayerOverride(Section):
+    """What is different in the layers that a pattern names; the first pattern that fits counts.
+
+    ``noise`` replaces the section where it names another model, and single keys otherwise.
+    """
+
+    pattern: str = Field(description='name of a layer, with wildcards: "head", "stage3.*"')
+    digital: bool = False
+    noise: dict[str, Any] = Field(default_factory=dict)
+    faults: dict[str, float] = Field(default_factory=dict)
+    drift_compensation: dict[str, Any] = Field(default_factory=dict)
+
+    @pydantic.model_validator(mode="after")
+    def _says_something(self) -> Self:
+        on_chip = bool(self.noise or self.faults or self.drift_compensation)
+        if self.digital == on_chip:
+            raise ValueError(
+                f"the entry for {self.pattern!r} must either be digital or change noise, faults or "
+                "drift_compensation"
             )
         return self
 

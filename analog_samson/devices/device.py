@@ -1,5 +1,6 @@
 """A device: its sections together, its identity, its times, and its swept copies."""
 
+import fnmatch
 import hashlib
 import json
 import math
@@ -9,7 +10,14 @@ from typing import Any, Literal
 import pydantic
 from pydantic import Field
 
-from analog_samson.devices.array import DriftCompensation, Faults, Periphery, Times, WeightMapping
+from analog_samson.devices.array import (
+    DriftCompensation,
+    Faults,
+    LayerOverride,
+    Periphery,
+    Times,
+    WeightMapping,
+)
 from analog_samson.devices.noise import Noise
 from analog_samson.devices.section import Section, neutral
 from analog_samson.devices.sentences import did_you_mean, explain
@@ -53,6 +61,46 @@ class Device(Section):
         default="conductance",
         description="where programming and drift act; the second reproduces aihwkit's own path",
     )
+
+    layers: tuple[LayerOverride, ...] = neutral((), "what is different in layers, by name pattern")
+
+    @pydantic.model_validator(mode="after")
+    def _layers_are_devices(self) -> "Device":
+        if self.layers and self.noise_level == "weight_as_in_aihwkit":
+            raise ValueError("layers: overrides need noise_level = 'conductance'")
+        for override in self.layers:
+            self._overridden(override)
+        return self
+
+    @property
+    def digital_layers(self) -> tuple[str, ...]:
+        """Patterns of the layers that stay digital."""
+        return tuple(override.pattern for override in self.layers if override.digital)
+
+    def for_layer(self, name: str) -> "Device":
+        """The device that a layer's arrays are made of.
+
+        Args:
+            name: Dotted name of the layer.
+
+        Returns:
+            The device itself, or with the first override whose pattern fits.
+        """
+        for override in self.layers:
+            shapes = (override.pattern, f"{override.pattern}.*")
+            if any(fnmatch.fnmatchcase(name, shape) for shape in shapes):
+                return self._overridden(override)
+        return self
+
+    def _overridden(self, override: LayerOverride) -> "Device":
+        content = self.model_dump(exclude={"layers"})
+        for section in ("noise", "faults", "drift_compensation"):
+            changes = getattr(override, section)
+            if changes.get("model", self.noise.model) != self.noise.model:
+                content[section] = changes
+            else:
+                content[section] = {**content[section], **changes}
+        return validated(content, f"layers, {override.pattern!r}")
 
     @pydantic.model_validator(mode="after")
     def _as_in_aihwkit(self) -> "Device":

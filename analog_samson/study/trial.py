@@ -85,14 +85,15 @@ def _recalibration(trial: Trial) -> torch.Tensor | None:
     return the_recalibration_images(trial.checkpoint_path, trial.checkpoint, trial.data_folder)
 
 
-_digital_counts: dict[tuple[str, str, int], tuple[int, float]] = {}
+_digital_counts: dict[tuple[str, str, int, tuple[str, ...]], tuple[int, float]] = {}
 
 
 def _digital(trial: Trial, checkpoint: Checkpoint, count: Callable[..., int]) -> tuple[int, float]:
     """The digital network's correct answers and its share of analog weights, once a worker."""
-    key = (trial.checkpoint, trial.evaluation_set, trial.n_images)
+    keep_digital = (*checkpoint.keep_digital, *trial.device.digital_layers)
+    key = (trial.checkpoint, trial.evaluation_set, trial.n_images, keep_digital)
     if key not in _digital_counts:
         network = checkpoint.build()
         n_correct = count(lambda batch, first_index: network(batch))
-        _digital_counts[key] = n_correct, analog_share(network, checkpoint.keep_digital)
+        _digital_counts[key] = n_correct, analog_share(network, keep_digital)
     return _digital_counts[key]
