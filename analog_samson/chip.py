@@ -112,6 +112,13 @@ def program(
         model = model.build()
     if device.mapping.batch_norm == "folded":
         model = batch_norm.fold(model)
+    if device.mapping.clip_quantile < 1:
+        model = models.clipped(
+            model,
+            device.mapping.clip_quantile,
+            columnwise=device.mapping.scale == "column",
+            keep_digital=keep_digital,
+        )
     if calibration is not None and device.periphery.needs_input_ranges:
         ranges = models.input_ranges(model, calibration, keep_digital)
     network: TiledNetwork | FunctionalNetwork

@@ -31,6 +31,9 @@ class WeightMapping(Section):
     scale: Literal["column", "tile"] = "column"
     max_rows: PositiveInt | Literal["unlimited"] = 512
     max_columns: PositiveInt | Literal["unlimited"] = "unlimited"
+    clip_quantile: Annotated[float, Field(gt=0, le=1)] = neutral(
+        1.0, "weights are clipped at this quantile of |w| of their column or layer before mapping"
+    )
     batch_norm: Literal["digital", "folded"] = neutral(
         "digital", "folded: into the weights of the layer before, ahead of mapping"
     )

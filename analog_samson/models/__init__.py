@@ -14,6 +14,7 @@ from analog_samson.models.auditing import (
     audit,
 )
 from analog_samson.models.calibration import check_weights, input_ranges
+from analog_samson.models.clipping import clipped
 from analog_samson.models.networks import MODELS, ImageShape, build_model
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "audit",
     "build_model",
     "check_weights",
+    "clipped",
     "input_ranges",
 ]
