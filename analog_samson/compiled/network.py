@@ -33,7 +33,9 @@ _log = logging.getLogger(__name__)
 
 _PERIPHERY = {"source", "dac_bits", "adc_bits", "output_bound", "output_noise"}
 _MAPPING = {"scale", "max_rows", "max_columns"}
-_MAPPING |= {"pair_significances", "pair_tables_uS", "reference_column", "batch_norm"}  # no forward
+# what acts on weights before they are mapped, or between weights and devices
+_MAPPING |= {"clip_quantile", "batch_norm", "pair_significances", "pair_tables_uS"}
+_MAPPING |= {"reference_column"}
 
 
 def why_not(device: Device) -> str:
