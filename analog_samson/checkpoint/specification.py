@@ -128,7 +128,9 @@ class TrainingSpec:
         temperature: Temperature of the trajectory loss.
         trajectory_start: Share of the epochs that pass before the trajectory loss begins.
         trajectory_lag: Epochs between the remembered outputs and now (saf).
-        teacher_decay: Decay of the moving average that is the teacher (mesa).
+        teacher_decay: Decay of the moving average that is the teacher (mesa). The authors' value
+            remembers 2000 steps: in a training of a few thousand the teacher stays behind and pulls
+            the network down (LeNet-5, 5 epochs of MNIST: 93 %); with 0.99 it does not (98.9 %).
         perturbed_share: Share of the perturbed gradient in the update; the rest is the clean one.
         m_sharpness: Images that share one perturbation; None: the whole batch.
         epochs: Passes over the training split.
