@@ -11,6 +11,7 @@ traced by torch.compile, whose warm-up is reported and not counted: it is paid o
 
 import argparse
 import copy
+import itertools
 import json
 import platform
 import statistics
@@ -94,11 +95,11 @@ def measure(model: str, periphery: str, rounds: int) -> dict[str, object]:
     device = with_periphery("pcm_like", periphery)
     plain = PlainLoop(copy.deepcopy(network), periphery, ranges)
     plain.fixed()
-    many = images if len(images) >= max(BATCHES) else images.repeat(3, 1, 1, 1)[: max(BATCHES)]
-    by_batch = {
-        size: seconds(lambda size=size: in_batches(plain.forward, many, size)) / len(many)
-        for size in BATCHES
-    }
+    by_batch = {}
+    for size in BATCHES:
+        some = torch.randn(max(size, 64), *SHAPES[model])
+        spent = seconds(lambda some=some, size=size: in_batches(plain.forward, some, size))
+        by_batch[size] = spent / len(some)
     best = min(by_batch, key=lambda size: by_batch[size])
 
     digital = torch.compile(copy.deepcopy(network).to(memory_format=torch.channels_last))
@@ -162,16 +163,15 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    with torch.no_grad():
-        found = [
-            measure(model, periphery, arguments.rounds)
-            for model in arguments.models
-            for periphery in arguments.peripheries
-        ]
     report = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
-    text = json.dumps({**report, "threads": 1, "measurements": found}, indent=1)
-    if arguments.output:
-        arguments.output.write_text(text + "\n")
+    found = []
+    text = ""
+    for model, periphery in itertools.product(arguments.models, arguments.peripheries):
+        with torch.no_grad():
+            found.append(measure(model, periphery, arguments.rounds))
+        text = json.dumps({**report, "threads": 1, "measurements": found}, indent=1)
+        if arguments.output:
+            arguments.output.write_text(text + "\n")
     print(text)
 
 
