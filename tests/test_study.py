@@ -289,3 +289,12 @@ def test_a_dask_cluster_of_two_processes_gives_the_same_table_after_a_kill(study
         collect(many, tmp_path / "there")
         timer.join()
     assert table_of(tmp_path / "here") == table_of(tmp_path / "there")
+
+
+def test_two_half_studies_merge_to_the_whole(study, tmp_path):
+    whole = collect(study, tmp_path / "whole")
+    for number, half in enumerate((study.checkpoints[:2], study.checkpoints[2:])):
+        collect(replace(study, checkpoints=half), tmp_path / str(number))
+    merged = read_trials(tmp_path / "0", tmp_path / "1")
+    merged = merged.sort_values(list(COLUMNS), ignore_index=True)
+    pd.testing.assert_frame_equal(merged, whole)
