@@ -224,12 +224,19 @@ def test_prose_is_no_part_of_a_devices_identity_and_numbers_are():
 
 # --- axes ---------------------------------------------------------------------------------------
 
-VALUES = {"compensation": "none", "batch_norm": "recalibrated", "adc_bits": 6, "dac_bits": "ideal"}
+DEVICES = {"sigma": "gaussian_max", "times_share": "reram_wan2022"}
+VALUES = {
+    "times_share": "independent",
+    "compensation": "none",
+    "batch_norm": "recalibrated",
+    "adc_bits": 6,
+    "dac_bits": "ideal",
+}
 
 
 @pytest.mark.parametrize("axis", AXES)
 def test_every_axis_moves_its_own_number_and_no_other(axis):
-    device = load_device("gaussian_max" if axis == "sigma" else "pcm_like")
+    device = load_device(DEVICES.get(axis, "pcm_like"))
     value = VALUES.get(axis, 0.25)
     section, key = AXES[axis]
     swept = device.with_axes({axis: value})

@@ -234,6 +234,20 @@ def test_a_wan_device_keeps_its_place_in_the_distribution():
         assert np.corrcoef(places[0].ravel(), later.ravel())[0, 1] > 0.9999
 
 
+def test_wans_times_can_be_independent_draws():
+    """Independent normals, n = 5 x 3880: |r| < 6.1 / sqrt(n) but for a chance of 1e-9."""
+    u = column(WAN_LEVELS)
+    axes = {"times_share": "independent"}
+    one, two = (
+        (conductances("reram_wan2022", t, WAN_LEVELS, **axes) - 40 * u)
+        / sum(c * u**power for power, c in enumerate(WAN[t]))
+        for t in (1.0, DAY)
+    )
+    assert_standard_normal(one)
+    assert_standard_normal(two)
+    assert abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) < 6.1 / math.sqrt(one.size)
+
+
 def cmo(t, **axes):
     return conductances("reram_cmo", t, CMO_LEVELS, lowest=-1.0, **axes)
 

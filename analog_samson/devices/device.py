@@ -35,6 +35,7 @@ AXES = {
     "stuck_low": ("faults", "stuck_low"),
     "stuck_high": ("faults", "stuck_high"),
     "sigma": ("noise", "sigma"),
+    "times_share": ("noise", "times_share"),
     "mvm_read_noise": ("periphery", "mvm_read_noise"),
     "ir_drop": ("periphery", "ir_drop"),
     "output_bound": ("periphery", "output_bound"),
