@@ -336,6 +336,16 @@ def test_a_convolution_of_sequences_is_one_of_flat_images():
     assert float(((found - expected).abs() > 1e-5).double().mean()) < 1e-3
 
 
+def test_what_the_tile_cannot_run_is_an_error_there(images):
+    network = nn.Sequential(nn.Flatten(2), nn.Conv1d(1, 2, 3), nn.Flatten(), nn.Linear(124, 3))
+    with pytest.raises(ValueError, match=r"'1' is a Conv1d.*engine='compiled'"):
+        program(network.eval(), "ideal", engine="aihwkit")
+    with torch.no_grad():
+        torch.testing.assert_close(
+            program(network, "ideal")(images), network(images), rtol=1e-5, atol=1e-6
+        )
+
+
 def test_bf16_is_close_and_says_so(residual, images):
     exact, coarse = (
         program(residual, "ideal", engine="compiled", precision=p) for p in ("fp32", "bf16")

@@ -81,7 +81,7 @@ class TiledNetwork:
         configuration = tile_configuration(device)
         with seeded(0):  # aihwkit initialises every layer before it takes over the weights
             self.layers: dict[str, Any] = {
-                name: _analog_layer(layer, configuration) for name, layer in layers.items()
+                name: _analog_layer(name, layer, configuration) for name, layer in layers.items()
             }
         self.network = replace_everywhere(
             self.network, {id(layer): self.layers[name] for name, layer in layers.items()}
@@ -215,10 +215,15 @@ def _steps(bits: int | str) -> float:
     return -1.0 if isinstance(bits, str) else float(2**bits - 2)
 
 
-def _analog_layer(layer: nn.Module, configuration: Any) -> Any:
+def _analog_layer(name: str, layer: nn.Module, configuration: Any) -> Any:
     from aihwkit.nn import AnalogConv2d, AnalogLinear
 
     kinds = {nn.Linear: AnalogLinear, nn.Conv2d: AnalogConv2d}
+    if type(layer) not in kinds:
+        raise ValueError(
+            f"Layer {name!r} is a {type(layer).__name__}, which aihwkit's torch tile cannot run; "
+            "use engine='compiled' on a device it supports, or keep the layer digital."
+        )
     return kinds[type(layer)].from_digital(layer, configuration)
 
 
