@@ -3,8 +3,9 @@
     python benchmarks/training_step.py                    # about four minutes on one core
 
 Steps of all methods are interleaved on one batch after another, and the ratio to the SGD step of
-the same round is taken, so that a machine that is busy now and idle later does not matter much. The
-loop is compared with one written with DataLoader and torchvision's transforms on PIL images.
+the same round is taken; their time is the processor's, so that what else runs does not count. The
+loop (time on the clock) is compared with one written with DataLoader and torchvision's transforms
+on PIL images.
 Written to results/benchmarks/training_step.json: medians and quartiles, and the machine.
 """
 
@@ -71,16 +72,18 @@ def stepper(spec: TrainingSpec, dataset: Dataset) -> Callable[[], None]:
     return one_step
 
 
-def interleaved(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+def interleaved(
+    steps: dict[str, Callable[[], None]], rounds: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
     """Seconds of every call, all callables in turn, the order turned by one each round."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
     for round_ in range(-2, rounds):  # two rounds warm up
         for name in names[round_ % len(names) :] + names[: round_ % len(names)]:
-            started = time.perf_counter()
+            started = clock()
             steps[name]()
             if round_ >= 0:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return seconds
 
 
@@ -184,7 +187,9 @@ def main(
             )
             for name, options in METHODS.items()
         }
-        seconds = {name: np.array(s) for name, s in interleaved(steps, rounds).items()}
+        seconds = {
+            name: np.array(s) for name, s in interleaved(steps, rounds, time.process_time).items()
+        }
         ratios = {name: quartiles(s / seconds["sgd"]) for name, s in seconds.items()}
         for name, ratio in ratios.items():
             ratio["limit"] = LIMITS.get(name)
@@ -197,7 +202,9 @@ def main(
             "ours, not channels last": our_epoch(replace(cropped, channels_last=False), dataset),
             "ours, bfloat16": our_epoch(replace(cropped, precision="bfloat16"), dataset),
         }
-        spent = {name: np.array(s) for name, s in interleaved(loops, epochs).items()}
+        spent = {
+            name: np.array(s) for name, s in interleaved(loops, epochs, time.perf_counter).items()
+        }
         plain = np.minimum(spent["plain, 0 workers"], spent["plain, 2 workers"])
         speed = {name: quartiles(plain / s) for name, s in spent.items()}
         for name, ratio in speed.items():
