@@ -17,7 +17,7 @@ from analog_samson.study import Study, collect
 from analog_samson.times import DAY, HOUR, MONTH, YEAR
 from analog_samson.training import train
 
-# Strengths: round numbers of our choice, not tuned; train_methods.py chooses them on validation images.
+# Round numbers of our choice, not tuned; train_methods.py chooses strengths on validation images.
 METHODS = {"sgd": {}, "sam": {"rho": 0.1}, "samson": {"rho": 0.5}, "rwp": {"sigma": 0.1}}
 TIMES_S = {
     "pcm_like": [1, HOUR, DAY, MONTH, YEAR],
