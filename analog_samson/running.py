@@ -5,6 +5,7 @@ backend (``joblib.parallel_config(backend="dask")``) the jobs go there.
 """
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -56,7 +57,7 @@ def run_jobs(
                         del left[number]
                         bar.update()
                         yield result
-            except TerminatedWorkerError as error:
+            except _worker_deaths() as error:
                 if groups is _one_by_one:
                     culprit = describe(next(iter(left.values())))
                     raise RuntimeError(
@@ -65,6 +66,16 @@ def run_jobs(
                     ) from error
             if not left:
                 return
+
+
+def _worker_deaths() -> tuple[type[BaseException], ...]:
+    """What is raised when a worker process dies, here or, where Dask is in use, on a cluster."""
+    if "distributed" not in sys.modules:
+        return (TerminatedWorkerError,)
+    from distributed import CancelledError, KilledWorker
+    from distributed.comm.core import CommClosedError
+
+    return (TerminatedWorkerError, CancelledError, KilledWorker, CommClosedError)
 
 
 def _all_at_once(left: dict[int, Job]) -> Iterator[dict[int, Job]]:

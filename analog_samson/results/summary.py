@@ -39,8 +39,8 @@ def chip_means(trials: pd.DataFrame) -> pd.DataFrame:
     n_reads = np.bincount(code)
 
     def mean(values: "pd.Series[float]") -> spread.Floats:
-        total: spread.Floats = np.bincount(code, values.to_numpy(dtype=float))
-        return total / n_reads
+        totals = np.bincount(code, values.to_numpy(dtype=float)).astype(np.float64)
+        return totals / n_reads
 
     chips["accuracy"] = mean(trials["n_correct"]) / chips["n_images"]
     chips["clean_accuracy"] = mean(trials["n_correct_digital"]) / chips["n_images"]

@@ -144,7 +144,8 @@ def _begin(spec: TrainingSpec, dataset: Dataset) -> State:
             parametrize.register_parametrization(layer, "weight", MicroRing())
     model.to(device).train()
     if spec.channels_last:
-        model.to(memory_format=torch.channels_last)
+        untyped: Any = model  # older stubs of torch do not know memory_format
+        untyped.to(memory_format=torch.channels_last)
     state = State(
         model=model,
         forward=torch.compile(model) if spec.compile else model,
