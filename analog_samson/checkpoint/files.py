@@ -83,8 +83,12 @@ class Checkpoint:
             hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             hashed.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
         described = self._described()
+        usual = json.loads(TrainingSpec().to_json())
         spec = json.loads(described.pop("spec"))
-        del spec["start_from"], described["made_with"]
+        # A field that a later version adds counts only where it is used.
+        spec = {key: value for key, value in spec.items() if value != usual[key]}
+        spec.pop("start_from", None)
+        del described["made_with"]
         hashed.update(json.dumps([spec, described], sort_keys=True).encode())
         return hashed.hexdigest()
 
