@@ -79,7 +79,8 @@ def study_tables(
     lives = [results.lifetime(trials, loss, confidence=confidence) for loss in LOSSES]
     if len(lives[0]):
         finished["lifetime"] = tables.lifetime_table(lives)
-    if set(trials["dataset"]) <= set(results.N_CLASSES):
+    judged = set(trials["dataset"]) <= set(results.N_CLASSES)
+    if judged and not results.no_better_than_guessing(trials):
         finished["iso_accuracy"] = tables.iso_table(
             results.iso_accuracy(trials, confidence=confidence)
         )
@@ -219,6 +220,12 @@ def warnings_of(trials: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
     bare = summary[(summary["compensation"] == "none") & (summary["t_inference_s"] > 0)]
     if len(bare):
         found.append(f"No drift compensation on {', '.join(sorted(set(bare['device'])))}.")
+    guessing = results.no_better_than_guessing(trials)
+    if guessing:
+        found.append(
+            f"Digital networks no better than guessing: {', '.join(guessing)}; there is no table "
+            "of normalised accuracy."
+        )
     late = summary[summary["extrapolated"]]
     if len(late):
         found.append(

@@ -5,7 +5,12 @@ the training method, so averages run over reads, then over chips, and intervals 
 """
 
 from analog_samson.results.comparison import best_methods, holm, paired_gain
-from analog_samson.results.lifetime import N_CLASSES, iso_accuracy, lifetime
+from analog_samson.results.lifetime import (
+    N_CLASSES,
+    iso_accuracy,
+    lifetime,
+    no_better_than_guessing,
+)
 from analog_samson.results.planning import needed, next_look, variance_components
 from analog_samson.results.summary import chip_means, network_means, summarise
 from analog_samson.results.trials import COLUMNS, append_rows, read_trials
@@ -22,6 +27,7 @@ __all__ = [
     "needed",
     "network_means",
     "next_look",
+    "no_better_than_guessing",
     "paired_gain",
     "read_trials",
     "summarise",

@@ -71,6 +71,20 @@ def lifetime(
     return pd.DataFrame(rows)
 
 
+def no_better_than_guessing(
+    trials: pd.DataFrame, n_classes: Mapping[str, int] = N_CLASSES
+) -> list[str]:
+    """Networks whose digital accuracy is at most that of guessing, by their ``checkpoint``.
+
+    Args:
+        trials: Rows of trials.
+        n_classes: Classes of each data set; networks of other data sets are not judged.
+    """
+    chance = 1 / trials["dataset"].astype(str).map(n_classes).astype(float)
+    guesses = trials["n_correct_digital"] / trials["n_images"] <= chance
+    return sorted(set(trials.loc[guesses, "checkpoint"].astype(str)))
+
+
 def iso_accuracy(
     trials: pd.DataFrame,
     threshold: float = 0.99,
@@ -104,14 +118,14 @@ def iso_accuracy(
             f"How many classes have {unknown}? Known are {sorted(n_classes)}; pass n_classes, such "
             f"as n_classes={{{unknown[0]!r}: 10}}."
         )
+    guessing = no_better_than_guessing(trials, n_classes)
+    if guessing:
+        raise ValueError(
+            f"The digital network {guessing[0]!r} is no better than guessing; its normalised "
+            "accuracy means nothing; leave it out."
+        )
     chips = chip_means(trials)
     chance = 1 / chips["dataset"].map(n_classes).astype(float)
-    if (chips["clean_accuracy"] <= chance).any():
-        row = chips[chips["clean_accuracy"] <= chance].iloc[0]
-        raise ValueError(
-            f"The digital network {row['checkpoint']!r} is no better than guessing "
-            f"({row['clean_accuracy']:.3f}); its normalised accuracy means nothing."
-        )
     chips["accuracy"] = (chips["accuracy"] - chance) / (chips["clean_accuracy"] - chance)
     rows = []
     for cell, group in chips.groupby(list(CELL), observed=True, sort=True):
