@@ -15,6 +15,7 @@ from torch import nn
 from analog_samson import models
 from analog_samson.analog import TiledNetwork
 from analog_samson.checkpoint import Checkpoint
+from analog_samson.compiled import kernels
 from analog_samson.devices import Device
 
 MANIFEST_FILE = "manifest.json"
@@ -41,7 +42,7 @@ AUDIT_COLUMNS = (
 
 
 def environment() -> dict[str, str]:
-    """Versions and the kind of machine: rows are equal to the byte where these are."""
+    """Versions, kernels and the kind of machine: rows are equal to the byte where these are."""
     found = {
         "python": platform.python_version(),
         "machine": platform.machine(),
@@ -52,6 +53,7 @@ def environment() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
+    found["kernels"] = "torch" if kernels.library() is None else "C"
     found["git_commit"] = _git_commit()
     return found
 

@@ -265,6 +265,7 @@ def test_manifest_and_audit_say_where_the_table_comes_from(study, tmp_path):
     assert manifest["devices"]["pcm_like"]["noise"]["g_max_uS"] == 25.0
     assert len(manifest["checkpoints"]) == 4
     assert manifest["environments"][0]["aihwkit"]
+    assert manifest["environments"][0]["kernels"] in ("C", "torch")
     audit = pd.read_csv(tmp_path / "audit.csv")
     assert set(audit["device"]) == {"pcm_like", "reram_wan2022"}
     assert audit["analog"].all() and (audit["n_arrays"] == 1).all()
