@@ -24,8 +24,9 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A network of somebody else's."""
     (tmp_path / "my_small_network_for_a_test.py").write_text(
         "from analog_samson.models import build_model\n"
-        "def build(*, width):\n"
-        "    return build_model('resnet8', image_shape=(1, 8, 8), n_classes=10, width=width)\n"
+        "def build(*, width, n_classes=10, seed=0):\n"
+        "    shape = (1, 8, 8)\n"
+        "    return build_model('resnet8', image_shape=shape, n_classes=n_classes, width=width)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     yield
@@ -158,3 +159,15 @@ def test_missing_file_and_bad_options_are_named(script: ModuleType, tmp_path: Pa
         with pytest.raises(SystemExit) as caught:
             run_command(script.main, arguments(tmp_path, *more))
         assert message in str(caught.value.code)
+
+
+def test_a_factory_may_name_its_arguments_as_this_package_does(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    torch.save(some_state(), tmp_path / "net.pth")
+    line = arguments(tmp_path)
+    line[line.index('{"width": 4}')] = '{"width": 4, "n_classes": 10, "seed": 1}'
+    run_command(script.main, line)
+    checkpoint = load_checkpoint(tmp_path / "net.safetensors")
+    assert checkpoint.spec.model_kwargs == {"width": 4, "n_classes": 10, "seed": 1}
+    assert next(checkpoint.build().parameters()).shape[0] == 4

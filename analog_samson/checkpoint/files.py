@@ -107,7 +107,7 @@ class Checkpoint:
                 spec.model,
                 image_shape=self.image_shape,
                 n_classes=self.n_classes,
-                **spec.model_kwargs,
+                options=spec.model_kwargs,
             )
         load_state(model, self.state, what=f"checkpoint ({spec.file_stem})", name=spec.model)
         return model.eval()

@@ -133,7 +133,7 @@ def _begin(spec: TrainingSpec, dataset: Dataset) -> State:
         image_shape=dataset.image_shape,
         n_classes=dataset.n_classes,
         seed=derive_seed(spec.seed, "initialisation"),
-        **spec.model_kwargs,
+        options=spec.model_kwargs,
     )
     if spec.start_from is not None:
         start = load_checkpoint(spec.start_from)
