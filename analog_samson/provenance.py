@@ -1,7 +1,6 @@
 """Where a table comes from: versions, machine, devices, networks and data beside ``trials.csv``."""
 
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,9 +13,10 @@ from torch import nn
 
 from analog_samson import models
 from analog_samson.analog import TiledNetwork
-from analog_samson.checkpoint import Checkpoint
+from analog_samson.checkpoint import Checkpoint, replacing
 from analog_samson.compiled import kernels
 from analog_samson.devices import Device
+from analog_samson.times import YEAR
 
 MANIFEST_FILE = "manifest.json"
 AUDIT_FILE = "audit.csv"
@@ -87,7 +87,7 @@ def write_manifest(
     content = {
         "study": dict(study),
         "environments": environments,
-        "year_s": 365 * 86_400,
+        "year_s": int(YEAR),
         "devices": {device.name: json.loads(device.model_dump_json()) for device in devices},
         "checkpoints": {
             name: {
@@ -102,12 +102,8 @@ def write_manifest(
         "evaluation_sets": dict(evaluation_sets),
     }
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def audit_rows(name: str, checkpoint: Checkpoint, device: Device) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from analog_samson.checkpoint.files import (
     load_checkpoint,
     load_state,
     read_tensors,
+    replacing,
     save_checkpoint,
     write_tensors,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "load_checkpoint",
     "load_state",
     "read_tensors",
+    "replacing",
     "save_checkpoint",
     "write_tensors",
 ]

@@ -1,9 +1,10 @@
 """A trained network in one file: weights in safetensors, everything else as JSON in its header."""
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from analog_samson.checkpoint.specification import TrainingSpec, listed
+from analog_samson.data import full_scale, normalise
 from analog_samson.models import build_model
 
 FORMAT_VERSION = 1
@@ -91,6 +93,11 @@ class Checkpoint:
         del described["made_with"]
         hashed.update(json.dumps([spec, described], sort_keys=True).encode())
         return hashed.hexdigest()
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Turn stored images, uint8, shape (n, C, H, W), into what this network was trained on."""
+        scale = full_scale(self.spec.dataset)
+        return normalise(images, mean=self.mean, std=self.std, full_scale=scale)
 
     def build(self) -> nn.Module:
         """Build the network and load its weights.
@@ -207,17 +214,25 @@ def write_tensors(
     copied = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
               for name, t in tensors.items()}  # fmt: skip
     text = json.dumps(dict(header), sort_keys=True, allow_nan=False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(copied, temporary, metadata={_HEADER: text})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            save_file(copied, temporary, metadata={_HEADER: text})
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
     except SafetensorError as error:
         raise OSError(f"The file {str(path)!r} could not be written ({error}).") from error
+    return path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside a file; if the block ends well, it takes the file's place."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return path
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,12 +1,12 @@
 """The same study as one TOML file."""
 
-import difflib
 import tomllib
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from analog_samson.devices.sentences import did_you_mean
 from analog_samson.study.definition import Study
 from analog_samson.times import TIME_GRIDS
 
@@ -47,9 +47,7 @@ def load_study(path: str | Path) -> Study:
     allowed = [f.name for f in fields(Study)]
     for key in content:
         if key not in allowed:
-            close = difflib.get_close_matches(key, allowed, n=1)
-            guess = f"; did you mean {close[0]!r}?" if close else "."
-            raise ValueError(f"{path}: unknown key {key!r}{guess} Allowed: {', '.join(allowed)}.")
+            raise ValueError(f"{path}: unknown key {key!r}{did_you_mean(key, allowed)}")
     for key in ("name", "checkpoints", "devices", "times_s"):
         if key not in content:
             raise ValueError(f"{path}: key {key!r} is missing; add it.")

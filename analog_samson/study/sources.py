@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from analog_samson.checkpoint import Checkpoint, load_checkpoint
-from analog_samson.data import Dataset, Split, full_scale, load_dataset, load_test, normalise
+from analog_samson.data import Dataset, Split, load_dataset, load_test
 
 RECALIBRATION_IMAGES = 1024
 """Training images that batch normalisation is recalibrated on: Joshi et al. (2020) use a few
@@ -63,10 +63,5 @@ def recalibration_images(dataset: Dataset, split: Split | None = None) -> Tensor
 def the_recalibration_images(path: Path, digest: str, folder: Path | None) -> Tensor:
     """Training images as a trained network takes them, read once a process."""
     checkpoint = the_checkpoint(path, digest)
-    name = checkpoint.spec.dataset
-    return normalise(
-        recalibration_images(load_dataset(name, folder)),
-        mean=checkpoint.mean,
-        std=checkpoint.std,
-        full_scale=full_scale(name),
-    )
+    dataset = load_dataset(checkpoint.spec.dataset, folder)
+    return checkpoint.normalise(recalibration_images(dataset))

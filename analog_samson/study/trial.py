@@ -8,7 +8,6 @@ import torch
 
 from analog_samson.checkpoint import Checkpoint
 from analog_samson.chip import program
-from analog_samson.data import full_scale, normalise
 from analog_samson.evaluation import count_correct
 from analog_samson.models import analog_share
 from analog_samson.results import COLUMNS
@@ -36,18 +35,12 @@ def run_trial(trial: Trial, points: Sequence[Point] | None = None) -> pd.DataFra
 
 def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
     checkpoint = the_checkpoint(trial.checkpoint_path, trial.checkpoint)
-    spec = checkpoint.spec
-    test = the_test_set(spec.dataset, trial.data_folder)
+    test = the_test_set(trial.spec.dataset, trial.data_folder)
     count = functools.partial(
         count_correct,
         images=test.images[: trial.n_images],
         labels=test.labels[: trial.n_images],
-        normalise=functools.partial(
-            normalise,
-            mean=checkpoint.mean,
-            std=checkpoint.std,
-            full_scale=full_scale(spec.dataset),
-        ),
+        normalise=checkpoint.normalise,
     )
     n_correct_digital, share = _digital(trial, checkpoint, count)
     chip = program(

@@ -4,7 +4,6 @@ Every stage adds one cause to the one before, on the same chip: the draws of pro
 read noise are those of the whole chip, because each has a stream of its own.
 """
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 
 from analog_samson.checkpoint import Checkpoint, load_checkpoint
 from analog_samson.chip import program
-from analog_samson.data import full_scale, load_test, normalise
+from analog_samson.data import load_test
 from analog_samson.devices import Device, load_device
 from analog_samson.evaluation import count_correct
 from analog_samson.models import analog_layers
@@ -143,13 +142,10 @@ def _ready(
     device.check_time(t_inference_s)
     test = load_test(network.spec.dataset, data_folder)
     images, labels = test.images[:n_images], test.labels[:n_images]
-    as_inputs = functools.partial(
-        normalise, mean=network.mean, std=network.std, full_scale=full_scale(network.spec.dataset)
-    )
 
     @torch.no_grad()
     def accuracy(forward: Any) -> float:
-        return count_correct(forward, images, labels, as_inputs) / len(labels)
+        return count_correct(forward, images, labels, network.normalise) / len(labels)
 
     return device, network, accuracy
 

@@ -1,7 +1,6 @@
 """The state of a training: on disk after each epoch, and back bit for bit."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from analog_samson.checkpoint import (
     TrainingSpec,
     load_checkpoint,
     read_tensors,
+    replacing,
     write_tensors,
 )
 from analog_samson.losses import TrajectoryMemory
@@ -112,9 +112,8 @@ def resume(state: State, spec: TrainingSpec, path: Path) -> None:
 
 def write_log(rows: list[dict[str, Any]], path: Path) -> None:
     """Write the rows of all epochs so far, columns `LOG_COLUMNS`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pd.DataFrame(rows, columns=list(LOG_COLUMNS)).to_csv(temporary, index=False)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        pd.DataFrame(rows, columns=list(LOG_COLUMNS)).to_csv(temporary, index=False)
 
 
 def check_same_spec(there: TrainingSpec, spec: TrainingSpec, path: Path) -> None:
