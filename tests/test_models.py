@@ -93,6 +93,17 @@ def test_resnet18_loads_torchvisions_names_except_for_the_stem() -> None:
         torch.testing.assert_close(ours.eval()(images), reference.eval()(images))
 
 
+@pytest.mark.parametrize("size", [(8, 6), (7, 9)])
+def test_pooling_without_gradients_is_max_pooling_bit_for_bit(size: tuple[int, int]) -> None:
+    pool = build_model("lenet5", image_shape=(1, 28, 28), n_classes=10).pool1
+    x = torch.randn(3, 5, *size, generator=torch.Generator().manual_seed(0))
+    x[0, 0, 0, 0] = torch.nan
+    with torch.no_grad():
+        fast = pool(x)
+    torch.testing.assert_close(fast, nn.functional.max_pool2d(x, 2), rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(pool(x), fast, rtol=0, atol=0, equal_nan=True)
+
+
 def test_mlp_takes_its_widths() -> None:
     model = build_model("mlp", image_shape=(1, 8, 8), n_classes=10, hidden=[5, 6, 7])
     shapes = [(m.in_features, m.out_features) for m in model.modules() if isinstance(m, nn.Linear)]
