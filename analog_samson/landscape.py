@@ -1,0 +1,313 @@
+"""How sharp is the minimum that a trained network lies in?
+
+With a loss L, weights w and an offset from a rule of `perturbation`, the *rise* is
+``L(w + offset) - L(w)``. Its name depends on the rule:
+
+    sam       worst case in a ball of radius rho, to first order        Foret et al., 2010.01412
+    adaptive  worst case where w_i may move by rho |w_i|                Kwon et al., 2102.11600
+    samson    the same, relative to the largest |w| of each tensor      Mordido et al., 2211.11561
+    average   mean over Gaussian noise relative to the largest |w| of each tensor: what an array
+              does to weights whose largest one is mapped to g_max
+
+Worst cases follow the gradient (one step, as the training methods do), so they are lower bounds of
+the true maximum. All of it is measured on training images, in evaluation mode.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from analog_samson.checkpoint import Checkpoint, load_checkpoint
+from analog_samson.data import Dataset, load_dataset
+from analog_samson.perturbation import Rule, asam, is_weight, perturbed, rwp, sam, samson
+
+Loss = Callable[[nn.Module], Iterable[Tensor]]
+"""Gives the parts that add up to a loss, one batch after the other, so that only one is held."""
+
+RHO_SAM = 0.05
+RHO_ADAPTIVE = 0.5
+RHO_SAMSON = 0.5
+"""Radii: those that the methods' authors train with (methods with another radius still compare)."""
+
+SIGMA = 0.05
+"""Noise relative to the largest weight of a tensor: the size of one PCM programming error (1.06 µS
+of 25 µS, 4 %), rounded up: our choice."""
+
+CONFIDENCE_OF_BOUND = 0.95
+
+SHARPNESS_COLUMNS = (
+    "checkpoint",
+    "dataset",
+    "model",
+    "method",
+    "strength",
+    "training_seed",
+    "n_images",
+    "loss",
+    "gradient_norm",
+    "sam_sharpness",
+    "adaptive_sharpness",
+    "samson_sharpness",
+    "average_sharpness",
+    "hessian_eigenvalue",
+    "kl_divergence",
+    "complexity",
+    "rho_sam",
+    "rho_adaptive",
+    "rho_samson",
+    "sigma",
+)
+"""Columns of ``sharpness.csv``; ``checkpoint`` is the column of that name in ``trials.csv``."""
+
+
+def sharpness(
+    checkpoint: Checkpoint | str | Path,
+    dataset: Dataset | None = None,
+    *,
+    data_folder: Path | None = None,
+    n_images: int = 1000,
+    draws: int = 10,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measure how sharp the minimum of a trained network is.
+
+    Args:
+        checkpoint: The trained network, or its path.
+        dataset: Its data set, where it is loaded already.
+        data_folder: Where the images lie, if not where ``load_dataset`` looks by itself.
+        n_images: Training images, spread evenly over the training part (the same for every
+            network of a data set).
+        draws: Draws of Gaussian noise that `average_sharpness` is the mean of.
+        seed: Seed of those draws: the same noise, in units of its size, for every network.
+
+    Returns:
+        One row, keys ``SHARPNESS_COLUMNS``: losses and rises of the loss [nat],
+        ``gradient_norm`` (2-norm over all parameters), ``hessian_eigenvalue`` (the largest),
+        ``kl_divergence`` [nat] and ``complexity`` (see `pac_bayes`, at noise ``sigma``).
+
+    Raises:
+        ValueError: If there are no images or draws.
+        FileNotFoundError: If checkpoint or images are missing.
+    """
+    if n_images < 1 or draws < 1:
+        raise ValueError(
+            f"At least one image and one draw are needed; got n_images={n_images}, draws={draws}."
+        )
+    network = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
+    dataset = dataset or load_dataset(network.spec.dataset, data_folder)
+    n_images = min(n_images, len(dataset.train))
+    chosen = torch.linspace(0, len(dataset.train) - 1, n_images).long()
+    loss = cross_entropy(
+        network.normalise(dataset.train.images[chosen]), dataset.train.labels[chosen]
+    )
+    model = network.build()
+    noise = torch.Generator().manual_seed(seed)
+    average = functools.partial(rwp, sigma=SIGMA, scale="layer_max", generator=noise)
+    worst = (
+        functools.partial(sam, rho=RHO_SAM),
+        functools.partial(asam, rho=RHO_ADAPTIVE, dialect="popular"),
+        functools.partial(samson, rho=RHO_SAMSON),
+    )
+    rise = rises(model, loss, [*worst, *[average] * draws])
+    matrices = [
+        p.detach() for name, p in model.named_parameters() if p.ndim > 1 and is_weight(name)
+    ]
+    spreads = [torch.full_like(w, SIGMA * float(w.abs().max())) for w in matrices]
+    kl, complexity = pac_bayes(matrices, spreads, len(dataset.train))
+    spec = network.spec
+    values = (
+        network.digest[:16],
+        spec.dataset,
+        spec.model,
+        spec.method,
+        spec.strength,
+        spec.seed,
+        n_images,
+        value(model, loss),
+        norm(gradient(model, loss).values()),
+        *rise[:3],
+        sum(rise[3:]) / draws,
+        largest_eigenvalue(model, loss),
+        kl,
+        complexity,
+        RHO_SAM,
+        RHO_ADAPTIVE,
+        RHO_SAMSON,
+        SIGMA,
+    )
+    return dict(zip(SHARPNESS_COLUMNS, values, strict=True))
+
+
+def cross_entropy(images: Tensor, labels: Tensor, *, batch_size: int = 500) -> Loss:
+    """Mean cross entropy of a network on images, batch by batch.
+
+    Args:
+        images: Network inputs, shape (n, C, H, W).
+        labels: int64, shape (n,).
+        batch_size: Images in a batch.
+
+    Returns:
+        The loss [nat].
+    """
+
+    def parts(model: nn.Module) -> Iterator[Tensor]:
+        for inputs, truth in zip(
+            torch.split(images, batch_size), torch.split(labels, batch_size), strict=True
+        ):
+            yield F.cross_entropy(model(inputs), truth, reduction="sum") / len(labels)
+
+    return parts
+
+
+def value(model: nn.Module, loss: Loss) -> float:
+    """The loss, added up in double precision."""
+    with torch.no_grad():
+        return sum(float(part) for part in loss(model))
+
+
+def gradient(model: nn.Module, loss: Loss) -> dict[str, Tensor]:
+    """The gradient of a loss by parameter name; the parameters' ``grad`` stays as it is."""
+    parameters = _trainable(model)
+    total = [torch.zeros_like(p) for p in parameters.values()]
+    for part in loss(model):
+        found = torch.autograd.grad(part, list(parameters.values()), allow_unused=True)
+        for sum_, own in zip(total, found, strict=True):
+            if own is not None:
+                sum_.add_(own)
+    return dict(zip(parameters, total, strict=True))
+
+
+def norm(tensors: Iterable[Tensor]) -> float:
+    """2-norm over all elements of all tensors."""
+    return math.sqrt(sum(float(t.double().square().sum()) for t in tensors))
+
+
+def rises(model: nn.Module, loss: Loss, rules: Sequence[Rule]) -> list[float]:
+    """How much the loss rises when rules move the weights.
+
+    Args:
+        model: The network; its weights and gradients are as before afterwards.
+        loss: The loss.
+        rules: As for `perturbation.perturbed`; those that follow the gradient get the gradient of
+            this loss at the weights as they are.
+
+    Returns:
+        ``L(w + offset) - L(w)`` for every rule, in order.
+    """
+    clean = value(model, loss)
+    found = []
+    with _with_gradients(model, gradient(model, loss)):
+        for rule in rules:
+            with perturbed(model, rule):
+                found.append(value(model, loss) - clean)
+    return found
+
+
+def largest_eigenvalue(model: nn.Module, loss: Loss, *, tolerance: float = 1e-3) -> float:
+    """Largest eigenvalue of the Hessian over all trainable parameters, by Lanczos iteration.
+
+    Lanczos needs fewer Hessian-vector products than power iteration, and finds the largest
+    eigenvalue where the one of largest magnitude is negative.
+
+    Args:
+        model: The network, two trainable parameters or more.
+        loss: The loss, twice differentiable almost everywhere.
+        tolerance: Relative accuracy.
+
+    Returns:
+        The eigenvalue, in units of the loss by units of the weights squared.
+
+    Raises:
+        scipy.sparse.linalg.ArpackNoConvergence: If the iteration does not converge.
+    """
+    parameters = list(_trainable(model).values())
+    sizes = [p.numel() for p in parameters]
+
+    def product(direction: np.ndarray) -> np.ndarray:
+        flat = torch.from_numpy(np.asarray(direction).reshape(-1)).to(parameters[0].dtype)
+        vectors = [v.view_as(p) for v, p in zip(torch.split(flat, sizes), parameters, strict=True)]
+        total = torch.zeros(sum(sizes), dtype=torch.float64)
+        for part in loss(model):
+            slopes = torch.autograd.grad(
+                part, parameters, create_graph=True, materialize_grads=True
+            )
+            along = torch.stack([(g * v).sum() for g, v in zip(slopes, vectors, strict=True)])
+            found = torch.autograd.grad(along.sum(), parameters, materialize_grads=True)
+            total += torch.cat([f.reshape(-1).double() for f in found])
+        return total.numpy()
+
+    hessian = LinearOperator((sum(sizes), sum(sizes)), matvec=product, dtype=np.float64)
+    start = np.random.default_rng(0).standard_normal(sum(sizes))
+    found = eigsh(hessian, k=1, which="LA", v0=start, tol=tolerance, return_eigenvectors=False)
+    return float(found[0])
+
+
+def pac_bayes(
+    weights: Sequence[Tensor],
+    spreads: Sequence[Tensor],
+    n_training: int,
+    confidence: float = CONFIDENCE_OF_BOUND,
+) -> tuple[float, float]:
+    """The two terms that a PAC-Bayes bound adds to the expected error of a noisy network.
+
+    Posterior N(w, diag(s^2)), prior N(0, sigma_P^2) with the best one variance,
+    ``sigma_P^2 = mean(w^2 + s^2)``; then
+
+        KL = 1/2 sum log(sigma_P^2 / s^2),
+        complexity = sqrt((KL + log(n / (1 - confidence))) / (2 (n - 1)))
+
+    (McAllester 1999, COLT, with the Gaussians of Foret et al. 2021, appendix A; equal spreads give
+    their k/2 log(1 + ||w||^2 / (k s^2))). The bound is on the expected *error* under the noise,
+    which lies in [0, 1]; choosing sigma_P by the weights costs a little more (a union bound), which
+    is left out. For networks with more weights than images it exceeds 1: it orders, it does not
+    promise.
+
+    Args:
+        weights: The weights that the noise moves.
+        spreads: Standard deviation of the noise of every weight, same shapes, above 0.
+        n_training: Number of training images, at least 2.
+        confidence: Probability with which the bound holds.
+
+    Returns:
+        The Kullback-Leibler divergence [nat] and the complexity.
+
+    Raises:
+        ValueError: If a spread is not positive, or there are fewer than two images.
+    """
+    w = torch.cat([t.reshape(-1).double() for t in weights])
+    s = torch.cat([t.reshape(-1).double() for t in spreads])
+    if not bool((s > 0).all()) or n_training < 2:
+        raise ValueError(
+            "A PAC-Bayes bound needs noise on every weight and two training images or more; got a "
+            f"smallest spread of {float(s.min())!r} and {n_training} images."
+        )
+    prior = (w.square() + s.square()).mean()
+    kl = float(0.5 * (prior.log() - s.square().log()).sum())
+    log_term = math.log(n_training / (1 - confidence))
+    return kl, math.sqrt((kl + log_term) / (2 * (n_training - 1)))
+
+
+def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+@contextmanager
+def _with_gradients(model: nn.Module, gradients: dict[str, Tensor]) -> Iterator[None]:
+    parameters = _trainable(model)
+    saved = {name: p.grad for name, p in parameters.items()}
+    for name, p in parameters.items():
+        p.grad = gradients[name]
+    try:
+        yield
+    finally:
+        for name, p in parameters.items():
+            p.grad = saved[name]
