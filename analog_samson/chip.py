@@ -213,10 +213,16 @@ class Chip:
         self._recalibration = recalibration
         self._trained_statistics = batch_norm.statistics(network.network)
         self._needs_recalibration = False
+        by_layer = {tile.layer: device.for_layer(tile.layer) for tile in network.tiles}
+        shared = Physics(device)
+        physics = {
+            layer: shared if own is device else Physics(own) for layer, own in by_layer.items()
+        }
         self._arrays = [
             _array(
                 tile,
-                device.for_layer(tile.layer),
+                by_layer[tile.layer],
+                physics[tile.layer],
                 partial(derive_seed, seed, tile.layer, tile.index),
             )
             for tile in network.tiles
@@ -400,10 +406,10 @@ def step_by_step(
         network._is_traced = is_traced
 
 
-def _array(tile: Tile | Array, device: Device, seeds: Any) -> "_Array":
+def _array(tile: Tile | Array, device: Device, physics: Physics, seeds: Any) -> "_Array":
     if device.noise_level == "weight_as_in_aihwkit" and isinstance(tile, Tile):
         return _AihwkitArray(tile, seeds)
-    return _ConductanceArray(tile, device, seeds)
+    return _ConductanceArray(tile, device, physics, seeds)
 
 
 class _Array:
@@ -420,9 +426,9 @@ class _Array:
 class _ConductanceArray(_Array):
     """Both devices of every pair keep their own conductance, exponent and place through time."""
 
-    def __init__(self, tile: Tile | Array, device: Device, seeds: Any) -> None:
+    def __init__(self, tile: Tile | Array, device: Device, physics: Physics, seeds: Any) -> None:
         super().__init__(tile)
-        self._physics = Physics(device)
+        self._physics = physics
         self._kind = device.drift_compensation.kind
         targets, self._scale = self._physics.to_conductances(tile.target)
         self._seeds = [partial(_device_seed, seeds, number) for number in range(len(targets))]

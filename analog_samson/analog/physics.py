@@ -1,6 +1,7 @@
 """What a device does to conductances: programming, faults, drift and reads, each under its seed."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,16 +14,22 @@ from analog_samson.analog.noise_models import noise_model
 from analog_samson.analog.versions import check_versions
 from analog_samson.devices import Device, Ideal, ReRAMCMO, ReRAMWan2022, WeightNoise
 
+_check_versions_once = functools.cache(check_versions)
+
 Seeds = Callable[..., int]
 """Maps the words of a purpose to a seed, for one layer, array and device of a chip."""
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run a block under a seed of torch's global generator and leave the generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    """Run a block under a seed of torch's global CPU generator and leave it as it was."""
+    generator = torch.default_generator  # `torch.manual_seed` asks every accelerator first: slow
+    before = generator.get_state()
+    try:
+        generator.manual_seed(seed)
         yield
+    finally:
+        generator.set_state(before)
 
 
 @dataclass
@@ -47,7 +54,7 @@ class Physics:
     """
 
     def __init__(self, device: Device) -> None:
-        check_versions()
+        _check_versions_once()
         self.noise = device.noise
         self.faults = device.faults
         self.model = noise_model(device)
