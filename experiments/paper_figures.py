@@ -13,13 +13,7 @@ from typing import Annotated
 import tyro
 
 from analog_samson.commands import run_command, written
-from analog_samson.report import (
-    read_logs,
-    select,
-    study_figures,
-    training_figure,
-    write_figures,
-)
+from analog_samson.report import beside_figures, select, study_figures, write_figures
 from analog_samson.results import read_trials
 
 
@@ -32,7 +26,6 @@ def main(
     baseline: str = "sgd",
     style: str = "paper",
     width: str = "two columns",
-    training_logs: tuple[Path, ...] = (),
     formats: tuple[str, ...] = ("pdf", "png"),
 ) -> None:
     """Redraw every figure of one or several studies.
@@ -46,16 +39,13 @@ def main(
         baseline: Method that gains are counted from.
         style: "paper" (print) or "talk" (slides).
         width: "one column" or "two columns".
-        training_logs: Logs beside checkpoints (checkpoints/*.csv); their curves are drawn too.
         formats: Any of pdf, png, svg, pgf.
     """
     trials = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
     folder = out or studies[0]
     folder.mkdir(parents=True, exist_ok=True)
     drawn = study_figures(trials, baseline=baseline, width=width, look=style)
-    if training_logs:
-        logs = read_logs(training_logs)
-        drawn["training"] = training_figure(logs, width=width, look=style)
+    drawn |= beside_figures(studies, trials, width=width, look=style)
     print(written(write_figures(drawn, folder, formats, look=style)))
 
 

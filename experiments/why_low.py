@@ -1,23 +1,27 @@
 """Why is the accuracy low? Stage by stage, and layer by layer.
 
-python experiments/why_low.py checkpoints/network.safetensors --device pcm_like
+    python experiments/why_low.py checkpoints/network.safetensors --device pcm_like
+    python experiments/why_low.py checkpoints/*-seed0.safetensors --folder results/drift
+
+Networks of one method are averaged, methods stand side by side. In the folder of a study the two
+figures become part of its report. About ten seconds a network and chip for LeNet-5 on MNIST.
 """
 
 from pathlib import Path
 from typing import Annotated
 
-import matplotlib.pyplot as plt
+import pandas as pd
 import tyro
 
-from analog_samson import report
+from analog_samson.checkpoint import load_checkpoint
 from analog_samson.commands import run_command
-from analog_samson.report.style import style
+from analog_samson.report import layers_figure, save, waterfall_figure
 from analog_samson.study import layer_sensitivity, waterfall
 from analog_samson.times import YEAR
 
 
 def main(
-    checkpoint: Annotated[Path, tyro.conf.Positional],
+    checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional],
     device: str = "pcm_like",
     t_inference_s: float = YEAR,
     folder: Path = Path("results/why_low"),
@@ -28,29 +32,29 @@ def main(
     """Split the loss of accuracy of a chip into its causes, and into its layers.
 
     Args:
-        checkpoint: Trained network (.safetensors).
+        checkpoints: Trained networks (.safetensors).
         device: Name of a device, or path of a device file.
         t_inference_s: Time since programming finished [s].
         folder: Where waterfall.csv, layers.csv and their figures go.
-        chips: Number of chips.
+        chips: Number of chips of every network.
         data_folder: Folder that holds the images.
         n_images: Test images, counted from the first; all by default.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    networks = [load_checkpoint(path) for path in checkpoints]
+    names = {n.digest[:16]: f"{n.spec.method} {n.spec.strength}".strip() for n in networks}
     options = {"chips": chips, "data_folder": data_folder, "n_images": n_images}
-    stages = waterfall(checkpoint, device, t_inference_s, **options)
-    layers = layer_sensitivity(checkpoint, device, t_inference_s, **options)
-    for name, rows, draw in (
-        ("waterfall", stages, report.waterfall),
-        ("layers", layers, report.layer_sensitivity),
+    for stem, split, draw in (
+        ("waterfall", waterfall, waterfall_figure),
+        ("layers", layer_sensitivity, layers_figure),
     ):
-        rows.to_csv(folder / f"{name}.csv", index=False)
-        with style("paper"):
-            figure, ax = plt.subplots(figsize=(7.0, 3.0), layout="constrained")
-            draw(ax, rows)
-            print(*report.save(figure, folder / name), sep="\n")
-    print(stages.groupby("stage", sort=False)["accuracy"].mean().to_markdown())
-    print(layers.groupby("layer", sort=False)["accuracy"].mean().to_markdown())
+        rows = pd.concat([split(n, device, t_inference_s, **options) for n in networks])
+        rows.to_csv(folder / f"{stem}.csv", index=False)
+        print(*save(draw(rows, names), folder / stem), sep="\n")
+        rows["network"] = rows["checkpoint"].map(names)
+        what = rows.columns[4]
+        table = rows.pivot_table(index=what, columns="network", values="accuracy", sort=False)
+        print(table.to_markdown())
 
 
 if __name__ == "__main__":

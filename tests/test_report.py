@@ -24,12 +24,13 @@ from analog_samson.report import (
     grid_table,
     heat_map,
     lifetime_table,
-    read_logs,
     save,
     select,
+    sharpness_figure,
     study_figures,
     study_tables,
     table,
+    training_curves,
     training_figure,
     waterfall,
     write_report,
@@ -41,6 +42,7 @@ from analog_samson.results import (
     best_methods,
     chip_means,
     lifetime,
+    network_means,
     paired_gain,
     read_trials,
     summarise,
@@ -444,32 +446,47 @@ def test_panels_share_one_time_axis(summary):
     assert left.get_xlim() == right.get_xlim()
 
 
-def test_training_curves_draw_the_whole_network_only():
-    log = pd.DataFrame(
-        {
-            "epoch": [1, 1, 2, 2],
-            "layer": ["", "fc", "", "fc"],
-            "loss": [1.0, np.nan, 0.5, np.nan],
-            "offset_ratio": [0.1, 0.2, 0.1, 0.2],
-            "update_gradient_norm": [1.0, np.nan, 0.9, np.nan],
-        }
-    )
-    figure = training_figure({"sam rho=0.1#0": log, "sam rho=0.1#1": log})
-    assert list(figure.axes[1].lines[0].get_ydata()) == [0.1, 0.1]
+def test_training_curves_draw_the_whole_network_only(tmp_path):
+    log = "epoch,layer,loss,offset_ratio,update_gradient_norm\n"
+    log += "0,,1.0,0.1,1.0\n0,fc,,0.2,\n1,,0.5,0.1,0.9\n1,fc,,0.2,\n"
+    paths = [tmp_path / f"digits-mlp-sam-rho=0.1-seed{seed}.csv" for seed in range(2)]
+    for path in paths:
+        path.write_text(log)
+    curves = training_curves(paths)
+    assert set(curves["method"] + " " + curves["strength"]) == {"sam rho=0.1"}
+    assert list(curves["training_seed"].unique()) == [0, 1]
+    figure = training_figure(curves)
+    line = figure.axes[1].lines[0]
+    assert list(line.get_ydata()) == [0.1, 0.1]
+    assert list(line.get_xdata()) == [1, 2]
     assert len(figure.legends[0].get_texts()) == 1
-    with pytest.raises(ValueError, match="lacks the columns"):
-        training_figure({"sam": log.drop(columns="loss")})
+    with pytest.raises(ValueError, match=r"\['loss'\] are missing"):
+        training_figure(curves.drop(columns="loss"))
 
 
 def test_training_logs_are_named_by_their_files(tmp_path):
-    path = tmp_path / "mnist-lenet5-samson-rho=0.5-seed0.csv"
-    path.write_text("epoch,layer,loss\n1,,0.5\n")
-    assert [name.split("#")[0] for name in read_logs([path])] == ["samson rho=0.5"]
     with pytest.raises(FileNotFoundError, match="No training log"):
-        read_logs([tmp_path / "missing.csv"])
-    other = path.rename(tmp_path / "log.csv")
+        training_curves([tmp_path / "missing.csv"])
+    other = tmp_path / "log.csv"
+    other.write_text("epoch,layer,loss\n0,,0.5\n")
     with pytest.raises(ValueError, match="holds no training method"):
-        read_logs([other])
+        training_curves([other])
+    with pytest.raises(ValueError, match="at least one"):
+        training_curves([])
+
+
+def test_sharpness_is_drawn_against_what_chips_lose(trials):
+    networks = network_means(chip_means(trials)).query("device == 'pcm_like'")
+    late = networks[networks["t_inference_s"] == YEAR]
+    lost = 100 * (late["clean_accuracy"] - late["accuracy"])
+    table = pd.DataFrame({"checkpoint": late["checkpoint"], "hessian_eigenvalue": 10 * lost})
+    figure = sharpness_figure(late, table, measures=("hessian_eigenvalue",))
+    ax = figure.axes[0]
+    assert ax.get_title(loc="right") == "Spearman +1.00"
+    points = np.concatenate([line.get_ydata() for line in ax.lines])
+    np.testing.assert_allclose(np.sort(points), np.sort(lost))
+    with pytest.raises(ValueError, match="No network of the study"):
+        sharpness_figure(late, table.assign(checkpoint="other"), measures=("hessian_eigenvalue",))
 
 
 def test_a_waterfall_ends_at_the_last_accuracy():

@@ -13,11 +13,9 @@ from analog_samson.report.contents import (
 from analog_samson.report.diagnostics import (
     beside_figures,
     layer_sensitivity,
-    read_logs,
-    sharpness_vs_accuracy,
-    training_curve,
-    training_figure,
+    layers_figure,
     waterfall,
+    waterfall_figure,
 )
 from analog_samson.report.figures import (
     accuracy_figure,
@@ -29,6 +27,13 @@ from analog_samson.report.figures import (
     save,
     scatter_figure,
     strips_figure,
+)
+from analog_samson.report.networks import (
+    sharpness_figure,
+    sharpness_vs_robustness,
+    training_curve,
+    training_curves,
+    training_figure,
 )
 from analog_samson.report.page import write_report
 from analog_samson.report.panels import (
@@ -63,21 +68,24 @@ __all__ = [
     "heat_map",
     "iso_table",
     "layer_sensitivity",
+    "layers_figure",
     "lifetime_figure",
     "lifetime_table",
     "lifetimes",
-    "read_logs",
     "save",
     "scatter_figure",
     "select",
-    "sharpness_vs_accuracy",
+    "sharpness_figure",
+    "sharpness_vs_robustness",
     "strips_figure",
     "study_figures",
     "study_tables",
     "table",
     "training_curve",
+    "training_curves",
     "training_figure",
     "waterfall",
+    "waterfall_figure",
     "write_figures",
     "write_report",
     "write_tables",

@@ -1,135 +1,23 @@
-"""Why a number is what it is: training curves, waterfall, single layers, sharpness."""
+"""What explains a number: the stages of a chip, single layers, training curves, sharpness."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.axes import finish
-from analog_samson.report.figures import grid
-from analog_samson.report.style import METHOD_STYLES, looks, order, style
-
-CURVES = (
-    ("loss", "training loss"),
-    ("offset_ratio", "offset / weights"),
-    ("update_gradient_norm", "gradient norm"),
-)
-"""Columns of a training log, and what its axis says."""
-
-
-_PANEL = ("checkpoint", "device", "t_inference_s")
+from analog_samson.report.figures import at_last_time, grid
+from analog_samson.report.networks import check_columns, sharpness_figure, training_figure
+from analog_samson.report.style import order, style
+from analog_samson.results import chip_means, network_means
 
 MAX_PANELS = 12
 """Networks on devices beyond this many are left out of one figure: nobody reads it."""
-
-
-def read_logs(paths: Iterable[str | Path]) -> dict[str, pd.DataFrame]:
-    """Read training logs, named by method and strength.
-
-    Args:
-        paths: CSV files that lie beside checkpoints, named as those
-            ("mnist-lenet5-samson-rho=0.5-seed0.csv").
-
-    Returns:
-        What `training_curve` takes: "samson rho=0.5#<file>" to log.
-
-    Raises:
-        FileNotFoundError: If a file does not exist.
-        ValueError: If a file's name holds no known method.
-    """
-    logs = {}
-    for path in map(Path, paths):
-        if not path.is_file():
-            raise FileNotFoundError(f"No training log at {str(path)!r}.")
-        parts = path.stem.split("-")
-        at = next((k for k, part in enumerate(parts) if part in METHOD_STYLES), None)
-        if at is None:
-            raise ValueError(
-                f"The name {path.name!r} holds no training method; expected a name such as "
-                "'mnist-lenet5-samson-rho=0.5-seed0.csv'."
-            )
-        strength = [part.replace(",", " ") for part in parts[at + 1 :] if "=" in part]
-        logs[f"{' '.join([parts[at], *strength])}#{path.stem}"] = pd.read_csv(path)
-    return logs
-
-
-def training_curve(
-    ax: Axes, logs: Mapping[str, pd.DataFrame], column: str, title: str
-) -> list[Line2D]:
-    """Draw one column of training logs against the epoch, one line a training.
-
-    Args:
-        ax: Where to draw.
-        logs: Method with its strength (several trainings of one: any suffix after "#") to its log:
-            columns ``epoch``, ``layer`` (empty for the whole network) and the one drawn.
-        column: Column to draw.
-        title: Label of the vertical axis.
-
-    Returns:
-        One handle per method.
-
-    Raises:
-        ValueError: If there are no logs, or one lacks the columns.
-    """
-    if not logs:
-        raise ValueError("There are no training logs; give at least one.")
-    handles: dict[str, Line2D] = {}
-    names = {key.split("#")[0] for key in logs}
-    for key, log in logs.items():
-        missing = {"epoch", column} - set(log.columns)
-        if missing:
-            raise ValueError(f"The training log of {key!r} lacks the columns {sorted(missing)}.")
-        name = key.split("#")[0]
-        look = looks(name, names)
-        whole = log[log["layer"].fillna("") == ""] if "layer" in log else log
-        whole = whole.dropna(subset=[column])
-        ax.plot(whole["epoch"], whole[column], color=look["color"], lw=0.9, alpha=0.8)
-        last = whole.tail(1)
-        ax.plot(last["epoch"], last[column], linestyle="none", **look)
-        handles[name] = Line2D([], [], label=name, **look)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if column == "loss":
-        ax.set_yscale("log")
-    else:
-        ax.set_ylim(bottom=0.0)
-    ax.set_xlabel("epoch")
-    ax.set_ylabel(title)
-    return [handles[name] for name in sorted(handles, key=order)]
-
-
-def training_figure(
-    logs: Mapping[str, pd.DataFrame], *, width: str = "two columns", look: str = "paper"
-) -> Figure:
-    """Loss, size of the perturbation and gradient norm against the epoch.
-
-    Args:
-        logs: As for `training_curve`.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: If there are no logs or a name is unknown.
-    """
-    with style(look):
-        across = 3 if width == "two columns" else 1
-        figure, axes = grid(3, width, look, aspect=0.85, share_y=False, across=across)
-        handles: dict[str, Line2D] = {}
-        for ax, (column, title) in zip(axes, CURVES, strict=True):
-            for handle in training_curve(ax, logs, column, title):
-                handles[str(handle.get_label())] = handle
-        note = "One line a training. Offset / weights: their norms, one by the other."
-        finish(figure, handles, note)
-    return figure
 
 
 def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
@@ -143,7 +31,7 @@ def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
     Raises:
         ValueError: If there are no stages.
     """
-    _check_columns(stages, ("stage", "accuracy"))
+    check_columns(stages, ("stage", "accuracy"))
     mean = 100 * stages.groupby("stage", sort=False)["accuracy"].mean()
     spread = 100 * stages.groupby("stage", sort=False)["accuracy"].std().fillna(0.0)
     values = mean.to_numpy()
@@ -180,7 +68,7 @@ def layer_sensitivity(ax: Axes, layers: pd.DataFrame) -> None:
     Raises:
         ValueError: If there are no layers.
     """
-    _check_columns(layers, ("layer", "accuracy", "clean_accuracy"))
+    check_columns(layers, ("layer", "accuracy", "clean_accuracy"))
     loss = 100 * (layers["clean_accuracy"] - layers["accuracy"])
     groups = loss.groupby(layers["layer"], sort=False)
     mean, spread = groups.mean(), groups.std().fillna(0.0)
@@ -201,91 +89,122 @@ def layer_sensitivity(ax: Axes, layers: pd.DataFrame) -> None:
     ax.set_xlabel("accuracy lost with this layer alone analog [points]")
 
 
-def beside_figures(
-    folder: str | Path, *, width: str = "two columns", look: str = "paper"
-) -> dict[str, Figure]:
-    """Figures of the files that may lie beside ``trials.csv``: waterfall.csv and layers.csv.
+def waterfall_figure(
+    stages: pd.DataFrame,
+    names: Mapping[str, str],
+    *,
+    width: str = "two columns",
+    look: str = "paper",
+) -> Figure:
+    """Stage by stage, one panel a device, time and method.
 
     Args:
-        folder: Folder of the study.
+        stages: As in ``waterfall.csv``.
+        names: What networks are called, by their ``checkpoint``: those of one name are averaged.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
 
     Returns:
-        File stem to figure, one panel a network, device and time; empty without such files.
+        The figure.
 
     Raises:
-        ValueError: If a file lacks columns.
+        ValueError: If columns or rows are missing, or a name is unknown.
     """
+    return _by_network(stages, names, waterfall, width, look)
+
+
+def layers_figure(
+    layers: pd.DataFrame,
+    names: Mapping[str, str],
+    *,
+    width: str = "two columns",
+    look: str = "paper",
+) -> Figure:
+    """One layer analog at a time, one panel a device, time and method.
+
+    Args:
+        layers: As in ``layers.csv``.
+        names: As for `waterfall_figure`.
+        width: "one column" or "two columns".
+        look: Style sheet, "paper" or "talk".
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If columns or rows are missing, or a name is unknown.
+    """
+    return _by_network(layers, names, layer_sensitivity, width, look)
+
+
+def beside_figures(
+    folders: Sequence[Path],
+    trials: pd.DataFrame,
+    *,
+    width: str = "two columns",
+    look: str = "paper",
+) -> dict[str, Figure]:
+    """Figures of the files that may lie beside ``trials.csv``.
+
+    Args:
+        folders: Folders of studies; what lies in several is drawn together.
+        trials: Rows of those studies: they name the networks, and give their robustness.
+        width: "one column" or "two columns".
+        look: Style sheet, "paper" or "talk".
+
+    Returns:
+        File stem to figure: "waterfall", "layers", "training", "sharpness", where there are
+        ``waterfall.csv``, ``layers.csv``, ``training_curves.csv``, ``sharpness.csv``.
+
+    Raises:
+        ValueError: If a file lacks columns or belongs to other networks.
+    """
+    names = dict(zip(trials["checkpoint"], words.method_names(trials), strict=True))
+    how = {"width": width, "look": look}
     drawn = {}
-    for stem, draw in (("waterfall", waterfall), ("layers", layer_sensitivity)):
-        file = Path(folder) / f"{stem}.csv"
-        if file.is_file():
-            rows = pd.read_csv(file)
-            _check_columns(rows, _PANEL)
-            groups = list(rows.groupby(list(_PANEL), sort=False))[:MAX_PANELS]
-            with style(look):
-                figure, axes = grid(len(groups), width, look, aspect=0.75, share_y=False)
-                for ax, ((network, device, t), part) in zip(axes, groups, strict=True):
-                    draw(ax, part)
-                    ax.set_title(f"{device}, {times.label(float(str(t)))}\n{network}")
-                n = int(rows.groupby(list(_PANEL))["chip"].nunique().min())
-                finish(figure, {}, f"Mean and standard deviation over {n} chips of each network.")
-            drawn[stem] = figure
+    if (stages := _beside(folders, "waterfall.csv")) is not None:
+        drawn["waterfall"] = waterfall_figure(stages, names, **how)
+    if (layers := _beside(folders, "layers.csv")) is not None:
+        drawn["layers"] = layers_figure(layers, names, **how)
+    if (curves := _beside(folders, "training_curves.csv")) is not None:
+        drawn["training"] = training_figure(curves, **how)
+    if (sharpness := _beside(folders, "sharpness.csv")) is not None:
+        networks = at_last_time(network_means(chip_means(trials)))
+        drawn["sharpness"] = sharpness_figure(networks, sharpness, width=width, look=look)
     return drawn
 
 
-def sharpness_vs_accuracy(
-    ax: Axes, networks: pd.DataFrame, sharpness: pd.DataFrame, measure: str
-) -> list[Line2D]:
-    """Scatter every network: how sharp its minimum is against its accuracy on chips.
-
-    Args:
-        ax: Where to draw.
-        networks: As `results.network_means` gives, of one condition at one time.
-        sharpness: Columns ``checkpoint`` and the measure.
-        measure: Column of ``sharpness``.
-
-    Returns:
-        One handle per method.
-
-    Raises:
-        ValueError: If no network has the measure.
-    """
-    _check_columns(sharpness, ("checkpoint", measure))
-    rows = networks.merge(sharpness[["checkpoint", measure]], on="checkpoint")
-    if rows.empty:
-        raise ValueError(f"No network of the study has a value of {measure!r}.")
-    names = words.method_names(rows)
-    handles = []
-    for name in sorted(names.unique(), key=order):
-        look = looks(name, names.unique())
-        own = rows[names == name]
-        ax.plot(own[measure], 100 * own["accuracy"], linestyle="none", **look)
-        handles.append(Line2D([], [], label=name, linestyle="none", **look))
-    if (rows[measure] > 0).all():
-        ax.set_xscale("log")
-    correlation = rows[measure].corr(rows["accuracy"], method="spearman")
-    ax.annotate(
-        f"Spearman {correlation:+.2f}, {len(rows)} networks",
-        (1, 1),
-        xytext=(-2, -2),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontsize="small",
-        color="0.3",
-    )
-    ax.margins(y=0.15)
-    ax.set_xlabel(measure.replace("_", " "))
-    ax.set_ylabel(f"accuracy at {times.label(rows['t_inference_s'].iloc[0])} [%]")
-    return handles
+def _beside(folders: Sequence[Path], name: str) -> pd.DataFrame | None:
+    files = [Path(folder) / name for folder in folders]
+    found = [pd.read_csv(file) for file in files if file.is_file()]
+    return pd.concat(found, ignore_index=True).drop_duplicates() if found else None
 
 
-def _check_columns(rows: pd.DataFrame, columns: tuple[str, ...]) -> None:
-    missing = sorted(set(columns) - set(rows.columns))
-    if missing:
-        raise ValueError(f"The columns {missing} are missing; there are {list(rows.columns)}.")
-    if rows.empty:
-        raise ValueError("There are no rows to draw.")
+def _by_network(
+    rows: pd.DataFrame,
+    names: Mapping[str, str],
+    draw: Callable[[Axes, pd.DataFrame], None],
+    width: str,
+    look: str,
+) -> Figure:
+    check_columns(rows, ("checkpoint", "device", "t_inference_s", "chip"))
+    known = rows["checkpoint"].map(names).fillna("network " + rows["checkpoint"].str[:8])
+    rows = rows.assign(name=known)
+    keys = ["device", "t_inference_s", "name"]
+    rows["rank"] = rows["name"].map(order)
+    groups = list(rows.groupby([*keys[:2], "rank"], sort=True))[:MAX_PANELS]
+    with style(look):
+        figure, axes = grid(len(groups), width, look, aspect=0.75, share_y=False)
+        for ax, (_, part) in zip(axes, groups, strict=True):
+            draw(ax, part)
+            first = part.iloc[0]
+            moment = times.label(first["t_inference_s"])
+            ax.set_title(f"{first['name']}\n{first['device']}, {moment}")
+        chips = rows.groupby("checkpoint")["chip"].nunique()
+        networks = rows.groupby(keys)["checkpoint"].nunique()
+        note = (
+            f"Mean and standard deviation over {words.range_text(networks)} networks × "
+            f"{words.range_text(chips)} chips."
+        )
+        finish(figure, {}, note)
+    return figure

@@ -40,6 +40,8 @@ TITLES = {
     "grid": "Swept axes",
     "waterfall": "Where accuracy is lost, stage by stage",
     "layers": "One layer analog at a time",
+    "sharpness": "Sharpness against robustness",
+    "training": "How the networks were trained",
 }
 
 _STYLE = """
@@ -70,7 +72,8 @@ def write_report(
     """Redraw all tables and figures of a study, and its page, from the files in its folder.
 
     ``trials.csv`` is enough; what else lies there is shown: ``manifest.json``, ``audit.csv``,
-    ``device_<name>.csv``, ``waterfall.csv``, ``layers.csv``.
+    ``device_<name>.csv``, ``waterfall.csv``, ``layers.csv``, ``sharpness.csv``,
+    ``training_curves.csv``.
 
     Args:
         folder: Folder of the study; the files are written beside its ``trials.csv``.
@@ -92,7 +95,7 @@ def write_report(
         raise ValueError(f"{str(folder / 'trials.csv')!r} holds no trials; run the study first.")
     tables = study_tables(trials, baseline=baseline, confidence=confidence)
     drawn = study_figures(trials, baseline=baseline, confidence=confidence, look=look)
-    drawn.update(beside_figures(folder, look=look))
+    drawn.update(beside_figures([folder], trials, look=look))
     paths = write_tables(tables, folder) + write_figures(drawn, folder, FORMATS, look=look)
     page = folder / "report.html"
     page.write_text(

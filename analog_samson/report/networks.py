@@ -1,0 +1,248 @@
+"""Trained networks before any chip: how training went, and how sharp the minima are."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from analog_samson import times
+from analog_samson.report import words
+from analog_samson.report.axes import finish
+from analog_samson.report.figures import grid
+from analog_samson.report.style import METHOD_STYLES, looks, order, style
+
+CURVES = (
+    ("loss", "training loss [nat]"),
+    ("offset_ratio", "offset / weights"),
+    ("update_gradient_norm", "gradient norm"),
+)
+"""Columns of a training log, and what its axis says."""
+
+MEASURES = ("average_sharpness", "adaptive_sharpness", "hessian_eigenvalue")
+"""Measures of sharpness that are drawn; the first alone where there is one column."""
+
+_SAID_AS = {
+    "average_sharpness": "rise of the loss, noise {sigma:g} max|w| [nat]",
+    "sam_sharpness": "rise of the loss, radius {rho_sam:g} [nat]",
+    "adaptive_sharpness": "adaptive sharpness, radius {rho_adaptive:g} [nat]",
+    "samson_sharpness": "SAMSON sharpness, radius {rho_samson:g} [nat]",
+    "hessian_eigenvalue": "largest Hessian eigenvalue",
+    "gradient_norm": "gradient norm",
+}
+
+
+def training_curves(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """Read the logs of several trainings into one tidy table.
+
+    Args:
+        paths: CSV files that lie beside checkpoints, named as those
+            ("mnist-lenet5-samson-rho=0.5-seed0.csv").
+
+    Returns:
+        The rows of all logs with the columns ``method``, ``strength`` and ``training_seed`` in
+        front.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a file's name holds no known method, or there are no files.
+    """
+    logs = [_read_log(Path(path)) for path in paths]
+    if not logs:
+        raise ValueError("There are no training logs; give at least one.")
+    return pd.concat(logs, ignore_index=True)
+
+
+def training_curve(ax: Axes, curves: pd.DataFrame, column: str, title: str) -> list[Line2D]:
+    """Draw one column of training logs against the epoch, one line a training.
+
+    Args:
+        ax: Where to draw.
+        curves: As `training_curves` gives: ``method``, ``strength``, ``training_seed``, ``epoch``
+            (counted from 0), ``layer`` (empty for the whole network) and the column drawn.
+        column: Column to draw.
+        title: Label of the vertical axis.
+
+    Returns:
+        One handle per method.
+
+    Raises:
+        ValueError: If columns are missing or there are no rows.
+    """
+    check_columns(curves, ("method", "strength", "training_seed", "epoch", column))
+    whole = curves[curves["layer"].fillna("") == ""] if "layer" in curves else curves
+    whole = whole.assign(name=words.method_names(whole.fillna({"strength": ""})))
+    handles = []
+    names = sorted(whole["name"].unique(), key=order)
+    for name in names:
+        look = looks(name, names)
+        own = whole[whole["name"] == name].dropna(subset=[column]).sort_values("epoch")
+        for _, one in own.groupby("training_seed"):
+            epoch = one["epoch"] + 1
+            ax.plot(epoch, one[column], color=look["color"], lw=0.9, alpha=0.8)
+            ax.plot(epoch.tail(1), one[column].tail(1), linestyle="none", **look)
+        handles.append(Line2D([], [], label=name, **look))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if column == "loss":
+        ax.set_yscale("log")
+    else:
+        ax.set_ylim(bottom=0.0)
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(title)
+    return handles
+
+
+def training_figure(
+    curves: pd.DataFrame, *, width: str = "two columns", look: str = "paper"
+) -> Figure:
+    """Loss, size of the perturbation and gradient norm against the epoch.
+
+    Args:
+        curves: As for `training_curve`.
+        width: "one column" or "two columns".
+        look: Style sheet, "paper" or "talk".
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If columns are missing, there are no rows, or a name is unknown.
+    """
+    with style(look):
+        across = 3 if width == "two columns" else 1
+        figure, axes = grid(3, width, look, aspect=0.85, share_y=False, across=across)
+        handles: dict[str, Line2D] = {}
+        for ax, (column, title) in zip(axes, CURVES, strict=True):
+            for handle in training_curve(ax, curves, column, title):
+                handles[str(handle.get_label())] = handle
+        note = "One line a training. Offset / weights: their norms, one by the other."
+        finish(figure, handles, note)
+    return figure
+
+
+def sharpness_vs_robustness(
+    ax: Axes, networks: pd.DataFrame, sharpness: pd.DataFrame, measure: str
+) -> list[Line2D]:
+    """Scatter every network: how sharp its minimum is against the accuracy that chips lose.
+
+    Args:
+        ax: Where to draw.
+        networks: As `results.network_means` gives, of one condition at one time.
+        sharpness: Columns ``checkpoint`` and the measure, as in ``sharpness.csv``.
+        measure: Column of ``sharpness``.
+
+    Returns:
+        One handle per method.
+
+    Raises:
+        ValueError: If no network has the measure.
+    """
+    check_columns(sharpness, ("checkpoint", measure))
+    settings = sharpness.columns[sharpness.columns.str.match("sigma$|rho_")]
+    rows = networks.merge(sharpness[["checkpoint", measure, *settings]], on="checkpoint")
+    if rows.empty:
+        raise ValueError(
+            f"No network of the study has a value of {measure!r}; measure its own networks "
+            "(experiments/landscape.py)."
+        )
+    rows["lost"] = 100 * (rows["clean_accuracy"] - rows["accuracy"])
+    names = words.method_names(rows)
+    handles = []
+    for name in sorted(names.unique(), key=order):
+        look = {**looks(name, names.unique()), "linestyle": "none"}
+        own = rows[names == name]
+        ax.plot(own[measure], own["lost"], **look)
+        handles.append(Line2D([], [], label=name, **look))
+    if (rows[measure] > 0).all():
+        ax.set_xscale("log")
+    correlation = rows[measure].corr(rows["lost"], method="spearman")
+    ax.set_title(f"Spearman {correlation:+.2f}".replace("-", "−"), loc="right", weight="normal")
+    ax.margins(0.1)
+    ax.grid(True, axis="x")
+    said = _SAID_AS.get(measure, measure.replace("_", " "))
+    ax.set_xlabel(said.format(**rows[settings].iloc[0]))
+    ax.set_ylabel(f"accuracy lost at {times.label(rows['t_inference_s'].iloc[0])} [points]")
+    return handles
+
+
+def sharpness_figure(
+    networks: pd.DataFrame,
+    sharpness: pd.DataFrame,
+    *,
+    measures: tuple[str, ...] = MEASURES,
+    width: str = "two columns",
+    look: str = "paper",
+) -> Figure:
+    """Sharpness against the accuracy that chips lose, a row a device, a panel a measure.
+
+    Args:
+        networks: As `results.network_means` gives, at one time a device.
+        sharpness: As in ``sharpness.csv``.
+        measures: Columns of ``sharpness``; one column of text shows the first alone.
+        width: "one column" or "two columns".
+        look: Style sheet, "paper" or "talk".
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If no network has a measure, or a name is unknown.
+    """
+    measures = measures if width == "two columns" else measures[:1]
+    columns = words.varying(networks)
+    groups = list(networks.groupby(["device", *columns], observed=True, sort=True))
+    with style(look):
+        n = len(groups) * len(measures)
+        figure, axes = grid(n, width, look, aspect=0.85, share_y=False, across=len(measures))
+        handles: dict[str, Line2D] = {}
+        for k, ax in enumerate(axes):
+            _, part = groups[k // len(measures)]
+            for handle in sharpness_vs_robustness(ax, part, sharpness, measures[k % len(measures)]):
+                handles[str(handle.get_label())] = handle
+            if k % len(measures) == 0:
+                ax.set_title(words.condition_text(part.iloc[0], columns))
+            else:
+                ax.set_ylabel("")
+        note = (
+            f"One point a trained network ({sharpness['checkpoint'].nunique()}), its chips "
+            "averaged; sharpness on training images; Spearman's rank correlation over all points. "
+            f"{words.fixed_text(networks)}."
+        )
+        finish(figure, handles, note)
+    return figure
+
+
+def check_columns(rows: pd.DataFrame, columns: tuple[str, ...]) -> None:
+    """Refuse rows without the columns that a figure needs.
+
+    Raises:
+        ValueError: If columns are missing or there are no rows.
+    """
+    missing = sorted(set(columns) - set(rows.columns))
+    if missing:
+        raise ValueError(f"The columns {missing} are missing; there are {list(rows.columns)}.")
+    if rows.empty:
+        raise ValueError("There are no rows to draw.")
+
+
+def _read_log(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise FileNotFoundError(f"No training log at {str(path)!r}.")
+    parts = path.stem.split("-")
+    at = next((k for k, part in enumerate(parts) if part in METHOD_STYLES), None)
+    seed = re.search(r"-seed(\d+)", path.stem)
+    if at is None or seed is None:
+        raise ValueError(
+            f"The name {path.name!r} holds no training method and seed; expected a name such as "
+            "'mnist-lenet5-samson-rho=0.5-seed0.csv'."
+        )
+    strength = [part.replace(",", " ") for part in parts[at + 1 :] if "=" in part]
+    log = pd.read_csv(path)
+    log.insert(0, "method", parts[at])
+    log.insert(1, "strength", " ".join(strength))
+    log.insert(2, "training_seed", int(seed.group(1)))
+    return log

@@ -1,0 +1,56 @@
+"""How sharp are the minima that the networks lie in, and how did training get there?
+
+    python experiments/landscape.py checkpoints/*.safetensors --folder results/drift
+
+Writes sharpness.csv (one row a network) and training_curves.csv beside a study, whose report then
+shows sharpness against accuracy and the curves. About ten seconds a network for LeNet-5.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import tyro
+from tqdm import tqdm
+
+from analog_samson.checkpoint import load_checkpoint
+from analog_samson.commands import run_command, written
+from analog_samson.data import load_dataset
+from analog_samson.landscape import sharpness
+from analog_samson.report import training_curves, write_report
+
+
+def main(
+    checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    folder: Path,
+    data_folder: Path | None = None,
+    n_images: int = 1000,
+    draws: int = 10,
+) -> None:
+    """Measure trained networks and put what was found beside a study.
+
+    Args:
+        checkpoints: Trained networks (.safetensors); a log of the same name (.csv) is drawn too.
+        folder: Folder of the study whose networks these are.
+        data_folder: Folder that holds the images.
+        n_images: Training images that sharpness is measured on.
+        draws: Draws of Gaussian weight noise for the average rise of the loss.
+    """
+    networks = [load_checkpoint(path) for path in checkpoints]
+    names = sorted({network.spec.dataset for network in networks})
+    datasets = {name: load_dataset(name, data_folder) for name in names}
+    rows = [
+        sharpness(network, datasets[network.spec.dataset], n_images=n_images, draws=draws)
+        for network in tqdm(networks, desc="sharpness", unit="network")
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(folder / "sharpness.csv", index=False)
+    logs = [path.with_suffix(".csv") for path in checkpoints if path.with_suffix(".csv").is_file()]
+    if logs:
+        training_curves(logs).to_csv(folder / "training_curves.csv", index=False)
+    if (folder / "trials.csv").is_file():
+        print(written(write_report(folder)))
+
+
+if __name__ == "__main__":
+    run_command(main)
