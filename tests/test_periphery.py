@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from analog_samson import load_device, program
+from analog_samson.analog import tile_configuration
 from analog_samson.devices import validated
 
 N_STEPS = 127  # 254 steps between -1 and 1
@@ -88,10 +89,37 @@ def test_converters_can_be_ideal_one_by_one(layer, inputs):
         assert off.float().mean() < 0.02
 
 
+def test_the_preset_is_the_preset():
+    """Its device file and its forward pass, key by key, as aihwkit ships them."""
+    from aihwkit.simulator.configs import InferenceRPUConfig
+    from aihwkit.simulator.presets import StandardHWATrainingPreset
+
+    shipped = {
+        "pcm_like_hwa_preset": StandardHWATrainingPreset(),
+        "pcm_like_abs_max": InferenceRPUConfig(),
+    }
+    for name, expected in shipped.items():
+        found = tile_configuration(load_device(name))
+        for key, value in vars(expected.forward).items():
+            own = getattr(found.forward, key)
+            if key in ("inp_res", "out_res"):  # 254 and 1/254 mean the same
+                own, value = (1 / res if res > 1 else res for res in (own, value))
+            assert own == value, key
+        for key in ("max_input_size", "max_output_size", "digital_bias"):
+            assert getattr(found.mapping, key) == getattr(expected.mapping, key)
+
+
 @pytest.mark.parametrize("key", ["mvm_read_noise", "ir_drop"])
-def test_what_torch_tiles_lack_is_an_error_not_silence(layer, key):
-    with pytest.raises(ValueError, match=rf"no periphery.{key}.*asks for 0.5"):
-        program(layer, load_device("pcm_like").with_axes({key: 0.5}), engine="aihwkit")
+def test_what_torch_tiles_lack_runs_on_the_cpp_tile(layer, inputs, key):
+    """Read noise: n = 256 answers to one input differ; IR drop: they agree, and lack something."""
+    exact = {"output_noise": 0.0, "adc_bits": "ideal"}
+    device = changed(noise=QUIET, periphery=exact).with_axes({key: 0.5})
+    ranges = {"": float(inputs.abs().max())}
+    chip = program(layer, device, engine="aihwkit", input_ranges=ranges)
+    answers = chip(inputs[-1:].expand(256, -1))
+    assert (answers.std(dim=0).min() > 0) == (key == "mvm_read_noise")
+    plain = program(layer, device.with_axes({key: 0}), engine="aihwkit", input_ranges=ranges)
+    assert (answers.mean(dim=0) - plain(inputs[-1:])[0]).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("engine", ["aihwkit", "compiled"])

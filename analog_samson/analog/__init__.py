@@ -1,7 +1,7 @@
 """The door to aihwkit: devices become configurations, layers become tiles, noise gets its seeds.
 
 Noise models are aihwkit's own objects, called at the level of conductances under seeds of ours
-(:class:`Physics`); the forward pass is aihwkit's torch tile (:class:`TiledNetwork`). Nothing
+(:class:`Physics`); the forward pass is aihwkit's tile (:class:`TiledNetwork`). Nothing
 else in the package but the compiled engine knows aihwkit.
 """
 
@@ -11,6 +11,8 @@ from analog_samson.analog.tiles import (
     Tile,
     TiledNetwork,
     check_input_ranges,
+    draws_from_the_clock,
+    needs_cpp_tile,
     replace_everywhere,
     tile_configuration,
 )
@@ -26,6 +28,8 @@ __all__ = [
     "TiledNetwork",
     "check_input_ranges",
     "check_versions",
+    "draws_from_the_clock",
+    "needs_cpp_tile",
     "replace_everywhere",
     "seeded",
     "tile_configuration",

@@ -1,4 +1,4 @@
-"""A network on aihwkit's torch tiles: configuration, input ranges, the forward pass."""
+"""A network on aihwkit's tiles: configuration, input ranges, the forward pass."""
 
 import copy
 import math
@@ -48,7 +48,7 @@ class Tile:
 
 
 class TiledNetwork:
-    """A copy of a network whose layers run on aihwkit's torch tiles.
+    """A copy of a network whose layers run on aihwkit's tiles: torch's where they can, else C++.
 
     Args:
         network: The digital network; it is copied, not changed. Layers that are used in several
@@ -150,38 +150,50 @@ def check_input_ranges(input_ranges: Mapping[str, float], layers: Iterable[str])
         )
 
 
+def needs_cpp_tile(device: Device) -> bool:
+    """Whether a periphery has what only aihwkit's C++ tile does, or does for every vector alone."""
+    periphery = device.periphery
+    return (
+        periphery.mvm_read_noise > 0
+        or periphery.ir_drop > 0
+        or periphery.input_scaling == "per_vector"
+        or periphery.bound_management == "iterative"
+    )
+
+
+def draws_from_the_clock(device: Device) -> bool:
+    """Whether aihwkit's tiles of a device draw noise that no seed repeats.
+
+    The C++ tile seeds the noise of its forward pass from the clock; the torch tile from torch.
+    """
+    periphery = device.periphery
+    is_noisy = periphery.output_noise > 0 or periphery.mvm_read_noise > 0
+    return is_noisy and needs_cpp_tile(device)
+
+
 def tile_configuration(device: Device) -> Any:
-    """Translate a device's mapping and periphery into aihwkit's configuration of a torch tile.
+    """Translate a device's mapping and periphery into aihwkit's configuration of a tile.
 
     Args:
         device: The device.
 
     Returns:
-        A ``TorchInferenceRPUConfig``; its noise model and compensation are those of the device and
-        act only where the device asks for aihwkit's own path.
-
-    Raises:
-        ValueError: If the periphery has what the torch tile cannot do.
+        A ``TorchInferenceRPUConfig``, or an ``InferenceRPUConfig`` where the periphery needs the
+        C++ tile; its noise model and compensation are those of the device and act only where the
+        device asks for aihwkit's own path.
     """
     from aihwkit.inference.compensation.drift import (
         GlobalDriftCompensation,
         PerColumnDriftCompensation,
     )
-    from aihwkit.simulator.configs import TorchInferenceRPUConfig
-    from aihwkit.simulator.parameters.enums import BoundManagementType, NoiseManagementType
+    from aihwkit.simulator.configs import InferenceRPUConfig, TorchInferenceRPUConfig
 
     compensations = {
         "none": None,
         "global": GlobalDriftCompensation(),
         "per_column": PerColumnDriftCompensation(),
     }
-    for key in ("mvm_read_noise", "ir_drop"):
-        if getattr(device.periphery, key) > 0:
-            raise ValueError(
-                f"aihwkit's torch tile has no periphery.{key}; device {device.name!r} asks for "
-                f"{getattr(device.periphery, key)}. Use an engine that has it, or set it to 0."
-            )
-    configuration = TorchInferenceRPUConfig()
+    configuration = InferenceRPUConfig() if needs_cpp_tile(device) else TorchInferenceRPUConfig()
     configuration.noise_model = noise_model(device)
     configuration.drift_compensation = compensations[device.drift_compensation.kind]
     configuration.mapping.weight_scaling_omega = 1.0  # the default of 0 maps weights as they are
@@ -189,22 +201,39 @@ def tile_configuration(device: Device) -> Any:
     configuration.mapping.digital_bias = True
     configuration.mapping.max_input_size = _unlimited_is_zero(device.mapping.max_rows)
     configuration.mapping.max_output_size = _unlimited_is_zero(device.mapping.max_columns)
+    _set_periphery(configuration.forward, device)
+    input_range = configuration.pre_post.input_range
+    input_range.enable = device.periphery.needs_input_ranges
+    input_range.init_from_data = 0
+    return configuration
+
+
+def _set_periphery(forward: Any, device: Device) -> None:
+    from aihwkit.simulator.parameters.enums import (
+        BoundManagementType,
+        NoiseManagementType,
+        WeightNoiseType,
+    )
+
     periphery = device.periphery
-    forward = configuration.forward
-    forward.is_perfect = periphery.is_ideal
-    per_vector = periphery.input_scaling == "per_vector"
     iterative = periphery.bound_management == "iterative"
-    forward.noise_management = NoiseManagementType[("NONE", "ABS_MAX")[per_vector]]
+    forward.is_perfect = periphery.is_ideal
+    forward.noise_management = NoiseManagementType.NONE
+    if periphery.input_scaling == "per_vector":
+        forward.noise_management = NoiseManagementType.ABS_MAX
+    elif needs_cpp_tile(device):  # as in aihwkit's preset: inputs come scaled by their range
+        forward.noise_management, forward.nm_thres = NoiseManagementType.CONSTANT, 1.0
     forward.bound_management = BoundManagementType[("NONE", "ITERATIVE")[iterative]]
     forward.inp_bound = 1.0
     forward.inp_res = _steps(periphery.dac_bits)
     forward.out_res = _steps(periphery.adc_bits)
     forward.out_bound = 0.0 if math.isinf(periphery.output_bound) else periphery.output_bound
     forward.out_noise = periphery.output_noise
-    input_range = configuration.pre_post.input_range
-    input_range.enable = periphery.needs_input_ranges
-    input_range.init_from_data = 0
-    return configuration
+    if periphery.mvm_read_noise > 0:
+        kinds = {"pcm_read": "PCM_READ", "additive": "ADDITIVE_CONSTANT"}
+        forward.w_noise_type = WeightNoiseType[kinds[periphery.mvm_read_noise_kind]]
+        forward.w_noise = periphery.mvm_read_noise
+    forward.ir_drop = periphery.ir_drop
 
 
 def _unlimited_is_zero(size: int | str) -> int:
@@ -221,7 +250,7 @@ def _analog_layer(name: str, layer: nn.Module, configuration: Any) -> Any:
     kinds = {nn.Linear: AnalogLinear, nn.Conv2d: AnalogConv2d}
     if type(layer) not in kinds:
         raise ValueError(
-            f"Layer {name!r} is a {type(layer).__name__}, which aihwkit's torch tile cannot run; "
+            f"Layer {name!r} is a {type(layer).__name__}, which aihwkit's tiles cannot run; "
             "use engine='compiled' on a device it supports, or keep the layer digital."
         )
     return kinds[type(layer)].from_digital(layer, configuration)

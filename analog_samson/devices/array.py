@@ -75,9 +75,16 @@ class Periphery(Section):
         "none", "iterative: outputs that reach the bound are computed again at half the input"
     )
     mvm_read_noise: Scale = neutral(
-        0.0, "weight read noise drawn in every product, std mvm_read_noise sqrt(sum |w| x^2)"
+        0.0, "weight read noise drawn anew in every product, relative to the largest weight"
     )
-    ir_drop: Scale = neutral(0.0, "scale of the voltage drop along columns")
+    mvm_read_noise_kind: Literal["pcm_read", "additive"] = neutral(
+        "pcm_read",
+        "standard deviation of an output: mvm_read_noise sqrt(sum |w| x^2), or "
+        "mvm_read_noise sqrt(sum x^2) (additive)",
+    )
+    ir_drop: Scale = neutral(
+        0.0, "scale of the voltage drop along columns, for wires of 0.35 ohm and cells of 5 uS"
+    )
 
     @property
     def is_ideal(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 import torch
 
+from analog_samson.analog import draws_from_the_clock
 from analog_samson.checkpoint import Checkpoint
 from analog_samson.chip import program
 from analog_samson.evaluation import count_correct
@@ -66,7 +67,7 @@ def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
                 "analog_share": share,
                 "alpha": float(alphas.double().mean()),
                 "extrapolated": trial.device.is_extrapolated(time),
-                "reproducible": True,
+                "reproducible": chip.engine == "compiled" or not draws_from_the_clock(trial.device),
             }
         )
     return pd.DataFrame(rows, columns=list(COLUMNS))
