@@ -65,24 +65,6 @@ def with_noise(name: str, **changes) -> Device:
 
 # --- published fits -----------------------------------------------------------------------------
 
-POLYNOMIALS = {  # spread in µS by powers of g in µS; the span of conductances
-    "pcm_joshi2020": (0.25, 25.0, lambda g: -0.00178767 * g**2 + 0.07585724 * g + 0.28638599),
-    "reram_milo2021": (50.0, 225.0, lambda g: -0.009107 * g + 4.782321),
-    "reram_wan2022_crosssim": (
-        0.0,
-        39.26,
-        lambda g: 1.536e-4 * g**3 - 1.167e-2 * g**2 + 2.374e-1 * g + 1.053,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", POLYNOMIALS)
-def test_the_programming_error_is_the_published_fit(name):
-    g_min, g_max, sigma = POLYNOMIALS[name]
-    target = g_min + np.array(LEVELS)[:, None] * (g_max - g_min)
-    t = load_device(name).times.valid_times_s[0]
-    assert_standard_normal((conductances(name, t) - target) / sigma(target))
-
 
 def test_the_two_published_fits_of_pcm_programming_agree():
     """Within 2 % of each other at 25 and 12.5 µS, 9 % apart at 0: spreads at zero noise error."""
@@ -103,83 +85,12 @@ def test_the_two_published_fits_of_pcm_programming_agree():
     assert ratio[0.0] == pytest.approx(0.28638599 / 0.26348, rel=1e-6), "1.087"
 
 
-SONOS = {  # spread A (1 - exp(-I / B)) [nA] after the mean has moved by a polynomial of I
-    0.0: (19.88665, 176.3115, []),
-    DAY: (
-        *(25.59102, 186.85544),
-        [
-            *(6.83650e-01, 6.51250e-03, -4.03163e-04, 3.37944e-06, -1.87435e-08, 5.88902e-11),
-            *(-1.07685e-13, 1.17751e-16, -7.60016e-20, 2.67255e-23, -3.94954e-27),
-        ],
-    ),
-    5 * DAY: (
-        *(34.57909, 207.34309),
-        [
-            *(1.15294e00, 1.03149e-02, -6.05199e-05, 1.76086e-08, -6.46690e-09, 3.39044e-11),
-            *(-7.53872e-14, 8.98185e-17, -6.00346e-20, 2.12615e-23, -3.11099e-27),
-        ],
-    ),
-}
-
-
-@pytest.mark.parametrize("t", SONOS)
-def test_sonos_shifts_and_spreads_as_measured(t):
-    a, b, powers = SONOS[t]
-    target = 1600.0 * np.array(LEVELS)[:, None]
-    mean = target + np.polynomial.polynomial.polyval(target, powers or [0.0])
-    z = (100 * conductances("sonos_agrawal2022", t) - mean) / (a * (1 - np.exp(-mean / b)))
-    assert_standard_normal(z)
-
-
 def test_sonos_is_refused_after_the_last_measured_day():
     with pytest.raises(ValueError, match=r"no data at 518400 s \(6 d\); use times up to .*\(5 d\)"):
         load_device("sonos_agrawal2022").check_time(6 * DAY)
 
 
 # --- aihwkit's other models ---------------------------------------------------------------------
-
-
-def exponents(device, t, t_0, levels=LEVELS):
-    off = device.with_axes({"read_noise_1f_scale": 0.0})
-    start, aged = (conductances(off, time, levels) for time in (0.0, t))
-    return -np.log(aged / start) / math.log((t + t_0) / t_0)
-
-
-def as_normal(values, mean, deviation):
-    return stats.norm.ppf(stats.foldnorm.cdf(values, mean / deviation, scale=deviation))
-
-
-def test_state_independent_draws_one_law_for_all_conductances():
-    device = load_device("pcm_state_independent")
-    target = 25.0 * np.array(LEVELS)[:, None]
-    assert_standard_normal((conductances(device, 0.0) - target) / 0.2)
-    for t in (HOUR, YEAR):
-        assert_standard_normal(as_normal(exponents(device, t, 20.0), 0.1, 0.05))
-
-
-def test_custom_drift_draws_exponents_from_its_table():
-    tables = {"nu_at_uS": [0.0, 10.0, 25.0], "nu_mean": [0.2, 0.1, 0.04]}
-    device = with_noise("pcm_custom_drift", **tables, nu_spread=[0.01, 0.02, 0.005])
-    g = 25.0 * np.array(LEVELS)[:, None]
-    mean = np.interp(g, tables["nu_at_uS"], tables["nu_mean"])
-    deviation = np.interp(g, tables["nu_at_uS"], [0.01, 0.02, 0.005])
-    assert_standard_normal(as_normal(exponents(device, YEAR, 20.0), mean, deviation))
-
-
-def test_hermes_with_one_device_has_its_own_programming_spread():
-    u = np.array(LEVELS)[:, None]
-    sigma = 0.15781817 + 2.32443916 * u - 2.16310839 * u**2 + 0.68841818 * u**3
-    assert_standard_normal((conductances("pcm_hermes_single", 0.0) - 10.35 * u) / sigma)
-
-
-def test_cmo_at_a_fifth_of_a_per_cent_is_ten_times_more_accurate():
-    levels = (-0.6, -0.3, 0.0, 0.3, 0.6)
-    layer = network(levels)
-    with torch.no_grad():
-        layer.weight[0, 0] = -1
-    found = program(layer, "reram_cmo_fine", seed=1).conductances()[""][0][0]
-    g = 9.0 + (np.array(levels)[:, None] + 1) / 2 * 79.2
-    assert_standard_normal((by_level(found) - g) / (0.00081107 + 0.00106879 * g))
 
 
 @pytest.mark.parametrize(
@@ -224,17 +135,6 @@ def test_as_in_aihwkit_is_a_plain_tile_with_aihwkits_defaults(name):
 # --- generic errors -----------------------------------------------------------------------------
 
 
-def errors(name, sigma=0.05):
-    device = load_device(name).with_axes({"sigma": sigma})
-    return by_level(chip_of(device).weights()[""]), np.array(LEVELS)[:, None]
-
-
-def test_gaussian_max_is_relative_to_the_largest_weight():
-    for name in ("gaussian_max", "gaussian_max_layer"):
-        noisy, w = errors(name)
-        assert_standard_normal((noisy - w) / 0.05)
-
-
 def test_gaussian_max_by_filter_and_by_layer_differ_where_filters_do():
     layer = network()
     with torch.no_grad():
@@ -243,19 +143,6 @@ def test_gaussian_max_by_filter_and_by_layer_differ_where_filters_do():
         device = load_device(name).with_axes({"sigma": 0.05})
         error = program(layer, device).weights()[""] - layer.weight
         assert_standard_normal((error[1:].detach() / (0.05 * largest)).double().numpy().ravel())
-
-
-def test_proportional_and_multiplicative_are_relative_to_the_weight():
-    noisy, w = errors("proportional")
-    assert_standard_normal((noisy - w) / (0.05 * w))
-    noisy, w = errors("multiplicative")
-    assert_standard_normal(np.log(noisy / w) / 0.05)
-
-
-def test_uniform_is_uniform():
-    noisy, w = errors("uniform")
-    shares = (noisy - w + 0.05) / 0.1
-    assert stats.kstest(shares.ravel(), "uniform").pvalue > ALPHA
 
 
 # --- from weights to devices --------------------------------------------------------------------

@@ -1,10 +1,10 @@
-"""Claims about what devices do to conductances, against the published formulas written out here.
+"""Claims about what devices do to conductances over time, against the published formulas.
 
-Every spread is tested by the exact distribution of its statistic: normalised errors are standard
-normal, so their sum of squares is chi-square with n degrees of freedom and their mean is normal.
-n = 3880 a level; seeds are fixed; every test below uses a false-alarm rate of ``ALPHA`` a
-statistic, and the whole file makes fewer than 1000 of them, so that it would fail by chance with a
-probability under 1e-6.
+Moments of every device file are in ``test_every_device``. Normalised errors are standard normal, so
+their sum of squares is chi-square with n degrees of freedom and their mean is normal. n = 3880 a
+level; seeds are fixed; every test below uses a false-alarm rate of ``ALPHA`` a statistic, and the
+whole file makes fewer than 1000 of them, so that it would fail by chance with a probability under
+1e-6.
 """
 
 import functools
@@ -28,51 +28,17 @@ PER_LEVEL = (N_ROWS - 1) // N_LEVELS * N_COLUMNS
 
 
 @dataclass(frozen=True)
-class Formulas:
-    """The published laws of a power-law device, u = g / g_max, conductances in µS."""
+class Law:
+    """What is needed of the published laws; the rest is in ``test_every_device``."""
 
-    g_max: float
     t_0: float
-    t_read: float
-    programming: tuple[float, ...]  # ascending powers of u, µS
+    sigma_at_0: float  # spread of programming at a target of 0, µS
     levels: tuple[float, ...]  # high enough that no device is clipped at 0
 
-    def sigma_programming(self, u):
-        return sum(c * u**power for power, c in enumerate(self.programming))
 
-
-@dataclass(frozen=True)
-class Pcm(Formulas):
-    """Nandakumar et al. 2019."""
-
-    def nu(self, u):
-        mean = np.clip(-0.0155 * np.log(u) + 0.0244, 0.049, 0.1)
-        return mean, np.clip(-0.0125 * np.log(u) - 0.0059, 0.008, 0.045)
-
-    def q(self, u):
-        return np.minimum(0.0088 / u**0.65, 0.2)
-
-
-@dataclass(frozen=True)
-class HermesTwo(Formulas):
-    """HERMES, two devices a conductance; the levels lie above 0.3055, the fits' low branches."""
-
-    def nu(self, u):
-        return -0.0436 * u**2 - 0.0126 * u + 0.0736, -0.0118 * u**2 + 0.0093 * u + 0.0073
-
-    def q(self, u):
-        return 0.0069 * u**3 - 0.028 * u**2 + 0.0211 * u + 0.0123
-
-
-LAWS: dict[str, Formulas] = {
-    "pcm_like": Pcm(25.0, 20.0, 250e-9, (0.26348, 1.9650, -1.1731), (0.2, 0.4, 0.6, 0.8, 1.0)),
-    "pcm_hermes": HermesTwo(
-        20.7,
-        300.0,
-        512e-9,
-        (0.16603222, 4.71806468, -8.48101252, 4.68961419),
-        (0.35, 0.5, 0.65, 0.8, 1.0),
-    ),
+LAWS = {
+    "pcm_like": Law(20.0, 0.26348, (0.2, 0.4, 0.6, 0.8, 1.0)),
+    "pcm_hermes": Law(300.0, 0.16603222, (0.35, 0.5, 0.65, 0.8, 1.0)),
 }
 
 WAN = {  # Wan et al. 2022, ascending powers of u, µS at g_max 40 µS
@@ -116,11 +82,6 @@ def assert_standard_normal(z):
         assert p_spread > ALPHA, f"level {level}: spread {math.sqrt(squares / n):.4f}"
 
 
-def as_normal(values, mean, deviation):
-    """Values of |N(mean, deviation)| mapped to the standard normal of equal probability."""
-    return stats.norm.ppf(stats.foldnorm.cdf(values, mean / deviation, scale=deviation))
-
-
 def column(values):
     return np.array(values)[:, None]
 
@@ -132,34 +93,6 @@ def exponents(name, t, law, **options):
 
 
 # --- power-law devices --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", LAWS)
-def test_the_spread_of_programming_is_the_published_one(name):
-    law = LAWS[name]
-    u = column(law.levels)
-    programmed = conductances(name, 0.0, law.levels)
-    assert_standard_normal((programmed - u * law.g_max) / law.sigma_programming(u))
-
-
-@pytest.mark.parametrize("t", TIMES_S)
-@pytest.mark.parametrize("name", LAWS)
-def test_drift_is_the_power_law_with_exponents_of_the_published_distribution(name, t):
-    law = LAWS[name]
-    mean, deviation = law.nu(column(law.levels))
-    assert_standard_normal(as_normal(exponents(name, t, law), mean, deviation))
-
-
-@pytest.mark.parametrize("t", TIMES_S)
-@pytest.mark.parametrize("name", LAWS)
-def test_read_noise_accumulates_as_one_over_f(name, t):
-    law = LAWS[name]
-    programmed = conductances(name, 0.0, law.levels)
-    drifted = conductances(name, t, law.levels, read_noise_1f_scale=0.0)
-    observed = conductances(name, t, law.levels)
-    accumulated = math.sqrt(math.log((t + law.t_0 + law.t_read) / (2 * law.t_read)))
-    spread = drifted * law.q(programmed / law.g_max) * accumulated
-    assert_standard_normal((observed - drifted) / spread)
 
 
 @pytest.mark.parametrize("name", LAWS)
@@ -178,7 +111,7 @@ def test_the_second_device_of_a_pair_keeps_its_own_state(name):
     positive = programmed[programmed > 0]
     n = programmed.size
     assert stats.binomtest(len(positive), n, 0.5).pvalue > ALPHA
-    squares = np.square(positive / law.programming[0]).sum()
+    squares = np.square(positive / law.sigma_at_0).sum()
     chi2 = stats.chi2(len(positive))
     assert 2 * min(chi2.sf(squares), chi2.cdf(squares)) > ALPHA
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -200,14 +133,6 @@ def test_two_reads_differ_by_their_own_draw_and_share_all_else(name):
 
 
 # --- ReRAM --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("t", WAN)
-def test_wan_spreads_around_the_target_as_measured_at_each_time(t):
-    u = column(WAN_LEVELS)
-    sigma = sum(c * u**power for power, c in enumerate(WAN[t]))
-    observed = conductances("reram_wan2022", t, WAN_LEVELS)
-    assert_standard_normal((observed - 40.0 * u) / sigma)
 
 
 def test_wans_gain_common_to_a_tile_is_one():
@@ -252,20 +177,6 @@ def cmo(t, **axes):
     return conductances("reram_cmo", t, CMO_LEVELS, lowest=-1.0, **axes)
 
 
-def test_cmo_is_programmed_to_within_two_per_cent():
-    g = 9.0 + (column(CMO_LEVELS) + 1) / 2 * (88.2 - 9.0)
-    assert_standard_normal((cmo(0.0) - g) / (0.0112185391 + 0.01129027418 * g))
-
-
-@pytest.mark.parametrize("t", CMO_TIMES_S)
-def test_cmo_relaxes_logarithmically_and_reads_with_one_over_f(t):
-    programmed, relaxed, observed = cmo(0.0), cmo(t, read_noise_1f_scale=0.0), cmo(t)
-    mean, deviation = -0.08900206 * math.log(t), 0.04201137 * math.log(t) + 0.41183342
-    assert_standard_normal((relaxed - programmed - mean) / deviation)
-    accumulated = math.sqrt(math.log((t + 1e-6) / 2e-6))
-    assert_standard_normal((observed - relaxed) / (0.0277316483 * np.log10(relaxed) * accumulated))
-
-
 def test_a_cmo_device_keeps_its_place_in_the_relaxation():
     programmed = cmo(0.0)
     places = [
@@ -280,51 +191,6 @@ def test_a_cmo_device_keeps_its_place_in_the_relaxation():
 # --- sources, one by one ------------------------------------------------------------------------
 
 SOURCES = ("programming_noise_scale", "drift_scale", "read_noise_1f_scale")
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Errors with one source on (or none): programmed, aged, aged read again."""
-
-    programmed: np.ndarray
-    aged: np.ndarray
-    again: np.ndarray
-
-
-def alone(name, on):
-    axes = {source: float(source == on) for source in SOURCES}
-    options = (
-        {"levels": CMO_LEVELS, "lowest": -1.0}
-        if name == "reram_cmo"
-        else {"levels": LAWS[name].levels}
-    )
-    target = conductances(name, 0.0, **options, **dict.fromkeys(SOURCES, 0.0))
-    return Seen(
-        *(
-            conductances(name, t, read=read, **options, **axes) - target
-            for t, read in ((0.0, 0), (DAY, 0), (DAY, 1))
-        )
-    )
-
-
-@pytest.mark.parametrize("name", [*LAWS, "reram_cmo"])
-def test_each_source_acts_alone_when_the_others_are_zero(name):
-    nothing = alone(name, None)
-    assert not nothing.programmed.any() and not nothing.aged.any() and not nothing.again.any()
-
-    written = alone(name, "programming_noise_scale")
-    assert written.programmed.all(), "every device has an error"
-    np.testing.assert_array_equal(written.aged, written.programmed)
-    np.testing.assert_array_equal(written.again, written.programmed)
-
-    drifting = alone(name, "drift_scale")
-    assert not drifting.programmed.any()
-    assert drifting.aged.mean() < 0, "conductance falls"
-    np.testing.assert_array_equal(drifting.again, drifting.aged)
-
-    reading = alone(name, "read_noise_1f_scale")
-    assert not reading.programmed.any(), "the programmed state is not read"
-    assert reading.aged.all() and (reading.aged != reading.again).mean() > 0.99
 
 
 def test_wan_without_noise_is_its_target():
