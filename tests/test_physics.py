@@ -12,13 +12,19 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
+from synthetic_trials import make_trials
 from torch import nn
 
-from analog_samson import load_device, program
+from analog_samson import Study, load_device, program
+from analog_samson.checkpoint import TrainingSpec
+from analog_samson.report.contents import study_tables, warnings_of
+from analog_samson.results import has_trajectories, lifetime, summarise
 from analog_samson.times import DAY, HOUR, YEAR
+from analog_samson.training import train
 
 ALPHA = 1e-9
 TIMES_S = (HOUR, DAY, YEAR)
@@ -171,6 +177,30 @@ def test_wans_times_can_be_independent_draws():
     assert_standard_normal(one)
     assert_standard_normal(two)
     assert abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) < 6.1 / math.sqrt(one.size)
+
+
+def test_rows_of_independent_times_say_so_swept_or_not(tmp_path):
+    network = train(TrainingSpec(epochs=0), tmp_path)
+    devices = ["reram_wan2022", "reram_wan2022_as_in_aihwkit"]
+    axes = {"times_share": ["one_normal_a_device", "independent"]}
+    for study, expected in (
+        (Study("as in the file", [network], devices, [1.0]), [True, False]),
+        (Study("swept", [network], devices[:1], [1.0], axes=axes), [True, False]),
+    ):
+        rows = pd.DataFrame({"axes": [t.axes for t in study.trials() if t.chip == 0]})
+        assert list(has_trajectories(rows)) == expected, study.name
+
+
+def test_a_lifetime_of_independent_times_is_refused_and_costs_no_other_table():
+    followed = make_trials(device="reram_wan2022", axes='{"times_share": "one_normal_a_device"}')
+    torn = make_trials(device="wan_torn", axes='{"times_share": "independent"}')
+    with pytest.raises(ValueError, match="'wan_torn' are independent draws.*no lifetime"):
+        lifetime(pd.concat([followed, torn]))
+    both = pd.concat([followed, torn], ignore_index=True)
+    assert set(study_tables(both)["lifetime"].data["device"]) == {"reram_wan2022"}
+    warnings = " ".join(warnings_of(both, summarise(both)))
+    assert "Every time of wan_torn is an independent draw" in warnings
+    assert {"accuracy", "gain"} <= set(study_tables(torn)) and "lifetime" not in study_tables(torn)
 
 
 def cmo(t, **axes):

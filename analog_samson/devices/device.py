@@ -173,6 +173,12 @@ class Device(Section):
         return self
 
     @property
+    def said_in_every_row(self) -> dict[str, str]:
+        """Axes that a table names even where they are not swept: they change what it may say."""
+        share = getattr(self.noise, "times_share", None)
+        return {"times_share": share} if share == "independent" else {}
+
+    @property
     def digest(self) -> str:
         """SHA-256 of every number that changes an answer; name and prose do not count.
 

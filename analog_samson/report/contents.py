@@ -76,7 +76,8 @@ def study_tables(
     gains = _gains(trials, baseline, confidence)
     if len(gains):
         finished["gain"] = tables.gain_table(gains)
-    lives = [results.lifetime(trials, loss, confidence=confidence) for loss in LOSSES]
+    ageing = trials[results.has_trajectories(trials)]
+    lives = [results.lifetime(ageing, loss, confidence=confidence) for loss in LOSSES]
     if len(lives[0]):
         finished["lifetime"] = tables.lifetime_table(lives)
     judged = set(trials["dataset"]) <= set(results.N_CLASSES)
@@ -122,7 +123,8 @@ def study_figures(
         gains = _gains(trials, baseline, confidence)
         if len(gains):
             drawn["gain"] = figures.gain_figure(gains, **how)
-        lives = results.lifetime(trials, LOSSES[1], confidence=confidence)
+        ageing = trials[results.has_trajectories(trials)]
+        lives = results.lifetime(ageing, LOSSES[1], confidence=confidence)
         if len(lives):
             drawn["lifetime"] = figures.lifetime_figure(lives, **how)
         drawn["chips"] = figures.chips_figure(chips, **how)
@@ -225,6 +227,12 @@ def warnings_of(trials: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
         found.append(
             f"Digital networks no better than guessing: {', '.join(guessing)}; there is no table "
             "of normalised accuracy."
+        )
+    torn = trials[~results.has_trajectories(trials)]
+    if len(torn):
+        found.append(
+            f"Every time of {', '.join(sorted(set(torn['device'])))} is an independent draw: the "
+            "curves are no chip's and have no lifetime."
         )
     late = summary[summary["extrapolated"]]
     if len(late):

@@ -7,6 +7,7 @@ the training method, so averages run over reads, then over chips, and intervals 
 from analog_samson.results.comparison import best_methods, holm, paired_gain
 from analog_samson.results.lifetime import (
     N_CLASSES,
+    has_trajectories,
     iso_accuracy,
     lifetime,
     no_better_than_guessing,
@@ -21,6 +22,7 @@ __all__ = [
     "append_rows",
     "best_methods",
     "chip_means",
+    "has_trajectories",
     "holm",
     "iso_accuracy",
     "lifetime",

@@ -1,5 +1,6 @@
 """How long a network stays good enough: lifetimes and iso-accuracy."""
 
+import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -48,12 +49,20 @@ def lifetime(
         device's measured times).
 
     Raises:
-        ValueError: If the loss is not between 0 and 1 or the reference is unknown.
+        ValueError: If the loss is not between 0 and 1, the reference is unknown, or the times of a
+            device are independent draws (see :func:`has_trajectories`).
     """
     if not 0 < loss < 1:
         raise ValueError(f"Loss must be a fraction between 0 and 1, such as 0.01; got {loss!r}.")
     if reference not in ("digital", "first"):
         raise ValueError(f"Reference must be 'digital' or 'first'; got {reference!r}.")
+    torn = trials.loc[~has_trajectories(trials), "device"]
+    if len(torn):
+        raise ValueError(
+            f"The times of device {torn.iloc[0]!r} are independent draws (times_share = "
+            "'independent'): no chip is followed from one to the next, so it has no lifetime; "
+            "leave its rows out, as trials[has_trajectories(trials)] does."
+        )
     chips = _complete(chip_means(trials))
     if reference == "digital":
         chips["loss"] = chips["clean_accuracy"] - chips["accuracy"]
@@ -69,6 +78,19 @@ def lifetime(
         row.update(_life(group, loss, confidence))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def has_trajectories(trials: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether a row's chip is the same devices at all its times, row by row.
+
+    Not where the device draws every time anew (``times_share = "independent"``), which such a
+    device says in the ``axes`` of its rows whether it was swept or not.
+
+    Args:
+        trials: Rows of trials.
+    """
+    shares = (json.loads(axes).get("times_share") for axes in trials["axes"])
+    return pd.Series([share != "independent" for share in shares], trials.index, dtype=bool)
 
 
 def no_better_than_guessing(

@@ -218,6 +218,7 @@ class Study:
                 axes = dict(zip(self.axes, values, strict=True))
                 swept = device.with_axes(axes)
                 axes.pop("compensation", None)  # it has a column of its own
+                axes |= swept.said_in_every_row
                 found.append((swept, json.dumps(axes, sort_keys=True), points))
         return found
 
