@@ -14,7 +14,8 @@ from torch import nn
 from analog_samson import models
 from analog_samson.analog import TiledNetwork
 from analog_samson.checkpoint import Checkpoint, replacing
-from analog_samson.compiled import kernels
+from analog_samson.chip import Engine, choose_engine
+from analog_samson.compiled import FunctionalNetwork, kernels
 from analog_samson.devices import Device
 from analog_samson.times import YEAR
 
@@ -106,13 +107,16 @@ def write_manifest(
         temporary.write_text(text, encoding="utf-8")
 
 
-def audit_rows(name: str, checkpoint: Checkpoint, device: Device) -> list[dict[str, Any]]:
+def audit_rows(
+    name: str, checkpoint: Checkpoint, device: Device, engine: Engine | None = None
+) -> list[dict[str, Any]]:
     """Say for every layer of a network what becomes of it on a device.
 
     Args:
         name: Name of the network for the column ``checkpoint``.
         checkpoint: The trained network.
         device: The device.
+        engine: What will run the forward pass; None as in ``choose_engine``.
 
     Returns:
         Rows with the columns ``AUDIT_COLUMNS``.
@@ -122,7 +126,8 @@ def audit_rows(name: str, checkpoint: Checkpoint, device: Device) -> list[dict[s
     """
     network = checkpoint.build()
     keep_digital = (*checkpoint.keep_digital, *device.digital_layers)
-    tiled = TiledNetwork(network, device, keep_digital)
+    kind = FunctionalNetwork if choose_engine(device, engine) == "compiled" else TiledNetwork
+    tiled = kind(network, device, keep_digital)
     rows = []
     for layer in models.audit(network, keep_digital):
         tiles = [tile for tile in tiled.tiles if tile.layer == layer.name and layer.analog]

@@ -248,9 +248,11 @@ def _analog_layer(name: str, layer: nn.Module, configuration: Any) -> Any:
     from aihwkit.nn import AnalogConv2d, AnalogLinear
 
     kinds = {nn.Linear: AnalogLinear, nn.Conv2d: AnalogConv2d}
-    if type(layer) not in kinds:
+    groups = getattr(layer, "groups", 1)
+    if type(layer) not in kinds or groups > 1:
+        what = type(layer).__name__ + (f" of {groups} groups" if groups > 1 else "")
         raise ValueError(
-            f"Layer {name!r} is a {type(layer).__name__}, which aihwkit's tiles cannot run; "
+            f"Layer {name!r} is a {what}, which aihwkit's tiles cannot run; "
             "use engine='compiled' on a device it supports, or keep the layer digital."
         )
     return kinds[type(layer)].from_digital(layer, configuration)

@@ -12,7 +12,11 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
 ANALOG_KINDS: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv1d, nn.Conv2d)
-"""Exact types that become tiles (convolutions: groups=1, padding a number of zeros)."""
+"""Exact types that become tiles (convolutions: padding a number of zeros).
+
+Every group of a grouped or depthwise convolution is an array of its own, with its own scale and
+compensation factor: (outputs / groups) columns of (inputs / groups x kernel) rows.
+"""
 
 
 @dataclass(frozen=True)
@@ -235,9 +239,6 @@ def _why_not(layer: nn.Module, kind: type) -> str:
             "make it permanent first (remove_weight_norm, remove_spectral_norm, prune.remove)"
         )
     if isinstance(layer, nn.Conv1d | nn.Conv2d):
-        if layer.groups != 1:
-            what = "depthwise" if layer.groups == layer.in_channels else "grouped"
-            return f"a {what} convolution (groups={layer.groups})"
         if layer.padding_mode != "zeros":
             return f"padding_mode={layer.padding_mode!r} (only 'zeros' is known)"
         if isinstance(layer.padding, str):

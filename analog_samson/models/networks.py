@@ -320,8 +320,9 @@ class _InvertedResidual(nn.Module):
 def mobilenet_v2(image_shape: ImageShape, n_classes: int, *, width: float = 1.0) -> nn.Module:
     """MobileNetV2 (Sandler et al., CVPR 2018) for CIFAR.
 
-    The stem and the second stage keep the image size. Its depthwise convolutions cannot become
-    tiles for now: the audit names them, and `keep_digital` is the way out.
+    The stem and the second stage keep the image size. Every channel of a depthwise convolution is
+    an array of its own (`ANALOG_KINDS`); aihwkit's tiles cannot run these, `keep_digital` is the
+    way out there.
 
     Args:
         image_shape: Channels, height and width (three stages halve it).

@@ -170,6 +170,6 @@ def _write_provenance(study: Study, trials: Sequence[Trial], folder: Path) -> No
             row
             for name in architectures.values()
             for device in devices
-            for row in audit_rows(name, networks[name], device)
+            for row in audit_rows(name, networks[name], device, study.engine)
         ],
     )
