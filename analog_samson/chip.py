@@ -155,6 +155,8 @@ def load_chip(
     if isinstance(model, str | Path):
         model = load_checkpoint(model)
     network = model.build() if isinstance(model, Checkpoint) else model
+    if header.get("measurements"):
+        header["device"]["noise"]["measurements"] = header["measurements"]
     chip = program(
         network,
         validated(header["device"], str(path)),
@@ -229,8 +231,7 @@ class Chip:
         ]
         self.t_inference_s = math.nan
         self.read = 0
-        valid = device.times.valid_times_s
-        self.drift_to(0.0 if valid is None else min(valid))
+        self.drift_to(device.first_time_s)
 
     def drift_to(self, t_inference_s: float, read: int = 0) -> Self:
         """Age this chip to a time and read it: any order, never cumulative.
@@ -330,6 +331,7 @@ class Chip:
         header = {
             "kind": _CHIP_FILE,
             "device": json.loads(self.device.model_dump_json()),
+            "measurements": getattr(self.device.noise, "measurements", None),
             "seed": self.seed,
             "engine": self.engine,
             "precision": self.precision,

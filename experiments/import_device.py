@@ -2,11 +2,16 @@
 
     python experiments/import_device.py retention.csv --name my_rram --technology ReRAM \
         --source "our wafer 7, March" --t-read-s 1e-6
+    python experiments/import_device.py retention.csv --name my_rram --technology ReRAM \
+        --source "our wafer 7, March" --resample
 
 Columns of the CSV file: device, target_uS, time_s (since programming), conductance_uS.
+With --resample no law is fitted: every simulated device follows one that was measured, and times
+and conductances beyond the measurements are refused (but for --extrapolate).
 A second for 10,000 measurements.
 """
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +19,9 @@ import tyro
 
 from analog_samson.commands import run_command, written
 from analog_samson.devices import load_device
-from analog_samson.devices.fit import LAWS, device_file, estimate_t_0, fit, read_measurements
+from analog_samson.devices.fit import LAWS, estimate_t_0, fit
+from analog_samson.devices.measurements import read_measurements
+from analog_samson.devices.writing import fitted_file, resampled_file
 from analog_samson.report.datasheet import save_fit
 
 
@@ -23,40 +30,55 @@ def main(
     name: str,
     technology: str,
     source: str,
-    t_read_s: float,
+    t_read_s: float | None = None,
     t_0_s: float | None = None,
+    resample: bool = False,
+    extrapolate: bool = False,
     summary: str = "A measured device.",
     limits: str = "Temperature is not modelled.",
     folder: Path = Path("devices"),
     confidence: float = 0.95,
 ) -> None:
-    """Fit measurements and write a device file that every study accepts by its path.
+    """Write a device file that every study accepts by its path, from measurements.
 
     Args:
         measurements: CSV file.
         name: Name of the device and its file.
         technology: For example PCM or ReRAM.
         source: Where the measurements come from.
-        t_read_s: Duration of a read [s].
+        t_read_s: Duration of a read [s]; a fit needs it.
         t_0_s: First read after programming [s]; by default the value that fits best.
+        resample: Instead of a fit: the file points to a copy of the measurements beside it.
+        extrapolate: With resample: devices keep their last value beyond the measurements.
         summary: One sentence on the device.
         limits: What the model does not hold.
         folder: Where the device file, the table of the fit and the plot go.
         confidence: Probability with which the printed intervals cover.
     """
-    rows = read_measurements(measurements)
-    found = fit(
-        rows,
-        t_0_s=estimate_t_0(rows) if t_0_s is None else t_0_s,
-        t_read_s=t_read_s,
-        confidence=confidence,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
+    prose = {
+        "name": name,
+        "technology": technology,
+        "source": source,
+        "summary": summary,
+        "limits": limits,
+    }
     path = folder / f"{name}.toml"
-    text = device_file(
-        found, name=name, technology=technology, source=source, summary=summary, limits=limits
-    )
-    path.write_text(text, encoding="utf-8")
+    rows = read_measurements(measurements)
+    if resample:
+        folder.mkdir(parents=True, exist_ok=True)
+        copy = folder / f"{name}.csv"
+        if measurements.absolute() != copy.absolute():
+            shutil.copyfile(measurements, copy)
+        path.write_text(resampled_file(copy, **prose, extrapolate=extrapolate), encoding="utf-8")
+        print(load_device(path).limits)
+        print(written([path, copy]))
+        return
+    if t_read_s is None or extrapolate:
+        raise ValueError("A fit needs --t-read-s; --extrapolate belongs to --resample.")
+    t_0_s = estimate_t_0(rows) if t_0_s is None else t_0_s
+    found = fit(rows, t_0_s=t_0_s, t_read_s=t_read_s, confidence=confidence)
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(fitted_file(found, **prose), encoding="utf-8")
     load_device(path)
     print(found.laws[["target_uS", "n", *LAWS]].to_markdown(index=False, floatfmt=".4g"))
     print(

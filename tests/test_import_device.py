@@ -7,18 +7,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from scipy import stats
+from torch import nn
 
-from analog_samson import load_device, program
+from analog_samson import Study, collect, load_device, program
 from analog_samson.analog.moments import measure
-from analog_samson.devices.fit import (
-    LAWS,
-    device_file,
-    estimate_t_0,
-    fit,
-    read_measurements,
-    resample,
-)
+from analog_samson.checkpoint import TrainingSpec
+from analog_samson.chip import load_chip
+from analog_samson.devices import measurements
+from analog_samson.devices.fit import LAWS, estimate_t_0, fit
+from analog_samson.devices.measurements import read_measurements
+from analog_samson.devices.writing import fitted_file, resampled_file
+from analog_samson.report.datasheet import save_datasheet
 from analog_samson.times import DAY, HOUR
+from analog_samson.training import train
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "import_device.py"
 T_0_S, T_READ_S = 20.0, 250e-9
@@ -87,7 +90,7 @@ def test_the_device_file_has_the_moments_of_the_measurements(measured, tmp_path)
     found = fit(measured, t_0_s=T_0_S, t_read_s=T_READ_S)
     path = tmp_path / "mine.toml"
     prose = {"name": "mine", "technology": "ReRAM", "source": 'wafer "7"'}
-    path.write_text(device_file(found, **prose, summary="Ours.", limits="One die."), "utf-8")
+    path.write_text(fitted_file(found, **prose, summary="Ours.", limits="One die."), "utf-8")
     device = load_device(path)
     assert device.times.measured_to_s == DAY and "One die." in device.limits
     moments = measure(device, [DAY], n_levels=6)
@@ -99,12 +102,10 @@ def test_the_device_file_has_the_moments_of_the_measurements(measured, tmp_path)
 
 
 def test_a_chip_of_a_measured_device_keeps_its_exponents(measured, tmp_path):
-    import torch
-
     found = fit(measured, t_0_s=T_0_S, t_read_s=T_READ_S)
     path = tmp_path / "mine.toml"
     prose = {"name": "mine", "technology": "ReRAM", "source": "ours"}
-    path.write_text(device_file(found, **prose, summary="Ours.", limits="One die."), "utf-8")
+    path.write_text(fitted_file(found, **prose, summary="Ours.", limits="One die."), "utf-8")
     layer = torch.nn.Linear(50, 50)
     quiet = load_device(path).with_axes({"read_noise_1f_scale": 0.0})
     chip = program(layer, quiet)
@@ -117,21 +118,179 @@ def test_a_chip_of_a_measured_device_keeps_its_exponents(measured, tmp_path):
     torch.testing.assert_close(nu[0], nu[1], atol=1e-4, rtol=0)
 
 
-def test_resampled_devices_are_measured_ones_in_log_time(measured):
-    drawn = resample(measured, 15.0, [60.0, HOUR], n=1000, seed=1)
-    one = measured[measured["target_uS"] == 15.0]
-    for column, t in enumerate((60.0, HOUR)):
-        assert set(drawn[:, column]) <= set(one.loc[one["time_s"] == t, "conductance_uS"])
-    between = resample(measured, 15.0, [60.0, 200.0, 600.0], n=10, seed=1)
+# --- measured devices themselves ----------------------------------------------------------------
+
+PROSE = {"name": "mine", "technology": "ReRAM", "source": "ours", "summary": "Ours.", "limits": ""}
+
+
+def resampled(folder, rows, text=lambda text: text, **options):
+    """Path of a device file beside its measurements."""
+    folder.mkdir(exist_ok=True)
+    rows.to_csv(folder / "measured.csv", index=False)
+    path = folder / "mine.toml"
+    written = resampled_file(folder / "measured.csv", **PROSE, **options)
+    path.write_text(text(written), "utf-8")
+    return path
+
+
+def read_at(path, weights, times_s, seed=1):
+    """Conductances of the first devices of the pairs [µS], shape (times, columns, rows)."""
+    layer = nn.Linear(*weights.shape[::-1], bias=False)
+    layer.weight.data.copy_(weights)
+    chip = program(layer, path, seed=seed)
+    found = [chip.drift_to(t).conductances()[""][0][0].double() for t in times_s]
+    return torch.stack(found).numpy()
+
+
+ON_TARGETS = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]).repeat(40, 60)  # 5, 10, ..., 25 µS
+
+
+@pytest.fixture(scope="module")
+def resampled_device(measured, tmp_path_factory):
+    return resampled(tmp_path_factory.mktemp("resampled"), measured)
+
+
+def test_a_resampled_device_is_one_measured_device_at_all_times(measured, resampled_device):
+    read = read_at(resampled_device, ON_TARGETS, TIMES_S)
+    measured_curves = {
+        target: {tuple(np.float32(one["conductance_uS"])) for _, one in rows.groupby("device")}
+        for target, rows in measured.groupby("target_uS")
+    }
+    for level, target in enumerate((5.0, 10.0, 15.0, 20.0, 25.0)):
+        curves = read[:, :, level::5].reshape(len(TIMES_S), -1).T
+        assert {tuple(np.float32(curve)) for curve in curves} <= measured_curves[target]
+
+
+def test_every_measured_device_is_followed_equally_often(measured, resampled_device):
+    """Chi-square over 400 devices, n = 2400; seed 1; false alarm 1e-9."""
+    g = np.float32(read_at(resampled_device, ON_TARGETS, [HOUR])[0, :, ::5].ravel())
+    there = measured[(measured["target_uS"] == 5) & (measured["time_s"] == HOUR)]["conductance_uS"]
+    counts = [int((g == one).sum()) for one in np.float32(there)]
+    assert sum(counts) == g.size == 2400
+    assert stats.chisquare(counts).pvalue > 1e-9
+
+
+def test_between_targets_a_measured_device_is_scaled_to_its_own(measured, resampled_device):
+    """7 µS is nearest to the target of 5, 17.6 to that of 20."""
+    weights = torch.tensor([0.1, 0.63, 1.0]).repeat(20, 20)
+    read = read_at(resampled_device, weights, [60.0, DAY])
+    for column, (own, target) in enumerate(((7.0, 5.0), (17.6, 20.0))):
+        rows = measured[measured["target_uS"] == target].pivot(
+            index="device", columns="time_s", values="conductance_uS"
+        )[[60.0, DAY]]
+        found = read[:, :, column::3].reshape(2, -1).T * target / own
+        nearest = np.abs(found[:, None] - rows.to_numpy()[None]).max(axis=2).min(axis=1)
+        np.testing.assert_allclose(nearest, 0, atol=1e-4)
+
+
+def test_a_time_between_measurements_is_linear_in_log_time(resampled_device):
+    before, between, after = read_at(resampled_device, ON_TARGETS, [60.0, 200.0, 600.0])
     share = (np.log1p(200.0) - np.log1p(60.0)) / (np.log1p(600.0) - np.log1p(60.0))
-    expected = between[:, 0] + share * (between[:, 2] - between[:, 0])
-    np.testing.assert_allclose(between[:, 1], expected)
+    np.testing.assert_allclose(between, before + share * (after - before), rtol=1e-5)
 
 
-def test_a_time_beyond_the_data_is_refused_without_the_flag(measured):
-    with pytest.raises(ValueError, match=r"No measurements at 172800 s.* from 1 to 86400 s"):
-        resample(measured, 15.0, [2 * DAY], n=5, seed=0)
-    assert resample(measured, 15.0, [2 * DAY], n=5, seed=0, extrapolate=True).shape == (5, 1)
+def test_a_resampled_chip_has_the_measured_correlation_of_drift(measured, resampled_device):
+    """A power law keeps its exponent: log ratios of two spans correlate as the measured ones do.
+
+    n = 2400 draws of 400 devices; the correlation of the measured sample is met to 5 / sqrt(2400).
+    """
+    spans = [(1.0, HOUR), (HOUR, DAY)]
+    rows = measured[measured["target_uS"] == 5.0]
+    table = rows.pivot(index="device", columns="time_s", values="conductance_uS")
+    expected = np.corrcoef([np.log(table[b] / table[a]) for a, b in spans])[0, 1]
+    times_s = (1.0, HOUR, DAY)
+    g = dict(zip(times_s, read_at(resampled_device, ON_TARGETS, times_s), strict=True))
+    found = np.corrcoef([np.log(g[b] / g[a])[:, ::5].ravel() for a, b in spans])[0, 1]
+    assert expected > 0.3
+    assert found == pytest.approx(expected, abs=5 / 2400**0.5)
+
+
+def test_a_time_beyond_the_data_is_refused_without_the_flag(measured, tmp_path):
+    device = load_device(resampled(tmp_path / "strict", measured))
+    for t in (0.0, 2 * DAY):
+        with pytest.raises(ValueError, match="no data"):
+            device.check_time(t)
+    with pytest.raises(ValueError, match=r"no data at 172800 s.*up to 86400 s"):
+        Study("s", ["x"], [device], [2 * DAY])._devices()
+    told = load_device(resampled(tmp_path / "told", measured, extrapolate=True))
+    told.check_time(2 * DAY)
+    assert told.is_extrapolated(2 * DAY) and not told.is_extrapolated(DAY)
+    last, later = read_at(tmp_path / "told" / "mine.toml", ON_TARGETS, [DAY, 2 * DAY])
+    np.testing.assert_array_equal(last, later)
+
+
+def test_a_measured_target_of_zero_is_added_to(measured, tmp_path):
+    off = measured[measured["target_uS"] == 5.0].assign(target_uS=0.0)
+    off = off.assign(device="off" + off["device"], conductance_uS=0.1 * off["conductance_uS"])
+    path = resampled(tmp_path, pd.concat([measured, off]))
+    low, high = read_at(path, torch.tensor([[0.0, 1.0] * 50]), [HOUR])[0].reshape(-1, 2).T
+    assert set(np.float32(low)) <= set(np.float32(off["conductance_uS"]))
+    assert (high > 10).all()
+
+
+def test_the_identity_of_a_resampled_device_is_its_measurements(measured, tmp_path):
+    first = load_device(resampled(tmp_path / "a", measured))
+    moved = load_device(resampled(tmp_path / "b", measured))
+    other = load_device(resampled(tmp_path / "c", synthetic(n=10)))
+    assert first.digest == moved.digest != other.digest
+    assert "/" not in first.noise.model_dump(mode="json")["measurements"]
+    assert first.with_axes({"g_max_uS": 20.0}).noise.measurements == first.noise.measurements
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.replace("measured.csv", "gone.csv"), "mine.toml: .*No measurements"),
+        (lambda text: text.replace("sha256 = ", "sha256 = 'x' # "), "mine.toml: .*has changed"),
+        (lambda text: text + "[times]\nvalid_to_s = 1e6", "valid_to_s = 1000000.0 must lie"),
+        (lambda text: text.replace("g_max_uS = 25", "g_max_uS = 30"), "measured targets, 5 to 25"),
+        (lambda text: text.replace("g_max_uS = 25", "g_max_uS = 5"), "must be below g_max_uS = 5"),
+        (
+            lambda text: text.replace("extrapolate", "targets_uS = [1.0]\nextrapolate"),
+            "leave it out",
+        ),
+        (
+            lambda text: text.replace("late = false", "late = true\n[times]\nmeasured_to_s = 1e9"),
+            "measured_to_s must be given, at most 86400",
+        ),
+    ],
+)
+def test_a_wrong_resampled_device_is_one_sentence(measured, tmp_path, change, words):
+    with pytest.raises((ValueError, FileNotFoundError), match=words) as caught:
+        load_device(resampled(tmp_path, measured, change))
+    assert "\n" not in str(caught.value) and "mine.toml" in str(caught.value)
+
+
+def test_a_saved_chip_finds_its_measurements_again(measured, tmp_path):
+    layer = nn.Linear(8, 8)
+    device = resampled(tmp_path / "device", measured)
+    chip = program(layer, device).drift_to(HOUR)
+    loaded = load_chip(chip.save(tmp_path / "chip.safetensors"), layer)
+    later = [one.drift_to(DAY).weights()[""] for one in (chip, loaded)]
+    assert torch.equal(*later)
+    synthetic(n=9).to_csv(tmp_path / "device" / "measured.csv", index=False)
+    measurements._load_trajectories.cache_clear()  # as in another process
+    with pytest.raises(ValueError, match=r"measured.csv has changed.*load the device anew"):
+        load_chip(tmp_path / "chip.safetensors", layer)
+
+
+def test_a_resampled_device_runs_in_a_study_and_has_a_page(measured, resampled_device, tmp_path):
+    network = train(TrainingSpec(epochs=0), tmp_path)
+    study = Study("mine", [network], [resampled_device], [1.0, DAY], n_chips=1, n_images=50)
+    rows = collect(study, tmp_path / "study")
+    assert list(rows["t_inference_s"]) == [1.0, DAY] and not rows["extrapolated"].any()
+    assert str(resampled_device.parent) not in (tmp_path / "study" / "manifest.json").read_text()
+    moments = measure(load_device(resampled_device), n=200, n_levels=5)
+    drift = moments[(moments["quantity"] == "drift") & (moments["t_inference_s"] == DAY)]
+    there = measured[measured["time_s"] == DAY].groupby("target_uS")["conductance_uS"].mean()
+    # 200 draws of 400 devices: the spread of a mean is at most 0.15 / sqrt(200) of it, times five
+    expected = there.to_numpy() / there.index.to_numpy()
+    np.testing.assert_allclose(drift["mean"], expected, rtol=5 * 0.15 / 200**0.5)
+    paths = save_datasheet(load_device(resampled_device), moments, tmp_path)
+    assert all(path.stat().st_size > 500 for path in paths)
+
+
+# --- wrong measurements, the script -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -141,6 +300,8 @@ def test_a_time_beyond_the_data_is_refused_without_the_flag(measured):
         (lambda rows: rows.assign(time_s="late"), r"line 2: time_s = late"),
         (lambda rows: rows.assign(conductance_uS=-1.0), r"line 2: conductance_uS = -1.0"),
         (lambda rows: rows.assign(device="one"), "'one' has more than one target"),
+        (lambda rows: pd.concat([rows, rows]), "two conductances at 1 s"),
+        (lambda rows: rows.iloc[:0], "holds no measurements"),
     ],
 )
 def test_wrong_measurements_are_one_sentence(measured, tmp_path, change, words):
@@ -165,6 +326,11 @@ def test_the_script_writes_a_device_that_loads(measured, tmp_path):
     assert done.returncode == 0, done.stderr
     assert load_device(tmp_path / "devices" / "mine.toml").noise.g_max_uS == 25.0
     assert (tmp_path / "devices" / "fit_mine.png").stat().st_size > 1000
+    resampling = [*command[:-2], "--resample", "--folder", "resampled"]
+    done = subprocess.run(resampling, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert load_device(tmp_path / "resampled" / "mine.toml").noise.model == "ResampledNoiseModel"
+    assert (tmp_path / "resampled" / "mine.csv").is_file()
     missing = subprocess.run(
         [*command[:2], "nothing.csv", *command[3:]],
         capture_output=True,

@@ -11,6 +11,7 @@ from analog_samson.devices import (
     PolynomialError,
     ReRAMCMO,
     ReRAMWan2022,
+    Resampled,
     Sonos,
     StateIndependent,
     Tabulated,
@@ -41,6 +42,8 @@ def noise_model(device: Device) -> Any:
         return own_models.PolynomialErrorNoiseModel(noise, converter)
     if isinstance(noise, Sonos):
         return own_models.SonosNoiseModel(noise, converter)
+    if isinstance(noise, Resampled):
+        return own_models.ResampledNoiseModel(noise, converter)
     if isinstance(noise, Tabulated):
         return own_models.TabulatedNoiseModel(noise, converter)
     return _power_law(noise, converter)

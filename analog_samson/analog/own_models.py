@@ -11,7 +11,8 @@ from aihwkit.inference.converter.base import BaseConductanceConverter
 from aihwkit.inference.noise.base import BaseNoiseModel
 from torch import Tensor
 
-from analog_samson.devices import PolynomialError, Sonos, Tabulated, WeightNoise
+from analog_samson.devices import PolynomialError, Resampled, Sonos, Tabulated, WeightNoise
+from analog_samson.devices.measurements import load_trajectories
 from analog_samson.times import DAY
 
 LARGEST_PER_uS = 1e-12  # guards a division where an array is all zero
@@ -170,6 +171,55 @@ class TabulatedNoiseModel(BaseNoiseModel):
         spread = self._law(noise.read_spread_relative, g_prog) * accumulated
         read = noise.read_noise_1f_scale * spread * torch.randn_like(g_prog)
         return (drifted * (1 + read)).clamp(min=0)
+
+
+class ResampledNoiseModel(BaseNoiseModel):
+    """Measured devices themselves: each simulated device follows one that was measured.
+
+    Which one is drawn uniformly among those of the nearest target, so under one seed a device
+    follows the same one at every time, with all that was measured on it: programming error, drift
+    and read noise. No read differs from another at one time.
+
+    Args:
+        noise: The section of the device file.
+        g_converter: From weights to conductances.
+
+    Raises:
+        FileNotFoundError: If the measurements are no longer there.
+        ValueError: If they have changed.
+    """
+
+    def __init__(self, noise: Resampled, g_converter: BaseConductanceConverter) -> None:
+        super().__init__(g_converter)
+        self.g_max, self.g_min = noise.g_max_uS, noise.g_min_uS
+        self.measured = load_trajectories(noise.measurements, noise.sha256)
+        targets = self.measured.targets_uS
+        self._borders = torch.from_numpy((targets[1:] + targets[:-1]) / 2)
+        self._targets = torch.from_numpy(targets)
+        self._counts = torch.from_numpy(self.measured.counts)
+        self._firsts = self._counts.cumsum(0) - self._counts
+
+    def apply_programming_noise_to_conductance(self, g_target: Tensor) -> Tensor:
+        """Take the devices at their first measurement, or at 0 s."""
+        return self.apply_drift_noise_to_conductance(g_target, g_target, 0.0)
+
+    def generate_drift_coefficients(self, g_target: Tensor) -> Tensor:
+        """Return the targets: they say which devices may be followed."""
+        return g_target
+
+    def apply_drift_noise_to_conductance(
+        self, g_prog: Tensor, drift_noise_param: Tensor, t_inference: float
+    ) -> Tensor:
+        """Take the devices drawn for the targets ``drift_noise_param`` at a time."""
+        target = drift_noise_param.double()
+        level = torch.bucketize(target, self._borders)
+        lot = torch.rand(target.shape, dtype=torch.float64)
+        device = self._firsts[level] + (lot * self._counts[level]).long()
+        measured = torch.from_numpy(self.measured.at(t_inference))[device]
+        own = self._targets[level]
+        scaled = measured * target / own.clamp(min=LARGEST_PER_uS)
+        followed = torch.where(own > 0, scaled, target + measured)
+        return followed.clamp(min=0).to(drift_noise_param.dtype)
 
 
 class WeightNoiseModel(BaseNoiseModel):

@@ -18,7 +18,7 @@ from analog_samson.devices.array import (
     Times,
     WeightMapping,
 )
-from analog_samson.devices.noise import Noise
+from analog_samson.devices.noise import Noise, Resampled
 from analog_samson.devices.section import Section, neutral
 from analog_samson.devices.sentences import did_you_mean, explain
 from analog_samson.times import label
@@ -172,6 +172,35 @@ class Device(Section):
             )
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _times_measured(self) -> "Device":
+        noise, times = self.noise, self.times
+        if not isinstance(noise, Resampled):
+            return self
+        listed = times.valid_times_s
+        first, last = (
+            (times.valid_from_s, times.valid_to_s) if listed is None else (min(listed), max(listed))
+        )
+        if noise.extrapolate:
+            if times.measured_to_s is None or times.measured_to_s > noise.last_s:
+                raise ValueError(
+                    f"times.measured_to_s must be given, at most {noise.last_s:g} s, so that "
+                    "extrapolated times are flagged"
+                )
+        elif first < noise.first_s or last is None or last > noise.last_s:
+            raise ValueError(
+                f"times.valid_from_s = {first:g} and valid_to_s = {last} must lie within the "
+                f"measurements, {noise.first_s:g} to {noise.last_s:g} s; or allow noise.extrapolate"
+            )
+        return self
+
+    @property
+    def first_time_s(self) -> float:
+        """The earliest time with data [s]: 0, the programmed state, where there is one."""
+        if self.times.valid_times_s is not None:
+            return min(self.times.valid_times_s)
+        return 0.0 if self.noise.has_programmed_state else self.times.valid_from_s
+
     @property
     def said_in_every_row(self) -> dict[str, str]:
         """Axes that a table names even where they are not swept: they change what it may say."""
@@ -189,7 +218,9 @@ class Device(Section):
             mode="json", exclude={"name", "technology", "summary", "limits", "times"}
         )
         _drop_neutral(self, numbers)
-        text = json.dumps(_without(_without(numbers, "source"), "fit_source"), sort_keys=True)
+        for key in ("source", "fit_source", "measurements"):
+            numbers = _without(numbers, key)
+        text = json.dumps(numbers, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def check_time(self, t_inference_s: float) -> None:
@@ -283,6 +314,8 @@ def validated(content: dict[str, Any], where: str) -> Device:
 def _without(value: Any, key: str) -> Any:
     if isinstance(value, dict):
         return {k: _without(v, key) for k, v in value.items() if k != key}
+    if isinstance(value, list):
+        return [_without(one, key) for one in value]
     return value
 
 

@@ -3,6 +3,7 @@
 import importlib.resources
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from analog_samson.devices.device import Device, validated
 from analog_samson.devices.sentences import did_you_mean
@@ -28,7 +29,8 @@ def load_device(name_or_path: str | Path) -> Device:
         The validated, frozen device.
 
     Raises:
-        FileNotFoundError: If there is no such file, or no device of that name.
+        FileNotFoundError: If there is no such file, no device of that name, or no measurements
+            where the file says that they are.
         ValueError: If the file is not valid TOML, or a key is missing, unknown or out of range.
     """
     text = str(name_or_path)
@@ -36,7 +38,7 @@ def load_device(name_or_path: str | Path) -> Device:
         path = Path(name_or_path)
         if not path.is_file():
             raise FileNotFoundError(f"No device file {path}; give an existing .toml file.")
-        return _parse(path.read_text(encoding="utf-8"), str(path))
+        return _parse(path.read_text(encoding="utf-8"), str(path), path.parent)
     names = device_names()
     if text not in names:
         raise FileNotFoundError(f"Unknown device {text!r}{did_you_mean(text, names)}")
@@ -44,9 +46,53 @@ def load_device(name_or_path: str | Path) -> Device:
     return _parse(resource.read_text(encoding="utf-8"), f"{text}.toml")
 
 
-def _parse(text: str, where: str) -> Device:
+def _parse(text: str, where: str, folder: Path | None = None) -> Device:
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{where}: not valid TOML: {error}.") from None
+    overrides = content.get("layers", [])
+    sections = [content, *overrides] if isinstance(overrides, list) else [content]
+    for section in sections:
+        noise = section.get("noise") if isinstance(section, dict) else None
+        if isinstance(noise, dict) and isinstance(noise.get("measurements"), str):
+            _add_measurements(noise, folder or Path(), where)
+            if section is content:
+                _add_times(content.setdefault("times", {}), noise)
     return validated(content, where)
+
+
+def _add_measurements(noise: dict[str, Any], folder: Path, where: str) -> None:
+    """Put into a noise section what its file of measurements says, in place."""
+    from analog_samson.devices.measurements import digest_of, load_trajectories
+
+    path = folder.absolute() / noise["measurements"]
+    try:
+        digest = noise.get("sha256", digest_of(path))
+        measured = load_trajectories(path, digest)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"{where}: noise.measurements: {error}") from None
+    facts = {
+        "sha256": digest,
+        "targets_uS": [float(target) for target in measured.targets_uS],
+        "first_s": measured.first_s,
+        "last_s": measured.last_s,
+    }
+    for key, value in facts.items():
+        if noise.get(key, value) != value:
+            raise ValueError(
+                f"{where}: noise.{key} = {noise[key]!r} is not what {path} holds, {value!r}; leave "
+                "it out: it is taken from there."
+            )
+    noise |= facts | {"measurements": str(path)}
+
+
+def _add_times(times: dict[str, Any], noise: dict[str, Any]) -> None:
+    """Take times that a file does not give from the measurements, in place."""
+    if "valid_times_s" in times:
+        return
+    if noise.get("extrapolate") is True:
+        times.setdefault("measured_to_s", noise["last_s"])
+        return
+    times.setdefault("valid_from_s", noise["first_s"])
+    times.setdefault("valid_to_s", noise["last_s"])

@@ -1,4 +1,4 @@
-"""A measured device: from retention data to a device file, or to resampled measurements.
+"""A measured device: from retention data to the laws of a device file.
 
 Model: g(t) = g_prog ((t + t_0) / t_0)^-nu (1 + Q sqrt(ln((t + t_0 + t_read) / (2 t_read))) n).
 Every device has its own g_prog and nu, and n is standard normal at every read. Mean and spread of
@@ -6,17 +6,11 @@ the programming error and of nu, and Q, are found at every target by least squar
 part of a spread that read noise adds to the estimates of a device is subtracted.
 """
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import optimize, stats
-
-COLUMNS = ("device", "target_uS", "time_s", "conductance_uS")
-"""Columns of a file of measurements."""
 
 LAWS = (
     "programming_offset_uS",
@@ -51,50 +45,11 @@ class Fit:
     confidence: float
 
 
-def read_measurements(path: str | Path) -> pd.DataFrame:
-    """Read a CSV file of retention measurements and check it.
-
-    Args:
-        path: File with columns ``COLUMNS``: a name or number a device, its target [µS], the time
-            since programming [s] and the conductance [µS].
-
-    Returns:
-        The measurements, sorted by device and time.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a column is missing, or a value is not a number or out of range.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"No measurements {path}; give an existing CSV file.")
-    rows = pd.read_csv(path)
-    missing = [column for column in COLUMNS if column not in rows]
-    if missing:
-        raise ValueError(
-            f"{path}: column {missing[0]!r} is missing; it has {', '.join(map(str, rows))} and "
-            f"needs {', '.join(COLUMNS)}."
-        )
-    for column in COLUMNS[1:]:
-        numbers = pd.to_numeric(rows[column], errors="coerce")
-        wrong = rows.index[~(np.isfinite(numbers) & (numbers >= 0))]
-        if len(wrong):
-            raise ValueError(
-                f"{path}, line {wrong[0] + 2}: {column} = {rows.loc[wrong[0], column]}; a finite "
-                "number of at least 0 is needed."
-            )
-        rows[column] = numbers
-    several = rows.groupby("device")["target_uS"].nunique()
-    if (several > 1).any():
-        raise ValueError(f"{path}: device {several.idxmax()!r} has more than one target; give one.")
-    return rows[list(COLUMNS)].sort_values(["device", "time_s"], ignore_index=True)
-
-
 def fit(rows: pd.DataFrame, *, t_0_s: float, t_read_s: float, confidence: float = 0.95) -> Fit:
     """Fit programming error, drift exponents and read noise at every target.
 
     Args:
-        rows: Measurements, as from :func:`read_measurements`; at least 3 times a device, 8 devices
+        rows: Measurements, as from ``read_measurements``; at least 3 times a device, 8 devices
             a target and 2 targets.
         t_0_s: First read after programming [s]; time counts from the end of programming.
         t_read_s: Duration of a read [s].
@@ -230,114 +185,3 @@ def estimate_t_0(rows: pd.DataFrame) -> float:
 
     bounds = float(np.log(t[t > 0].min() / 100)), float(np.log(t.max()))
     return float(np.exp(optimize.minimize_scalar(misfit, bounds=bounds, method="bounded").x))
-
-
-def device_file(
-    found: Fit, *, name: str, technology: str, source: str, summary: str, limits: str
-) -> str:
-    """Write a fit as the text of a device file; laws are held constant beyond the targets.
-
-    Args:
-        found: The fit.
-        name: Name of the device.
-        technology: For example "PCM".
-        source: Where the measurements come from.
-        summary: One sentence.
-        limits: What the model does not hold, added to what is true of every fit.
-
-    Returns:
-        TOML.
-    """
-    laws = found.laws.sort_values("target_uS")
-    targets = [float(t) for t in laws["target_uS"]]
-    below = [0.0] if targets[0] > 0 else []
-    tables = {"table_uS": [*below, *targets]}
-    for law in LAWS:
-        values = [float(value) for value in laws[law]]
-        tables[law] = [*values[: len(below)], *values]
-    spelled = "\n".join(
-        f"{key} = [{', '.join(f'{value:.6g}' for value in values)}]"
-        for key, values in tables.items()
-    )
-    n = ", ".join(str(int(count)) for count in laws["n"])
-    at = ", ".join(f"{t:g}" for t in targets)
-    holds_not = (
-        f"Fitted to measurements of {n} devices at {at} µS up to {found.last_s:g} s; linear "
-        "between these targets and constant below the lowest. Drift explains "
-        f"{found.r_squared:.3f} of the variance within devices; the residuals are normal with "
-        f"p = {found.p_normal:.2g}. Errors and exponents are taken as normal and "
-        f"independent. {limits}"
-    )
-    head = {"name": name, "technology": technology, "summary": summary, "limits": holds_not}
-    prose = "\n".join(
-        f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()
-    )
-    return f"""{prose}
-
-[noise]
-model = "TabulatedNoiseModel"
-source = {json.dumps(source, ensure_ascii=False)}
-g_max_uS = {max(targets):g}
-t_0_s = {found.t_0_s:g}
-t_read_s = {found.t_read_s:g}
-{spelled}
-
-[times]
-measured_to_s = {found.last_s:g}
-
-[periphery]
-source = "rasch2023"
-dac_bits = 8
-adc_bits = 8
-output_bound = 10.0
-output_noise = 0.04
-
-[drift_compensation]
-kind = "global"
-"""
-
-
-def resample(
-    rows: pd.DataFrame,
-    target_uS: float,
-    times_s: Sequence[float],
-    *,
-    n: int,
-    seed: int,
-    extrapolate: bool = False,
-) -> np.ndarray:
-    """Draw measured devices of the nearest target and interpolate them in log time.
-
-    Args:
-        rows: Measurements.
-        target_uS: Target conductance [µS].
-        times_s: Times [s]; each device is interpolated linearly in ln(1 + t).
-        n: Number of devices, drawn with replacement.
-        seed: Seed of the draw.
-        extrapolate: Whether times beyond a device's measurements are allowed (its nearest
-            measurement is kept).
-
-    Returns:
-        Conductances [µS], shape (n, times).
-
-    Raises:
-        ValueError: If a time lies beyond the measurements and extrapolation is not allowed.
-    """
-    targets = rows["target_uS"].unique()
-    nearest = targets[np.abs(targets - target_uS).argmin()]
-    devices = [one for _, one in rows[rows["target_uS"] == nearest].groupby("device")]
-    first = max(float(one["time_s"].min()) for one in devices)
-    last = min(float(one["time_s"].max()) for one in devices)
-    outside = [t for t in times_s if not first <= t <= last]
-    if outside and not extrapolate:
-        raise ValueError(
-            f"No measurements at {outside[0]:g} s; devices at {nearest:g} µS were measured from "
-            f"{first:g} to {last:g} s. Use such times, or allow extrapolation."
-        )
-    drawn = np.random.default_rng(seed).integers(len(devices), size=n)
-    at = np.log1p(np.asarray(times_s, dtype=float))
-    curves = [
-        np.interp(at, np.log1p(one["time_s"].to_numpy()), one["conductance_uS"].to_numpy())
-        for one in devices
-    ]
-    return np.stack([curves[number] for number in drawn])

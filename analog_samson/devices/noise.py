@@ -1,5 +1,6 @@
 """The noise sections of device files: one class a model of the memory cell."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
@@ -132,6 +133,50 @@ class Tabulated(_PowerLaw):
         laws = ("programming_offset_uS", "programming_spread_uS", "nu_mean", "nu_spread")
         _check_table(self, "table_uS", *laws, "read_spread_relative")
         return self
+
+
+class Resampled(_PairSection):
+    """Measured devices themselves: each simulated device follows one that was measured.
+
+    It is drawn among those of the nearest target; its conductance is scaled by the ratio of the
+    targets (at a measured target of 0 the own target is added), and between measurements it is
+    linear in ln(1 + t). What does not stand in the device file is taken from the measurements.
+    """
+
+    model: Literal["ResampledNoiseModel"]
+    measurements: str = Field(description="CSV file of measured devices, relative to this one")
+    sha256: str = Field(description="digest of that file's content")
+    targets_uS: Table = Field(description="targets that were measured")
+    first_s: NonNegativeFloat = Field(description="from when on every device was measured")
+    last_s: NonNegativeFloat = Field(description="up to when every device was measured")
+    extrapolate: bool = Field(
+        default=False,
+        description="whether devices may keep their last value beyond what was measured",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _between_targets(self) -> Self:
+        low, high = self.targets_uS[0], self.targets_uS[-1]
+        if not self.extrapolate and not low <= self.g_min_uS < self.g_max_uS <= high:
+            raise ValueError(
+                f"g_min_uS = {self.g_min_uS} to g_max_uS = {self.g_max_uS} must lie within the "
+                f"measured targets, {low:g} to {high:g} µS; or allow noise.extrapolate"
+            )
+        return self
+
+    @pydantic.field_serializer("measurements", when_used="json")
+    def _without_folder(self, path: str) -> str:
+        return Path(path).name
+
+    @property
+    def has_programmed_state(self) -> bool:
+        """Whether the devices were measured right after programming (t = 0)."""
+        return self.extrapolate or self.first_s == 0
+
+    @property
+    def keeps_its_place(self) -> bool:
+        """Whether a device keeps its place in the distribution of every time: one trajectory."""
+        return True
 
 
 class PolynomialError(_PairSection):
@@ -282,6 +327,7 @@ Noise = Annotated[
     | PolynomialError
     | Sonos
     | Tabulated
+    | Resampled
     | WeightNoise,
     Field(discriminator="model"),
 ]

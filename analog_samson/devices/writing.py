@@ -1,0 +1,131 @@
+"""Device files of measured devices, as text: a fit's laws, or the measurements themselves."""
+
+import json
+from pathlib import Path
+
+from analog_samson.devices.fit import LAWS, Fit
+from analog_samson.devices.measurements import digest_of, load_trajectories
+
+
+def fitted_file(
+    found: Fit, *, name: str, technology: str, source: str, summary: str, limits: str
+) -> str:
+    """Write a fit as the text of a device file; laws are held constant beyond the targets.
+
+    Args:
+        found: The fit.
+        name: Name of the device.
+        technology: For example "PCM".
+        source: Where the measurements come from.
+        summary: One sentence.
+        limits: What the model does not hold, added to what is true of every fit.
+
+    Returns:
+        TOML.
+    """
+    laws = found.laws.sort_values("target_uS")
+    targets = [float(t) for t in laws["target_uS"]]
+    below = [0.0] if targets[0] > 0 else []
+    tables = {"table_uS": [*below, *targets]}
+    for law in LAWS:
+        values = [float(value) for value in laws[law]]
+        tables[law] = [*values[: len(below)], *values]
+    spelled = "\n".join(
+        f"{key} = [{', '.join(f'{value:.6g}' for value in values)}]"
+        for key, values in tables.items()
+    )
+    holds_not = (
+        f"Fitted to measurements of {_listed(laws['n'])} devices at {_listed(targets)} µS up to "
+        f"{found.last_s:g} s; linear between these targets and constant below the lowest. Drift "
+        f"explains {found.r_squared:.3f} of the variance within devices; the residuals are normal "
+        f"with p = {found.p_normal:.2g}. Errors and exponents are taken as normal and "
+        f"independent. {limits}"
+    )
+    noise = f"""model = "TabulatedNoiseModel"
+source = {_quoted(source)}
+g_max_uS = {max(targets):g}
+t_0_s = {found.t_0_s:g}
+t_read_s = {found.t_read_s:g}
+{spelled}
+
+[times]
+measured_to_s = {found.last_s:g}"""
+    return _file(noise, name=name, technology=technology, summary=summary, limits=holds_not)
+
+
+def resampled_file(
+    measurements: str | Path,
+    *,
+    name: str,
+    technology: str,
+    source: str,
+    summary: str,
+    limits: str,
+    extrapolate: bool = False,
+) -> str:
+    """Write the text of a device file whose devices follow measured ones.
+
+    Args:
+        measurements: The CSV file, which has to lie beside the device file.
+        name: As for :func:`fitted_file`, as all that follow.
+        technology: For example "PCM".
+        source: Where the measurements come from.
+        summary: One sentence.
+        limits: What the model does not hold, added to what is true of all measurements.
+        extrapolate: Whether devices may keep their last value beyond what was measured.
+
+    Returns:
+        TOML.
+
+    Raises:
+        FileNotFoundError: If there are no such measurements.
+        ValueError: If they are wrong, or have one target only.
+    """
+    digest = digest_of(measurements)
+    measured = load_trajectories(measurements, digest)
+    targets = [float(target) for target in measured.targets_uS]
+    if len(targets) < 2:
+        raise ValueError(f"The measurements have {len(targets)} target; at least 2 are needed.")
+    holds_not = (
+        f"Measurements of {_listed(measured.counts)} devices at {_listed(targets)} µS, from "
+        f"{measured.first_s:g} to {measured.last_s:g} s. A simulated device follows a measured one "
+        "of the nearest target, scaled to its own, and many follow the same one; a read at a time "
+        "is always the same. "
+        + ("Beyond the measurements a device keeps its last value. " if extrapolate else "")
+        + limits
+    )
+    noise = f"""model = "ResampledNoiseModel"
+source = {_quoted(source)}
+measurements = {_quoted(Path(measurements).name)}
+sha256 = "{digest}"
+g_min_uS = {targets[0]:g}
+g_max_uS = {targets[-1]:g}
+extrapolate = {str(extrapolate).lower()}"""
+    return _file(noise, name=name, technology=technology, summary=summary, limits=holds_not)
+
+
+def _file(noise: str, **prose: str) -> str:
+    head = "\n".join(f"{key} = {_quoted(text)}" for key, text in prose.items())
+    return f"""{head}
+
+[noise]
+{noise}
+
+[periphery]
+source = "rasch2023"
+dac_bits = 8
+adc_bits = 8
+output_bound = 10.0
+output_noise = 0.04
+
+[drift_compensation]
+kind = "global"
+"""
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _listed(numbers: object) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)  # type: ignore[attr-defined]
