@@ -73,7 +73,7 @@ def test_every_cell_is_the_summary_in_per_cent(summary):
     text = table(summary).markdown()
     row = summary.query("device == 'pcm_like' and method == 'sam'").set_index("t_inference_s")
     cell = f"{100 * row.at[HOUR, 'accuracy']:.2f} ± {100 * row.at[HOUR, 'half_width']:.2f}"
-    line = next(line for line in text.splitlines() if line.startswith("| sam rho=0.05"))
+    line = next(line for line in text.splitlines() if line.startswith("| SAM ρ = 0.05"))
     assert [part.strip() for part in line.split("|")][6] == cell
 
 
@@ -109,7 +109,7 @@ def test_missing_cells_are_blank_and_said(trials):
     kept = kept[~((kept["method"] == "sam") & (kept["device"] == "reram_wan2022"))]
     finished = table(summarise(kept))
     assert len(finished.blocks[1].cells) == 3
-    line = next(row for row in finished.markdown().splitlines() if row.startswith("| rwp"))
+    line = next(row for row in finished.markdown().splitlines() if row.startswith("| RWP"))
     assert line.rstrip(" |").endswith("–")
     assert "– no trials" in finished.caption
 
@@ -193,10 +193,31 @@ def test_a_method_keeps_its_colour_whatever_else_is_drawn(summary):
 
 
 def test_no_two_methods_share_colour_or_marker():
-    colours, markers = zip(*METHOD_STYLES.values(), strict=True)
+    colours, markers, _ = zip(*METHOD_STYLES.values(), strict=True)
     assert len(set(colours)) == len(colours)
     assert len(set(markers)) == len(markers)
     assert method_style("mine") == method_style("mine")
+
+
+def test_the_usual_methods_differ_in_grey_print():
+    """Two of them differ in their dashes, or in luminance by a tenth of full scale."""
+    usual = [METHOD_STYLES[name] for name in ("sgd", "sam", "asam", "samson", "rwp")]
+    for one, other in itertools.combinations(usual, 2):
+        grey = [
+            np.dot(matplotlib.colors.to_rgb(s.colour), (0.299, 0.587, 0.114)) for s in (one, other)
+        ]
+        assert one.line != other.line or abs(grey[0] - grey[1]) > 0.1
+
+
+def test_narrow_panels_name_fewer_times(summary):
+    rows = summary.query("device == 'pcm_like'")
+    figure = Figure(figsize=(7, 2))
+    for ax in figure.subplots(1, 4):
+        accuracy_vs_time(ax, rows)
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].get_xticklabels()]
+    assert 2 <= len(boxes) < 7
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_n_and_interval_stand_in_the_figure(summary):
@@ -374,7 +395,7 @@ def test_filters_name_what_is_not_there(trials):
 
 def test_significant_gains_carry_a_star_and_losses_their_sign(trials):
     text = gain_table(paired_gain(trials, "samson")).markdown()
-    line = next(row for row in text.splitlines() if row.startswith("| sgd"))
+    line = next(row for row in text.splitlines() if row.startswith("| SGD"))
     assert "| -6.30 ± " in line
     assert " *" in line
     assert "Holm" in text

@@ -8,13 +8,18 @@ import pandas as pd
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analog_samson import times
 from analog_samson.report.style import order
+from analog_samson.report.words import said
 
 TICKS_S = (1.0, times.MINUTE, times.HOUR, times.DAY, times.MONTH, times.YEAR, 10 * times.YEAR)
+LABEL_IN = 0.045
+"""Room that the label of a tick takes, in inches by point of its size."""
+
 GAP = 0.13
 """Width of the gap left of the first time, as a share of the time axis."""
 
@@ -56,7 +61,7 @@ class TimeAxis:
             ticks = sorted({self._first, self._last})
         if self._is_broken:
             ticks = [self.zero_s, *ticks]
-        ax.xaxis.set_major_locator(FixedLocator(ticks))
+        ax.xaxis.set_major_locator(FixedLocator(self._with_room(ticks, ax)))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(FuncFormatter(lambda t, _: self._label(t)))
         left = self.zero_s if self._is_broken else self._first
@@ -65,8 +70,8 @@ class TimeAxis:
         if self._is_broken:
             self._break(ax)
 
-    def shade(self, ax: Axes, rows: pd.DataFrame) -> None:
-        """Shade and name the times to which the device was not measured."""
+    def shade(self, ax: Axes, rows: pd.DataFrame, *, named: bool = True) -> None:
+        """Shade, and name, the times to which the device was not measured."""
         late = rows.loc[rows["extrapolated"], "t_inference_s"]
         if late.empty:
             return
@@ -74,6 +79,8 @@ class TimeAxis:
         margin = 10 ** (0.04 * self.decades)
         begin = float(np.sqrt(known.max() * late.min())) if len(known) else late.min() / margin
         ax.axvspan(begin, self._last * margin, color="0.94", lw=0, zorder=0)
+        if not named:
+            return
         ax.annotate(
             "extrapolated",
             (begin, 1.0),
@@ -85,6 +92,18 @@ class TimeAxis:
             color="0.4",
             fontstyle="italic",
         )
+
+    def _with_room(self, ticks: list[float], ax: Axes) -> list[float]:
+        """The ticks whose labels have room: the ends first, then a day, an hour, a month."""
+        panel_in = ax.get_window_extent().width / ax.figure.dpi
+        letters = FontProperties(size=rcParams["xtick.labelsize"]).get_size_in_points()
+        gap = LABEL_IN * letters * self.decades / panel_in
+        first = [ticks[0], ticks[-1], times.DAY, times.HOUR, times.MONTH]
+        kept: list[float] = []
+        for tick in [t for t in first if t in ticks] + ticks:
+            if all(abs(np.log10(tick / other)) >= gap for other in kept):
+                kept.append(tick)
+        return sorted(kept)
 
     def _label(self, t: float) -> str:
         if self._is_broken and t <= self.zero_s * 1.0001:
@@ -119,9 +138,14 @@ def finish(figure: Figure, handles: dict[str, Line2D], note: str) -> None:
     extra_in = 0.0
     if names:
         letters = width_in * 72 / (0.56 * rcParams["legend.fontsize"])
-        columns = max(1, min(len(names), int(letters // (max(map(len, names)) + 6))))
+        columns = max(
+            1, min(len(names), int(letters // (max(len(said(name)) for name in names) + 8)))
+        )
+        in_rows = [name for k in range(columns) for name in names[k::columns]]
+        for name in names:
+            handles[name].set_label(said(name))
         figure.legend(
-            handles=[handles[name] for name in names], loc="outside upper center", ncols=columns
+            handles=[handles[name] for name in in_rows], loc="outside upper center", ncols=columns
         )
         extra_in += (-(-len(names) // columns) - 1) * rcParams["legend.fontsize"] * 1.6 / 72
     size = 0.85 * rcParams["font.size"]

@@ -205,7 +205,8 @@ def warnings_of(trials: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
     """
     found = []
     if (summary["n_networks"] == 1).any():
-        names = sorted(set(words.method_names(summary[summary["n_networks"] == 1])))
+        alone = set(words.method_names(summary[summary["n_networks"] == 1]))
+        names = [words.said(name) for name in sorted(alone)]
         found.append(
             f"One trained network for {', '.join(names)}: intervals are over chips only and say "
             "nothing about another training."

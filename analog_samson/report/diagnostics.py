@@ -199,7 +199,7 @@ def _by_network(
             draw(ax, part)
             first = part.iloc[0]
             moment = times.label(first["t_inference_s"])
-            ax.set_title(f"{first['name']}\n{first['device']}, {moment}")
+            ax.set_title(f"{words.said(first['name'])}\n{first['device']}, {moment}")
         chips = rows.groupby("checkpoint")["chip"].nunique()
         networks = rows.groupby(keys)["checkpoint"].nunique()
         note = (

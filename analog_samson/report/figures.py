@@ -78,7 +78,7 @@ def gain_figure(
 
 
 def chips_figure(chips: pd.DataFrame, *, width: str = "two columns", look: str = "paper") -> Figure:
-    """Every chip as a thin line over time, one panel a device.
+    """Every chip as a thin line over time, a row a device, one panel a method.
 
     Args:
         chips: As `results.chip_means` gives.
@@ -92,14 +92,35 @@ def chips_figure(chips: pd.DataFrame, *, width: str = "two columns", look: str =
         ValueError: If there are no chips or a name is unknown.
     """
     axis = TimeAxis(chips["t_inference_s"])
-    note = "Thin lines: chips (reads averaged). Thick lines: mean of all chips."
-    return by_condition(
-        chips,
-        lambda ax, rows: panels.chips_over_time(ax, rows, axis=axis),
-        note=f"{note} {words.fixed_text(chips)}.",
-        width=width,
-        look=look,
-    )
+    rows = chips.assign(name=words.method_names(chips))
+    names = sorted(rows["name"].unique(), key=order)
+    columns = words.varying(rows)
+    groups = dict(list(rows.groupby(["device", *columns], observed=True, sort=True)))
+    across = min(len(names), 4 if width == "two columns" else 2)
+    with style(look):
+        down = -(-len(names) // across)
+        figure, axes = grid(
+            len(groups) * down * across, width, look, aspect=0.9, share_y=True, across=across
+        )
+        for place, ax in enumerate(axes):
+            row, column = divmod(place, across)
+            k = row % down * across + column
+            part = list(groups.values())[row // down]
+            own = part[part["name"] == names[k]] if k < len(names) else part.iloc[:0]
+            if own.empty:
+                ax.set_axis_off()
+                continue
+            panels.chips_over_time(ax, own, axis=axis)
+            first_row = "\n" if row % down == 0 else ""
+            ax.set_title(first_row + words.said(names[k]), weight="normal")
+            if k == 0:
+                _head(ax, words.condition_text(part.iloc[0], columns))
+            ax.label_outer()
+        note = "Thin lines: chips (reads averaged). Thick lines: mean of all chips."
+        if chips["extrapolated"].any():
+            note += " Shaded: beyond the time to which the device was measured (extrapolated)."
+        finish(figure, {}, f"{note} {words.fixed_text(chips)}.")
+    return figure
 
 
 def strips_figure(
@@ -258,7 +279,7 @@ def heat_figure(
         figure, axes = grid(len(ordered), width, look, aspect=0.75, share_y=True)
         for ax, name in zip(axes, ordered, strict=True):
             image = panels.heat_map(ax, rows[names == name], x, y, limits=limits)
-            ax.set_title(name)
+            ax.set_title(words.said(name))
             ax.label_outer()
         moment = times.label(rows["t_inference_s"].iloc[0])
         figure.colorbar(image, ax=axes, label=f"accuracy at {moment} [%]", shrink=0.9)
@@ -427,6 +448,22 @@ def _wrapped(title: str, figure: Figure, axes: Sequence[Axes]) -> str:
     across = specification.get_gridspec().ncols if specification else 1
     panel_in = 0.88 * figure.get_size_inches()[0] / across
     return textwrap.fill(title, int(panel_in * 72 / (0.62 * float(rcParams["axes.titlesize"]))))
+
+
+def _head(ax: Axes, text: str) -> None:
+    """Write above the title of a row's first panel, as wide as the row may be."""
+    size = float(rcParams["axes.titlesize"])
+    above = ax.annotate(
+        text,
+        (0, 1),
+        xytext=(0, float(rcParams["axes.titlepad"]) + 1.25 * size),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=size,
+        weight=rcParams["axes.titleweight"],
+        annotation_clip=False,
+    )
+    above.set_in_layout(False)
 
 
 def _moment(rows: pd.DataFrame) -> str:

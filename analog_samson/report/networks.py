@@ -83,8 +83,9 @@ def training_curve(ax: Axes, curves: pd.DataFrame, column: str, title: str) -> l
         own = whole[whole["name"] == name].dropna(subset=[column]).sort_values("epoch")
         for _, one in own.groupby("training_seed"):
             epoch = one["epoch"] + 1
-            ax.plot(epoch, one[column], color=look["color"], lw=0.9, alpha=0.8)
-            ax.plot(epoch.tail(1), one[column].tail(1), linestyle="none", **look)
+            line = look["linestyle"]
+            ax.plot(epoch, one[column], color=look["color"], linestyle=line, lw=0.9, alpha=0.8)
+            ax.plot(epoch.tail(1), one[column].tail(1), **look)
         handles.append(Line2D([], [], label=name, **look))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if column == "loss":

@@ -16,8 +16,6 @@ from analog_samson.report import words
 from analog_samson.report.axes import TimeAxis, shifts
 from analog_samson.report.style import looks, order
 
-DASHED = (0, (4, 2))
-
 MANY_CHIPS = 300
 """Above this many chips of a method their thin lines are stored as pixels, not as vectors."""
 
@@ -79,12 +77,14 @@ def gain_vs_time(
     rows = gains.assign(name=words.method_names(gains), value=100 * gains["gain"])
     ax.axhline(0.0, color="black", linewidth=0.6, zorder=1)
     handles = _over_time(ax, rows, interval, axis)
-    ax.set_ylabel(f"gain over {gains['baseline'].iloc[0]} [points]")
+    ax.set_ylabel(f"gain over {words.said(gains['baseline'].iloc[0])} [points]")
     return handles
 
 
 def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = None) -> list[Line2D]:
     """Draw every chip as a thin line: how far chips of one method lie apart.
+
+    Times beyond the device's measured range are shaded.
 
     Args:
         ax: Where to draw.
@@ -119,10 +119,10 @@ def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = No
         later = mean[mean.index > 0]
         ax.plot(later.index, later, color="white", lw=2.4, zorder=3)
         ax.plot(later.index, later, color=style["color"], zorder=4)
-        ax.plot(axis.place(mean.index.to_numpy()), mean, linestyle="none", zorder=5, **style)
+        ax.plot(axis.place(mean.index.to_numpy()), mean, zorder=5, **{**style, "linestyle": "none"})
         handles.append(Line2D([], [], label=name, **style))
     axis.dress(ax)
-    axis.shade(ax, chips)
+    axis.shade(ax, chips, named=False)
     ax.set_ylabel("accuracy [%]")
     return handles
 
@@ -164,7 +164,7 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
                 lw=1.0,
                 zorder=3,
             )
-    ax.set_xticks(range(len(ordered)), [name.replace(" ", "\n", 1) for name in ordered])
+    ax.set_xticks(range(len(ordered)), [words.said(n).replace(" ", "\n", 1) for n in ordered])
     ax.set_xlim(-0.6, len(ordered) - 0.4)
     ax.tick_params(axis="x", length=0)
     ax.set_ylabel("accuracy [%]")
@@ -204,7 +204,7 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
             if bound:
                 ax.plot(edge, place, arrow, color=style["color"], clip_on=False, zorder=3)
         if row["censored"] == "":
-            ax.plot(row["lifetime_s"], place, zorder=4, linestyle="none", **style)
+            ax.plot(row["lifetime_s"], place, zorder=4, **style)
         text, at, side = {
             "": ("", end, "right"),
             "right": ("not reached", right, "right"),
@@ -219,7 +219,7 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
             fontsize="small",
             color="0.3",
         )
-    ax.set_yticks(range(len(ordered)), ordered)
+    ax.set_yticks(range(len(ordered)), [words.said(name) for name in ordered])
     ax.set_ylim(len(ordered) - 0.4, -0.6)
     ax.grid(False, axis="y")
     ax.grid(True, axis="x")
@@ -411,10 +411,8 @@ def _over_time(ax: Axes, rows: pd.DataFrame, interval: str, axis: TimeAxis | Non
         t = own["t_inference_s"].to_numpy(dtype=float)
         x, y = axis.place(t, float(shift)), own["value"].to_numpy()
         low, high = 100 * own["low"].to_numpy(), 100 * own["high"].to_numpy()
-        timed, late = t > 0, own["extrapolated"].to_numpy(dtype=bool)
-        solid, dashed = timed & ~late, timed & (late | np.append(late[1:], False))
-        ax.plot(x[solid], y[solid], color=style["color"], zorder=3)
-        ax.plot(x[dashed], y[dashed], color=style["color"], linestyle=DASHED, zorder=3)
+        timed = t > 0
+        ax.plot(x[timed], y[timed], color=style["color"], linestyle=style["linestyle"], zorder=3)
         barred = np.ones_like(timed)
         if interval == "band":
             barred = ~timed

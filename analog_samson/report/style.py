@@ -12,29 +12,35 @@ import matplotlib.style
 
 
 class MethodStyle(NamedTuple):
-    """How a method looks in every figure."""
+    """How a method looks in every figure; the dashes tell methods apart in grey print."""
 
     colour: str
     marker: str
+    line: Any = "-"
+
+
+_DASHED: Any = (0, (4, 1.5))
+_DOTTED: Any = (0, (1, 1.2))
+_DASH_DOTTED: Any = (0, (4, 1.2, 1, 1.2))
 
 
 METHOD_STYLES: dict[str, MethodStyle] = {
     "sgd": MethodStyle("#000000", "o"),
-    "sam": MethodStyle("#56B4E9", "s"),
-    "asam": MethodStyle("#0072B2", "^"),
+    "sam": MethodStyle("#56B4E9", "s", _DASHED),
+    "asam": MethodStyle("#0072B2", "^", _DASH_DOTTED),
     "samson": MethodStyle("#D55E00", "D"),
-    "rwp": MethodStyle("#009E73", "v"),
-    "arwp": MethodStyle("#44AA99", "<"),
-    "m_rwp": MethodStyle("#117733", ">"),
+    "rwp": MethodStyle("#009E73", "v", _DOTTED),
+    "arwp": MethodStyle("#44AA99", "<", _DASHED),
+    "m_rwp": MethodStyle("#117733", ">", _DASH_DOTTED),
     "m_arwp": MethodStyle("#999933", "d"),
-    "saf": MethodStyle("#CC79A7", "P"),
-    "mesa": MethodStyle("#882255", "X"),
-    "noise_injection": MethodStyle("#E69F00", "h"),
-    "hardware_aware": MethodStyle("#332288", "p"),
-    "external": MethodStyle("#888888", "*"),
+    "saf": MethodStyle("#CC79A7", "P", _DASHED),
+    "mesa": MethodStyle("#882255", "X", _DOTTED),
+    "noise_injection": MethodStyle("#E69F00", "h", _DASH_DOTTED),
+    "hardware_aware": MethodStyle("#332288", "p", _DOTTED),
+    "external": MethodStyle("#888888", "*", _DASHED),
 }
 """Okabe and Ito's colours for the methods most shown, Tol's muted set for the others; every method
-has its own marker too, so that a grey print stays readable."""
+has its own marker and the common ones their own dashes, so that a grey print stays readable."""
 
 _SPARE_COLOURS = ("#AA4499", "#661100", "#6699CC", "#DDCC77", "#CC6677")
 _SPARE_MARKERS = ("8", "H", "1", "2", "+")
@@ -69,7 +75,7 @@ def looks(name: str, drawn: Iterable[str]) -> dict[str, Any]:
         Keyword arguments of ``Axes.plot``.
     """
     method = name.split(" ")[0]
-    colour, marker = method_style(method)
+    colour, marker, line = method_style(method)
     rank = sorted(other for other in drawn if other.split(" ")[0] == method).index(name)
     red, green, blue = matplotlib.colors.to_rgb(colour)
     pale = 1 - 0.75 ** (rank // 2)
@@ -77,6 +83,7 @@ def looks(name: str, drawn: Iterable[str]) -> dict[str, Any]:
     is_hollow = rank % 2 == 1
     return {
         "color": shade,
+        "linestyle": line,
         "marker": marker,
         "markeredgecolor": shade if is_hollow else "white",
         "markeredgewidth": 1.0 if is_hollow else 0.5,

@@ -102,7 +102,7 @@ def gain_table(gains: pd.DataFrame, *, decimals: int = 2) -> Table:
     if not gains["paired"].all():
         parts.append("Networks from elsewhere: unpaired (Welch).")
     return Table(
-        title=f"Gain over {gains['baseline'].iloc[0]} [percentage points]",
+        title=f"Gain over {words.said(gains['baseline'].iloc[0])} [percentage points]",
         caption=_caption(rows, blocks, parts),
         blocks=tuple(blocks),
         data=gains,
@@ -131,7 +131,7 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
         cells = []
         for name in in_order(part["name"]):
             own = part[part["name"] == name]
-            line = {"method": name, "n": _n_short(own)}
+            line = {"method": words.said(name), "n": _n_short(own)}
             for _, row in own.sort_values("loss").iterrows():
                 line[f"{100 * row['loss']:g} % lost"] = _life(row)
             cells.append(line)
@@ -218,10 +218,10 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = 2) -> Table:
             line = {"swept": point or "nothing"}
             own = part[part["point"] == point].set_index("name")
             for name in in_order(part["name"]):
-                line[name] = BLANK
+                line[words.said(name)] = BLANK
                 if name in own.index:
                     row = own.loc[name]
-                    line[name] = _value(row["accuracy"], row["half_width"], decimals)
+                    line[words.said(name)] = _value(row["accuracy"], row["half_width"], decimals)
             cells.append(line)
         late = EXTRAPOLATED if part["extrapolated"].any() else ""
         title = words.condition_text(part.iloc[0], columns)
@@ -263,7 +263,7 @@ def _over_time(
         cells, bold = [], []
         for name in in_order(part["name"]):
             own = part[part["name"] == name]
-            line = {"method": name, **lead(own)}
+            line = {"method": words.said(name), **lead(own)}
             marks = dict.fromkeys(line, False)
             at = {row["t_inference_s"]: row for _, row in own.iterrows()}
             for t, head in heads.items():

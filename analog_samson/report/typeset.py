@@ -91,7 +91,7 @@ class Table:
 
     def csv(self) -> str:
         """The numbers behind the table: fractions and seconds, to `DIGITS` digits."""
-        numbers = self.data.select_dtypes("floating").columns
+        numbers = [str(name) for name, kind in self.data.dtypes.items() if kind == "float64"]
         rounded = self.data.assign(**{name: self.data[name].map(_rounded) for name in numbers})
         text: str = rounded.to_csv(index=False, lineterminator="\n")
         return text
@@ -117,6 +117,9 @@ _LATEX = {
     "±": r"$\pm$",
     "×": r"$\times$",
     "µ": r"$\mu$",
+    "ρ": r"$\rho$",
+    "σ": r"$\sigma$",
+    "λ": r"$\lambda$",
     BLANK: "--",
     EXTRAPOLATED: r"$^\dagger$",
     TIED: r"$^\circ$",

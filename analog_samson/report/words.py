@@ -7,7 +7,29 @@ import pandas as pd
 from analog_samson.results.comparison import method_names
 from analog_samson.results.definitions import CONDITION
 
-__all__ = ["axes_text", "condition_text", "fixed_text", "interval_text", "method_names", "n_text"]
+__all__ = [
+    "axes_text",
+    "condition_text",
+    "fixed_text",
+    "interval_text",
+    "method_names",
+    "n_text",
+    "said",
+]
+
+_METHODS = {
+    "sgd": "SGD",
+    "sam": "SAM",
+    "asam": "ASAM",
+    "samson": "SAMSON",
+    "rwp": "RWP",
+    "arwp": "ARWP",
+    "m_rwp": "m-RWP",
+    "m_arwp": "m-ARWP",
+    "saf": "SAF",
+    "mesa": "MESA",
+}
+_STRENGTHS = {"rho=": "ρ = ", "sigma=": "σ = ", "trajectory_weight=": "λ = "}
 
 _CONDITION_WITHOUT_TIME = CONDITION[:-1]
 _SAID_AS = {
@@ -19,6 +41,14 @@ _SAID_AS = {
     "engine": "engine {}",
     "precision": "precision {}",
 }
+
+
+def said(name: str) -> str:
+    """A method with its strength as papers write it: "samson rho=0.5" -> "SAMSON ρ = 0.5"."""
+    method, _, strength = name.partition(" ")
+    for field, symbol in _STRENGTHS.items():
+        strength = strength.replace(field, symbol)
+    return f"{_METHODS.get(method, method.replace('_', ' '))} {strength}".strip()
 
 
 def axes_text(axes: str) -> str:
@@ -100,4 +130,4 @@ def interval_text(summary: pd.DataFrame) -> str:
 
 
 def _listed(rows: pd.DataFrame) -> str:
-    return ", ".join(sorted(set(method_names(rows))))
+    return ", ".join(said(name) for name in sorted(set(method_names(rows))))
