@@ -64,6 +64,7 @@ class FunctionalLayer(nn.Module):
         arrays: Its arrays, ordered by group, row block and column block.
         channels_last: Whether images have their channels innermost. The number of an output, which
             its noise derives from, is its place in memory.
+        dtype: What inputs, weights and their product are rounded to.
     """
 
     bias: Tensor | None
@@ -108,6 +109,7 @@ class FunctionalLayer(nn.Module):
         self._channels = _channels_of(self._rows, math.prod(self.shape[2:]))
         self._n_images, self._call = 0, 0
         self.channels_last = True
+        self.dtype = torch.float32
 
     def model_weights(self) -> Tensor:
         """Weights in model units, the layer's shape, without compensation."""
@@ -196,6 +198,12 @@ class FunctionalLayer(nn.Module):
         return out.movedim(-1, 1) if innermost and self._rank else out
 
     def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.dtype != x.dtype:
+            product = self._product(x.to(self.dtype), weight, None).to(x.dtype)
+            return product if bias is None else product + bias.view(-1, *[1] * self._rank)
+        return self._product(x, weight, bias)
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not self._rank:
             return F.linear(x, weight, bias)
         convolution = F.conv2d if self._rank == 2 else F.conv1d
@@ -203,6 +211,7 @@ class FunctionalLayer(nn.Module):
         return product
 
     def _laid_out(self, weight: Tensor) -> Tensor:
+        weight = weight.to(self.dtype)
         return channels_last(weight) if self.channels_last else weight.contiguous()
 
     def _slice(self, levels: Tensor, number: int) -> Tensor:
