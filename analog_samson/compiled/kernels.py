@@ -16,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def _dac_of_torch(x: Tensor, input_range: Tensor, step: float) -> Tensor:
 
 def _dac(x: Tensor, input_range: Tensor, step: float) -> Tensor:
     levels = round(1 / step) if step else 1
-    if (built := _library_for(x)) and _is_dense(x):
+    if (built := library_for(x)) and _is_dense(x):
         out = torch.empty_like(x)
         built.dac(x.data_ptr(), out.data_ptr(), x.numel(), float(input_range), step, levels)
         return out
@@ -109,9 +110,9 @@ def _adc(
 ) -> None:
     if not y.numel():
         return
-    first_image, key = int(stream[0]), _key_of_call(int(stream[1 + block]), call)
+    first_image, key = int(stream[0]), key_of_call(int(stream[1 + block]), call)
     noise, levels = limits.tolist()
-    built = _library_for(y)
+    built = library_for(y)
     if built is None or not (previous is None or previous.is_contiguous()):
         out = y + noise * normals(key, first_image, y.shape, y.device) if noise > 0 else y
         if not innermost:
@@ -133,6 +134,19 @@ def _adc(
             )
         )
 
+    share(run, n_images)
+
+
+def share(run: Callable[[int, int], int], n_images: int) -> None:
+    """Share images among torch's threads.
+
+    Args:
+        run: Number of the first image and how many: to 0, or 1 if there is no memory.
+        n_images: How many in all.
+
+    Raises:
+        MemoryError: If there is no memory.
+    """
     n_threads = min(torch.get_num_threads(), n_images)
     if n_threads == 1:
         failed = [run(0, n_images)]
@@ -149,7 +163,8 @@ _dac_operation.register_fake(lambda x, input_range, step: torch.empty_like(x))
 _adc_operation = torch.library.custom_op("analog_samson::adc", _adc, mutates_args={"y"})
 
 
-def _key_of_call(key: int, call: int) -> int:
+def key_of_call(key: int, call: int) -> int:
+    """Key of the noise when a layer is used again in one forward pass."""
     return (key + call * 0x9E3779B97F4A7C15) % 2**64  # the golden ratio: far from other keys
 
 
@@ -194,7 +209,8 @@ def threefry2x32(key: int, counter0: Tensor, counter1: Tensor) -> tuple[Tensor, 
     return x0, x1
 
 
-def _library_for(x: Tensor) -> ctypes.CDLL | None:
+def library_for(x: Tensor) -> ctypes.CDLL | None:
+    """The C library, if it is there and can work on a tensor."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled():
         return None
     return library()
@@ -215,8 +231,9 @@ def library() -> ctypes.CDLL | None:
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC") or "cc", "gcc"))), None)
     if compiler is None:
         return None
-    source = importlib.resources.files("analog_samson.compiled").joinpath("kernels.c")
-    text = source.read_text(encoding="utf-8")
+    package = importlib.resources.files("analog_samson.compiled")
+    sources = [package.joinpath(name) for name in ("kernels.c", "arrays.c")]
+    text = "\n".join(source.read_text(encoding="utf-8") for source in sources)
     identity = "\n".join([text, compiler, *_FLAGS, _processor()])
     name = f"kernels-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "analog-samson"
@@ -261,6 +278,9 @@ def _load(path: Path) -> ctypes.CDLL:
         *(word, word, number, ctypes.c_int, number),
     ]
     loaded.adc.restype = ctypes.c_int
+    loaded.arrays.argtypes = [pointer, pointer, pointer, count, word]
+    loaded.arrays.restype = ctypes.c_int
+    loaded.lanes.restype = ctypes.c_int64
     loaded.normals.argtypes = [pointer, count, word, word]
     loaded.normals.restype = None
     return loaded

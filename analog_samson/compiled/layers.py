@@ -3,7 +3,8 @@
 With an ideal periphery the arrays of a layer are one matrix. Where converters have a fixed range,
 inputs become DAC levels once for the whole layer (not for every patch of a convolution), every
 block of rows is a convolution of its own over its channels, and noise, ADC and scaling follow in
-one pass (:mod:`analog_samson.compiled.kernels`).
+one pass (:mod:`analog_samson.compiled.kernels`). What depends on the single input vector (its own
+range, its currents, read noise) goes through :mod:`analog_samson.compiled.arrays`.
 """
 
 import itertools
@@ -15,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analog_samson.compiled import kernels
+from analog_samson.compiled import arrays, kernels
 from analog_samson.devices import Device
+from analog_samson.devices.array import Periphery
 
 _GEOMETRY = ("stride", "padding", "dilation", "groups")
 
@@ -92,20 +94,25 @@ class FunctionalLayer(nn.Module):
                         Array(name, len(self.arrays), part, mapping.scale == "column")
                     )
         self._is_ideal = periphery.is_ideal
+        self._by_vector = needs_every_vector(periphery)
         self._input_step = _step(periphery.dac_bits, 1.0)
         self._output_step = _step(periphery.adc_bits, periphery.output_bound)
         self._rounds = self._output_step > 0
-        self._is_noisy = periphery.output_noise > 0
+        self._is_noisy = periphery.output_noise > 0 or periphery.mvm_read_noise > 0
         # Whatever differs between chips, times, networks and values of a swept axis is a tensor:
         # the graph of a network depends on its shapes only.
         step = self._output_step or 1.0
         in_steps = [periphery.output_noise / step, periphery.output_bound / step]
         self._limits = torch.tensor(in_steps)
+        if self._by_vector:
+            steps = self._input_step, self._output_step
+            self._limits = arrays.limits(periphery, input_range, steps)
         self._input_range = torch.tensor(input_range)
         self._stream = torch.zeros(1 + len(self._rows), dtype=torch.int64)
         self._weights: list[Tensor] = []
         self._scales: list[Tensor] = []
         self._offsets: list[Tensor] = []
+        self._contents: arrays.Contents
         self._channels = _channels_of(self._rows, math.prod(self.shape[2:]))
         self._n_images, self._call = 0, 0
         self.channels_last = True
@@ -126,6 +133,8 @@ class FunctionalLayer(nn.Module):
         if self._is_ideal:
             whole = self._together(lambda a: a.weights * (a.scale * a.alpha)[:, None])
             self._weights = [self._laid_out(whole.view(self.shape))]
+        elif self._by_vector:
+            self._prepare_arrays()
         else:
             self._prepare_blocks()
         for array in self.arrays:
@@ -135,7 +144,7 @@ class FunctionalLayer(nn.Module):
         """Outputs of the layer, bias included."""
         if self._is_ideal:
             return self._multiply(x, self._weights[0], self.bias)
-        return self._through_converters(x)
+        return self._vector_by_vector(x) if self._by_vector else self._through_converters(x)
 
     def _together(self, of: Callable[[Array], Tensor]) -> Tensor:
         """Put what every array holds, (columns, its rows), together: (all columns, rows)."""
@@ -168,6 +177,74 @@ class FunctionalLayer(nn.Module):
         zeros = torch.zeros_like(self._scales[0])
         bias = zeros if self.bias is None else self.bias
         self._offsets = [bias, *[zeros] * (len(self._rows) - 1)]
+
+    def _prepare_arrays(self) -> None:
+        """All weights from DAC to ADC steps, and as the kernel reads them."""
+        whole = self._together(lambda array: array.weights)
+        whole = whole * ((self._input_step or 1.0) / (self._output_step or 1.0))
+        scales = self._together(lambda a: (a.scale * a.alpha)[:, None].expand(-1, 1)).T
+        in_range = 1.0 if math.isnan(float(self._input_range)) else float(self._input_range)
+        scales = scales * (in_range * (self._output_step or 1.0))
+        walk = self._walk((1, 1, self.shape[1] * self.groups), 1)
+        packed = arrays.pack(whole, self._rows, self._columns, walk)
+        bias = scales.new_zeros(len(whole)) if self.bias is None else self.bias
+        self._contents = arrays.Contents(
+            whole, packed, arrays.places(self._rows, walk), scales.contiguous(), bias
+        )
+
+    def _walk(self, size: tuple[int, int, int], inputs_an_image: int) -> arrays.Walk:
+        """Geometry of the layer on inputs of some height, width and channels."""
+        kernel = (1, 1, *self.shape[2:])[-2:]
+        stride, padding, dilation = ((1, 1), (0, 0), (1, 1))
+        if self._rank:
+            stride, padding, dilation = (_pair(value) for value in self._how[:3])
+            padding = padding if self._rank == 2 else (0, padding[1])
+        height, width = (
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, k, s, p, d in zip(size[:2], kernel, stride, padding, dilation, strict=True)
+        )
+        return arrays.Walk(
+            *size,
+            *(height, width),
+            *(kernel[0], kernel[1]),
+            *stride,
+            *padding,
+            *dilation,
+            groups=self.groups,
+            columns=self.shape[0] // self.groups,
+            inputs_an_image=inputs_an_image,
+        )
+
+    def _vector_by_vector(self, x: Tensor) -> Tensor:
+        # images (or several pieces of each), height, width, channels
+        if self._rank == 2:
+            inputs = x.permute(0, 2, 3, 1)
+        elif self._rank == 1:
+            inputs = x.transpose(1, 2)[:, None]
+        else:
+            inputs = x.reshape(self._n_images, 1, -1, x.shape[-1])
+        n, *size = inputs.shape
+        if size[2] != self.shape[1] * self.groups:
+            raise RuntimeError(
+                f"Layer {self.name!r} takes {self.shape[1] * self.groups} channels; got {size[2]}."
+            )
+        out = arrays.through(
+            inputs,
+            self._contents,
+            self._stream,
+            self._limits,
+            rows=self._rows,
+            columns=self._columns,
+            walk=self._walk((size[0], size[1], size[2]), n // self._n_images),
+            call=self._call,
+        )
+        self._call += 1
+        if self._rank == 2:
+            out = out.permute(0, 3, 1, 2)
+            return out if self.channels_last else out.contiguous()
+        if self._rank == 1:
+            return out[:, 0].transpose(1, 2).contiguous()
+        return out.view(*x.shape[:-1], -1)
 
     def _through_converters(self, x: Tensor) -> Tensor:
         levels = kernels.dac(x, self._input_range, self._input_step)
@@ -226,6 +303,21 @@ class FunctionalLayer(nn.Module):
         n, channels, *size = levels.shape
         grouped = levels.reshape(n, self.groups, channels // self.groups, *size)
         return grouped[:, :, low:high].flatten(1, 2)
+
+
+def needs_every_vector(periphery: Periphery) -> bool:
+    """Whether something depends on the single input vector of an array."""
+    return not periphery.is_ideal and (
+        periphery.input_scaling == "per_vector"
+        or periphery.bound_management == "iterative"
+        or periphery.mvm_read_noise > 0
+        or periphery.ir_drop > 0
+    )
+
+
+def _pair(value: tuple[int, ...]) -> tuple[int, int]:
+    """Of a geometry of one or two dimensions: that of images of height 1."""
+    return (value[0], value[1]) if len(value) == 2 else (1, value[0])
 
 
 def _pieces(size: int, largest: int | str) -> list[int]:

@@ -10,10 +10,11 @@ import functools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from analog_samson import models
 from analog_samson.analog import check_input_ranges, replace_everywhere
@@ -34,6 +35,8 @@ Precision = Literal["fp32", "bf16"]
 _log = logging.getLogger(__name__)
 
 _PERIPHERY = {"source", "dac_bits", "adc_bits", "output_bound", "output_noise"}
+_PERIPHERY |= {"input_scaling", "bound_management"}
+_PERIPHERY |= {"mvm_read_noise", "mvm_read_noise_kind", "ir_drop"}
 _MAPPING = {"scale", "max_rows", "max_columns"}
 # what acts on weights before they are mapped, or between weights and devices
 _MAPPING |= {"clip_quantile", "batch_norm", "pair_significances", "pair_tables_uS"}
@@ -107,7 +110,11 @@ class FunctionalNetwork:
                 if layer.shape[1] >= WIDE:
                     layer.dtype = torch.bfloat16
         self._expected_images = expected_images
-        self._set_layout(channels_last=True)
+        kernels = [layer.shape for layer in self.layers.values() if len(layer.shape) == 4]
+        self._is_narrow = bool(kernels) and all(
+            n_out <= WIDE and n_in < WIDE for n_out, n_in, *_ in kernels
+        )
+        self._set_layout(channels_last=not self._is_narrow)
         self._is_traced: bool | None = None
 
     def weights(self) -> dict[str, Tensor]:
@@ -153,7 +160,11 @@ class FunctionalNetwork:
             array.has_changed = True
 
     def _probe(self, image: Tensor, first_index: int, seeds: Callable[..., int]) -> None:
-        """Run one image: count multiplications, see whether the network bears channels last."""
+        """Run one image: choose the memory layout, count multiplications.
+
+        Narrow convolutions (LeNet-5) are fastest with channels outermost and step by step, unless
+        torch pools, which it does fast only with channels innermost.
+        """
         counts: list[int] = []
         hooks = [
             layer.register_forward_hook(
@@ -163,7 +174,13 @@ class FunctionalNetwork:
         ]
         self._is_traced = False
         try:
-            self.forward(image, first_index, seeds)
+            with _PoolingSeen() as pooling:
+                self.forward(image, first_index, seeds)
+            if self._is_narrow and pooling.seen:
+                self._is_narrow = False
+                self._set_layout(channels_last=True)
+                counts.clear()
+                self.forward(image, first_index, seeds)
         except RuntimeError:
             if not self._channels_last:
                 raise
@@ -174,13 +191,26 @@ class FunctionalNetwork:
         finally:
             for hook in hooks:
                 hook.remove()
-        self._is_traced = sum(counts) * self._expected_images > LONG_JOB * len(self.layers)
+        is_long = sum(counts) * self._expected_images > LONG_JOB * len(self.layers)
+        self._is_traced = is_long and not self._is_narrow
 
     @functools.cached_property
     def _traced(self) -> Callable[[nn.Module, Tensor], Tensor]:
         shapes = [(name, layer.shape) for name, layer in self.layers.items()]
         on = f"{self.device.mapping} {self.device.periphery} {self.precision}"
         return _tracer(f"{self.network} {shapes} {on}")
+
+
+class _PoolingSeen(TorchFunctionMode):
+    """Whether torch's own two-dimensional pooling runs within a block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen = self.seen or "pool2d" in getattr(func, "__name__", "")
+        return func(*args, **(kwargs or {}))
 
 
 @functools.lru_cache(maxsize=32)
