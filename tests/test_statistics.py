@@ -177,6 +177,13 @@ def test_holm_keeps_order_and_never_shrinks():
     assert (np.diff(corrected[np.argsort(p)]) >= 0).all()
 
 
+@pytest.mark.parametrize("dof", [1, 1.5, 3.3, 10, 200])
+def test_quantiles_are_as_accurate_as_the_distribution_function(dof):
+    for distribution, shape in ((stats.t, (dof,)), (stats.f, (dof, 2 * dof))):
+        x = spread.quantile(distribution, 0.975, *shape)
+        assert distribution.cdf(x, *shape) == pytest.approx(0.975, abs=1e-14)
+
+
 # variance components and planning
 
 

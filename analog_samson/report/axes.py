@@ -1,16 +1,18 @@
 """The time axis that all figures over time share, and the legend and note around panels."""
 
 import textwrap
+from collections.abc import Callable
 
 import matplotlib.transforms
 import numpy as np
 import pandas as pd
 from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from analog_samson import times
 from analog_samson.report.style import order
@@ -81,6 +83,7 @@ class TimeAxis:
         ax.axvspan(begin, self._last * margin, color="0.94", lw=0, zorder=0)
         if not named:
             return
+        ax.margins(y=0.12)
         ax.annotate(
             "extrapolated",
             (begin, 1.0),
@@ -131,6 +134,30 @@ def shifts(n: int) -> np.ndarray:
     return (np.arange(n) - (n - 1) / 2) * min(0.012, 0.06 / max(n, 1))
 
 
+def head(ax: Axes, text: str) -> None:
+    """Write above the (two-line) title of a row's first panel, as wide as the row may be."""
+    size = float(rcParams["axes.titlesize"])
+    above = ax.annotate(
+        text,
+        (0, 1),
+        xytext=(0, float(rcParams["axes.titlepad"]) + 1.25 * size),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=size,
+        weight=rcParams["axes.titleweight"],
+        annotation_clip=False,
+    )
+    above.set_in_layout(False)
+
+
+def log_axis(set_scale: Callable[[str], None], axis: Axis) -> None:
+    """Make an axis logarithmic, with plain numbers at 1, 2 and 5 of every decade."""
+    set_scale("log")
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
 def finish(figure: Figure, handles: dict[str, Line2D], note: str) -> None:
     """Put the legend above and the note below the panels, where they hide nothing."""
     names = sorted(handles, key=order)
@@ -149,7 +176,8 @@ def finish(figure: Figure, handles: dict[str, Line2D], note: str) -> None:
         )
         extra_in += (-(-len(names) // columns) - 1) * rcParams["legend.fontsize"] * 1.6 / 72
     size = 0.85 * rcParams["font.size"]
-    lines = textwrap.wrap(note, int(width_in * 72 / (0.57 * size)))
+    unbroken = note.replace(" = ", "\u00a0=\u00a0")
+    lines = textwrap.wrap(unbroken, int(width_in * 72 / (0.57 * size)))
     extra_in += len(lines) * size * 1.35 / 72
     figure.set_size_inches(width_in, figure.get_size_inches()[1] + extra_in)
     figure.supxlabel("\n".join(lines), fontsize=size, color="0.3", x=0.01, ha="left")

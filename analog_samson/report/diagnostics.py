@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 
 from analog_samson import times
 from analog_samson.report import words
@@ -38,13 +39,12 @@ def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
     before = np.append(values[0], values[:-1])
     for k, (value, last) in enumerate(zip(values, before, strict=True)):
         if k:
-            colour = "#D55E00" if value < last else "#009E73"
+            colour = "#D55E00" if value < last else "#56B4E9"
             ax.bar(k, value - last, bottom=last, color=colour, width=0.6, zorder=2)
             ax.plot([k - 1.3, k + 0.3], [last, last], color="0.6", lw=0.6, zorder=1)
-        text = f"{value:.1f}" if k == 0 else f"{value - last:+.1f}".replace("-", "−")
         ax.annotate(
-            text,
-            (k, max(value, last)),
+            f"{value:.1f}" if k == 0 else _change(value - last),
+            (k, max(value + spread.iloc[k], last)),
             xytext=(0, 3),
             textcoords="offset points",
             ha="center",
@@ -53,7 +53,9 @@ def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
     ax.errorbar(range(len(values)), values, spread, fmt="k.", markersize=4, zorder=3)
     ax.set_xticks(range(len(values)), list(mean.index), rotation=20, ha="right")
     room = 0.15 * max(float(np.ptp(values)), 0.1)
-    ax.set_ylim(values.min() - spread.max() - room, max(values.max(), values[0]) + 2 * room)
+    top = max(values.max(), values[0]) + spread.max()
+    ax.set_ylim(values.min() - spread.max() - room, top + 1.5 * room)
+    ax.yaxis.set_major_locator(FixedLocator([t for t in ax.get_yticks() if 0 <= t <= 100]))
     ax.set_ylabel("accuracy [%]")
 
 
@@ -134,7 +136,7 @@ def layers_figure(
     Raises:
         ValueError: If columns or rows are missing, or a name is unknown.
     """
-    return _by_network(layers, names, layer_sensitivity, width, look)
+    return _by_network(layers, names, layer_sensitivity, width, look, share_x=True)
 
 
 def beside_figures(
@@ -174,6 +176,12 @@ def beside_figures(
     return drawn
 
 
+def _change(points: float) -> str:
+    """A change of accuracy, finer where it is small: "−66.3", "+0.08", "0"."""
+    text = f"{points:+.1f}" if abs(points) >= 1 else f"{points:+.2f}"
+    return text.replace("-", "−") if float(text) else "0"
+
+
 def _beside(folders: Sequence[Path], name: str) -> pd.DataFrame | None:
     files = [Path(folder) / name for folder in folders]
     found = [pd.read_csv(file) for file in files if file.is_file()]
@@ -186,6 +194,8 @@ def _by_network(
     draw: Callable[[Axes, pd.DataFrame], None],
     width: str,
     look: str,
+    *,
+    share_x: bool = False,
 ) -> Figure:
     check_columns(rows, ("checkpoint", "device", "t_inference_s", "chip"))
     known = rows["checkpoint"].map(names).fillna("network " + rows["checkpoint"].str[:8])
@@ -200,6 +210,10 @@ def _by_network(
             first = part.iloc[0]
             moment = times.label(first["t_inference_s"])
             ax.set_title(f"{words.said(first['name'])}\n{first['device']}, {moment}")
+        if share_x:
+            ends = np.array([ax.get_xlim() for ax in axes])
+            for ax in axes:
+                ax.set_xlim(ends.min(), ends.max())
         chips = rows.groupby("checkpoint")["chip"].nunique()
         networks = rows.groupby(keys)["checkpoint"].nunique()
         note = (

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from analog_samson import times
 from analog_samson.report import panels, words
-from analog_samson.report.axes import TimeAxis, finish
+from analog_samson.report.axes import TimeAxis, finish, head
 from analog_samson.report.style import WIDTHS_IN, order, style
 
 FORMATS = ("pdf", "png")
@@ -114,7 +114,7 @@ def chips_figure(chips: pd.DataFrame, *, width: str = "two columns", look: str =
             first_row = "\n" if row % down == 0 else ""
             ax.set_title(first_row + words.said(names[k]), weight="normal")
             if k == 0:
-                _head(ax, words.condition_text(part.iloc[0], columns))
+                head(ax, words.condition_text(part.iloc[0], columns))
             ax.label_outer()
         note = "Thin lines: chips (reads averaged). Thick lines: mean of all chips."
         if chips["extrapolated"].any():
@@ -283,7 +283,8 @@ def heat_figure(
             ax.label_outer()
         moment = times.label(rows["t_inference_s"].iloc[0])
         figure.colorbar(image, ax=axes, label=f"accuracy at {moment} [%]", shrink=0.9)
-        finish(figure, {}, f"{rows['device'].iloc[0]}. {footnote(rows)}")
+        note = f"{rows['device'].iloc[0]}. Means, n = {words.n_text(rows)}. "
+        finish(figure, {}, f"{note}{words.fixed_text(rows)}.")
     return figure
 
 
@@ -448,22 +449,6 @@ def _wrapped(title: str, figure: Figure, axes: Sequence[Axes]) -> str:
     across = specification.get_gridspec().ncols if specification else 1
     panel_in = 0.88 * figure.get_size_inches()[0] / across
     return textwrap.fill(title, int(panel_in * 72 / (0.62 * float(rcParams["axes.titlesize"]))))
-
-
-def _head(ax: Axes, text: str) -> None:
-    """Write above the title of a row's first panel, as wide as the row may be."""
-    size = float(rcParams["axes.titlesize"])
-    above = ax.annotate(
-        text,
-        (0, 1),
-        xytext=(0, float(rcParams["axes.titlepad"]) + 1.25 * size),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        fontsize=size,
-        weight=rcParams["axes.titleweight"],
-        annotation_clip=False,
-    )
-    above.set_in_layout(False)
 
 
 def _moment(rows: pd.DataFrame) -> str:

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analog_samson import times
 from analog_samson.report import words
-from analog_samson.report.axes import finish
+from analog_samson.report.axes import finish, head, log_axis
 from analog_samson.report.figures import grid
 from analog_samson.report.style import METHOD_STYLES, looks, order, style
 
@@ -45,7 +45,7 @@ def training_curves(paths: Iterable[str | Path]) -> pd.DataFrame:
 
     Returns:
         The rows of all logs with the columns ``method``, ``strength`` and ``training_seed`` in
-        front.
+        front; what an epoch was trained with stands in ``strength_in_epoch``.
 
     Raises:
         FileNotFoundError: If a file does not exist.
@@ -89,7 +89,7 @@ def training_curve(ax: Axes, curves: pd.DataFrame, column: str, title: str) -> l
         handles.append(Line2D([], [], label=name, **look))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if column == "loss":
-        ax.set_yscale("log")
+        log_axis(ax.set_yscale, ax.yaxis)
     else:
         ax.set_ylim(bottom=0.0)
     ax.set_xlabel("epoch")
@@ -159,9 +159,9 @@ def sharpness_vs_robustness(
         ax.plot(own[measure], own["lost"], **look)
         handles.append(Line2D([], [], label=name, **look))
     if (rows[measure] > 0).all():
-        ax.set_xscale("log")
+        log_axis(ax.set_xscale, ax.xaxis)
     correlation = rows[measure].corr(rows["lost"], method="spearman")
-    ax.set_title(f"Spearman {correlation:+.2f}".replace("-", "−"), loc="right", weight="normal")
+    ax.set_title(f"Spearman {correlation:+.2f}".replace("-", "−"), weight="normal")
     ax.margins(0.1)
     ax.grid(True, axis="x")
     said = _SAID_AS.get(measure, measure.replace("_", " "))
@@ -204,8 +204,9 @@ def sharpness_figure(
             _, part = groups[k // len(measures)]
             for handle in sharpness_vs_robustness(ax, part, sharpness, measures[k % len(measures)]):
                 handles[str(handle.get_label())] = handle
+            ax.set_title("\n" + ax.get_title(loc="left"), weight="normal")
             if k % len(measures) == 0:
-                ax.set_title(words.condition_text(part.iloc[0], columns))
+                head(ax, words.condition_text(part.iloc[0], columns))
             else:
                 ax.set_ylabel("")
         note = (
@@ -242,7 +243,7 @@ def _read_log(path: Path) -> pd.DataFrame:
             "'mnist-lenet5-samson-rho=0.5-seed0.csv'."
         )
     strength = [part.replace(",", " ") for part in parts[at + 1 :] if "=" in part]
-    log = pd.read_csv(path)
+    log = pd.read_csv(path).rename(columns={"strength": "strength_in_epoch"})
     log.insert(0, "method", parts[at])
     log.insert(1, "strength", " ".join(strength))
     log.insert(2, "training_seed", int(seed.group(1)))

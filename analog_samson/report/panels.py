@@ -246,7 +246,7 @@ def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
     names = words.method_names(networks)
     handles = []
     ordered = sorted(names.unique(), key=order)
-    for name, place in zip(ordered, np.arange(len(ordered)) - (len(ordered) - 1) / 2, strict=True):
+    for name, place in zip(ordered, _places(len(ordered)), strict=True):
         style = looks(name, ordered)
         own = networks[names == name]
         apart = ax.transData + ScaledTranslation(3 * place / 72, 0, ax.figure.dpi_scale_trans)
@@ -293,17 +293,21 @@ def accuracy_vs_axis(
     names = words.method_names(rows)
     ordered = sorted(names.unique(), key=order)
     handles = []
-    for name in ordered:
+    for name, place in zip(ordered, _places(len(ordered)), strict=True):
         own = rows[names == name].sort_values(axis)
         style = looks(name, ordered)
         x, y = own[axis].to_numpy(dtype=float), 100 * own["accuracy"].to_numpy()
         low, high = 100 * own["low"].to_numpy(), 100 * own["high"].to_numpy()
-        ax.fill_between(x, low, high, color=style["color"], alpha=0.15, lw=0)
-        ax.plot(x, y, zorder=3, **style)
+        apart = ax.transData + ScaledTranslation(2 * place / 72, 0, ax.figure.dpi_scale_trans)
+        bars = {"fmt": "none", "ecolor": style["color"], "elinewidth": 0.8}
+        ax.errorbar(x, y, [y - low, high - y], zorder=3, transform=apart, **bars)
+        ax.plot(x, y, zorder=4, transform=apart, **style)
         handles.append(Line2D([], [], label=name, **style))
+        ax.update_datalim(np.column_stack([np.append(x, x), np.append(low, high)]))
+    ax.autoscale_view()
     if log:
         ax.set_xscale("log")
-    ax.set_xlabel(axis_name(axis))
+    ax.set_xlabel(words.axis_name(axis))
     ax.set_ylabel(f"accuracy at {times.label(rows['t_inference_s'].iloc[0])} [%]")
     return handles
 
@@ -358,8 +362,8 @@ def heat_map(
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.grid(False)
-    ax.set_xlabel(axis_name(x))
-    ax.set_ylabel(axis_name(y))
+    ax.set_xlabel(words.axis_name(x))
+    ax.set_ylabel(words.axis_name(y))
     return image
 
 
@@ -393,12 +397,9 @@ def swept_axes(rows: pd.DataFrame) -> list[str]:
     return [n for n in names if len({str(point.get(n)) for point in points if n in point}) > 1]
 
 
-def axis_name(axis: str) -> str:
-    """An axis in words: "programming_noise_scale" -> "programming noise scale"."""
-    for unit, sign in (("_uS", " [µS]"), ("_s", " [s]")):
-        if axis.endswith(unit):
-            return axis.removesuffix(unit).replace("_", " ") + sign
-    return axis.replace("_1f", " 1/f").replace("_", " ")
+def _places(n: int) -> np.ndarray:
+    """Places side by side around 0, one apart."""
+    return np.arange(n) - (n - 1) / 2
 
 
 def _over_time(ax: Axes, rows: pd.DataFrame, interval: str, axis: TimeAxis | None) -> list[Line2D]:

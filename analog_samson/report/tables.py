@@ -205,18 +205,17 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = 2) -> Table:
         ValueError: If the summary is empty or nothing was swept.
     """
     _check_not_empty(summary)
-    rows = summary.assign(
-        name=words.method_names(summary), point=summary["axes"].map(words.axes_text)
-    )
+    rows = summary.assign(name=words.method_names(summary))
     if rows["axes"].nunique() < 2:
         raise ValueError("Nothing was swept in this study; a noise grid needs axes.")
     columns = [column for column in words.varying(rows) if column != "axes"]
+    names = sorted({name for axes in rows["axes"] for name in json.loads(axes)})
     blocks = []
     for _, part in rows.groupby(["device", *columns, "t_inference_s"], observed=True, sort=True):
         cells = []
-        for point in dict.fromkeys(part.sort_values("axes", key=_by_number)["point"]):
-            line = {"swept": point or "nothing"}
-            own = part[part["point"] == point].set_index("name")
+        for point in dict.fromkeys(part.sort_values("axes", key=_by_number)["axes"]):
+            line = _point(point, names)
+            own = part[part["axes"] == point].set_index("name")
             for name in in_order(part["name"]):
                 line[words.said(name)] = BLANK
                 if name in own.index:
@@ -328,6 +327,19 @@ def _n_short(rows: pd.DataFrame) -> str:
 def _share(summary: pd.DataFrame) -> str:
     low, high = 100 * summary["analog_share"].min(), 100 * summary["analog_share"].max()
     return f"{low:.3g} %" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g} %"
+
+
+def _point(axes: str, names: Iterable[str]) -> dict[str, str]:
+    """The values of a swept point, a column an axis."""
+    values = json.loads(axes)
+    return {
+        words.axis_name(name): BLANK
+        if name not in values
+        else f"{values[name]:g}"
+        if isinstance(values[name], float)
+        else str(values[name])
+        for name in names
+    }
 
 
 def _by_number(axes: "pd.Series[Any]") -> "pd.Series[Any]":

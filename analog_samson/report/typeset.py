@@ -10,7 +10,7 @@ EXTRAPOLATED = "†"
 TIED = "°"
 SIGNIFICANT = "*"
 
-DIGITS = 12
+DIGITS = 10
 """Significant digits, and decimals, of a number in a CSV file: more than any measurement has, and
 too few to show in which order a library adds up (of small differences of accuracies, too), so that
 the same trials give the same bytes with every version."""

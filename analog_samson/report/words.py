@@ -9,6 +9,7 @@ from analog_samson.results.definitions import CONDITION
 
 __all__ = [
     "axes_text",
+    "axis_name",
     "condition_text",
     "fixed_text",
     "interval_text",
@@ -57,6 +58,14 @@ def axes_text(axes: str) -> str:
         f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}"
         for name, value in json.loads(axes or "{}").items()
     )
+
+
+def axis_name(axis: str) -> str:
+    """An axis in words: "programming_noise_scale" -> "programming noise scale"."""
+    for unit, sign in (("_uS", " [µS]"), ("_s", " [s]")):
+        if axis.endswith(unit):
+            return axis.removesuffix(unit).replace("_", " ") + sign
+    return axis.replace("_1f", " 1/f").replace("_", " ")
 
 
 def varying(rows: pd.DataFrame) -> list[str]:

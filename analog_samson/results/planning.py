@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analog_samson.results.spread import quantile
 from analog_samson.results.summary import CELL, chip_means, summarise
 from analog_samson.results.trials import KEY
 
@@ -150,7 +151,7 @@ def _needed_chips(
         return _needed_networks(chips, target, confidence)
     if not dof > 0:
         return None
-    allowed = n * (target / float(stats.t.ppf(0.5 + confidence / 2, dof))) ** 2 - networks
+    allowed = n * (target / quantile(stats.t, 0.5 + confidence / 2, dof)) ** 2 - networks
     if not allowed > 0:
         return None
     return max(2, math.ceil(chips / allowed))

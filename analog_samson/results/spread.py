@@ -1,6 +1,7 @@
 """How far a mean may be off: standard errors and degrees of freedom from the right level."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class StandardError:
         """Half of the Student t interval; NaN without degrees of freedom."""
         if not self.dof > 0:
             return float("nan")
-        return float(stats.t.ppf(0.5 + confidence / 2, self.dof) * self.value)
+        return quantile(stats.t, 0.5 + confidence / 2, self.dof) * self.value
 
     def p_value(self, mean: float) -> float:
         """Two-sided p-value of the hypothesis that the mean is 0; NaN without spread estimate."""
@@ -130,7 +131,7 @@ def pooled_variance(table: Floats) -> StandardError:
     ms_rest = np.sum(rest**2) / dof[1]
     if ms_rest == 0:
         return StandardError(float(np.sqrt(variance)), float(n - 1))
-    ratio = ms_seeds / ms_rest / float(stats.f.ppf(1 - SHARING_BOUND, *dof))
+    ratio = ms_seeds / ms_rest / quantile(stats.f, 1 - SHARING_BOUND, *dof)
     parts = np.array([ratio / m, (m - 1) / m])
     shared = float(parts.sum() ** 2 / np.sum(parts**2 / dof))
     return StandardError(float(np.sqrt(variance)), shared * own_dof / float(dof.sum()))
@@ -155,7 +156,7 @@ def pooled_spreads(table: Floats) -> list[StandardError]:
         if own_dof < 1 or rest_dof < 1:
             spreads.append(UNKNOWN)
             continue
-        limit = float(stats.f.ppf(ALIKE, own_dof, rest_dof))
+        limit = quantile(stats.f, ALIKE, own_dof, rest_dof)
         is_alike = own / own_dof <= limit * rest / rest_dof
         spreads.append(pooled if is_alike else UNKNOWN)
     return spreads
@@ -171,3 +172,13 @@ def welch(first: Floats, second: Floats) -> StandardError:
         return StandardError(0.0, float(len(first) + len(second) - 2))
     dof = total**2 / np.sum(parts**2 / np.array([len(first) - 1, len(second) - 1]))
     return StandardError(float(np.sqrt(total)), float(dof))
+
+
+def quantile(distribution: Any, probability: float, *shape: float) -> float:
+    """Quantile of a scipy distribution, to the accuracy of its distribution function.
+
+    One Newton step follows scipy's own value, which some versions give to ten digits only: tables
+    must not depend on the version.
+    """
+    x = distribution.ppf(probability, *shape)
+    return float(x - (distribution.cdf(x, *shape) - probability) / distribution.pdf(x, *shape))
