@@ -145,7 +145,7 @@ def audit_rows(
                 "array_columns": max((tile.target.shape[0] for tile in tiles), default=0),
                 "unused_columns": sum(int((~tile.used).sum()) for tile in tiles),
                 "largest_weight": _largest_weight(network, layer.name),
-                "input_range": checkpoint.input_ranges.get(layer.name),
+                "input_range": checkpoint.ranges(device.input_ranges.statistic).get(layer.name),
             }
         )
     return rows

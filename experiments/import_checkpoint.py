@@ -97,6 +97,7 @@ def main(
         spec=spec,
         state=model.state_dict(),
         input_ranges=input_ranges(model, calibration, keep_digital),
+        largest_inputs=input_ranges(model, calibration, keep_digital, quantile=1.0),
         n_correct_digital=n_correct,
         n_images=len(images.test),
         image_shape=images.image_shape,

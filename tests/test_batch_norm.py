@@ -1,15 +1,19 @@
 """Claims about batch normalisation on chips: recalibrated at a read, or folded before mapping."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from analog_samson import load_device, program
+from analog_samson import Study, collect, load_device, program
+from analog_samson.checkpoint import TrainingSpec, load_checkpoint
+from analog_samson.data import load_dataset
 from analog_samson.devices import validated
 from analog_samson.models import batch_norm, build_model
 from analog_samson.times import DAY, YEAR
+from analog_samson.training import train
 
 
 @pytest.fixture(scope="module")
@@ -184,15 +188,61 @@ def test_folded_and_recalibrated_exclude_each_other():
 # --- in a study ---------------------------------------------------------------------------------
 
 
-def test_recalibration_never_sees_test_images():
-    from analog_samson.data import load_dataset
-    from analog_samson.study.sources import recalibration_images
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits")
 
-    dataset = load_dataset("digits")
-    chosen = recalibration_images(dataset).flatten(1)
-    training = {row.numpy().tobytes() for row in dataset.train.images.flatten(1)}
-    assert all(row.numpy().tobytes() in training for row in chosen)
-    assert torch.equal(recalibration_images(dataset, dataset.train).flatten(1), chosen)
-    for name in ("test", "validation"):
-        with pytest.raises(ValueError, match=f"must not see the {name} images of digits"):
-            recalibration_images(dataset, getattr(dataset, name))
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("network")
+    return train(TrainingSpec(model="resnet8", epochs=0), folder)
+
+
+def test_a_test_split_or_its_images_are_refused(path, digits, network, images):
+    device = changed("pcm_like", **RECALIBRATED)
+    checkpoint = load_checkpoint(path)
+    for part in (digits.test, digits.validation):
+        for given in (part, part.images, checkpoint.normalise(part.images)):
+            with pytest.raises(ValueError, match=r"never see test images.*give the data set"):
+                program(path, device, recalibration=given)
+        for given in (part, part.images):
+            with pytest.raises(ValueError, match=r"never see test images.*give the data set"):
+                program(network, device, calibration=images, recalibration=given)
+
+
+def test_of_a_data_set_only_training_images_are_looked_at(path, digits):
+    device, checkpoint = changed("pcm_like", **RECALIBRATED), load_checkpoint(path)
+    chip = program(path, device, recalibration=digits, seed=1).drift_to(DAY)
+    other = replace(digits, test=digits.validation, validation=digits.test)
+    same = program(path, device, recalibration=other, seed=1).drift_to(DAY)
+    test_images = checkpoint.normalise(digits.test.images[:40])
+    assert torch.equal(chip(test_images), same(test_images))
+    training = checkpoint.normalise(digits.train.images).flatten(1).numpy()
+    known = {row.tobytes() for row in training}
+    looked_at = chip._recalibration.flatten(1).numpy()
+    assert len(looked_at) == 1024 and all(row.tobytes() in known for row in looked_at)
+
+
+def test_the_data_set_of_another_network_is_refused(path, digits):
+    device = changed("pcm_like", **RECALIBRATED)
+    with pytest.raises(ValueError, match=r"data set 'mnist'.*trained on 'digits'"):
+        program(path, device, recalibration=replace(digits, name="mnist"))
+
+
+def test_a_study_recalibrates_on_the_training_images_of_its_networks(path, digits, tmp_path):
+    device, network = changed("pcm_like", **RECALIBRATED), load_checkpoint(path)
+    row = collect(Study("s", [path], [device], [DAY], n_chips=1, n_images=60), tmp_path).iloc[0]
+    chip = program(path, device, seed=int(row["programming_seed"]), recalibration=digits)
+    answers = chip.drift_to(DAY)(network.normalise(digits.test.images[:60])).argmax(dim=1)
+    assert int((answers == digits.test.labels[:60]).sum()) == row["n_correct"]
+
+
+def test_recalibration_begins_at_the_networks_own_statistics_at_every_read(path, digits):
+    device, checkpoint = changed("pcm_like", **RECALIBRATED), load_checkpoint(path)
+    chip = program(path, device, recalibration=digits, seed=1)
+    chip.drift_to(DAY)(checkpoint.normalise(digits.test.images[:10]))
+    trained = batch_norm.statistics(checkpoint.build())
+    for kept in (chip._trained_statistics, batch_norm.statistics(load_checkpoint(path).build())):
+        for layer, statistics in trained.items():
+            assert all(torch.equal(a, b) for a, b in zip(kept[layer], statistics, strict=True))

@@ -231,6 +231,8 @@ VALUES = {
     "batch_norm": "recalibrated",
     "adc_bits": 6,
     "dac_bits": "ideal",
+    "input_range": "largest",
+    "input_range_of": "chip",
 }
 
 

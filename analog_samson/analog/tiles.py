@@ -192,6 +192,7 @@ def tile_configuration(device: Device) -> Any:
         "none": None,
         "global": GlobalDriftCompensation(),
         "per_column": PerColumnDriftCompensation(),
+        "per_layer": GlobalDriftCompensation(),  # the tile multiplies by what the chip sets
     }
     configuration = InferenceRPUConfig() if needs_cpp_tile(device) else TorchInferenceRPUConfig()
     configuration.noise_model = noise_model(device)

@@ -39,6 +39,8 @@ class Checkpoint:
         std: Per channel, of images / full scale.
         class_names: In the order of the labels.
         made_with: Versions and machine, for the reader; no part of the digest.
+        largest_inputs: Largest |input| of each analog layer on the images of ``input_ranges``; no
+            part of the digest. Empty in files of earlier versions.
     """
 
     spec: TrainingSpec
@@ -52,6 +54,7 @@ class Checkpoint:
     std: tuple[float, ...]
     class_names: tuple[str, ...]
     made_with: Mapping[str, str] = field(default_factory=dict)
+    largest_inputs: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse weights that are not numbers.
@@ -70,6 +73,22 @@ class Checkpoint:
     def keep_digital(self) -> tuple[str, ...]:
         """Layers that will not become tiles."""
         return self.spec.keep_digital
+
+    def ranges(self, statistic: str) -> Mapping[str, float]:
+        """Input ranges of the analog layers: "percentile", or "largest" (abs-max).
+
+        Raises:
+            ValueError: If the largest are wanted and the file is of a version that had none.
+        """
+        if statistic == "percentile":
+            return self.input_ranges
+        if not self.largest_inputs:
+            raise ValueError(
+                f"The checkpoint of {self.spec.file_stem} has no largest inputs, for an earlier "
+                "version wrote it; train or import it again, or give program(..., calibration="
+                "images of the training set)."
+            )
+        return self.largest_inputs
 
     @property
     def accuracy_digital(self) -> float:
@@ -90,7 +109,7 @@ class Checkpoint:
         # A field that a later version adds counts only where it is used.
         spec = {key: value for key, value in spec.items() if value != usual[key]}
         spec.pop("start_from", None)
-        del described["made_with"]
+        del described["made_with"], described["largest_inputs"]
         hashed.update(json.dumps([spec, described], sort_keys=True).encode())
         return hashed.hexdigest()
 
@@ -124,6 +143,7 @@ class Checkpoint:
         values["spec"] = self.spec.to_json()
         values["input_ranges"] = dict(self.input_ranges)
         values["made_with"] = dict(self.made_with)
+        values["largest_inputs"] = dict(self.largest_inputs)
         return values
 
 

@@ -6,7 +6,14 @@ are part of the key (``g_max_uS``, ``t_0_s``) and every section with numbers nam
 of ``device_configs/references.bib``.
 """
 
-from analog_samson.devices.array import DriftCompensation, Faults, Periphery, Times, WeightMapping
+from analog_samson.devices.array import (
+    DriftCompensation,
+    Faults,
+    InputRanges,
+    Periphery,
+    Times,
+    WeightMapping,
+)
 from analog_samson.devices.device import AXES, Device, validated
 from analog_samson.devices.files import device_names, load_device
 from analog_samson.devices.noise import (
@@ -32,6 +39,7 @@ __all__ = [
     "Faults",
     "Hermes",
     "Ideal",
+    "InputRanges",
     "PCMLike",
     "Periphery",
     "PolynomialError",

@@ -104,6 +104,24 @@ class Periphery(Section):
         return not self.is_ideal and self.input_scaling == "calibrated"
 
 
+class InputRanges(Section):
+    """How large an input the DAC of a layer takes, measured once on training images."""
+
+    statistic: Literal["percentile", "largest"] = Field(
+        default="percentile", description="99.995 % of |x|, or the largest |x|"
+    )
+    of: Literal["network", "chip"] = Field(
+        default="network",
+        description="where inputs are taken from: the digital network, the same for all chips, or "
+        "the network with the weights that the chip holds when it is programmed",
+    )
+
+    @property
+    def quantile(self) -> float:
+        """The share of |x| that stays within the range."""
+        return {"percentile": 0.99995, "largest": 1.0}[self.statistic]
+
+
 class Faults(Section):
     """Devices that hold one conductance for ever, whatever is written; drawn with the chip.
 
@@ -149,7 +167,9 @@ class LayerOverride(Section):
 class DriftCompensation(Section):
     """Digital rescaling of an array's outputs by a factor alpha measured at read time."""
 
-    kind: Literal["none", "global", "per_column"]
+    kind: Literal["none", "global", "per_column", "per_layer"] = Field(
+        description="one factor an array, a column, or a layer (least squares on training images)"
+    )
     read_outs: Literal[1] | Annotated[float, Field(ge=math.inf)] = Field(
         default=math.inf,
         description="inf: exact, without the periphery's noise; 1: one noisy read-out, as aihwkit",

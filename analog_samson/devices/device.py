@@ -13,6 +13,7 @@ from pydantic import Field
 from analog_samson.devices.array import (
     DriftCompensation,
     Faults,
+    InputRanges,
     LayerOverride,
     Periphery,
     Times,
@@ -41,6 +42,8 @@ AXES = {
     "output_bound": ("periphery", "output_bound"),
     "adc_bits": ("periphery", "adc_bits"),
     "dac_bits": ("periphery", "dac_bits"),
+    "input_range": ("input_ranges", "statistic"),
+    "input_range_of": ("input_ranges", "of"),
 }
 """Axes that a study can sweep, and where each stands in a device file."""
 
@@ -56,6 +59,7 @@ class Device(Section):
     times: Times = Times()
     mapping: WeightMapping = WeightMapping()
     periphery: Periphery
+    input_ranges: InputRanges = neutral(InputRanges(), "how large an input a layer takes")
     drift_compensation: DriftCompensation
     faults: Faults = neutral(Faults(), "devices that hold one conductance for ever")
     noise_level: Literal["conductance", "weight_as_in_aihwkit"] = Field(
@@ -105,19 +109,25 @@ class Device(Section):
 
     @pydantic.model_validator(mode="after")
     def _as_in_aihwkit(self) -> "Device":
-        noisy = self.drift_compensation.kind != "none" and self.drift_compensation.read_outs == 1
-        if self.noise_level == "conductance" and noisy:
-            raise ValueError(
-                "drift_compensation.read_outs = 1 needs noise_level = 'weight_as_in_aihwkit'; "
-                "at conductance level use read_outs = inf"
-            )
-        if self.noise_level == "weight_as_in_aihwkit" and self.faults != Faults():
+        kind, read_outs = self.drift_compensation.kind, self.drift_compensation.read_outs
+        if self.noise_level == "conductance":
+            if kind != "none" and read_outs == 1:
+                raise ValueError(
+                    "drift_compensation.read_outs = 1 needs noise_level = 'weight_as_in_aihwkit'; "
+                    "at conductance level use read_outs = inf"
+                )
+            return self
+        if self.faults != Faults():
             raise ValueError(
                 "faults belong to single devices, which noise_level = 'weight_as_in_aihwkit' does "
                 "not keep; use a device at conductance level"
             )
-        compensated = self.drift_compensation.kind != "none"
-        if self.noise_level == "weight_as_in_aihwkit" and compensated and not noisy:
+        if kind == "per_layer":
+            raise ValueError(
+                "drift_compensation.kind = 'per_layer' needs noise_level = 'conductance'; aihwkit "
+                "has 'none', 'global' and 'per_column'"
+            )
+        if kind != "none" and read_outs != 1:
             raise ValueError(
                 "noise_level = 'weight_as_in_aihwkit' measures alpha as aihwkit does: "
                 "drift_compensation.read_outs must be 1"
@@ -193,6 +203,16 @@ class Device(Section):
                 f"measurements, {noise.first_s:g} to {noise.last_s:g} s; or allow noise.extrapolate"
             )
         return self
+
+    @property
+    def needs_training_images(self) -> bool:
+        """Whether its chips look at training images: to recalibrate, rescale or find ranges."""
+        per_chip = self.periphery.needs_input_ranges and self.input_ranges.of == "chip"
+        kinds = {layer.drift_compensation.get("kind", "") for layer in self.layers} | {
+            self.drift_compensation.kind
+        }
+        recalibrated = self.drift_compensation.batch_norm == "recalibrated"
+        return per_chip or recalibrated or "per_layer" in kinds
 
     @property
     def first_time_s(self) -> float:

@@ -16,10 +16,12 @@ from analog_samson.models.auditing import (
 from analog_samson.models.calibration import check_weights, input_ranges
 from analog_samson.models.clipping import clipped
 from analog_samson.models.networks import MODELS, ImageShape, build_model
+from analog_samson.models.rescaling import DigitalProducts
 
 __all__ = [
     "ANALOG_KINDS",
     "MODELS",
+    "DigitalProducts",
     "ImageShape",
     "LayerAudit",
     "analog_layers",

@@ -73,7 +73,7 @@ def input_ranges(
         )
     layers = analog_layers(model, keep_digital)
     counts = dict.fromkeys(layers, 0)
-    for name, values in _record_inputs(model, layers, images[:1], 1):
+    for name, values in record_inputs(model, layers, images[:1], 1):
         counts[name] += values.numel()
     if unused := [name for name, count in counts.items() if count == 0]:
         raise ValueError(
@@ -82,7 +82,8 @@ def input_ranges(
             "digital."
         )
     largest: dict[str, Tensor] = {}
-    for name, values in _record_inputs(model, layers, images, batch_size):
+    for name, inputs in record_inputs(model, layers, images, batch_size):
+        values = inputs.abs().flatten()
         total = counts[name] * len(images)
         n_above = total - math.ceil(
             quantile * (total - 1)
@@ -102,17 +103,17 @@ def input_ranges(
     return ranges
 
 
-def _record_inputs(
+def record_inputs(
     model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor, batch_size: int
 ) -> Iterator[tuple[str, Tensor]]:
-    """Run the images and yield (layer name, flat absolute inputs), batch by batch."""
+    """Run the images and yield (layer name, inputs of one of its calls), batch by batch."""
     like = next(model.parameters())
     recorded: list[tuple[str, Tensor]] = []
 
     def record(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             values = args[0] if args else kwargs["input"]
-            recorded.append((name, values.detach().abs().flatten()))
+            recorded.append((name, values.detach().clone()))
 
         return hook
 

@@ -9,11 +9,12 @@ import torch
 from analog_samson.analog import draws_from_the_clock
 from analog_samson.checkpoint import Checkpoint
 from analog_samson.chip import program
+from analog_samson.data import Dataset
 from analog_samson.evaluation import count_correct
 from analog_samson.models import analog_share
 from analog_samson.results import COLUMNS
 from analog_samson.study.definition import Point, Trial
-from analog_samson.study.sources import the_checkpoint, the_recalibration_images, the_test_set
+from analog_samson.study.sources import the_checkpoint, the_test_set, the_training_images
 
 
 def run_trial(trial: Trial, points: Sequence[Point] | None = None) -> pd.DataFrame:
@@ -51,7 +52,7 @@ def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
         engine=trial.engine,
         precision=trial.precision,
         expected_images=trial.n_images,
-        recalibration=_recalibration(trial),
+        recalibration=_training_images(trial),
     )
     rows = []
     for time, read in points:
@@ -73,10 +74,10 @@ def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _recalibration(trial: Trial) -> torch.Tensor | None:
-    if trial.device.drift_compensation.batch_norm == "trained":
+def _training_images(trial: Trial) -> Dataset | None:
+    if not trial.device.needs_training_images:
         return None
-    return the_recalibration_images(trial.checkpoint_path, trial.checkpoint, trial.data_folder)
+    return the_training_images(trial.spec.dataset, trial.data_folder)
 
 
 _digital_counts: dict[tuple[str, str, int, tuple[str, ...]], tuple[int, float]] = {}

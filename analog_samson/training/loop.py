@@ -234,6 +234,7 @@ def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
     calibration = dataset.normalise(dataset.train.images[chosen])
     try:
         ranges = input_ranges(model, calibration, spec.keep_digital)
+        largest = input_ranges(model, calibration, spec.keep_digital, quantile=1.0)
     except ValueError as error:
         raise DivergedError(
             f"Training ended in a network that answers nothing ({error}) Lower the learning rate "
@@ -250,6 +251,7 @@ def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
         spec=spec,
         state=model.state_dict(),
         input_ranges=ranges,
+        largest_inputs=largest,
         n_correct_digital=n_correct,
         n_images=len(dataset.test.labels),
         image_shape=dataset.image_shape,

@@ -1,0 +1,20 @@
+"""A chip: one programming of one trained network on one device, and its ageing.
+
+Programming error, drift exponents and faults belong to the chip and stay with it; read noise
+belongs to a read at a time. ``drift_to`` is a pure function of (time, read): any order, never
+cumulative, and t = 0 is the programmed state before any read.
+"""
+
+from analog_samson.chip.chip import Chip
+from analog_samson.chip.engines import Engine, check_precision, choose_engine
+from analog_samson.chip.programming import evenly_spread, load_chip, program
+
+__all__ = [
+    "Chip",
+    "Engine",
+    "check_precision",
+    "choose_engine",
+    "evenly_spread",
+    "load_chip",
+    "program",
+]

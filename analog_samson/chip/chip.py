@@ -1,0 +1,268 @@
+"""A chip as it is after programming: ages to any time, answers to images, is saved."""
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from analog_samson.analog import DeviceState, Physics, TiledNetwork
+from analog_samson.checkpoint import write_tensors
+from analog_samson.chip.arrays import ConductanceArray, array_of
+from analog_samson.chip.engines import Engine
+from analog_samson.compiled import FunctionalNetwork, Precision
+from analog_samson.devices import Device
+from analog_samson.models import DigitalProducts, batch_norm
+from analog_samson.streams import derive_seed
+
+CHIP_FILE = "programmed chip"
+"""What the header of a saved chip says it is."""
+
+
+class Chip:
+    """One programming of one network on one device; made by ``program``.
+
+    Attributes:
+        device: The device.
+        seed: What every draw of this chip derives from.
+        engine: What runs the forward pass.
+        precision: Precision of its products.
+        input_ranges: Layer name to the largest input its DAC takes; None: not calibrated.
+        keep_digital: Layers that are not on the chip.
+        t_inference_s: Time since programming finished [s] at which the chip is read.
+        read: Which draw of the read noise.
+    """
+
+    def __init__(
+        self,
+        network: TiledNetwork | FunctionalNetwork,
+        device: Device,
+        seed: int,
+        input_ranges: Mapping[str, float] | None = None,
+        keep_digital: Sequence[str] = (),
+        recalibration: Tensor | None = None,
+        products: DigitalProducts | None = None,
+    ) -> None:
+        self.engine: Engine = "aihwkit"
+        self.precision: Precision = "fp32"
+        if isinstance(network, FunctionalNetwork):
+            self.engine, self.precision = "compiled", network.precision
+        self.device = device
+        self.seed = seed
+        self.input_ranges = input_ranges
+        self.keep_digital = tuple(keep_digital)
+        self._network = network
+        self._recalibration = recalibration
+        self._products = products
+        self._trained_statistics = batch_norm.statistics(network.network)
+        self._needs_recalibration = False
+        by_layer = {tile.layer: device.for_layer(tile.layer) for tile in network.tiles}
+        shared = Physics(device)
+        physics = {
+            layer: shared if own is device else Physics(own) for layer, own in by_layer.items()
+        }
+        self._arrays = [
+            array_of(
+                tile,
+                by_layer[tile.layer],
+                physics[tile.layer],
+                partial(derive_seed, seed, tile.layer, tile.index),
+            )
+            for tile in network.tiles
+        ]
+        self.t_inference_s = math.nan
+        self.read = 0
+        self.drift_to(device.first_time_s)
+
+    def drift_to(self, t_inference_s: float, read: int = 0) -> Self:
+        """Age this chip to a time and read it: any order, never cumulative.
+
+        Args:
+            t_inference_s: Time since programming finished [s]; 0 is the programmed state, not read.
+            read: Which draw of the read noise at that time, 0 upward.
+
+        Returns:
+            The chip itself.
+
+        Raises:
+            ValueError: If the device has no data for that time, or the read is negative.
+        """
+        self.device.check_time(t_inference_s)
+        if read < 0:
+            raise ValueError(f"read counts draws of the read noise from 0; got {read}.")
+        for array in self._arrays:
+            array.drift_to(float(t_inference_s), read)
+        self._rescale_layers()
+        self.t_inference_s, self.read = float(t_inference_s), read
+        self._needs_recalibration = (
+            self.device.drift_compensation.batch_norm == "recalibrated"
+            and bool(self._trained_statistics)
+        )
+        return self
+
+    def _rescale_layers(self) -> None:
+        """Give all arrays of a layer that is compensated as one the factor that fits it best."""
+        rescaled = [array for array in self._arrays if array.kind == "per_layer"]
+        if not rescaled or self._products is None:
+            return
+        weights = self._network.weights()
+        gains = {
+            name: self._products.gain(name, weights[name])
+            for name in dict.fromkeys(array.tile.layer for array in rescaled)
+        }
+        for array in rescaled:
+            array.set_compensation(gains[array.tile.layer])
+
+    def __call__(self, images: Tensor, first_index: int = 0) -> Tensor:
+        """Run the network on the chip, digital periphery and compensation included.
+
+        Args:
+            images: Inputs as the digital network takes them, shape (n, ...).
+            first_index: Number of the first image in the whole set: forward noise belongs to
+                (chip, time, read, image), whatever the batch size.
+
+        Returns:
+            Outputs of the network, shape (n, ...).
+
+        Raises:
+            ValueError: If the device's DAC needs input ranges and the chip was not calibrated.
+        """
+        if self.device.periphery.needs_input_ranges and not self._network.has_input_ranges:
+            raise ValueError(
+                f"Device {self.device.name!r} has a DAC of fixed range and this chip was not "
+                "calibrated; give program(..., calibration=images of the training set)."
+            )
+        if self._needs_recalibration:
+            self._recalibrate()
+        seeds = partial(derive_seed, self.seed, "forward", self.t_inference_s, self.read)
+        return self._network.forward(images, first_index, seeds)
+
+    def _recalibrate(self) -> None:
+        """Take the statistics of batch normalisation anew, from the trained ones, at this read."""
+        images = self._recalibration
+        if images is None:
+            raise ValueError(
+                f"Device {self.device.name!r} recalibrates batch normalisation and this chip has "
+                "no images for it; give program(..., recalibration=images of the training set)."
+            )
+        network = self._network
+        batch_norm.restore(network.network, self._trained_statistics)
+        seeds = partial(derive_seed, self.seed, "recalibration", self.t_inference_s, self.read)
+        with step_by_step(network, images[:1], seeds):
+            batch_norm.recalibrate(
+                network.network, lambda batch, first: network.forward(batch, first, seeds), images
+            )
+        self._needs_recalibration = False
+
+    def weights(self) -> dict[str, Tensor]:
+        """Effective weights now, {layer: tensor of the layer's shape}, model units.
+
+        Drift compensation is not contained; see :meth:`compensation`.
+        """
+        return self._network.weights()
+
+    def compensation(self) -> dict[str, Tensor]:
+        """Compensation factors now, {layer: tensor}: one entry an array or a column; 1 is none."""
+        factors: dict[str, list[Tensor]] = {}
+        for array in self._arrays:
+            factors.setdefault(array.tile.layer, []).append(array.alpha.reshape(-1))
+        return {layer: torch.cat(values) for layer, values in factors.items()}
+
+    def save(self, path: str | Path) -> Path:
+        """Write the chip to a safetensors file: every device as programmed, ranges, seed, time.
+
+        The digital part of the network is not contained; :func:`load_chip` is given it again.
+
+        Args:
+            path: Where to; a file of that name is replaced only when the new one is complete.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: If the device uses aihwkit's own weight-level path, which keeps no devices.
+            OSError: If the file cannot be written.
+        """
+        header = {
+            "kind": CHIP_FILE,
+            "device": json.loads(self.device.model_dump_json()),
+            "measurements": getattr(self.device.noise, "measurements", None),
+            "seed": self.seed,
+            "engine": self.engine,
+            "precision": self.precision,
+            "keep_digital": list(self.keep_digital),
+            "input_ranges": None if self.input_ranges is None else dict(self.input_ranges),
+            "t_inference_s": self.t_inference_s,
+            "read": self.read,
+        }
+        return write_tensors(path, self._state(), header)
+
+    def _state(self) -> dict[str, Tensor]:
+        """Every device of every array as programmed, by (layer, array, device, quantity)."""
+        return {
+            f"{array.tile.layer}/{array.tile.index}/{number}/{quantity}": tensor
+            for array in self._conductance_arrays()
+            for number, state in enumerate(array.states)
+            for quantity, tensor in vars(state).items()
+            if tensor is not None
+        }
+
+    def _restore(self, tensors: Mapping[str, Tensor], where: str) -> None:
+        expected = self._state()
+        for name, tensor in expected.items():
+            if name not in tensors or tensors[name].shape != tensor.shape:
+                raise ValueError(
+                    f"{where}: {name!r} is missing or has another shape than the network."
+                )
+            if name.endswith("target_uS") and not torch.equal(tensors[name], tensor):
+                raise ValueError(
+                    f"{where}: the network's weights are not those that were programmed "
+                    f"({name.split('/')[0]!r} differs); give the network the chip was made from."
+                )
+        for array in self._conductance_arrays():
+            for number, state in enumerate(array.states):
+                prefix = f"{array.tile.layer}/{array.tile.index}/{number}/"
+                found = {quantity: tensors.get(prefix + quantity) for quantity in vars(state)}
+                array.states[number] = DeviceState(**found)  # type: ignore[arg-type]
+
+    def conductances(self) -> dict[str, list[tuple[Tensor, ...]]]:
+        """Conductances as read now [µS], {layer: [one tuple an array: a tensor a device]}.
+
+        Raises:
+            ValueError: If the device uses aihwkit's own weight-level path, which keeps none.
+        """
+        found: dict[str, list[tuple[Tensor, ...]]] = {}
+        for array in self._conductance_arrays():
+            found.setdefault(array.tile.layer, []).append(tuple(array.conductances_uS))
+        return found
+
+    def _conductance_arrays(self) -> list["ConductanceArray"]:
+        arrays = [array for array in self._arrays if isinstance(array, ConductanceArray)]
+        if len(arrays) < len(self._arrays):
+            raise ValueError(
+                f"Device {self.device.name!r} follows aihwkit's weight-level path, which keeps "
+                "no conductances; use a device at conductance level."
+            )
+        return arrays
+
+
+@contextlib.contextmanager
+def step_by_step(
+    network: TiledNetwork | FunctionalNetwork, image: Tensor, seeds: Any
+) -> Iterator[None]:
+    """Keep the compiled engine from tracing a network whose modules are for once in training."""
+    if not isinstance(network, FunctionalNetwork):
+        yield
+        return
+    if network._is_traced is None:
+        network._probe(image, 0, seeds)
+    is_traced, network._is_traced = network._is_traced, False
+    try:
+        yield
+    finally:
+        network._is_traced = is_traced

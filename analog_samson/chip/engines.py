@@ -1,0 +1,43 @@
+"""What runs the forward pass of a chip."""
+
+from typing import Literal, get_args
+
+from analog_samson.compiled import Precision, why_not
+from analog_samson.devices import Device
+
+Engine = Literal["aihwkit", "compiled"]
+
+
+def choose_engine(device: Device, engine: Engine | None = None) -> Engine:
+    """Say what runs the forward pass of a device's chips; builds nothing.
+
+    Args:
+        device: The device.
+        engine: What is wanted; None takes "compiled" where it supports the device, else "aihwkit".
+
+    Returns:
+        "compiled", or "aihwkit" (the tile itself, the reference).
+
+    Raises:
+        ValueError: If there is no such engine, or "compiled" is wanted and cannot run the device.
+    """
+    if engine is not None and engine not in get_args(Engine):
+        raise ValueError(
+            f"Unknown engine {engine!r}; allowed: 'aihwkit', 'compiled', or None to choose."
+        )
+    reason = why_not(device)
+    if engine == "compiled" and reason:
+        raise ValueError(
+            f"The compiled engine cannot run device {device.name!r}: {reason}; use engine="
+            "'aihwkit', or None to choose."
+        )
+    return engine or ("aihwkit" if reason else "compiled")
+
+
+def check_precision(engine: Engine, precision: str) -> None:
+    """Raise ValueError unless an engine offers a precision."""
+    allowed = get_args(Precision) if engine == "compiled" else ("fp32",)
+    if precision not in allowed:
+        raise ValueError(
+            f"The {engine} engine has no precision {precision!r}; allowed: {', '.join(allowed)}."
+        )
