@@ -437,6 +437,17 @@ def test_a_noise_grid_is_sorted_by_number_and_a_map_shows_it():
     assert {"heat_pcm_like"} <= set(study_figures(swept()))
 
 
+def test_a_setting_of_one_device_alone_is_no_sweep(trials):
+    wan = trials["device"] == "reram_wan2022"
+    axes = trials["axes"].where(~wan, '{"times_share": "independent"}')
+    rows = trials.assign(axes=axes)
+    tables, drawn = study_tables(rows), study_figures(rows)
+    assert "grid" not in tables
+    titles = [ax.get_title(loc="left") for ax in drawn["accuracy"].axes]
+    assert titles == ["pcm_like", "reram_wan2022, times share = independent"]
+    assert set(tables["lifetime"].data["device"]) == {"pcm_like"}
+
+
 def test_accuracy_along_one_axis_needs_one_time_and_one_axis():
     summary = summarise(swept(read=(1.0,)))
     ax = Figure().subplots()

@@ -85,7 +85,7 @@ def study_tables(
         finished["iso_accuracy"] = tables.iso_table(
             results.iso_accuracy(trials, confidence=confidence)
         )
-    if summary["axes"].nunique() > 1:
+    if words.is_swept(summary):
         finished["grid"] = tables.grid_table(summary)
     return finished
 

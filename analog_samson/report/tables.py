@@ -206,7 +206,7 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = 2) -> Table:
     """
     _check_not_empty(summary)
     rows = summary.assign(name=words.method_names(summary))
-    if rows["axes"].nunique() < 2:
+    if not words.is_swept(rows):
         raise ValueError("Nothing was swept in this study; a noise grid needs axes.")
     columns = [column for column in words.varying(rows) if column != "axes"]
     names = sorted({name for axes in rows["axes"] for name in json.loads(axes)})
@@ -333,11 +333,7 @@ def _point(axes: str, names: Iterable[str]) -> dict[str, str]:
     """The values of a swept point, a column an axis."""
     values = json.loads(axes)
     return {
-        words.axis_name(name): BLANK
-        if name not in values
-        else f"{values[name]:g}"
-        if isinstance(values[name], float)
-        else str(values[name])
+        words.axis_name(name): words.value_text(values[name]) if name in values else BLANK
         for name in names
     }
 

@@ -53,11 +53,21 @@ def said(name: str) -> str:
 
 
 def axes_text(axes: str) -> str:
-    """A swept point in words: '{"g_max_uS": 20.0}' -> "g_max_uS = 20"; "{}" -> ""."""
+    """A swept point in words: '{"drift_scale": 2.0}' -> "drift scale = 2"; "{}" -> ""."""
     return ", ".join(
-        f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}"
+        f"{axis_name(name)} = {value_text(value)}"
         for name, value in json.loads(axes or "{}").items()
     )
+
+
+def value_text(value: object) -> str:
+    """A value of an axis: 2.0 -> "2", "none" -> "none"."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def is_swept(rows: pd.DataFrame) -> bool:
+    """Whether some device has more than one value of some axis."""
+    return bool(rows.groupby("device", observed=True)["axes"].nunique().max() > 1)
 
 
 def axis_name(axis: str) -> str:
@@ -78,10 +88,8 @@ def condition_text(row: pd.Series, columns: list[str]) -> str:
     parts = [str(row["device"])]
     for column in columns:
         text = axes_text(row[column]) if column == "axes" else str(row[column])
-        if column == "axes" and not text:
-            text = "nothing swept"
         parts.append(_SAID_AS[column].format(text) if column == "compensation" else text)
-    return ", ".join(parts)
+    return ", ".join(filter(None, parts))
 
 
 def fixed_text(rows: pd.DataFrame) -> str:
