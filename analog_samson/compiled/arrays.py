@@ -325,7 +325,7 @@ def _multiply(x: Tensor, weights: Tensor, noise: "partial[Tensor]", values: _Lim
         y = y.clamp(-values.output_levels, values.output_levels) * (largest * halving)
         out = torch.where(done, out, y)
         done = done | ~is_clipped
-        if bool(done.all()) or 2.0**repeated > values.most_halvings:
+        if 2.0**repeated > values.most_halvings or bool(done.all()):
             return out
         repeated += 1
         halving = torch.where(done, halving, 2.0**repeated)

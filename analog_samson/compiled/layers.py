@@ -20,6 +20,7 @@ from analog_samson.compiled import arrays, kernels
 from analog_samson.devices import Device
 from analog_samson.devices.array import Periphery
 
+CPU = torch.device("cpu")
 _GEOMETRY = ("stride", "padding", "dilation", "groups")
 
 
@@ -107,6 +108,7 @@ class FunctionalLayer(nn.Module):
         if self._by_vector:
             steps = self._input_step, self._output_step
             self._limits = arrays.limits(periphery, input_range, steps)
+        self._largest_input = input_range
         self._input_range = torch.tensor(input_range)
         self._stream = torch.zeros(1 + len(self._rows), dtype=torch.int64)
         self._weights: list[Tensor] = []
@@ -115,6 +117,7 @@ class FunctionalLayer(nn.Module):
         self._contents: arrays.Contents
         self._channels = _channels_of(self._rows, math.prod(self.shape[2:]))
         self._n_images, self._call = 0, 0
+        self._where = CPU
         self.channels_last = True
         self.dtype = torch.float32
 
@@ -122,13 +125,22 @@ class FunctionalLayer(nn.Module):
         """Weights in model units, the layer's shape, without compensation."""
         return self._together(lambda array: array.weights * array.scale[:, None]).view(self.shape)
 
-    def prepare(self, n_images: int, first_image: int, seeds: Callable[..., int]) -> None:
-        """Set what the next forward pass needs: weights, keys of the noise, number of the image."""
+    def prepare(
+        self,
+        n_images: int,
+        first_image: int,
+        seeds: Callable[..., int],
+        where: torch.device = CPU,
+    ) -> None:
+        """Set what the next forward pass needs: weights, keys of the noise, number of the image.
+
+        The arrays themselves stay on the CPU; what is multiplied goes to ``where``.
+        """
         self._n_images, self._call = n_images, 0
         if self._is_noisy:
             keys = [seeds(self.name, block) for block in range(len(self._rows))]
             self._stream.copy_(torch.tensor([first_image, *keys]))
-        if not any(array.has_changed for array in self.arrays):
+        if where == self._where and not any(array.has_changed for array in self.arrays):
             return
         if self._is_ideal:
             whole = self._together(lambda a: a.weights * (a.scale * a.alpha)[:, None])
@@ -139,6 +151,15 @@ class FunctionalLayer(nn.Module):
             self._prepare_blocks()
         for array in self.arrays:
             array.has_changed = False
+        self._move_to(where)
+
+    def _move_to(self, where: torch.device) -> None:
+        self._where = where
+        self._input_range = self._input_range.to(where)
+        for held in (self._weights, self._scales, self._offsets):
+            held[:] = [tensor.to(where) for tensor in held]
+        if self._by_vector:
+            self._contents = arrays.Contents(*(tensor.to(where) for tensor in self._contents))
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of the layer, bias included."""
@@ -171,7 +192,7 @@ class FunctionalLayer(nn.Module):
             shape = (len(whole), high - low, *self.shape[2:])
             self._weights.append(self._laid_out(block.view(shape)))
             self._scales.append(
-                scales[:, number] * float(self._input_range) * (self._output_step or 1.0)
+                scales[:, number] * self._largest_input * (self._output_step or 1.0)
             )
             first += size
         zeros = torch.zeros_like(self._scales[0])
@@ -183,7 +204,7 @@ class FunctionalLayer(nn.Module):
         whole = self._together(lambda array: array.weights)
         whole = whole * ((self._input_step or 1.0) / (self._output_step or 1.0))
         scales = self._together(lambda a: (a.scale * a.alpha)[:, None].expand(-1, 1)).T
-        in_range = 1.0 if math.isnan(float(self._input_range)) else float(self._input_range)
+        in_range = 1.0 if math.isnan(self._largest_input) else self._largest_input
         scales = scales * (in_range * (self._output_step or 1.0))
         walk = self._walk((1, 1, self.shape[1] * self.groups), 1)
         packed = arrays.pack(whole, self._rows, self._columns, walk)
@@ -275,7 +296,7 @@ class FunctionalLayer(nn.Module):
         return out.movedim(-1, 1) if innermost and self._rank else out
 
     def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.dtype != x.dtype:
+        if self.dtype != torch.float32:
             product = self._product(x.to(self.dtype), weight, None).to(x.dtype)
             return product if bias is None else product + bias.view(-1, *[1] * self._rank)
         return self._product(x, weight, bias)

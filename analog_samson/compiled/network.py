@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from analog_samson import models
 from analog_samson.analog import check_input_ranges, replace_everywhere
-from analog_samson.compiled.layers import FunctionalLayer
+from analog_samson.compiled.layers import CPU, FunctionalLayer, needs_every_vector
 from analog_samson.devices import Device
 
 LONG_JOB = 5e8
@@ -90,7 +90,7 @@ class FunctionalNetwork:
         self.device = device
         self.precision = precision
         self.has_input_ranges = input_ranges is not None
-        network = copy.deepcopy(network).eval().requires_grad_(False)
+        network = copy.deepcopy(network).to(CPU).eval().requires_grad_(False)
         digital = models.analog_layers(network, keep_digital)
         models.check_weights(network, list(digital))
         if input_ranges is not None and device.periphery.needs_input_ranges:
@@ -109,11 +109,14 @@ class FunctionalNetwork:
             for layer in self.layers.values():
                 if layer.shape[1] >= WIDE:
                     layer.dtype = torch.bfloat16
+        self._where = CPU
         self._expected_images = expected_images
         kernels = [layer.shape for layer in self.layers.values() if len(layer.shape) == 4]
         self._is_narrow = bool(kernels) and all(
             n_out <= WIDE and n_in < WIDE for n_out, n_in, *_ in kernels
         )
+        if needs_every_vector(device.periphery):  # its kernel takes channels innermost
+            self._is_narrow = False
         self._set_layout(channels_last=not self._is_narrow)
         self._is_traced: bool | None = None
 
@@ -125,6 +128,8 @@ class FunctionalNetwork:
     def forward(self, images: Tensor, first_index: int, seeds: Callable[..., int]) -> Tensor:
         """Outputs of the network; an image's noise does not depend on its batch.
 
+        It runs where the images are; on a GPU in torch operations that draw the same integers.
+
         Args:
             images: Network inputs, shape (n, ...).
             first_index: Number of the first image in the whole set.
@@ -135,6 +140,9 @@ class FunctionalNetwork:
         """
         if self._is_traced is None:
             self._probe(images[:1], first_index, seeds)
+        if images.device != self._where:
+            self._where = images.device
+            self.network.to(images.device)
         self._prepare(len(images), first_index, seeds)
         if self._channels_last and images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -150,7 +158,7 @@ class FunctionalNetwork:
 
     def _prepare(self, n_images: int, first_index: int, seeds: Callable[..., int]) -> None:
         for layer in self.layers.values():
-            layer.prepare(n_images, first_index, seeds)
+            layer.prepare(n_images, first_index, seeds, self._where)
 
     def _set_layout(self, channels_last: bool) -> None:
         self._channels_last = channels_last
