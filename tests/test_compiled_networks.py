@@ -1,0 +1,282 @@
+"""Claims about whole networks on the compiled engine: groups, layouts, tracing, noise, devices."""
+
+import sys
+from functools import partial
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from analog_samson import Study, collect, load_device, program
+from analog_samson.checkpoint import TrainingSpec
+from analog_samson.compiled import kernels
+from analog_samson.compiled import network as network_module
+from analog_samson.models import build_model
+from analog_samson.times import DAY, YEAR
+from analog_samson.training import train
+
+CONVERTERS = {"dac_bits": 8, "adc_bits": 8, "output_bound": 10.0, "output_noise": 0.0}
+
+
+def device(name="pcm_like", **periphery):
+    content = load_device(name).model_dump()
+    content["periphery"].update(periphery)
+    return type(load_device(name)).model_validate(content)
+
+
+def build(factory):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return factory().eval()
+
+
+def random_images(n, *shape, seed=1):
+    return torch.rand(n, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+# groups
+
+
+class Grouped(nn.Module):
+    """A stem, a convolution in groups of channels, pooling, a head."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 12, 3, padding=1)
+        self.filter = nn.Conv2d(12, 24, 3, padding=1, groups=groups)
+        self.head = nn.Linear(24, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.filter(torch.relu(self.stem(x))))
+        return self.head(x.mean(dim=(2, 3)))
+
+
+class Split(nn.Module):
+    """The same with a convolution of its own for every group."""
+
+    def __init__(self, whole: Grouped) -> None:
+        super().__init__()
+        self.stem, self.head = whole.stem, whole.head
+        groups = whole.filter.groups
+        parts = []
+        for weight, bias in zip(
+            whole.filter.weight.chunk(groups), whole.filter.bias.chunk(groups), strict=True
+        ):
+            part = nn.Conv2d(12 // groups, 24 // groups, 3, padding=1)
+            with torch.no_grad():
+                part.weight.copy_(weight)
+                part.bias.copy_(bias)
+            parts.append(part)
+        self.filters = nn.ModuleList(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pieces = torch.relu(self.stem(x)).chunk(len(self.filters), dim=1)
+        x = torch.cat([f(piece) for f, piece in zip(self.filters, pieces, strict=True)], dim=1)
+        return self.head(torch.relu(x).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("converters", [{}, CONVERTERS], ids=["ideal", "converters"])
+@pytest.mark.parametrize("groups", [3, 12])
+def test_groups_are_separate_convolutions_on_aihwkit_tiles(groups, converters):
+    """Noise off. With converters up to 1 in 1000 outputs may differ by a rounding tie."""
+    whole = build(lambda: Grouped(groups))
+    split = Split(whole).eval()
+    images = random_images(40, 1, 8, 8)
+    on = device("ideal", **converters)
+    ranges = {"stem": 1.0, "filter": 1.5, "head": 1.0}
+    of_parts = ranges | {f"filters.{group}": 1.5 for group in range(groups)}
+    own = program(whole, on, input_ranges=ranges, engine="compiled")
+    tiles = program(split, on, input_ranges=of_parts, engine="aihwkit")
+    assert len(own.compensation()["filter"]) == groups
+    largest = float(tiles(images).abs().max())
+    differs = (own(images) - tiles(images)).abs() > 1e-5 * largest
+    assert int(differs.any(dim=1).sum()) <= (2 if converters else 0)
+
+
+def test_aihwkit_refuses_groups_and_says_what_can_run_them():
+    network = build(lambda: Grouped(12))
+    message = r"'filter' is a Conv2d of 12 groups, which aihwkit.*engine='compiled'.*digital"
+    with pytest.raises(ValueError, match=message):
+        program(network, "ideal", engine="aihwkit")
+    with pytest.raises(ValueError, match=message):
+        program(network, "pcm_like_as_in_aihwkit")
+    program(network, "ideal", engine="aihwkit", keep_digital=["filter"])
+
+
+FACTORY = """
+from torch import nn
+def build():
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 16, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
+    )
+"""
+
+
+def test_a_network_with_depthwise_layers_goes_the_whole_line(tmp_path, monkeypatch):
+    (tmp_path / "depthwise_for_a_test.py").write_text(FACTORY)
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = TrainingSpec(dataset="digits", model="depthwise_for_a_test:build", epochs=2, lr=0.05)
+    try:
+        checkpoint = train(spec, tmp_path)
+        study = Study("line", [checkpoint], ["pcm_like"], [1.0, YEAR], n_chips=2, n_images=100)
+        rows = collect(study, tmp_path / "study")
+        with pytest.raises(ValueError, match=r"'3' is a Conv2d of 8 groups.*engine='compiled'"):
+            tiles = Study("tiles", [checkpoint], ["ideal"], [1.0], n_chips=1, engine="aihwkit")
+            collect(tiles, tmp_path / "tiles")
+    finally:
+        sys.modules.pop("depthwise_for_a_test", None)
+    assert set(rows["engine"]) == {"compiled"} and set(rows["analog_share"]) == {1.0}
+    assert rows["n_correct"].between(0, 100).all() and rows["n_correct"].nunique() > 1
+    layers = pd.read_csv(tmp_path / "study" / "audit.csv", dtype={"layer": str}).set_index("layer")
+    filtered = layers.loc["3"]
+    assert filtered[["n_arrays", "array_rows", "array_columns"]].tolist() == [8, 9, 1]
+
+
+# what cannot be run
+
+
+def test_a_layer_kind_nobody_knows_is_named_and_can_stay_digital():
+    network = nn.Sequential(nn.Linear(64, 16), nn.Unflatten(1, (16, 1)), nn.Conv1d(16, 4, 1))
+    network.append(nn.ConvTranspose1d(4, 2, 3))
+    images = random_images(5, 64)
+    with pytest.raises(ValueError, match=r"'3' \(ConvTranspose1d\): .*keep_digital=\['3'\]"):
+        program(network, "ideal", engine="compiled")
+    chip = program(network, "ideal", engine="compiled", keep_digital=["3"])
+    with torch.no_grad():
+        torch.testing.assert_close(chip(images), network(images), rtol=1e-5, atol=1e-6)
+
+
+# layout
+
+
+class Pooled(nn.Module):
+    """LeNet-like; pools as it is told."""
+
+    def __init__(self, pool) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 16, 3)
+        self.head = nn.Linear(16 * 4, 10)
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(torch.relu(self.first(x)))
+        return self.head(torch.relu(self.second(x)).flatten(1))
+
+
+def every_second(x: Tensor) -> Tensor:
+    return x[..., ::2, ::2]
+
+
+@pytest.mark.parametrize("pool", [every_second, nn.MaxPool2d(2)], ids=["slices", "torch pools"])
+def test_narrow_networks_compute_the_same_in_whichever_layout_is_fast(pool):
+    network = build(lambda: Pooled(pool))
+    images = random_images(30, 1, 8, 8)
+    on = device("ideal", **CONVERTERS)
+    own, tile = (
+        program(network, on, calibration=images, engine=engine, expected_images=10**9)
+        for engine in ("compiled", "aihwkit")
+    )
+    own._network._probe(images[:1], 0, lambda *words: 0)
+    assert own._network._channels_last == isinstance(pool, nn.Module)
+    own._network._is_traced = False
+    differs = (own(images) - tile(images)).abs() > 1e-5 * float(tile(images).abs().max())
+    assert int(differs.any(dim=1).sum()) <= 2
+
+
+# tracing
+
+
+def test_the_second_chip_of_a_study_compiles_nothing(tmp_path, monkeypatch):
+    """Graphs counted by torch: as many for three chips at two times as for the first."""
+    if kernels.library() is None:
+        pytest.skip("no C compiler here, torch.compile needs one")
+    from torch._dynamo.utils import counters
+
+    monkeypatch.setattr(network_module, "LONG_JOB", 0)
+    options = {"hidden": [16]}
+    checkpoints = [
+        train(TrainingSpec(model_kwargs=options, epochs=0, seed=seed), tmp_path) for seed in (0, 1)
+    ]
+    counters.clear()
+    counts = []
+    for n_chips in (1, 3):
+        study = Study("s", checkpoints, ["pcm_like"], [1.0, YEAR], n_chips=n_chips, n_images=150)
+        rows = collect(study, tmp_path / "study")
+        counts.append(counters["stats"]["unique_graphs"])
+    assert len(rows) == 12 and set(rows["engine"]) == {"compiled"}
+    assert counts == [1, 1]
+
+
+# noise
+
+
+def noise_of(first: int, n: int, innermost: bool) -> Tensor:
+    """What the ADC adds to zeros, images first to first + n."""
+    y = torch.zeros(n, 50, 6) if innermost else torch.zeros(n, 6, 50)
+    stream = torch.tensor([first, 123456789])
+    limits = torch.tensor([0.5, float("inf")])
+    one, zero = torch.ones(6), torch.zeros(6)
+    options = {"block": 0, "call": 1, "rounds": False, "innermost": innermost}
+    with torch.no_grad():
+        kernels.adc(y, None, one, zero, stream, limits, **options)
+    return y
+
+
+@pytest.mark.parametrize("innermost", [True, False])
+def test_draws_are_the_same_bits_for_batches_of_64_and_1000_any_threads_and_order(innermost):
+    n = 1000
+    whole = noise_of(0, n, innermost)
+    assert float(whole.std()) > 0.4
+    blocks = {first: min(64, n - first) for first in range(0, n, 64)}
+    for n_threads, order in ((1, list(blocks)), (2, list(reversed(blocks)))):
+        torch.set_num_threads(n_threads)
+        try:
+            parts = {first: noise_of(first, blocks[first], innermost) for first in order}
+            again = noise_of(0, n, innermost)
+        finally:
+            torch.set_num_threads(1)
+        assert torch.equal(torch.cat([parts[first] for first in sorted(parts)]), whole)
+        assert torch.equal(again, whole)
+
+
+@pytest.mark.parametrize("innermost", [True, False])
+def test_torch_operations_and_the_c_library_agree_to_a_millionth(innermost, monkeypatch):
+    if kernels.library() is None:
+        pytest.skip("no C compiler here")
+    built = noise_of(3, 40, innermost)
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    torch.testing.assert_close(noise_of(3, 40, innermost), built, rtol=1e-6, atol=1e-6)
+
+
+# devices
+
+
+@pytest.mark.parametrize("name", ["ideal", "pcm_like", "pcm_like_hwa_preset"])
+def test_nothing_of_a_forward_pass_stays_behind_on_the_cpu(name):
+    """torch's "meta" device refuses to meet tensors of another device, as a GPU does."""
+    network = build(partial(build_model, "resnet8", image_shape=(3, 8, 8), n_classes=10))
+    images = random_images(8, 3, 8, 8)
+    chip = program(network, name, calibration=images, engine="compiled").drift_to(DAY)
+    before = chip(images)
+    programmed = {layer: weight.clone() for layer, weight in chip.weights().items()}
+    out = chip(images.to("meta"), first_index=5)
+    assert out.device.type == "meta" and out.shape == before.shape
+    assert all(torch.equal(chip.weights()[layer], programmed[layer]) for layer in programmed)
+
+
+# size
+
+
+def test_resnet18_gives_the_logits_of_aihwkits_tiles():
+    network = build(partial(build_model, "resnet18", image_shape=(3, 16, 16), n_classes=10))
+    images = random_images(2, 3, 16, 16)
+    ideal = {"dac_bits": "ideal", "adc_bits": "ideal", "output_noise": 0.0}
+    on = device(**ideal, output_bound=float("inf"))
+    own, tile = (
+        program(network, on, seed=2, engine=engine).drift_to(YEAR)(images)
+        for engine in ("compiled", "aihwkit")
+    )
+    torch.testing.assert_close(own, tile, rtol=0, atol=1e-4 * float(tile.abs().max()))
