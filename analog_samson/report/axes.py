@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from analog_samson import times
-from analog_samson.report.style import order
+from analog_samson.report.style import line_width, order
 from analog_samson.report.words import said
 
 TICKS_S = (1.0, times.MINUTE, times.HOUR, times.DAY, times.MONTH, times.YEAR, 10 * times.YEAR)
@@ -123,7 +123,7 @@ class TimeAxis:
                 [-0.02, 0.02],
                 transform=across,
                 color="black",
-                linewidth=0.7,
+                linewidth=line_width(0.65),
                 clip_on=False,
                 zorder=5,
             )

@@ -32,19 +32,35 @@ def datasheet(device: Device, moments: pd.DataFrame) -> Figure:
     draw_read_noise(axes[1, 0], moments)
     draw_weight_error(axes[1, 1], device, moments)
     n = int(moments["n"].min())
+    technology = "" if device.technology == "none" else f"{device.technology}, "
     figure.suptitle(
-        f"{device.name} ({device.technology}, {device.noise.model})\n"
-        + textwrap.fill(device.summary, 110),
+        f"{device.name} ({technology}{device.noise.model})\n{textwrap.fill(device.summary, 110)}",
         fontsize=9,
     )
     level = "" if device.noise_level == "conductance" else " at conductance level (see limits)"
+    facts = (
+        f"Moments of {n} devices a conductance{level}; {_periphery(device)}; compensation: "
+        f"{device.drift_compensation.label}; source: {device.noise.source}."
+    )
     figure.supxlabel(
         textwrap.fill(f"Limits: {' '.join(device.limits.split())}", 125)
-        + f"\nMoments of {n} devices a conductance{level}; compensation: "
-        f"{device.drift_compensation.label}; source: {device.noise.source}.",
+        + "\n"
+        + textwrap.fill(facts, 125),
         fontsize=7.5,
     )
     return figure
+
+
+def _periphery(device: Device) -> str:
+    periphery = device.periphery
+    if periphery.is_ideal:
+        return "exact products"
+    bits = f"DAC {periphery.dac_bits} and ADC {periphery.adc_bits} bits"
+    parts = [bits.replace("ideal bits", "ideal"), f"output noise {periphery.output_noise:g}"]
+    for key, what in (("mvm_read_noise", "read noise a product"), ("ir_drop", "IR drop")):
+        if getattr(periphery, key) > 0:
+            parts.append(f"{what} {getattr(periphery, key):g}")
+    return ", ".join(parts)
 
 
 def save_datasheet(device: Device, moments: pd.DataFrame, folder: str | Path) -> list[Path]:
@@ -103,71 +119,103 @@ def save_fit(name: str, found: Fit, folder: str | Path) -> list[Path]:
 
 
 def draw_programming(axes: Axes, moments: pd.DataFrame) -> None:
-    """Draw mean and spread of the programming error over the target conductance."""
+    """Draw mean and spread of the programming error, or the spread around the target over time."""
     rows = moments[moments["quantity"] == "programming"]
-    axes.set(title="programming", xlabel="target conductance [µS]", ylabel="error [µS]")
     if rows.empty:
-        _nothing(axes, "the programmed state was not measured")
+        axes.set(title="spread around the target")
+        axes.set(xlabel="target conductance [µS]", ylabel="spread [µS]")
+        drift = moments[moments["quantity"] == "drift"]
+        _by_time(axes, drift.assign(value=drift["spread"] * drift["g_uS"].clip(lower=1e-9)))
+        return
+    axes.set(title="programming")
+    if not (rows["spread"] > 0).any() and not rows["mean"].any():
+        _nothing(axes, "exact")
         return
     if rows["unit"].isna().any() or (rows["unit"] == "").any():
         axes.set(xlabel="weight, relative to the largest", ylabel="error, relative to the largest")
+    else:
+        axes.set(xlabel="target conductance [µS]", ylabel="error [µS]")
     axes.plot(rows["g_uS"], rows["spread"], color=_COLOURS[1], label="spread")
     axes.plot(rows["g_uS"], rows["mean"], color=_COLOURS[0], linestyle="--", label="mean")
-    axes.legend(frameon=False)
+    _legend_above(axes)
 
 
 def draw_exponents(axes: Axes, moments: pd.DataFrame) -> None:
     """Draw the drift exponents over conductance, or the mean drift where there are none."""
     rows = moments[moments["quantity"] == "exponent"]
-    axes.set(xlabel="target conductance [µS]")
     if not rows.empty:
         axes.set(title="drift exponent, mean and spread", ylabel=r"$\nu$")
+        axes.set(xlabel="target conductance [µS]")
         axes.plot(rows["g_uS"], rows["mean"], color=_COLOURS[5])
         low, high = rows["mean"] - rows["spread"], rows["mean"] + rows["spread"]
         axes.fill_between(rows["g_uS"], low, high, color=_COLOURS[5], alpha=0.2, linewidth=0)
         axes.set_ylim(bottom=min(0.0, float(low.min())))
         return
     drift = moments[(moments["quantity"] == "drift") & (moments["g_uS"] > 0)]
-    axes.set(title="mean drift", ylabel="conductance, relative to programmed")
+    axes.set(title="mean drift")
     if drift.empty:
-        _nothing(axes, "no drift")
+        _nothing(axes, "none")
         return
+    start = "programmed" if (moments["quantity"] == "programming").any() else "the target"
+    axes.set(xlabel="target conductance [µS]", ylabel=f"conductance, relative to {start}")
     drift = drift[drift["g_uS"] > 0.04 * drift["g_uS"].max()]
-    for colour, (t, rows) in zip(_COLOURS, drift.groupby("t_inference_s"), strict=False):
-        axes.plot(rows["g_uS"], rows["mean"], color=colour, label=label(float(str(t))))
-    axes.legend(frameon=False)
+    _by_time(axes, drift.assign(value=drift["mean"]))
 
 
 def draw_read_noise(axes: Axes, moments: pd.DataFrame) -> None:
     """Draw the spread that a read adds over conductance, one line a time."""
     rows = moments[(moments["quantity"] == "read") & (moments["spread"] > 0)]
-    axes.set(title="read noise (1/f)", xlabel="target conductance [µS]", ylabel="spread [µS]")
+    axes.set(title="read noise (1/f)")
     if rows.empty:
         _nothing(axes, "none")
         return
-    for colour, (t, one) in zip(_COLOURS, rows.groupby("t_inference_s"), strict=False):
-        axes.plot(one["g_uS"], one["spread"], color=colour, label=label(float(str(t))))
-    axes.legend(frameon=False)
+    axes.set(xlabel="target conductance [µS]", ylabel="spread [µS]")
+    _by_time(axes, rows.assign(value=rows["spread"]))
+    axes.set_ylim(bottom=0)
 
 
 def draw_weight_error(axes: Axes, device: Device, moments: pd.DataFrame) -> None:
     """Draw the root mean square error of a weight over time, as read and with the best gain."""
     axes.set(title="weight error", ylabel="rms, relative to the largest weight")
-    looks = (("weight", _COLOURS[0], "as read"), ("weight, best gain", _COLOURS[3], "best gain"))
+    looks = (
+        ("weight", _COLOURS[0], "as read", 8),
+        ("weight, best gain", _COLOURS[3], "best gain", 5),
+    )
     times: list[float] = []
-    for quantity, colour, name in looks:
+    for quantity, colour, name, size in looks:
         rows = moments[moments["quantity"] == quantity].sort_values("t_inference_s")
         times = [float(t) for t in rows["t_inference_s"]]
         rms = np.hypot(rows["mean"], rows["spread"])
-        axes.plot(range(len(times)), rms, color=colour, marker="o", label=name)
+        axes.plot(range(len(times)), rms, color=colour, marker="o", markersize=size, label=name)
     names = [label(t) + ("*" if device.is_extrapolated(t) else "") for t in times]
     axes.set_xticks(range(len(times)), names)
-    axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
+    axes.set_ylim(0, max(axes.get_ylim()[1], 1e-3))
     axes.set_xlabel(
         "time after programming" + (" (* extrapolated)" if "*" in "".join(names) else "")
     )
-    axes.legend(frameon=False)
+    _legend_above(axes)
+
+
+def _by_time(axes: Axes, rows: pd.DataFrame) -> None:
+    """Draw ``value`` over conductance, one line a time."""
+    for colour, (t, one) in zip(_COLOURS, rows.groupby("t_inference_s"), strict=False):
+        axes.plot(one["g_uS"], one["value"], color=colour, label=label(float(str(t))))
+    _legend_above(axes)
+
+
+def _legend_above(axes: Axes) -> None:
+    """Put the legend into room made for it above the curves."""
+    low, high = axes.get_ylim()
+    n = len(axes.get_legend_handles_labels()[0])
+    rows = -(-n // 4)
+    axes.set_ylim(low, high + (0.04 + 0.08 * rows) * (high - low))
+    axes.legend(
+        loc="upper center", ncols=min(n, 4), frameon=False, fontsize="small", columnspacing=1.2
+    )
 
 
 def _nothing(axes: Axes, words: str) -> None:
     axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes, color="0.4")
+    axes.set(xticks=[], yticks=[])
+    for side in axes.spines.values():
+        side.set_color("0.8")

@@ -14,7 +14,7 @@ from analog_samson.report import words
 from analog_samson.report.axes import finish
 from analog_samson.report.figures import at_last_time, grid
 from analog_samson.report.networks import check_columns, sharpness_figure, training_figure
-from analog_samson.report.style import order, style
+from analog_samson.report.style import line_width, marker_size, order, style
 from analog_samson.results import chip_means, network_means
 
 MAX_PANELS = 12
@@ -41,7 +41,7 @@ def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
         if k:
             colour = "#D55E00" if value < last else "#56B4E9"
             ax.bar(k, value - last, bottom=last, color=colour, width=0.6, zorder=2)
-            ax.plot([k - 1.3, k + 0.3], [last, last], color="0.6", lw=0.6, zorder=1)
+            ax.plot([k - 1.3, k + 0.3], [last, last], color="0.6", lw=line_width(0.55), zorder=1)
         ax.annotate(
             f"{value:.1f}" if k == 0 else _change(value - last),
             (k, max(value + spread.iloc[k], last)),
@@ -50,7 +50,7 @@ def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
             ha="center",
             fontsize="small",
         )
-    ax.errorbar(range(len(values)), values, spread, fmt="k.", markersize=4, zorder=3)
+    ax.errorbar(range(len(values)), values, spread, fmt="k.", markersize=marker_size(1.0), zorder=3)
     ax.set_xticks(range(len(values)), list(mean.index), rotation=20, ha="right")
     room = 0.15 * max(float(np.ptp(values)), 0.1)
     top = max(values.max(), values[0]) + spread.max()
@@ -81,7 +81,7 @@ def layer_sensitivity(ax: Axes, layers: pd.DataFrame) -> None:
         xerr=spread,
         color="#56B4E9",
         height=0.65,
-        error_kw={"elinewidth": 0.8},
+        error_kw={"elinewidth": line_width(0.7)},
         zorder=2,
     )
     ax.set_yticks(places, list(mean.index))

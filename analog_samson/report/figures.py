@@ -208,7 +208,7 @@ def scatter_figure(
         at_last_time(networks),
         panels.clean_vs_late,
         with_time=True,
-        note="One point a trained network, methods shifted sideways by 1 mm; bars: standard "
+        note="One point a trained network, methods shifted sideways to be seen; bars: standard "
         "deviation over its chips. "
         f"{words.fixed_text(networks)}.",
         width=width,
@@ -331,7 +331,7 @@ def by_condition(
                 handles.setdefault(str(handle.get_label()), handle)
             title = words.condition_text(part.iloc[0], columns)
             title = f"{title}, {_moment(part)}" if with_time else title
-            ax.set_title(_wrapped(title, figure, axes))
+            ax.set_title(_wrapped(title, figure, axes, 0.88 if share_y else 0.7))
             if share_y:
                 ax.label_outer()
         finish(figure, handles, note)
@@ -443,11 +443,11 @@ def grid(
     return figure, list(panels_.flat[:n])
 
 
-def _wrapped(title: str, figure: Figure, axes: Sequence[Axes]) -> str:
-    """Break a title that is wider than its panel."""
+def _wrapped(title: str, figure: Figure, axes: Sequence[Axes], share: float) -> str:
+    """Break a title that is wider than its panel, which takes a share of its place."""
     specification = axes[0].get_subplotspec()
     across = specification.get_gridspec().ncols if specification else 1
-    panel_in = 0.88 * figure.get_size_inches()[0] / across
+    panel_in = share * figure.get_size_inches()[0] / across
     return textwrap.fill(title, int(panel_in * 72 / (0.62 * float(rcParams["axes.titlesize"]))))
 
 

@@ -14,7 +14,7 @@ from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.axes import finish, head, log_axis
 from analog_samson.report.figures import grid
-from analog_samson.report.style import METHOD_STYLES, looks, order, style
+from analog_samson.report.style import METHOD_STYLES, line_width, looks, order, style
 
 CURVES = (
     ("loss", "training loss [nat]"),
@@ -27,11 +27,11 @@ MEASURES = ("average_sharpness", "adaptive_sharpness", "hessian_eigenvalue")
 """Measures of sharpness that are drawn; the first alone where there is one column."""
 
 _SAID_AS = {
-    "average_sharpness": "rise of the loss, noise {sigma:g} max|w| [nat]",
-    "sam_sharpness": "rise of the loss, radius {rho_sam:g} [nat]",
-    "adaptive_sharpness": "adaptive sharpness, radius {rho_adaptive:g} [nat]",
-    "samson_sharpness": "SAMSON sharpness, radius {rho_samson:g} [nat]",
-    "hessian_eigenvalue": "largest Hessian eigenvalue",
+    "average_sharpness": "rise of the loss [nat]\nunder noise of {sigma:g} max|w|",
+    "sam_sharpness": "rise of the loss [nat]\nwithin radius {rho_sam:g}",
+    "adaptive_sharpness": "adaptive sharpness [nat]\nwithin radius {rho_adaptive:g}",
+    "samson_sharpness": "SAMSON sharpness [nat]\nwithin radius {rho_samson:g}",
+    "hessian_eigenvalue": "largest eigenvalue\nof the Hessian",
     "gradient_norm": "gradient norm",
 }
 
@@ -83,8 +83,8 @@ def training_curve(ax: Axes, curves: pd.DataFrame, column: str, title: str) -> l
         own = whole[whole["name"] == name].dropna(subset=[column]).sort_values("epoch")
         for _, one in own.groupby("training_seed"):
             epoch = one["epoch"] + 1
-            line = look["linestyle"]
-            ax.plot(epoch, one[column], color=look["color"], linestyle=line, lw=0.9, alpha=0.8)
+            thin = {"color": look["color"], "linestyle": look["linestyle"], "alpha": 0.8}
+            ax.plot(epoch, one[column], lw=line_width(0.8), **thin)
             ax.plot(epoch.tail(1), one[column].tail(1), **look)
         handles.append(Line2D([], [], label=name, **look))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

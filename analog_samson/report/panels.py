@@ -9,12 +9,12 @@ from matplotlib.collections import LineCollection
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
-from matplotlib.transforms import ScaledTranslation
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.axes import TimeAxis, shifts
-from analog_samson.report.style import looks, order
+from analog_samson.report.style import line_width, looks, marker_size, order
 
 MANY_CHIPS = 300
 """Above this many chips of a method their thin lines are stored as pixels, not as vectors."""
@@ -75,7 +75,7 @@ def gain_vs_time(
     """
     _check_one(gains, "gain_vs_time", interval)
     rows = gains.assign(name=words.method_names(gains), value=100 * gains["gain"])
-    ax.axhline(0.0, color="black", linewidth=0.6, zorder=1)
+    ax.axhline(0.0, color="black", linewidth=line_width(0.55), zorder=1)
     handles = _over_time(ax, rows, interval, axis)
     ax.set_ylabel(f"gain over {words.said(gains['baseline'].iloc[0])} [points]")
     return handles
@@ -111,13 +111,13 @@ def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = No
             t, value = chip["t_inference_s"].to_numpy(dtype=float), 100 * chip["accuracy"]
             lines.append(np.column_stack([t, value])[t > 0])
         thin = {"color": style["color"], "alpha": alpha, "rasterized": n_chips > MANY_CHIPS}
-        ax.add_collection(LineCollection(lines, linewidths=0.5, zorder=2, **thin))
+        ax.add_collection(LineCollection(lines, linewidths=line_width(0.45), zorder=2, **thin))
         start = own[own["t_inference_s"] == 0]
         x = axis.place(start["t_inference_s"].to_numpy(dtype=float))
-        ax.plot(x, 100 * start["accuracy"], ".", markersize=2, **thin)
+        ax.plot(x, 100 * start["accuracy"], ".", markersize=marker_size(0.5), **thin)
         mean = own.groupby("t_inference_s")["accuracy"].mean() * 100
         later = mean[mean.index > 0]
-        ax.plot(later.index, later, color="white", lw=2.4, zorder=3)
+        ax.plot(later.index, later, color="white", lw=line_width(2.2), zorder=3)
         ax.plot(later.index, later, color=style["color"], zorder=4)
         ax.plot(axis.place(mean.index.to_numpy()), mean, zorder=5, **{**style, "linestyle": "none"})
         handles.append(Line2D([], [], label=name, **style))
@@ -156,12 +156,20 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
             value = 100 * own["accuracy"].to_numpy()
             rank = np.argsort(np.argsort(own["chip"].to_numpy()))
             x = place + (rank / max(len(rank) - 1, 1) - 0.5) * 0.4 / len(networks)
-            ax.plot(x, value, ".", color=style["color"], markersize=2.5, alpha=0.6, zorder=2)
+            ax.plot(
+                x,
+                value,
+                ".",
+                color=style["color"],
+                markersize=marker_size(0.62),
+                alpha=0.6,
+                zorder=2,
+            )
             ax.plot(
                 [place - 0.25 / len(networks), place + 0.25 / len(networks)],
                 [value.mean()] * 2,
                 color="black",
-                lw=1.0,
+                lw=line_width(0.9),
                 zorder=3,
             )
     ax.set_xticks(range(len(ordered)), [words.said(n).replace(" ", "\n", 1) for n in ordered])
@@ -213,7 +221,7 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
         ax.annotate(
             text,
             (at, place),
-            xytext=(0, 3),
+            xytext=(0, marker_size(0.9)),
             textcoords="offset points",
             ha=side,
             fontsize="small",
@@ -249,11 +257,19 @@ def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
     for name, place in zip(ordered, _places(len(ordered)), strict=True):
         style = looks(name, ordered)
         own = networks[names == name]
-        apart = ax.transData + ScaledTranslation(3 * place / 72, 0, ax.figure.dpi_scale_trans)
+        apart = ax.transData + ScaledTranslation(
+            marker_size(0.75) * place / 72, 0, ax.figure.dpi_scale_trans
+        )
         x, y = 100 * own["clean_accuracy"], 100 * own["accuracy"]
         spread = 100 * own["std_chips"].fillna(0.0)
         ax.vlines(
-            x, y - spread, y + spread, color=style["color"], lw=0.6, alpha=0.5, transform=apart
+            x,
+            y - spread,
+            y + spread,
+            color=style["color"],
+            lw=line_width(0.55),
+            alpha=0.5,
+            transform=apart,
         )
         ax.plot(x, y, transform=apart, **{**style, "linestyle": "none"})
         ax.update_datalim(np.column_stack([np.append(x, x), np.append(y - spread, y + spread)]))
@@ -298,8 +314,10 @@ def accuracy_vs_axis(
         style = looks(name, ordered)
         x, y = own[axis].to_numpy(dtype=float), 100 * own["accuracy"].to_numpy()
         low, high = 100 * own["low"].to_numpy(), 100 * own["high"].to_numpy()
-        apart = ax.transData + ScaledTranslation(2 * place / 72, 0, ax.figure.dpi_scale_trans)
-        bars = {"fmt": "none", "ecolor": style["color"], "elinewidth": 0.8}
+        apart = ax.transData + ScaledTranslation(
+            marker_size(0.5) * place / 72, 0, ax.figure.dpi_scale_trans
+        )
+        bars = {"fmt": "none", "ecolor": style["color"], "elinewidth": line_width(0.7)}
         ax.errorbar(x, y, [y - low, high - y], zorder=3, transform=apart, **bars)
         ax.plot(x, y, zorder=4, transform=apart, **style)
         handles.append(Line2D([], [], label=name, **style))
@@ -397,6 +415,11 @@ def swept_axes(rows: pd.DataFrame) -> list[str]:
     return [n for n in names if len({str(point.get(n)) for point in points if n in point}) > 1]
 
 
+def _beside(ax: Axes, points: float) -> Transform:
+    """Where data stand, moved to the right by some points."""
+    return ax.transData + ScaledTranslation(points / 72, 0, ax.figure.dpi_scale_trans)
+
+
 def _places(n: int) -> np.ndarray:
     """Places side by side around 0, one apart."""
     return np.arange(n) - (n - 1) / 2
@@ -426,7 +449,7 @@ def _over_time(ax: Axes, rows: pd.DataFrame, interval: str, axis: TimeAxis | Non
             [(y - low)[barred], (high - y)[barred]],
             fmt="none",
             ecolor=style["color"],
-            elinewidth=0.8,
+            elinewidth=line_width(0.7),
             zorder=3,
         )
         ax.plot(x, y, zorder=4, **{**style, "linestyle": "none"})

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import matplotlib.colors
 import matplotlib.style
+from matplotlib import rcParams
 
 
 class MethodStyle(NamedTuple):
@@ -86,9 +87,19 @@ def looks(name: str, drawn: Iterable[str]) -> dict[str, Any]:
         "linestyle": line,
         "marker": marker,
         "markeredgecolor": shade if is_hollow else "white",
-        "markeredgewidth": 1.0 if is_hollow else 0.5,
+        "markeredgewidth": line_width(0.9 if is_hollow else 0.45),
         "markerfacecolor": "white" if is_hollow else shade,
     }
+
+
+def line_width(share: float) -> float:
+    """Points: a share of the width of the lines of the style sheet."""
+    return share * float(rcParams["lines.linewidth"])
+
+
+def marker_size(share: float) -> float:
+    """Points: a share of the size of the markers of the style sheet."""
+    return share * float(rcParams["lines.markersize"])
 
 
 def order(name: str) -> tuple[int, str]:
