@@ -1,6 +1,7 @@
 """Where a table comes from: versions, machine, devices, networks and data beside ``trials.csv``."""
 
 import json
+import math
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,10 +13,10 @@ import pandas as pd
 from torch import nn
 
 from analog_samson import models
-from analog_samson.analog import TiledNetwork
+from analog_samson.analog import Tile, TiledNetwork
 from analog_samson.checkpoint import Checkpoint, replacing
 from analog_samson.chip import Engine, choose_engine
-from analog_samson.compiled import FunctionalNetwork, kernels
+from analog_samson.compiled import Array, FunctionalLayer, kernels
 from analog_samson.devices import Device
 from analog_samson.times import YEAR
 
@@ -126,11 +127,14 @@ def audit_rows(
     """
     network = checkpoint.build()
     keep_digital = (*checkpoint.keep_digital, *device.digital_layers)
-    kind = FunctionalNetwork if choose_engine(device, engine) == "compiled" else TiledNetwork
-    tiled = kind(network, device, keep_digital)
+    analog = models.analog_layers(network, keep_digital)
+    is_compiled = choose_engine(device, engine) == "compiled"
+    tiled = [] if is_compiled else TiledNetwork(network, device, keep_digital).tiles
     rows = []
     for layer in models.audit(network, keep_digital):
-        tiles = [tile for tile in tiled.tiles if tile.layer == layer.name and layer.analog]
+        tiles: Sequence[Tile | Array] = [tile for tile in tiled if tile.layer == layer.name]
+        if is_compiled and layer.analog:  # a layer at a time: networks may be large
+            tiles = FunctionalLayer(layer.name, analog[layer.name], device, math.nan).arrays
         rows.append(
             {
                 "checkpoint": name,

@@ -48,22 +48,26 @@ class ConductanceArray(ChipArray):
             self._physics.program(target, device_seeds)
             for target, device_seeds in zip(targets, self._seeds, strict=True)
         ]
-        self.conductances_uS = [state.programmed_uS for state in self.states]
-        self._reference = self._read_out(self._weights())
+        self._reference = self._read_out(self._weights([s.programmed_uS for s in self.states]))
+        self._point = 0.0, 0
+
+    def conductances(self) -> list[Tensor]:
+        """Conductances [µS] as read now, one tensor a device: drawn again, not kept."""
+        return [
+            self._physics.read(state, *self._point, seeds)
+            for state, seeds in zip(self.states, self._seeds, strict=True)
+        ]
 
     def drift_to(self, t_inference_s: float, read: int) -> None:
         """Read every device at a time and put the weights they make on the tile."""
-        self.conductances_uS = [
-            self._physics.read(state, t_inference_s, read, seeds)
-            for state, seeds in zip(self.states, self._seeds, strict=True)
-        ]
-        weights = self._weights()
+        self._point = t_inference_s, read
+        weights = self._weights(self.conductances())
         self.tile.set_weights(weights)
         if self.kind in ("global", "per_column"):
             self.set_compensation(self._reference / self._read_out(weights))
 
-    def _weights(self) -> Tensor:
-        weights = self._physics.to_weights(self.conductances_uS, self._scale)
+    def _weights(self, conductances_uS: list[Tensor]) -> Tensor:
+        weights = self._physics.to_weights(conductances_uS, self._scale)
         return weights * self.tile.used[:, None]  # an all-zero column is unused, not noise
 
     def _read_out(self, weights: Tensor) -> Tensor:

@@ -238,7 +238,7 @@ class Chip:
         """
         found: dict[str, list[tuple[Tensor, ...]]] = {}
         for array in self._conductance_arrays():
-            found.setdefault(array.tile.layer, []).append(tuple(array.conductances_uS))
+            found.setdefault(array.tile.layer, []).append(tuple(array.conductances()))
         return found
 
     def _conductance_arrays(self) -> list["ConductanceArray"]:
