@@ -4,17 +4,21 @@
 
 Steps of all methods are interleaved on one batch after another, and the ratio to the SGD step of
 the same round is taken; their time is the processor's, so that what else runs does not count. The
-loop (time on the clock) is compared with one written with DataLoader and torchvision's transforms
-on PIL images.
+loop is compared with one written with DataLoader and torchvision's transforms on PIL images, in
+fp32, with whichever number of loading processes is faster: every loop in a process of its own, as
+it would run, one epoch of each in turn, time on the clock.
 Written to results/benchmarks/training_step.json: medians and quartiles, and the machine.
 """
 
 import json
+import multiprocessing
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +41,16 @@ METHODS = {
     "mesa": {"trajectory_weight": 0.8, "trajectory_start": 0.0},
 }
 LIMITS = {"sam": 2.1, "asam": 2.1, "samson": 2.1, "rwp": 1.1, "saf": 1.05, "mesa": 1.4}
+LOOPS: dict[str, int | dict] = {
+    "plain, 0 loading processes": 0,
+    "plain, 2 loading processes": 2,
+    "ours": {},
+    "ours, not channels last": {"channels_last": False},
+    "ours, compiled": {"compile": True},
+    "ours, bfloat16": {"precision": "bfloat16"},
+    "ours, bfloat16, compiled": {"precision": "bfloat16", "compile": True},
+}
+"""Loading processes of a plain loop, or fields of our specification."""
 SHAPES = {"resnet20": (3, 32, 32), "lenet5": (1, 28, 28)}
 
 
@@ -122,7 +136,7 @@ def plain_epoch(model_name: str, dataset: Dataset, batch_size: int, workers: int
 
     loader = torch.utils.data.DataLoader(
         Images(), batch_size=batch_size, shuffle=True, drop_last=True, num_workers=workers,
-        persistent_workers=workers > 0,
+        persistent_workers=workers > 0, multiprocessing_context="fork" if workers else None,
     )  # fmt: skip
     model = build_model(model_name, image_shape=dataset.image_shape, n_classes=10, seed=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
@@ -145,6 +159,54 @@ def our_epoch(spec: TrainingSpec, dataset: Dataset) -> Callable[[], None]:
         loop._train_epoch(state, spec, dataset)
 
     return epoch
+
+
+def run_epochs(calls: Connection, usual: TrainingSpec, name: str) -> None:
+    """Run an epoch of a loop whenever it is called for, and answer when it is done."""
+    torch.set_num_threads(usual.threads)
+    dataset = random_dataset(SHAPES[usual.model], 10 * usual.batch_size)
+    how = LOOPS[name]
+    if isinstance(how, int):
+        epoch = plain_epoch(usual.model, dataset, usual.batch_size, how)
+        while calls.recv():
+            calls.send(epoch())
+        return
+    spec = replace(usual, augmentation="crop_flip", **how)
+    with loop.own_machine(spec):
+        epoch = our_epoch(spec, dataset)
+        while calls.recv():
+            calls.send(epoch())
+
+
+@contextmanager
+def loops_apart(usual: TrainingSpec) -> Iterator[dict[str, Callable[[], None]]]:
+    """Every loop in a process of its own; calling one waits for its epoch."""
+    context = multiprocessing.get_context("spawn")
+    ours: list[Connection] = []
+    processes = []
+    for name in LOOPS:
+        here, there = context.Pipe()
+        processes.append(context.Process(target=run_epochs, args=(there, usual, name)))
+        processes[-1].start()
+        there.close()  # a process that dies is an EOFError here
+        ours.append(here)
+
+    def caller(calls: Connection) -> Callable[[], None]:
+        def epoch() -> None:
+            calls.send(True)
+            calls.recv()
+
+        return epoch
+
+    try:
+        yield dict(zip(LOOPS, map(caller, ours), strict=True))
+        for calls in ours:
+            calls.send(False)
+        for process in processes:
+            process.join()
+    finally:
+        for process in processes:
+            process.terminate()
 
 
 def main(
@@ -187,30 +249,24 @@ def main(
             )
             for name, options in METHODS.items()
         }
-        seconds = {
-            name: np.array(s) for name, s in interleaved(steps, rounds, time.process_time).items()
-        }
-        ratios = {name: quartiles(s / seconds["sgd"]) for name, s in seconds.items()}
+        with loop.own_machine(usual):
+            seconds = interleaved(steps, rounds, time.process_time)
+        sgd = np.array(seconds["sgd"])
+        ratios = {name: quartiles(np.array(s) / sgd) for name, s in seconds.items()}
         for name, ratio in ratios.items():
             ratio["limit"] = LIMITS.get(name)
             print(f"{model:9s} {name:7s} {ratio['median']:.3f} {ratio['quartiles']}", flush=True)
-        cropped = replace(usual, augmentation="crop_flip")
-        loops = {
-            "plain, 0 workers": plain_epoch(model, dataset, batch_size, 0),
-            "plain, 2 workers": plain_epoch(model, dataset, batch_size, 2),
-            "ours": our_epoch(cropped, dataset),
-            "ours, not channels last": our_epoch(replace(cropped, channels_last=False), dataset),
-            "ours, bfloat16": our_epoch(replace(cropped, precision="bfloat16"), dataset),
-        }
-        spent = {
-            name: np.array(s) for name, s in interleaved(loops, epochs, time.perf_counter).items()
-        }
-        plain = np.minimum(spent["plain, 0 workers"], spent["plain, 2 workers"])
+        with loops_apart(usual) as loops:
+            spent = {
+                name: np.array(s)
+                for name, s in interleaved(loops, epochs, time.perf_counter).items()
+            }
+        plain = np.minimum(*(s for name, s in spent.items() if isinstance(LOOPS[name], int)))
         speed = {name: quartiles(plain / s) for name, s in spent.items()}
         for name, ratio in speed.items():
             print(f"{model:9s} {name:30s} {ratio['median']:.3f}x as fast as plain", flush=True)
         result["models"][model] = {
-            "sgd_step_s": quartiles(seconds["sgd"]),
+            "sgd_step_s": quartiles(sgd),
             "ratio_to_sgd_step": ratios,
             "times_as_fast_as_plain_loop": speed,
         }

@@ -2,6 +2,8 @@
 
 import math
 import os
+import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -35,6 +37,7 @@ from analog_samson.training import (
     validation_accuracy,
 )
 from analog_samson.training.hardware import HardwareNoise
+from analog_samson.training.memory import freed_memory_kept
 
 STRENGTHS = {
     "sam": {"rho": 0.05},
@@ -600,3 +603,17 @@ def test_strength_is_chosen_by_the_stated_score():
         choose_strengths(table.iloc[1:])
     with pytest.raises(ValueError, match="allowed: mean, clean"):
         choose_strengths(table, score="test")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library is adjusted")
+def test_memory_freed_in_a_step_is_not_asked_for_again() -> None:
+    def blocks_asked_for() -> float:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            torch.ones(12_000_000)  # 48 MB: above every threshold of the library by itself
+        pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        return pages * resource.getpagesize() / 48e6
+
+    with freed_memory_kept():
+        assert blocks_asked_for() < 3  # the first, and one that finds its place taken
+    assert blocks_asked_for() > 9

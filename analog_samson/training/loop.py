@@ -34,6 +34,7 @@ from analog_samson.models import analog_layers, build_model, input_ranges
 from analog_samson.perturbation import MicroRing, strength_factor
 from analog_samson.streams import derive_seed
 from analog_samson.training.hardware import HardwareNoise
+from analog_samson.training.memory import freed_memory_kept
 from analog_samson.training.state import State, check_same_spec, resume, write_log, write_resume
 from analog_samson.training.step import (
     Batch,
@@ -102,7 +103,7 @@ def train(
             f"batch_size must be at most the {n_train} training images of {spec.dataset!r}; got "
             f"{spec.batch_size}."
         )
-    with _own_machine(spec):
+    with own_machine(spec):
         state = _begin(spec, dataset)
         if resume_path.exists():
             resume(state, spec, resume_path)
@@ -315,7 +316,7 @@ def _moving_average(model: nn.Module, decay: float) -> swa_utils.AveragedModel:
 
 
 @contextmanager
-def _own_machine(spec: TrainingSpec) -> Iterator[None]:
+def own_machine(spec: TrainingSpec) -> Iterator[None]:
     """Set what decides the last bits, and leave the caller's random numbers and threads alone."""
     is_cuda = spec.accelerator == "cuda"
     if is_cuda and not torch.cuda.is_available():
@@ -324,6 +325,7 @@ def _own_machine(spec: TrainingSpec) -> Iterator[None]:
     torch.set_num_threads(spec.threads)
     try:
         with (
+            freed_memory_kept(),
             torch.random.fork_rng(devices=[0] if is_cuda else []),
             torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
         ):
