@@ -358,19 +358,45 @@ def test_the_page_opens_in_a_browser_without_complaint(study, tmp_path):
     assert (tmp_path / "page.png").stat().st_size > 0
 
 
-def test_latex_tables_compile(study, tmp_path):
+def compiled(body, folder):
+    """The log of pdflatex on a two-column paper with this body."""
     latex = shutil.which("pdflatex")
     if latex is None:
         pytest.skip("no LaTeX on this machine")
-    inputs = "".join(f"\\input{{{path}}}" for path in sorted(study[0].glob("*.tex")))
-    (tmp_path / "all.tex").write_text(
-        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}"
-        + inputs
-        + "\\end{document}"
-    )
+    packages = "booktabs,pgf" if "pgf" in body else "booktabs"
+    for package in packages.split(","):
+        found = subprocess.run(["kpsewhich", f"{package}.sty"], capture_output=True, check=False)
+        if found.returncode:
+            pytest.skip(f"no LaTeX package {package} on this machine")
+    paper = f"\\documentclass[twocolumn]{{article}}\\usepackage{{{packages}}}"
+    (folder / "paper.tex").write_text(f"{paper}\\begin{{document}}{body}\\end{{document}}")
     subprocess.run(
-        [latex, "-interaction=nonstopmode", "-halt-on-error", "all.tex"], cwd=tmp_path, check=True
+        [latex, "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
     )
+    return (folder / "paper.log").read_text(encoding="latin-1")
+
+
+def test_latex_tables_compile_and_fit_the_page(study, tmp_path):
+    log = compiled(
+        "".join(f"\\input{{{path}}}" for path in sorted(study[0].glob("*.tex"))), tmp_path
+    )
+    assert "Overfull" not in log
+
+
+def test_pgf_figures_compile_with_no_package_but_pgf(summary, tmp_path):
+    if shutil.which("pdflatex") is None:
+        with pytest.raises(FileNotFoundError, match="choose among pdf, svg and png"):
+            save(accuracy_figure(summary), tmp_path / "figure", ["pgf"])
+        pytest.skip("no LaTeX on this machine")
+    compiled("\\begin{pgfpicture}\\end{pgfpicture}", tmp_path)
+    save(accuracy_figure(summary), tmp_path / "figure", ["pgf"])
+    text = (tmp_path / "figure.pgf").read_text()
+    assert text.isascii()
+    assert r"pcm\_like" in text
+    compiled("\\begin{figure}\\input{figure.pgf}\\end{figure}", tmp_path)
 
 
 def test_every_method_of_the_family_has_its_colour_and_its_source():

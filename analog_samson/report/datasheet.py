@@ -1,5 +1,6 @@
 """One page a device: spread of programming, drift exponents, read noise, weight error over time."""
 
+import itertools
 import textwrap
 from pathlib import Path
 
@@ -99,12 +100,19 @@ def save_fit(name: str, found: Fit, folder: str | Path) -> list[Path]:
     stem = Path(folder) / f"fit_{name}"
     found.laws.to_csv(stem.with_suffix(".csv"), index=False)
     figure, axes = plt.subplots(2, 3, figsize=(10, 6), layout="constrained")
+    titles = (
+        "mean programming error [µS]",
+        "spread of programming error [µS]",
+        "mean drift exponent",
+        "spread of drift exponent",
+        "relative spread of a read, Q",
+    )
     at = found.laws["target_uS"]
-    for axis, law in zip(axes.flat, LAWS, strict=False):
+    for axis, law, title in zip(axes.flat, LAWS, titles, strict=False):
         value = found.laws[law]
         ends = np.abs(np.stack([found.laws[f"{law}{end}"] - value for end in ("_low", "_high")]))
         axis.errorbar(at, value, yerr=ends, marker="o", color=_COLOURS[1], capsize=3)
-        axis.set(title=law, xlabel="target conductance [µS]")
+        axis.set(title=title, xlabel="target conductance [µS]")
     axes[1, 2].axis("off")
     axes[1, 2].text(
         0,
@@ -119,13 +127,16 @@ def save_fit(name: str, found: Fit, folder: str | Path) -> list[Path]:
 
 
 def draw_programming(axes: Axes, moments: pd.DataFrame) -> None:
-    """Draw mean and spread of the programming error, or the spread around the target over time."""
-    rows = moments[moments["quantity"] == "programming"]
-    if rows.empty:
-        axes.set(title="spread around the target")
-        axes.set(xlabel="target conductance [µS]", ylabel="spread [µS]")
-        drift = moments[moments["quantity"] == "drift"]
-        _by_time(axes, drift.assign(value=drift["spread"] * drift["g_uS"].clip(lower=1e-9)))
+    """Draw mean and spread of the programming error; without exponents, the spread over time."""
+    rows = moments[moments["quantity"] == "programming"].set_index("g_uS", drop=False)
+    drift = moments[moments["quantity"] == "drift"]
+    if len(drift) and not (moments["quantity"] == "exponent").any():
+        axes.set(title="spread around the mean", xlabel="target conductance [µS]")
+        axes.set(ylabel="spread [µS]")
+        start = drift["g_uS"] + drift["g_uS"].map(rows["mean"]).fillna(0.0)
+        aged = drift.assign(value=drift["spread"] * start.clip(lower=1e-9))
+        _by_time(axes, pd.concat([rows.assign(value=rows["spread"]), aged], ignore_index=True))
+        axes.set_ylim(bottom=0)
         return
     axes.set(title="programming")
     if not (rows["spread"] > 0).any() and not rows["mean"].any():
@@ -197,9 +208,12 @@ def draw_weight_error(axes: Axes, device: Device, moments: pd.DataFrame) -> None
 
 
 def _by_time(axes: Axes, rows: pd.DataFrame) -> None:
-    """Draw ``value`` over conductance, one line a time."""
-    for colour, (t, one) in zip(_COLOURS, rows.groupby("t_inference_s"), strict=False):
-        axes.plot(one["g_uS"], one["value"], color=colour, label=label(float(str(t))))
+    """Draw ``value`` over conductance, one line a time; dashed: programmed, before any time."""
+    colours = itertools.cycle(_COLOURS)
+    for t, one in rows.groupby("t_inference_s"):
+        name, style = label(float(str(t))), "--" if t == 0 else "-"
+        colour = _COLOURS[0] if t == 0 else next(colours)
+        axes.plot(one["g_uS"], one["value"], style, color=colour, label=name)
     _legend_above(axes)
 
 

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from analog_samson import times
 from analog_samson.report import panels, words
 from analog_samson.report.axes import TimeAxis, finish, head
+from analog_samson.report.pgf import save_pgf
 from analog_samson.report.style import WIDTHS_IN, order, style
 
 FORMATS = ("pdf", "png")
@@ -382,7 +383,7 @@ def save(
         The files written, one per format.
 
     Raises:
-        FileNotFoundError: If the folder does not exist.
+        FileNotFoundError: If the folder does not exist, or there is no pdflatex for "pgf".
         ValueError: If a format is unknown.
     """
     stem = Path(stem)
@@ -392,16 +393,18 @@ def save(
         "pdf": {"CreationDate": None},
         "svg": {"Date": None},
         "png": {},
-        "pgf": {},
     }
-    unknown = [kind for kind in formats if kind not in undated]
+    unknown = [kind for kind in formats if kind not in (*undated, "pgf")]
     if unknown:
-        raise ValueError(f"Formats must be among {list(undated)}; got {unknown}.")
+        raise ValueError(f"Formats must be among {[*undated, 'pgf']}; got {unknown}.")
     paths = []
     with style(look):
         for kind in formats:
             path = stem.with_name(f"{stem.name}.{kind}")
-            figure.savefig(path, metadata=undated[kind] or None)
+            if kind == "pgf":
+                save_pgf(figure, path)
+            else:
+                figure.savefig(path, metadata=undated[kind] or None)
             paths.append(path)
     return paths
 

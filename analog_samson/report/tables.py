@@ -179,7 +179,7 @@ def iso_table(iso: pd.DataFrame, *, decimals: int = 2, threshold: float = 0.99) 
         is_bold=lambda row: bool(row["is_iso"]),
     )
     parts = [
-        "1 - (error - digital error) / (error of guessing - digital error), ± half-width of the "
+        "1 − (error − digital error) / (error of guessing − digital error), ± half-width of the "
         f"95 % interval. Bold: iso-accurate, mean above {100 * threshold:g} %."
     ]
     return Table(

@@ -10,6 +10,9 @@ EXTRAPOLATED = "†"
 TIED = "°"
 SIGNIFICANT = "*"
 
+COLUMN_LETTERS = 50
+"""Letters of a line that one column of a two-column paper holds."""
+
 DIGITS = 10
 """Significant digits, and decimals, of a number in a CSV file: more than any measurement has, and
 too few to show in which order a library adds up (of small differences of accuracies, too), so that
@@ -59,13 +62,20 @@ class Table:
         return "\n\n".join([*parts, self.caption]) + "\n"
 
     def latex(self) -> str:
-        """The table as LaTeX: one ``table`` environment, needs only the package booktabs."""
-        parts = [r"\begin{table}", r"\centering", r"\small"]
-        parts.append(rf"\caption{{{_latex_text(f'{self.title}. {self.caption}')}}}")
+        """The table as LaTeX: needs only the package booktabs.
+
+        A table too wide for a column is a ``table*``, in smaller letters.
+        """
+        letters = max(map(_letters, self.blocks))
+        environment, size = "table", r"\small"
+        if letters > COLUMN_LETTERS:
+            environment, size = "table*", r"\footnotesize\setlength{\tabcolsep}{3pt}"
+        parts = [rf"\begin{{{environment}}}", r"\centering", size]
+        parts.append(rf"\caption{{{latex_text(f'{self.title}. {self.caption}')}}}")
         parts.append(rf"\label{{{self.label}}}")
         for block in self.blocks:
-            cells = block.cells.map(_latex_text)
-            cells.columns = pd.Index([_latex_text(name) for name in cells.columns])
+            cells = block.cells.map(_latex_cell)
+            cells.columns = pd.Index([latex_text(name) for name in cells.columns])
             bold = block.bold.set_axis(cells.columns, axis=1)
             styler = cells.style.hide(axis="index").apply(
                 lambda _, bold=bold: bold.map(lambda best: "textbf:--rwrap;" if best else ""),
@@ -74,9 +84,9 @@ class Table:
             tabular = styler.to_latex(
                 hrules=True, column_format="l" + "c" * (len(cells.columns) - 1)
             )
-            parts.append(rf"\par\medskip\textbf{{{_latex_text(block.title)}}}\par\smallskip")
+            parts.append(rf"\par\medskip\textbf{{{latex_text(block.title)}}}\par\smallskip")
             parts.append(tabular.rstrip())
-        return "\n".join([*parts, r"\end{table}"]) + "\n"
+        return "\n".join([*parts, rf"\end{{{environment}}}"]) + "\n"
 
     def html(self) -> str:
         """The table as an HTML fragment, caption above."""
@@ -97,11 +107,25 @@ class Table:
         return text
 
 
+def _latex_cell(text: str) -> str:
+    """A cell as LaTeX, with narrow spaces."""
+    cell = latex_text(text).replace(r" $\pm$ ", r"\,$\pm$\,")
+    return cell.replace(" " + LATEX[TIED], LATEX[TIED])
+
+
+def _letters(block: Block) -> int:
+    """Letters of the longest line of a block, with two for the space between columns."""
+    widths = [
+        max(len(str(name)), int(block.cells[name].str.len().max())) + 2 for name in block.cells
+    ]
+    return sum(widths)
+
+
 def _rounded(number: float) -> float:
     return float(f"{round(number, DIGITS):.{DIGITS}g}")
 
 
-_LATEX = {
+LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
     "%": r"\%",
@@ -114,6 +138,7 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "|": "$|$",
     "±": r"$\pm$",
     "×": r"$\times$",
     "µ": r"$\mu$",
@@ -124,8 +149,12 @@ _LATEX = {
     EXTRAPOLATED: r"$^\dagger$",
     TIED: r"$^\circ$",
     "∞": r"$\infty$",
+    "\u00a0": "~",
+    "ν": r"$\nu$",
+    "−": "$-$",
 }
 
 
-def _latex_text(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+def latex_text(text: str) -> str:
+    """Plain text as LaTeX: pure ASCII, nothing special left."""
+    return "".join(LATEX.get(letter, letter) for letter in text)

@@ -1,0 +1,51 @@
+r"""Figures as LaTeX commands: ``\input`` sets their letters in the paper's own font."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from analog_samson.report.typeset import LATEX
+
+_LETTERS = {letter: text for letter, text in LATEX.items() if not letter.isascii()}
+_PREAMBLE = "\n".join(
+    rf"\DeclareUnicodeCharacter{{{ord(letter):04X}}}{{{text}}}" for letter, text in _LETTERS.items()
+)
+_SPECIAL = {**_LETTERS, **{letter: LATEX[letter] for letter in "_|<>&#"}}
+
+
+def save_pgf(figure: Figure, path: Path) -> None:
+    r"""Write a figure for ``\input`` into a paper that loads the package pgf, and no other.
+
+    Args:
+        figure: The figure.
+        path: Where to, ending in .pgf.
+
+    Raises:
+        FileNotFoundError: If there is no pdflatex to measure the letters with.
+    """
+    if shutil.which("pdflatex") is None:
+        raise FileNotFoundError(
+            "The format pgf needs pdflatex, to measure letters; install LaTeX with the package "
+            "pgf, or choose among pdf, svg and png."
+        )
+    settings: Any = {
+        "pgf.texsystem": "pdflatex",
+        "pgf.rcfonts": False,
+        "pgf.preamble": _PREAMBLE,
+        "axes.unicode_minus": False,
+    }
+    with matplotlib.rc_context(settings):
+        figure.savefig(path)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    drawn = [line for line in lines if not line.startswith("%%")]
+    path.write_text("".join(map(_plain, drawn)), encoding="utf-8")
+
+
+def _plain(line: str) -> str:
+    """A line of the file, its text in plain LaTeX."""
+    setup, font, text = line.partition(r"\selectfont")
+    return setup + font + re.sub("[^ -~\n]|[_|<>&#]", lambda found: _SPECIAL[found.group()], text)
