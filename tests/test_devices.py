@@ -81,6 +81,48 @@ MISTAKES = {
         "g_min_uS = 90.0",
         ["noise", "g_min_uS = 90", "below g_max_uS = 88.2"],
     ),
+    "g_min above g_max in a pair": (
+        "reram_milo2021",
+        "g_min_uS = 50.0",
+        "g_min_uS = 250.0",
+        ["noise: g_min_uS = 250", "below g_max_uS = 225"],
+    ),
+    "negative spread in a table": (
+        "pcm_custom_drift",
+        "nu_spread = [0.045",
+        "nu_spread = [-0.045",
+        ["noise: nu_spread holds -0.045", "at least 0"],
+    ),
+    "a table shorter than its points": (
+        "pcm_custom_drift",
+        "nu_mean = [0.1, ",
+        "nu_mean = [",
+        ["noise: nu_mean has 11 entries", "nu_at_uS 12"],
+    ),
+    "missing source of a measured device": (
+        "pcm_joshi2020",
+        'fit_source = "crosssim"',
+        "",
+        ["'noise.fit_source' is missing"],
+    ),
+    "rescaled layers on aihwkits path": (
+        "pcm_like_as_in_aihwkit",
+        'kind = "global"',
+        'kind = "per_layer"',
+        ["'per_layer' needs noise_level = 'conductance'"],
+    ),
+    "unknown input range": (
+        "pcm_like",
+        "[drift_compensation]",
+        '[input_ranges]\nstatistic = "absmax"\n[drift_compensation]',
+        ["input_ranges.statistic = 'absmax'", "'percentile' or 'largest'"],
+    ),
+    "measurements that are not there": (
+        "pcm_like",
+        'model = "PCMLikeNoiseModel"',
+        'model = "ResampledNoiseModel"\nmeasurements = "gone.csv"',
+        ["noise.measurements: No measurements", "gone.csv", "give an existing CSV file"],
+    ),
     "g_max beyond the characterised range": (
         "pcm_hermes",
         "g_max_uS = 20.7",
@@ -131,7 +173,7 @@ answers = {}
 for path in sys.argv[1:]:
     try:
         load_device(path)
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         answers[path] = str(error)
 print(json.dumps([answers, time.process_time()]))
 """
@@ -148,6 +190,7 @@ print(json.dumps([answers, time.process_time()]))
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_wrong_file_is_answered_with_file_key_and_what_is_allowed(sentences, mistake):
     file = mistake.replace(" ", "_")
+    assert file in sentences, "the file was not refused"
     sentence = sentences[file]
     assert f"{file}.toml: " in sentence
     assert "\n" not in sentence and sentence.endswith(".")
@@ -259,6 +302,18 @@ def test_a_wrong_axis_is_one_sentence():
 
 
 # --- times --------------------------------------------------------------------------------------
+
+
+def test_a_time_outside_the_domain_is_refused_before_torch_is_imported():
+    program = """
+import sys
+sys.modules["torch"] = sys.modules["aihwkit"] = None
+from analog_samson import load_device
+load_device("sonos_agrawal2022").check_time(6 * 86400.0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ValueError: Device 'sonos_agrawal2022' has no data at 518400 s (6 d)")
 
 
 @pytest.mark.parametrize(

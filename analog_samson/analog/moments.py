@@ -23,6 +23,9 @@ weights together, g_uS empty) and "weight, best gain" (the same after the factor
 
 TIMES_S = (1.0, 60.0, HOUR, DAY, MONTH, YEAR)
 
+_ENDS = (("min", 0.0), ("max", 1.0))
+"""Ends of the conductances of a device; of one without any, those of a weight."""
+
 
 def default_times_s(device: Device) -> tuple[float, ...]:
     """Times [s] of a datasheet: the device's own, or one second to one year within its domain."""
@@ -43,7 +46,7 @@ def measure(
     n: int = 4000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Program many devices at evenly spaced weights and take the moments of what becomes of them.
+    """Program many devices and weights and take the moments of what becomes of them.
 
     Args:
         device: The device.
@@ -61,35 +64,66 @@ def measure(
     times_s = default_times_s(device) if times_s is None else tuple(times_s)
     for t in times_s:
         device.check_time(t)
-    single = device.noise.model == "ReRamCMONoiseModel"
-    weights = torch.linspace(-1 if single else 0, 1, n_levels)[:, None].expand(-1, n).clone()
     physics = Physics(device)
     quiet = physics
     if hasattr(device.noise, "read_noise_1f_scale"):
         quiet = Physics(device.with_axes({"read_noise_1f_scale": 0.0}))
+    rows = _of_devices(device, physics, quiet, times_s, n_levels, n, seed)
+    rows += _of_weights(device, physics, times_s, n_levels, n, seed)
+    return pd.DataFrame(rows, columns=list(MOMENT_COLUMNS))
+
+
+_Row = tuple[str | float | int | None, ...]
+
+
+def _of_devices(
+    device: Device,
+    physics: Physics,
+    quiet: Physics,
+    times_s: Sequence[float],
+    n_levels: int,
+    n: int,
+    seed: int,
+) -> list[_Row]:
+    """Moments of single devices at evenly spaced targets."""
+    low, high = (getattr(device.noise, f"g_{end}_uS", default) for end, default in _ENDS)
+    level = torch.linspace(low, high, n_levels)
+    seeds = partial(derive_seed, seed, "datasheet", 0)
+    state = physics.program(level[:, None].expand(-1, n).clone(), seeds)
+    known = device.noise.has_programmed_state
+    start = state.programmed_uS if known else state.target_uS
+    unit = "" if device.noise.model == "WeightNoiseModel" else "µS"
+    rows = []
+    if known:
+        rows += _moments("programming", level, 0.0, state.programmed_uS - state.target_uS, unit)
+    if state.drift_exponent is not None:
+        rows += _moments("exponent", level, None, state.drift_exponent, "")
+    for t in times_s if device.noise.drifts else ():
+        if t == 0:
+            continue
+        drifted = quiet.read(state, t, 0, seeds)
+        ratio = drifted / start.mean(dim=1, keepdim=True).clamp(min=1e-9)
+        rows += _moments("drift", level, t, ratio, "")
+        rows += _moments("read", level, t, physics.read(state, t, 0, seeds) - drifted, unit)
+    return rows
+
+
+def _of_weights(
+    device: Device, physics: Physics, times_s: Sequence[float], n_levels: int, n: int, seed: int
+) -> list[_Row]:
+    """Errors of evenly spaced weights, made of the devices that the mapping gives them."""
+    single = device.noise.model == "ReRamCMONoiseModel"
+    weights = torch.linspace(-1 if single else 0, 1, n_levels)[:, None].expand(-1, n).clone()
     targets, scale = physics.to_conductances(weights)
     seeds = [partial(derive_seed, seed, "datasheet", number) for number in range(len(targets))]
     states = [
         physics.program(target, stream) for target, stream in zip(targets, seeds, strict=True)
     ]
-    first, level = states[0], targets[0].mean(dim=1)
-    known = device.noise.has_programmed_state
-    start = first.programmed_uS if known else first.target_uS
-    unit = "" if device.noise.model == "WeightNoiseModel" else "µS"
     rows = []
-    if device.noise.has_programmed_state:
-        rows += _moments("programming", level, 0.0, first.programmed_uS - first.target_uS, unit)
-    if first.drift_exponent is not None:
-        rows += _moments("exponent", level, None, first.drift_exponent, "")
     for t in times_s:
-        drifted = quiet.read(first, t, 0, seeds[0])
         observed = [
             physics.read(state, t, 0, stream) for state, stream in zip(states, seeds, strict=True)
         ]
-        if device.noise.drifts and t > 0:
-            ratio = drifted / start.mean(dim=1, keepdim=True).clamp(min=1e-9)
-            rows += _moments("drift", level, t, ratio, "")
-            rows += _moments("read", level, t, observed[0] - drifted, unit)
         read = physics.to_weights(observed, scale)
         gain = (weights * read).sum() / read.square().sum()
         for name, error in (
@@ -97,7 +131,7 @@ def measure(
             ("weight, best gain", gain * read - weights),
         ):
             rows += _moments(name, [None], t, error.reshape(1, -1), "")
-    return pd.DataFrame(rows, columns=list(MOMENT_COLUMNS))
+    return rows
 
 
 def _moments(
@@ -106,7 +140,7 @@ def _moments(
     t_inference_s: float | None,
     values: Tensor,
     unit: str,
-) -> list[tuple[str | float | int | None, ...]]:
+) -> list[_Row]:
     values = values.double()
     return [
         (

@@ -176,9 +176,9 @@ class TabulatedNoiseModel(BaseNoiseModel):
 class ResampledNoiseModel(BaseNoiseModel):
     """Measured devices themselves: each simulated device follows one that was measured.
 
-    Which one is drawn uniformly among those of the nearest target, so under one seed a device
-    follows the same one at every time, with all that was measured on it: programming error, drift
-    and read noise. No read differs from another at one time.
+    It is one of the two nearest targets, of each the more often the nearer it is, drawn uniformly
+    there. Under one seed a device follows the same one at every time, with all that was measured
+    on it: programming error, drift and read noise. No read differs from another at one time.
 
     Args:
         noise: The section of the device file.
@@ -194,7 +194,6 @@ class ResampledNoiseModel(BaseNoiseModel):
         self.g_max, self.g_min = noise.g_max_uS, noise.g_min_uS
         self.measured = load_trajectories(noise.measurements, noise.sha256)
         targets = self.measured.targets_uS
-        self._borders = torch.from_numpy((targets[1:] + targets[:-1]) / 2)
         self._targets = torch.from_numpy(targets)
         self._counts = torch.from_numpy(self.measured.counts)
         self._firsts = self._counts.cumsum(0) - self._counts
@@ -212,8 +211,12 @@ class ResampledNoiseModel(BaseNoiseModel):
     ) -> Tensor:
         """Take the devices drawn for the targets ``drift_noise_param`` at a time."""
         target = drift_noise_param.double()
-        level = torch.bucketize(target, self._borders)
-        lot = torch.rand(target.shape, dtype=torch.float64)
+        which, lot = torch.rand((2, *target.shape), dtype=torch.float64)
+        above = torch.bucketize(target, self._targets).clamp(max=len(self._targets) - 1)
+        below = (above - 1).clamp(min=0)
+        low, high = self._targets[below], self._targets[above]
+        share = ((target - low) / (high - low).clamp(min=LARGEST_PER_uS)).clamp(0, 1)
+        level = torch.where(which < share, above, below)
         device = self._firsts[level] + (lot * self._counts[level]).long()
         measured = torch.from_numpy(self.measured.at(t_inference))[device]
         own = self._targets[level]

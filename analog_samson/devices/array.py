@@ -15,7 +15,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class Times(Section):
     """When the model holds: times after programming [s]."""
 
-    valid_from_s: NonNegativeFloat = 0.0
+    valid_from_s: NonNegativeFloat = Field(
+        default=0.0, description="earlier times, but for the programmed state, are an error"
+    )
     valid_to_s: PositiveFloat | None = Field(default=None, description="later times are an error")
     measured_to_s: PositiveFloat | None = Field(
         default=None, description="later times are allowed and flagged as extrapolated"
@@ -28,9 +30,15 @@ class Times(Section):
 class WeightMapping(Section):
     """How a weight matrix lies on crossbar arrays."""
 
-    scale: Literal["column", "tile"] = "column"
-    max_rows: PositiveInt | Literal["unlimited"] = 512
-    max_columns: PositiveInt | Literal["unlimited"] = "unlimited"
+    scale: Literal["column", "tile"] = Field(
+        default="column", description="whose largest weight is given the largest conductance"
+    )
+    max_rows: PositiveInt | Literal["unlimited"] = Field(
+        default=512, description="inputs of an array; a layer of more has several, added digitally"
+    )
+    max_columns: PositiveInt | Literal["unlimited"] = Field(
+        default="unlimited", description="outputs of an array; a layer of more has several"
+    )
     clip_quantile: Annotated[float, Field(gt=0, le=1)] = neutral(
         1.0, "weights are clipped at this quantile of |w| of their column or layer before mapping"
     )

@@ -138,9 +138,10 @@ class Tabulated(_PowerLaw):
 class Resampled(_PairSection):
     """Measured devices themselves: each simulated device follows one that was measured.
 
-    It is drawn among those of the nearest target; its conductance is scaled by the ratio of the
-    targets (at a measured target of 0 the own target is added), and between measurements it is
-    linear in ln(1 + t). What does not stand in the device file is taken from the measurements.
+    It is drawn among those of the two nearest targets, of each the more often the nearer it is; its
+    conductance is scaled by the ratio of the targets (at a measured target of 0 the own target is
+    added), and between measurements it is linear in ln(1 + t). What does not stand in the device
+    file is taken from the measurements.
     """
 
     model: Literal["ResampledNoiseModel"]

@@ -89,8 +89,8 @@ def resampled_file(
     holds_not = (
         f"Measurements of {_listed(measured.counts)} devices at {_listed(targets)} µS, from "
         f"{measured.first_s:g} to {measured.last_s:g} s. A simulated device follows a measured one "
-        "of the nearest target, scaled to its own, and many follow the same one; a read at a time "
-        "is always the same. "
+        "of the two nearest targets, scaled to its own, and many follow the same one; a read at a "
+        "time is always the same. "
         + ("Beyond the measurements a device keeps its last value. " if extrapolate else "")
         + limits
     )
