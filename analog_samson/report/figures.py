@@ -1,6 +1,7 @@
 """Whole figures: panels by device, one legend above, n and the kind of interval below."""
 
 import json
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -451,6 +452,7 @@ def _wrapped(title: str, figure: Figure, axes: Sequence[Axes], share: float) -> 
     specification = axes[0].get_subplotspec()
     across = specification.get_gridspec().ncols if specification else 1
     panel_in = share * figure.get_size_inches()[0] / across
+    title = re.sub(r"(?<=\d) (?=[a-z]+\b)", "\u00a0", title)
     return textwrap.fill(title, int(panel_in * 72 / (0.62 * float(rcParams["axes.titlesize"]))))
 
 

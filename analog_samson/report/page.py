@@ -48,14 +48,15 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
   color: #222; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
-img { max-width: 100%; } figure { margin: 1rem 0; overflow-x: auto; }
+img { width: 100%; } figure { margin: 1rem 0; overflow-x: auto; }
 figcaption { font-size: 0.85em; color: #444; margin-bottom: 0.5rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.85em; }
 th, td { padding: 0.2rem 0.7rem; text-align: left; border: 0; white-space: nowrap; }
 thead th { border-top: 2px solid #222; border-bottom: 1px solid #222; }
 tbody tr:last-child td { border-bottom: 2px solid #222; }
 .warnings { background: #fff4e0; border-left: 4px solid #e69f00; padding: 0.5rem 1rem; }
-pre { background: #f5f5f5; padding: 0.7rem; overflow-x: auto; font-size: 0.8em; }
+pre { background: #f5f5f5; padding: 0.7rem; font-size: 0.8em;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
 @media print { body { max-width: none; margin: 0; font-size: 10pt; } details { display: none; }
   figure, tr { break-inside: avoid; } h2 { break-after: avoid; } }
 """
