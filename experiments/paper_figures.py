@@ -24,6 +24,7 @@ def main(
     methods: tuple[str, ...] = (),
     times_s: tuple[float, ...] = (),
     baseline: str = "sgd",
+    bootstrap: bool = False,
     style: str = "paper",
     width: str = "two columns",
     formats: tuple[str, ...] = ("pdf", "png"),
@@ -37,6 +38,7 @@ def main(
         methods: Methods to keep, with or without strength; all if none is named.
         times_s: Times since programming to keep [s]; all if none is named.
         baseline: Method that gains are counted from.
+        bootstrap: Intervals of the accuracy from a bootstrap over networks (5 or more).
         style: "paper" (print) or "talk" (slides).
         width: "one column" or "two columns".
         formats: Any of pdf, png, svg, pgf.
@@ -44,7 +46,7 @@ def main(
     trials = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
     folder = out or studies[0]
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = study_figures(trials, baseline=baseline, width=width, look=style)
+    drawn = study_figures(trials, baseline=baseline, bootstrap=bootstrap, width=width, look=style)
     drawn |= beside_figures(studies, trials, width=width, look=style)
     print(written(write_figures(drawn, folder, formats, look=style)))
 

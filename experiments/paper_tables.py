@@ -23,6 +23,7 @@ def main(
     methods: tuple[str, ...] = (),
     times_s: tuple[float, ...] = (),
     baseline: str = "sgd",
+    bootstrap: bool = False,
 ) -> None:
     """Rewrite every table of one or several studies.
 
@@ -33,11 +34,13 @@ def main(
         methods: Methods to keep, with or without strength; all if none is named.
         times_s: Times since programming to keep [s]; all if none is named.
         baseline: Method that gains are counted from.
+        bootstrap: Intervals of the accuracy from a bootstrap over networks (5 or more).
     """
     trials = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
     folder = out or studies[0]
     folder.mkdir(parents=True, exist_ok=True)
-    print(written(write_tables(study_tables(trials, baseline=baseline), folder)))
+    tables = study_tables(trials, baseline=baseline, bootstrap=bootstrap)
+    print(written(write_tables(tables, folder)))
 
 
 if __name__ == "__main__":

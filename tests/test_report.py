@@ -91,6 +91,18 @@ def test_the_caption_says_what_the_numbers_rest_on(trials, summary):
         assert words in caption
 
 
+def test_captions_say_which_intervals_are_a_bootstrap(trials):
+    few = (trials["method"] == "rwp") & (trials["training_seed"] > 2)
+    summary = summarise(trials[~few], bootstrap=True)
+    caption = table(summary).caption
+    assert (
+        "Mean ± wider side of the 95 % interval (bootstrap over networks; Student t for" in caption
+    )
+    assert "Student t for RWP σ = 0.02)" in accuracy_figure(summary).get_supxlabel().replace(
+        "\u00a0", " "
+    )
+
+
 def test_one_network_is_called_one_network():
     one = summarise(make_trials({"sgd": 0.9}, n_networks=1))
     assert "over chips only: one trained network" in table(one).caption

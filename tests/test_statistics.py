@@ -110,6 +110,54 @@ def test_intervals_still_cover_when_the_study_stops_at_fixed_looks():
     assert 0.93 < covered(results) < 0.97
 
 
+@pytest.mark.parametrize("n_networks", [5, 8, 10])
+def test_bootstrap_intervals_cover_normal_scores_and_skewed_ones_better_than_student(n_networks):
+    random = np.random.default_rng(n_networks)
+    normal = random.standard_normal((N_STUDIES, n_networks))
+    skewed = random.exponential(size=(N_STUDIES, n_networks)) - 1
+    bounds = {
+        name: [spread.of_resampled(y, 0.95, draws=999) for y in studies]
+        for name, studies in (("normal", normal), ("skewed", skewed))
+    }
+    rate = {name: np.mean([low <= 0 <= high for low, high in b]) for name, b in bounds.items()}
+    student = covered((spread.of_independent(y), y.mean()) for y in skewed)
+    print(f"{n_networks} networks: bootstrap {rate}, Student on skewed {student:.3f}")  # noqa: T201
+    assert 0.93 < rate["normal"] < 0.97
+    assert rate["skewed"] > max(0.90, student)
+
+
+def test_bootstrap_intervals_reach_the_summary_where_there_are_enough_networks():
+    trials = pd.concat(
+        [
+            make_trials({"sgd": 0.9}, n_networks=5, times_s=(1.0,)),
+            make_trials({"sam": 0.9}, n_networks=4, times_s=(1.0,)),
+        ]
+    )
+    summary = summarise(trials, bootstrap=True).set_index("method")
+    assert dict(summary["spread"]) == {"sam": "own", "sgd": "bootstrap"}
+    sgd = trials[trials["method"] == "sgd"]
+    means = (sgd["n_correct"] / sgd["n_images"]).groupby(sgd["training_seed"]).mean().to_numpy()
+    row = summary.loc["sgd"]
+    assert (row["low"], row["high"]) == pytest.approx(spread.of_resampled(means, 0.95))
+    wider = max(row["high"] - means.mean(), means.mean() - row["low"])
+    assert row["half_width"] == pytest.approx(wider)
+    pd.testing.assert_series_equal(
+        summary.loc["sam"], summarise(trials).set_index("method").loc["sam"]
+    )
+
+
+def test_networks_on_shared_chips_are_not_resampled_as_if_they_were_independent():
+    trials = make_trials({"sgd": 0.9}, n_networks=6, shared_chips=True, times_s=(1.0,))
+    assert set(summarise(trials, bootstrap=True)["spread"]) == {"own"}
+
+
+def test_too_few_values_have_no_bootstrap():
+    assert [spread.fewest_resampled(c) for c in (0.9, 0.95, 0.99)] == [5, 5, 6]
+    with pytest.raises(ValueError, match="needs 5 networks"):
+        spread.of_resampled(np.array([0.1, 0.2]), 0.95)
+    assert spread.of_resampled(np.full(5, 0.9), 0.95) == (0.9, 0.9)
+
+
 def test_summarise_gives_these_intervals_to_whole_studies():
     nested = make_trials({"sgd": 0.5}, times_s=(1.0,), n_networks=5, n_chips=4)
     crossed = make_trials(

@@ -55,7 +55,11 @@ def select(
 
 
 def study_tables(
-    trials: pd.DataFrame, *, baseline: str = "sgd", confidence: float = 0.95
+    trials: pd.DataFrame,
+    *,
+    baseline: str = "sgd",
+    confidence: float = 0.95,
+    bootstrap: bool = False,
 ) -> dict[str, Table]:
     """Every table that the trials have data for.
 
@@ -63,6 +67,7 @@ def study_tables(
         trials: Rows of trials.
         baseline: Method that gains are counted from; without it there is no gain table.
         confidence: Probability with which intervals cover.
+        bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
 
     Returns:
         File stem to table: "accuracy" always, "gain", "lifetime", "iso_accuracy", "grid" where
@@ -71,7 +76,7 @@ def study_tables(
     Raises:
         ValueError: If there are no trials, or they mix definitions.
     """
-    summary = results.summarise(trials, confidence)
+    summary = results.summarise(trials, confidence, bootstrap=bootstrap)
     finished = {"accuracy": tables.table(summary, results.best_methods(trials, confidence))}
     gains = _gains(trials, baseline, confidence)
     if len(gains):
@@ -95,6 +100,7 @@ def study_figures(
     *,
     baseline: str = "sgd",
     confidence: float = 0.95,
+    bootstrap: bool = False,
     width: str = "two columns",
     look: str = "paper",
 ) -> dict[str, Figure]:
@@ -104,6 +110,7 @@ def study_figures(
         trials: Rows of trials.
         baseline: Method that gains are counted from.
         confidence: Probability with which intervals cover.
+        bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
 
@@ -115,7 +122,7 @@ def study_figures(
         ValueError: If there are no trials, they mix definitions, or a name is unknown.
     """
     how = {"width": width, "look": look}
-    summary = results.summarise(trials, confidence)
+    summary = results.summarise(trials, confidence, bootstrap=bootstrap)
     chips = results.chip_means(trials)
     drawn: dict[str, Figure] = {}
     if len(summary.groupby(["device", *words.varying(summary)], observed=True)) <= MAX_PANELS:

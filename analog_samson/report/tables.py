@@ -40,7 +40,7 @@ def table(summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: 
 
     blocks = _over_time(rows, lead, cell, is_bold=lambda row: bool(row["is_best"]))
     parts = [
-        f"Mean ± half-width of the {words.interval_text(summary)}.",
+        f"Mean ± {_half(summary)} of the {words.interval_text(summary)}.",
         "n = trained networks × chips per network.",
         "Digital: the same networks without analog noise.",
         f"Share of analog weights: {_share(summary)}.",
@@ -228,7 +228,8 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = 2) -> Table:
         finished = pd.DataFrame(cells)
         blocks.append(Block(f"{title}, {moment}{late}", finished, finished.map(lambda _: False)))
     parts = [
-        f"Mean ± half-width of the {words.interval_text(summary)}. n = {words.n_text(summary)}."
+        f"Mean ± {_half(summary)} of the {words.interval_text(summary)}.",
+        f"n = {words.n_text(summary)}.",
     ]
     return Table(
         title="Accuracy [%] over the swept axes",
@@ -322,6 +323,10 @@ def _caption(rows: pd.DataFrame, blocks: Sequence[Block], parts: Iterable[str]) 
 def _n_short(rows: pd.DataFrame) -> str:
     networks, chips = words.range_text(rows["n_networks"]), words.range_text(rows["n_chips"])
     return f"{networks} × {chips}".replace(" to ", "–")
+
+
+def _half(summary: pd.DataFrame) -> str:
+    return "wider side" if (summary["spread"] == "bootstrap").any() else "half-width"
 
 
 def _share(summary: pd.DataFrame) -> str:

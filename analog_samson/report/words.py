@@ -143,7 +143,13 @@ def interval_text(summary: pd.DataFrame) -> str:
             kind += f"; spread{which} pooled over methods (few networks)"
         if over_chips.any():
             kind += f"; over chips only for {_listed(summary[over_chips])} (one network)"
-    return f"{per_cent} interval (Student t) {kind}"
+    resampled = summary["spread"] == "bootstrap"
+    what = "Student t"
+    if resampled.any():
+        what = "bootstrap over networks"
+        if not (resampled | over_chips).all():
+            what += f"; Student t for {_listed(summary[~resampled])}"
+    return f"{per_cent} interval ({what}) {kind}"
 
 
 def _listed(rows: pd.DataFrame) -> str:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 Floats = NDArray[np.float64]
+Bounds = tuple[float, float]
 
 
 SHARING_BOUND = 0.75
@@ -172,6 +173,54 @@ def welch(first: Floats, second: Floats) -> StandardError:
         return StandardError(0.0, float(len(first) + len(second) - 2))
     dof = total**2 / np.sum(parts**2 / np.array([len(first) - 1, len(second) - 1]))
     return StandardError(float(np.sqrt(total)), float(dof))
+
+
+def fewest_resampled(confidence: float) -> int:
+    """Fewest values that a bootstrap interval needs: 5 for 95 %, 6 for 99 % (our choice).
+
+    All resampled values are the same one with probability ``n^(1 - n)``; that must be rare against
+    what the interval leaves outside, here a tenth of it.
+    """
+    n = 2
+    while n ** (1 - n) > 0.1 * (1 - confidence) / 2:
+        n += 1
+    return n
+
+
+def of_resampled(values: Floats, confidence: float, *, draws: int = 9999, seed: int = 0) -> Bounds:
+    """Bootstrap interval of the mean of independent values, normal or not.
+
+    The studentised bootstrap (Efron and Tibshirani 1993, An Introduction to the Bootstrap, 12.5):
+    the quantiles of ``(mean* - mean) / standard error*`` over resampled values take the place of
+    Student's. Plain percentiles of the mean cover 85 % instead of 95 % with 6 values (simulated).
+
+    Args:
+        values: The values, shape (n,); n at least `fewest_resampled`.
+        confidence: Probability with which the interval covers the true mean.
+        draws: Resamplings.
+        seed: Seed of the resampling, the same for all methods.
+
+    Returns:
+        The lower and the upper bound.
+
+    Raises:
+        ValueError: If there are too few values.
+    """
+    n = len(values)
+    if n < fewest_resampled(confidence):
+        raise ValueError(
+            f"A bootstrap interval of {100 * confidence:g} % needs "
+            f"{fewest_resampled(confidence)} networks or more; got {n}: use Student's t."
+        )
+    resampled = values[np.random.default_rng(seed).integers(n, size=(draws, n))]
+    shift = resampled.mean(axis=1) - values.mean()
+    error = resampled.std(axis=1, ddof=1) / np.sqrt(n)
+    without = np.where(shift == 0, 0.0, np.copysign(np.inf, shift))
+    ratio = np.divide(shift, error, out=without, where=error > 0)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(ratio, [tail, 1 - tail], method="inverted_cdf")
+    scale = float(np.std(values, ddof=1) / np.sqrt(n))
+    return float(values.mean() - high * scale), float(values.mean() - low * scale)
 
 
 def quantile(distribution: Any, probability: float, *shape: float) -> float:

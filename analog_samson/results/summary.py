@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analog_samson.results import spread
 from analog_samson.results.definitions import CONDITION, METHOD, check_definitions
@@ -79,7 +80,11 @@ def network_means(chips: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(
-    trials: pd.DataFrame, confidence: float = 0.95, *, pool: bool | None = None
+    trials: pd.DataFrame,
+    confidence: float = 0.95,
+    *,
+    pool: bool | None = None,
+    bootstrap: bool = False,
 ) -> pd.DataFrame:
     """Accuracy of every method under every condition, with an interval and what it rests on.
 
@@ -94,15 +99,20 @@ def summarise(
         pool: Whether the spread over networks is pooled over the methods under the same
             condition (mixed model with shared training seeds); None pools only where a method
             has 2 or 3 networks. A method that spreads more than the others keeps its own.
+        bootstrap: Whether intervals come from a bootstrap over networks instead of Student's t,
+            for scores that are far from normal. It needs networks that were programmed on chips of
+            their own, and enough of them (5 for 95 %, see `spread.of_resampled`); a method with
+            fewer keeps Student's interval, and its ``spread`` says so.
 
     Returns:
         One row per method and condition, sorted, with the columns of `CELL` and
 
         - ``accuracy``, ``low``, ``high`` (fractions; the bounds are cut at 0 and 1),
-          ``half_width`` (not cut; NaN when a single chip was measured), ``confidence``;
+          ``half_width`` (not cut, of a bootstrap the wider side; NaN when a single chip was
+          measured), ``confidence``;
         - ``level``: "networks", or "chips only" when one network was measured: then the interval
           says nothing about another training of the same method;
-        - ``spread``: "own" or "pooled" over methods;
+        - ``spread``: "own", "pooled" over methods, or "bootstrap";
         - ``n_networks``, ``n_chips`` (per network, the smallest), ``n_chips_max``, ``n_reads``;
         - ``std_networks`` (of the network means), ``std_chips`` (within a network);
         - ``clean_accuracy`` (the digital networks), ``alpha`` (drift compensation),
@@ -146,14 +156,18 @@ def summarise(
     summary["standard_error"] = std / np.sqrt(n)
     summary["dof"] = (n - 1).astype(float)
     summary = summary.reset_index()
-    _mind_shared_chips(summary, chips)
+    shared = _mind_shared_chips(summary, chips)
     _pool(summary, networks, pool)
     summary["half_width"] = [
         spread.StandardError(error, dof).half_width(confidence)
         for error, dof in zip(summary["standard_error"], summary["dof"], strict=True)
     ]
-    summary["low"] = (summary["accuracy"] - summary["half_width"]).clip(lower=0.0)
-    summary["high"] = (summary["accuracy"] + summary["half_width"]).clip(upper=1.0)
+    summary["low"] = summary["accuracy"] - summary["half_width"]
+    summary["high"] = summary["accuracy"] + summary["half_width"]
+    if bootstrap:
+        _resample(summary, networks, confidence, ~shared)
+    summary["low"] = summary["low"].clip(lower=0.0)
+    summary["high"] = summary["high"].clip(upper=1.0)
     summary["confidence"] = confidence
     return summary[
         [
@@ -183,13 +197,13 @@ def summarise(
     ]
 
 
-def _mind_shared_chips(summary: pd.DataFrame, chips: pd.DataFrame) -> None:
+def _mind_shared_chips(summary: pd.DataFrame, chips: pd.DataFrame) -> NDArray[np.bool_]:
     """Replace the standard error where several networks were programmed on the same chips."""
     groups = chips.groupby(list(CELL), observed=True, sort=True)
     counts = groups["programming_seed"].agg(["nunique", "size"])
     shared = (counts["nunique"] < counts["size"]).to_numpy() & (summary["n_networks"] > 1)
     if not shared.any():
-        return
+        return shared
     code = groups.ngroup().to_numpy()
     for cell in np.flatnonzero(shared):
         table = chips[code == cell].pivot_table(
@@ -197,6 +211,24 @@ def _mind_shared_chips(summary: pd.DataFrame, chips: pd.DataFrame) -> None:
         )
         error = spread.of_shared_chips(table.to_numpy())
         summary.loc[cell, ["standard_error", "dof"]] = [error.value, error.dof]
+    return shared
+
+
+def _resample(
+    summary: pd.DataFrame, networks: pd.DataFrame, confidence: float, allowed: NDArray[np.bool_]
+) -> None:
+    """Replace the interval by a bootstrap over networks where there are enough of them."""
+    groups = networks.groupby(list(CELL), observed=True, sort=True)["accuracy"]
+    low, high = summary["low"].to_numpy(copy=True), summary["high"].to_numpy(copy=True)
+    is_resampled = (groups.size() >= spread.fewest_resampled(confidence)).to_numpy() & allowed
+    for cell, (_, values) in enumerate(groups):
+        if is_resampled[cell]:
+            low[cell], high[cell] = spread.of_resampled(values.to_numpy(), confidence)
+    mean = summary["accuracy"].to_numpy()
+    wider = np.maximum(high - mean, mean - low)
+    summary["low"], summary["high"] = low, high
+    summary["half_width"] = np.where(is_resampled, wider, summary["half_width"])
+    summary["spread"] = np.where(is_resampled, "bootstrap", summary["spread"])
 
 
 def _pool(summary: pd.DataFrame, networks: pd.DataFrame, pool: bool | None) -> None:
