@@ -41,33 +41,78 @@ static inline lanes_t load(const float *x) { return *(const lanes_t *)x; }
 static inline void store(float *x, lanes_t v) { *(lanes_t *)x = v; }
 static inline lanes_t magnitude(lanes_t x) { return (lanes_t)((bits_t)x & 0x7FFFFFFF); }
 
+/* Nearest whole number, ties to even, of what an ADC can hold. */
+static inline lanes_t rounded(lanes_t x)
+{
+    const lanes_t large = (lanes_t){0} + 12582912.0f; /* 1.5 2^23: its last bit is 1 */
+    return (x + large) - large;
+}
+
+static inline lanes_t smaller(lanes_t x, lanes_t y)
+{
+    const bits_t is_smaller = x < y;
+    return (lanes_t)(((bits_t)x & is_smaller) | ((bits_t)y & ~is_smaller));
+}
+
+static inline lanes_t larger(lanes_t x, lanes_t y)
+{
+    const bits_t is_larger = x > y;
+    return (lanes_t)(((bits_t)x & is_larger) | ((bits_t)y & ~is_larger));
+}
+
+/* Largest of numbers without sign, which are ordered as their bits are. */
+static inline float largest_of(lanes_t x)
+{
+    int32_t bits[LANES], most = 0;
+    float largest;
+    memcpy(bits, &x, sizeof bits);
+    for (int i = 0; i < LANES; i++) most = bits[i] > most ? bits[i] : most;
+    memcpy(&largest, &most, 4);
+    return largest;
+}
+
+/* Where the rows of a block lie, seen from the start of a patch: runs of neighbours. */
+struct runs {
+    int64_t n;
+    int64_t *offset, *count;
+};
+
 /* Up to four products of ROWS vectors with TILES x LANES columns: w x, |w| x^2, |w| |x| and
- * w x place, where they are wanted. Results: [product][tile][row][LANES]. */
+ * w x place, where they are wanted. Vectors start at x + start[row]. Results: [product][tile][row]
+ * [LANES]. */
 #define PRODUCTS(NAME, TILES, ROWS, READS, DROPS)                                                 \
     static void NAME(const float *restrict weights, const float *restrict places,                  \
-                     const float *restrict x, const float *restrict squares, int64_t stride,       \
-                     int64_t n, float *restrict out)                                               \
+                     const float *restrict x, const float *restrict squares,                       \
+                     const int64_t *restrict start, const struct runs *runs, int64_t rows,         \
+                     float *restrict out)                                                          \
     {                                                                                             \
         lanes_t y[TILES][ROWS], v[TILES][ROWS], a[TILES][ROWS], d[TILES][ROWS];                    \
         for (int t = 0; t < TILES; t++)                                                           \
             for (int r = 0; r < ROWS; r++)                                                        \
                 y[t][r] = v[t][r] = a[t][r] = d[t][r] = (lanes_t){0};                              \
-        for (int64_t k = 0; k < n; k++) {                                                         \
-            lanes_t w[TILES], size[TILES], placed[TILES];                                         \
-            for (int t = 0; t < TILES; t++) {                                                     \
-                w[t] = load(weights + (t * n + k) * LANES);                                       \
-                if (READS || DROPS) size[t] = magnitude(w[t]);                                    \
-                if (DROPS) placed[t] = w[t] * places[k];                                          \
-            }                                                                                     \
-            _Pragma("GCC unroll 8") for (int r = 0; r < ROWS; r++) {                               \
-                const lanes_t in = x[r * stride + k] - (lanes_t){0};                               \
+        int64_t from[ROWS];                                                                       \
+        for (int64_t run = 0; run < runs->n; run++) {                                             \
+            const int64_t n = runs->count[run];                                                   \
+            for (int r = 0; r < ROWS; r++) from[r] = start[r] + runs->offset[run];                 \
+            for (int64_t k = 0; k < n; k++) {                                                     \
+                lanes_t w[TILES], size[TILES], placed[TILES];                                     \
                 for (int t = 0; t < TILES; t++) {                                                 \
-                    y[t][r] += w[t] * in;                                                         \
-                    if (READS) v[t][r] += size[t] * squares[r * stride + k];                       \
-                    if (DROPS) a[t][r] += size[t] * magnitude(in);                                 \
-                    if (DROPS) d[t][r] += placed[t] * in;                                          \
+                    w[t] = load(weights + (t * rows + k) * LANES);                                \
+                    if (READS || DROPS) size[t] = magnitude(w[t]);                                \
+                    if (DROPS) placed[t] = w[t] * places[k];                                      \
+                }                                                                                 \
+                _Pragma("GCC unroll 8") for (int r = 0; r < ROWS; r++) {                           \
+                    const lanes_t in = x[from[r] + k] - (lanes_t){0};                              \
+                    for (int t = 0; t < TILES; t++) {                                             \
+                        y[t][r] += w[t] * in;                                                     \
+                        if (READS) v[t][r] += size[t] * squares[from[r] + k];                      \
+                        if (DROPS) a[t][r] += size[t] * magnitude(in);                             \
+                        if (DROPS) d[t][r] += placed[t] * in;                                      \
+                    }                                                                             \
                 }                                                                                 \
             }                                                                                     \
+            weights += n * LANES;                                                                 \
+            places += n;                                                                          \
         }                                                                                         \
         for (int t = 0; t < TILES; t++)                                                           \
             for (int r = 0; r < ROWS; r++) {                                                      \
@@ -101,12 +146,7 @@ static void some_normals(float *out, int64_t first, int64_t count, int64_t n, ui
     }
 }
 
-/* Where the rows of a block lie in a padded input, as runs of neighbours. */
-struct runs {
-    int64_t n;
-    int64_t *offset, *count;
-};
-
+/* Rows of a block in a padded input, by place in the kernel, then channel. */
 static void find_runs(struct runs *runs, const struct layer *l, int64_t first, int64_t rows)
 {
     const int64_t taps = l->kernel_height * l->kernel_width, width = l->width + 2 * l->left;
@@ -127,12 +167,23 @@ static void find_runs(struct runs *runs, const struct layer *l, int64_t first, i
     }
 }
 
+/* Whether inputs are DAC levels before patches are taken from them. */
+static inline int has_levels(const struct layer *l)
+{
+    return l->range > 0.0f && l->most_halvings == 0.0f;
+}
+
+static inline int is_noisy(const struct layer *l)
+{
+    return l->output_noise > 0.0f || l->read_variance > 0.0f || l->additive_variance > 0.0f;
+}
+
 /* One input with zeros around it: relative to a range that is fixed, in DAC levels unless bounds are
  * managed. */
 static void pad(const struct layer *l, const float *x, float *padded)
 {
     const int64_t width = (l->width + 2 * l->left) * l->channels, row = l->width * l->channels;
-    const float step = l->most_halvings > 0.0f ? 0.0f : l->step;
+    const float step = has_levels(l) ? l->step : 0.0f;
     for (int64_t y = 0; y < l->height; y++) {
         float *to = padded + (y + l->top) * width + l->left * l->channels;
         if (l->range > 0.0f)
@@ -148,58 +199,116 @@ static void gather(const struct runs *runs, const float *from, int64_t rows, flo
     float *at = to;
     for (int64_t i = 0; i < runs->n; i++) {
         const float *source = from + runs->offset[i];
-        for (int64_t c = 0; c < runs->count[i]; c += LANES) store(at + c, load(source + c));
-        at += runs->count[i];
+        const int64_t count = runs->count[i];
+        for (int64_t c = 0; c < count; c += LANES) store(at + c, load(source + c));
+        at += count;
     }
     store(to + rows, (lanes_t){0});
 }
 
-/* Turn a patch into DAC levels; returns what outputs are to be multiplied with, 0 for a patch of
- * zeros, which is not multiplied. */
-static float scaled(const struct layer *l, float *x, int64_t rows, float halving)
+/* Turn a patch, filled up with zeros, into DAC levels; returns what outputs are to be multiplied
+ * with, 0 for a patch of zeros. */
+static float scaled(const struct layer *l, float *restrict x, int64_t rows, float halving)
 {
     float largest = 1.0f;
     if (l->range == 0.0f) {
-        float most[LANES] = {0};
-        for (int64_t k = 0; k < rows; k += LANES)
-            for (int i = 0; i < LANES; i++) {
-                const float size = fabsf(x[k + i]);
-                most[i] = size > most[i] ? size : most[i];
-            }
-        largest = 0.0f;
-        for (int i = 0; i < LANES; i++) largest = most[i] > largest ? most[i] : largest;
+        lanes_t most = {0};
+        for (int64_t k = 0; k < rows; k += LANES) most = larger(magnitude(load(x + k)), most);
+        largest = largest_of(most);
         if (largest == 0.0f) return 0.0f;
-    } else if (l->most_halvings == 0.0f)
-        return 1.0f; /* levels already */
-    const float scale = 1.0f / largest / halving;
-    if (l->step > 0.0f) {
-        const float inverse = 1.0f / l->step;
-        for (int64_t k = 0; k < rows; k++) {
-            const float v = x[k] * scale, q = v * inverse; /* v / step, rounded as a division */
-            x[k] = rintf(q + (v - q * l->step) * inverse);
-        }
-    } else
-        for (int64_t k = 0; k < rows; k++) x[k] *= scale;
+    }
+    const float scale = 1.0f / largest / halving, step = l->step;
+    const float inverse = step > 0.0f ? 1.0f / step : 0.0f;
+    for (int64_t k = 0; k < rows; k += LANES) {
+        const lanes_t v = load(x + k) * scale;
+        if (step > 0.0f) { /* v / step, rounded as a division */
+            const lanes_t q = v * inverse;
+            store(x + k, rounded(q + (v - q * step) * inverse));
+        } else
+            store(x + k, v);
+    }
     return largest * halving;
 }
 
 /* What one call works with. */
 struct work {
-    float *padded, *patches, *squares, *products, *drawn, *again, *results;
+    float *padded, *padded_squares;   /* inputs, with zeros around them */
+    float *patches, *patch_squares;   /* where the levels depend on the patch: (CHUNK, stride) */
+    float *products, *drawn, *again, *results;
     struct runs runs;
-    int64_t stride;                   /* of patches and their squares */
-    float factor[CHUNK], norm[CHUNK]; /* of every patch: what outputs are times, sum x^2 */
+    int64_t stride, start[CHUNK];     /* of the patches of a chunk: in padded inputs */
+    float factor[CHUNK], norm[CHUNK]; /* what outputs are times, sum x^2 */
     uint8_t is_clipped[CHUNK];
 };
 
 struct array {
-    int64_t rows, columns, width, first_column, group; /* width: columns with those of no use */
+    int64_t rows, columns, width, first_column; /* width: columns with those of no use */
     const float *weights, *places;
 };
 
-static inline int is_noisy(const struct layer *l)
+/* Make a patch of a padded input ready for multiplication. */
+static void take(const struct layer *l, struct work *w, int64_t rows, int64_t start, float halving,
+                 int64_t slot)
 {
-    return l->output_noise > 0.0f || l->read_variance > 0.0f || l->additive_variance > 0.0f;
+    const float *from = w->padded + start;
+    w->factor[slot] = 1.0f;
+    if (!has_levels(l)) {
+        float *to = w->patches + slot * w->stride;
+        gather(&w->runs, from, rows, to);
+        w->factor[slot] = scaled(l, to, rows, halving);
+        if (l->read_variance > 0.0f) {
+            float *squares = w->patch_squares + slot * w->stride;
+            for (int64_t k = 0; k < rows; k += LANES)
+                store(squares + k, load(to + k) * load(to + k));
+        }
+    }
+    if (l->additive_variance > 0.0f) {
+        float sum = 0.0f;
+        const struct runs whole = {1, &(int64_t){0}, &rows};
+        const struct runs *runs = has_levels(l) ? &w->runs : &whole;
+        if (!has_levels(l)) from = w->patches + slot * w->stride;
+        for (int64_t i = 0; i < runs->n; i++)
+            for (int64_t c = 0; c < runs->count[i]; c++) {
+                const float level = from[runs->offset[i] + c];
+                sum += level * level;
+            }
+        w->norm[slot] = sum;
+    }
+}
+
+/* y - drop c d with c = a (a (0.05 a - 0.2) + 0.5), a the current of the column. */
+static void drop_voltage(float *restrict y, const float *restrict a, const float *restrict d,
+                         int64_t n, float current, float drop)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const float c = current * a[i];
+        y[i] -= drop * (c * (c * (0.05f * c - 0.2f) + 0.5f)) * d[i];
+    }
+}
+
+static void deviate(float *restrict v, int64_t n, float variance, float factor)
+{
+    for (int64_t i = 0; i < n; i++) v[i] = sqrtf(variance + factor * v[i]);
+}
+
+/* Noise, ADC and bound of LANES outputs of one patch; returns the largest before the bound. */
+static inline float finish(const struct layer *l, const float *y, const float *deviation,
+                           float common_deviation, const float *noise, int64_t columns, float *to)
+{
+    lanes_t value = load(y);
+    if (noise && deviation) value += load(deviation) * load(noise);
+    else if (noise) value += common_deviation * load(noise);
+    if (l->rounds > 0.0f) value = rounded(value);
+    float largest = 0.0f;
+    if (l->most_halvings > 0.0f) {
+        lanes_t size = magnitude(value);
+        if (columns < LANES)
+            for (int64_t c = columns; c < LANES; c++) size[c] = 0.0f;
+        largest = largest_of(size);
+    }
+    const lanes_t levels = (lanes_t){0} + l->output_levels;
+    store(to, larger(smaller(value, levels), -levels));
+    return largest;
 }
 
 /* Multiply patches with one array and finish the outputs, in ADC steps: (patch, width). `noise` is
@@ -207,11 +316,15 @@ static inline int is_noisy(const struct layer *l)
 static void multiply(const struct layer *l, struct work *w, const struct array *array,
                      int64_t n_patches, const float *const *noise, float *results)
 {
-    const int64_t rows = array->rows, columns = array->columns;
-    const int reads = l->read_variance > 0.0f, drops = l->drop > 0.0f;
-    const int additive = l->additive_variance > 0.0f, noisy = is_noisy(l);
-    const float current = l->current * (float)rows, levels = l->output_levels;
-    const int64_t n_tiles = array->width / LANES;
+    const int reads = l->read_variance > 0.0f, drops = l->drop > 0.0f, noisy = is_noisy(l);
+    const int64_t rows = array->rows, n_tiles = array->width / LANES;
+    const struct runs whole = {1, &(int64_t){0}, &(int64_t){array->rows}};
+    const struct runs *runs = has_levels(l) ? &w->runs : &whole;
+    const float *x = has_levels(l) ? w->padded : w->patches;
+    const float *squares = has_levels(l) ? w->padded_squares : w->patch_squares;
+    int64_t start[CHUNK];
+    for (int64_t i = 0; i < CHUNK; i++)
+        start[i] = has_levels(l) ? w->start[i < n_patches ? i : 0] : i * w->stride;
     memset(w->is_clipped, 0, sizeof w->is_clipped);
     for (int64_t tile = 0; tile < n_tiles;) {
         int64_t together = 1, vectors = drops ? NARROW : WIDE;
@@ -219,91 +332,35 @@ static void multiply(const struct layer *l, struct work *w, const struct array *
             const int64_t left = n_tiles - tile;
             together = left == 4 ? 2 : left < MOST_TILES ? left : MOST_TILES;
         }
-        const float *weights = array->weights + tile * rows * LANES;
+        const int64_t size = together * vectors * LANES;
+        float *y = w->products, *v = y + size, *a = v + size, *d = a + size;
         for (int64_t first = 0; first < n_patches; first += vectors) {
-            const float *x = w->patches + first * w->stride;
-            const float *squares = w->squares + first * w->stride;
             (drops ? reads ? product_and_both : product_and_drop
              : reads ? product_and_variance
              : together == 1 ? product
              : together == 2 ? product_of_2
-                             : product_of_3)(weights, array->places, x, squares, w->stride, rows,
-                                           w->products);
+                             : product_of_3)(array->weights + tile * rows * LANES, array->places, x,
+                                             squares, start + first, runs, rows, y);
+            const float output_variance = l->output_noise * l->output_noise;
+            if (drops) drop_voltage(y, a, d, size, l->current * (float)rows, l->drop);
+            if (reads) deviate(v, size, output_variance, l->read_variance);
             for (int64_t t = 0; t < together; t++)
                 for (int64_t r = 0; r < vectors && first + r < n_patches; r++) {
-                    const int64_t size = together * vectors * LANES;
-                    const float *y = w->products + (t * vectors + r) * LANES;
-                    const float *v = y + size, *a = v + size, *d = a + size;
                     const int64_t column = (tile + t) * LANES, patch = first + r;
-                    float *to = results + patch * array->width + column, value[LANES];
-                    for (int c = 0; c < LANES; c++) value[c] = y[c];
-                    if (drops)
-                        for (int c = 0; c < LANES; c++) {
-                            const float i = current * a[c];
-                            value[c] -= l->drop * (i * (i * (0.05f * i - 0.2f) + 0.5f)) * d[c];
-                        }
-                    if (noisy) {
-                        const float *z = noise[patch] + column;
-                        float variance = l->output_noise * l->output_noise;
-                        if (additive) variance += l->additive_variance * w->norm[patch];
-                        if (reads)
-                            for (int c = 0; c < LANES; c++)
-                                value[c] += sqrtf(variance + l->read_variance * v[c]) * z[c];
-                        else {
-                            const float deviation = sqrtf(variance);
-                            for (int c = 0; c < LANES; c++) value[c] += deviation * z[c];
-                        }
-                    }
-                    if (l->rounds > 0.0f)
-                        for (int c = 0; c < LANES; c++) value[c] = rintf(value[c]);
-                    if (l->most_halvings > 0.0f) {
-                        const int64_t left = columns - column;
-                        float largest = 0.0f;
-                        if (left < LANES)
-                            for (int64_t c = left; c < LANES; c++) value[c] = 0.0f;
-                        for (int c = 0; c < LANES; c++) {
-                            const float size_of = fabsf(value[c]);
-                            largest = size_of > largest ? size_of : largest;
-                        }
-                        w->is_clipped[patch] |= largest > l->largest_fit;
-                    }
-                    for (int c = 0; c < LANES; c++) {
-                        const float below = value[c] > levels ? levels : value[c];
-                        to[c] = below < -levels ? -levels : below;
-                    }
+                    const int64_t at = (t * vectors + r) * LANES;
+                    float deviation = l->output_noise;
+                    if (l->additive_variance > 0.0f)
+                        deviation = sqrtf(output_variance + l->additive_variance * w->norm[patch]);
+                    const float largest =
+                        finish(l, y + at, reads ? v + at : NULL, deviation,
+                               noisy ? noise[patch] + column : NULL, array->columns - column,
+                               results + patch * array->width + column);
+                    w->is_clipped[patch] |= largest > l->largest_fit;
                 }
         }
         tile += together;
     }
 }
-
-/* Gather, scale and square the patch of a position. */
-static void take(const struct layer *l, struct work *w, const struct array *array, int64_t position,
-                 float halving, int64_t slot)
-{
-    const int64_t positions = l->out_height * l->out_width, width = l->width + 2 * l->left;
-    const int64_t size = (l->height + 2 * l->top) * width * l->channels, rows = array->rows;
-    const int64_t input = position / positions, place = position % positions;
-    const int64_t y = place / l->out_width * l->stride_y, x = place % l->out_width * l->stride_x;
-    const float *from = w->padded + input * size + (y * width + x) * l->channels
-                        + array->group * (l->channels / l->groups);
-    float *to = w->patches + slot * w->stride;
-    gather(&w->runs, from, rows, to);
-    w->factor[slot] = scaled(l, to, rows, halving);
-    if (l->read_variance > 0.0f) {
-        float *squares = w->squares + slot * w->stride;
-        for (int64_t k = 0; k < rows; k++) squares[k] = to[k] * to[k];
-    }
-    if (l->additive_variance > 0.0f) {
-        float sums[LANES] = {0}, sum = 0.0f;
-        for (int64_t k = 0; k < rows; k += LANES)
-            for (int i = 0; i < LANES; i++) sums[i] += to[k + i] * to[k + i];
-        for (int i = 0; i < LANES; i++) sum += sums[i];
-        w->norm[slot] = sum;
-    }
-}
-
-
 
 /* Repeat the products that an array clipped, with half the input, until none is; returns whether
  * there were any. */
@@ -323,7 +380,7 @@ static int manage_bounds(const struct layer *l, struct work *w, const struct arr
         halving *= 2.0f;
         for (int64_t i = 0; i < n; i++) {
             const int64_t at = first + which[i];
-            take(l, w, array, at, halving, i);
+            take(l, w, array->rows, w->start[which[i]], halving, i);
             noise[i] = drawn + i * width;
             if (is_noisy(l))
                 some_normals(drawn + i * width, at % positions * outputs + array->first_column,
@@ -344,6 +401,33 @@ static int manage_bounds(const struct layer *l, struct work *w, const struct arr
     return any;
 }
 
+/* Scale what arrays gave and add it to what the blocks of rows before gave. */
+static void add(const float *restrict from, float factor, const float *restrict scale,
+                const float *restrict offset, int64_t n, float *restrict to)
+{
+    if (offset)
+        for (int64_t c = 0; c < n; c++) to[c] = from[c] * (factor * scale[c]) + offset[c];
+    else
+        for (int64_t c = 0; c < n; c++) to[c] += from[c] * (factor * scale[c]);
+}
+
+/* Where the patches of a chunk start in padded inputs. */
+static void find_starts(const struct layer *l, int64_t *start, int64_t first, int64_t n)
+{
+    const int64_t positions = l->out_height * l->out_width, width = l->width + 2 * l->left;
+    const int64_t size = (l->height + 2 * l->top) * width;
+    int64_t input = first / positions, y = first % positions / l->out_width;
+    int64_t x = first % l->out_width;
+    for (int64_t i = 0; i < n; i++) {
+        start[i] = (input * size + y * l->stride_y * width + x * l->stride_x) * l->channels;
+        if (++x < l->out_width) continue;
+        x = 0;
+        if (++y < l->out_height) continue;
+        y = 0;
+        input++;
+    }
+}
+
 /* Some images through all arrays of one block of rows; its outputs are added to those before. */
 static void compute(const struct layer *l, struct work *w, int64_t block, int64_t n_images,
                     const float *weights, const float *places, uint64_t first_image, float *out)
@@ -359,29 +443,29 @@ static void compute(const struct layer *l, struct work *w, int64_t block, int64_
         for (int64_t first = 0; first < n_images * positions; first += CHUNK) {
             const int64_t left = n_images * positions - first;
             const int64_t n_patches = left < CHUNK ? left : CHUNK;
-            int have_patches = 0;
-            struct array array = {rows, 0, 0, group * l->columns, group, weights, places};
+            int are_taken = 0;
+            struct array array = {rows, 0, 0, group * l->columns, weights, places};
+            find_starts(l, w->start, first, n_patches);
+            for (int64_t i = 0; i < n_patches; i++)
+                w->start[i] += group * (l->channels / l->groups);
             for (int64_t part = 0; part < l->n_column_blocks; part++) {
                 float factor[CHUNK];
                 array.columns = l->column_blocks[part];
                 array.width = (array.columns + LANES - 1) / LANES * LANES;
                 for (int64_t i = 0; i < n_patches; i++) {
-                    if (!have_patches) take(l, w, &array, first + i, 1.0f, i);
+                    if (!are_taken) take(l, w, rows, w->start[i], 1.0f, i);
                     noise[i] = w->drawn + (first + i) * outputs + array.first_column;
                 }
                 memcpy(factor, w->factor, sizeof factor);
                 multiply(l, w, &array, n_patches, noise, w->results);
-                have_patches = !(l->most_halvings > 0.0f
-                                 && manage_bounds(l, w, &array, first, n_patches, l->keys[block],
-                                                  first_image, factor));
-                const float *scale = l->scales + block * outputs + array.first_column;
-                const float *offset = l->offsets + array.first_column;
-                for (int64_t i = 0; i < n_patches; i++) {
-                    const float *from = w->results + i * array.width;
-                    float *to = out + (first + i) * outputs + array.first_column;
-                    for (int64_t c = 0; c < array.columns; c++)
-                        to[c] = from[c] * (factor[i] * scale[c]) + (block ? to[c] : offset[c]);
-                }
+                are_taken = !(l->most_halvings > 0.0f
+                              && manage_bounds(l, w, &array, first, n_patches, l->keys[block],
+                                               first_image, factor));
+                for (int64_t i = 0; i < n_patches; i++)
+                    add(w->results + i * array.width, factor[i],
+                        l->scales + block * outputs + array.first_column,
+                        block ? NULL : l->offsets + array.first_column, array.columns,
+                        out + (first + i) * outputs + array.first_column);
                 array.first_column += array.columns;
                 array.weights += array.width * rows;
             }
@@ -408,16 +492,21 @@ int arrays(const struct layer *l, const float *x, float *out, int64_t images, ui
     }
     columns = (columns + LANES - 1) / LANES * LANES;
     const int64_t taps = l->kernel_height * l->kernel_width;
+    const int reads = l->read_variance > 0.0f, gathers = !has_levels(l);
     struct work w = {.stride = (rows + LANES - 1) / LANES * LANES + LANES};
-    const int64_t sizes[] = {
-        together * l->inputs_an_image * size + LANES,  CHUNK * w.stride,
-        l->read_variance > 0.0f ? CHUNK * w.stride : 0, 4 * MOST_TILES * WIDE * LANES,
-        is_noisy(l) ? together * positions * outputs + LANES : 0,
-        l->most_halvings > 0.0f ? 2 * CHUNK * columns : 0, CHUNK * columns};
-    float **const parts[] = {&w.padded, &w.patches, &w.squares, &w.products,
-                             &w.drawn,  &w.again,   &w.results};
+    const int64_t in = together * l->inputs_an_image * size, patches = CHUNK * w.stride;
+    float **const parts[] = {&w.padded,        &w.padded_squares, &w.patches, &w.patch_squares,
+                             &w.products,      &w.drawn,          &w.again,   &w.results};
+    const int64_t sizes[] = {in + LANES,
+                             reads && !gathers ? in : 0,
+                             gathers ? patches : 0,
+                             reads && gathers ? patches : 0,
+                             4 * MOST_TILES * WIDE * LANES,
+                             is_noisy(l) ? together * positions * outputs + LANES : 0,
+                             l->most_halvings > 0.0f ? 2 * CHUNK * columns : 0,
+                             CHUNK * columns};
     int64_t total = LANES;
-    for (int i = 0; i < 7; i++) total += (sizes[i] + LANES - 1) / LANES * LANES;
+    for (int i = 0; i < 8; i++) total += (sizes[i] + LANES - 1) / LANES * LANES;
     float *memory = calloc((size_t)total, sizeof(float));
     w.runs.offset = malloc(2 * (size_t)taps * sizeof(int64_t));
     if (!memory || !w.runs.offset) {
@@ -428,7 +517,7 @@ int arrays(const struct layer *l, const float *x, float *out, int64_t images, ui
     w.runs.count = w.runs.offset + taps;
     const uintptr_t line = LANES * sizeof(float);
     float *part = (float *)(((uintptr_t)memory + line - 1) / line * line);
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < 8; i++) {
         *parts[i] = part;
         part += (sizes[i] + LANES - 1) / LANES * LANES;
     }
@@ -437,6 +526,8 @@ int arrays(const struct layer *l, const float *x, float *out, int64_t images, ui
         const float *from = x + image * l->inputs_an_image * values, *weights = l->weights;
         for (int64_t i = 0; i < n_images * l->inputs_an_image; i++)
             pad(l, from + i * values, w.padded + i * size);
+        if (reads && !gathers)
+            for (int64_t i = 0; i < in; i++) w.padded_squares[i] = w.padded[i] * w.padded[i];
         int64_t first_row = 0;
         for (int64_t block = 0; block < l->n_row_blocks; block++) {
             const int64_t n_rows = l->row_blocks[block];
