@@ -422,10 +422,10 @@ class AsInAihwkit:
 def aihwkit_tile(device, model):
     """A tile as a user of aihwkit gets it, programmed under a seed of its own."""
     import aihwkit.inference as inference
-    from aihwkit.inference.noise import custom, hermes, reram
+    from aihwkit.inference.noise import custom, hermes
     from aihwkit.nn import AnalogLinear
 
-    homes = [home for home in (inference, custom, hermes, reram) if hasattr(home, model)]
+    homes = [home for home in (inference, custom, hermes) if hasattr(home, model)]
     configuration = analog.tile_configuration(device)
     configuration.noise_model = getattr(homes[0], model)()
     layer = AnalogLinear.from_digital(network(LEVELS), configuration).eval()

@@ -12,10 +12,11 @@ import torch
 
 from analog_samson.checkpoint import Checkpoint, load_checkpoint
 from analog_samson.chip import program
-from analog_samson.data import load_test
+from analog_samson.data import Dataset, load_test
 from analog_samson.devices import Device, load_device
 from analog_samson.evaluation import count_correct
 from analog_samson.models import analog_layers
+from analog_samson.study.sources import the_training_images
 
 STAGES = (
     "digital",
@@ -75,6 +76,7 @@ def waterfall(
             "told apart; use a device at conductance level."
         )
     digital = network.build()
+    images = _training_images(device, network, data_folder)
     rows = []
     for chip in range(chips):
         for stage in STAGES:
@@ -84,7 +86,8 @@ def waterfall(
                 variant, time = _variant(device, stage, t_inference_s)
                 if variant is None:
                     continue
-                value = accuracy(program(network, variant, seed=chip).drift_to(time))
+                on_chip = program(network, variant, seed=chip, recalibration=images)
+                value = accuracy(on_chip.drift_to(time))
             rows.append((network.digest[:16], device.name, t_inference_s, chip, stage, value))
     return pd.DataFrame(rows, columns=list(WATERFALL_COLUMNS))
 
@@ -117,13 +120,14 @@ def layer_sensitivity(
     device, network, accuracy = _ready(checkpoint, device, t_inference_s, data_folder, n_images)
     digital = network.build()
     clean = accuracy(lambda images, first_index: digital(images))
+    images = _training_images(device, network, data_folder)
     layers = list(analog_layers(digital, network.keep_digital))
     rows = []
     for chip in range(chips):
         for layer in layers:
             others = [name for name in layers if name != layer]
-            one = program(network, device, seed=chip, keep_digital=others).drift_to(t_inference_s)
-            value = accuracy(one)
+            one = program(network, device, seed=chip, keep_digital=others, recalibration=images)
+            value = accuracy(one.drift_to(t_inference_s))
             rows.append(
                 (network.digest[:16], device.name, t_inference_s, chip, layer, value, clean)
             )
@@ -150,6 +154,12 @@ def _ready(
     return device, network, accuracy
 
 
+def _training_images(device: Device, network: Checkpoint, folder: Path | None) -> Dataset | None:
+    if not device.needs_training_images:
+        return None
+    return the_training_images(network.spec.dataset, folder)
+
+
 def _variant(device: Device, stage: str, t_inference_s: float) -> tuple[Device | None, float]:
     """The device with only the causes up to a stage, and the time at which to read it."""
     time = t_inference_s
@@ -164,6 +174,7 @@ def _variant(device: Device, stage: str, t_inference_s: float) -> tuple[Device |
         content = device.model_dump()
         content["noise"] = ideal.noise.model_dump() | {"g_max_uS": largest}
         content["times"] = {}
+        content["mapping"]["reference_column"] = False  # exact pairs need none
         content["drift_compensation"] = {"kind": "none"}
         if stage == "mapped":
             content["periphery"] = ideal.periphery.model_dump()
