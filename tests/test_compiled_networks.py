@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from analog_samson import Study, collect, load_device, program
 from analog_samson.checkpoint import TrainingSpec
-from analog_samson.compiled import kernels
+from analog_samson.compiled import kernels, narrow
 from analog_samson.compiled import network as network_module
 from analog_samson.models import build_model
 from analog_samson.times import DAY, YEAR
@@ -280,3 +280,34 @@ def test_resnet18_gives_the_logits_of_aihwkits_tiles():
         for engine in ("compiled", "aihwkit")
     )
     torch.testing.assert_close(own, tile, rtol=0, atol=1e-4 * float(tile.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("n_in", "n_out", "kernel", "padding", "size"),
+    [
+        (1, 6, (5, 5), (2, 2), (28, 28)),
+        (1, 16, (3, 3), (0, 0), (7, 9)),
+        (3, 13, (5, 3), (1, 2), (32, 31)),
+        (4, 1, (1, 1), (0, 0), (3, 50)),
+        (2, 7, (4, 2), (3, 1), (4, 2)),
+    ],
+)
+def test_narrow_convolutions_are_torchs(n_in, n_out, kernel, padding, size):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(9, n_in, *size, generator=generator)
+    weight = torch.randn(n_out, n_in, *kernel, generator=generator)
+    bias = torch.randn(n_out, generator=generator)
+    exact = nn.functional.conv2d(x.double(), weight.double(), bias.double(), padding=padding)
+    with torch.no_grad():
+        found = narrow.convolve(x, weight, bias, padding)
+        plain = narrow.convolve(x, weight, None, padding) + bias[:, None, None]
+        one_by_one = torch.cat([narrow.convolve(a, weight, bias, padding) for a in x.split(1)])
+        torch.set_num_threads(2)
+        try:
+            two_threads = narrow.convolve(x, weight, bias, padding)
+        finally:
+            torch.set_num_threads(1)
+    tolerance = 1e-6 * float(exact.abs().max())
+    for own in (found, plain):
+        torch.testing.assert_close(own.double(), exact, rtol=0, atol=tolerance)
+    assert torch.equal(one_by_one, found) and torch.equal(two_threads, found)

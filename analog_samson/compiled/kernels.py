@@ -155,7 +155,7 @@ def share(run: Callable[[int, int], int], n_images: int) -> None:
         counts = [b - a for a, b in itertools.pairwise(bounds)]
         failed = list(_pool(n_threads).map(run, bounds, counts))
     if any(failed):
-        raise MemoryError("No memory for the noise of one image.")
+        raise MemoryError("No memory for one image.")
 
 
 _dac_operation = torch.library.custom_op("analog_samson::dac", _dac, mutates_args=())
@@ -232,7 +232,7 @@ def library() -> ctypes.CDLL | None:
     if compiler is None:
         return None
     package = importlib.resources.files("analog_samson.compiled")
-    sources = [package.joinpath(name) for name in ("kernels.c", "arrays.c")]
+    sources = [package.joinpath(name) for name in ("kernels.c", "arrays.c", "narrow.c")]
     text = "\n".join(source.read_text(encoding="utf-8") for source in sources)
     identity = "\n".join([text, compiler, *_FLAGS, _processor()])
     name = f"kernels-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
@@ -281,6 +281,9 @@ def _load(path: Path) -> ctypes.CDLL:
     loaded.arrays.argtypes = [pointer, pointer, pointer, count, word]
     loaded.arrays.restype = ctypes.c_int
     loaded.lanes.restype = ctypes.c_int64
+    loaded.narrow.argtypes = [pointer] * 4 + [count] * 9
+    loaded.narrow.restype = ctypes.c_int
+    loaded.narrow_side.restype = ctypes.c_int64
     loaded.normals.argtypes = [pointer, count, word, word]
     loaded.normals.restype = None
     return loaded

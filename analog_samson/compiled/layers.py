@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analog_samson.compiled import arrays, kernels
+from analog_samson.compiled import arrays, kernels, narrow
 from analog_samson.devices import Device
 from analog_samson.devices.array import Periphery
 
@@ -80,6 +80,7 @@ class FunctionalLayer(nn.Module):
         self.groups = int(getattr(layer, "groups", 1))
         self._rank = weight.ndim - 2
         self._how = tuple(getattr(layer, key) for key in _GEOMETRY) if self._rank else ()
+        self._is_narrow = self.groups == 1 and narrow.suits(self.shape, self._how[:3])
         bias = cast(Tensor | None, layer.bias)
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
         mapping, periphery = device.mapping, device.periphery
@@ -304,6 +305,8 @@ class FunctionalLayer(nn.Module):
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not self._rank:
             return F.linear(x, weight, bias)
+        if self._is_narrow and not self.channels_last:
+            return narrow.convolve(x, weight, bias, self._how[1])
         convolution = F.conv2d if self._rank == 2 else F.conv1d
         product: Tensor = convolution(x, weight, bias, *self._how)
         return product

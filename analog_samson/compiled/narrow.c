@@ -1,0 +1,73 @@
+/* Convolutions of few input channels, where vectors over channels would be mostly empty: vectors run
+ * over the pixels of an image instead. Images are copied with their padding, and a row of outputs is
+ * computed past its end into the next, so that loops are over one long line. */
+
+#ifdef __AVX512F__
+enum { FLOATS = 16, SPANS = 4, SIDE = 6 }; /* 24 of 32 registers hold sums */
+#else
+enum { FLOATS = 8, SPANS = 2, SIDE = 6 }; /* 12 of 16 */
+#endif
+typedef float vector __attribute__((vector_size(4 * FLOATS), aligned(4)));
+
+/* How many outputs the weights are packed by. */
+int64_t narrow_side(void) { return SIDE; }
+
+/* SIDE outputs of SPANS * FLOATS pixels: sum over taps of weight times the line, shifted. */
+static void narrow_block(const float *restrict line, const float *restrict weights,
+                         const int64_t *restrict shifts, int64_t taps, float *restrict out,
+                         int64_t length)
+{
+    vector sums[SIDE][SPANS] = {0};
+    for (int64_t t = 0; t < taps; t++) {
+        const float *from = line + shifts[t], *w = weights + t * SIDE;
+        vector x[SPANS];
+        for (int s = 0; s < SPANS; s++) x[s] = *(const vector *)(from + s * FLOATS);
+        for (int c = 0; c < SIDE; c++)
+            for (int s = 0; s < SPANS; s++) sums[c][s] += x[s] * w[c];
+    }
+    for (int c = 0; c < SIDE; c++)
+        for (int s = 0; s < SPANS; s++) *(vector *)(out + c * length + s * FLOATS) = sums[c][s];
+}
+
+/* y = conv(x, w) + bias, stride 1. x: (images, inputs, height, width). weights: (blocks of SIDE
+ * outputs, inputs, kernel height, kernel width, SIDE). y: (images, outputs, out height, out width).
+ * Returns 0, or 1 if there is no memory for an image. */
+int narrow(const float *restrict x, const float *restrict weights, const float *restrict bias,
+           float *restrict y, int64_t images, int64_t inputs, int64_t height, int64_t width,
+           int64_t outputs, int64_t kernel_height, int64_t kernel_width, int64_t top, int64_t left)
+{
+    const int64_t row = width + 2 * left, rows = height + 2 * top, step = SPANS * FLOATS;
+    const int64_t out_height = rows - kernel_height + 1, out_width = row - kernel_width + 1;
+    const int64_t taps = inputs * kernel_height * kernel_width;
+    const int64_t length = (out_height * row + step - 1) / step * step; /* whole blocks */
+    const int64_t size = inputs * rows * row;
+    float *line = calloc((size_t)(size + step + kernel_width + row), sizeof(float));
+    float *out = malloc((size_t)(SIDE * length) * sizeof(float));
+    int64_t *shifts = malloc((size_t)taps * sizeof(int64_t));
+    const int failed = !line || !out || !shifts;
+    for (int64_t i = 0, t = 0; !failed && i < inputs; i++)
+        for (int64_t a = 0; a < kernel_height; a++)
+            for (int64_t b = 0; b < kernel_width; b++) shifts[t++] = (i * rows + a) * row + b;
+    for (int64_t image = 0; !failed && image < images; image++) {
+        for (int64_t i = 0; i < inputs; i++)
+            for (int64_t r = 0; r < height; r++)
+                memcpy(line + (i * rows + r + top) * row + left,
+                       x + ((image * inputs + i) * height + r) * width,
+                       (size_t)width * sizeof(float));
+        for (int64_t first = 0; first < outputs; first += SIDE) {
+            for (int64_t p = 0; p < length; p += step)
+                narrow_block(line + p, weights + first * taps, shifts, taps, out + p, length);
+            for (int64_t c = first; c < outputs && c < first + SIDE; c++) {
+                const float *from = out + (c - first) * length, offset = bias ? bias[c] : 0.0f;
+                float *to = y + (image * outputs + c) * out_height * out_width;
+                for (int64_t r = 0; r < out_height; r++)
+                    for (int64_t p = 0; p < out_width; p++)
+                        to[r * out_width + p] = from[r * row + p] + offset;
+            }
+        }
+    }
+    free(line);
+    free(out);
+    free(shifts);
+    return failed;
+}
