@@ -60,6 +60,14 @@ static inline lanes_t larger(lanes_t x, lanes_t y)
     return (lanes_t)(((bits_t)x & is_larger) | ((bits_t)y & ~is_larger));
 }
 
+static inline int is_any(bits_t x)
+{
+    uint32_t bits[LANES], any = 0;
+    memcpy(bits, &x, sizeof bits);
+    for (int i = 0; i < LANES; i++) any |= bits[i];
+    return any != 0;
+}
+
 /* Largest of numbers without sign, which are ordered as their bits are. */
 static inline float largest_of(lanes_t x)
 {
@@ -246,33 +254,32 @@ struct array {
     const float *weights, *places;
 };
 
-/* Make a patch of a padded input ready for multiplication. */
-static void take(const struct layer *l, struct work *w, int64_t rows, int64_t start, float halving,
-                 int64_t slot)
+/* Make patches of padded inputs ready for multiplication. */
+static void take(const struct layer *l, struct work *w, int64_t rows, const int64_t *start,
+                 int64_t n, float halving)
 {
-    const float *from = w->padded + start;
-    w->factor[slot] = 1.0f;
-    if (!has_levels(l)) {
-        float *to = w->patches + slot * w->stride;
-        gather(&w->runs, from, rows, to);
-        w->factor[slot] = scaled(l, to, rows, halving);
-        if (l->read_variance > 0.0f) {
-            float *squares = w->patch_squares + slot * w->stride;
+    const struct runs whole = {1, &(int64_t){0}, &rows};
+    const struct runs *runs = has_levels(l) ? &w->runs : &whole;
+    if (!has_levels(l)) /* all of them, then all again: what was just written is slow to read */
+        for (int64_t i = 0; i < n; i++)
+            gather(&w->runs, w->padded + start[i], rows, w->patches + i * w->stride);
+    for (int64_t i = 0; i < n; i++) {
+        float *patch = w->patches + i * w->stride;
+        w->factor[i] = has_levels(l) ? 1.0f : scaled(l, patch, rows, halving);
+        if (l->read_variance > 0.0f && !has_levels(l)) {
+            float *squares = w->patch_squares + i * w->stride;
             for (int64_t k = 0; k < rows; k += LANES)
-                store(squares + k, load(to + k) * load(to + k));
+                store(squares + k, load(patch + k) * load(patch + k));
         }
-    }
-    if (l->additive_variance > 0.0f) {
-        float sum = 0.0f;
-        const struct runs whole = {1, &(int64_t){0}, &rows};
-        const struct runs *runs = has_levels(l) ? &w->runs : &whole;
-        if (!has_levels(l)) from = w->patches + slot * w->stride;
-        for (int64_t i = 0; i < runs->n; i++)
-            for (int64_t c = 0; c < runs->count[i]; c++) {
-                const float level = from[runs->offset[i] + c];
-                sum += level * level;
-            }
-        w->norm[slot] = sum;
+        if (l->additive_variance > 0.0f) {
+            const float *from = has_levels(l) ? w->padded + start[i] : patch;
+            w->norm[i] = 0.0f;
+            for (int64_t run = 0; run < runs->n; run++)
+                for (int64_t k = 0; k < runs->count[run]; k++) {
+                    const float level = from[runs->offset[run] + k];
+                    w->norm[i] += level * level;
+                }
+        }
     }
 }
 
@@ -291,24 +298,17 @@ static void deviate(float *restrict v, int64_t n, float variance, float factor)
     for (int64_t i = 0; i < n; i++) v[i] = sqrtf(variance + factor * v[i]);
 }
 
-/* Noise, ADC and bound of LANES outputs of one patch; returns the largest before the bound. */
-static inline float finish(const struct layer *l, const float *y, const float *deviation,
-                           float common_deviation, const float *noise, int64_t columns, float *to)
+/* Noise, ADC and bound of LANES outputs of one patch; returns which of them the bound clipped. */
+static inline bits_t finish(const struct layer *l, const float *y, const float *deviation,
+                            float common_deviation, const float *noise, float *to)
 {
     lanes_t value = load(y);
     if (noise && deviation) value += load(deviation) * load(noise);
     else if (noise) value += common_deviation * load(noise);
     if (l->rounds > 0.0f) value = rounded(value);
-    float largest = 0.0f;
-    if (l->most_halvings > 0.0f) {
-        lanes_t size = magnitude(value);
-        if (columns < LANES)
-            for (int64_t c = columns; c < LANES; c++) size[c] = 0.0f;
-        largest = largest_of(size);
-    }
     const lanes_t levels = (lanes_t){0} + l->output_levels;
     store(to, larger(smaller(value, levels), -levels));
-    return largest;
+    return magnitude(value) > (lanes_t){0} + l->largest_fit;
 }
 
 /* Multiply patches with one array and finish the outputs, in ADC steps: (patch, width). `noise` is
@@ -326,6 +326,11 @@ static void multiply(const struct layer *l, struct work *w, const struct array *
     for (int64_t i = 0; i < CHUNK; i++)
         start[i] = has_levels(l) ? w->start[i < n_patches ? i : 0] : i * w->stride;
     memset(w->is_clipped, 0, sizeof w->is_clipped);
+    bits_t used[2]; /* lanes of any tile, and of the last one */
+    for (int c = 0; c < LANES; c++) {
+        used[0][c] = -1;
+        used[1][c] = array->columns - (n_tiles - 1) * LANES > c ? -1 : 0;
+    }
     for (int64_t tile = 0; tile < n_tiles;) {
         int64_t together = 1, vectors = drops ? NARROW : WIDE;
         if (!reads && !drops) {
@@ -344,6 +349,7 @@ static void multiply(const struct layer *l, struct work *w, const struct array *
             const float output_variance = l->output_noise * l->output_noise;
             if (drops) drop_voltage(y, a, d, size, l->current * (float)rows, l->drop);
             if (reads) deviate(v, size, output_variance, l->read_variance);
+            bits_t is_clipped[WIDE > NARROW ? WIDE : NARROW] = {{0}}, any = {0};
             for (int64_t t = 0; t < together; t++)
                 for (int64_t r = 0; r < vectors && first + r < n_patches; r++) {
                     const int64_t column = (tile + t) * LANES, patch = first + r;
@@ -351,12 +357,16 @@ static void multiply(const struct layer *l, struct work *w, const struct array *
                     float deviation = l->output_noise;
                     if (l->additive_variance > 0.0f)
                         deviation = sqrtf(output_variance + l->additive_variance * w->norm[patch]);
-                    const float largest =
-                        finish(l, y + at, reads ? v + at : NULL, deviation,
-                               noisy ? noise[patch] + column : NULL, array->columns - column,
-                               results + patch * array->width + column);
-                    w->is_clipped[patch] |= largest > l->largest_fit;
+                    const bits_t over = used[tile + t == n_tiles - 1]
+                                        & finish(l, y + at, reads ? v + at : NULL, deviation,
+                                                 noisy ? noise[patch] + column : NULL,
+                                                 results + patch * array->width + column);
+                    is_clipped[r] |= over;
+                    any |= over;
                 }
+            if (l->most_halvings > 0.0f && is_any(any))
+                for (int64_t r = 0; r < vectors; r++)
+                    w->is_clipped[first + r] |= (uint8_t)is_any(is_clipped[r]);
         }
         tile += together;
     }
@@ -370,7 +380,7 @@ static int manage_bounds(const struct layer *l, struct work *w, const struct arr
 {
     const int64_t outputs = l->groups * l->columns, width = array->width;
     const int64_t positions = l->inputs_an_image * l->out_height * l->out_width;
-    int64_t which[CHUNK], n = 0;
+    int64_t which[CHUNK], start[CHUNK], n = 0;
     const float *noise[CHUNK];
     float *drawn = w->again + CHUNK * width, halving = 1.0f;
     for (int64_t i = 0; i < n_patches; i++)
@@ -378,9 +388,10 @@ static int manage_bounds(const struct layer *l, struct work *w, const struct arr
     const int any = n > 0;
     for (uint64_t round = 1; n > 0 && halving <= l->most_halvings; round++) {
         halving *= 2.0f;
+        for (int64_t i = 0; i < n; i++) start[i] = w->start[which[i]];
+        take(l, w, array->rows, start, n, halving);
         for (int64_t i = 0; i < n; i++) {
             const int64_t at = first + which[i];
-            take(l, w, array->rows, w->start[which[i]], halving, i);
             noise[i] = drawn + i * width;
             if (is_noisy(l))
                 some_normals(drawn + i * width, at % positions * outputs + array->first_column,
@@ -452,10 +463,9 @@ static void compute(const struct layer *l, struct work *w, int64_t block, int64_
                 float factor[CHUNK];
                 array.columns = l->column_blocks[part];
                 array.width = (array.columns + LANES - 1) / LANES * LANES;
-                for (int64_t i = 0; i < n_patches; i++) {
-                    if (!are_taken) take(l, w, rows, w->start[i], 1.0f, i);
+                if (!are_taken) take(l, w, rows, w->start, n_patches, 1.0f);
+                for (int64_t i = 0; i < n_patches; i++)
                     noise[i] = w->drawn + (first + i) * outputs + array.first_column;
-                }
                 memcpy(factor, w->factor, sizeof factor);
                 multiply(l, w, &array, n_patches, noise, w->results);
                 are_taken = !(l->most_halvings > 0.0f
