@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from joblib import cpu_count
 
 from analog_samson.commands import run_command, written
 from analog_samson.devices import load_device
 from analog_samson.report import write_report
 from analog_samson.running import cluster as dask_cluster
-from analog_samson.study import Study, collect, load_study
+from analog_samson.study import Study, collect, estimate, load_study
 from analog_samson.times import DAY, HOUR, MONTH, YEAR
 
 
@@ -35,6 +36,7 @@ def main(
     dask_local: int | None = None,
     data_folder: Path | None = None,
     n_images: int | None = None,
+    estimate_only: bool = False,
 ) -> None:
     """Sweep time: program chips of every network on every device and read them as they age.
 
@@ -54,6 +56,7 @@ def main(
         dask_local: Instead: this many Dask worker processes on this machine.
         data_folder: Folder that holds the images.
         n_images: Test images, counted from the first; all by default.
+        estimate_only: Time one chip of every kind, say how long the study will take, and end.
     """
     if study is not None:
         chosen = load_study(study)
@@ -71,6 +74,9 @@ def main(
             data_folder=data_folder,
             n_images=n_images,
         )
+    if estimate_only:
+        print(estimate(chosen, jobs=cpu_count() if jobs == -1 else jobs))
+        return
     folder = folder or Path("results") / chosen.name
     with dask_cluster(cluster, dask_local):
         collect(chosen, folder, jobs=1 if cluster or dask_local else jobs, progress=True)

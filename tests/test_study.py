@@ -19,7 +19,7 @@ from analog_samson import Study, collect, load_device, read_trials
 from analog_samson.checkpoint import TrainingSpec, load_checkpoint, save_checkpoint
 from analog_samson.results import COLUMNS
 from analog_samson.running import cluster
-from analog_samson.study import collect_until, load_study, run_trial
+from analog_samson.study import collect_until, estimate, load_study, run_trial
 from analog_samson.times import DAY, HOUR, YEAR
 from analog_samson.training import train
 
@@ -141,7 +141,7 @@ def test_a_chips_identity_is_its_contents_not_its_paths_or_times(study, tmp_path
 
 
 def test_all_noise_off_gives_digital_accuracy_to_the_image(checkpoints, tmp_path):
-    rows = collect(Study("ideal", checkpoints, ["ideal"], [0, YEAR], n_chips=1), tmp_path)
+    rows = collect(Study("ideal", checkpoints, ["ideal"], [YEAR], n_chips=1), tmp_path)
     assert (rows["n_correct"] == rows["n_correct_digital"]).all()
     assert tuple(rows.columns) == COLUMNS
     assert (rows["n_images"] == rows["n_images"].iloc[0]).all()
@@ -155,9 +155,10 @@ def test_sources_off_by_axis_leave_the_programmed_state(checkpoints, tmp_path):
         ["pcm_like"],
         [0, YEAR],
         n_chips=3,
-        axes={"drift_scale": [0.0], "read_noise_1f_scale": [0.0], "output_noise": [0.0]},
+        axes={"drift_scale": [0.0, 1.0], "read_noise_1f_scale": [0.0], "output_noise": [0.0]},
     )
     rows = collect(study, tmp_path)
+    rows = rows[rows["axes"].str.contains('"drift_scale": 0.0')]
     by_time = rows.pivot(index="chip", columns="t_inference_s", values="n_correct")
     pd.testing.assert_series_equal(by_time[0.0], by_time[YEAR], check_names=False)
     assert (rows["alpha"] == 1).all()
@@ -176,6 +177,15 @@ def test_sources_off_by_axis_leave_the_programmed_state(checkpoints, tmp_path):
         ({"axes": {"drift_scal": [1]}}, "did you mean 'drift_scale'"),
         ({"axes": {"t_0_s": [1]}}, "does not apply to device 'reram_wan2022'"),
         ({"devices": ["pcm_like", "pcm_like"], "times_s": [1]}, "twice"),
+        ({"devices": ["ideal"], "times_s": [1, 2]}, "nothing changes with time on ideal"),
+        (
+            {
+                "devices": ["pcm_like"],
+                "times_s": [1, 2],
+                "axes": {"drift_scale": [0], "read_noise_1f_scale": [0]},
+            },
+            "nothing changes with time on pcm_like",
+        ),
     ],
 )
 def test_an_unsound_study_is_refused_before_anything_runs(study, tmp_path, change, words):
@@ -299,3 +309,15 @@ def test_two_half_studies_merge_to_the_whole(study, tmp_path):
     merged = read_trials(tmp_path / "0", tmp_path / "1")
     merged = merged.sort_values(list(COLUMNS), ignore_index=True)
     pd.testing.assert_frame_equal(merged, whole)
+
+
+def test_an_estimate_counts_what_the_study_will_write(study, tmp_path):
+    study = replace(study, devices=["pcm_like"], times_s=[0, 1, YEAR])
+    planned = estimate(study, jobs=2)
+    rows = collect(study, tmp_path)
+    assert planned.n_points == len(rows) == 3 * planned.n_chips
+    size = (tmp_path / "trials.csv").stat().st_size
+    assert planned.table_bytes == pytest.approx(size, rel=0.2)
+    assert planned.seconds > 0
+    with pytest.raises(ValueError, match="at least one worker"):
+        estimate(study, jobs=0)

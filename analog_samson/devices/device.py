@@ -281,6 +281,12 @@ class Device(Section):
                 f"or times from {self.times.valid_from_s:g} s."
             )
 
+    @property
+    def changes_with_time(self) -> bool:
+        """Whether the devices of any layer drift or are read with noise that grows."""
+        others = (self._overridden(layer) for layer in self.layers if not layer.digital)
+        return any(device.noise.drifts for device in (self, *others))
+
     def is_extrapolated(self, t_inference_s: float) -> bool:
         """Whether a time lies beyond the measurements the model was fitted to."""
         measured_to = self.times.measured_to_s

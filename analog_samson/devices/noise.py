@@ -64,6 +64,11 @@ class _PowerLaw(_PairSection):
     drift_scale: Scale = 1.0
 
     @property
+    def drifts(self) -> bool:
+        """Whether anything changes with time: unless both scales are 0."""
+        return self.drift_scale > 0 or self.read_noise_1f_scale > 0
+
+    @property
     def keeps_exponents(self) -> bool:
         """Whether every device has a drift exponent of its own: yes."""
         return True

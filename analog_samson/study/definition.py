@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analog_samson.checkpoint import Checkpoint, TrainingSpec, load_checkpoint
+from analog_samson.checkpoint import Checkpoint, TrainingSpec
 from analog_samson.chip import Engine, check_precision, choose_engine
 from analog_samson.compiled import Precision
 from analog_samson.data import Split
 from analog_samson.devices import Device, load_device
 from analog_samson.streams import derive_seed
-from analog_samson.study.sources import the_test_set
+from analog_samson.study.sources import the_checkpoint, the_test_set
 
 NUMERICS_VERSION = 2
 """Raised when the same definition gives other numbers; part of every chip's identity."""
@@ -138,11 +138,13 @@ class Study:
 
         Raises:
             ValueError: If the study has no checkpoints, devices, times or chips, a time is outside
-                a device's domain, an axis does not exist or apply, or something is given twice.
+                a device's domain, several times are asked of devices that all stay as they are, an
+                axis does not exist or apply, or something is given twice.
             FileNotFoundError: If a checkpoint, device or data set is missing.
         """
         self._check_counts()
         devices = self._devices()
+        self._check_something_changes(devices)
         trials = [
             Trial(
                 study=self.name,
@@ -189,7 +191,7 @@ class Study:
     def _networks(self) -> Iterator[tuple[Path, Checkpoint, Split]]:
         for given in self.checkpoints:
             path = Path(given)
-            checkpoint = load_checkpoint(path)
+            checkpoint = the_checkpoint(path)
             test = the_test_set(checkpoint.spec.dataset, self.data_folder)
             shape = tuple(test.images.shape[1:])
             if shape != checkpoint.image_shape:
@@ -221,6 +223,17 @@ class Study:
                 axes |= swept.said_in_every_row
                 found.append((swept, json.dumps(axes, sort_keys=True), points))
         return found
+
+    def _check_something_changes(
+        self, devices: Sequence[tuple[Device, str, tuple[Point, ...]]]
+    ) -> None:
+        times = {time for _, _, points in devices for time, _ in points}
+        if len(times) > 1 and not any(device.changes_with_time for device, _, _ in devices):
+            names = ", ".join(sorted({device.name for device, _, _ in devices}))
+            raise ValueError(
+                f"Study {self.name!r} asks for {len(times)} times, and nothing changes with time "
+                f"on {names} as it stands in the study; give one time, or a device that drifts."
+            )
 
     def _points(self, device: Device) -> tuple[Point, ...]:
         if isinstance(self.times_s, Mapping):

@@ -9,17 +9,27 @@ from analog_samson.chip import evenly_spread
 from analog_samson.data import Dataset, Split, load_dataset, load_test
 
 
-@functools.lru_cache(maxsize=4)
-def the_checkpoint(path: Path, digest: str) -> Checkpoint:
+def the_checkpoint(path: Path, digest: str | None = None) -> Checkpoint:
     """Read a trained network once a process.
 
+    Args:
+        path: Where it lies.
+        digest: SHA-256 of its contents when the study began; None: it begins now.
+
     Raises:
-        ValueError: If the file is no longer what the study began with.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no longer what the study began with, or damaged.
     """
-    checkpoint = load_checkpoint(path)
-    if checkpoint.digest != digest:
+    written = path.stat().st_mtime_ns if path.is_file() else 0
+    checkpoint = _read(path, written)
+    if digest is not None and checkpoint.digest != digest:
         raise ValueError(f"{path} has changed since the study began; start the study again.")
     return checkpoint
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, written: int) -> Checkpoint:
+    return load_checkpoint(path)
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,14 +1,17 @@
 """One trial: a chip is programmed once and read at its times."""
 
+import contextlib
+import ctypes
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from analog_samson.analog import draws_from_the_clock
 from analog_samson.checkpoint import Checkpoint
-from analog_samson.chip import program
+from analog_samson.chip import Chip, program
 from analog_samson.data import Dataset
 from analog_samson.evaluation import count_correct
 from analog_samson.models import analog_share
@@ -27,26 +30,25 @@ def run_trial(trial: Trial, points: Sequence[Point] | None = None) -> pd.DataFra
     Returns:
         One row a point, columns ``results.COLUMNS``.
     """
+    with one_thread():
+        return _run_trial(trial, trial.points if points is None else points)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread, as every worker of a study does."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _run_trial(trial, trial.points if points is None else points)
+        yield
     finally:
         torch.set_num_threads(n_threads)
 
 
-def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
-    checkpoint = the_checkpoint(trial.checkpoint_path, trial.checkpoint)
-    test = the_test_set(trial.spec.dataset, trial.data_folder)
-    count = functools.partial(
-        count_correct,
-        images=test.images[: trial.n_images],
-        labels=test.labels[: trial.n_images],
-        normalise=checkpoint.normalise,
-    )
-    n_correct_digital, share = _digital(trial, checkpoint, count)
-    chip = program(
-        checkpoint,
+def programmed(trial: Trial) -> Chip:
+    """The chip of a trial as programmed."""
+    return program(
+        the_checkpoint(trial.checkpoint_path, trial.checkpoint),
         trial.device,
         seed=trial.programming_seed,
         engine=trial.engine,
@@ -54,6 +56,25 @@ def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
         expected_images=trial.n_images,
         recalibration=_training_images(trial),
     )
+
+
+def counting(trial: Trial, n_images: int) -> Callable[[Callable[..., Tensor]], int]:
+    """A function that counts a network's correct answers to the first images of the test set."""
+    test = the_test_set(trial.spec.dataset, trial.data_folder)
+    return functools.partial(
+        count_correct,
+        images=test.images[:n_images],
+        labels=test.labels[:n_images],
+        normalise=the_checkpoint(trial.checkpoint_path, trial.checkpoint).normalise,
+    )
+
+
+def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
+    checkpoint = the_checkpoint(trial.checkpoint_path, trial.checkpoint)
+    count = counting(trial, trial.n_images)
+    n_correct_digital, share = _digital(trial, checkpoint, count)
+    chip = programmed(trial)
+    _return_freed_memory()
     rows = []
     for time, read in points:
         chip.drift_to(time, read)
@@ -72,6 +93,12 @@ def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _return_freed_memory() -> None:
+    """Give memory of freed tensors back to the system: glibc keeps it, and workers add up."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _training_images(trial: Trial) -> Dataset | None:

@@ -1,0 +1,89 @@
+"""How long will a study take, and how large will its table be?"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from analog_samson.study.definition import Study, Trial
+from analog_samson.study.trial import counting, one_thread, programmed
+from analog_samson.times import label
+
+T = TypeVar("T")
+
+TIMED_IMAGES = 1280
+"""Images of a timed reading, ten batches: our choice; a point's time grows with its images."""
+
+_MEASURED_BYTES = 70
+"""What stands in a row beside the labels of its trial: counts, shares, alpha, two flags."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a study needs, from one chip timed for every architecture and device.
+
+    Attributes:
+        n_chips: Chips that are programmed.
+        n_points: Rows of the table.
+        seconds: Duration with the workers asked for [s], start-up left out.
+        table_bytes: Size of ``trials.csv``.
+    """
+
+    n_chips: int
+    n_points: int
+    seconds: float
+    table_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_chips:,} chips, {self.n_points:,} points: about {label(self.seconds)}, "
+            f"{self.table_bytes / 1e6:.1f} MB"
+        )
+
+
+def estimate(study: Study, *, jobs: int = 1) -> Estimate:
+    """Time one chip of every architecture on every device, on some images, and add up.
+
+    Args:
+        study: The study; nothing of it is written.
+        jobs: Workers it will have, each on a core of its own.
+
+    Raises:
+        ValueError: If the study is not sound (see ``Study.trials``), or ``jobs`` is below 1.
+    """
+    if jobs < 1:
+        raise ValueError(f"An estimate is for at least one worker; got jobs={jobs}.")
+    trials = study.trials()
+    kinds: dict[tuple[str, str, str], list[Trial]] = {}
+    for trial in trials:
+        options = json.dumps(dict(trial.spec.model_kwargs), sort_keys=True)
+        kinds.setdefault((trial.spec.model, options, trial.device.name), []).append(trial)
+    seconds, table_bytes = 0.0, 0
+    for alike in kinds.values():
+        a_chip, a_point = _timed(alike[0])
+        points = sum(len(trial.points) for trial in alike)
+        seconds += a_chip * len(alike) + a_point * points
+        row = ",".join(str(value) for value in alike[0].labels.values())
+        table_bytes += (len(row) + _MEASURED_BYTES) * points
+    n_points = sum(len(trial.points) for trial in trials)
+    return Estimate(len(trials), n_points, seconds / jobs, table_bytes)
+
+
+def _timed(trial: Trial) -> tuple[float, float]:
+    """Seconds to program a chip, and seconds a point."""
+    n_images = min(TIMED_IMAGES, trial.n_images)
+    time_s, read = trial.points[-1]
+    with one_thread():
+        count = counting(trial, n_images)
+        count(programmed(trial))  # a first reading traces the network
+        chip, programming = _seconds(lambda: programmed(trial))
+        _, drifting = _seconds(lambda: chip.drift_to(time_s, read))
+        _, reading = _seconds(lambda: count(chip))
+    return programming, drifting + reading * trial.n_images / n_images
+
+
+def _seconds(work: Callable[[], T]) -> tuple[T, float]:
+    start = time.perf_counter()
+    done = work()
+    return done, time.perf_counter() - start
