@@ -665,3 +665,23 @@ def test_t_0_alone_moves_the_power_law_and_no_exponent(name):
         nu = -torch.log(one / at_0)[alive] / math.log((t + t_0) / t_0)
         expected = at_0[alive] * ((t + 2 * t_0) / (2 * t_0)) ** -nu
         torch.testing.assert_close(two[alive], expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", device_names())
+def test_output_noise_acts_alone(name):
+    """Exact weights and converters: outputs err by the noise times input range and largest weight.
+
+    n = 100 images x 40 columns; the largest weight of a column is 1 or -1.
+    """
+    alone = Alone(name)
+    content = alone.device.with_axes(dict.fromkeys(alone.sources, 0.0)).model_dump()
+    content["periphery"] = load_device("ideal").periphery.model_dump() | {"output_noise": 0.05}
+    content["drift_compensation"] = {"kind": "none"}
+    device = validated(content, name)
+    images = torch.rand(100, alone.layer.in_features, generator=torch.Generator().manual_seed(1))
+    chip = program(alone.layer, device, seed=1, input_ranges={"": 2.0})
+    for t in (alone.first, *alone.later):
+        with torch.no_grad():
+            error = chip.drift_to(t)(images) - alone.layer(images)
+        z = (error / (0.05 * 2.0)).double().numpy().reshape(1, -1)
+        assert_standard_normal(z, f"output noise at {t} s")
