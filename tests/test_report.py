@@ -126,6 +126,35 @@ def test_missing_cells_are_blank_and_said(trials):
     assert "– no trials" in finished.caption
 
 
+def test_what_one_device_lacks_is_named(trials):
+    wan = trials["device"] == "reram_wan2022"
+    tables = study_tables(trials[~(wan & trials["method"].isin(["sam", "rwp"]))])
+    missing = "Without trials: RWP σ = 0.02, SAM ρ = 0.05 on reram_wan2022."
+    assert missing in tables["accuracy"].caption
+    assert missing in tables["gain"].caption
+    alone = study_tables(trials[~(wan & (trials["method"] == "sgd"))])
+    assert "No SGD on reram_wan2022, so no gain there." in alone["gain"].caption
+    assert list(alone["gain"].data["device"].unique()) == ["pcm_like"]
+
+
+def test_the_gain_caption_says_whether_a_test_was_made_and_what_it_found():
+    equal = make_trials({"sgd": 0.9, "sam": 0.9}, times_s=(1.0,))
+    assert "No difference has p < 0.05 after Holm" in study_tables(equal)["gain"].caption
+    alone = make_trials({"sgd": 0.9, "sam": 0.9}, n_networks=1, n_chips=1)
+    assert "No test could be made." in study_tables(alone)["gain"].caption
+
+
+def test_the_page_names_networks_that_have_no_trial_yet(tmp_path):
+    rows = make_trials(n_networks=2, n_chips=2, times_s=(1.0,))
+    append_rows(rows, tmp_path / "trials.csv")
+    done = {f"{name}.safetensors": {"digest": name} for name in rows["checkpoint"].unique()}
+    manifest = {"checkpoints": {**done, "sam-late.safetensors": {"digest": "f" * 64}}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    write_report(tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "The study is not finished: no trial yet of sam-late." in page
+
+
 def test_an_interrupted_study_is_called_incomplete(trials):
     kept = trials[(trials["training_seed"] < 4) | (trials["chip"] < 3)]
     finished = table(summarise(kept))
@@ -434,7 +463,7 @@ def test_filters_name_what_is_not_there(trials):
 def test_significant_gains_carry_a_star_and_losses_their_sign(trials):
     text = gain_table(paired_gain(trials, "samson")).markdown()
     line = next(row for row in text.splitlines() if row.startswith("| SGD"))
-    assert "| -6.30 ± " in line
+    assert "| −6.30 ± " in line
     assert " *" in line
     assert "Holm" in text
 

@@ -129,6 +129,18 @@ def test_a_damaged_row_in_the_middle_is_named(rows, tmp_path):
         read_trials(table)
 
 
+@pytest.mark.parametrize("value", ["nan", ""])
+def test_a_row_without_an_accuracy_is_named_and_never_averaged(rows, tmp_path, value):
+    table = tmp_path / "trials.csv"
+    append_rows(rows, table)
+    column = COLUMNS.index("n_correct")
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    lines[4][column] = value
+    table.write_text("".join(",".join(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match=r"damaged row|Row 4 of .* has no n_correct"):
+        read_trials(table)
+
+
 def test_missing_and_unknown_columns_are_named(rows, tmp_path):
     wrong = rows.rename(columns={"n_correct": "correct"})
     with pytest.raises(ValueError, match=r"missing: \['n_correct'\], unknown: \['correct'\]"):

@@ -80,7 +80,8 @@ def study_tables(
     finished = {"accuracy": tables.table(summary, results.best_methods(trials, confidence))}
     gains = _gains(trials, baseline, confidence)
     if len(gains):
-        finished["gain"] = tables.gain_table(gains)
+        alone = sorted(set(trials["device"]) - set(gains["device"]))
+        finished["gain"] = tables.gain_table(gains, alone=alone)
     ageing = trials[results.has_trajectories(trials)]
     lives = [results.lifetime(ageing, loss, confidence=confidence) for loss in LOSSES]
     if len(lives[0]):
@@ -228,6 +229,9 @@ def warnings_of(trials: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
         found.append(f"Only {summary['n_chips'].min()} chips of some networks.")
     if (summary["n_chips"] < summary["n_chips_max"]).any() or _has_gaps(summary):
         found.append("The study is incomplete: some points are missing.")
+    missing = words.missing_text(summary)
+    if missing:
+        found.append(f"Without trials: {missing}.")
     bare = summary[(summary["compensation"] == "none") & (summary["t_inference_s"] > 0)]
     if len(bare):
         found.append(f"No drift compensation on {', '.join(sorted(set(bare['device'])))}.")

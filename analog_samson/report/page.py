@@ -121,7 +121,7 @@ def _page(
     if study.get("question"):
         parts.append(f"<p>{html.escape(str(study['question']))}</p>")
     parts.append(f"<p>{html.escape(_in_short(trials))}</p>")
-    warnings = warnings_of(trials, summarise(trials, confidence))
+    warnings = warnings_of(trials, summarise(trials, confidence)) + _unfinished(manifest, trials)
     if warnings:
         items = "".join(f"<li>{html.escape(text)}</li>" for text in warnings)
         parts.append(
@@ -160,6 +160,19 @@ def _page(
             "</body></html>\n",
         ]
     )
+
+
+def _unfinished(manifest: Mapping[str, Any], trials: pd.DataFrame) -> list[str]:
+    """Networks that the study was begun with and that have no row yet."""
+    there = set(trials["checkpoint"])
+    names = [
+        name.removesuffix(".safetensors")
+        for name, network in manifest.get("checkpoints", {}).items()
+        if network["digest"][:16] not in there
+    ]
+    if not names:
+        return []
+    return [f"The study is not finished: no trial yet of {', '.join(names)}."]
 
 
 def _in_short(trials: pd.DataFrame) -> str:

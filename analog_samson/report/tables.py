@@ -67,12 +67,13 @@ def table(summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: 
     )
 
 
-def gain_table(gains: pd.DataFrame, *, decimals: int = 2) -> Table:
+def gain_table(gains: pd.DataFrame, *, decimals: int = 2, alone: Sequence[str] = ()) -> Table:
     """Paired gain over the baseline: methods x times, one block a device.
 
     Args:
         gains: As `results.paired_gain` gives.
         decimals: Digits after the point, in percentage points.
+        alone: Devices on which the baseline was not simulated, so that there is no gain.
 
     Returns:
         The table; significant gains (Holm over the whole table) carry a star.
@@ -92,8 +93,7 @@ def gain_table(gains: pd.DataFrame, *, decimals: int = 2) -> Table:
     parts = [
         f"Difference on the same chips ± half-width of its {per_cent} interval (Student t over "
         "trained networks). n = trained networks × chips per network.",
-        f"{SIGNIFICANT} p < {1 - gains['confidence'].iloc[0]:.2g} after Holm's correction over the "
-        f"{int(gains['p_value'].notna().sum())} comparisons of this table.",
+        _tests(gains),
     ]
     if (gains["level"] == "chips only").any():
         parts.append("With one network the interval is over chips only and no test is made.")
@@ -101,6 +101,9 @@ def gain_table(gains: pd.DataFrame, *, decimals: int = 2) -> Table:
         parts.append("Spread pooled over methods where there are 2 or 3 networks.")
     if not gains["paired"].all():
         parts.append("Networks from elsewhere: unpaired (Welch).")
+    if alone:
+        baseline = words.said(gains["baseline"].iloc[0])
+        parts.append(f"No {baseline} on {', '.join(alone)}, so no gain there.")
     return Table(
         title=f"Gain over {words.said(gains['baseline'].iloc[0])} [percentage points]",
         caption=_caption(rows, blocks, parts),
@@ -286,7 +289,7 @@ def _with_best(summary: pd.DataFrame, best: pd.DataFrame | None) -> pd.DataFrame
 
 
 def _value(value: float, half_width: float, decimals: int, sign: str = "") -> str:
-    text = f"{100 * value:{sign}.{decimals}f}"
+    text = f"{100 * value:{sign}.{decimals}f}".replace("-", "−")
     return text + (f" ± {100 * half_width:.{decimals}f}" if pd.notna(half_width) else "")
 
 
@@ -317,7 +320,21 @@ def _caption(rows: pd.DataFrame, blocks: Sequence[Block], parts: Iterable[str]) 
         )
     if any((block.cells == BLANK).any(axis=None) for block in blocks):
         text.append(f"{BLANK} no trials.")
+    missing = words.missing_text(rows)
+    if missing:
+        text.append(f"Without trials: {missing}.")
     return " ".join(text)
+
+
+def _tests(gains: pd.DataFrame) -> str:
+    n = int(gains["p_value"].notna().sum())
+    if n == 0:
+        return "No test could be made."
+    p = f"p < {1 - gains['confidence'].iloc[0]:.2g}"
+    which = f"Holm's correction over the {n} comparisons of this table"
+    if gains["significant"].any():
+        return f"{SIGNIFICANT} {p} after {which}."
+    return f"No difference has {p} after {which}."
 
 
 def _n_short(rows: pd.DataFrame) -> str:

@@ -105,6 +105,17 @@ def fixed_text(rows: pd.DataFrame) -> str:
     return text[:1].upper() + text[1:]
 
 
+def missing_text(rows: pd.DataFrame) -> str:
+    """Methods that some devices have and others have not: "SAM ρ = 0.1 on reram_wan2022"."""
+    names = method_names(rows)
+    on = {device: set(own) for device, own in names.groupby(rows["device"], observed=True)}
+    return "; ".join(
+        f"{', '.join(said(name) for name in sorted(set(names) - own))} on {device}"
+        for device, own in sorted(on.items())
+        if own != set(names)
+    )
+
+
 def range_text(values: pd.Series) -> str:
     """One number, or "3 to 5" where values differ."""
     low, high = values.min(), values.max()
