@@ -357,3 +357,12 @@ def test_a_noisy_read_out_biases_global_compensation():
         chip = program(layer, device.with_axes({"output_noise": noise}), calibration=images)
         alphas.append(float(chip.drift_to(30 * DAY).compensation()[""].mean()))
     assert alphas[0] > alphas[1] > alphas[2] > 1
+
+
+def test_one_layer_of_independent_times_is_said_in_every_row():
+    wan = load_device("reram_wan2022").model_dump()
+    assert validated(wan, "mine").said_in_every_row == {}
+    wan["layers"] = [{"pattern": "head", "noise": {"times_share": "independent"}}]
+    assert validated(wan, "mine").said_in_every_row == {"times_share": "independent"}
+    wan["layers"] = [{"pattern": "head", "digital": True}]
+    assert validated(wan, "mine").said_in_every_row == {}

@@ -55,6 +55,20 @@ def test_moments_are_those_of_the_published_formula():
     assert drift.loc[25.0, "mean"] == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.parametrize("name", device_names())
+def test_moments_span_the_conductances_of_every_device(name):
+    """Also where the first device of a cell reaches its largest conductance early."""
+    noise = load_device(name).noise
+    ends = getattr(noise, "g_min_uS", 0.0), getattr(noise, "g_max_uS", 1.0)
+    moments = measure(load_device(name), n=20, n_levels=5)
+    for quantity, rows in moments.groupby("quantity"):
+        assert rows["mean"].notna().all() and (rows["spread"] >= 0).all(), quantity
+        for _, one in rows.groupby("t_inference_s", dropna=False):
+            if not quantity.startswith("weight"):
+                assert one["g_uS"].is_monotonic_increasing and one["g_uS"].is_unique
+                assert (one["g_uS"].iloc[0], one["g_uS"].iloc[-1]) == pytest.approx(ends)
+
+
 @pytest.mark.parametrize("name", ["pcm_like", "reram_wan2022", "sonos_agrawal2022", "uniform"])
 def test_a_datasheet_is_a_table_and_a_page(name, tmp_path):
     device = load_device(name)

@@ -97,6 +97,11 @@ class Device(Section):
                 return self._overridden(override)
         return self
 
+    @property
+    def _devices_of_layers(self) -> tuple["Device", ...]:
+        """The device itself, and what overrides make of it in layers that are not digital."""
+        return (self, *(self._overridden(one) for one in self.layers if not one.digital))
+
     def _overridden(self, override: LayerOverride) -> "Device":
         content = self.model_dump(exclude={"layers"})
         for section in ("noise", "faults", "drift_compensation"):
@@ -208,9 +213,7 @@ class Device(Section):
     def needs_training_images(self) -> bool:
         """Whether its chips look at training images: to recalibrate, rescale or find ranges."""
         per_chip = self.periphery.needs_input_ranges and self.input_ranges.of == "chip"
-        kinds = {layer.drift_compensation.get("kind", "") for layer in self.layers} | {
-            self.drift_compensation.kind
-        }
+        kinds = {device.drift_compensation.kind for device in self._devices_of_layers}
         recalibrated = self.drift_compensation.batch_norm == "recalibrated"
         return per_chip or recalibrated or "per_layer" in kinds
 
@@ -224,8 +227,8 @@ class Device(Section):
     @property
     def said_in_every_row(self) -> dict[str, str]:
         """Axes that a table names even where they are not swept: they change what it may say."""
-        share = getattr(self.noise, "times_share", None)
-        return {"times_share": share} if share == "independent" else {}
+        shares = {getattr(device.noise, "times_share", None) for device in self._devices_of_layers}
+        return {"times_share": "independent"} if "independent" in shares else {}
 
     @property
     def digest(self) -> str:
@@ -284,8 +287,7 @@ class Device(Section):
     @property
     def changes_with_time(self) -> bool:
         """Whether the devices of any layer drift or are read with noise that grows."""
-        others = (self._overridden(layer) for layer in self.layers if not layer.digital)
-        return any(device.noise.drifts for device in (self, *others))
+        return any(device.noise.drifts for device in self._devices_of_layers)
 
     def is_extrapolated(self, t_inference_s: float) -> bool:
         """Whether a time lies beyond the measurements the model was fitted to."""
