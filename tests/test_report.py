@@ -140,8 +140,9 @@ def test_what_one_device_lacks_is_named(trials):
 def test_the_gain_caption_says_whether_a_test_was_made_and_what_it_found():
     equal = make_trials({"sgd": 0.9, "sam": 0.9}, times_s=(1.0,))
     assert "No difference has p < 0.05 after Holm" in study_tables(equal)["gain"].caption
-    alone = make_trials({"sgd": 0.9, "sam": 0.9}, n_networks=1, n_chips=1)
-    assert "No test could be made." in study_tables(alone)["gain"].caption
+    alone = study_tables(make_trials({"sgd": 0.9, "sam": 0.9}, n_networks=1, n_chips=1))
+    assert "No test could be made." in alone["gain"].caption
+    assert "No interval: one chip of one trained network." in alone["accuracy"].caption
 
 
 def test_the_page_names_networks_that_have_no_trial_yet(tmp_path):

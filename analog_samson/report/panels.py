@@ -155,7 +155,7 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
         for place, (_, own) in zip(places, networks, strict=True):
             value = 100 * own["accuracy"].to_numpy()
             rank = np.argsort(np.argsort(own["chip"].to_numpy()))
-            x = place + (rank / max(len(rank) - 1, 1) - 0.5) * 0.4 / len(networks)
+            x = place + (rank - (len(rank) - 1) / 2) / max(len(rank) - 1, 1) * 0.4 / len(networks)
             ax.plot(
                 x,
                 value,
@@ -165,13 +165,9 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
                 alpha=0.6,
                 zorder=2,
             )
-            ax.plot(
-                [place - 0.25 / len(networks), place + 0.25 / len(networks)],
-                [value.mean()] * 2,
-                color="black",
-                lw=line_width(0.9),
-                zorder=3,
-            )
+            if len(own) > 1:
+                ends = [place - 0.25 / len(networks), place + 0.25 / len(networks)]
+                ax.plot(ends, [value.mean()] * 2, color="black", lw=line_width(0.9), zorder=3)
     ax.set_xticks(range(len(ordered)), [words.said(n).replace(" ", "\n", 1) for n in ordered])
     ax.set_xlim(-0.6, len(ordered) - 0.4)
     ax.tick_params(axis="x", length=0)
@@ -203,12 +199,13 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
     for place, name in enumerate(ordered):
         row = lives[names == name].iloc[0]
         style = looks(name, ordered)
-        begin, end = max(row["low_s"], left), min(row["high_s"], right)
+        low, high = row["low_s"], row["high_s"]
+        if low == 0 and np.isinf(high):  # no interval: the arrow says what is known
+            low = 0.0 if row["censored"] == "left" else row["lifetime_s"]
+            high = np.inf if row["censored"] == "right" else row["lifetime_s"]
+        begin, end = max(low, left), min(high, right)
         ax.plot([begin, end], [place, place], color=style["color"], zorder=2)
-        for bound, edge, arrow in (
-            (row["low_s"] == 0, left, "<"),
-            (np.isinf(row["high_s"]), right, ">"),
-        ):
+        for bound, edge, arrow in ((low == 0, left, "<"), (np.isinf(high), right, ">")):
             if bound:
                 ax.plot(edge, place, arrow, color=style["color"], clip_on=False, zorder=3)
         if row["censored"] == "":

@@ -40,12 +40,12 @@ def table(summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: 
 
     blocks = _over_time(rows, lead, cell, is_bold=lambda row: bool(row["is_best"]))
     parts = [
-        f"Mean ± {_half(summary)} of the {words.interval_text(summary)}.",
+        _mean_text(summary),
         "n = trained networks × chips per network.",
         "Digital: the same networks without analog noise.",
         f"Share of analog weights: {_share(summary)}.",
     ]
-    if summary["half_width"].isna().any():
+    if summary["half_width"].isna().any() and not summary["half_width"].isna().all():
         parts.append("No interval where one chip of one network was measured.")
     if rows["is_best"].any():
         parts.append(
@@ -231,7 +231,7 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = 2) -> Table:
         finished = pd.DataFrame(cells)
         blocks.append(Block(f"{title}, {moment}{late}", finished, finished.map(lambda _: False)))
     parts = [
-        f"Mean ± {_half(summary)} of the {words.interval_text(summary)}.",
+        _mean_text(summary),
         f"n = {words.n_text(summary)}.",
     ]
     return Table(
@@ -342,8 +342,12 @@ def _n_short(rows: pd.DataFrame) -> str:
     return f"{networks} × {chips}".replace(" to ", "–")
 
 
-def _half(summary: pd.DataFrame) -> str:
-    return "wider side" if (summary["spread"] == "bootstrap").any() else "half-width"
+def _mean_text(summary: pd.DataFrame) -> str:
+    interval = words.interval_text(summary)
+    if summary["half_width"].isna().all():
+        return f"{interval[:1].upper()}{interval[1:]}."
+    is_resampled = (summary["spread"] == "bootstrap").any()
+    return f"Mean ± {'wider side' if is_resampled else 'half-width'} of the {interval}."
 
 
 def _share(summary: pd.DataFrame) -> str:

@@ -142,6 +142,8 @@ def _chips(rows: pd.DataFrame) -> str:
 
 def interval_text(summary: pd.DataFrame) -> str:
     """Say what the intervals are, over what, and what they assume."""
+    if summary["half_width"].isna().all():
+        return "no interval: one chip of one trained network"
     per_cent = f"{100 * summary['confidence'].iloc[0]:g} %"
     over_chips = summary["level"] == "chips only"
     if over_chips.all():
