@@ -617,3 +617,26 @@ def test_memory_freed_in_a_step_is_not_asked_for_again() -> None:
     with freed_memory_kept():
         assert blocks_asked_for() < 3  # the first, and one that finds its place taken
     assert blocks_asked_for() > 9
+
+
+@pytest.mark.parametrize(
+    ("model", "option", "departure"),
+    [
+        ("mlp", {"compile": True}, 1e-4),
+        ("lenet5", {"channels_last": False}, 1e-4),
+        ("lenet5", {"precision": "bfloat16"}, 0.1),  # 8 bits of every product: 0.4 % each
+    ],
+)
+def test_faster_ways_of_a_step_train_the_same_network_and_are_recorded(
+    model: str, option: dict, departure: float, tmp_path: Path
+) -> None:
+    usual = TrainingSpec(model=model, method="sam", rho=0.05, epochs=1, lr=0.02)
+    ways = {"usual": usual, "other": replace(usual, **option), "start": replace(usual, lr=1e-30)}
+    found = {way: load_checkpoint(train(spec, tmp_path / way)) for way, spec in ways.items()}
+    assert {key: getattr(found["other"].spec, key) for key in option} == option
+    weights = {
+        way: torch.cat([tensor.flatten() for tensor in checkpoint.state.values()])
+        for way, checkpoint in found.items()
+    }
+    moved = torch.dist(weights["usual"], weights["start"])
+    assert 0 < torch.dist(weights["other"], weights["usual"]) < departure * moved
