@@ -478,14 +478,6 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
     assert not list(Path(tmp_path).iterdir())
 
 
-@pytest.mark.parametrize("changes", [{"precision": "bfloat16"}, {"channels_last": False}])
-def test_fast_options_train_and_are_recorded(changes, tmp_path):
-    spec = spec_of("samson", model="lenet5", model_kwargs={}, epochs=10, **changes)
-    saved = trained(spec, tmp_path)
-    assert saved.spec == spec
-    assert saved.accuracy_digital > 0.85
-
-
 def test_checkpoint_holds_what_a_chip_needs(tmp_path):
     saved = trained(spec_of(epochs=10), tmp_path)
     data = load_dataset("digits")
