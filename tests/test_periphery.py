@@ -145,5 +145,7 @@ def test_options_are_refused_where_they_mean_nothing():
         changed(mapping={"reference_column": True})
     with pytest.raises(ValueError, match=r"mine: .*are for pairs"):
         changed("reram_cmo", mapping={"pair_significances": (1.0, 2.0)})
+    with pytest.raises(ValueError, match=r"adc_bits = 8 needs a finite output_bound"):
+        changed(periphery={"output_bound": float("inf")})
     with pytest.raises(ValueError, match=r"input_scaling = 'sometimes'.*'per_vector'"):
         changed(periphery={"input_scaling": "sometimes"})

@@ -12,7 +12,6 @@ from analog_samson.analog.tiles import (
     TiledNetwork,
     check_input_ranges,
     draws_from_the_clock,
-    needs_cpp_tile,
     replace_everywhere,
     tile_configuration,
 )
@@ -29,7 +28,6 @@ __all__ = [
     "check_input_ranges",
     "check_versions",
     "draws_from_the_clock",
-    "needs_cpp_tile",
     "replace_everywhere",
     "seeded",
     "tile_configuration",

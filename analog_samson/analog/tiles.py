@@ -150,17 +150,6 @@ def check_input_ranges(input_ranges: Mapping[str, float], layers: Iterable[str])
         )
 
 
-def needs_cpp_tile(device: Device) -> bool:
-    """Whether a periphery has what only aihwkit's C++ tile does, or does for every vector alone."""
-    periphery = device.periphery
-    return (
-        periphery.mvm_read_noise > 0
-        or periphery.ir_drop > 0
-        or periphery.input_scaling == "per_vector"
-        or periphery.bound_management == "iterative"
-    )
-
-
 def draws_from_the_clock(device: Device) -> bool:
     """Whether aihwkit's tiles of a device draw noise that no seed repeats.
 
@@ -168,7 +157,7 @@ def draws_from_the_clock(device: Device) -> bool:
     """
     periphery = device.periphery
     is_noisy = periphery.output_noise > 0 or periphery.mvm_read_noise > 0
-    return is_noisy and needs_cpp_tile(device)
+    return is_noisy and periphery.is_by_vector
 
 
 def tile_configuration(device: Device) -> Any:
@@ -194,7 +183,9 @@ def tile_configuration(device: Device) -> Any:
         "per_column": PerColumnDriftCompensation(),
         "per_layer": GlobalDriftCompensation(),  # the tile multiplies by what the chip sets
     }
-    configuration = InferenceRPUConfig() if needs_cpp_tile(device) else TorchInferenceRPUConfig()
+    configuration = TorchInferenceRPUConfig()
+    if device.periphery.is_by_vector:  # only the C++ tile knows it, or does it vector by vector
+        configuration = InferenceRPUConfig()
     configuration.noise_model = noise_model(device)
     configuration.drift_compensation = compensations[device.drift_compensation.kind]
     configuration.mapping.weight_scaling_omega = 1.0  # the default of 0 maps weights as they are
@@ -222,7 +213,7 @@ def _set_periphery(forward: Any, device: Device) -> None:
     forward.noise_management = NoiseManagementType.NONE
     if periphery.input_scaling == "per_vector":
         forward.noise_management = NoiseManagementType.ABS_MAX
-    elif needs_cpp_tile(device):  # as in aihwkit's preset: inputs come scaled by their range
+    elif periphery.is_by_vector:  # as in aihwkit's preset: inputs come scaled by their range
         forward.noise_management, forward.nm_thres = NoiseManagementType.CONSTANT, 1.0
     forward.bound_management = BoundManagementType[("NONE", "ITERATIVE")[iterative]]
     forward.inp_bound = 1.0

@@ -34,10 +34,16 @@ def choose_engine(device: Device, engine: Engine | None = None) -> Engine:
     return engine or ("aihwkit" if reason else "compiled")
 
 
-def check_precision(engine: Engine, precision: str) -> None:
-    """Raise ValueError unless an engine offers a precision."""
+def check_precision(engine: Engine, precision: str, device: Device) -> None:
+    """Raise ValueError unless an engine offers a precision for a device."""
     allowed = get_args(Precision) if engine == "compiled" else ("fp32",)
     if precision not in allowed:
         raise ValueError(
             f"The {engine} engine has no precision {precision!r}; allowed: {', '.join(allowed)}."
+        )
+    if precision != "fp32" and device.periphery.is_by_vector:
+        raise ValueError(
+            f"The periphery of device {device.name!r} depends on every input vector (IR drop, read "
+            "noise of products, ranges or bounds of vectors), which is computed in fp32 only; got "
+            f"precision {precision!r}."
         )

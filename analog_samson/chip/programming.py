@@ -71,7 +71,7 @@ def program(
     if not isinstance(device, Device):
         device = load_device(device)
     engine = choose_engine(device, engine)
-    check_precision(engine, precision)
+    check_precision(engine, precision, device)
     if isinstance(model, str | Path):
         model = load_checkpoint(model)
     training = _training_images(recalibration, model)

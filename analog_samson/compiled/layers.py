@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from analog_samson.compiled import arrays, kernels, narrow
 from analog_samson.devices import Device
-from analog_samson.devices.array import Periphery
 
 CPU = torch.device("cpu")
 _GEOMETRY = ("stride", "padding", "dilation", "groups")
@@ -96,7 +95,7 @@ class FunctionalLayer(nn.Module):
                         Array(name, len(self.arrays), part, mapping.scale == "column")
                     )
         self._is_ideal = periphery.is_ideal
-        self._by_vector = needs_every_vector(periphery)
+        self._by_vector = periphery.is_by_vector
         self._input_step = _step(periphery.dac_bits, 1.0)
         self._output_step = _step(periphery.adc_bits, periphery.output_bound)
         self._rounds = self._output_step > 0
@@ -327,16 +326,6 @@ class FunctionalLayer(nn.Module):
         n, channels, *size = levels.shape
         grouped = levels.reshape(n, self.groups, channels // self.groups, *size)
         return grouped[:, :, low:high].flatten(1, 2)
-
-
-def needs_every_vector(periphery: Periphery) -> bool:
-    """Whether something depends on the single input vector of an array."""
-    return not periphery.is_ideal and (
-        periphery.input_scaling == "per_vector"
-        or periphery.bound_management == "iterative"
-        or periphery.mvm_read_noise > 0
-        or periphery.ir_drop > 0
-    )
 
 
 def _pair(value: tuple[int, ...]) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from analog_samson import models
 from analog_samson.analog import check_input_ranges, replace_everywhere
-from analog_samson.compiled.layers import CPU, FunctionalLayer, needs_every_vector
+from analog_samson.compiled.layers import CPU, FunctionalLayer
 from analog_samson.devices import Device
 
 LONG_JOB = 5e8
@@ -115,7 +115,7 @@ class FunctionalNetwork:
         self._is_narrow = bool(kernels) and all(
             n_out <= WIDE and n_in < WIDE for n_out, n_in, *_ in kernels
         )
-        if needs_every_vector(device.periphery):  # its kernel takes channels innermost
+        if device.periphery.is_by_vector:  # its kernel takes channels innermost
             self._is_narrow = False
         self._set_layout(channels_last=not self._is_narrow)
         self._is_traced: bool | None = None

@@ -94,6 +94,15 @@ class Periphery(Section):
         0.0, "scale of the voltage drop along columns, for wires of 0.35 ohm and cells of 5 uS"
     )
 
+    @pydantic.model_validator(mode="after")
+    def _steps_are_finite(self) -> Self:
+        if self.adc_bits != "ideal" and math.isinf(self.output_bound):
+            raise ValueError(
+                f"adc_bits = {self.adc_bits} needs a finite output_bound, which its levels share; "
+                "give one, or adc_bits = 'ideal'"
+            )
+        return self
+
     @property
     def is_ideal(self) -> bool:
         """Whether the array multiplies exactly: no converter, no bound, no noise, no IR drop."""
@@ -104,6 +113,16 @@ class Periphery(Section):
             and self.adc_bits == "ideal"
             and math.isinf(self.output_bound)
             and self.output_noise == 0
+        )
+
+    @property
+    def is_by_vector(self) -> bool:
+        """Whether scales, currents or noise depend on the single input vector of an array."""
+        return not self.is_ideal and (
+            self.input_scaling == "per_vector"
+            or self.bound_management == "iterative"
+            or self.mvm_read_noise > 0
+            or self.ir_drop > 0
         )
 
     @property

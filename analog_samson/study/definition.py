@@ -249,5 +249,5 @@ class Study:
             raise ValueError(f"Study {self.name!r} has no times for device {device.name!r}.")
         for time in times:
             device.check_time(float(time))
-        check_precision(choose_engine(device, self.engine), self.precision)
+        check_precision(choose_engine(device, self.engine), self.precision, device)
         return tuple((float(time), read) for time in times for read in range(self.n_reads))
