@@ -195,6 +195,19 @@ def test_identical_methods_are_called_different_in_five_per_cent_of_comparisons(
     assert np.mean(families) < 0.10
 
 
+@pytest.mark.parametrize("n_networks", [3, 5, 10])
+def test_identical_methods_differ_significantly_in_five_per_cent_of_2000_studies(n_networks):
+    one, other = (simulate(n_networks, shared=False, seed=s + n_networks) for s in (100, 200))
+    differences = (one - other).mean(axis=2)
+    rate = np.mean([spread.of_independent(d).p_value(d.mean()) < 0.05 for d in differences])
+    naive = (one - other).reshape(N_STUDIES, -1)
+    over_chips = np.mean([spread.of_independent(d).p_value(d.mean()) < 0.05 for d in naive])
+    print(f"{n_networks} networks: {rate:.3f}, over all chips (naive) {over_chips:.3f}")  # noqa: T201
+    # binomial, 2000 studies: 0.05 +- 0.016 is 3.3 standard errors, false alarm 1e-3 (fixed seeds)
+    assert 0.034 < rate < 0.066
+    assert over_chips > 0.2
+
+
 def test_gains_of_few_networks_share_their_spread_and_keep_their_error_rate():
     methods = {"sgd": 0.5, **{f"sam rho={k}": 0.5 for k in (1, 2, 3)}}
     options = {"n_networks": 3, "n_chips": 2, "times_s": (1.0,), "std_shared": 0.01}
