@@ -191,11 +191,11 @@ static inline int is_noisy(const struct layer *l)
 static void pad(const struct layer *l, const float *x, float *padded)
 {
     const int64_t width = (l->width + 2 * l->left) * l->channels, row = l->width * l->channels;
-    const float step = has_levels(l) ? l->step : 0.0f;
+    const float step = has_levels(l) ? l->step : 0.0f, levels = step > 0.0f ? l->levels : 1.0f;
     for (int64_t y = 0; y < l->height; y++) {
         float *to = padded + (y + l->top) * width + l->left * l->channels;
         if (l->range > 0.0f)
-            dac(x + y * row, to, row, l->range, step, l->levels);
+            dac(x + y * row, to, row, l->range, step, levels);
         else
             memcpy(to, x + y * row, (size_t)row * sizeof(float));
     }
