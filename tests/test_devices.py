@@ -274,6 +274,7 @@ VALUES = {
     "batch_norm": "recalibrated",
     "adc_bits": 6,
     "dac_bits": "ideal",
+    "mvm_read_noise_kind": "additive",
     "input_range": "largest",
     "input_range_of": "chip",
 }

@@ -38,6 +38,7 @@ AXES = {
     "sigma": ("noise", "sigma"),
     "times_share": ("noise", "times_share"),
     "mvm_read_noise": ("periphery", "mvm_read_noise"),
+    "mvm_read_noise_kind": ("periphery", "mvm_read_noise_kind"),
     "ir_drop": ("periphery", "ir_drop"),
     "output_bound": ("periphery", "output_bound"),
     "adc_bits": ("periphery", "adc_bits"),
