@@ -50,9 +50,11 @@ def dac(x: Tensor, input_range: Tensor, step: float) -> Tensor:
 
 
 def _dac_of_torch(x: Tensor, input_range: Tensor, step: float) -> Tensor:
-    levels = round(1 / step) if step else 1
-    scaled = x / input_range
-    return ((scaled / step).round() if step else scaled).clamp(-levels, levels)
+    if not step:
+        return (x / input_range).clamp(-1, 1)
+    levels = round(1 / step)
+    factor = 1 / (input_range * step)  # a division takes as long as ten products
+    return (x * factor).round().clamp(-levels, levels)
 
 
 def _dac(x: Tensor, input_range: Tensor, step: float) -> Tensor:
