@@ -2,6 +2,7 @@
 
     python experiments/paper_tables.py results/quickstart
     python experiments/paper_tables.py results/pcm results/reram --out tables --devices pcm_like
+    python experiments/paper_tables.py results/mnist --half-width 0.002
 
 LaTeX needs only the package booktabs. Takes about three seconds.
 """
@@ -24,6 +25,7 @@ def main(
     times_s: tuple[float, ...] = (),
     baseline: str = "sgd",
     bootstrap: bool = False,
+    half_width: float | None = None,
 ) -> None:
     """Rewrite every table of one or several studies.
 
@@ -35,11 +37,12 @@ def main(
         times_s: Times since programming to keep [s]; all if none is named.
         baseline: Method that gains are counted from.
         bootstrap: Intervals of the accuracy from a bootstrap over networks (5 or more).
+        half_width: Half-width to plan for (0.002 is 0.2 points): which networks or chips it needs.
     """
     trials = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
     folder = out or studies[0]
     folder.mkdir(parents=True, exist_ok=True)
-    tables = study_tables(trials, baseline=baseline, bootstrap=bootstrap)
+    tables = study_tables(trials, baseline=baseline, bootstrap=bootstrap, half_width=half_width)
     print(written(write_tables(tables, folder)))
 
 

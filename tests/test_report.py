@@ -476,6 +476,17 @@ def test_lifetimes_say_when_they_are_bounds(trials):
     assert "> 2 d " in text
 
 
+def test_a_study_says_what_its_target_needs():
+    few = make_trials({"sgd": 0.5}, n_networks=3, std_networks=0.05, std_chips=0.001)
+    text = study_tables(few, half_width=0.01)["planning"].markdown()
+    assert "limited by networks: at least " in text
+    assert "bring it to 1 percentage points" in text
+    wide = study_tables(few, half_width=0.9)["planning"]
+    assert set(wide.blocks[0].cells["needed"]) == {"enough"}
+    alone = make_trials({"sgd": 0.5}, n_networks=1, n_chips=1)
+    assert "unknown" in study_tables(alone, half_width=0.01)["planning"].markdown()
+
+
 def swept(programming=(0.0, 1.0, 10.0), read=(0.0, 1.0)):
     parts = []
     for p, r in itertools.product(programming, read):

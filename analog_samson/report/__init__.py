@@ -19,10 +19,8 @@ from analog_samson.report.diagnostics import (
 )
 from analog_samson.report.figures import (
     accuracy_figure,
-    axis_figure,
     chips_figure,
     gain_figure,
-    heat_figure,
     lifetime_figure,
     save,
     scatter_figure,
@@ -37,16 +35,22 @@ from analog_samson.report.networks import (
 )
 from analog_samson.report.page import write_report
 from analog_samson.report.panels import (
-    accuracy_vs_axis,
     accuracy_vs_time,
     chip_strips,
     chips_over_time,
     clean_vs_late,
     gain_vs_time,
-    heat_map,
     lifetimes,
 )
-from analog_samson.report.tables import gain_table, grid_table, iso_table, lifetime_table, table
+from analog_samson.report.sweeps import accuracy_vs_axis, axis_figure, heat_figure, heat_map
+from analog_samson.report.tables import (
+    gain_table,
+    grid_table,
+    iso_table,
+    lifetime_table,
+    planning_table,
+    table,
+)
 from analog_samson.report.typeset import Table
 
 __all__ = [
@@ -72,6 +76,7 @@ __all__ = [
     "lifetime_figure",
     "lifetime_table",
     "lifetimes",
+    "planning_table",
     "save",
     "scatter_figure",
     "select",

@@ -8,8 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analog_samson import results
-from analog_samson.report import figures, tables, words
-from analog_samson.report.panels import swept_axes
+from analog_samson.report import figures, sweeps, tables, words
 from analog_samson.report.typeset import Table
 
 LOSSES = (0.01, 0.02, 0.05)
@@ -60,6 +59,7 @@ def study_tables(
     baseline: str = "sgd",
     confidence: float = 0.95,
     bootstrap: bool = False,
+    half_width: float | None = None,
 ) -> dict[str, Table]:
     """Every table that the trials have data for.
 
@@ -68,10 +68,12 @@ def study_tables(
         baseline: Method that gains are counted from; without it there is no gain table.
         confidence: Probability with which intervals cover.
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
+        half_width: A half-width to plan for, as a fraction: a table says which chips or networks
+            are missing for it.
 
     Returns:
         File stem to table: "accuracy" always, "gain", "lifetime", "iso_accuracy", "grid" where
-        there are data.
+        there are data, "planning" for a half-width.
 
     Raises:
         ValueError: If there are no trials, or they mix definitions.
@@ -93,6 +95,9 @@ def study_tables(
         )
     if words.is_swept(summary):
         finished["grid"] = tables.grid_table(summary)
+    if half_width is not None:
+        plan = results.needed(trials, half_width, confidence)
+        finished["planning"] = tables.planning_table(plan, half_width)
     return finished
 
 
@@ -139,12 +144,12 @@ def study_figures(
             drawn["chips"] = figures.chips_figure(results.chip_means(ageing), **how)
         drawn["strips"] = figures.strips_figure(chips, **how)
         drawn["scatter"] = figures.scatter_figure(results.network_means(chips), **how)
-    axes = swept_axes(summary)
+    axes = sweeps.swept_axes(summary)
     if len(axes) == 1:
-        drawn[f"axis_{axes[0]}"] = figures.axis_figure(summary, axes[0], width=width, look=look)
+        drawn[f"axis_{axes[0]}"] = sweeps.axis_figure(summary, axes[0], width=width, look=look)
     if len(axes) == 2:
         for device, rows in summary.groupby("device", observed=True):
-            drawn[f"heat_{device}"] = figures.heat_figure(rows, *axes, **how)
+            drawn[f"heat_{device}"] = sweeps.heat_figure(rows, *axes, **how)
     return drawn
 
 

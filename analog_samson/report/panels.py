@@ -1,14 +1,10 @@
-"""What a figure draws into one `Axes`: the accuracy of chips over time, noise and methods."""
-
-import json
+"""What a figure draws into one `Axes`: the accuracy of chips over time and methods."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from analog_samson import times
@@ -45,7 +41,7 @@ def accuracy_vs_time(
         ValueError: If the summary is empty or holds several conditions, or the interval is
             neither "bars" nor "band".
     """
-    _check_one(summary, "accuracy_vs_time", interval)
+    check_one(summary, "accuracy_vs_time", interval)
     rows = summary.assign(name=words.method_names(summary), value=100 * summary["accuracy"])
     handles = _over_time(ax, rows, interval, axis)
     ax.set_ylabel("accuracy [%]")
@@ -73,7 +69,7 @@ def gain_vs_time(
     Raises:
         ValueError: As `accuracy_vs_time`.
     """
-    _check_one(gains, "gain_vs_time", interval)
+    check_one(gains, "gain_vs_time", interval)
     rows = gains.assign(name=words.method_names(gains), value=100 * gains["gain"])
     ax.axhline(0.0, color="black", linewidth=line_width(0.55), zorder=1)
     handles = _over_time(ax, rows, interval, axis)
@@ -97,7 +93,7 @@ def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = No
     Raises:
         ValueError: If there are no chips or several conditions.
     """
-    _check_one(chips, "chips_over_time")
+    check_one(chips, "chips_over_time")
     axis = axis or TimeAxis(chips["t_inference_s"])
     handles = []
     names = words.method_names(chips)
@@ -140,7 +136,7 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
     Raises:
         ValueError: If there are no chips, several conditions or several times.
     """
-    _check_one(chips, "chip_strips")
+    check_one(chips, "chip_strips")
     if chips["t_inference_s"].nunique() > 1:
         raise ValueError(
             f"chip_strips draws one time; these chips hold {chips['t_inference_s'].nunique()}: "
@@ -188,7 +184,7 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
     Raises:
         ValueError: If there are no lifetimes or several conditions.
     """
-    _check_one(lives, "lifetimes")
+    check_one(lives, "lifetimes")
     finite = lives[["lifetime_s", "low_s", "high_s"]].replace([0.0, np.inf], np.nan)
     axis = TimeAxis(pd.Series(np.append(finite.to_numpy().ravel(), [1.0, times.YEAR])).dropna())
     axis.dress(ax)
@@ -245,13 +241,13 @@ def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
     Raises:
         ValueError: If there are no networks, several conditions or several times.
     """
-    _check_one(networks, "clean_vs_late")
+    check_one(networks, "clean_vs_late")
     if networks["t_inference_s"].nunique() > 1:
         raise ValueError("clean_vs_late draws one time; filter the networks by t_inference_s.")
     names = words.method_names(networks)
     handles = []
     ordered = sorted(names.unique(), key=order)
-    for name, place in zip(ordered, _places(len(ordered)), strict=True):
+    for name, place in zip(ordered, places(len(ordered)), strict=True):
         style = looks(name, ordered)
         own = networks[names == name]
         apart = ax.transData + ScaledTranslation(
@@ -279,145 +275,12 @@ def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
     return handles
 
 
-def accuracy_vs_axis(
-    ax: Axes, summary: pd.DataFrame, axis: str, *, log: bool = False
-) -> list[Line2D]:
-    """Draw accuracy [%] against one swept axis at one time, one line per method.
-
-    Args:
-        ax: Where to draw.
-        summary: As `results.summarise` gives, of one device at one time, swept over the axis.
-        axis: Name of the axis, as in the column ``axes``.
-        log: Whether the axis is logarithmic.
-
-    Returns:
-        One handle per method.
-
-    Raises:
-        ValueError: If the axis was not swept, or other things vary too.
-    """
-    rows = with_axis(summary, [axis])
-    _check_one(rows, "accuracy_vs_axis", besides=("axes",))
-    if rows.groupby(["method", "strength", axis], observed=True).size().max() > 1:
-        raise ValueError(
-            f"accuracy_vs_axis draws one time and one axis; besides {axis!r} other "
-            "axes or the time vary: filter the summary."
-        )
-    names = words.method_names(rows)
-    ordered = sorted(names.unique(), key=order)
-    handles = []
-    for name, place in zip(ordered, _places(len(ordered)), strict=True):
-        own = rows[names == name].sort_values(axis)
-        style = looks(name, ordered)
-        x, y = own[axis].to_numpy(dtype=float), 100 * own["accuracy"].to_numpy()
-        low, high = 100 * own["low"].to_numpy(), 100 * own["high"].to_numpy()
-        apart = ax.transData + ScaledTranslation(
-            marker_size(0.5) * place / 72, 0, ax.figure.dpi_scale_trans
-        )
-        bars = {"fmt": "none", "ecolor": style["color"], "elinewidth": line_width(0.7)}
-        ax.errorbar(x, y, [y - low, high - y], zorder=3, transform=apart, **bars)
-        ax.plot(x, y, zorder=4, transform=apart, **style)
-        handles.append(Line2D([], [], label=name, **style))
-        ax.update_datalim(np.column_stack([np.append(x, x), np.append(low, high)]))
-    ax.autoscale_view()
-    if log:
-        ax.set_xscale("log")
-    ax.set_xlabel(words.axis_name(axis))
-    ax.set_ylabel(f"accuracy at {times.label(rows['t_inference_s'].iloc[0])} [%]")
-    return handles
-
-
-def heat_map(
-    ax: Axes, summary: pd.DataFrame, x: str, y: str, *, limits: tuple[float, float] | None = None
-) -> AxesImage:
-    """Draw accuracy [%] over two swept axes, of one method at one time, numbers in the cells.
-
-    Args:
-        ax: Where to draw.
-        summary: As `results.summarise` gives, of one method on one device at one time.
-        x: Name of the axis to the right.
-        y: Name of the axis upward.
-        limits: Lowest and highest accuracy [%] of the colours, for panels that share them.
-
-    Returns:
-        The image, for a colour bar.
-
-    Raises:
-        ValueError: If an axis was not swept, or other things vary too.
-    """
-    rows = with_axis(summary, [x, y])
-    _check_one(rows, "heat_map", besides=("axes",))
-    if rows.duplicated([x, y]).any():
-        raise ValueError(
-            "heat_map draws one method at one time over two axes; filter the summary by method, "
-            "t_inference_s and the other axes."
-        )
-    grid = 100 * rows.pivot(index=y, columns=x, values="accuracy").sort_index().sort_index(axis=1)
-    image = ax.imshow(grid.to_numpy(), origin="lower", aspect="auto", cmap="cividis")
-    if limits is not None:
-        image.set_clim(*limits)
-    low, high = image.get_clim()
-    for row, line in enumerate(grid.to_numpy()):
-        for column, value in enumerate(line):
-            if np.isfinite(value):
-                is_dark = value < (low + high) / 2
-                ax.text(
-                    column,
-                    row,
-                    f"{value:.1f}",
-                    ha="center",
-                    va="center",
-                    fontsize="small",
-                    color="white" if is_dark else "black",
-                )
-    ax.xaxis.set_major_locator(FixedLocator(range(grid.shape[1])))
-    ax.set_xticks(range(grid.shape[1]), [f"{value:g}" for value in grid.columns])
-    ax.set_yticks(range(grid.shape[0]), [f"{value:g}" for value in grid.index])
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    ax.grid(False)
-    ax.set_xlabel(words.axis_name(x))
-    ax.set_ylabel(words.axis_name(y))
-    return image
-
-
-def with_axis(rows: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
-    """Give swept axes a column of their own.
-
-    Args:
-        rows: Rows with the JSON column ``axes``.
-        axes: Names of axes.
-
-    Returns:
-        The rows in which all of the axes are set, with one more column for each.
-
-    Raises:
-        ValueError: If no row has the axes.
-    """
-    points = rows["axes"].map(json.loads)
-    has = points.map(lambda point: all(axis in point for axis in axes))
-    if not has.any():
-        known = sorted({name for point in points for name in point})
-        raise ValueError(f"No trial sweeps {axes}; the axes that are swept are {known}.")
-    return rows[has].assign(
-        **{axis: points[has].map(lambda point, axis=axis: point[axis]) for axis in axes}
-    )
-
-
-def swept_axes(rows: pd.DataFrame) -> list[str]:
-    """Names of the axes whose values differ between rows, sorted."""
-    points = [json.loads(text) for text in rows["axes"].unique()]
-    names = sorted({name for point in points for name in point})
-    return [n for n in names if len({str(point.get(n)) for point in points if n in point}) > 1]
-
-
-def _beside(ax: Axes, points: float) -> Transform:
+def beside(ax: Axes, points: float) -> Transform:
     """Where data stand, moved to the right by some points."""
     return ax.transData + ScaledTranslation(points / 72, 0, ax.figure.dpi_scale_trans)
 
 
-def _places(n: int) -> np.ndarray:
+def places(n: int) -> np.ndarray:
     """Places side by side around 0, one apart."""
     return np.arange(n) - (n - 1) / 2
 
@@ -456,9 +319,14 @@ def _over_time(ax: Axes, rows: pd.DataFrame, interval: str, axis: TimeAxis | Non
     return handles
 
 
-def _check_one(
+def check_one(
     rows: pd.DataFrame, what: str, interval: str = "bars", besides: tuple[str, ...] = ()
 ) -> None:
+    """Refuse what does not fit into one panel.
+
+    Raises:
+        ValueError: If there are no rows, several conditions, or the interval is unknown.
+    """
     if interval not in ("bars", "band"):
         raise ValueError(f"Interval must be 'bars' or 'band'; got {interval!r}.")
     if rows.empty:

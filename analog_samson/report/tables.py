@@ -243,6 +243,51 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = 2) -> Table:
     )
 
 
+def planning_table(plan: pd.DataFrame, target: float, *, decimals: int = 2) -> Table:
+    """How many chips or networks would make the intervals narrow enough, one block a device.
+
+    Args:
+        plan: As `results.needed` gives.
+        target: The half-width that it was asked for, as a fraction.
+        decimals: Digits after the point, in percentage points.
+
+    Returns:
+        The table: for every method its widest interval over time, and what it needs.
+
+    Raises:
+        ValueError: If the plan is empty.
+    """
+    _check_not_empty(plan)
+    rows = plan.assign(name=words.method_names(plan))
+    columns = words.varying(rows)
+    blocks = []
+    for _, part in rows.groupby(["device", *columns], observed=True, sort=True):
+        cells = []
+        for name in in_order(part["name"]):
+            own = part[part["name"] == name]
+            widest = own.sort_values("half_width", na_position="last", kind="stable").iloc[-1]
+            width = "unknown"
+            if pd.notna(widest["half_width"]):
+                width = f"{100 * widest['half_width']:.{decimals}f}"
+            moment = times.label(widest["t_inference_s"])
+            line = {"method": words.said(name), "n": _n_short(own), "half-width": width}
+            cells.append({**line, "at": moment, "needed": widest["advice"]})
+        title = words.condition_text(part.iloc[0], columns)
+        finished = pd.DataFrame(cells)
+        blocks.append(Block(title, finished, finished.map(lambda _: False)))
+    parts = [
+        f"Widest interval over time, and what would bring it to {100 * target:.3g} percentage "
+        "points, by the variances found here: an estimate from few networks is rough."
+    ]
+    return Table(
+        title="How many more chips or networks",
+        caption=_caption(rows.assign(extrapolated=False), blocks, parts),
+        blocks=tuple(blocks),
+        data=plan,
+        label="tab:planning",
+    )
+
+
 def in_order(names: Iterable[str]) -> list[str]:
     """Methods in the order in which every table and legend shows them, each once."""
     return sorted(set(names), key=order)

@@ -1,0 +1,219 @@
+"""Sweeps of a device's settings: accuracy along one axis, and over two."""
+
+import json
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from analog_samson import times
+from analog_samson.report import words
+from analog_samson.report.axes import finish
+from analog_samson.report.figures import at_last_time, by_condition, footnote, grid
+from analog_samson.report.panels import beside, check_one, places
+from analog_samson.report.style import line_width, looks, marker_size, order, style
+
+
+def axis_figure(
+    summary: pd.DataFrame,
+    axis: str,
+    *,
+    width: str = "two columns",
+    look: str = "paper",
+    log: bool = False,
+) -> Figure:
+    """Accuracy against one swept axis at the last time, one panel a device.
+
+    Args:
+        summary: As `results.summarise` gives.
+        axis: Name of the axis.
+        width: "one column" or "two columns".
+        look: Style sheet, "paper" or "talk".
+        log: Whether the axis is logarithmic.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If the axis was not swept or a name is unknown.
+    """
+    rows = with_axis(at_last_time(summary), [axis])
+    return by_condition(
+        rows,
+        lambda ax, part: accuracy_vs_axis(ax, part, axis, log=log),
+        note=footnote(rows),
+        width=width,
+        look=look,
+        besides=("axes",),
+        with_time=True,
+    )
+
+
+def heat_figure(
+    summary: pd.DataFrame, x: str, y: str, *, width: str = "two columns", look: str = "paper"
+) -> Figure:
+    """Accuracy over two swept axes at the last time, one panel a method, of one device.
+
+    Args:
+        summary: As `results.summarise` gives, of one device.
+        x: Name of the axis to the right.
+        y: Name of the axis upward.
+        width: "one column" or "two columns".
+        look: Style sheet, "paper" or "talk".
+
+    Returns:
+        The figure, its panels with one colour bar.
+
+    Raises:
+        ValueError: If an axis was not swept, or several devices are given.
+    """
+    rows = with_axis(at_last_time(summary), [x, y])
+    names = words.method_names(rows)
+    ordered = sorted(names.unique(), key=order)
+    limits = (100 * rows["accuracy"].min(), 100 * rows["accuracy"].max())
+    with style(look):
+        figure, axes = grid(len(ordered), width, look, aspect=0.75, share_y=True)
+        for ax, name in zip(axes, ordered, strict=True):
+            image = heat_map(ax, rows[names == name], x, y, limits=limits)
+            ax.set_title(words.said(name))
+            ax.label_outer()
+        moment = times.label(rows["t_inference_s"].iloc[0])
+        figure.colorbar(image, ax=axes, label=f"accuracy at {moment} [%]", shrink=0.9)
+        note = f"{rows['device'].iloc[0]}. Means, n = {words.n_text(rows)}. "
+        finish(figure, {}, f"{note}{words.fixed_text(rows)}.")
+    return figure
+
+
+def accuracy_vs_axis(
+    ax: Axes, summary: pd.DataFrame, axis: str, *, log: bool = False
+) -> list[Line2D]:
+    """Draw accuracy [%] against one swept axis at one time, one line per method.
+
+    Args:
+        ax: Where to draw.
+        summary: As `results.summarise` gives, of one device at one time, swept over the axis.
+        axis: Name of the axis, as in the column ``axes``.
+        log: Whether the axis is logarithmic.
+
+    Returns:
+        One handle per method.
+
+    Raises:
+        ValueError: If the axis was not swept, or other things vary too.
+    """
+    rows = with_axis(summary, [axis])
+    check_one(rows, "accuracy_vs_axis", besides=("axes",))
+    if rows.groupby(["method", "strength", axis], observed=True).size().max() > 1:
+        raise ValueError(
+            f"accuracy_vs_axis draws one time and one axis; besides {axis!r} other "
+            "axes or the time vary: filter the summary."
+        )
+    names = words.method_names(rows)
+    ordered = sorted(names.unique(), key=order)
+    handles = []
+    for name, place in zip(ordered, places(len(ordered)), strict=True):
+        own = rows[names == name].sort_values(axis)
+        style = looks(name, ordered)
+        x, y = own[axis].to_numpy(dtype=float), 100 * own["accuracy"].to_numpy()
+        low, high = 100 * own["low"].to_numpy(), 100 * own["high"].to_numpy()
+        apart = beside(ax, marker_size(0.5) * place)
+        bars = {"fmt": "none", "ecolor": style["color"], "elinewidth": line_width(0.7)}
+        ax.errorbar(x, y, [y - low, high - y], zorder=3, transform=apart, **bars)
+        ax.plot(x, y, zorder=4, transform=apart, **style)
+        handles.append(Line2D([], [], label=name, **style))
+        ax.update_datalim(np.column_stack([np.append(x, x), np.append(low, high)]))
+    ax.autoscale_view()
+    if log:
+        ax.set_xscale("log")
+    ax.set_xlabel(words.axis_name(axis))
+    ax.set_ylabel(f"accuracy at {times.label(rows['t_inference_s'].iloc[0])} [%]")
+    return handles
+
+
+def heat_map(
+    ax: Axes, summary: pd.DataFrame, x: str, y: str, *, limits: tuple[float, float] | None = None
+) -> AxesImage:
+    """Draw accuracy [%] over two swept axes, of one method at one time, numbers in the cells.
+
+    Args:
+        ax: Where to draw.
+        summary: As `results.summarise` gives, of one method on one device at one time.
+        x: Name of the axis to the right.
+        y: Name of the axis upward.
+        limits: Lowest and highest accuracy [%] of the colours, for panels that share them.
+
+    Returns:
+        The image, for a colour bar.
+
+    Raises:
+        ValueError: If an axis was not swept, or other things vary too.
+    """
+    rows = with_axis(summary, [x, y])
+    check_one(rows, "heat_map", besides=("axes",))
+    if rows.duplicated([x, y]).any():
+        raise ValueError(
+            "heat_map draws one method at one time over two axes; filter the summary by method, "
+            "t_inference_s and the other axes."
+        )
+    grid = 100 * rows.pivot(index=y, columns=x, values="accuracy").sort_index().sort_index(axis=1)
+    image = ax.imshow(grid.to_numpy(), origin="lower", aspect="auto", cmap="cividis")
+    if limits is not None:
+        image.set_clim(*limits)
+    low, high = image.get_clim()
+    for row, line in enumerate(grid.to_numpy()):
+        for column, value in enumerate(line):
+            if np.isfinite(value):
+                is_dark = value < (low + high) / 2
+                ax.text(
+                    column,
+                    row,
+                    f"{value:.1f}",
+                    ha="center",
+                    va="center",
+                    fontsize="small",
+                    color="white" if is_dark else "black",
+                )
+    ax.xaxis.set_major_locator(FixedLocator(range(grid.shape[1])))
+    ax.set_xticks(range(grid.shape[1]), [f"{value:g}" for value in grid.columns])
+    ax.set_yticks(range(grid.shape[0]), [f"{value:g}" for value in grid.index])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.grid(False)
+    ax.set_xlabel(words.axis_name(x))
+    ax.set_ylabel(words.axis_name(y))
+    return image
+
+
+def with_axis(rows: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
+    """Give swept axes a column of their own.
+
+    Args:
+        rows: Rows with the JSON column ``axes``.
+        axes: Names of axes.
+
+    Returns:
+        The rows in which all of the axes are set, with one more column for each.
+
+    Raises:
+        ValueError: If no row has the axes.
+    """
+    points = rows["axes"].map(json.loads)
+    has = points.map(lambda point: all(axis in point for axis in axes))
+    if not has.any():
+        known = sorted({name for point in points for name in point})
+        raise ValueError(f"No trial sweeps {axes}; the axes that are swept are {known}.")
+    return rows[has].assign(
+        **{axis: points[has].map(lambda point, axis=axis: point[axis]) for axis in axes}
+    )
+
+
+def swept_axes(rows: pd.DataFrame) -> list[str]:
+    """Names of the axes whose values differ between rows, sorted."""
+    points = [json.loads(text) for text in rows["axes"].unique()]
+    names = sorted({name for point in points for name in point})
+    return [n for n in names if len({str(point.get(n)) for point in points if n in point}) > 1]
