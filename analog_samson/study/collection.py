@@ -12,7 +12,7 @@ from analog_samson.provenance import audit_rows, write_audit, write_manifest
 from analog_samson.results import COLUMNS, append_rows, next_look, read_trials
 from analog_samson.results.definitions import check_definitions
 from analog_samson.results.planning import LOOKS
-from analog_samson.running import run_jobs
+from analog_samson.running import return_freed_memory, run_jobs
 from analog_samson.study.definition import Point, Study, Trial
 from analog_samson.study.sources import the_checkpoint
 from analog_samson.study.trial import run_trial
@@ -61,6 +61,7 @@ def collect(
     ]
     if pending:
         _write_provenance(study, trials, table.parent)
+        return_freed_memory()
     for rows in run_jobs(
         _run_pending,
         pending,

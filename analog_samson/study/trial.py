@@ -1,7 +1,6 @@
 """One trial: a chip is programmed once and read at its times."""
 
 import contextlib
-import ctypes
 import functools
 from collections.abc import Callable, Iterator, Sequence
 
@@ -16,6 +15,7 @@ from analog_samson.data import Dataset
 from analog_samson.evaluation import count_correct
 from analog_samson.models import analog_share
 from analog_samson.results import COLUMNS
+from analog_samson.running import return_freed_memory
 from analog_samson.study.definition import Point, Trial
 from analog_samson.study.sources import the_checkpoint, the_test_set, the_training_images
 
@@ -74,7 +74,7 @@ def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
     count = counting(trial, trial.n_images)
     n_correct_digital, share = _digital(trial, checkpoint, count)
     chip = programmed(trial)
-    _return_freed_memory()
+    return_freed_memory()
     rows = []
     for time, read in points:
         chip.drift_to(time, read)
@@ -93,12 +93,6 @@ def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _return_freed_memory() -> None:
-    """Give memory of freed tensors back to the system: glibc keeps it, and workers add up."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _training_images(trial: Trial) -> Dataset | None:
