@@ -321,6 +321,24 @@ def test_the_compiled_engine_knows_every_key_of_the_periphery():
             program(nn.Linear(2, 2), name, precision="bf16")
 
 
+def test_chips_are_as_accurate_as_on_the_tile(tmp_path):
+    """20 chips, 359 images: KS test of counts, t test of the same chips' differences, 1e-6 each.
+
+    The differences of a chip between engines spread by about 4 images, so that a difference of the
+    means of 2 % of the images would be found.
+    """
+    checkpoint = train(TrainingSpec(epochs=1), tmp_path)
+    for name in (HWA, ABS_MAX):
+        counts = {}
+        for engine in ("aihwkit", "compiled"):
+            study = Study("s", [checkpoint], [name], [DAY], n_chips=20, engine=engine)
+            rows = collect(study, tmp_path / f"{name}-{engine}").sort_values("chip")
+            counts[engine] = rows["n_correct"].to_numpy()
+        assert counts["compiled"].std() > 0
+        assert stats.ks_2samp(*counts.values()).pvalue > FALSE_ALARM
+        assert stats.ttest_rel(*counts.values()).pvalue > FALSE_ALARM
+
+
 def test_sources_are_axes_and_rows_say_what_a_seed_repeats(tmp_path):
     """All off is the programmed state; each source alone changes answers, on both engines."""
     checkpoint = train(TrainingSpec(epochs=1), tmp_path)
