@@ -19,6 +19,7 @@ from analog_samson.report import (
     accuracy_figure,
     accuracy_vs_axis,
     accuracy_vs_time,
+    beside_figures,
     chip_strips,
     gain_table,
     grid_table,
@@ -36,6 +37,7 @@ from analog_samson.report import (
     write_report,
 )
 from analog_samson.report.citations import METHOD_SOURCES, bibtex
+from analog_samson.report.networks import MEASURES
 from analog_samson.report.style import METHOD_STYLES, looks, method_style, style
 from analog_samson.results import (
     append_rows,
@@ -600,6 +602,24 @@ def test_sharpness_is_drawn_against_what_chips_lose(trials):
     np.testing.assert_allclose(np.sort(points), np.sort(lost))
     with pytest.raises(ValueError, match="No network of the study"):
         sharpness_figure(late, table.assign(checkpoint="other"), measures=("hessian_eigenvalue",))
+
+
+def test_what_lies_beside_one_of_two_studies_is_drawn_for_its_own_networks(tmp_path):
+    digits = make_trials({"sgd": 0.9, "sam": 0.9}, times_s=(1.0,))
+    other = make_trials({"sgd": 0.9}, times_s=(1.0,), dataset="mnist").assign(
+        checkpoint=lambda rows: rows["checkpoint"] + "-mnist",
+        chip_id=lambda rows: rows["chip_id"] + "-mnist",
+    )
+    names = digits["checkpoint"].unique()
+    sharpness = pd.DataFrame({"checkpoint": names, **dict.fromkeys(MEASURES, range(len(names)))})
+    sharpness = sharpness.assign(sigma=0.1, rho_sam=0.1, rho_adaptive=0.1, rho_samson=0.1)
+    sharpness.to_csv(tmp_path / "sharpness.csv", index=False)
+    both = pd.concat([digits, other], ignore_index=True)
+    figure = beside_figures([tmp_path, tmp_path / "other"], both)["sharpness"]
+    assert len(figure.axes) == len(MEASURES)
+    one = beside_figures([tmp_path], digits[digits["method"] == "sam"])["sharpness"]
+    assert [text.get_text() for text in one.legends[0].get_texts()] == ["SAM"]
+    assert beside_figures([tmp_path], other) == {}
 
 
 def test_a_waterfall_ends_at_the_last_accuracy():

@@ -156,23 +156,30 @@ def beside_figures(
 
     Returns:
         File stem to figure: "waterfall", "layers", "training", "sharpness", where there are
-        ``waterfall.csv``, ``layers.csv``, ``training_curves.csv``, ``sharpness.csv``.
+        ``waterfall.csv``, ``layers.csv``, ``training_curves.csv``, ``sharpness.csv`` (of a
+        network in the trials).
 
     Raises:
-        ValueError: If a file lacks columns or belongs to other networks.
+        ValueError: If a file lacks columns.
     """
     names = dict(zip(trials["checkpoint"], words.method_names(trials), strict=True))
     how = {"width": width, "look": look}
     drawn = {}
     if (stages := _beside(folders, "waterfall.csv")) is not None:
+        stages = _known(stages, stages["checkpoint"].isin(names))
         drawn["waterfall"] = waterfall_figure(stages, names, **how)
     if (layers := _beside(folders, "layers.csv")) is not None:
+        layers = _known(layers, layers["checkpoint"].isin(names))
         drawn["layers"] = layers_figure(layers, names, **how)
     if (curves := _beside(folders, "training_curves.csv")) is not None:
+        called = words.method_names(curves.fillna({"strength": ""}))
+        curves = _known(curves, called.isin(set(names.values())))
         drawn["training"] = training_figure(curves, **how)
     if (sharpness := _beside(folders, "sharpness.csv")) is not None:
         networks = at_last_time(network_means(chip_means(trials)))
-        drawn["sharpness"] = sharpness_figure(networks, sharpness, width=width, look=look)
+        networks = networks[networks["checkpoint"].isin(sharpness["checkpoint"])]
+        if len(networks):
+            drawn["sharpness"] = sharpness_figure(networks, sharpness, width=width, look=look)
     return drawn
 
 
@@ -183,9 +190,15 @@ def _change(points: float) -> str:
 
 
 def _beside(folders: Sequence[Path], name: str) -> pd.DataFrame | None:
+    """Rows of all files of that name; None without a file."""
     files = [Path(folder) / name for folder in folders]
     found = [pd.read_csv(file) for file in files if file.is_file()]
     return pd.concat(found, ignore_index=True).drop_duplicates() if found else None
+
+
+def _known(rows: pd.DataFrame, is_known: "pd.Series[bool]") -> pd.DataFrame:
+    """The rows of networks in the trials; all where it has none of them."""
+    return rows[is_known] if is_known.any() else rows
 
 
 def _by_network(
