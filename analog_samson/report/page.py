@@ -57,7 +57,8 @@ tbody tr:last-child td { border-bottom: 2px solid #222; }
 .warnings { background: #fff4e0; border-left: 4px solid #e69f00; padding: 0.5rem 1rem; }
 pre { background: #f5f5f5; padding: 0.7rem; font-size: 0.8em;
   white-space: pre-wrap; overflow-wrap: anywhere; }
-@media print { body { max-width: none; margin: 0; font-size: 10pt; } details { display: none; }
+@media print { body { max-width: none; margin: 0; font-size: 10pt; } figure { overflow: visible; }
+  table { font-size: 7.5pt; } th, td { padding: 0.1rem 0.3rem; }
   figure, tr { break-inside: avoid; } h2 { break-after: avoid; } }
 """
 
