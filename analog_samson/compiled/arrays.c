@@ -9,7 +9,7 @@ enum { LANES = 8, WIDE = 4, NARROW = 2 };
 #else
 enum { LANES = 4, WIDE = 8, NARROW = 6 };
 #endif
-enum { CHUNK = 48, MOST_TILES = 3 }; /* vectors at a time: a multiple of WIDE and of NARROW */
+enum { CHUNK = 96, MOST_TILES = 3 }; /* vectors at a time: a multiple of WIDE and of NARROW */
 
 int64_t lanes(void) { return LANES; }
 
