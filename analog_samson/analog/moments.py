@@ -89,13 +89,14 @@ def _of_devices(
     low, high = (getattr(device.noise, f"g_{end}_uS", default) for end, default in _ENDS)
     level = torch.linspace(low, high, n_levels)
     seeds = partial(derive_seed, seed, "datasheet", 0)
-    state = physics.program(level[:, None].expand(-1, n).clone(), seeds)
+    target = level[:, None].expand(-1, n).clone()
+    state = physics.program(target, seeds)
     known = device.noise.has_programmed_state
-    start = state.programmed_uS if known else state.target_uS
+    start = state.programmed_uS if known else target
     unit = "" if device.noise.model == "WeightNoiseModel" else "µS"
     rows = []
     if known:
-        rows += _moments("programming", level, 0.0, state.programmed_uS - state.target_uS, unit)
+        rows += _moments("programming", level, 0.0, state.programmed_uS - target, unit)
     if state.drift_exponent is not None:
         rows += _moments("exponent", level, None, state.drift_exponent, "")
     for t in times_s if device.noise.drifts else ():

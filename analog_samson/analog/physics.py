@@ -5,7 +5,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -36,11 +36,11 @@ def seeded(seed: int) -> Iterator[None]:
 class DeviceState:
     """One device of every weight of an array, from programming on: conductances in µS.
 
-    All tensors have the array's shape (columns, rows). ``stuck_uS`` holds the conductance of the
-    devices that are stuck and NaN for the others.
+    All tensors have the array's shape (columns, rows). ``target_uS`` is kept only where reads start
+    from it. ``stuck_uS`` holds the conductances of devices that are stuck and NaN for the others.
     """
 
-    target_uS: Tensor
+    target_uS: Tensor | None
     programmed_uS: Tensor
     drift_exponent: Tensor | None
     stuck_uS: Tensor | None = None
@@ -82,7 +82,8 @@ class Physics:
             with seeded(seeds("drift")):
                 exponent = self.model.generate_drift_coefficients(target_uS.clone())
         stuck = self._stuck(target_uS, seeds)
-        return DeviceState(target_uS, _hold(programmed, stuck), exponent, stuck)
+        kept = target_uS if self.noise.keeps_its_place else None
+        return DeviceState(kept, _hold(programmed, stuck), exponent, stuck)
 
     def _stuck(self, target_uS: Tensor, seeds: Seeds) -> Tensor | None:
         low, high = self.faults.stuck_low, self.faults.stuck_high
@@ -126,7 +127,8 @@ class Physics:
             self.noise.times_share == "independent"
         )
         seed = seeds("drift", t_inference_s) if independent else seeds("programming")
-        return self._age(state.target_uS, state.target_uS, t_inference_s, seed)
+        target_uS = cast(Tensor, state.target_uS)
+        return self._age(target_uS, target_uS, t_inference_s, seed)
 
     def _read_cmo(
         self, state: DeviceState, t_inference_s: float, read: int, seeds: Seeds

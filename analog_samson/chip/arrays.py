@@ -51,6 +51,10 @@ class ConductanceArray(ChipArray):
         self._reference = self._read_out(self._weights([s.programmed_uS for s in self.states]))
         self._point = 0.0, 0
 
+    def targets(self) -> list[Tensor]:
+        """Conductances [µS] that were to be written, one tensor a device."""
+        return self._physics.to_conductances(self.tile.target)[0]
+
     def conductances(self) -> list[Tensor]:
         """Conductances [µS] as read now, one tensor a device: drawn again, not kept."""
         return [

@@ -207,8 +207,10 @@ class Chip:
         return {
             f"{array.tile.layer}/{array.tile.index}/{number}/{quantity}": tensor
             for array in self._conductance_arrays()
-            for number, state in enumerate(array.states)
-            for quantity, tensor in vars(state).items()
+            for number, (state, target) in enumerate(
+                zip(array.states, array.targets(), strict=True)
+            )
+            for quantity, tensor in (vars(state) | {"target_uS": target}).items()
             if tensor is not None
         }
 
@@ -228,6 +230,7 @@ class Chip:
             for number, state in enumerate(array.states):
                 prefix = f"{array.tile.layer}/{array.tile.index}/{number}/"
                 found = {quantity: tensors.get(prefix + quantity) for quantity in vars(state)}
+                found["target_uS"] = state.target_uS
                 array.states[number] = DeviceState(**found)  # type: ignore[arg-type]
 
     def conductances(self) -> dict[str, list[tuple[Tensor, ...]]]:
