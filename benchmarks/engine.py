@@ -13,6 +13,7 @@ and not counted: it is paid once an architecture.
 
 import argparse
 import copy
+import importlib.util
 import itertools
 import json
 import platform
@@ -57,8 +58,9 @@ TARGETS = {
 LIMITS = {"weight_only": 1.15, "static_range": 1.5, "hwa_preset": 5, "abs_max": 5}
 """Times the digital network, at most, fp32."""
 OTHERS = {
-    "CrossSim": "not measured: it is not on PyPI and computes conductance-level physics of its own",
-    "aihwkit-lightning": "not measured: it has no programming noise, drift or ADC model of a chip",
+    "CrossSim": "not measured: it is not on PyPI",
+    "aihwkit-lightning": "forward pass alone, where it is installed: it neither programs nor "
+    "drifts a chip, and outside of training its products have converters but no noise",
 }
 KINDS = ("fp32", "bf16")
 
@@ -139,6 +141,30 @@ def digital_forward(network: nn.Module, images: Tensor) -> tuple[Callable[..., o
     return forwards[spent.index(min(spent))], warm_up
 
 
+def lightning_forward(
+    network: nn.Module, periphery: str, ranges: dict[str, float]
+) -> Callable[[Tensor, int], object] | None:
+    """The network on aihwkit-lightning; None if it is not installed or has no such periphery."""
+    if not importlib.util.find_spec("aihwkit_lightning") or LIMITS[periphery] > 2:
+        return None
+    from aihwkit_lightning.nn.conversion import convert_to_analog
+    from aihwkit_lightning.simulator.configs import TorchInferenceRPUConfig
+
+    device, configuration = with_periphery(periphery), TorchInferenceRPUConfig()
+    configuration.mapping.max_input_size = device.mapping.max_rows
+    if device.periphery.needs_input_ranges:
+        configuration.pre_post.input_range.enable = True
+        configuration.forward.inp_res = 2**device.periphery.dac_bits - 2
+        configuration.forward.out_res = 2**device.periphery.adc_bits - 2
+        configuration.forward.out_bound = device.periphery.output_bound
+    converted = convert_to_analog(copy.deepcopy(network), configuration).eval()
+    if device.periphery.needs_input_ranges:
+        for name, layer in converted.named_modules():
+            if name in ranges:
+                layer.input_range.data.fill_(ranges[name])
+    return lambda batch, first: converted(batch)
+
+
 def measure(model: str, periphery: str, rounds: int) -> dict[str, object]:
     """Medians over interleaved rounds, for one network and one periphery."""
     network = build_model(model, image_shape=SHAPES[model], n_classes=10, seed=0).eval()
@@ -164,10 +190,12 @@ def measure(model: str, periphery: str, rounds: int) -> dict[str, object]:
         return made.drift_to(DAY)
 
     chips = {kind: chip(0, kind) for kind in KINDS}
+    lightning = lightning_forward(network, periphery, ranges)
     warm_ups = {"digital": warm_up}
     batch = images[:EVALUATION_BATCH]
     warm_ups |= {kind: seconds(lambda kind=kind: chips[kind](batch, 0)) for kind in KINDS}
     slope: dict[str, list[float]] = {"aihwkit": [], "digital": [], **{k: [] for k in KINDS}}
+    others: list[float] = []
     fixed: dict[str, list[float]] = {"aihwkit": [], **{kind: [] for kind in KINDS}}
     for number in range(rounds):
         spent = seconds(lambda: in_batches(plain.forward, few, plain.batch))
@@ -175,6 +203,9 @@ def measure(model: str, periphery: str, rounds: int) -> dict[str, object]:
         for kind, forward in {"digital": digital, **chips}.items():
             spent = seconds(lambda f=forward: in_batches(f, images, EVALUATION_BATCH))
             slope[kind].append(spent / len(images))
+        if lightning:
+            spent = seconds(lambda: in_batches(lightning, few, plain.batch))
+            others.append(spent / len(few))
         fixed["aihwkit"].append(seconds(plain.fixed))
         for kind in KINDS:
             fixed[kind].append(seconds(lambda kind=kind, seed=number: chip(seed, kind)))
@@ -190,6 +221,7 @@ def measure(model: str, periphery: str, rounds: int) -> dict[str, object]:
         "warm_up_s": warm_ups,
         "fixed_s": {kind: statistics.median(values) for kind, values in fixed.items()},
         "s_per_image": {kind: statistics.median(values) for kind, values in slope.items()},
+        "lightning_s_per_image": statistics.median(others) if others else None,
         "rounds": {"fixed_s": fixed, "s_per_image": slope},
         "point_of_10000_s": point,
         "times_faster_than_aihwkit": {kind: point["aihwkit"] / point[kind] for kind in KINDS},
