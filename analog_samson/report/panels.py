@@ -102,10 +102,10 @@ def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = No
         own = chips[names == name]
         n_chips = own["chip_id"].nunique()
         alpha = float(np.clip(8 / n_chips, 0.15, 0.7))
-        lines = []
-        for _, chip in own.sort_values("t_inference_s").groupby("chip_id", observed=True):
-            t, value = chip["t_inference_s"].to_numpy(dtype=float), 100 * chip["accuracy"]
-            lines.append(np.column_stack([t, value])[t > 0])
+        later = own[own["t_inference_s"] > 0].sort_values(["chip_id", "t_inference_s"])
+        points = np.column_stack([later["t_inference_s"], 100 * later["accuracy"]])
+        begins = np.flatnonzero(~later["chip_id"].duplicated())
+        lines = np.split(points, begins[1:])
         thin = {"color": style["color"], "alpha": alpha, "rasterized": n_chips > MANY_CHIPS}
         ax.add_collection(LineCollection(lines, linewidths=line_width(0.45), zorder=2, **thin))
         start = own[own["t_inference_s"] == 0]
