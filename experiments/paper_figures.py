@@ -25,6 +25,7 @@ def main(
     times_s: tuple[float, ...] = (),
     baseline: str = "sgd",
     bootstrap: bool = False,
+    interval: str = "bars",
     style: str = "paper",
     width: str = "two columns",
     formats: tuple[str, ...] = ("pdf", "png"),
@@ -39,6 +40,7 @@ def main(
         times_s: Times since programming to keep [s]; all if none is named.
         baseline: Method that gains are counted from.
         bootstrap: Intervals of the accuracy from a bootstrap over networks (5 or more).
+        interval: "bars" or "band".
         style: "paper" (print) or "talk" (slides).
         width: "one column" or "two columns".
         formats: Any of pdf, png, svg, pgf.
@@ -46,7 +48,14 @@ def main(
     trials = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
     folder = out or studies[0]
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = study_figures(trials, baseline=baseline, bootstrap=bootstrap, width=width, look=style)
+    drawn = study_figures(
+        trials,
+        baseline=baseline,
+        bootstrap=bootstrap,
+        interval=interval,
+        width=width,
+        look=style,
+    )
     drawn |= beside_figures(studies, trials, width=width, look=style)
     print(written(write_figures(drawn, folder, formats, look=style)))
 

@@ -49,7 +49,7 @@ class TimeAxis:
         self.zero_s = float(10 ** (np.log10(first) - GAP * self.decades))
         self._is_broken = bool((t_inference_s == 0).any())
 
-    def place(self, t_inference_s: np.ndarray, shift: float = 0.0) -> np.ndarray:
+    def place(self, t_inference_s: np.ndarray, shift: float | np.ndarray = 0.0) -> np.ndarray:
         """Where times stand [s]; the shift is a share of the axis, to keep bars apart."""
         placed: np.ndarray = np.where(t_inference_s > 0, t_inference_s, self.zero_s)
         return placed * 10 ** (shift * self.decades)

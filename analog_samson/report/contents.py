@@ -107,6 +107,7 @@ def study_figures(
     baseline: str = "sgd",
     confidence: float = 0.95,
     bootstrap: bool = False,
+    interval: str = "bars",
     width: str = "two columns",
     look: str = "paper",
 ) -> dict[str, Figure]:
@@ -117,6 +118,7 @@ def study_figures(
         baseline: Method that gains are counted from.
         confidence: Probability with which intervals cover.
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
+        interval: "bars" or "band", over time.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
 
@@ -132,10 +134,10 @@ def study_figures(
     chips = results.chip_means(trials)
     drawn: dict[str, Figure] = {}
     if len(summary.groupby(["device", *words.varying(summary)], observed=True)) <= MAX_PANELS:
-        drawn["accuracy"] = figures.accuracy_figure(summary, **how)
+        drawn["accuracy"] = figures.accuracy_figure(summary, interval=interval, **how)
         gains = _gains(trials, baseline, confidence)
         if len(gains):
-            drawn["gain"] = figures.gain_figure(gains, **how)
+            drawn["gain"] = figures.gain_figure(gains, interval=interval, **how)
         ageing = trials[results.has_trajectories(trials)]
         lives = _telling([results.lifetime(ageing, loss, confidence=confidence) for loss in LOSSES])
         if len(lives):

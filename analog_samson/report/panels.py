@@ -289,20 +289,22 @@ def _over_time(ax: Axes, rows: pd.DataFrame, interval: str, axis: TimeAxis | Non
     axis = axis or TimeAxis(rows["t_inference_s"])
     names = sorted(rows["name"].unique(), key=order)
     handles = []
-    for name, shift in zip(names, shifts(len(names)) * (interval == "bars"), strict=True):
+    for name, shift in zip(names, shifts(len(names)), strict=True):
         own = rows[rows["name"] == name].sort_values("t_inference_s")
         style = looks(name, names)
         t = own["t_inference_s"].to_numpy(dtype=float)
-        x, y = axis.place(t, float(shift)), own["value"].to_numpy()
-        low, high = 100 * own["low"].to_numpy(), 100 * own["high"].to_numpy()
         timed = t > 0
+        barred = np.ones_like(timed) if interval == "bars" else ~timed
+        x, y = axis.place(t, shift * barred), own["value"].to_numpy()
+        low, high = 100 * own["low"].to_numpy(), 100 * own["high"].to_numpy()
         ax.plot(x[timed], y[timed], color=style["color"], linestyle=style["linestyle"], zorder=3)
-        barred = np.ones_like(timed)
         if interval == "band":
-            barred = ~timed
+            band = {"color": style["color"], "linestyle": style["linestyle"]}
             ax.fill_between(
-                x[timed], low[timed], high[timed], color=style["color"], alpha=0.15, lw=0
+                x[timed], low[timed], high[timed], alpha=0.12, lw=0, color=band["color"]
             )
+            for edge in (low, high):
+                ax.plot(x[timed], edge[timed], lw=line_width(0.4), alpha=0.7, zorder=2, **band)
         ax.errorbar(
             x[barred],
             y[barred],
