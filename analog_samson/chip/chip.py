@@ -99,6 +99,7 @@ class Chip:
             array.drift_to(float(t_inference_s), read)
         self._rescale_layers()
         self.t_inference_s, self.read = float(t_inference_s), read
+        self._forward_seeds = partial(derive_seed, self.seed, "forward", self.t_inference_s, read)
         self._needs_recalibration = (
             self.device.drift_compensation.batch_norm == "recalibrated"
             and bool(self._trained_statistics)
@@ -139,8 +140,7 @@ class Chip:
             )
         if self._needs_recalibration:
             self._recalibrate()
-        seeds = partial(derive_seed, self.seed, "forward", self.t_inference_s, self.read)
-        return self._network.forward(images, first_index, seeds)
+        return self._network.forward(images, first_index, self._forward_seeds)
 
     def _recalibrate(self) -> None:
         """Take the statistics of batch normalisation anew, from the trained ones, at this read."""

@@ -112,7 +112,8 @@ def _adc(
 ) -> None:
     if not y.numel():
         return
-    first_image, key = int(stream[0]), key_of_call(int(stream[1 + block]), call)
+    first_image, *keys = stream.tolist()
+    key = key_of_call(keys[block], call)
     noise, levels = limits.tolist()
     built = library_for(y)
     if built is None or not (previous is None or previous.is_contiguous()):

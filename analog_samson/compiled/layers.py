@@ -111,6 +111,7 @@ class FunctionalLayer(nn.Module):
         self._largest_input = input_range
         self._input_range = torch.tensor(input_range)
         self._stream = torch.zeros(1 + len(self._rows), dtype=torch.int64)
+        self._seeds: Callable[..., int] | None = None  # those that the stream holds
         self._weights: list[Tensor] = []
         self._scales: list[Tensor] = []
         self._offsets: list[Tensor] = []
@@ -134,12 +135,15 @@ class FunctionalLayer(nn.Module):
     ) -> None:
         """Set what the next forward pass needs: weights, keys of the noise, number of the image.
 
-        The arrays themselves stay on the CPU; what is multiplied goes to ``where``.
+        The arrays themselves stay on the CPU; what is multiplied goes to ``where``. Keys are asked
+        for again where ``seeds`` is another object than the last time.
         """
         self._n_images, self._call = n_images, 0
-        if self._is_noisy:
+        if self._is_noisy and seeds is not self._seeds:
             keys = [seeds(self.name, block) for block in range(len(self._rows))]
-            self._stream.copy_(torch.tensor([first_image, *keys]))
+            self._stream[1:] = torch.tensor(keys)
+            self._seeds = seeds
+        self._stream[0] = first_image
         if where == self._where and not any(array.has_changed for array in self.arrays):
             return
         if self._is_ideal:
