@@ -10,7 +10,6 @@ import ctypes
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -29,8 +28,7 @@ _MOST_HALVINGS = 1000.0
 _NEXT_ROUND = 0xD1B54A32D192ED03  # added to the key of the noise when a product is repeated
 
 
-@dataclass(frozen=True)
-class Walk:
+class Walk(NamedTuple):
     """How the kernels of a layer walk over an input; the fields of ``struct layer`` in C."""
 
     height: int
@@ -85,11 +83,10 @@ def limits(periphery: Periphery, input_range: float, steps: tuple[float, float])
         current=adc / _WIRE_TO_CELL,
         rounds=float(steps[1] > 0),
     )
-    return torch.tensor(astuple(values))
+    return torch.tensor(values)
 
 
-@dataclass(frozen=True)
-class _Limits:
+class _Limits(NamedTuple):
     input_range: float
     """Of the DAC, model units; 0: that of every vector."""
     step: float
@@ -198,7 +195,7 @@ def through(
         Outputs, shape (n, out_height, out_width, columns of all groups).
     """
     apply = _operation if torch.compiler.is_compiling() else _through
-    geometry = list(astuple(walk))
+    geometry = list(walk)
     sizes = list(rows), list(columns), geometry
     out: Tensor = apply(x, *contents, stream, numbers, *sizes, call)
     return out
@@ -219,8 +216,8 @@ def _through(
     call: int,
 ) -> Tensor:
     walk = Walk(*geometry)
-    keys = [kernels.key_of_call(int(key), call) for key in stream[1:]]
-    first_image = int(stream[0])
+    first_image, *streams = stream.tolist()
+    keys = [kernels.key_of_call(key, call) for key in streams]
     values = _Limits(*numbers.tolist())
     x = x.contiguous()
     built = kernels.library_for(x)
@@ -239,7 +236,7 @@ def _through(
         (ctypes.c_int64 * len(columns))(*columns),
         *(t.data_ptr() for t in (packed, row_places, scales, offsets)),
         (ctypes.c_uint64 * len(keys))(*keys),
-        *astuple(values),
+        *values,
     )
     n = walk.inputs_an_image
 
@@ -357,14 +354,14 @@ def _noisy_product(
 
 class _Layer(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int64) for name in Walk.__dataclass_fields__),
+        *((name, ctypes.c_int64) for name in Walk._fields),
         ("n_row_blocks", ctypes.c_int64),
         ("n_column_blocks", ctypes.c_int64),
         ("row_blocks", ctypes.POINTER(ctypes.c_int64)),
         ("column_blocks", ctypes.POINTER(ctypes.c_int64)),
         *((name, ctypes.c_void_p) for name in ("weights", "places", "scales", "offsets")),
         ("keys", ctypes.POINTER(ctypes.c_uint64)),
-        *((name, ctypes.c_float) for name in _Limits.__dataclass_fields__),
+        *((name, ctypes.c_float) for name in _Limits._fields),
     ]
 
 
