@@ -91,6 +91,7 @@ def write_manifest(
         "environments": environments,
         "year_s": int(YEAR),
         "devices": {device.name: json.loads(device.model_dump_json()) for device in devices},
+        "device_digests": {device.name: device.digest for device in devices},
         "checkpoints": {
             name: {
                 "digest": network.digest,

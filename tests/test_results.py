@@ -207,6 +207,16 @@ def test_studies_that_define_a_device_differently_are_refused(rows, tmp_path):
         read_trials(tmp_path / "a", tmp_path / "b")
 
 
+def test_a_device_described_in_other_words_is_the_same_device(rows, tmp_path):
+    """A later version adds keys, neutral where they are not used: the digest is what counts."""
+    for name, words in (("a", {}), ("b", {"new_key": 0})):
+        (tmp_path / name).mkdir()
+        append_rows(rows[rows["training_seed"] == (name == "b")], tmp_path / name / "trials.csv")
+        manifest = {"devices": {"pcm_like": words}, "device_digests": {"pcm_like": "5e6f"}}
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
+    assert len(read_trials(tmp_path / "a", tmp_path / "b")) == len(rows)
+
+
 def test_two_networks_of_one_seed_are_not_averaged(rows):
     other = rows.assign(chip_id=rows["chip_id"] + "x", checkpoint=rows["checkpoint"] + "x")
     with pytest.raises(ValueError, match="trained differently"):

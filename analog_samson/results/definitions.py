@@ -104,11 +104,11 @@ def check_manifests(manifests: Sequence[Path]) -> None:
     Raises:
         ValueError: If two manifests define a device differently, or one is damaged.
     """
-    known: dict[str, tuple[Path, object]] = {}
+    known: dict[str, tuple[Path, object, object]] = {}
     for file in manifests:
-        for name, definition in _devices_of(file):
-            other, first = known.setdefault(name, (file, definition))
-            if first != definition:
+        for name, definition, digest in _devices_of(file):
+            other, first, first_digest = known.setdefault(name, (file, definition, digest))
+            if first != definition and (digest is None or first_digest != digest):
                 raise ValueError(
                     f"Device {name!r} is defined differently in {str(other.parent)!r} and "
                     f"{str(file.parent)!r} ({_first_difference(first, definition)}); read the two "
@@ -116,7 +116,8 @@ def check_manifests(manifests: Sequence[Path]) -> None:
                 )
 
 
-def _devices_of(manifest: Path) -> Iterator[tuple[str, object]]:
+def _devices_of(manifest: Path) -> Iterator[tuple[str, object, object]]:
+    """Name, definition and digest of every device; studies of earlier versions had no digests."""
     if not manifest.is_file():
         return
     try:
@@ -125,9 +126,10 @@ def _devices_of(manifest: Path) -> Iterator[tuple[str, object]]:
         raise ValueError(
             f"{str(manifest)!r} is not valid JSON ({error}); move it away or restore it."
         ) from error
-    devices = content.get("devices", {}) if isinstance(content, dict) else {}
+    content = content if isinstance(content, dict) else {}
+    devices, digests = content.get("devices", {}), content.get("device_digests", {})
     if isinstance(devices, dict):
-        yield from devices.items()
+        yield from ((name, definition, digests.get(name)) for name, definition in devices.items())
 
 
 def _first_difference(first: object, second: object, where: str = "") -> str:
