@@ -113,7 +113,7 @@ class FunctionalNetwork:
         self._expected_images = expected_images
         kernels = [layer.shape for layer in self.layers.values() if len(layer.shape) == 4]
         self._is_narrow = bool(kernels) and all(
-            n_out <= WIDE and n_in < WIDE for n_out, n_in, *_ in kernels
+            n_out <= WIDE and n_in < WIDE / 2 for n_out, n_in, *_ in kernels
         )
         if device.periphery.is_by_vector:  # its kernel takes channels innermost
             self._is_narrow = False
