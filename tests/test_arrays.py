@@ -231,6 +231,16 @@ def test_an_empty_vector_gives_the_bias_and_no_noise():
     assert (answers[1] != layer[0].bias.detach()).any()
 
 
+@pytest.mark.parametrize("name", [HWA, ABS_MAX])
+def test_not_a_number_stays_that(name):
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        layer, x = nn.Sequential(nn.Linear(50, 9)), torch.randn(4, 50)
+    x[2, 7] = float("nan")
+    answers = program(layer, name, input_ranges={"0": 2.0})(x)
+    assert answers.isnan().all(dim=1).tolist() == [False, False, True, False]
+
+
 @pytest.mark.parametrize("groups", [2, 12])
 @pytest.mark.parametrize("name", [HWA, ABS_MAX])
 def test_a_grouped_convolution_is_separate_convolutions_on_cpp_tiles(groups, name):

@@ -235,7 +235,9 @@ def library() -> ctypes.CDLL | None:
     if compiler is None:
         return None
     package = importlib.resources.files("analog_samson.compiled")
-    sources = [package.joinpath(name) for name in ("kernels.c", "arrays.c", "narrow.c")]
+    sources = [
+        package.joinpath(name) for name in ("kernels.c", "products.c", "arrays.c", "narrow.c")
+    ]
     text = "\n".join(source.read_text(encoding="utf-8") for source in sources)
     identity = "\n".join([text, compiler, *_FLAGS, _processor()])
     name = f"kernels-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
