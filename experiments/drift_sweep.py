@@ -36,6 +36,7 @@ def main(
     dask_local: int | None = None,
     data_folder: Path | None = None,
     n_images: int | None = None,
+    question: str = "",
     estimate_only: bool = False,
 ) -> None:
     """Sweep time: program chips of every network on every device and read them as they age.
@@ -56,6 +57,7 @@ def main(
         dask_local: Instead: this many Dask worker processes on this machine.
         data_folder: Folder that holds the images.
         n_images: Test images, counted from the first; all by default.
+        question: What the study asks; stands at the head of its page.
         estimate_only: Time one chip of every kind, say how long the study will take, and end.
     """
     if study is not None:
@@ -73,6 +75,7 @@ def main(
             seed=seed,
             data_folder=data_folder,
             n_images=n_images,
+            question=question,
         )
     if estimate_only:
         print(estimate(chosen, jobs=cpu_count() if jobs == -1 else jobs))

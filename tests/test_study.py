@@ -227,7 +227,8 @@ def test_a_study_file_is_the_same_study(study, tmp_path):
         (folder / f"{number}.safetensors").write_bytes(path.read_bytes())
     file = tmp_path / "study.toml"
     file.write_text(
-        'name = "small"\ncheckpoints = ["nets/*.safetensors"]\ndevices = ["pcm_like"]\n'
+        'name = "small"\nquestion = "Does it last?"\n'
+        'checkpoints = ["nets/*.safetensors"]\ndevices = ["pcm_like"]\n'
         'times_s = "rasch"\nn_chips = 2\nn_images = 100\n[axes]\ndrift_scale = [0.0, 1.0]\n'
     )
     by_hand = replace(
@@ -268,10 +269,13 @@ def test_a_changed_device_under_the_same_name_is_refused_before_anything_runs(st
     assert (tmp_path / "trials.csv").read_bytes() == before
 
 
-def test_manifest_and_audit_say_where_the_table_comes_from(study, tmp_path):
-    collect(study, tmp_path)
+def test_manifest_and_audit_say_where_the_table_comes_from(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["drift_sweep.py", "--question", "Does it last?"])
+    collect(replace(study, question="Does it last?"), tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["study"]["n_chips"] == 2
+    assert manifest["study"]["question"] == "Does it last?"
+    assert manifest["study"]["command"] == "python drift_sweep.py --question 'Does it last?'"
     assert manifest["devices"]["pcm_like"]["noise"]["g_max_uS"] == 25.0
     assert len(manifest["checkpoints"]) == 4
     assert manifest["environments"][0]["aihwkit"]

@@ -1,6 +1,8 @@
 """Running a study: what is missing is computed and appended, by one writer."""
 
 import json
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -136,6 +138,12 @@ def _points_done(table: Path, study: Study, trials: Sequence[Trial]) -> set[tupl
     return set(zip(rows["chip_id"], rows["t_inference_s"], rows["read"], strict=True))
 
 
+def _command() -> str:
+    """What was typed to run this process, where that was a script."""
+    is_script = sys.argv[0].endswith(".py")
+    return shlex.join(["python", *sys.argv]) if is_script else ""
+
+
 def _write_provenance(study: Study, trials: Sequence[Trial], folder: Path) -> None:
     """Write manifest and audit; the audit takes the first network of every architecture."""
     paths = {trial.checkpoint_path: trial.checkpoint for trial in trials}
@@ -153,6 +161,7 @@ def _write_provenance(study: Study, trials: Sequence[Trial], folder: Path) -> No
             else list(times),
             "axes": {axis: list(given) for axis, given in study.axes.items()},
             "data_folder": None,
+            "command": _command(),
         },
         devices=devices,
         networks=networks,

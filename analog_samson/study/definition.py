@@ -118,6 +118,7 @@ class Study:
         precision: Precision of the products of the compiled engine.
         data_folder: Where the images lie, if not where ``load_dataset`` looks by itself.
         n_images: Test images counted from the first; None takes the whole set.
+        question: What is asked, in a sentence or two; stands at the head of the study's page.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Study:
     precision: Precision = "fp32"
     data_folder: Path | None = None
     n_images: int | None = None
+    question: str = ""
 
     def trials(self) -> list[Trial]:
         """All chips of the study with all their times, checked before anything runs.

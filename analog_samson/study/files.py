@@ -18,6 +18,7 @@ def load_study(path: str | Path) -> Study:
     a time grid may be given by its name in ``times.TIME_GRIDS``.
 
         name = "drift"
+        question = "Does SAMSON still help after a year?"
         checkpoints = ["checkpoints/*.safetensors"]
         devices = ["pcm_like", "my_device.toml"]
         times_s = "rasch"
