@@ -31,7 +31,7 @@ def test_quickstart_ends_in_a_table_and_a_figure(tmp_path):
     for name in ("trials.csv", "accuracy.md", "accuracy.tex", "accuracy.pdf", "accuracy.png"):
         assert (folder / name).stat().st_size > 0, name
     table = (folder / "accuracy.md").read_text()
-    assert all(method in table for method in ("sgd", "sam", "samson", "rwp"))
+    assert all(method in table for method in ("SGD", "SAM", "SAMSON", "RWP"))
     assert "pcm_like" in table and "reram_wan2022" in table and table in done.stdout
 
 
