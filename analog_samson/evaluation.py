@@ -30,9 +30,9 @@ def count_correct(
         forward: Called as `forward(batch, first_index)` without gradients, with normalised images
             of shape (batch_size, C, H, W) and the position of the first of them in `images`;
             returns outputs of shape (batch_size, classes). A module must be in eval mode already.
-        images: uint8, shape (n, C, H, W).
+        images: What `normalise` takes, shape (n, C, H, W).
         labels: int64, shape (n,).
-        normalise: Turns uint8 images into network inputs.
+        normalise: Turns images (uint8, most often) into network inputs.
         batch_size: Images in every batch: the last one is filled up with copies of its last image,
             which are not counted.
 
@@ -50,7 +50,8 @@ def count_correct(
             f"{n} images, {len(labels)} labels and batch_size={batch_size}."
         )
     n_labels = int(labels.max()) + 1
-    correct = 0
+    answers = torch.empty(n, dtype=torch.int64)
+    largest = torch.empty(n)
     with torch.no_grad():
         for first in range(0, n, batch_size):
             batch = images[first : first + batch_size]
@@ -63,11 +64,13 @@ def count_correct(
                     f"The network's outputs have shape {tuple(outputs.shape)} for {count} images; "
                     f"labels go up to {n_labels - 1}, so ({count}, {n_labels} or more) is needed."
                 )
-            if bool(outputs.isnan().any()):
-                raise ValueError(
-                    f"The network answers NaN among images {first} to {first + count - 1}; check "
-                    "its weights and the normalisation of its inputs."
-                )
-            truth = labels[first : first + count].to(outputs.device)
-            correct += int((outputs.argmax(dim=1) == truth).sum())
-    return correct
+            best = outputs.max(dim=1)
+            largest[first : first + count] = best.values
+            answers[first : first + count] = best.indices
+    if bool(largest.isnan().any()):
+        wrong = int(largest.isnan().nonzero()[0])
+        raise ValueError(
+            f"The network answers NaN to image {wrong}; check its weights and the normalisation of "
+            "its inputs."
+        )
+    return int((answers == labels.cpu()).sum())

@@ -50,7 +50,7 @@ class Stopwatch:
         return timed
 
 
-def main(data_folder: Path | None = None, chips: int = 40, out: Path | None = None) -> None:
+def main(data_folder: Path | None = None, chips: int = 100, out: Path | None = None) -> None:
     """Measure the harness's share of a study's wall-clock time.
 
     Args:

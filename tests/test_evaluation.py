@@ -49,7 +49,7 @@ def test_forward_runs_without_gradients_on_normalised_images() -> None:
 def test_nan_and_wrong_shapes_are_refused() -> None:
     images, labels = numbered(150), torch.full((150,), 9)
     nan = torch.full((EVALUATION_BATCH, 10), float("nan"))
-    with pytest.raises(ValueError, match=f"NaN among images 0 to {EVALUATION_BATCH - 1}"):
+    with pytest.raises(ValueError, match="NaN to image 0"):
         count_correct(lambda *_: nan, images, labels, as_float)
     with pytest.raises(ValueError, match="labels go up to 9"):
         count_correct(lambda *_: nan[:, :5], images, labels, as_float)

@@ -17,7 +17,7 @@ from analog_samson.results.planning import LOOKS
 from analog_samson.running import return_freed_memory, run_jobs
 from analog_samson.study.definition import Point, Study, Trial
 from analog_samson.study.sources import the_checkpoint
-from analog_samson.study.trial import run_trial
+from analog_samson.study.trial import one_thread, run_trial
 
 TRIALS_FILE = "trials.csv"
 
@@ -64,14 +64,15 @@ def collect(
     if pending:
         _write_provenance(study, trials, table.parent)
         return_freed_memory()
-    for rows in run_jobs(
-        _run_pending,
-        pending,
-        jobs=jobs,
-        describe=lambda job: str(job[0]),
-        progress=study.name if progress else None,
-    ):
-        append_rows(rows, table)
+    with one_thread():
+        for rows in run_jobs(
+            _run_pending,
+            pending,
+            jobs=jobs,
+            describe=lambda job: str(job[0]),
+            progress=study.name if progress else None,
+        ):
+            append_rows(rows, table)
     rows = read_trials(table)
     wanted = {(trial.chip_id, *point) for trial in trials for point in trial.points}
     keys = zip(rows["chip_id"], rows["t_inference_s"], rows["read"], strict=True)

@@ -4,9 +4,11 @@ import functools
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from analog_samson.checkpoint import Checkpoint, load_checkpoint
 from analog_samson.chip import evenly_spread
-from analog_samson.data import Dataset, Split, load_dataset, load_test
+from analog_samson.data import Dataset, Split, full_scale, load_dataset, load_test, normalise
 
 
 def the_checkpoint(path: Path, digest: str | None = None) -> Checkpoint:
@@ -36,6 +38,15 @@ def _read(path: Path, written: int) -> Checkpoint:
 def the_test_set(name: str, folder: Path | None) -> Split:
     """Read the test images once a process."""
     return load_test(name, folder)
+
+
+@functools.lru_cache(maxsize=1)
+def the_test_inputs(
+    name: str, folder: Path | None, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Tensor:
+    """The test images as networks with these statistics take them, once a process."""
+    images = the_test_set(name, folder).images
+    return normalise(images, mean=mean, std=std, full_scale=full_scale(name))
 
 
 @functools.lru_cache(maxsize=1)

@@ -17,7 +17,16 @@ from analog_samson.models import analog_share
 from analog_samson.results import COLUMNS
 from analog_samson.running import return_freed_memory
 from analog_samson.study.definition import Point, Trial
-from analog_samson.study.sources import the_checkpoint, the_test_set, the_training_images
+from analog_samson.study.sources import (
+    the_checkpoint,
+    the_test_inputs,
+    the_test_set,
+    the_training_images,
+)
+
+KEPT_BYTES = 64e6
+"""Test images whose network inputs take no more are normalised once a process, larger sets batch by
+batch: our choice. MNIST takes 31 MB; where images are larger, so are networks."""
 
 
 def run_trial(trial: Trial, points: Sequence[Point] | None = None) -> pd.DataFrame:
@@ -36,8 +45,14 @@ def run_trial(trial: Trial, points: Sequence[Point] | None = None) -> pd.DataFra
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread, as every worker of a study does."""
+    """Let torch use one thread, as every worker of a study does.
+
+    Where it does already nothing is set: to set it makes torch forget its compiled products.
+    """
     n_threads = torch.get_num_threads()
+    if n_threads == 1:
+        yield
+        return
     torch.set_num_threads(1)
     try:
         yield
@@ -60,13 +75,22 @@ def programmed(trial: Trial) -> Chip:
 
 def counting(trial: Trial, n_images: int) -> Callable[[Callable[..., Tensor]], int]:
     """A function that counts a network's correct answers to the first images of the test set."""
-    test = the_test_set(trial.spec.dataset, trial.data_folder)
+    checkpoint = the_checkpoint(trial.checkpoint_path, trial.checkpoint)
+    where = trial.spec.dataset, trial.data_folder
+    test = the_test_set(*where)
+    images, normalise = test.images, checkpoint.normalise
+    if images.numel() * torch.float32.itemsize <= KEPT_BYTES:
+        images, normalise = the_test_inputs(*where, checkpoint.mean, checkpoint.std), _as_it_is
     return functools.partial(
         count_correct,
-        images=test.images[:n_images],
+        images=images[:n_images],
         labels=test.labels[:n_images],
-        normalise=the_checkpoint(trial.checkpoint_path, trial.checkpoint).normalise,
+        normalise=normalise,
     )
+
+
+def _as_it_is(images: Tensor) -> Tensor:
+    return images
 
 
 def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
