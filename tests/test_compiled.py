@@ -411,6 +411,16 @@ def test_a_network_that_cannot_be_traced_runs_step_by_step(images, monkeypatch, 
     assert "runs step by step" in caplog.text
 
 
+def test_a_compiler_that_fails_is_said(tmp_path, monkeypatch, caplog):
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\necho 'unknown flag' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert kernels.library.__wrapped__() is None
+    assert "torch operations take their place" in caplog.text and "unknown flag" in caplog.text
+
+
 def test_without_a_compiler_the_numbers_are_the_same(residual, images, monkeypatch):
     chip = program(residual, "pcm_like", calibration=images, engine="compiled").drift_to(DAY)
     built = chip(images)

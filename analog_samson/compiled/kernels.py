@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.resources
 import itertools
+import logging
 import math
 import os
 import platform
@@ -28,6 +29,8 @@ _FLAGS = (
     *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []),
 )
 _WORD = 0xFFFFFFFF
+
+_log = logging.getLogger(__name__)
 
 
 def dac(x: Tensor, input_range: Tensor, step: float) -> Tensor:
@@ -251,7 +254,13 @@ def library() -> ctypes.CDLL | None:
         except OSError:  # no cache that can be written: build once a process
             with tempfile.TemporaryDirectory() as folder:
                 return _load(_build(compiler, text, Path(folder)))
-        except subprocess.CalledProcessError:  # a compiler that does not know the flags
+        except subprocess.CalledProcessError as error:  # a compiler that does not know the flags
+            _log.warning(
+                "%s cannot build the kernels, torch operations take their place (the same draws, "
+                "many times slower): %s",
+                compiler,
+                error.stderr.decode(errors="replace").strip(),
+            )
             return None
     return _load(cache / name)
 
