@@ -84,7 +84,20 @@ class PolynomialErrorNoiseModel(BaseNoiseModel):
         return g_prog
 
 
-class SonosNoiseModel(BaseNoiseModel):
+class _AroundTargets(BaseNoiseModel):
+    """Models whose distribution of every time, t = 0 included, lies around the targets."""
+
+    def apply_programming_noise_to_conductance(self, g_target: Tensor) -> Tensor:
+        """Draw the distribution of 0 s."""
+        drawn: Tensor = self.apply_drift_noise_to_conductance(g_target, g_target, 0.0)
+        return drawn
+
+    def generate_drift_coefficients(self, g_target: Tensor) -> Tensor:
+        """Return the targets: that is what reads start from."""
+        return g_target
+
+
+class SonosNoiseModel(_AroundTargets):
     """Charge-trap memory: mean shift and spread of the current by days after programming.
 
     Between the days of the tables their coefficients are interpolated linearly. A device's error
@@ -99,14 +112,6 @@ class SonosNoiseModel(BaseNoiseModel):
         super().__init__(g_converter)
         self.noise = noise
         self.g_max, self.g_min = noise.g_max_uS, noise.g_min_uS
-
-    def apply_programming_noise_to_conductance(self, g_target: Tensor) -> Tensor:
-        """Draw the spread of day 0 around the target."""
-        return self.apply_drift_noise_to_conductance(g_target, g_target, 0.0)
-
-    def generate_drift_coefficients(self, g_target: Tensor) -> Tensor:
-        """Return the targets: the distribution of every time lies around them."""
-        return g_target
 
     def apply_drift_noise_to_conductance(
         self, g_prog: Tensor, drift_noise_param: Tensor, t_inference: float
@@ -173,7 +178,7 @@ class TabulatedNoiseModel(BaseNoiseModel):
         return (drifted * (1 + read)).clamp(min=0)
 
 
-class ResampledNoiseModel(BaseNoiseModel):
+class ResampledNoiseModel(_AroundTargets):
     """Measured devices themselves: each simulated device follows one that was measured.
 
     It is one of the two nearest targets, of each the more often the nearer it is, drawn uniformly
@@ -197,14 +202,6 @@ class ResampledNoiseModel(BaseNoiseModel):
         self._targets = torch.from_numpy(targets)
         self._counts = torch.from_numpy(self.measured.counts)
         self._firsts = self._counts.cumsum(0) - self._counts
-
-    def apply_programming_noise_to_conductance(self, g_target: Tensor) -> Tensor:
-        """Take the devices at their first measurement, or at 0 s."""
-        return self.apply_drift_noise_to_conductance(g_target, g_target, 0.0)
-
-    def generate_drift_coefficients(self, g_target: Tensor) -> Tensor:
-        """Return the targets: they say which devices may be followed."""
-        return g_target
 
     def apply_drift_noise_to_conductance(
         self, g_prog: Tensor, drift_noise_param: Tensor, t_inference: float

@@ -4,6 +4,8 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from analog_samson.running import return_freed_memory
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of mallopt, malloc.h
 _MIB = 1 << 20
 
@@ -18,7 +20,7 @@ def freed_memory_kept() -> Iterator[None]:
     library's own adjustment arrives at.
     """
     library = ctypes.CDLL(None)
-    if not (hasattr(library, "mallopt") and hasattr(library, "malloc_trim")):
+    if not hasattr(library, "mallopt"):
         yield
         return
     library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
@@ -29,4 +31,4 @@ def freed_memory_kept() -> Iterator[None]:
     finally:
         library.mallopt(_TRIM_THRESHOLD, 64 * _MIB)
         library.mallopt(_MMAP_THRESHOLD, 32 * _MIB)
-        library.malloc_trim(0)
+        return_freed_memory()
