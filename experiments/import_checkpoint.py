@@ -12,7 +12,7 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -44,6 +44,7 @@ def main(
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
     keep_digital: tuple[str, ...] = (),
+    augmentation: Literal["none", "crop", "crop_flip"] = "none",
     seed: int = 0,
 ) -> None:
     """Bring in a trained network: load its weights, evaluate it digitally, write a checkpoint.
@@ -60,6 +61,8 @@ def main(
             training images.
         std: Standard deviation of each channel, likewise.
         keep_digital: Layers that shall not become tiles; `*` stands for anything.
+        augmentation: What its training images went through; a chip whose batch normalisation is
+            recalibrated sees them so.
         seed: Number that tells several trainings of one network apart.
     """
     options = _json_object(kwargs)
@@ -75,6 +78,7 @@ def main(
         method="external",
         epochs=0,
         keep_digital=keep_digital,
+        augmentation=augmentation,
         seed=seed,
     )
     model = build_model(

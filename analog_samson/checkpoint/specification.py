@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Self
 
+from analog_samson.data import AUGMENTATIONS
 from analog_samson.perturbation import DIALECTS, NOISE_SCALES, SCHEDULES
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
-AUGMENTATIONS = ("none", "crop", "crop_flip")
 PRECISIONS = ("float32", "bfloat16")
 PARAMETRISATIONS = ("none", "microring")
 
@@ -147,7 +147,7 @@ class TrainingSpec:
             0: no average.
         reestimate_batch_norm: Whether the statistics of batch normalisation are estimated anew at
             the final weights; None: where the method has no clean pass, or weights are averaged.
-        augmentation: A name from `AUGMENTATIONS`.
+        augmentation: A name from `data.AUGMENTATIONS`.
         validation_fraction: Share of the training images that is held out.
         parametrisation: "microring": trained are the control parameters of micro-ring weights.
         keep_digital: Layers that will not become tiles.

@@ -12,14 +12,11 @@ from analog_samson.analog import TiledNetwork
 from analog_samson.checkpoint import Checkpoint, load_checkpoint, read_tensors
 from analog_samson.chip.chip import CHIP_FILE, Chip
 from analog_samson.chip.engines import Engine, check_precision, choose_engine
+from analog_samson.chip.training_images import training_images
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.data import Dataset
 from analog_samson.devices import Device, load_device, validated
 from analog_samson.models import batch_norm
-
-TRAINING_IMAGES = 1024
-"""Training images of a data set that a chip looks at: Joshi et al. (2020) recalibrate batch
-normalisation on a few hundred; 1024, evenly spread, is our choice."""
 
 
 def program(
@@ -56,8 +53,9 @@ def program(
         input_ranges: Instead of ``calibration``: layer name to the largest input its DAC takes.
         recalibration: What a device looks at that recalibrates batch normalisation or rescales
             layers at every read, or finds input ranges chip by chip: the data set, of which
-            ``TRAINING_IMAGES`` training images are taken, never others. For a network that is no
-            checkpoint also training images as it takes them, shape (n, ...).
+            ``TRAINING_IMAGES`` training images are taken, never others; batch normalisation sees
+            them augmented as the network's training did, with draws that all chips share. For a
+            network that is no checkpoint also training images as it takes them, shape (n, ...).
 
     Returns:
         The chip in its programmed state, t = 0 (a device without data there: at its first time).
@@ -74,14 +72,15 @@ def program(
     check_precision(engine, precision, device)
     if isinstance(model, str | Path):
         model = load_checkpoint(model)
-    training = _training_images(recalibration, model)
-    keep_digital = (*keep_digital, *device.digital_layers)
+    training = training_images(recalibration, model)
+    plain, as_trained = training or (None, None)
     checkpoint = model if isinstance(model, Checkpoint) else None
+    of_network = checkpoint.keep_digital if checkpoint else ()
+    keep_digital = tuple(dict.fromkeys((*of_network, *keep_digital, *device.digital_layers)))
     if isinstance(model, Checkpoint):
-        keep_digital = (*model.keep_digital, *keep_digital)
         model = model.build()
     network = _mapped(model, device, keep_digital)
-    products = _products(network, device, keep_digital, training)
+    products = _products(network, device, keep_digital, plain)
 
     def chip(ranges: Mapping[str, float] | None) -> Chip:
         on_arrays: TiledNetwork | FunctionalNetwork
@@ -91,13 +90,13 @@ def program(
             on_arrays = FunctionalNetwork(
                 network, device, keep_digital, ranges, precision, expected_images
             )
-        return Chip(on_arrays, device, seed, ranges, keep_digital, training, products)
+        return Chip(on_arrays, device, seed, ranges, keep_digital, as_trained, products)
 
     if input_ranges is not None or not device.periphery.needs_input_ranges:
         return chip(input_ranges)
     how = device.input_ranges
     if how.of == "chip":
-        images = training if calibration is None else calibration
+        images = plain if calibration is None else calibration
         images = _needed(images, device, "finds input ranges chip by chip")
         held = _holding(network, chip(None).weights())
         return chip(models.input_ranges(held, images, keep_digital, how.quantile))
@@ -129,55 +128,20 @@ def load_chip(
     tensors, header = read_tensors(path)
     if header.get("kind") != CHIP_FILE:
         raise ValueError(f"The file {str(path)!r} holds no chip; give one that Chip.save wrote.")
-    if isinstance(model, str | Path):
-        model = load_checkpoint(model)
     if header.get("measurements"):
         header["device"]["noise"]["measurements"] = header["measurements"]
     chip = program(
-        model.build() if isinstance(model, Checkpoint) else model,
+        model,
         validated(header["device"], str(path)),
         seed=header["seed"],
         engine=header["engine"],
         precision=header["precision"],
         keep_digital=header["keep_digital"],
         input_ranges=header["input_ranges"],
-        recalibration=_training_images(recalibration, model),
+        recalibration=recalibration,
     )
     chip._restore(tensors, str(path))
     return chip.drift_to(header["t_inference_s"], header["read"])
-
-
-def evenly_spread(images: Tensor) -> Tensor:
-    """Take ``TRAINING_IMAGES`` of a data set's training images, or all where there are fewer."""
-    step = max(1, len(images) // TRAINING_IMAGES)
-    return images[::step][:TRAINING_IMAGES]
-
-
-def _training_images(
-    given: Dataset | Tensor | None, model: nn.Module | Checkpoint
-) -> Tensor | None:
-    """Images of the training set as the network takes them; raises where they may be others."""
-    if given is None:
-        return None
-    if isinstance(given, Dataset):
-        images = evenly_spread(given.train.images)
-        if not isinstance(model, Checkpoint):
-            return given.normalise(images)
-        if given.name != model.spec.dataset:
-            raise ValueError(
-                f"recalibration is the data set {given.name!r}; the network was trained on "
-                f"{model.spec.dataset!r}: give that."
-            )
-        return model.normalise(images)
-    is_known = isinstance(given, Tensor) and given.is_floating_point()
-    if not is_known or isinstance(model, Checkpoint):
-        what = f"a tensor of {given.dtype}" if isinstance(given, Tensor) else type(given).__name__
-        raise ValueError(
-            f"recalibration must never see test images, and {what} does not say what it holds: "
-            "give the data set itself, whose training images are taken"
-            + ("." if isinstance(model, Checkpoint) else ", or training images as normalised.")
-        )
-    return given
 
 
 def _mapped(model: nn.Module, device: Device, keep_digital: Sequence[str]) -> nn.Module:

@@ -18,15 +18,17 @@ from analog_samson.data.datasets import (
     load_dataset,
     load_test,
 )
-from analog_samson.data.images import augment, normalise
+from analog_samson.data.images import AUGMENTATIONS, augment, augmented, normalise
 from analog_samson.data.parts import DATASETS, Split
 
 __all__ = [
+    "AUGMENTATIONS",
     "DATASETS",
     "FOLDER_VARIABLE",
     "Dataset",
     "Split",
     "augment",
+    "augmented",
     "full_scale",
     "load_dataset",
     "load_test",

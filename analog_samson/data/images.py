@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+AUGMENTATIONS = ("none", "crop", "crop_flip")
+"""What a specification of a training may name; "crop" is for images that a mirror spoils."""
+
 
 def normalise(
     images: Tensor, *, mean: Sequence[float], std: Sequence[float], full_scale: float = 255.0
@@ -34,6 +37,22 @@ def normalise(
     centre = torch.tensor(mean, dtype=torch.float32, device=images.device).view(shape)
     spread = torch.tensor(std, dtype=torch.float32, device=images.device).view(shape)
     return images.to(torch.float32).div_(full_scale).sub_(centre).div_(spread)
+
+
+def augmented(images: Tensor, augmentation: str, generator: torch.Generator) -> Tensor:
+    """Augment images as a training does.
+
+    Args:
+        images: As for :func:`augment`.
+        augmentation: A name from `AUGMENTATIONS`.
+        generator: Where the draws come from; "none" draws nothing.
+
+    Returns:
+        Images of the same shape and dtype.
+    """
+    if augmentation == "none":
+        return images
+    return augment(images, generator=generator, flip=augmentation == "crop_flip")
 
 
 def augment(

@@ -26,7 +26,7 @@ from analog_samson.checkpoint import (
     load_state,
     save_checkpoint,
 )
-from analog_samson.data import Dataset, augment, load_dataset
+from analog_samson.data import Dataset, augmented, load_dataset
 from analog_samson.devices import load_device
 from analog_samson.evaluation import count_correct
 from analog_samson.losses import TrajectoryMemory
@@ -194,7 +194,7 @@ def _train_epoch(state: State, spec: TrainingSpec, dataset: Dataset) -> list[dic
         factor = strength_factor(spec.schedule, ramped, relative_loss=state.relative_loss)
         strength = factor * full_strength(spec)
         indices = order[step * size : (step + 1) * size]
-        images = _augmented(state.images[indices], spec, draws["augmentation"])
+        images = augmented(state.images[indices], spec.augmentation, draws["augmentation"])
         batch = Batch(dataset.normalise(images), state.labels[indices], indices)
         rule = rule_of(spec, strength, state, draws["perturbation"])
         if rule is not None and step == n_steps - 1:
@@ -266,12 +266,6 @@ def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
     )
 
 
-def _augmented(images: Tensor, spec: TrainingSpec, generator: torch.Generator) -> Tensor:
-    if spec.augmentation == "none":
-        return images
-    return augment(images, generator=generator, flip=spec.augmentation == "crop_flip")
-
-
 def _statistics_batches(state: State, spec: TrainingSpec, dataset: Dataset) -> Iterator[Tensor]:
     """Training images as the network was trained on them, augmented.
 
@@ -283,7 +277,7 @@ def _statistics_batches(state: State, spec: TrainingSpec, dataset: Dataset) -> I
     draws.manual_seed(derive_seed(spec.seed, "statistics", "augmentation"))
     n_batches = max(min(len(order), N_STATISTICS_IMAGES) // spec.batch_size, 1)
     for chosen in order[: n_batches * spec.batch_size].chunk(n_batches):
-        yield dataset.normalise(_augmented(state.images[chosen], spec, draws))
+        yield dataset.normalise(augmented(state.images[chosen], spec.augmentation, draws))
 
 
 def _check_finite(state: State, loss: float, epoch: int, resume_path: Path) -> None:
