@@ -1,6 +1,6 @@
 /* A layer of arrays, vector by vector: what scales, currents or noise depend on the single input
  * vector. Patches are gathered and turned into DAC levels, multiplied, and finished (IR drop, noise,
- * ADC, bounds, scale) while they are in the cache. Follows products.c in one source. */
+ * ADC, bounds, scale) while they are in the cache. */
 
 enum { CHUNK = 96, MOST_TILES = 3 }; /* vectors at a time: a multiple of WIDE and of NARROW */
 
@@ -24,22 +24,6 @@ struct layer {
     float drop, current; /* scale of the IR drop; of rows x sum |w| |x| */
     float rounds;        /* whether there is an ADC */
 };
-
-/* Normals of some outputs of one image, those that `normals` gives them. */
-static void some_normals(float *out, int64_t first, int64_t count, int64_t n, uint64_t key,
-                         uint64_t image)
-{
-    const uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32), c1 = (uint32_t)image;
-    const int64_t half = (n + 1) / 2;
-    for (int64_t i = 0; i < count; i++) {
-        const int64_t j = first + i;
-        uint32_t x0 = (uint32_t)(j < half ? j : j - half), x1 = c1;
-        threefry(k0, k1, &x0, &x1);
-        float a, b;
-        two_normals(x0, x1, &a, &b);
-        out[i] = j < half ? a : b;
-    }
-}
 
 /* Rows of a block in a padded input, by place in the kernel, then channel. */
 static void find_runs(struct runs *runs, const struct layer *l, int64_t first, int64_t rows)

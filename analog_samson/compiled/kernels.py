@@ -28,6 +28,8 @@ _FLAGS = (
     *("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"),
     *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []),
 )
+_PARTS = "lanes", "normals", "converters", "products", "arrays", "narrow"
+"""Files of the C library, which is built from all of them in a row."""
 _WORD = 0xFFFFFFFF
 
 _log = logging.getLogger(__name__)
@@ -238,10 +240,7 @@ def library() -> ctypes.CDLL | None:
     if compiler is None:
         return None
     package = importlib.resources.files("analog_samson.compiled")
-    sources = [
-        package.joinpath(name) for name in ("kernels.c", "products.c", "arrays.c", "narrow.c")
-    ]
-    text = "\n".join(source.read_text(encoding="utf-8") for source in sources)
+    text = "\n".join(package.joinpath(f"{part}.c").read_text(encoding="utf-8") for part in _PARTS)
     identity = "\n".join([text, compiler, *_FLAGS, _processor()])
     name = f"kernels-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "analog-samson"

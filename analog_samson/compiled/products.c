@@ -1,59 +1,12 @@
-/* Vector instructions without naming any, and the products of some input vectors with some columns.
- * Follows kernels.c in one source. */
+/* The products of some input vectors with some columns. */
 
 #if defined(__AVX512F__)
-enum { LANES = 16, WIDE = 8, NARROW = 6 };
+enum { WIDE = 8, NARROW = 6 }; /* vectors at a time: as many as there are registers for */
 #elif defined(__AVX__)
-enum { LANES = 8, WIDE = 4, NARROW = 2 };
+enum { WIDE = 4, NARROW = 2 };
 #else
-enum { LANES = 4, WIDE = 8, NARROW = 6 };
+enum { WIDE = 8, NARROW = 6 };
 #endif
-
-int64_t lanes(void) { return LANES; }
-
-typedef float lanes_t __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int32_t bits_t __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-static inline lanes_t load(const float *x) { return *(const lanes_t *)x; }
-static inline void store(float *x, lanes_t v) { *(lanes_t *)x = v; }
-static inline lanes_t magnitude(lanes_t x) { return (lanes_t)((bits_t)x & 0x7FFFFFFF); }
-
-/* Nearest whole number, ties to even, of what an ADC can hold. */
-static inline lanes_t rounded(lanes_t x)
-{
-    const lanes_t large = (lanes_t){0} + 12582912.0f; /* 1.5 2^23: its last bit is 1 */
-    return (x + large) - large;
-}
-
-static inline lanes_t smaller(lanes_t x, lanes_t y)
-{
-    const bits_t is_y = y < x; /* not a number stays what it is */
-    return (lanes_t)(((bits_t)y & is_y) | ((bits_t)x & ~is_y));
-}
-
-static inline lanes_t larger(lanes_t x, lanes_t y)
-{
-    const bits_t is_y = y > x;
-    return (lanes_t)(((bits_t)y & is_y) | ((bits_t)x & ~is_y));
-}
-
-static inline int is_any(bits_t x)
-{
-    uint32_t bits[LANES], any = 0;
-    memcpy(bits, &x, sizeof bits);
-    for (int i = 0; i < LANES; i++) any |= bits[i];
-    return any != 0;
-}
-
-/* Largest of numbers without sign, which are ordered as their bits are. */
-static inline float largest_of(lanes_t x)
-{
-    int32_t bits[LANES], most = 0;
-    float largest;
-    memcpy(bits, &x, sizeof bits);
-    for (int i = 0; i < LANES; i++) most = bits[i] > most ? bits[i] : most;
-    memcpy(&largest, &most, 4);
-    return largest;
-}
 
 /* Where the rows of a block lie, seen from the start of a patch: runs of neighbours. */
 struct runs {

@@ -1,0 +1,80 @@
+/* The periphery of a crossbar array in one pass over memory: DAC before the product, noise, ADC and
+ * scaling after it. Plain C that a compiler turns into vector instructions. */
+
+/* Input levels: round(x / (range step)), clipped. A step of 0 is an ideal DAC: x / range, clipped. */
+void dac(const float *restrict x, float *restrict out, int64_t n, float range, float step,
+         float levels)
+{
+    if (step > 0.0f) {
+        const float factor = 1.0f / (range * step); /* a division takes as long as ten products */
+        for (int64_t i = 0; i < n; i++) {
+            float v = rintf(x[i] * factor);
+            v = v > levels ? levels : v;
+            out[i] = v < -levels ? -levels : v;
+        }
+    } else {
+        for (int64_t i = 0; i < n; i++) {
+            float v = x[i] / range;
+            v = v > 1.0f ? 1.0f : v;
+            out[i] = v < -1.0f ? -1.0f : v;
+        }
+    }
+}
+
+/* An ADC on a line of products, in place: noise, rounding, clipping (all in steps), scale and offset
+ * of every number or of all (`alike`); then what is there already is added. */
+static inline __attribute__((always_inline)) void
+convert(float *restrict y, const float *restrict drawn, float noise, int rounds, float levels,
+        const float *restrict scale, const float *restrict offset, const int alike,
+        const float *restrict sum, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float v = y[i];
+        if (drawn) v += noise * drawn[i];
+        if (rounds) v = rintf(v);
+        v = v > levels ? levels : v;
+        v = v < -levels ? -levels : v;
+        v = v * scale[alike ? 0 : i] + offset[alike ? 0 : i];
+        y[i] = sum ? v + sum[i] : v;
+    }
+}
+
+/* What follows the product, in place. y and sum: (images, outer, inner). Channels are innermost
+ * (inner of them), or channel c is row c, c + channels, ... of the outer dimension.
+ * Returns 0, or 1 if there is no memory for an image's noise. */
+int adc(float *restrict y, const float *restrict sum, int64_t images, int64_t outer, int64_t inner,
+        int64_t channels, int innermost, const float *restrict scale, const float *restrict offset,
+        uint64_t key, uint64_t first_image, float noise, int rounds, float levels)
+{
+    const int64_t n = outer * inner;
+    float *drawn = noise > 0.0f ? malloc((size_t)n * sizeof(float)) : NULL;
+    if (noise > 0.0f && !drawn) return 1;
+    /* Few channels, repeated until a loop over them is worth its start. */
+    float several[2][256];
+    const float *scales = scale, *offsets = offset;
+    int64_t width = innermost ? channels : inner;
+    if (innermost && channels <= 64) {
+        width = 256 / channels * channels;
+        for (int64_t c = 0; c < width; c++) {
+            several[0][c] = scale[c % channels];
+            several[1][c] = offset[c % channels];
+        }
+        scales = several[0];
+        offsets = several[1];
+    }
+    for (int64_t image = 0; image < images; image++) {
+        if (drawn) normals(drawn, n, key, first_image + (uint64_t)image);
+        for (int64_t i = 0; i < n; i += width) {
+            const int64_t at = image * n + i, count = n - i < width ? n - i : width;
+            const float *from = drawn ? drawn + i : NULL, *before = sum ? sum + at : NULL;
+            if (innermost)
+                convert(y + at, from, noise, rounds, levels, scales, offsets, 0, before, count);
+            else {
+                const int64_t c = i / width % channels;
+                convert(y + at, from, noise, rounds, levels, scale + c, offset + c, 1, before, count);
+            }
+        }
+    }
+    free(drawn);
+    return 0;
+}
