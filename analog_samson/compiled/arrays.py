@@ -185,7 +185,7 @@ def through(
         x: Inputs, shape (n, height, width, channels).
         contents: What the arrays hold.
         stream: int64: number of the first image in the whole set, then a key for every row block.
-        numbers: As :func:`limits` gives them.
+        numbers: As :func:`limits` gives them, on the CPU.
         rows: Sizes of the row blocks.
         columns: Sizes of the column blocks of a group.
         walk: The layer's geometry.
@@ -216,18 +216,17 @@ def _through(
     call: int,
 ) -> Tensor:
     walk = Walk(*geometry)
-    first_image, *streams = stream.tolist()
-    keys = [kernels.key_of_call(key, call) for key in streams]
     values = _Limits(*numbers.tolist())
     x = x.contiguous()
     built = kernels.library_for(x)
     if built is None or not packed.numel():
-        return _by_torch(
-            x, weights, scales, offsets, keys, first_image, values, rows, columns, walk
-        )
+        keys = kernels.key_of_call(stream[1:], call)
+        return _by_torch(x, weights, scales, offsets, keys, stream[0], values, rows, columns, walk)
     out = x.new_empty(len(x), walk.out_height, walk.out_width, walk.groups * walk.columns)
     if not out.numel():
         return out
+    first_image, *streams = stream.tolist()
+    keys_of_call = [kernels.key_of_call(key, call) for key in streams]
     layer = _Layer(
         *geometry,
         len(rows),
@@ -235,7 +234,7 @@ def _through(
         (ctypes.c_int64 * len(rows))(*rows),
         (ctypes.c_int64 * len(columns))(*columns),
         *(t.data_ptr() for t in (packed, row_places, scales, offsets)),
-        (ctypes.c_uint64 * len(keys))(*keys),
+        (ctypes.c_uint64 * len(streams))(*keys_of_call),
         *values,
     )
     n = walk.inputs_an_image
@@ -254,8 +253,8 @@ def _by_torch(
     weights: Tensor,
     scales: Tensor,
     offsets: Tensor,
-    keys: list[int],
-    first_image: int,
+    keys: Tensor,
+    first_image: Tensor,
     values: _Limits,
     rows: list[int],
     columns: list[int],
@@ -292,11 +291,16 @@ def _by_torch(
 
 
 def _noise(
-    key: int, first_image: int, shape: tuple[int, ...], walk: Walk, part: Tensor, repeated: int
+    key: Tensor,
+    first_image: Tensor,
+    shape: tuple[int, ...],
+    walk: Walk,
+    part: Tensor,
+    repeated: int,
 ) -> Tensor:
     n_images = shape[0] // walk.inputs_an_image
     of_an_image = (n_images, math.prod(shape) // n_images)
-    round_key = (key + repeated * _NEXT_ROUND) % 2**64
+    round_key = kernels.shifted(key, repeated * _NEXT_ROUND)
     drawn = kernels.normals(round_key, first_image, of_an_image, part.device)
     return drawn.view(shape)[..., part]
 

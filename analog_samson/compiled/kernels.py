@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ _FLAGS = (
 _PARTS = "lanes", "normals", "converters", "products", "arrays", "narrow"
 """Files of the C library, which is built from all of them in a row."""
 _WORD = 0xFFFFFFFF
+
+Key = TypeVar("Key", int, Tensor)
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +51,8 @@ def dac(x: Tensor, input_range: Tensor, step: float) -> Tensor:
     """
     if not torch.compiler.is_compiling():
         return _dac(x, input_range, step)
-    if x.ndim != 4 or x.shape[1] < 16:  # fused with what comes before it, it is not vectorised
+    # fused with what comes before it, it is not vectorised
+    if x.device.type == "cpu" and (x.ndim != 4 or x.shape[1] < 16):
         levels: Tensor = _dac_operation(x, input_range, step)
         return levels
     return _dac_of_torch(x, input_range, step)
@@ -83,8 +87,9 @@ def adc(
     call: int,
     rounds: bool,
     innermost: bool,
-) -> None:
-    """Add noise to what an array gave, round, clip and scale it, in place; in steps of the ADC.
+    draws: bool = True,
+) -> Tensor:
+    """Add noise to what an array gave, round, clip and scale it; in steps of the ADC.
 
     Args:
         y: Products, contiguous, shape (images, positions, channels), or with channels before the
@@ -93,14 +98,78 @@ def adc(
         scale: Model units a step, shape (channels,).
         offset: Added to the result, shape (channels,).
         stream: int64: the number of the first image in the whole set, then a key for every block.
-        limits: Standard deviation of the noise and largest output (may be infinite), on the CPU.
+        limits: Standard deviation of the noise and largest output (may be infinite).
         block: Which key.
         call: How often the layer was used before in this forward pass.
         rounds: Whether there is an ADC.
         innermost: Whether channels are the last dimension of y.
+        draws: Whether there is any noise.
+
+    Returns:
+        The outputs; on a CPU they stand in y.
     """
+    if y.device.type != "cpu":
+        return adc_of_torch(
+            *(y, previous, scale[None], offset[None], stream[None], limits),
+            block=block,
+            call=call,
+            rounds=rounds,
+            innermost=innermost,
+            draws=draws,
+        )
     apply = _adc_operation if torch.compiler.is_compiling() else _adc
     apply(y, previous, scale, offset, stream, limits, block, call, rounds, innermost)
+    return y
+
+
+def adc_of_torch(
+    y: Tensor,
+    previous: Tensor | None,
+    scale: Tensor,
+    offset: Tensor,
+    stream: Tensor,
+    limits: Tensor,
+    *,
+    block: int,
+    call: int,
+    rounds: bool,
+    innermost: bool,
+    draws: bool = True,
+) -> Tensor:
+    """Do the same in torch operations, for several chips: every chip meets the integers it draws.
+
+    Nothing waits for a device, and torch.compile fuses all of it.
+
+    Args:
+        y: As for :func:`adc`, the images of every chip, chip after chip.
+        previous: Added to the result, shape of y; or None.
+        scale: Shape (chips, channels).
+        offset: Shape (chips, channels).
+        stream: Shape (chips, 1 + blocks); the number of the first image is that of all chips.
+        limits: As for :func:`adc`.
+        block: Which key.
+        call: How often the layer was used before in this forward pass.
+        rounds: Whether there is an ADC.
+        innermost: Whether channels are the last dimension of y.
+        draws: Whether there is any noise.
+
+    Returns:
+        Outputs, shape of y.
+    """
+    n_chips = len(stream)
+    out = y.reshape(n_chips, len(y) // n_chips, *y.shape[1:])
+    noise, levels = limits.unbind()
+    if draws:
+        keys = key_of_call(stream[:, 1 + block], call)[:, None, None]
+        out = out + noise * normals(keys, stream[0, 0], out.shape[1:], y.device)
+    if innermost:
+        scale, offset = (x[:, None, None] for x in (scale, offset))
+    else:
+        pieces = y.shape[1] // scale.shape[1]
+        scale, offset = (x.repeat(1, pieces)[:, None, :, None] for x in (scale, offset))
+    out = (out.round() if rounds else out).clamp(-levels, levels) * scale + offset
+    out = out.flatten(0, 1)
+    return out if previous is None else out + previous
 
 
 def _adc(
@@ -117,18 +186,21 @@ def _adc(
 ) -> None:
     if not y.numel():
         return
-    first_image, *keys = stream.tolist()
-    key = key_of_call(keys[block], call)
     noise, levels = limits.tolist()
     built = library_for(y)
     if built is None or not (previous is None or previous.is_contiguous()):
-        out = y + noise * normals(key, first_image, y.shape, y.device) if noise > 0 else y
-        if not innermost:
-            pieces = y.shape[1] // len(scale)
-            scale, offset = (x.repeat(pieces)[:, None] for x in (scale, offset))
-        out = (out.round() if rounds else out).clamp(-levels, levels) * scale + offset
-        y.copy_(out if previous is None else out + previous)
+        out = adc_of_torch(
+            *(y, previous, scale[None], offset[None], stream[None], limits),
+            block=block,
+            call=call,
+            rounds=rounds,
+            innermost=innermost,
+            draws=noise > 0,
+        )
+        y.copy_(out)
         return
+    first_image, *keys = stream.tolist()
+    key = key_of_call(keys[block], call)
     n_images, outer, inner = y.shape
     size = outer * inner * y.element_size()
 
@@ -171,38 +243,47 @@ _dac_operation.register_fake(lambda x, input_range, step: torch.empty_like(x))
 _adc_operation = torch.library.custom_op("analog_samson::adc", _adc, mutates_args={"y"})
 
 
-def key_of_call(key: int, call: int) -> int:
+def key_of_call(key: Key, call: int) -> Key:
     """Key of the noise when a layer is used again in one forward pass."""
-    return (key + call * 0x9E3779B97F4A7C15) % 2**64  # the golden ratio: far from other keys
+    return shifted(key, call * 0x9E3779B97F4A7C15)  # the golden ratio: far from other keys
+
+
+def shifted(key: Key, by: int) -> Key:
+    """Add to a key; of the sum only the last 64 bits count, all that a tensor holds."""
+    return key + ((by + 2**63) % 2**64 - 2**63)
 
 
 def normals(
-    key: int, first_image: int, shape: torch.Size | tuple[int, ...], device: torch.device
+    key: int | Tensor,
+    first_image: int | Tensor,
+    shape: torch.Size | tuple[int, ...],
+    device: torch.device,
 ) -> Tensor:
     """Draw the standard normals of a block of images with torch operations.
 
     Args:
-        key: Key of the stream, 0 to 2**63 - 1.
+        key: Key of the stream, 64 bits; or one a chip, int64, shape (chips, 1, 1).
         first_image: Number of the first image.
         shape: (images, ...).
         device: Where.
 
     Returns:
-        Normals, float32: those of one image depend on the key, its number and its place only.
+        Normals, float32, of the shape, or (chips, *shape): those of one image depend on the key,
+        its number and its place only.
     """
     n_images, n = shape[0], math.prod(shape[1:])
     half = (n + 1) // 2
     counter = torch.arange(half, device=device)
-    image = torch.arange(first_image, first_image + n_images, device=device)[:, None]
+    image = (torch.arange(n_images, device=device) + first_image)[:, None]
     word0, word1 = threefry2x32(key, counter, image)
     uniform = (word0 >> 1).float() * 2.0**-31 + 2.0**-32
     turn = (word1 - ((word1 >> 31) << 32)).float() * (math.pi * 2.0**-31)
     radius = (-2.0 * uniform.log()).sqrt()
-    both = torch.cat([radius * turn.cos(), radius * turn.sin()], dim=1)
-    return both[:, :n].reshape(shape)
+    both = torch.cat([radius * turn.cos(), radius * turn.sin()], dim=-1)
+    return both[..., :n].reshape(*both.shape[:-2], *shape)
 
 
-def threefry2x32(key: int, counter0: Tensor, counter1: Tensor) -> tuple[Tensor, Tensor]:
+def threefry2x32(key: int | Tensor, counter0: Tensor, counter1: Tensor) -> tuple[Tensor, Tensor]:
     """Threefry2x32 with 20 rounds on 32-bit words held in int64 tensors, which broadcast."""
     keys = [key & _WORD, key >> 32 & _WORD]
     keys.append(0x1BD11BDA ^ keys[0] ^ keys[1])

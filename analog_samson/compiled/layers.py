@@ -159,11 +159,13 @@ class FunctionalLayer(nn.Module):
 
     def _move_to(self, where: torch.device) -> None:
         self._where = where
-        self._input_range = self._input_range.to(where)
+        self._input_range, self._stream = self._input_range.to(where), self._stream.to(where)
         for held in (self._weights, self._scales, self._offsets):
             held[:] = [tensor.to(where) for tensor in held]
         if self._by_vector:
             self._contents = arrays.Contents(*(tensor.to(where) for tensor in self._contents))
+        else:
+            self._limits = self._limits.to(where)
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of the layer, bias included."""
@@ -282,7 +284,7 @@ class FunctionalLayer(nn.Module):
             # The first dimension may be images times something (tokens, windows).
             last = shape[-1] if innermost else math.prod(shape[2:])
             product = product.reshape(self._n_images, -1, last).contiguous()
-            kernels.adc(
+            total = kernels.adc(
                 product,
                 total,
                 self._scales[number],
@@ -293,8 +295,8 @@ class FunctionalLayer(nn.Module):
                 call=self._call,
                 rounds=self._rounds,
                 innermost=innermost,
+                draws=self._is_noisy,
             )
-            total = product
         self._call += 1  # a layer used twice meets other noise the second time
         out = cast(Tensor, total).view(shape)
         return out.movedim(-1, 1) if innermost and self._rank else out
