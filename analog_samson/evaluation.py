@@ -1,4 +1,4 @@
-"""How many images a network gets right: counts, in batches of one fixed size."""
+"""Which images a network gets right, and how many, in batches of one fixed size."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,19 @@ def count_correct(
     *,
     batch_size: int = EVALUATION_BATCH,
 ) -> int:
-    """Count the images whose largest output is that of their label.
+    """Count the images whose largest output is that of their label: see :func:`is_correct`."""
+    return int(is_correct(forward, images, labels, normalise, batch_size=batch_size).sum())
+
+
+def is_correct(
+    forward: Callable[[Tensor, int], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    normalise: Callable[[Tensor], Tensor],
+    *,
+    batch_size: int = EVALUATION_BATCH,
+) -> Tensor:
+    """Whether the largest output is that of the label, image by image.
 
     Args:
         forward: Called as `forward(batch, first_index)` without gradients, with normalised images
@@ -37,7 +49,7 @@ def count_correct(
             which are not counted.
 
     Returns:
-        The number of correct answers, 0 to n. Of equal largest outputs the first counts.
+        bool, shape (n,). Of equal largest outputs the first counts.
 
     Raises:
         ValueError: If there are no images, not as many labels, a label without an output, or an
@@ -73,4 +85,4 @@ def count_correct(
             f"The network answers NaN to image {wrong}; check its weights and the normalisation of "
             "its inputs."
         )
-    return int((answers == labels.cpu()).sum())
+    return answers == labels.cpu()

@@ -73,7 +73,7 @@ def main(data_folder: Path | None = None, chips: int = 100, out: Path | None = N
                 "overhead", [checkpoint], ["pcm_like"], times, n_chips, data_folder=data_folder
             )
             the_test_set.cache_clear()
-            trial._digital_counts.clear()
+            trial._digital_answers.clear()
             whole, before = Stopwatch(), work.seconds
             whole.around(collect)(study, Path(folder) / str(n_chips))
             spent = work.seconds - before

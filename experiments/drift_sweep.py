@@ -36,6 +36,7 @@ def main(
     dask_local: int | None = None,
     data_folder: Path | None = None,
     n_images: int | None = None,
+    images: int | None = None,
     question: str = "",
     estimate_only: bool = False,
 ) -> None:
@@ -57,6 +58,7 @@ def main(
         dask_local: Instead: this many Dask worker processes on this machine.
         data_folder: Folder that holds the images.
         n_images: Test images, counted from the first; all by default.
+        images: How many of those a chip answers, drawn anew for every chip; all by default.
         question: What the study asks; stands at the head of its page.
         estimate_only: Time one chip of every kind, say how long the study will take, and end.
     """
@@ -75,6 +77,7 @@ def main(
             seed=seed,
             data_folder=data_folder,
             n_images=n_images,
+            images=images,
             question=question,
         )
     if estimate_only:

@@ -67,6 +67,8 @@ def make_trials(
                                 "n_correct": int(np.clip(round(score * n_images), 0, n_images)),
                                 "n_images": n_images,
                                 "n_correct_digital": int((mean + 0.01) * n_images),
+                                "n_test": n_images,
+                                "n_correct_digital_test": int((mean + 0.01) * n_images),
                                 "analog_share": 0.998,
                                 "alpha": 1.0 + 0.02 * np.log10(t + 1),
                                 "extrapolated": t > measured_to_s,
@@ -74,4 +76,7 @@ def make_trials(
                             }
                             | constants
                         )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    trials = pd.DataFrame(rows, columns=list(COLUMNS))
+    least = (trials["n_correct"] - trials["n_correct_digital"]).abs()
+    trials["n_changed"] = (least + n_images) // 2
+    return trials

@@ -262,8 +262,8 @@ def warnings_of(trials: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
         )
     if not trials["reproducible"].all():
         found.append("Some rows come from an engine that cannot be seeded: not reproducible.")
-    if trials["n_images"].min() < 1000:
-        found.append(f"The evaluation set has only {trials['n_images'].min()} images.")
+    if trials["n_test"].min() < 1000:
+        found.append(f"The evaluation set has only {trials['n_test'].min()} images.")
     return found
 
 

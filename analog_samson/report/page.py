@@ -27,6 +27,7 @@ from analog_samson.report.diagnostics import beside_figures
 from analog_samson.report.figures import FORMATS
 from analog_samson.report.style import style
 from analog_samson.report.typeset import Table
+from analog_samson.report.words import subset_text
 from analog_samson.results import read_trials, summarise
 
 TITLES = {
@@ -179,10 +180,12 @@ def _unfinished(manifest: Mapping[str, Any], trials: pd.DataFrame) -> list[str]:
 def _in_short(trials: pd.DataFrame) -> str:
     networks, chips = trials["checkpoint"].nunique(), trials["chip_id"].nunique()
     methods = trials.drop_duplicates(["method", "strength"])
+    subset = subset_text(trials)
     return (
         f"{len(methods)} methods, {networks} trained networks, {chips} chips on "
         f"{trials['device'].nunique()} devices, {trials['t_inference_s'].nunique()} times: "
-        f"{len(trials)} measurements of {trials['n_images'].max()} images."
+        f"{len(trials)} measurements of {trials['n_images'].max()} images"
+        f"{f' ({subset})' if subset else ''}."
     )
 
 

@@ -93,7 +93,10 @@ def condition_text(row: pd.Series, columns: list[str]) -> str:
 
 
 def fixed_text(rows: pd.DataFrame) -> str:
-    """Say once what is the same in all rows: "data set digits, model mlp, engine aihwkit"."""
+    """Say once what is the same in all rows: "Data set digits, model mlp, engine aihwkit".
+
+    Where chips answered a subset of the test images, it says so too.
+    """
     parts = []
     for column in _CONDITION_WITHOUT_TIME:
         values = rows[column].unique()
@@ -102,7 +105,19 @@ def fixed_text(rows: pd.DataFrame) -> str:
             if text:
                 parts.append(_SAID_AS[column].format(text))
     text = ", ".join(parts)
-    return text[:1].upper() + text[1:]
+    return "; ".join(filter(None, [text[:1].upper() + text[1:], subset_text(rows)]))
+
+
+def subset_text(rows: pd.DataFrame) -> str:
+    """Say how many images accuracies were estimated from; "" where chips answered all."""
+    pairs = rows.loc[rows["n_images"] < rows["n_test"], ["n_images", "n_test"]].drop_duplicates()
+    sizes = [f"{n:,} of {n_test:,}" for n, n_test in pairs.itertuples(index=False)]
+    if not sizes:
+        return ""
+    return (
+        f"accuracies estimated from {' and '.join(sizes)} test images, drawn anew for every chip, "
+        "against the digital network's answers to the same and to all"
+    )
 
 
 def missing_text(rows: pd.DataFrame) -> str:

@@ -5,6 +5,11 @@ the training method, so averages run over reads, then over chips, and intervals 
 """
 
 from analog_samson.results.comparison import best_methods, holm, paired_gain
+from analog_samson.results.estimates import (
+    digital_accuracy,
+    estimated_accuracy,
+    sampling_variance,
+)
 from analog_samson.results.lifetime import (
     N_CLASSES,
     has_trajectories,
@@ -22,6 +27,8 @@ __all__ = [
     "append_rows",
     "best_methods",
     "chip_means",
+    "digital_accuracy",
+    "estimated_accuracy",
     "has_trajectories",
     "holm",
     "iso_accuracy",
@@ -32,6 +39,7 @@ __all__ = [
     "no_better_than_guessing",
     "paired_gain",
     "read_trials",
+    "sampling_variance",
     "summarise",
     "variance_components",
 ]

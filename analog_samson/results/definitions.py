@@ -23,6 +23,7 @@ METHOD = ("method", "strength")
 
 _CHIP = (*CONDITION[:-1], *METHOD, "training_seed", "checkpoint", "chip")
 _SEED = ("dataset", "model", *METHOD, "training_seed")
+_DEFINED = ("programming_seed", "n_images", "n_test")
 
 
 def check_definitions(trials: pd.DataFrame) -> None:
@@ -35,9 +36,9 @@ def check_definitions(trials: pd.DataFrame) -> None:
         ValueError: If columns are missing; if one chip of one network on one device has two
             contents (another device file, study seed or evaluation set under the same name); if
             one method and training seed has two networks; if one model and data set was
-            evaluated on test sets of different size.
+            evaluated on test sets of different size, or on subsets of different size.
     """
-    needed = {*_CHIP, "chip_id", "programming_seed", "n_images", "n_correct", "t_inference_s"}
+    needed = {*_CHIP, *_DEFINED, "chip_id", "n_correct", "t_inference_s"}
     missing = sorted(needed - set(trials.columns))
     if missing:
         raise ValueError(f"These are no trials: columns {missing} are missing.")
@@ -52,7 +53,7 @@ def _check_chips(chips: pd.DataFrame) -> None:
     if twice.empty:
         return
     first, second = twice.iloc[0], twice.iloc[1]
-    differ = [repr(c) for c in ("programming_seed", "n_images") if first[c] != second[c]]
+    differ = [repr(c) for c in _DEFINED if first[c] != second[c]]
     what = " and ".join(differ) or "the device's definition or the version of the numerics"
     raise ValueError(
         f"Chip {first['chip']} of {_named(first)} (training seed {first['training_seed']}) on "
@@ -62,14 +63,17 @@ def _check_chips(chips: pd.DataFrame) -> None:
 
 
 def _check_sizes(chips: pd.DataFrame) -> None:
-    sizes = chips.drop_duplicates(["dataset", "model", "n_images"])
+    sizes = chips.drop_duplicates(["dataset", "model", "n_images", "n_test"])
     mixed = _first_repeated(sizes, ("dataset", "model"))
     if mixed.empty:
         return
-    n_images = sorted(int(n) for n in mixed["n_images"])
+    what, column = "evaluation sets of {} images", "n_test"
+    if mixed["n_test"].nunique() == 1:
+        what, column = "chips that answered {} images each", "n_images"
+    numbers = sorted({int(n) for n in mixed[column]})
     raise ValueError(
-        f"Trials of {mixed['model'].iloc[0]!r} on {mixed['dataset'].iloc[0]!r} mix evaluation sets "
-        f"of {n_images} images; choose one size, such as trials[trials.n_images == {n_images[-1]}]."
+        f"Trials of {mixed['model'].iloc[0]!r} on {mixed['dataset'].iloc[0]!r} mix "
+        f"{what.format(numbers)}; choose one, such as trials[trials.{column} == {numbers[-1]}]."
     )
 
 

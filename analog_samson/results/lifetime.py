@@ -8,6 +8,7 @@ import pandas as pd
 
 from analog_samson.results import spread
 from analog_samson.results.definitions import CONDITION, METHOD
+from analog_samson.results.estimates import digital_accuracy
 from analog_samson.results.summary import CELL, chip_means
 
 CURVE = (*CONDITION[:-1], *METHOD)
@@ -45,8 +46,8 @@ def lifetime(
         times), "right" (never lost as much: ``lifetime_s`` is the last time, a lower bound),
         "left" (lost before the first time t > 0, an upper bound); ``low_s`` is 0 and ``high_s``
         infinite where the data set no bound; ``level``, ``n_networks``, ``n_chips``,
-        ``extrapolated`` (whether the crossing, or the last time when censored, lies beyond the
-        device's measured times).
+        ``n_images``, ``n_test``, ``extrapolated`` (whether the crossing, or the last time when
+        censored, lies beyond the device's measured times).
 
     Raises:
         ValueError: If the loss is not between 0 and 1, the reference is unknown, or the times of a
@@ -104,7 +105,7 @@ def no_better_than_guessing(
         n_classes: Classes of each data set; networks of other data sets are not judged.
     """
     chance = 1 / trials["dataset"].astype(str).map(n_classes).astype(float)
-    guesses = trials["n_correct_digital"] / trials["n_images"] <= chance
+    guesses = digital_accuracy(trials) <= chance
     return sorted(set(trials.loc[guesses, "checkpoint"].astype(str)))
 
 
@@ -129,7 +130,8 @@ def iso_accuracy(
     Returns:
         One row per method and condition: the columns of a summary's cell, ``normalised``,
         ``low``, ``high``, ``is_iso`` (the mean is above the threshold), ``is_iso_surely`` (the
-        whole interval is), ``level``, ``n_networks``, ``extrapolated``.
+        whole interval is), ``level``, ``n_networks``, ``n_images``, ``n_test``,
+        ``extrapolated``.
 
     Raises:
         ValueError: If the number of classes of a data set is not known, or a digital network is
@@ -164,6 +166,8 @@ def iso_accuracy(
                 "is_iso_surely": level == "networks" and mean - half > threshold,
                 "level": level,
                 "n_networks": group["checkpoint"].nunique(),
+                "n_images": group["n_images"].iloc[0],
+                "n_test": group["n_test"].iloc[0],
                 "extrapolated": bool(group["extrapolated"].any()),
             }
         )
@@ -216,6 +220,8 @@ def _life(chips: pd.DataFrame, loss: float, confidence: float) -> dict[str, obje
         "level": level,
         "n_networks": chips["checkpoint"].nunique(),
         "n_chips": int(chips.groupby("checkpoint", observed=True)["chip_id"].nunique().min()),
+        "n_images": chips["n_images"].iloc[0],
+        "n_test": chips["n_test"].iloc[0],
         "extrapolated": bool(beyond),
     }
 

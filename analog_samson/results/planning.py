@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analog_samson.results.estimates import estimated_accuracy
 from analog_samson.results.spread import quantile
 from analog_samson.results.summary import CELL, chip_means, summarise
 from analog_samson.results.trials import KEY
@@ -18,11 +19,12 @@ MAX_NETWORKS = 1000
 
 
 def variance_components(trials: pd.DataFrame) -> pd.DataFrame:
-    """How much of the spread comes from training, from programming, and from reading.
+    """How much of the spread comes from training, programming, reading, and the images chosen.
 
     Nested analysis of variance: reads within chips within networks (for unequal numbers with the
-    harmonic mean, Searle, Casella, McCulloch, *Variance Components*, 1992). A negative estimate is
-    reported as 0.
+    harmonic mean, Searle, Casella, McCulloch, *Variance Components*, 1992). What chips owe to the
+    subset of images that each answered is known from its answers (`estimates`) and taken off
+    theirs. A negative estimate is reported as 0.
 
     Args:
         trials: Rows of trials.
@@ -30,12 +32,12 @@ def variance_components(trials: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per method and condition: the columns of a summary's cell, ``std_networks``,
         ``std_chips``, ``std_reads`` (standard deviations of the *true* effects, fractions; NaN
-        where a level has no repeats), ``n_networks``, ``n_chips``, ``n_reads`` (harmonic means
-        per network and chip).
+        where a level has no repeats), ``std_sampling`` (of a chip's accuracy over subsets of
+        images; 0 where all were answered), ``n_networks``, ``n_chips``, ``n_reads`` (harmonic
+        means per network and chip).
     """
     chips = chip_means(trials)
-    score = trials["n_correct"] / trials["n_images"]
-    reads = score.groupby([trials[c] for c in KEY[:2]], observed=True).var()
+    reads = estimated_accuracy(trials).groupby([trials[c] for c in KEY[:2]], observed=True).var()
     chips = chips.join(reads.rename("var_reads"), on=list(KEY[:2]))
     rows = []
     for cell, group in chips.groupby(list(CELL), observed=True, sort=True):
@@ -55,9 +57,10 @@ def needed(trials: pd.DataFrame, half_width: float, confidence: float = 0.95) ->
 
     Returns:
         One row per method and condition: the columns of a summary's cell, ``half_width`` as it
-        is, ``n_networks`` and ``n_chips`` as they are, ``needed_chips`` (per network, with the
-        networks there are; missing when no number of chips is enough), ``needed_networks`` (with
-        the chips there are; missing above 1000 or with one network), ``advice`` in words.
+        is, ``n_networks``, ``n_chips``, ``n_images`` and ``n_test`` as they are, ``needed_chips``
+        (per network, with the networks there are; missing when no number of chips is enough),
+        ``needed_networks`` (with the chips there are; missing above 1000 or with one network),
+        ``advice`` in words. More chips also answer more images, so both count.
 
     Raises:
         ValueError: If the target is not positive.
@@ -72,7 +75,7 @@ def needed(trials: pd.DataFrame, half_width: float, confidence: float = 0.95) ->
     for row in summary.merge(parts, on=list(CELL)).to_dict("records"):
         n, k = int(row["n_networks"]), int(row["n_chips"])
         reads = row["std_reads"] ** 2 / row["n_reads"]
-        chips = float(np.nansum([row["std_chips"] ** 2, reads]))
+        chips = float(np.nansum([row["std_chips"] ** 2, row["std_sampling"] ** 2, reads]))
         networks = row["std_networks"] ** 2
         enough_chips = _needed_chips(networks, chips, n, row["dof"], half_width, confidence)
         enough_networks = _needed_networks(networks + chips / k, half_width, confidence)
@@ -82,6 +85,8 @@ def needed(trials: pd.DataFrame, half_width: float, confidence: float = 0.95) ->
                 "half_width": row["half_width"],
                 "n_networks": n,
                 "n_chips": k,
+                "n_images": row["n_images"],
+                "n_test": row["n_test"],
                 "needed_chips": enough_chips,
                 "needed_networks": enough_networks,
                 "advice": _advice(row["half_width"], half_width, n, enough_chips, enough_networks),
@@ -132,12 +137,15 @@ def _components(chips: pd.DataFrame) -> dict[str, float]:
     deviations = chips["accuracy"] - groups["accuracy"].transform("mean")
     within = float((deviations**2).sum() / dof) if dof else math.nan
     between = float(means.var(ddof=1)) if len(means) > 1 else math.nan
-    chip_part = within - (0.0 if math.isnan(reads) else reads / n_reads)
-    network_part = between - (0.0 if math.isnan(within) else within / n_chips)
+    sampling = float(chips["sampling_variance"].mean())
+    known = sampling + (0.0 if math.isnan(reads) else reads / n_reads)
+    chip_part = within - known
+    network_part = between - (within if dof else known) / n_chips
     return {
         "std_networks": math.sqrt(max(network_part, 0.0)) if len(means) > 1 else math.nan,
         "std_chips": math.sqrt(max(chip_part, 0.0)) if dof else math.nan,
         "std_reads": math.sqrt(reads) if not math.isnan(reads) else math.nan,
+        "std_sampling": math.sqrt(sampling),
         "n_networks": float(len(means)),
         "n_chips": n_chips,
         "n_reads": n_reads,

@@ -6,6 +6,11 @@ from numpy.typing import NDArray
 
 from analog_samson.results import spread
 from analog_samson.results.definitions import CONDITION, METHOD, check_definitions
+from analog_samson.results.estimates import (
+    digital_accuracy,
+    estimated_accuracy,
+    sampling_variance,
+)
 
 CELL = (*CONDITION[:-1], *METHOD, "t_inference_s")
 """One row of a summary: one method under one condition."""
@@ -24,9 +29,11 @@ def chip_means(trials: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns of `CELL`, ``training_seed``, ``checkpoint``, ``chip``, ``chip_id``,
-        ``programming_seed``, ``n_images``, ``analog_share``, ``reproducible`` and, averaged over
-        reads, ``accuracy``, ``clean_accuracy`` (fractions), ``alpha``, ``extrapolated``
-        (whether any), ``n_reads``.
+        ``programming_seed``, ``n_images``, ``n_test``, ``analog_share``, ``reproducible`` and,
+        averaged over reads, ``accuracy``, ``clean_accuracy`` (fractions), ``alpha``,
+        ``extrapolated`` (whether any), ``sampling_variance`` (of the accuracy, because a chip
+        answered a subset of the images; reads share their images, so that averaging them takes
+        little of it away, and the mean over reads is an upper bound), ``n_reads``.
     """
     check_definitions(trials)
     groups = trials.groupby(["chip_id", "t_inference_s"], sort=False, observed=True)
@@ -35,7 +42,8 @@ def chip_means(trials: pd.DataFrame) -> pd.DataFrame:
     trials, code = trials.iloc[reads_in_order], code[reads_in_order]
     first = np.flatnonzero(np.diff(code, prepend=-1))
     kept = [*CELL, "training_seed", "checkpoint", "chip", "chip_id", "programming_seed"]
-    chips = trials.iloc[first][[*kept, "n_images", "analog_share", "reproducible"]]
+    kept += ["n_images", "n_test", "analog_share", "reproducible"]
+    chips = trials.iloc[first][kept]
     chips = chips.reset_index(drop=True)
     n_reads = np.bincount(code)
 
@@ -43,8 +51,9 @@ def chip_means(trials: pd.DataFrame) -> pd.DataFrame:
         totals = np.bincount(code, values.to_numpy(dtype=float)).astype(np.float64)
         return totals / n_reads
 
-    chips["accuracy"] = mean(trials["n_correct"]) / chips["n_images"]
-    chips["clean_accuracy"] = mean(trials["n_correct_digital"]) / chips["n_images"]
+    chips["accuracy"] = mean(estimated_accuracy(trials))
+    chips["clean_accuracy"] = mean(digital_accuracy(trials))
+    chips["sampling_variance"] = mean(sampling_variance(trials))
     chips["alpha"] = mean(trials["alpha"])
     chips["extrapolated"] = mean(trials["extrapolated"]) > 0
     chips["n_reads"] = n_reads
@@ -58,16 +67,19 @@ def network_means(chips: pd.DataFrame) -> pd.DataFrame:
         chips: As `chip_means` gives.
 
     Returns:
-        Columns of `CELL`, ``training_seed``, ``checkpoint``, ``accuracy``, ``std_chips``,
+        Columns of `CELL`, ``training_seed``, ``checkpoint``, ``accuracy``, ``std_chips`` (of the
+        chips themselves: the mean sampling variance is taken off, down to 0), ``var_measured``
+        (variance of their accuracies as they are), ``sampling_variance`` (mean over chips),
         ``n_chips``, ``clean_accuracy``, ``alpha``, ``extrapolated``, ``analog_share``,
-        ``n_reads`` (smallest), ``n_images``, ``reproducible``.
+        ``n_reads`` (smallest), ``n_images``, ``n_test``, ``reproducible``.
     """
     groups = chips.groupby(
         [*CELL, "training_seed", "checkpoint"], observed=True, sort=True, dropna=False
     )
-    return groups.agg(
+    networks = groups.agg(
         accuracy=("accuracy", "mean"),
-        std_chips=("accuracy", "std"),
+        var_measured=("accuracy", "var"),
+        sampling_variance=("sampling_variance", "mean"),
         n_chips=("accuracy", "size"),
         clean_accuracy=("clean_accuracy", "mean"),
         alpha=("alpha", "mean"),
@@ -75,8 +87,12 @@ def network_means(chips: pd.DataFrame) -> pd.DataFrame:
         analog_share=("analog_share", "first"),
         n_reads=("n_reads", "min"),
         n_images=("n_images", "first"),
+        n_test=("n_test", "first"),
         reproducible=("reproducible", "min"),
     ).reset_index()
+    own = networks["var_measured"] - networks["sampling_variance"]
+    networks["std_chips"] = np.sqrt(own.clip(lower=0.0))
+    return networks
 
 
 def summarise(
@@ -114,9 +130,12 @@ def summarise(
           says nothing about another training of the same method;
         - ``spread``: "own", "pooled" over methods, or "bootstrap";
         - ``n_networks``, ``n_chips`` (per network, the smallest), ``n_chips_max``, ``n_reads``;
-        - ``std_networks`` (of the network means), ``std_chips`` (within a network);
+        - ``std_networks`` (of the network means), ``std_chips`` (within a network; of the chips
+          themselves, without the variance of the images that each answered, while every interval
+          holds it);
         - ``clean_accuracy`` (the digital networks), ``alpha`` (drift compensation),
-          ``analog_share``, ``n_images``, ``extrapolated``, ``reproducible``.
+          ``analog_share``, ``n_images`` of ``n_test`` (answered by a chip), ``extrapolated``,
+          ``reproducible``.
 
     Raises:
         ValueError: If there is no row, the rows mix definitions, or the confidence is not
@@ -140,19 +159,23 @@ def summarise(
         alpha=("alpha", "mean"),
         analog_share=("analog_share", "mean"),
         n_images=("n_images", "first"),
+        n_test=("n_test", "first"),
         extrapolated=("extrapolated", "max"),
         reproducible=("reproducible", "min"),
     )
-    squares = networks["std_chips"].fillna(0) ** 2 * (networks["n_chips"] - 1)
-    within = pd.DataFrame({"squares": squares, "dof": networks["n_chips"] - 1})
+    dof = networks["n_chips"] - 1
+    squares = networks["var_measured"].fillna(0) * dof
+    sampling = networks["sampling_variance"] * dof
+    within = pd.DataFrame({"measured": squares, "own": squares - sampling, "dof": dof})
     within = within.groupby(groups.ngroup().to_numpy()).sum()
-    summary["std_chips"] = np.sqrt(
-        (within["squares"] / within["dof"].where(within["dof"] > 0)).to_numpy()
-    )
+    within = within.div(within["dof"].where(within["dof"] > 0), axis=0).clip(lower=0.0)
+    summary["std_chips"] = np.sqrt(within["own"].to_numpy())
     summary["level"] = np.where(summary["n_networks"] > 1, "networks", "chips only")
     summary["spread"] = "own"
     n = summary["n_networks"].where(summary["n_networks"] > 1, summary["n_chips"])
-    std = summary["std_networks"].where(summary["n_networks"] > 1, summary["std_chips"])
+    std = summary["std_networks"].where(
+        summary["n_networks"] > 1, np.sqrt(within["measured"].to_numpy())
+    )
     summary["standard_error"] = std / np.sqrt(n)
     summary["dof"] = (n - 1).astype(float)
     summary = summary.reset_index()
@@ -191,6 +214,7 @@ def summarise(
             "alpha",
             "analog_share",
             "n_images",
+            "n_test",
             "extrapolated",
             "reproducible",
         ]

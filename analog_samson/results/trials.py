@@ -33,6 +33,9 @@ _TYPES = {
     "n_correct": pa.int64(),
     "n_images": pa.int64(),
     "n_correct_digital": pa.int64(),
+    "n_changed": pa.int64(),
+    "n_test": pa.int64(),
+    "n_correct_digital_test": pa.int64(),
     "analog_share": pa.float64(),
     "alpha": pa.float64(),
     "extrapolated": pa.bool_(),
@@ -40,7 +43,12 @@ _TYPES = {
 }
 
 COLUMNS: tuple[str, ...] = tuple(_TYPES)
-"""Columns of ``trials.csv``, in this order."""
+"""Columns of ``trials.csv``, in this order.
+
+Of the ``n_test`` test images a chip answered ``n_images``, ``n_correct`` of these rightly; the
+digital network, on the same images, ``n_correct_digital``; ``n_changed`` are those that only one of
+the two got right. ``n_correct_digital_test`` is the digital network's count on all ``n_test``.
+"""
 
 KEY = ("chip_id", "t_inference_s", "read")
 """What makes a row one of a kind."""
@@ -181,26 +189,33 @@ def _check_values(trials: pd.DataFrame, where: str) -> None:
     for name in _FLAGS:
         if not trials[name].isin([True, False]).all():
             raise ValueError(f"Column {name!r} of {where} must hold True or False.")
-    wrong = (
-        (trials["n_images"] < 1)
-        | (trials["n_correct"] < 0)
-        | (trials["n_correct"] > trials["n_images"])
-        | (trials["n_correct_digital"] < 0)
-        | (trials["n_correct_digital"] > trials["n_images"])
-    )
-    if wrong.any():
-        row = trials[wrong].iloc[0]
-        raise ValueError(
-            f"Row {int(np.flatnonzero(wrong)[0]) + 1} of {where} counts {row['n_correct']} correct "
-            f"(digital {row['n_correct_digital']}) of {row['n_images']} images, which cannot be; "
-            "delete the row: its point is then computed again."
-        )
+    _check_counts(trials, where)
     times = trials["t_inference_s"]
     wrong = ~((times >= 0) & (times < np.inf))
     if wrong.any():
         raise ValueError(
             f"Row {int(np.flatnonzero(wrong)[0]) + 1} of {where} has the time "
             f"{times[wrong].iloc[0]} s; times are finite and at least 0 s."
+        )
+
+
+def _check_counts(trials: pd.DataFrame, where: str) -> None:
+    n, right, digital = (trials[c] for c in ("n_images", "n_correct", "n_correct_digital"))
+    elsewhere = trials["n_correct_digital_test"] - digital
+    wrong = (
+        (n < 1)
+        | ~right.between(0, n)
+        | ~digital.between(0, n)
+        | ~trials["n_changed"].between((right - digital).abs(), n)
+        | ~elsewhere.between(0, trials["n_test"] - n)
+    )
+    if wrong.any():
+        row = trials[wrong].iloc[0]
+        raise ValueError(
+            f"Row {int(np.flatnonzero(wrong)[0]) + 1} of {where} counts {row['n_correct']} correct "
+            f"(digital {row['n_correct_digital']}, changed {row['n_changed']}) of "
+            f"{row['n_images']} images, and {row['n_correct_digital_test']} digital of all "
+            f"{row['n_test']}, which cannot be; delete the row: its point is then computed again."
         )
 
 

@@ -39,7 +39,8 @@ class Trial:
         programming_seed: What every draw of the chip derives from.
         data_folder: Where the images lie; not part of the chip's identity.
         evaluation_set: SHA-256 of the images it is tested on.
-        n_images: How many of them, counted from the first.
+        n_test: How many of them, counted from the first.
+        n_images: How many of those a chip answers: all, or a random subset of its own.
         engine: What runs the forward pass.
         precision: Precision of its products.
         points: Times and reads wanted.
@@ -55,6 +56,7 @@ class Trial:
     programming_seed: int
     data_folder: Path | None
     evaluation_set: str
+    n_test: int
     n_images: int
     engine: Engine
     precision: Precision
@@ -70,9 +72,11 @@ class Trial:
             self.engine,
             self.precision,
             self.evaluation_set,
-            self.n_images,
+            self.n_test,
             NUMERICS_VERSION,
         ]
+        if self.n_images < self.n_test:
+            identity.append(self.n_images)
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
     @property
@@ -95,6 +99,7 @@ class Trial:
             "chip": self.chip,
             "programming_seed": self.programming_seed,
             "n_images": self.n_images,
+            "n_test": self.n_test,
         }
 
     def __str__(self) -> str:
@@ -118,6 +123,9 @@ class Study:
         precision: Precision of the products of the compiled engine.
         data_folder: Where the images lie, if not where ``load_dataset`` looks by itself.
         n_images: Test images counted from the first; None takes the whole set.
+        images: How many of those a chip answers, drawn at random for every chip, the same for all
+            methods and all of its times and reads; the digital networks answer all of them, and
+            accuracies are estimated (``results.estimated_accuracy``). None: chips answer all too.
         question: What is asked, in a sentence or two; stands at the head of the study's page.
     """
 
@@ -133,6 +141,7 @@ class Study:
     precision: Precision = "fp32"
     data_folder: Path | None = None
     n_images: int | None = None
+    images: int | None = None
     question: str = ""
 
     def trials(self) -> list[Trial]:
@@ -158,13 +167,14 @@ class Study:
                 chip=chip,
                 programming_seed=derive_seed(self.seed, checkpoint.spec.seed, chip),
                 data_folder=self.data_folder,
-                evaluation_set=test.digest,
-                n_images=self._n_images(test, checkpoint.spec.dataset),
+                evaluation_set=evaluation_set,
+                n_test=n_test,
+                n_images=n_test if self.images is None else self.images,
                 engine=choose_engine(device, self.engine),
                 precision=self.precision,
                 points=points,
             )
-            for path, checkpoint, test in self._networks()
+            for path, checkpoint, evaluation_set, n_test in self._networks()
             for device, axes, points in devices
             for chip in range(self.n_chips)
         ]
@@ -190,7 +200,8 @@ class Study:
             if number < 1:
                 raise ValueError(f"{what} must be at least 1; got {number}.")
 
-    def _networks(self) -> Iterator[tuple[Path, Checkpoint, Split]]:
+    def _networks(self) -> Iterator[tuple[Path, Checkpoint, str, int]]:
+        """Path, contents, digest of the test set and how many of its images count."""
         for given in self.checkpoints:
             path = Path(given)
             checkpoint = the_checkpoint(path)
@@ -201,18 +212,22 @@ class Study:
                     f"{path} was trained on images of shape {checkpoint.image_shape}; "
                     f"{checkpoint.spec.dataset} has {shape}."
                 )
-            yield path, checkpoint, test
+            yield path, checkpoint, test.digest, self._n_test(test, checkpoint.spec.dataset)
 
-    def _n_images(self, test: Split, dataset: str) -> int:
+    def _n_test(self, test: Split, dataset: str) -> int:
         available = len(test)
-        if self.n_images is None:
-            return available
-        if not 1 <= self.n_images <= available:
+        n_test = available if self.n_images is None else self.n_images
+        if not 1 <= n_test <= available:
             raise ValueError(
                 f"n_images must lie between 1 and {available}, the test images of {dataset}; "
-                f"got {self.n_images}."
+                f"got {n_test}."
             )
-        return self.n_images
+        if self.images is not None and not 2 <= self.images <= n_test:
+            raise ValueError(
+                f"images, the number that a chip answers, must lie between 2 and {n_test}, the "
+                f"test images of the study on {dataset}; got {self.images}."
+            )
+        return n_test
 
     def _devices(self) -> list[tuple[Device, str, tuple[Point, ...]]]:
         found = []

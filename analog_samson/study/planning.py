@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from analog_samson.study.definition import Study, Trial
-from analog_samson.study.trial import counting, one_thread, programmed
+from analog_samson.study.sources import the_checkpoint
+from analog_samson.study.trial import answering, one_thread, programmed
 from analog_samson.times import label
 
 T = TypeVar("T")
@@ -15,7 +16,7 @@ T = TypeVar("T")
 TIMED_IMAGES = 1280
 """Images of a timed reading, ten batches: our choice; a point's time grows with its images."""
 
-_MEASURED_BYTES = 70
+_MEASURED_BYTES = 80
 """What stands in a row beside the labels of its trial: counts, shares, alpha, two flags."""
 
 
@@ -59,28 +60,36 @@ def estimate(study: Study, *, jobs: int = 1) -> Estimate:
     for trial in trials:
         options = json.dumps(dict(trial.spec.model_kwargs), sort_keys=True)
         kinds.setdefault((trial.spec.model, options, trial.device.name), []).append(trial)
-    seconds, table_bytes = 0.0, 0
+    seconds, digital_seconds, table_bytes = 0.0, 0.0, 0
+    met: set[str] = set()
     for alike in kinds.values():
-        a_chip, a_point = _timed(alike[0])
+        a_chip, a_point, a_network = _timed(alike[0])
         points = sum(len(trial.points) for trial in alike)
         seconds += a_chip * len(alike) + a_point * points
+        new = {trial.checkpoint for trial in alike} - met
+        digital_seconds += a_network * len(new)
+        met |= new
         row = ",".join(str(value) for value in alike[0].labels.values())
         table_bytes += (len(row) + _MEASURED_BYTES) * points
     n_points = sum(len(trial.points) for trial in trials)
-    return Estimate(len(trials), n_points, seconds / jobs, table_bytes)
+    seconds = seconds / jobs + digital_seconds  # every worker meets every network
+    return Estimate(len(trials), n_points, seconds, table_bytes)
 
 
-def _timed(trial: Trial) -> tuple[float, float]:
-    """Seconds to program a chip, and seconds a point."""
-    n_images = min(TIMED_IMAGES, trial.n_images)
+def _timed(trial: Trial) -> tuple[float, float, float]:
+    """Seconds to program a chip, seconds a point, and seconds a digital network once."""
+    n_timed = min(TIMED_IMAGES, trial.n_test)
     time_s, read = trial.points[-1]
+    network = the_checkpoint(trial.checkpoint_path, trial.checkpoint).build()
     with one_thread():
-        count = counting(trial, n_images)
-        count(programmed(trial))  # a first reading traces the network
+        answers = answering(trial, slice(n_timed))
+        answers(programmed(trial))  # a first reading traces the network
         chip, programming = _seconds(lambda: programmed(trial))
         _, drifting = _seconds(lambda: chip.drift_to(time_s, read))
-        _, reading = _seconds(lambda: count(chip))
-    return programming, drifting + reading * trial.n_images / n_images
+        _, reading = _seconds(lambda: answers(chip))
+        _, digital = _seconds(lambda: answers(lambda batch, first_index: network(batch)))
+    a_point = drifting + reading * trial.n_images / n_timed
+    return programming, a_point, digital * trial.n_test / n_timed
 
 
 def _seconds(work: Callable[[], T]) -> tuple[T, float]:

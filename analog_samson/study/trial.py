@@ -12,10 +12,11 @@ from analog_samson.analog import draws_from_the_clock
 from analog_samson.checkpoint import Checkpoint
 from analog_samson.chip import Chip, program
 from analog_samson.data import Dataset
-from analog_samson.evaluation import count_correct
+from analog_samson.evaluation import is_correct
 from analog_samson.models import analog_share
 from analog_samson.results import COLUMNS
 from analog_samson.running import return_freed_memory
+from analog_samson.streams import derive_seed
 from analog_samson.study.definition import Point, Trial
 from analog_samson.study.sources import (
     the_checkpoint,
@@ -73,8 +74,26 @@ def programmed(trial: Trial) -> Chip:
     )
 
 
-def counting(trial: Trial, n_images: int) -> Callable[[Callable[..., Tensor]], int]:
-    """A function that counts a network's correct answers to the first images of the test set."""
+def images_of(trial: Trial) -> slice | Tensor:
+    """Positions in the test set of the images that a chip answers, ascending.
+
+    All of them, or a random subset without replacement. It derives from the chip's stream
+    alone: it is the same at all its times and reads, and for every method that meets the chip.
+    """
+    if trial.n_images == trial.n_test:
+        return slice(trial.n_test)
+    draws = torch.Generator().manual_seed(derive_seed(trial.programming_seed, "images"))
+    return torch.randperm(trial.n_test, generator=draws)[: trial.n_images].sort().values
+
+
+def answering(trial: Trial, chosen: slice | Tensor) -> Callable[[Callable[..., Tensor]], Tensor]:
+    """A function that says which of some test images a network gets right, bool of shape (n,).
+
+    Args:
+        trial: Its network normalises the images.
+        chosen: Positions of the images. For forward noise, which belongs to (chip, time, read,
+            image), they are numbered anew from 0.
+    """
     checkpoint = the_checkpoint(trial.checkpoint_path, trial.checkpoint)
     where = trial.spec.dataset, trial.data_folder
     test = the_test_set(*where)
@@ -82,9 +101,9 @@ def counting(trial: Trial, n_images: int) -> Callable[[Callable[..., Tensor]], i
     if images.numel() * torch.float32.itemsize <= KEPT_BYTES:
         images, normalise = the_test_inputs(*where, checkpoint.mean, checkpoint.std), _as_it_is
     return functools.partial(
-        count_correct,
-        images=images[:n_images],
-        labels=test.labels[:n_images],
+        is_correct,
+        images=images[chosen],
+        labels=test.labels[chosen],
         normalise=normalise,
     )
 
@@ -95,21 +114,26 @@ def _as_it_is(images: Tensor) -> Tensor:
 
 def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
     checkpoint = the_checkpoint(trial.checkpoint_path, trial.checkpoint)
-    count = counting(trial, trial.n_images)
-    n_correct_digital, share = _digital(trial, checkpoint, count)
+    chosen = images_of(trial)
+    answers = answering(trial, chosen)
+    all_digital, share = _digital(trial, checkpoint)
+    digital = all_digital[chosen]
     chip = programmed(trial)
     return_freed_memory()
     rows = []
     for time, read in points:
         chip.drift_to(time, read)
         alphas = torch.cat(list(chip.compensation().values()))
+        correct = answers(chip)
         rows.append(
             {
                 **trial.labels,
                 "t_inference_s": time,
                 "read": read,
-                "n_correct": count(chip),
-                "n_correct_digital": n_correct_digital,
+                "n_correct": int(correct.sum()),
+                "n_correct_digital": int(digital.sum()),
+                "n_changed": int((correct != digital).sum()),
+                "n_correct_digital_test": int(all_digital.sum()),
                 "analog_share": share,
                 "alpha": float(alphas.double().mean()),
                 "extrapolated": trial.device.is_extrapolated(time),
@@ -125,15 +149,16 @@ def _training_images(trial: Trial) -> Dataset | None:
     return the_training_images(trial.spec.dataset, trial.data_folder)
 
 
-_digital_counts: dict[tuple[str, str, int, tuple[str, ...]], tuple[int, float]] = {}
+_digital_answers: dict[tuple[str, str, int, tuple[str, ...]], tuple[Tensor, float]] = {}
 
 
-def _digital(trial: Trial, checkpoint: Checkpoint, count: Callable[..., int]) -> tuple[int, float]:
-    """The digital network's correct answers and its share of analog weights, once a worker."""
+def _digital(trial: Trial, checkpoint: Checkpoint) -> tuple[Tensor, float]:
+    """Which images the digital network gets right, its share of analog weights; once a worker."""
     keep_digital = (*checkpoint.keep_digital, *trial.device.digital_layers)
-    key = (trial.checkpoint, trial.evaluation_set, trial.n_images, keep_digital)
-    if key not in _digital_counts:
+    key = (trial.checkpoint, trial.evaluation_set, trial.n_test, keep_digital)
+    if key not in _digital_answers:
         network = checkpoint.build()
-        n_correct = count(lambda batch, first_index: network(batch))
-        _digital_counts[key] = n_correct, analog_share(network, keep_digital)
-    return _digital_counts[key]
+        answers = answering(trial, slice(trial.n_test))
+        correct = answers(lambda batch, first_index: network(batch))
+        _digital_answers[key] = correct, analog_share(network, keep_digital)
+    return _digital_answers[key]

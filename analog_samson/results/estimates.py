@@ -1,0 +1,44 @@
+"""Accuracy of a chip that answered all test images, or a random subset of its own.
+
+The digital network answered all N of them. What it shows about the subset, easier or harder than
+the whole, corrects the chip's accuracy on the n images of the subset: with c_i and p_i the
+correctness (0 or 1) of chip and digital network on image i,
+
+    accuracy = sum over all (p_i) / N + mean over the subset (c_i - p_i)
+
+is unbiased, and its variance over subsets is s^2 / n (1 - n / N), with s^2 the variance of the
+differences (Cochran, *Sampling Techniques*, 1977, 2.4 and 7.3). Differences are -1, 0 or 1, so
+counts say all: they add up to ``n_correct - n_correct_digital``, their squares to ``n_changed``.
+With n = N the estimate is the plain ratio and its variance 0.
+"""
+
+import pandas as pd
+
+
+def estimated_accuracy(trials: pd.DataFrame) -> "pd.Series[float]":
+    """Accuracy on all ``n_test`` images of each row, as a fraction.
+
+    An estimate from a subset may exceed 0 or 1 by chance: to cut it would make means wrong.
+
+    Args:
+        trials: Rows of trials.
+    """
+    digital_here = trials["n_correct_digital"] / trials["n_images"]
+    return trials["n_correct"] / trials["n_images"] + (digital_accuracy(trials) - digital_here)
+
+
+def digital_accuracy(trials: pd.DataFrame) -> "pd.Series[float]":
+    """Accuracy of each row's digital network on all ``n_test`` images, as a fraction."""
+    return trials["n_correct_digital_test"] / trials["n_test"]
+
+
+def sampling_variance(trials: pd.DataFrame) -> "pd.Series[float]":
+    """Variance of `estimated_accuracy` over subsets of images: 0 where all were answered.
+
+    Args:
+        trials: Rows of trials.
+    """
+    n = trials["n_images"]
+    total = trials["n_correct"] - trials["n_correct_digital"]
+    squares = trials["n_changed"] - total**2 / n
+    return squares / (n - 1).clip(lower=1) / n * (1 - n / trials["n_test"])
