@@ -7,11 +7,13 @@ import torch
 from torch import nn
 
 from analog_samson import analog, load_device, program
-from analog_samson.checkpoint import read_tensors, write_tensors
+from analog_samson.checkpoint import TrainingSpec, load_checkpoint, read_tensors, write_tensors
 from analog_samson.chip import load_chip
+from analog_samson.data import load_dataset
 from analog_samson.models import input_ranges
 from analog_samson.streams import derive_seed
 from analog_samson.times import DAY, HOUR, MONTH, YEAR
+from analog_samson.training import train
 
 TIMES_S = (1.0, HOUR, DAY, MONTH, YEAR)
 
@@ -48,6 +50,26 @@ def images() -> torch.Tensor:
 def with_small_arrays(name):
     device = load_device(name)
     return device.model_copy(update={"mapping": device.mapping.model_copy(update={"max_rows": 40})})
+
+
+@pytest.mark.parametrize("products", ["exact", "noisy"])
+def test_bf16_changes_the_answers_to_a_few_images_only(products, tmp_path):
+    """Of 359 digits, 5 chips, 3 networks: exact 1 at most; noisy 2.0 on average, 4 at most."""
+    device, digits = load_device("pcm_like"), load_dataset("digits")
+    if products == "exact":
+        device = device.model_copy(update={"periphery": load_device("ideal").periphery})
+    spec = TrainingSpec(model="resnet8", epochs=5)
+    checkpoint = load_checkpoint(train(spec, tmp_path))
+    images = checkpoint.normalise(digits.test.images)
+    changed = []
+    for seed in range(5):
+        fine, coarse = (
+            program(checkpoint, device, seed=seed, precision=p).drift_to(DAY)(images)
+            for p in ("fp32", "bf16")
+        )
+        assert not torch.equal(fine, coarse)
+        changed.append(int((fine.argmax(dim=1) != coarse.argmax(dim=1)).sum()))
+    assert max(changed) <= {"exact": 4, "noisy": 10}[products]
 
 
 def test_as_in_aihwkit_is_the_plain_loop_written_by_hand(network, images):

@@ -46,6 +46,12 @@ def program(
         engine: What runs the forward pass; None takes the best that supports the device (see
             :func:`choose_engine`).
         precision: "bf16" lets the compiled engine round the factors of every product to 8 bits.
+            Measured against fp32 (5 chips of ``pcm_like`` at one day and one year, 10,000 images):
+            of ResNet-8 on CIFAR-10 0.4 % of the predictions differ where products are exact and
+            3.4 % where they are quantised and noisy (another draw of that noise: 10 to 16 %);
+            accuracies differ by 0.00 and 0.09 points on average, with standard deviations of 0.05
+            and 0.16 where chips spread by 0.6 to 2.4. LeNet-5 on MNIST: 0.01 % and 0.06 %; 0.00
+            and 0.01 points, 0.01 and 0.02, chips 0.05 to 0.13.
         keep_digital: Names of layers that stay digital.
         expected_images: How many images every reading will meet. Where they are many, the compiled
             engine traces the network with torch.compile at the first of them (seconds, once an

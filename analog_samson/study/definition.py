@@ -120,7 +120,8 @@ class Study:
         n_reads: Reads of every chip at every time.
         seed: Seed of the study: another seed draws other chips.
         engine: What runs the forward pass; None takes the best that supports the device.
-        precision: Precision of the products of the compiled engine.
+        precision: Precision of the products of the compiled engine; :func:`program` has measured
+            what "bf16" changes.
         data_folder: Where the images lie, if not where ``load_dataset`` looks by itself.
         n_images: Test images counted from the first; None takes the whole set.
         images: How many of those a chip answers, drawn at random for every chip, the same for all
