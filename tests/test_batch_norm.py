@@ -9,6 +9,7 @@ from torch import nn
 
 from analog_samson import Study, collect, load_device, program
 from analog_samson.checkpoint import TrainingSpec, load_checkpoint
+from analog_samson.compiled.norms import AffineNorm
 from analog_samson.data import load_dataset
 from analog_samson.devices import validated
 from analog_samson.models import batch_norm, build_model
@@ -289,3 +290,27 @@ def test_recalibration_begins_at_the_networks_own_statistics_at_every_read(path,
     for kept in (chip._trained_statistics, batch_norm.statistics(load_checkpoint(path).build())):
         for layer, statistics in trained.items():
             assert all(torch.equal(a, b) for a, b in zip(kept[layer], statistics, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("norm", "shape"),
+    [
+        (nn.BatchNorm2d(5), (8, 5, 3, 3)),
+        (nn.BatchNorm1d(5, affine=False, eps=1e-3), (8, 5)),
+        (nn.BatchNorm1d(5), (8, 5, 7)),
+    ],
+)
+def test_the_engines_normalisation_is_torchs_and_follows_its_statistics(norm, shape):
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(shape, generator=generator) * 3 + 1
+    for _ in range(2):
+        norm.train()
+        norm(x)
+        ours = AffineNorm(norm.eval())
+        ours.train()
+        ours(2 * x)  # statistics are shared
+        ours.eval().refresh()
+        torch.testing.assert_close(ours(x), norm(x), rtol=1e-6, atol=1e-6)
+        kept = batch_norm.statistics(nn.Sequential(ours))
+        batch_norm.restore(nn.Sequential(ours), kept)
+        x = x + 1

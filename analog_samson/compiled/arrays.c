@@ -62,13 +62,19 @@ static inline int is_noisy(const struct layer *l)
 static void pad(const struct layer *l, const float *x, float *padded)
 {
     const int64_t width = (l->width + 2 * l->left) * l->channels, row = l->width * l->channels;
-    const float step = has_levels(l) ? l->step : 0.0f, levels = step > 0.0f ? l->levels : 1.0f;
+    const int rounds = has_levels(l) && l->step > 0.0f;
     for (int64_t y = 0; y < l->height; y++) {
+        const float *from = x + y * row;
         float *to = padded + (y + l->top) * width + l->left * l->channels;
-        if (l->range > 0.0f)
-            dac(x + y * row, to, row, l->range, step, levels);
+        if (rounds)
+            dac(from, to, row, 1.0f / (l->range * l->step), 1, l->levels);
+        else if (l->range > 0.0f)
+            for (int64_t i = 0; i < row; i++) {
+                const float v = from[i] / l->range;
+                to[i] = v > 1.0f ? 1.0f : v < -1.0f ? -1.0f : v;
+            }
         else
-            memcpy(to, x + y * row, (size_t)row * sizeof(float));
+            memcpy(to, from, (size_t)row * sizeof(float));
     }
 }
 

@@ -1,23 +1,15 @@
 /* The periphery of a crossbar array in one pass over memory: DAC before the product, noise, ADC and
  * scaling after it. Plain C that a compiler turns into vector instructions. */
 
-/* Input levels: round(x / (range step)), clipped. A step of 0 is an ideal DAC: x / range, clipped. */
-void dac(const float *restrict x, float *restrict out, int64_t n, float range, float step,
+/* Input levels: x times levels a model unit, rounded unless the DAC is ideal, clipped. */
+void dac(const float *restrict x, float *restrict out, int64_t n, float gain, int rounds,
          float levels)
 {
-    if (step > 0.0f) {
-        const float factor = 1.0f / (range * step); /* a division takes as long as ten products */
-        for (int64_t i = 0; i < n; i++) {
-            float v = rintf(x[i] * factor);
-            v = v > levels ? levels : v;
-            out[i] = v < -levels ? -levels : v;
-        }
-    } else {
-        for (int64_t i = 0; i < n; i++) {
-            float v = x[i] / range;
-            v = v > 1.0f ? 1.0f : v;
-            out[i] = v < -1.0f ? -1.0f : v;
-        }
+    for (int64_t i = 0; i < n; i++) {
+        float v = x[i] * gain;
+        if (rounds) v = rintf(v);
+        v = v > levels ? levels : v;
+        out[i] = v < -levels ? -levels : v;
     }
 }
 

@@ -38,41 +38,38 @@ Key = TypeVar("Key", int, Tensor)
 _log = logging.getLogger(__name__)
 
 
-def dac(x: Tensor, input_range: Tensor, step: float) -> Tensor:
+def dac(x: Tensor, gain: Tensor, levels: int, rounds: bool) -> Tensor:
     """Turn inputs into DAC levels.
 
     Args:
         x: Inputs of an array, any shape, float32.
-        input_range: Largest input, shape ().
-        step: Distance of two levels in units of the range; 0: no levels, only clipping.
+        gain: Levels a model unit, shape (); of an ideal DAC 1 / largest input.
+        levels: The largest level; of an ideal DAC 1.
+        rounds: Whether there are levels, or only clipping.
 
     Returns:
-        Levels (multiples of the step), or x / range where there are none.
+        Levels.
     """
     if not torch.compiler.is_compiling():
-        return _dac(x, input_range, step)
+        return _dac(x, gain, levels, rounds)
     # fused with what comes before it, it is not vectorised
     if x.device.type == "cpu" and (x.ndim != 4 or x.shape[1] < 16):
-        levels: Tensor = _dac_operation(x, input_range, step)
-        return levels
-    return _dac_of_torch(x, input_range, step)
+        out: Tensor = _dac_operation(x, gain, levels, rounds)
+        return out
+    return _dac_of_torch(x, gain, levels, rounds)
 
 
-def _dac_of_torch(x: Tensor, input_range: Tensor, step: float) -> Tensor:
-    if not step:
-        return (x / input_range).clamp(-1, 1)
-    levels = round(1 / step)
-    factor = 1 / (input_range * step)  # a division takes as long as ten products
-    return (x * factor).round().clamp(-levels, levels)
+def _dac_of_torch(x: Tensor, gain: Tensor, levels: int, rounds: bool) -> Tensor:
+    x = x * gain
+    return (x.round() if rounds else x).clamp(-levels, levels)
 
 
-def _dac(x: Tensor, input_range: Tensor, step: float) -> Tensor:
-    levels = round(1 / step) if step else 1
+def _dac(x: Tensor, gain: Tensor, levels: int, rounds: bool) -> Tensor:
     if (built := library_for(x)) and _is_dense(x):
         out = torch.empty_like(x)
-        built.dac(x.data_ptr(), out.data_ptr(), x.numel(), float(input_range), step, levels)
+        built.dac(x.data_ptr(), out.data_ptr(), x.numel(), float(gain), rounds, levels)
         return out
-    return _dac_of_torch(x, input_range, step)
+    return _dac_of_torch(x, gain, levels, rounds)
 
 
 def adc(
@@ -239,7 +236,7 @@ def share(run: Callable[[int, int], int], n_images: int) -> None:
 
 
 _dac_operation = torch.library.custom_op("analog_samson::dac", _dac, mutates_args=())
-_dac_operation.register_fake(lambda x, input_range, step: torch.empty_like(x))
+_dac_operation.register_fake(lambda x, gain, levels, rounds: torch.empty_like(x))
 _adc_operation = torch.library.custom_op("analog_samson::adc", _adc, mutates_args={"y"})
 
 
@@ -365,7 +362,7 @@ def _load(path: Path) -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(path))
     pointer, count, word = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint64
     number = ctypes.c_float
-    loaded.dac.argtypes = [pointer, pointer, count, number, number, number]
+    loaded.dac.argtypes = [pointer, pointer, count, number, ctypes.c_int, number]
     loaded.dac.restype = None
     loaded.adc.argtypes = [
         *(pointer, pointer, count, count, count, count, ctypes.c_int, pointer, pointer),

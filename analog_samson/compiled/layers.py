@@ -109,7 +109,8 @@ class FunctionalLayer(nn.Module):
             steps = self._input_step, self._output_step
             self._limits = arrays.limits(periphery, input_range, steps)
         self._largest_input = input_range
-        self._input_range = torch.tensor(input_range)
+        self._dac_gain = 1 / (torch.tensor(input_range) * (self._input_step or 1.0))
+        self._dac_levels = round(1 / (self._input_step or 1.0))
         self._stream = torch.zeros(1 + len(self._rows), dtype=torch.int64)
         self._seeds: Callable[..., int] | None = None  # those that the stream holds
         self._weights: list[Tensor] = []
@@ -159,7 +160,8 @@ class FunctionalLayer(nn.Module):
 
     def _move_to(self, where: torch.device) -> None:
         self._where = where
-        self._input_range, self._stream = self._input_range.to(where), self._stream.to(where)
+        self.to(where)
+        self._dac_gain, self._stream = self._dac_gain.to(where), self._stream.to(where)
         for held in (self._weights, self._scales, self._offsets):
             held[:] = [tensor.to(where) for tensor in held]
         if self._by_vector:
@@ -274,7 +276,7 @@ class FunctionalLayer(nn.Module):
         return out.view(*x.shape[:-1], -1)
 
     def _through_converters(self, x: Tensor) -> Tensor:
-        levels = kernels.dac(x, self._input_range, self._input_step)
+        levels = kernels.dac(x, self._dac_gain, self._dac_levels, self._input_step > 0)
         innermost = self._rank == 0 or (self._rank == 2 and self.channels_last)
         total: Tensor | None = None
         for number, weight in enumerate(self._weights):
@@ -284,22 +286,28 @@ class FunctionalLayer(nn.Module):
             # The first dimension may be images times something (tokens, windows).
             last = shape[-1] if innermost else math.prod(shape[2:])
             product = product.reshape(self._n_images, -1, last).contiguous()
-            total = kernels.adc(
-                product,
-                total,
-                self._scales[number],
-                self._offsets[number],
-                self._stream,
-                self._limits,
-                block=number,
-                call=self._call,
-                rounds=self._rounds,
-                innermost=innermost,
-                draws=self._is_noisy,
-            )
+            total = self._convert(product, total, number, innermost)
         self._call += 1  # a layer used twice meets other noise the second time
         out = cast(Tensor, total).view(shape)
         return out.movedim(-1, 1) if innermost and self._rank else out
+
+    def _convert(
+        self, product: Tensor, previous: Tensor | None, number: int, innermost: bool
+    ) -> Tensor:
+        """Noise, ADC and scale of a block of rows, added to what the blocks before gave."""
+        return kernels.adc(
+            product,
+            previous,
+            self._scales[number],
+            self._offsets[number],
+            self._stream,
+            self._limits,
+            block=number,
+            call=self._call,
+            rounds=self._rounds,
+            innermost=innermost,
+            draws=self._is_noisy,
+        )
 
     def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.dtype != torch.float32:

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from analog_samson import models
 from analog_samson.analog import check_input_ranges, replace_everywhere
 from analog_samson.compiled.layers import CPU, FunctionalLayer
+from analog_samson.compiled.norms import AffineNorm, affine_norms
 from analog_samson.devices import Device
 
 LONG_JOB = 5e8
@@ -103,8 +104,11 @@ class FunctionalNetwork:
         }
         self.tiles = [array for layer in self.layers.values() for array in layer.arrays]
         self.network = replace_everywhere(
-            network, {id(layer): self.layers[name] for name, layer in digital.items()}
+            network,
+            affine_norms(network)
+            | {id(layer): self.layers[name] for name, layer in digital.items()},
         )
+        self._norms = [m for m in self.network.modules() if isinstance(m, AffineNorm)]
         if precision == "bf16":
             for layer in self.layers.values():
                 if layer.shape[1] >= WIDE:
@@ -159,6 +163,8 @@ class FunctionalNetwork:
     def _prepare(self, n_images: int, first_index: int, seeds: Callable[..., int]) -> None:
         for layer in self.layers.values():
             layer.prepare(n_images, first_index, seeds, self._where)
+        for norm in self._norms:
+            norm.refresh()
 
     def _set_layout(self, channels_last: bool) -> None:
         self._channels_last = channels_last
