@@ -10,7 +10,7 @@ from torch import nn
 from analog_samson import load_device, program
 from analog_samson.analog import TiledNetwork
 from analog_samson.chip import choose_engine
-from analog_samson.compiled import FunctionalLayer, FunctionalNetwork, kernels
+from analog_samson.compiled import FunctionalLayer, FunctionalNetwork, kernels, operations
 from analog_samson.compiled import network as network_module
 from analog_samson.models import build_model, input_ranges
 from analog_samson.streams import derive_seed
@@ -151,7 +151,7 @@ def test_threefry_gives_the_published_words():
         (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344): (0xC4923A9C, 0x483DF7A0),
     }
     for (counter0, counter1, key0, key1), words in known.items():
-        found = kernels.threefry2x32(
+        found = operations.threefry2x32(
             key0 | key1 << 32, torch.tensor(counter0), torch.tensor(counter1)
         )
         assert tuple(int(word) for word in found) == words
@@ -160,7 +160,7 @@ def test_threefry_gives_the_published_words():
 def draw(n, key, image=0):
     library = kernels.library()
     if library is None:
-        return kernels.normals(key, image, (1, n), torch.device("cpu"))[0]
+        return operations.normals(key, image, (1, n), torch.device("cpu"))[0]
     out = torch.empty(n)
     library.normals(out.data_ptr(), n, key, image)
     return out
@@ -171,7 +171,7 @@ def test_the_c_library_and_torch_draw_the_same(n):
     if kernels.library() is None:
         pytest.skip("no C compiler here")
     for key, image in ((0, 0), (2**63 - 1, 9999), (derive_seed("a"), 12)):
-        torch_draw = kernels.normals(key, image, (1, n), torch.device("cpu"))[0]
+        torch_draw = operations.normals(key, image, (1, n), torch.device("cpu"))[0]
         torch.testing.assert_close(draw(n, key, image), torch_draw, rtol=1e-5, atol=2e-6)
 
 

@@ -2,6 +2,7 @@
 
 from analog_samson.compiled.layers import Array, FunctionalLayer
 from analog_samson.compiled.network import LONG_JOB, FunctionalNetwork, Precision, why_not
+from analog_samson.compiled.several import StackedNetwork
 
 __all__ = [
     "LONG_JOB",
@@ -9,5 +10,6 @@ __all__ = [
     "FunctionalLayer",
     "FunctionalNetwork",
     "Precision",
+    "StackedNetwork",
     "why_not",
 ]

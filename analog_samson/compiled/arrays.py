@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from analog_samson.compiled import kernels
+from analog_samson.compiled import kernels, operations
 from analog_samson.devices.array import Periphery
 
 _WIRE_TO_CELL = 1 / 0.35 / 5e-6
@@ -220,13 +220,13 @@ def _through(
     x = x.contiguous()
     built = kernels.library_for(x)
     if built is None or not packed.numel():
-        keys = kernels.key_of_call(stream[1:], call)
+        keys = operations.key_of_call(stream[1:], call)
         return _by_torch(x, weights, scales, offsets, keys, stream[0], values, rows, columns, walk)
     out = x.new_empty(len(x), walk.out_height, walk.out_width, walk.groups * walk.columns)
     if not out.numel():
         return out
     first_image, *streams = stream.tolist()
-    keys_of_call = [kernels.key_of_call(key, call) for key in streams]
+    keys_of_call = [operations.key_of_call(key, call) for key in streams]
     layer = _Layer(
         *geometry,
         len(rows),
@@ -300,8 +300,8 @@ def _noise(
 ) -> Tensor:
     n_images = shape[0] // walk.inputs_an_image
     of_an_image = (n_images, math.prod(shape) // n_images)
-    round_key = kernels.shifted(key, repeated * _NEXT_ROUND)
-    drawn = kernels.normals(round_key, first_image, of_an_image, part.device)
+    round_key = operations.shifted(key, repeated * _NEXT_ROUND)
+    drawn = operations.normals(round_key, first_image, of_an_image, part.device)
     return drawn.view(shape)[..., part]
 
 

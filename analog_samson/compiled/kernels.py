@@ -11,7 +11,6 @@ import hashlib
 import importlib.resources
 import itertools
 import logging
-import math
 import os
 import platform
 import shutil
@@ -20,10 +19,11 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+from analog_samson.compiled import operations
 
 _FLAGS = (
     *("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"),
@@ -31,9 +31,6 @@ _FLAGS = (
 )
 _PARTS = "lanes", "normals", "converters", "products", "arrays", "narrow"
 """Files of the C library, which is built from all of them in a row."""
-_WORD = 0xFFFFFFFF
-
-Key = TypeVar("Key", int, Tensor)
 
 _log = logging.getLogger(__name__)
 
@@ -56,12 +53,7 @@ def dac(x: Tensor, gain: Tensor, levels: int, rounds: bool) -> Tensor:
     if x.device.type == "cpu" and (x.ndim != 4 or x.shape[1] < 16):
         out: Tensor = _dac_operation(x, gain, levels, rounds)
         return out
-    return _dac_of_torch(x, gain, levels, rounds)
-
-
-def _dac_of_torch(x: Tensor, gain: Tensor, levels: int, rounds: bool) -> Tensor:
-    x = x * gain
-    return (x.round() if rounds else x).clamp(-levels, levels)
+    return operations.dac(x, gain, levels, rounds)
 
 
 def _dac(x: Tensor, gain: Tensor, levels: int, rounds: bool) -> Tensor:
@@ -69,7 +61,7 @@ def _dac(x: Tensor, gain: Tensor, levels: int, rounds: bool) -> Tensor:
         out = torch.empty_like(x)
         built.dac(x.data_ptr(), out.data_ptr(), x.numel(), float(gain), rounds, levels)
         return out
-    return _dac_of_torch(x, gain, levels, rounds)
+    return operations.dac(x, gain, levels, rounds)
 
 
 def adc(
@@ -106,10 +98,10 @@ def adc(
         The outputs; on a CPU they stand in y.
     """
     if y.device.type != "cpu":
-        return adc_of_torch(
-            *(y, previous, scale[None], offset[None], stream[None], limits),
-            block=block,
-            call=call,
+        return operations.adc(
+            *(y, previous, scale[None], offset[None]),
+            operations.key_of_call(stream[None, 1 + block], call),
+            *(stream[0], limits),
             rounds=rounds,
             innermost=innermost,
             draws=draws,
@@ -117,56 +109,6 @@ def adc(
     apply = _adc_operation if torch.compiler.is_compiling() else _adc
     apply(y, previous, scale, offset, stream, limits, block, call, rounds, innermost)
     return y
-
-
-def adc_of_torch(
-    y: Tensor,
-    previous: Tensor | None,
-    scale: Tensor,
-    offset: Tensor,
-    stream: Tensor,
-    limits: Tensor,
-    *,
-    block: int,
-    call: int,
-    rounds: bool,
-    innermost: bool,
-    draws: bool = True,
-) -> Tensor:
-    """Do the same in torch operations, for several chips: every chip meets the integers it draws.
-
-    Nothing waits for a device, and torch.compile fuses all of it.
-
-    Args:
-        y: As for :func:`adc`, the images of every chip, chip after chip.
-        previous: Added to the result, shape of y; or None.
-        scale: Shape (chips, channels).
-        offset: Shape (chips, channels).
-        stream: Shape (chips, 1 + blocks); the number of the first image is that of all chips.
-        limits: As for :func:`adc`.
-        block: Which key.
-        call: How often the layer was used before in this forward pass.
-        rounds: Whether there is an ADC.
-        innermost: Whether channels are the last dimension of y.
-        draws: Whether there is any noise.
-
-    Returns:
-        Outputs, shape of y.
-    """
-    n_chips = len(stream)
-    out = y.reshape(n_chips, len(y) // n_chips, *y.shape[1:])
-    noise, levels = limits.unbind()
-    if draws:
-        keys = key_of_call(stream[:, 1 + block], call)[:, None, None]
-        out = out + noise * normals(keys, stream[0, 0], out.shape[1:], y.device)
-    if innermost:
-        scale, offset = (x[:, None, None] for x in (scale, offset))
-    else:
-        pieces = y.shape[1] // scale.shape[1]
-        scale, offset = (x.repeat(1, pieces)[:, None, :, None] for x in (scale, offset))
-    out = (out.round() if rounds else out).clamp(-levels, levels) * scale + offset
-    out = out.flatten(0, 1)
-    return out if previous is None else out + previous
 
 
 def _adc(
@@ -186,10 +128,10 @@ def _adc(
     noise, levels = limits.tolist()
     built = library_for(y)
     if built is None or not (previous is None or previous.is_contiguous()):
-        out = adc_of_torch(
-            *(y, previous, scale[None], offset[None], stream[None], limits),
-            block=block,
-            call=call,
+        out = operations.adc(
+            *(y, previous, scale[None], offset[None]),
+            operations.key_of_call(stream[None, 1 + block], call),
+            *(stream[0], limits),
             rounds=rounds,
             innermost=innermost,
             draws=noise > 0,
@@ -197,7 +139,7 @@ def _adc(
         y.copy_(out)
         return
     first_image, *keys = stream.tolist()
-    key = key_of_call(keys[block], call)
+    key = operations.key_of_call(keys[block], call)
     n_images, outer, inner = y.shape
     size = outer * inner * y.element_size()
 
@@ -238,61 +180,6 @@ def share(run: Callable[[int, int], int], n_images: int) -> None:
 _dac_operation = torch.library.custom_op("analog_samson::dac", _dac, mutates_args=())
 _dac_operation.register_fake(lambda x, gain, levels, rounds: torch.empty_like(x))
 _adc_operation = torch.library.custom_op("analog_samson::adc", _adc, mutates_args={"y"})
-
-
-def key_of_call(key: Key, call: int) -> Key:
-    """Key of the noise when a layer is used again in one forward pass."""
-    return shifted(key, call * 0x9E3779B97F4A7C15)  # the golden ratio: far from other keys
-
-
-def shifted(key: Key, by: int) -> Key:
-    """Add to a key; of the sum only the last 64 bits count, all that a tensor holds."""
-    return key + ((by + 2**63) % 2**64 - 2**63)
-
-
-def normals(
-    key: int | Tensor,
-    first_image: int | Tensor,
-    shape: torch.Size | tuple[int, ...],
-    device: torch.device,
-) -> Tensor:
-    """Draw the standard normals of a block of images with torch operations.
-
-    Args:
-        key: Key of the stream, 64 bits; or one a chip, int64, shape (chips, 1, 1).
-        first_image: Number of the first image.
-        shape: (images, ...).
-        device: Where.
-
-    Returns:
-        Normals, float32, of the shape, or (chips, *shape): those of one image depend on the key,
-        its number and its place only.
-    """
-    n_images, n = shape[0], math.prod(shape[1:])
-    half = (n + 1) // 2
-    counter = torch.arange(half, device=device)
-    image = (torch.arange(n_images, device=device) + first_image)[:, None]
-    word0, word1 = threefry2x32(key, counter, image)
-    uniform = (word0 >> 1).float() * 2.0**-31 + 2.0**-32
-    turn = (word1 - ((word1 >> 31) << 32)).float() * (math.pi * 2.0**-31)
-    radius = (-2.0 * uniform.log()).sqrt()
-    both = torch.cat([radius * turn.cos(), radius * turn.sin()], dim=-1)
-    return both[..., :n].reshape(*both.shape[:-2], *shape)
-
-
-def threefry2x32(key: int | Tensor, counter0: Tensor, counter1: Tensor) -> tuple[Tensor, Tensor]:
-    """Threefry2x32 with 20 rounds on 32-bit words held in int64 tensors, which broadcast."""
-    keys = [key & _WORD, key >> 32 & _WORD]
-    keys.append(0x1BD11BDA ^ keys[0] ^ keys[1])
-    rotations = (13, 15, 26, 6), (17, 29, 16, 24)
-    x0, x1 = (counter0 + keys[0]) & _WORD, (counter1 + keys[1]) & _WORD
-    for group in range(5):
-        for bits in rotations[group % 2]:
-            x0 = (x0 + x1) & _WORD
-            x1 = ((x1 << bits) | (x1 >> (32 - bits))) & _WORD ^ x0
-        x0 = (x0 + keys[(group + 1) % 3]) & _WORD
-        x1 = (x1 + keys[(group + 2) % 3] + group + 1) & _WORD
-    return x0, x1
 
 
 def library_for(x: Tensor) -> ctypes.CDLL | None:

@@ -1,0 +1,168 @@
+"""The periphery in torch operations: on GPUs, and on CPUs without a C compiler.
+
+The same integers as in C; floating point differs in the last bits. Nothing here waits for a GPU.
+Within a traced network the noise is one kernel, compiled once for all layers.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+_WORD = 0xFFFFFFFF
+
+Key = TypeVar("Key", int, Tensor)
+
+
+def dac(x: Tensor, gain: Tensor, levels: int, rounds: bool) -> Tensor:
+    """Turn inputs into DAC levels, as ``kernels.dac``."""
+    x = x * gain
+    return (x.round() if rounds else x).clamp(-levels, levels)
+
+
+def adc(
+    y: Tensor,
+    previous: Tensor | None,
+    scale: Tensor,
+    offset: Tensor,
+    keys: Tensor,
+    first_image: Tensor,
+    limits: Tensor,
+    *,
+    rounds: bool,
+    innermost: bool,
+    draws: bool,
+) -> Tensor:
+    """Add noise to what arrays of several chips gave, round, clip and scale it.
+
+    Args:
+        y: As for ``kernels.adc``, the images of every chip, chip after chip.
+        previous: Added to the result, shape of y; or None.
+        scale: Model units a step, shape (chips, channels).
+        offset: Added to the result, shape (chips, channels).
+        keys: A key of the noise a chip, int64, shape (chips,).
+        first_image: Number of the first image in the whole set, the same for all chips, shape ().
+        limits: Standard deviation of the noise and largest output (may be infinite).
+        rounds: Whether there is an ADC.
+        innermost: Whether channels are the last dimension of y.
+        draws: Whether there is any noise.
+
+    Returns:
+        Outputs, shape of y.
+    """
+    n_chips, n_channels = scale.shape
+    outputs = y.view(n_chips, len(y) // n_chips, -1)
+    n_times = outputs.shape[2] // n_channels
+    if innermost:
+        scale, offset = (each.repeat(1, n_times) for each in (scale, offset))
+    else:
+        n_inner = y.shape[2]
+        scale, offset = (
+            each.repeat(1, n_times // n_inner).repeat_interleave(n_inner, dim=1)
+            for each in (scale, offset)
+        )
+    convert = _convert
+    if draws and torch.compiler.is_compiling():
+        convert = _convert_operation
+    out: Tensor = convert(outputs, scale, offset, keys, first_image, limits, rounds, draws)
+    out = out.view_as(y)
+    return out if previous is None else out + previous
+
+
+def _convert(
+    y: Tensor,
+    scale: Tensor,
+    offset: Tensor,
+    keys: Tensor,
+    first_image: Tensor,
+    limits: Tensor,
+    rounds: bool,
+    draws: bool,
+) -> Tensor:
+    """The same for outputs in a row, shape (chips, images, n); scale and offset (chips, n)."""
+    noise, levels = limits.unbind()
+    if draws:
+        y = y + noise * normals(keys[:, None, None], first_image, y.shape[1:], y.device)
+    y = (y.round() if rounds else y).clamp(-levels, levels)
+    return y * scale[:, None] + offset[:, None]
+
+
+@functools.cache
+def _traced() -> Callable[..., Tensor]:
+    return torch.compile(_convert, fullgraph=True, dynamic=True, options={"compile_threads": 1})
+
+
+@torch.library.custom_op("analog_samson::convert", mutates_args=())
+def _convert_operation(
+    y: Tensor,
+    scale: Tensor,
+    offset: Tensor,
+    keys: Tensor,
+    first_image: Tensor,
+    limits: Tensor,
+    rounds: bool,
+    draws: bool,
+) -> Tensor:
+    number = first_image.clone()  # of a view torch.compile also keeps the shape it is a view of
+    return _traced()(y, scale, offset, keys, number, limits, rounds, draws)
+
+
+_convert_operation.register_fake(lambda y, *others: torch.empty_like(y))
+
+
+def key_of_call(key: Key, call: int) -> Key:
+    """Key of the noise when a layer is used again in one forward pass."""
+    return shifted(key, call * 0x9E3779B97F4A7C15)  # the golden ratio: far from other keys
+
+
+def shifted(key: Key, by: int) -> Key:
+    """Add to a key; of the sum only the last 64 bits count, all that a tensor holds."""
+    return key + ((by + 2**63) % 2**64 - 2**63)
+
+
+def normals(
+    key: int | Tensor,
+    first_image: int | Tensor,
+    shape: torch.Size | tuple[int, ...],
+    device: torch.device,
+) -> Tensor:
+    """Draw the standard normals of a block of images.
+
+    Args:
+        key: Key of the stream, 64 bits; or one a chip, int64, shape (chips, 1, 1).
+        first_image: Number of the first image.
+        shape: (images, ...).
+        device: Where.
+
+    Returns:
+        Normals, float32, of the shape, or (chips, *shape): those of one image depend on the key,
+        its number and its place only.
+    """
+    n_images, n = shape[0], math.prod(shape[1:])
+    half = (n + 1) // 2
+    counter = torch.arange(half, device=device)
+    image = (torch.arange(n_images, device=device) + first_image)[:, None]
+    word0, word1 = threefry2x32(key, counter, image)
+    uniform = (word0 >> 1).float() * 2.0**-31 + 2.0**-32
+    turn = (word1 - ((word1 >> 31) << 32)).float() * (math.pi * 2.0**-31)
+    radius = (-2.0 * uniform.log()).sqrt()
+    both = torch.cat([radius * turn.cos(), radius * turn.sin()], dim=-1)
+    return both[..., :n].reshape(*both.shape[:-2], *shape)
+
+
+def threefry2x32(key: int | Tensor, counter0: Tensor, counter1: Tensor) -> tuple[Tensor, Tensor]:
+    """Threefry2x32 with 20 rounds on 32-bit words held in int64 tensors, which broadcast."""
+    keys = [key & _WORD, key >> 32 & _WORD]
+    keys.append(0x1BD11BDA ^ keys[0] ^ keys[1])
+    rotations = (13, 15, 26, 6), (17, 29, 16, 24)
+    x0, x1 = (counter0 + keys[0]) & _WORD, (counter1 + keys[1]) & _WORD
+    for group in range(5):
+        for bits in rotations[group % 2]:
+            x0 = (x0 + x1) & _WORD
+            x1 = ((x1 << bits) | (x1 >> (32 - bits))) & _WORD ^ x0
+        x0 = (x0 + keys[(group + 1) % 3]) & _WORD
+        x1 = (x1 + keys[(group + 2) % 3] + group + 1) & _WORD
+    return x0, x1
