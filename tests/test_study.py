@@ -14,12 +14,16 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 from analog_samson import Study, collect, load_device, read_trials
 from analog_samson.checkpoint import TrainingSpec, load_checkpoint, save_checkpoint
+from analog_samson.chip import program
+from analog_samson.data import load_test
 from analog_samson.results import COLUMNS
 from analog_samson.running import cluster
-from analog_samson.study import collect_until, estimate, load_study, run_trial
+from analog_samson.study import collect_until, estimate, load_study, planning, run_trial
+from analog_samson.study.trial import images_of
 from analog_samson.times import DAY, HOUR, YEAR
 from analog_samson.training import train
 
@@ -174,6 +178,9 @@ def test_sources_off_by_axis_leave_the_programmed_state(checkpoints, tmp_path):
         ({"times_s": [HOUR]}, "no data at 3600 s"),
         ({"n_chips": 0}, "n_chips must be at least 1"),
         ({"n_images": 10_000}, "between 1 and"),
+        ({"images": 0}, "images, .*, must lie between 2 and 100"),
+        ({"images": 1}, "images, .*, must lie between 2 and 100"),
+        ({"images": 101}, "images, .*, must lie between 2 and 100"),
         ({"axes": {"drift_scal": [1]}}, "did you mean 'drift_scale'"),
         ({"axes": {"t_0_s": [1]}}, "does not apply to device 'reram_wan2022'"),
         ({"devices": ["pcm_like", "pcm_like"], "times_s": [1]}, "twice"),
@@ -325,3 +332,84 @@ def test_an_estimate_counts_what_the_study_will_write(study, tmp_path):
     assert planned.seconds > 0
     with pytest.raises(ValueError, match="at least one worker"):
         estimate(study, jobs=0)
+
+
+# a subset of the images
+
+
+def test_a_subset_is_the_same_for_all_methods_and_another_for_every_chip_and_training_seed(study):
+    trials = replace(study, images=20).trials()
+    subsets = {}
+    for trial in trials:
+        chosen = images_of(trial).tolist()
+        assert chosen == sorted(set(chosen)) and len(chosen) == 20 and chosen[-1] < 100
+        subsets.setdefault((trial.spec.seed, trial.chip), set()).add(tuple(chosen))
+    assert len(trials) == 4 * len(subsets) == 16
+    assert all(len(shared) == 1 for shared in subsets.values())
+    assert len(set().union(*subsets.values())) == len(subsets)
+
+
+def test_every_image_is_chosen_equally_often(study):
+    """2,000 chips x 20 of 100 images: chi-square below its quantile at 1e-4 (fixed seeds)."""
+    small = replace(study, checkpoints=study.checkpoints[:1], devices=["pcm_like"], n_chips=2000)
+    trials = replace(small, images=20, times_s=[1]).trials()
+    counts = torch.stack([images_of(trial) for trial in trials]).flatten().bincount(minlength=100)
+    # variance of a count without replacement: 2000 x 0.2 x 0.8, and their sum is fixed
+    chi_square = float(((counts - 400) ** 2).sum() / (2000 * 0.2 * 0.8) * 99 / 100)
+    assert chi_square < stats.chi2.ppf(1 - 1e-4, 99)
+
+
+def test_a_subset_counts_what_the_chip_answers_to_these_images(study):
+    """Without forward noise a chip's answers do not depend on which images stand beside them."""
+    test = load_test("digits")
+    quiet = replace(study, devices=["pcm_like"], times_s=[1, YEAR], axes={"output_noise": [0.0]})
+    for trial in replace(quiet, images=20).trials()[::3]:
+        rows = run_trial(trial).set_index("t_inference_s")
+        checkpoint = load_checkpoint(trial.checkpoint_path)
+        images, labels = checkpoint.normalise(test.images[:100]), test.labels[:100]
+        digital = checkpoint.build()(images).argmax(1) == labels
+        chip = program(checkpoint, trial.device, seed=trial.programming_seed)
+        for t_inference_s, row in rows.iterrows():
+            right = chip.drift_to(t_inference_s)(images).argmax(1) == labels
+            chosen = images_of(trial)
+            assert row["n_correct"] == right[chosen].sum()
+            assert row["n_correct_digital"] == digital[chosen].sum()
+            assert row["n_changed"] == (right != digital)[chosen].sum()
+            assert (row["n_images"], row["n_test"]) == (20, 100)
+            assert row["n_correct_digital_test"] == digital.sum()
+
+
+def test_a_subset_of_all_images_is_the_exact_evaluation(study, monkeypatch):
+    exact, whole = study.trials(), replace(study, images=100).trials()
+    assert [trial.chip_id for trial in exact] == [trial.chip_id for trial in whole]
+    some = replace(study, images=99).trials()
+    assert not {trial.chip_id for trial in some} & {trial.chip_id for trial in exact}
+    before = run_trial(exact[0])
+    assert (before["n_images"] == before["n_test"]).all()
+    assert (before["n_correct_digital"] == before["n_correct_digital_test"]).all()
+    monkeypatch.setattr("analog_samson.study.trial.images_of", lambda trial: torch.arange(100))
+    pd.testing.assert_frame_equal(run_trial(whole[0]), before)
+
+
+def test_studies_of_subsets_resume_and_merge_whatever_the_workers(study, tmp_path):
+    few = replace(study, devices=["pcm_like"], times_s=[1, YEAR], images=20)
+    whole = collect(few, tmp_path / "whole", jobs=2)
+    for number, half in enumerate((few.checkpoints[:2], few.checkpoints[2:])):
+        for times in ([YEAR], [1, YEAR]):
+            collect(replace(few, checkpoints=half, times_s=times), tmp_path / str(number))
+    merged = read_trials(tmp_path / "0", tmp_path / "1")
+    merged = merged.sort_values(list(COLUMNS), ignore_index=True)
+    pd.testing.assert_frame_equal(merged, whole)
+    manifest = json.loads((tmp_path / "whole" / "manifest.json").read_text())
+    assert (manifest["study"]["images"], manifest["study"]["n_images"]) == (20, 100)
+    with pytest.raises(ValueError, match="two definitions.*differ in 'n_images'"):
+        collect(replace(few, images=None), tmp_path / "whole")
+
+
+def test_an_estimate_knows_that_chips_answer_fewer_images(study, monkeypatch):
+    """Every step takes a second: 8 chips, 3 times, 4 networks that answer 100 images once."""
+    study = replace(study, devices=["pcm_like"], times_s=[0, 1, YEAR])
+    monkeypatch.setattr(planning, "_seconds", lambda work: (work(), 1.0))
+    assert estimate(study).seconds == 8 * 1 + 24 * (1 + 1) + 4
+    assert estimate(replace(study, images=25)).seconds == 8 * 1 + 24 * (1 + 0.25) + 4
+    assert estimate(study, jobs=2).seconds == (8 * 1 + 24 * (1 + 1)) / 2 + 4
