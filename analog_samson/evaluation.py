@@ -1,6 +1,7 @@
 """Which images a network gets right, and how many, in batches of one fixed size."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -14,6 +15,21 @@ LeNet-5 as fast, and ResNet-18 needs less memory.
 Floating point sums differ in the last bits between batch sizes, so the size is fixed and part of
 what a result means (`numerics_version`).
 """
+
+
+@contextlib.contextmanager
+def exact_products(where: torch.device) -> Iterator[None]:
+    """Let fp32 convolutions keep all their bits on a GPU, and give the same bits every time.
+
+    torch's own choice rounds their factors to 10 bits there (TF32).
+    """
+    if where.type != "cuda":
+        yield
+        return
+    with torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        yield
 
 
 def count_correct(

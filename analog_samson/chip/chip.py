@@ -133,14 +133,18 @@ class Chip:
         Raises:
             ValueError: If the device's DAC needs input ranges and the chip was not calibrated.
         """
+        self.check_calibrated()
+        if self._needs_recalibration:
+            self._recalibrate()
+        return self._network.forward(images, first_index, self._forward_seeds)
+
+    def check_calibrated(self) -> None:
+        """Raise ValueError if the device's DAC needs input ranges and there are none."""
         if self.device.periphery.needs_input_ranges and not self._network.has_input_ranges:
             raise ValueError(
                 f"Device {self.device.name!r} has a DAC of fixed range and this chip was not "
                 "calibrated; give program(..., calibration=images of the training set)."
             )
-        if self._needs_recalibration:
-            self._recalibrate()
-        return self._network.forward(images, first_index, self._forward_seeds)
 
     def _recalibrate(self) -> None:
         """Take the statistics of batch normalisation anew, from the trained ones, at this read."""

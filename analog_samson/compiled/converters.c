@@ -31,12 +31,22 @@ convert(float *restrict y, const float *restrict drawn, float noise, int rounds,
     }
 }
 
-/* What follows the product, in place. y and sum: (images, outer, inner). Channels are innermost
+/* bfloat16 is the upper half of a float. */
+static void widen(const uint16_t *restrict from, float *restrict to, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t bits = (uint32_t)from[i] << 16;
+        memcpy(to + i, &bits, 4);
+    }
+}
+
+/* What follows the product, in place unless there are products in bfloat16. y, products and sum: (images, outer, inner). Channels are innermost
  * (inner of them), or channel c is row c, c + channels, ... of the outer dimension.
  * Returns 0, or 1 if there is no memory for an image's noise. */
-int adc(float *restrict y, const float *restrict sum, int64_t images, int64_t outer, int64_t inner,
-        int64_t channels, int innermost, const float *restrict scale, const float *restrict offset,
-        uint64_t key, uint64_t first_image, float noise, int rounds, float levels)
+int adc(float *restrict y, const uint16_t *restrict products, const float *restrict sum,
+        int64_t images, int64_t outer, int64_t inner, int64_t channels, int innermost,
+        const float *restrict scale, const float *restrict offset, uint64_t key,
+        uint64_t first_image, float noise, int rounds, float levels)
 {
     const int64_t n = outer * inner;
     float *drawn = noise > 0.0f ? malloc((size_t)n * sizeof(float)) : NULL;
@@ -59,6 +69,7 @@ int adc(float *restrict y, const float *restrict sum, int64_t images, int64_t ou
         for (int64_t i = 0; i < n; i += width) {
             const int64_t at = image * n + i, count = n - i < width ? n - i : width;
             const float *from = drawn ? drawn + i : NULL, *before = sum ? sum + at : NULL;
+            if (products) widen(products + at, y + at, count);
             if (innermost)
                 convert(y + at, from, noise, rounds, levels, scales, offsets, 0, before, count);
             else {

@@ -81,8 +81,9 @@ def adc(
     """Add noise to what an array gave, round, clip and scale it; in steps of the ADC.
 
     Args:
-        y: Products, contiguous, shape (images, positions, channels), or with channels before the
-            positions (and several times over if a layer sees several pieces of an image).
+        y: Products, float32 or bfloat16, contiguous, shape (images, positions, channels), or with
+            channels before the positions (and several times over if a layer sees several pieces of
+            an image).
         previous: Added to the result, shape of y; or None.
         scale: Model units a step, shape (channels,).
         offset: Added to the result, shape (channels,).
@@ -95,11 +96,11 @@ def adc(
         draws: Whether there is any noise.
 
     Returns:
-        The outputs; on a CPU they stand in y.
+        The outputs, float32; on a CPU they stand in y if that is float32, too.
     """
     if y.device.type != "cpu":
         return operations.adc(
-            *(y, previous, scale[None], offset[None]),
+            *(y.float(), previous, scale[None], offset[None]),
             operations.key_of_call(stream[None, 1 + block], call),
             *(stream[0], limits),
             rounds=rounds,
@@ -107,12 +108,15 @@ def adc(
             draws=draws,
         )
     apply = _adc_operation if torch.compiler.is_compiling() else _adc
-    apply(y, previous, scale, offset, stream, limits, block, call, rounds, innermost)
-    return y
+    out = y if y.dtype == torch.float32 else torch.empty_like(y, dtype=torch.float32)
+    products = None if out is y else y
+    apply(out, products, previous, scale, offset, stream, limits, block, call, rounds, innermost)
+    return out
 
 
 def _adc(
     y: Tensor,
+    products: Tensor | None,
     previous: Tensor | None,
     scale: Tensor,
     offset: Tensor,
@@ -129,7 +133,7 @@ def _adc(
     built = library_for(y)
     if built is None or not (previous is None or previous.is_contiguous()):
         out = operations.adc(
-            *(y, previous, scale[None], offset[None]),
+            *(y if products is None else products.float(), previous, scale[None], offset[None]),
             operations.key_of_call(stream[None, 1 + block], call),
             *(stream[0], limits),
             rounds=rounds,
@@ -141,13 +145,16 @@ def _adc(
     first_image, *keys = stream.tolist()
     key = operations.key_of_call(keys[block], call)
     n_images, outer, inner = y.shape
-    size = outer * inner * y.element_size()
+
+    def at(tensor: Tensor | None, image: int) -> int:
+        if tensor is None:
+            return 0
+        return int(tensor.data_ptr()) + image * outer * inner * tensor.element_size()
 
     def run(first: int, count: int) -> int:
         return int(
             built.adc(
-                y.data_ptr() + first * size,
-                0 if previous is None else previous.data_ptr() + first * size,
+                *(at(y, first), at(products, first), at(previous, first)),
                 *(count, outer, inner, len(scale), innermost, scale.data_ptr(), offset.data_ptr()),
                 *(key, first_image + first, noise, rounds, levels),
             )
@@ -252,7 +259,7 @@ def _load(path: Path) -> ctypes.CDLL:
     loaded.dac.argtypes = [pointer, pointer, count, number, ctypes.c_int, number]
     loaded.dac.restype = None
     loaded.adc.argtypes = [
-        *(pointer, pointer, count, count, count, count, ctypes.c_int, pointer, pointer),
+        *(pointer, pointer, pointer, count, count, count, count, ctypes.c_int, pointer, pointer),
         *(word, word, number, ctypes.c_int, number),
     ]
     loaded.adc.restype = ctypes.c_int

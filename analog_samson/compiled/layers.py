@@ -280,7 +280,7 @@ class FunctionalLayer(nn.Module):
         innermost = self._rank == 0 or (self._rank == 2 and self.channels_last)
         total: Tensor | None = None
         for number, weight in enumerate(self._weights):
-            product = self._multiply(self._slice(levels, number), weight, None)
+            product = self._product(self._slice(levels, number).to(self.dtype), weight, None)
             product = product.movedim(1, -1) if innermost and self._rank else product
             shape = product.shape
             # The first dimension may be images times something (tokens, windows).

@@ -21,6 +21,7 @@ from analog_samson.analog import check_input_ranges, replace_everywhere
 from analog_samson.compiled.layers import CPU, FunctionalLayer
 from analog_samson.compiled.norms import AffineNorm, affine_norms
 from analog_samson.devices import Device
+from analog_samson.evaluation import exact_products
 
 LONG_JOB = 5e8
 """Multiplications a layer and reading from which tracing pays: our choice.
@@ -150,15 +151,16 @@ class FunctionalNetwork:
         self._prepare(len(images), first_index, seeds)
         if self._channels_last and images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
-        if self._is_traced:
-            try:
-                return self._traced(self.network, images)
-            except RuntimeError as error:  # control flow that depends on data, no compiler
-                _log.warning("Tracing failed, the network runs step by step: %s", error)
-                self._is_traced = False
-                self._prepare(len(images), first_index, seeds)
-        outputs: Tensor = self.network(images)
-        return outputs
+        with exact_products(images.device):
+            if self._is_traced:
+                try:
+                    return self._traced(self.network, images)
+                except RuntimeError as error:  # control flow that depends on data, no compiler
+                    _log.warning("Tracing failed, the network runs step by step: %s", error)
+                    self._is_traced = False
+                    self._prepare(len(images), first_index, seeds)
+            outputs: Tensor = self.network(images)
+            return outputs
 
     def _prepare(self, n_images: int, first_index: int, seeds: Callable[..., int]) -> None:
         for layer in self.layers.values():

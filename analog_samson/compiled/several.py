@@ -168,7 +168,7 @@ class StackedLayer(FunctionalLayer):
         self, product: Tensor, previous: Tensor | None, number: int, innermost: bool
     ) -> Tensor:
         return operations.adc(
-            product,
+            product.float(),
             previous,
             self._scales[number],
             self._offsets[number],

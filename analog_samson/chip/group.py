@@ -1,0 +1,105 @@
+"""Several chips of one network and device that answer together, to fill a GPU."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from analog_samson.chip.chip import Chip
+from analog_samson.chip.engines import Engine
+from analog_samson.compiled import FunctionalNetwork, StackedNetwork
+from analog_samson.devices import Device
+
+
+def why_alone(device: Device, engine: Engine) -> str:
+    """Say why chips of a device cannot answer together; "" if they can."""
+    if engine != "compiled":
+        return "aihwkit's tiles run one chip at a time"
+    if device.drift_compensation.batch_norm == "recalibrated":
+        return "recalibrated statistics of batch normalisation belong to one chip"
+    if device.periphery.needs_input_ranges and device.input_ranges.of == "chip":
+        return "its input ranges are found chip by chip"
+    return ""
+
+
+class ChipGroup:
+    """Chips of one network on one device that answer in one forward pass.
+
+    Every chip gives what it gives alone: the same draws; floating point differs in the last bits,
+    and an ADC tie may flip. On a GPU, where one chip is too little work, that is faster; on a CPU
+    it is not. The chips stay usable by themselves.
+
+    Args:
+        chips: At least one, made by ``program`` from one network on one device.
+
+    Attributes:
+        chips: The chips.
+
+    Raises:
+        ValueError: If there are none, they are not of one network and device, or the device does
+            not allow it (see :func:`why_alone`).
+    """
+
+    def __init__(self, chips: Sequence[Chip]) -> None:
+        if not chips:
+            raise ValueError("A group needs at least one chip; got none.")
+        self.chips = tuple(chips)
+        first = chips[0]
+        for chip in chips:
+            if reason := why_alone(chip.device, chip.engine):
+                raise ValueError(
+                    f"Chips of device {chip.device.name!r} cannot answer together: {reason}; "
+                    "let every chip answer alone."
+                )
+            if what := _difference(chip, first):
+                raise ValueError(
+                    f"Chips that answer together are of one network on one device; got {what}."
+                )
+        networks = [chip._network for chip in chips]
+        self._network = StackedNetwork([n for n in networks if isinstance(n, FunctionalNetwork)])
+
+    def drift_to(self, t_inference_s: float, read: int = 0) -> Self:
+        """Age all chips to a time and read them, as :meth:`Chip.drift_to`."""
+        for chip in self.chips:
+            chip.drift_to(t_inference_s, read)
+        return self
+
+    def __call__(self, images: Tensor, first_index: int = 0) -> Tensor:
+        """Run the network on all chips.
+
+        Args:
+            images: As for a chip, shape (n, ...); all chips answer the same.
+            first_index: As for a chip.
+
+        Returns:
+            Outputs, shape (chips, n, ...).
+
+        Raises:
+            ValueError: As for a chip.
+        """
+        for chip in self.chips:
+            chip.check_calibrated()
+        seeds = [chip._forward_seeds for chip in self.chips]
+        return self._network.answers(images, first_index, seeds)
+
+
+def _difference(chip: Chip, other: Chip) -> str:
+    """What makes two chips ones of different networks or devices; "" if nothing does."""
+    if chip.device.digest != other.device.digest:
+        return f"devices {other.device.name!r} and {chip.device.name!r} of different contents"
+    if chip.precision != other.precision:
+        return f"precisions {other.precision!r} and {chip.precision!r}"
+    ours, theirs = chip._network, other._network
+    shapes, others = ([tile.target.shape for tile in n.tiles] for n in (ours, theirs))
+    if str(ours.network) != str(theirs.network) or shapes != others:
+        return "different networks"
+    if chip.input_ranges != other.input_ranges:
+        return "different input ranges"
+    digital, expected = ours.network.state_dict(), theirs.network.state_dict()
+    if any(
+        tensor.shape != expected[name].shape or not torch.equal(tensor.cpu(), expected[name].cpu())
+        for name, tensor in digital.items()
+    ):
+        return "networks whose digital parts differ"
+    return ""
