@@ -95,7 +95,8 @@ class FunctionalLayer(nn.Module):
                         Array(name, len(self.arrays), part, mapping.scale == "column")
                     )
         self._is_ideal = periphery.is_ideal
-        self._by_vector = periphery.is_by_vector
+        self._is_by_vector = periphery.is_by_vector
+        self._by_vector = self._is_by_vector
         self._input_step = _step(periphery.dac_bits, 1.0)
         self._output_step = _step(periphery.adc_bits, periphery.output_bound)
         self._rounds = self._output_step > 0
@@ -105,9 +106,8 @@ class FunctionalLayer(nn.Module):
         step = self._output_step or 1.0
         in_steps = [periphery.output_noise / step, periphery.output_bound / step]
         self._limits = torch.tensor(in_steps)
-        if self._by_vector:
-            steps = self._input_step, self._output_step
-            self._limits = arrays.limits(periphery, input_range, steps)
+        steps = self._input_step, self._output_step
+        self._array_limits = arrays.limits(periphery, input_range, steps)
         self._largest_input = input_range
         self._dac_gain = 1 / (torch.tensor(input_range) * (self._input_step or 1.0))
         self._dac_levels = round(1 / (self._input_step or 1.0))
@@ -133,11 +133,14 @@ class FunctionalLayer(nn.Module):
         first_image: int,
         seeds: Callable[..., int],
         where: torch.device = CPU,
+        *,
+        in_blocks: bool = False,
     ) -> None:
         """Set what the next forward pass needs: weights, keys of the noise, number of the image.
 
         The arrays themselves stay on the CPU; what is multiplied goes to ``where``. Keys are asked
-        for again where ``seeds`` is another object than the last time.
+        for again where ``seeds`` is another object than the last time. A linear layer with
+        converters runs vector by vector where there is C, in one call, unless ``in_blocks``.
         """
         self._n_images, self._call = n_images, 0
         if self._is_noisy and seeds is not self._seeds:
@@ -145,7 +148,11 @@ class FunctionalLayer(nn.Module):
             self._stream[1:] = torch.tensor(keys)
             self._seeds = seeds
         self._stream[0] = first_image
-        if where == self._where and not any(array.has_changed for array in self.arrays):
+        is_flat = not (self._rank or self._is_ideal or in_blocks) and self.dtype == torch.float32
+        is_in_c = where == CPU and kernels.library() is not None
+        before, self._by_vector = self._by_vector, self._is_by_vector or (is_flat and is_in_c)
+        is_known = where == self._where and self._by_vector == before
+        if is_known and not any(array.has_changed for array in self.arrays):
             return
         if self._is_ideal:
             whole = self._together(lambda a: a.weights * (a.scale * a.alpha)[:, None])
@@ -261,7 +268,7 @@ class FunctionalLayer(nn.Module):
             inputs,
             self._contents,
             self._stream,
-            self._limits,
+            self._array_limits,
             rows=self._rows,
             columns=self._columns,
             walk=self._walk((size[0], size[1], size[2]), n // self._n_images),

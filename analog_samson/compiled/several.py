@@ -128,7 +128,7 @@ class StackedLayer(FunctionalLayer):
             where: Device of the inputs.
         """
         self._call = 0
-        self._is_batched = not self._by_vector and (where != CPU or kernels.library() is None)
+        self._is_batched = not self._is_by_vector and (where != CPU or kernels.library() is None)
         if not self._is_batched:
             for part, own in zip(self._parts, seeds, strict=True):
                 part.prepare(n_images, first_image, own, where)
@@ -137,7 +137,7 @@ class StackedLayer(FunctionalLayer):
         is_known = len(seeds) == len(self._chip_seeds) and where == self._where
         if not (is_known and all(map(is_, seeds, self._chip_seeds))):
             for part, own in zip(self._parts, seeds, strict=True):
-                part.prepare(n_images, first_image, own)
+                part.prepare(n_images, first_image, own, in_blocks=True)
             self._stack()
             self._move_to(where)
             self._chip_seeds = tuple(seeds)
