@@ -12,6 +12,7 @@ from analog_samson import Study, collect, load_device, program
 from analog_samson.checkpoint import TrainingSpec
 from analog_samson.compiled import kernels, narrow
 from analog_samson.compiled import network as network_module
+from analog_samson.compiled.pooling import Halving
 from analog_samson.models import build_model
 from analog_samson.times import DAY, YEAR
 from analog_samson.training import train
@@ -170,8 +171,14 @@ def every_second(x: Tensor) -> Tensor:
     return x[..., ::2, ::2]
 
 
-@pytest.mark.parametrize("pool", [every_second, nn.MaxPool2d(2)], ids=["slices", "torch pools"])
-def test_narrow_networks_compute_the_same_in_whichever_layout_is_fast(pool):
+@pytest.mark.parametrize(
+    ("pool", "is_torchs"),
+    [(every_second, False), (nn.MaxPool2d(2), False), (nn.MaxPool2d(3, 2, padding=1), True)],
+    ids=["slices", "halves", "torch pools"],
+)
+def test_narrow_networks_compute_the_same_in_whichever_layout_is_fast(pool, is_torchs):
+    if kernels.library() is None:
+        is_torchs = isinstance(pool, nn.Module)
     network = build(lambda: Pooled(pool))
     images = random_images(30, 1, 8, 8)
     on = device("ideal", **CONVERTERS)
@@ -180,10 +187,20 @@ def test_narrow_networks_compute_the_same_in_whichever_layout_is_fast(pool):
         for engine in ("compiled", "aihwkit")
     )
     own._network._probe(images[:1], 0, lambda *words: 0)
-    assert own._network._channels_last == isinstance(pool, nn.Module)
+    assert own._network._channels_last == is_torchs
     own._network._is_traced = False
     differs = (own(images) - tile(images)).abs() > 1e-5 * float(tile(images).abs().max())
     assert int(differs.any(dim=1).sum()) <= 2
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 14, 10), (2, 1, 2, 2), (70, 2, 6, 68), (2, 3, 5, 4)])
+def test_halving_pools_as_torch_does_and_hides_no_nan(shape):
+    x = random_images(*shape) - 0.5
+    x[0, 0, 0, 1] = x[-1, -1, -2, -2] = torch.nan
+    with torch.no_grad():
+        found = Halving()(x)
+    assert torch.equal(found.nan_to_num(9), nn.functional.max_pool2d(x, 2).nan_to_num(9))
+    assert int(found.isnan().sum()) == 2
 
 
 # tracing

@@ -269,6 +269,8 @@ def _load(path: Path) -> ctypes.CDLL:
     loaded.narrow.argtypes = [pointer] * 4 + [count] * 9
     loaded.narrow.restype = ctypes.c_int
     loaded.narrow_side.restype = ctypes.c_int64
+    loaded.halve.argtypes = [pointer, pointer, *[count] * 4]
+    loaded.halve.restype = ctypes.c_int
     loaded.normals.argtypes = [pointer, count, word, word]
     loaded.normals.restype = None
     return loaded

@@ -71,3 +71,33 @@ int narrow(const float *restrict x, const float *restrict weights, const float *
     free(shifts);
     return failed;
 }
+
+/* Largest of two numbers; not a number stays what it is. */
+static inline float largest(float a, float b) { return a > b || a != a ? a : b; }
+
+/* Largest of every 2 x 2 pixels. x: (images, planes, 2 height, 2 width), y: (images, planes, height,
+ * width). Rows are written by whole vectors: what is too much is overwritten by the next.
+ * Returns 0, or 1 if there is no memory for an image. */
+int halve(const float *restrict x, float *restrict y, int64_t images, int64_t planes,
+          int64_t height, int64_t width)
+{
+    const int64_t n = planes * height * width;
+    float *pairs = malloc((size_t)(2 * n + LANES) * sizeof(float));
+    float *out = malloc((size_t)(n + LANES) * sizeof(float));
+    const int failed = !pairs || !out;
+    for (int64_t image = 0; !failed && image < images; image++) {
+        const float *from = x + image * 4 * n;
+        for (int64_t i = 0; i < 2 * n; i++) pairs[i] = largest(from[2 * i], from[2 * i + 1]);
+        for (int64_t row = 0; row < planes * height; row++)
+            for (int64_t i = 0; i < width; i += LANES) {
+                const float *above = pairs + 2 * row * width + i, *below = above + width;
+                const lanes_t a = load(above), b = load(below);
+                const bits_t is_a = (a > b) | (a != a);
+                store(out + row * width + i, (lanes_t)(((bits_t)a & is_a) | ((bits_t)b & ~is_a)));
+            }
+        memcpy(y + image * n, out, (size_t)n * sizeof(float));
+    }
+    free(pairs);
+    free(out);
+    return failed;
+}

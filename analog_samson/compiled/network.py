@@ -20,6 +20,7 @@ from analog_samson import models
 from analog_samson.analog import check_input_ranges, replace_everywhere
 from analog_samson.compiled.layers import CPU, FunctionalLayer
 from analog_samson.compiled.norms import AffineNorm, affine_norms
+from analog_samson.compiled.pooling import halvings
 from analog_samson.devices import Device
 from analog_samson.evaluation import exact_products
 
@@ -104,11 +105,13 @@ class FunctionalNetwork:
             for name, layer in digital.items()
         }
         self.tiles = [array for layer in self.layers.values() for array in layer.arrays]
-        self.network = replace_everywhere(
-            network,
-            affine_norms(network)
-            | {id(layer): self.layers[name] for name, layer in digital.items()},
-        )
+        kernels = [layer.shape for layer in self.layers.values() if len(layer.shape) == 4]
+        # the kernel of what looks at every vector takes channels innermost
+        self._is_narrow = bool(kernels) and not device.periphery.is_by_vector
+        self._is_narrow &= all(n_out <= WIDE and n_in < WIDE / 2 for n_out, n_in, *_ in kernels)
+        replaced = affine_norms(network) | (halvings(network) if self._is_narrow else {})
+        replaced |= {id(layer): self.layers[name] for name, layer in digital.items()}
+        self.network = replace_everywhere(network, replaced)
         self._norms = [m for m in self.network.modules() if isinstance(m, AffineNorm)]
         if precision == "bf16":
             for layer in self.layers.values():
@@ -116,12 +119,6 @@ class FunctionalNetwork:
                     layer.dtype = torch.bfloat16
         self._where = CPU
         self._expected_images = expected_images
-        kernels = [layer.shape for layer in self.layers.values() if len(layer.shape) == 4]
-        self._is_narrow = bool(kernels) and all(
-            n_out <= WIDE and n_in < WIDE / 2 for n_out, n_in, *_ in kernels
-        )
-        if device.periphery.is_by_vector:  # its kernel takes channels innermost
-            self._is_narrow = False
         self._set_layout(channels_last=not self._is_narrow)
         self._is_traced: bool | None = None
 
@@ -179,7 +176,7 @@ class FunctionalNetwork:
         """Run one image: choose the memory layout, count multiplications.
 
         Narrow convolutions (LeNet-5) are fastest with channels outermost and step by step, unless
-        torch pools, which it does fast only with channels innermost.
+        torch pools, which it does fast only with channels innermost (``MaxPool2d(2)`` is ours).
         """
         counts: list[int] = []
         hooks = [

@@ -136,8 +136,11 @@ def lenet5(image_shape: ImageShape, n_classes: int) -> nn.Module:
     )
 
 
-class _Halving(nn.Module):
+class _Halving(nn.MaxPool2d):
     """`MaxPool2d(2)`, the same numbers: without gradients five to ten times as fast on CPUs."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or x.shape[-1] % 2 or x.shape[-2] % 2:
