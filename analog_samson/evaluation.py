@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +16,28 @@ LeNet-5 as fast, and ResNet-18 needs less memory.
 Floating point sums differ in the last bits between batch sizes, so the size is fixed and part of
 what a result means (`numerics_version`).
 """
+
+
+Accelerator = Literal["cpu", "cuda"]
+
+
+def device_of(accelerator: str) -> torch.device:
+    """Say where torch finds an accelerator.
+
+    Args:
+        accelerator: "cpu" or "cuda".
+
+    Returns:
+        Its device.
+
+    Raises:
+        ValueError: If there is no accelerator of that name, or none on this machine.
+    """
+    if accelerator not in get_args(Accelerator):
+        raise ValueError(f"Unknown accelerator {accelerator!r}; allowed: 'cpu', 'cuda'.")
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise ValueError("accelerator='cuda' was asked and torch finds none; use 'cpu'.")
+    return torch.device(accelerator)
 
 
 @contextlib.contextmanager
@@ -57,7 +80,8 @@ def is_correct(
     Args:
         forward: Called as `forward(batch, first_index)` without gradients, with normalised images
             of shape (batch_size, C, H, W) and the position of the first of them in `images`;
-            returns outputs of shape (batch_size, classes). A module must be in eval mode already.
+            returns outputs of shape (batch_size, classes), or (chips, batch_size, classes). A
+            module must be in eval mode already.
         images: What `normalise` takes, shape (n, C, H, W).
         labels: int64, shape (n,).
         normalise: Turns images (uint8, most often) into network inputs.
@@ -65,7 +89,7 @@ def is_correct(
             which are not counted.
 
     Returns:
-        bool, shape (n,). Of equal largest outputs the first counts.
+        bool, shape (n,) or (chips, n), on the CPU. Of equal largest outputs the first counts.
 
     Raises:
         ValueError: If there are no images, not as many labels, a label without an output, or an
@@ -78,27 +102,29 @@ def is_correct(
             f"{n} images, {len(labels)} labels and batch_size={batch_size}."
         )
     n_labels = int(labels.max()) + 1
-    answers = torch.empty(n, dtype=torch.int64)
-    largest = torch.empty(n)
+    answers, largest = [], []
     with torch.no_grad():
         for first in range(0, n, batch_size):
             batch = images[first : first + batch_size]
             count = len(batch)
             if count < batch_size:
                 batch = torch.cat([batch, batch[-1:].expand(batch_size - count, *batch.shape[1:])])
-            outputs = forward(normalise(batch), first)[:count]
-            if outputs.ndim != 2 or outputs.shape[1] < n_labels or len(outputs) != count:
+            outputs = forward(normalise(batch), first)
+            rows, columns = outputs.shape[-2:] if outputs.ndim in (2, 3) else (0, 0)
+            if rows != batch_size or columns < n_labels:
                 raise ValueError(
-                    f"The network's outputs have shape {tuple(outputs.shape)} for {count} images; "
-                    f"labels go up to {n_labels - 1}, so ({count}, {n_labels} or more) is needed."
+                    f"The network's outputs have shape {tuple(outputs.shape)} for a batch of "
+                    f"{batch_size} images; labels go up to {n_labels - 1}, so ({batch_size}, "
+                    f"{n_labels} or more) is needed."
                 )
-            best = outputs.max(dim=1)
-            largest[first : first + count] = best.values
-            answers[first : first + count] = best.indices
-    if bool(largest.isnan().any()):
-        wrong = int(largest.isnan().nonzero()[0])
+            best = outputs[..., :count, :].max(dim=-1)
+            largest.append(best.values)
+            answers.append(best.indices)
+    is_nan = torch.cat(largest, dim=-1).isnan()
+    if bool(is_nan.any()):
+        wrong = int(is_nan.nonzero()[:, -1].min())
         raise ValueError(
             f"The network answers NaN to image {wrong}; check its weights and the normalisation of "
             "its inputs."
         )
-    return answers == labels.cpu()
+    return torch.cat(answers, dim=-1).cpu() == labels.cpu()

@@ -23,7 +23,7 @@ from analog_samson.data import load_test
 from analog_samson.results import COLUMNS
 from analog_samson.running import cluster
 from analog_samson.study import collect_until, estimate, load_study, planning, run_trial
-from analog_samson.study.trial import images_of
+from analog_samson.study.trial import images_of, run_together
 from analog_samson.times import DAY, HOUR, YEAR
 from analog_samson.training import train
 
@@ -102,8 +102,8 @@ def test_adding_a_time_computes_only_that_time(study, tmp_path, monkeypatch):
     before = (tmp_path / "trials.csv").read_bytes()
     asked = []
     monkeypatch.setattr(
-        "analog_samson.study.collection.run_trial",
-        lambda trial, points: asked.extend(points) or run_trial(trial, points),
+        "analog_samson.study.collection.run_together",
+        lambda trials, points, size: asked.extend(points) or run_together(trials, points, size),
     )
     collect(replace(first, times_s=[HOUR, 1, YEAR]), tmp_path)
     assert asked == [(HOUR, 0)] * 8

@@ -135,7 +135,7 @@ class Chip:
         """
         self.check_calibrated()
         if self._needs_recalibration:
-            self._recalibrate()
+            self._recalibrate(images.device)
         return self._network.forward(images, first_index, self._forward_seeds)
 
     def check_calibrated(self) -> None:
@@ -146,7 +146,7 @@ class Chip:
                 "calibrated; give program(..., calibration=images of the training set)."
             )
 
-    def _recalibrate(self) -> None:
+    def _recalibrate(self, where: torch.device) -> None:
         """Take the statistics of batch normalisation anew, from the trained ones, at this read."""
         images = self._recalibration
         if images is None:
@@ -154,7 +154,7 @@ class Chip:
                 f"Device {self.device.name!r} recalibrates batch normalisation and this chip has "
                 "no images for it; give program(..., recalibration=images of the training set)."
             )
-        network = self._network
+        network, images = self._network, images.to(where)
         batch_norm.restore(network.network, self._trained_statistics)
         seeds = partial(derive_seed, self.seed, "recalibration", self.t_inference_s, self.read)
         with step_by_step(network, images[:1], seeds):
@@ -245,7 +245,8 @@ class Chip:
         """
         found: dict[str, list[tuple[Tensor, ...]]] = {}
         for array in self._conductance_arrays():
-            found.setdefault(array.tile.layer, []).append(tuple(array.conductances()))
+            devices = [g.reshape(-1, *g.shape[-2:]) for g in array.conductances()]
+            found.setdefault(array.tile.layer, []).extend(zip(*devices, strict=True))
         return found
 
     def _conductance_arrays(self) -> list["ConductanceArray"]:

@@ -32,6 +32,8 @@ class ChipGroup:
 
     Args:
         chips: At least one, made by ``program`` from one network on one device.
+        size: They run as a group of this many, the last one several times over, so that shapes, and
+            with them the last bits, do not depend on how many there are.
 
     Attributes:
         chips: The chips.
@@ -41,7 +43,7 @@ class ChipGroup:
             not allow it (see :func:`why_alone`).
     """
 
-    def __init__(self, chips: Sequence[Chip]) -> None:
+    def __init__(self, chips: Sequence[Chip], size: int = 1) -> None:
         if not chips:
             raise ValueError("A group needs at least one chip; got none.")
         self.chips = tuple(chips)
@@ -56,7 +58,8 @@ class ChipGroup:
                 raise ValueError(
                     f"Chips that answer together are of one network on one device; got {what}."
                 )
-        networks = [chip._network for chip in chips]
+        self._places = [*chips, *[chips[-1]] * (size - len(chips))]
+        networks = [chip._network for chip in self._places]
         self._network = StackedNetwork([n for n in networks if isinstance(n, FunctionalNetwork)])
 
     def drift_to(self, t_inference_s: float, read: int = 0) -> Self:
@@ -80,8 +83,8 @@ class ChipGroup:
         """
         for chip in self.chips:
             chip.check_calibrated()
-        seeds = [chip._forward_seeds for chip in self.chips]
-        return self._network.answers(images, first_index, seeds)
+        seeds = [chip._forward_seeds for chip in self._places]
+        return self._network.answers(images, first_index, seeds)[: len(self.chips)]
 
 
 def _difference(chip: Chip, other: Chip) -> str:

@@ -15,9 +15,10 @@ from analog_samson.results import COLUMNS, append_rows, next_look, read_trials
 from analog_samson.results.definitions import check_definitions
 from analog_samson.results.planning import LOOKS
 from analog_samson.running import return_freed_memory, run_jobs
-from analog_samson.study.definition import Point, Study, Trial
+from analog_samson.study.definition import Study, Trial
+from analog_samson.study.jobs import Job, jobs_of
 from analog_samson.study.sources import the_checkpoint
-from analog_samson.study.trial import one_thread, run_trial
+from analog_samson.study.trial import one_thread, run_together
 
 TRIALS_FILE = "trials.csv"
 
@@ -66,10 +67,9 @@ def collect(
         return_freed_memory()
     with one_thread():
         for rows in run_jobs(
-            _run_pending,
-            pending,
+            _run,
+            jobs_of(pending, study.chips_together),
             jobs=jobs,
-            describe=lambda job: str(job[0]),
             progress=study.name if progress else None,
         ):
             append_rows(rows, table)
@@ -118,8 +118,8 @@ def collect_until(
     return rows
 
 
-def _run_pending(job: tuple[Trial, tuple[Point, ...]]) -> pd.DataFrame:
-    return run_trial(*job)
+def _run(job: Job) -> pd.DataFrame:
+    return run_together(*job)
 
 
 def _points_done(table: Path, study: Study, trials: Sequence[Trial]) -> set[tuple[str, float, int]]:

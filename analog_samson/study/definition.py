@@ -14,6 +14,7 @@ from analog_samson.chip import Engine, check_precision, choose_engine
 from analog_samson.compiled import Precision
 from analog_samson.data import Split
 from analog_samson.devices import Device, load_device
+from analog_samson.evaluation import Accelerator, device_of
 from analog_samson.streams import derive_seed
 from analog_samson.study.sources import the_checkpoint, the_test_set
 
@@ -43,6 +44,8 @@ class Trial:
         n_images: How many of those a chip answers: all, or a random subset of its own.
         engine: What runs the forward pass.
         precision: Precision of its products.
+        accelerator: What it runs on; floating point differs in the last bits, as between
+            processors: not part of the chip's identity.
         points: Times and reads wanted.
     """
 
@@ -60,6 +63,7 @@ class Trial:
     n_images: int
     engine: Engine
     precision: Precision
+    accelerator: Accelerator
     points: tuple[Point, ...]
 
     @functools.cached_property
@@ -127,6 +131,11 @@ class Study:
         images: How many of those a chip answers, drawn at random for every chip, the same for all
             methods and all of its times and reads; the digital networks answer all of them, and
             accuracies are estimated (``results.estimated_accuracy``). None: chips answer all too.
+        accelerator: "cpu" or "cuda": where the compiled engine runs. Rows differ between them as
+            between processors: an ADC tie in a few of 10,000 images.
+        chips_together: How many chips of a network and device answer in one forward pass. It fills
+            a GPU; on a CPU it does not pay. Those whose images, input ranges or statistics of batch
+            normalisation are their own, and chips on aihwkit's tiles, answer alone.
         question: What is asked, in a sentence or two; stands at the head of the study's page.
     """
 
@@ -143,6 +152,8 @@ class Study:
     data_folder: Path | None = None
     n_images: int | None = None
     images: int | None = None
+    accelerator: Accelerator = "cpu"
+    chips_together: int = 1
     question: str = ""
 
     def trials(self) -> list[Trial]:
@@ -151,10 +162,12 @@ class Study:
         Raises:
             ValueError: If the study has no checkpoints, devices, times or chips, a time is outside
                 a device's domain, several times are asked of devices that all stay as they are, an
-                axis does not exist or apply, or something is given twice.
+                axis does not exist or apply, something is given twice, or the accelerator is not
+                there or cannot run the engine.
             FileNotFoundError: If a checkpoint, device or data set is missing.
         """
         self._check_counts()
+        device_of(self.accelerator)
         devices = self._devices()
         self._check_something_changes(devices)
         trials = [
@@ -173,6 +186,7 @@ class Study:
                 n_images=n_test if self.images is None else self.images,
                 engine=choose_engine(device, self.engine),
                 precision=self.precision,
+                accelerator=self.accelerator,
                 points=points,
             )
             for path, checkpoint, evaluation_set, n_test in self._networks()
@@ -197,7 +211,8 @@ class Study:
         for what, given in (("checkpoints", self.checkpoints), ("devices", self.devices)):
             if not given:
                 raise ValueError(f"Study {self.name!r} has no {what}; give at least one.")
-        for what, number in (("n_chips", self.n_chips), ("n_reads", self.n_reads)):
+        for what in ("n_chips", "n_reads", "chips_together"):
+            number = getattr(self, what)
             if number < 1:
                 raise ValueError(f"{what} must be at least 1; got {number}.")
 
@@ -267,5 +282,11 @@ class Study:
             raise ValueError(f"Study {self.name!r} has no times for device {device.name!r}.")
         for time in times:
             device.check_time(float(time))
-        check_precision(choose_engine(device, self.engine), self.precision, device)
+        engine = choose_engine(device, self.engine)
+        check_precision(engine, self.precision, device)
+        if self.accelerator != "cpu" and engine != "compiled":
+            raise ValueError(
+                f"accelerator={self.accelerator!r} runs the compiled engine alone, and device "
+                f"{device.name!r} would run on aihwkit's tiles; use 'cpu'."
+            )
         return tuple((float(time), read) for time in times for read in range(self.n_reads))

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from analog_samson.chip import Chip, ChipGroup
+from analog_samson.evaluation import device_of, exact_products
 from analog_samson.study.definition import Study, Trial
+from analog_samson.study.jobs import Job, jobs_of
 from analog_samson.study.sources import the_checkpoint
-from analog_samson.study.trial import answering, one_thread, programmed
+from analog_samson.study.trial import answering, one_thread, programmed, reading
 from analog_samson.times import label
 
 T = TypeVar("T")
@@ -63,7 +66,8 @@ def estimate(study: Study, *, jobs: int = 1) -> Estimate:
     seconds, digital_seconds, table_bytes = 0.0, 0.0, 0
     met: set[str] = set()
     for alike in kinds.values():
-        a_chip, a_point, a_network = _timed(alike[0])
+        job = jobs_of([(trial, trial.points) for trial in alike], study.chips_together)[0]
+        a_chip, a_point, a_network = _timed(job)
         points = sum(len(trial.points) for trial in alike)
         seconds += a_chip * len(alike) + a_point * points
         new = {trial.checkpoint for trial in alike} - met
@@ -76,20 +80,26 @@ def estimate(study: Study, *, jobs: int = 1) -> Estimate:
     return Estimate(len(trials), n_points, seconds, table_bytes)
 
 
-def _timed(trial: Trial) -> tuple[float, float, float]:
-    """Seconds to program a chip, seconds a point, and seconds a digital network once."""
+def _timed(job: Job) -> tuple[float, float, float]:
+    """Seconds to program a chip, seconds a chip and point, and seconds a digital network once."""
+    trial, n_chips = job.trials[0], len(job.trials)
     n_timed = min(TIMED_IMAGES, trial.n_test)
     time_s, read = trial.points[-1]
     network = the_checkpoint(trial.checkpoint_path, trial.checkpoint).build()
-    with one_thread():
+    network = network.to(trial.accelerator)
+
+    def new() -> Chip | ChipGroup:
+        return reading([programmed(trial) for trial in job.trials], job.chips_together)
+
+    with one_thread(), exact_products(device_of(trial.accelerator)):
         answers = answering(trial, slice(n_timed))
-        answers(programmed(trial))  # a first reading traces the network
-        chip, programming = _seconds(lambda: programmed(trial))
-        _, drifting = _seconds(lambda: chip.drift_to(time_s, read))
-        _, reading = _seconds(lambda: answers(chip))
+        answers(new())  # a first reading traces the network
+        chips, programming = _seconds(new)
+        _, drifting = _seconds(lambda: chips.drift_to(time_s, read))
+        _, answering_s = _seconds(lambda: answers(chips))
         _, digital = _seconds(lambda: answers(lambda batch, first_index: network(batch)))
-    a_point = drifting + reading * trial.n_images / n_timed
-    return programming, a_point, digital * trial.n_test / n_timed
+    a_point = drifting + answering_s * trial.n_images / n_timed
+    return programming / n_chips, a_point / n_chips, digital * trial.n_test / n_timed
 
 
 def _seconds(work: Callable[[], T]) -> tuple[T, float]:

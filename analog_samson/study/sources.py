@@ -41,11 +41,21 @@ def the_test_set(name: str, folder: Path | None) -> Split:
 
 
 @functools.lru_cache(maxsize=1)
+def the_test_images(name: str, folder: Path | None, accelerator: str) -> Tensor:
+    """The test images where networks answer them, once a process."""
+    return the_test_set(name, folder).images.to(accelerator)
+
+
+@functools.lru_cache(maxsize=1)
 def the_test_inputs(
-    name: str, folder: Path | None, mean: tuple[float, ...], std: tuple[float, ...]
+    name: str,
+    folder: Path | None,
+    accelerator: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
 ) -> Tensor:
     """The test images as networks with these statistics take them, once a process."""
-    images = the_test_set(name, folder).images
+    images = the_test_images(name, folder, accelerator)
     return normalise(images, mean=mean, std=std, full_scale=full_scale(name))
 
 

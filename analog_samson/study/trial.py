@@ -1,4 +1,4 @@
-"""One trial: a chip is programmed once and read at its times."""
+"""One trial: a chip is programmed once and read at its times; or several chips together."""
 
 import contextlib
 import functools
@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from analog_samson.analog import draws_from_the_clock
-from analog_samson.checkpoint import Checkpoint
-from analog_samson.chip import Chip, program
+from analog_samson.chip import Chip, ChipGroup, program
 from analog_samson.data import Dataset
-from analog_samson.evaluation import is_correct
+from analog_samson.evaluation import device_of, exact_products, is_correct
 from analog_samson.models import analog_share
 from analog_samson.results import COLUMNS
 from analog_samson.running import return_freed_memory
@@ -20,6 +19,7 @@ from analog_samson.streams import derive_seed
 from analog_samson.study.definition import Point, Trial
 from analog_samson.study.sources import (
     the_checkpoint,
+    the_test_images,
     the_test_inputs,
     the_test_set,
     the_training_images,
@@ -40,8 +40,27 @@ def run_trial(trial: Trial, points: Sequence[Point] | None = None) -> pd.DataFra
     Returns:
         One row a point, columns ``results.COLUMNS``.
     """
-    with one_thread():
-        return _run_trial(trial, trial.points if points is None else points)
+    return run_together([trial], trial.points if points is None else points)
+
+
+def run_together(
+    trials: Sequence[Trial], points: Sequence[Point], chips_together: int = 1
+) -> pd.DataFrame:
+    """Program chips of one network on one device and read them at their times, all at once.
+
+    Args:
+        trials: The chips; one, where chips answer alone.
+        points: Times and reads.
+        chips_together: How many chips answer in one forward pass; fewer are filled up to it.
+
+    Returns:
+        One row a chip and point, columns ``results.COLUMNS``.
+
+    Raises:
+        ValueError: If the chips cannot answer together, or there is no such accelerator here.
+    """
+    with one_thread(), exact_products(device_of(trials[0].accelerator)):
+        return _run_together(trials, points, chips_together)
 
 
 @contextlib.contextmanager
@@ -74,6 +93,11 @@ def programmed(trial: Trial) -> Chip:
     )
 
 
+def reading(chips: Sequence[Chip], chips_together: int) -> Chip | ChipGroup:
+    """What is read at a time: a chip, or several that answer together."""
+    return chips[0] if chips_together == 1 else ChipGroup(chips, size=chips_together)
+
+
 def images_of(trial: Trial) -> slice | Tensor:
     """Positions in the test set of the images that a chip answers, ascending.
 
@@ -87,7 +111,9 @@ def images_of(trial: Trial) -> slice | Tensor:
 
 
 def answering(trial: Trial, chosen: slice | Tensor) -> Callable[[Callable[..., Tensor]], Tensor]:
-    """A function that says which of some test images a network gets right, bool of shape (n,).
+    """A function that says which of some test images a network gets right.
+
+    It gives bool of shape (n,), or (chips, n) where several chips answer together.
 
     Args:
         trial: Its network normalises the images.
@@ -97,9 +123,10 @@ def answering(trial: Trial, chosen: slice | Tensor) -> Callable[[Callable[..., T
     checkpoint = the_checkpoint(trial.checkpoint_path, trial.checkpoint)
     where = trial.spec.dataset, trial.data_folder
     test = the_test_set(*where)
-    images, normalise = test.images, checkpoint.normalise
+    images, normalise = the_test_images(*where, trial.accelerator), checkpoint.normalise
     if images.numel() * torch.float32.itemsize <= KEPT_BYTES:
-        images, normalise = the_test_inputs(*where, checkpoint.mean, checkpoint.std), _as_it_is
+        statistics = checkpoint.mean, checkpoint.std
+        images, normalise = the_test_inputs(*where, trial.accelerator, *statistics), _as_it_is
     return functools.partial(
         is_correct,
         images=images[chosen],
@@ -112,34 +139,38 @@ def _as_it_is(images: Tensor) -> Tensor:
     return images
 
 
-def _run_trial(trial: Trial, points: Sequence[Point]) -> pd.DataFrame:
-    checkpoint = the_checkpoint(trial.checkpoint_path, trial.checkpoint)
-    chosen = images_of(trial)
-    answers = answering(trial, chosen)
-    all_digital, share = _digital(trial, checkpoint)
+def _run_together(
+    trials: Sequence[Trial], points: Sequence[Point], chips_together: int
+) -> pd.DataFrame:
+    first = trials[0]  # network, device and images are those of all
+    chosen = images_of(first)
+    answers = answering(first, chosen)
+    all_digital, share = _digital(first)
     digital = all_digital[chosen]
-    chip = programmed(trial)
+    chips = [programmed(trial) for trial in trials]
+    read_at = reading(chips, chips_together)
     return_freed_memory()
     rows = []
     for time, read in points:
-        chip.drift_to(time, read)
-        alphas = torch.cat(list(chip.compensation().values()))
-        correct = answers(chip)
-        rows.append(
-            {
-                **trial.labels,
-                "t_inference_s": time,
-                "read": read,
-                "n_correct": int(correct.sum()),
-                "n_correct_digital": int(digital.sum()),
-                "n_changed": int((correct != digital).sum()),
-                "n_correct_digital_test": int(all_digital.sum()),
-                "analog_share": share,
-                "alpha": float(alphas.double().mean()),
-                "extrapolated": trial.device.is_extrapolated(time),
-                "reproducible": chip.engine == "compiled" or not draws_from_the_clock(trial.device),
-            }
-        )
+        correct = answers(read_at.drift_to(time, read)).view(len(trials), -1)
+        for trial, chip, right in zip(trials, chips, correct, strict=True):
+            alphas = torch.cat(list(chip.compensation().values()))
+            from_a_seed = chip.engine == "compiled" or not draws_from_the_clock(trial.device)
+            rows.append(
+                {
+                    **trial.labels,
+                    "t_inference_s": time,
+                    "read": read,
+                    "n_correct": int(right.sum()),
+                    "n_correct_digital": int(digital.sum()),
+                    "n_changed": int((right != digital).sum()),
+                    "n_correct_digital_test": int(all_digital.sum()),
+                    "analog_share": share,
+                    "alpha": float(alphas.double().mean()),
+                    "extrapolated": trial.device.is_extrapolated(time),
+                    "reproducible": from_a_seed,
+                }
+            )
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -149,15 +180,17 @@ def _training_images(trial: Trial) -> Dataset | None:
     return the_training_images(trial.spec.dataset, trial.data_folder)
 
 
-_digital_answers: dict[tuple[str, str, int, tuple[str, ...]], tuple[Tensor, float]] = {}
+_digital_answers: dict[tuple[str, str, int, tuple[str, ...], str], tuple[Tensor, float]] = {}
 
 
-def _digital(trial: Trial, checkpoint: Checkpoint) -> tuple[Tensor, float]:
+def _digital(trial: Trial) -> tuple[Tensor, float]:
     """Which images the digital network gets right, its share of analog weights; once a worker."""
+    checkpoint = the_checkpoint(trial.checkpoint_path, trial.checkpoint)
     keep_digital = (*checkpoint.keep_digital, *trial.device.digital_layers)
-    key = (trial.checkpoint, trial.evaluation_set, trial.n_test, keep_digital)
+    what = trial.checkpoint, trial.evaluation_set, trial.n_test, keep_digital
+    key = (*what, trial.accelerator)
     if key not in _digital_answers:
-        network = checkpoint.build()
+        network = checkpoint.build().to(trial.accelerator)
         answers = answering(trial, slice(trial.n_test))
         correct = answers(lambda batch, first_index: network(batch))
         _digital_answers[key] = correct, analog_share(network, keep_digital)

@@ -28,7 +28,7 @@ from analog_samson.checkpoint import (
 )
 from analog_samson.data import Dataset, augmented, load_dataset
 from analog_samson.devices import load_device
-from analog_samson.evaluation import count_correct
+from analog_samson.evaluation import count_correct, device_of
 from analog_samson.losses import TrajectoryMemory
 from analog_samson.models import analog_layers, build_model, input_ranges
 from analog_samson.perturbation import MicroRing, strength_factor
@@ -320,9 +320,7 @@ def _moving_average(model: nn.Module, decay: float) -> swa_utils.AveragedModel:
 @contextmanager
 def own_machine(spec: TrainingSpec) -> Iterator[None]:
     """Set what decides the last bits, and leave the caller's random numbers and threads alone."""
-    is_cuda = spec.accelerator == "cuda"
-    if is_cuda and not torch.cuda.is_available():
-        raise ValueError("accelerator='cuda' was asked and torch finds none; use 'cpu'.")
+    is_cuda = device_of(spec.accelerator).type == "cuda"
     n_threads = torch.get_num_threads()
     torch.set_num_threads(spec.threads)
     try:
