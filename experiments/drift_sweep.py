@@ -2,6 +2,7 @@
 
     python experiments/drift_sweep.py checkpoints/*.safetensors --devices pcm_like pcm_hermes
     python experiments/drift_sweep.py --study study.toml
+    python experiments/drift_sweep.py networks/*.safetensors --accelerator cuda --chips-together 8
 
 Half a second a chip and time for LeNet-5 on 10,000 images and one core.
 """
@@ -14,6 +15,7 @@ from joblib import cpu_count
 
 from analog_samson.commands import run_command, written
 from analog_samson.devices import load_device
+from analog_samson.evaluation import Accelerator
 from analog_samson.report import write_report
 from analog_samson.running import cluster as dask_cluster
 from analog_samson.study import Study, collect, estimate, load_study
@@ -37,6 +39,8 @@ def main(
     data_folder: Path | None = None,
     n_images: int | None = None,
     images: int | None = None,
+    accelerator: Accelerator = "cpu",
+    chips_together: int = 1,
     question: str = "",
     estimate_only: bool = False,
 ) -> None:
@@ -59,6 +63,8 @@ def main(
         data_folder: Folder that holds the images.
         n_images: Test images, counted from the first; all by default.
         images: How many of those a chip answers, drawn anew for every chip; all by default.
+        accelerator: cpu or cuda.
+        chips_together: Chips of a network that answer in one forward pass: 8 or more fill a GPU.
         question: What the study asks; stands at the head of its page.
         estimate_only: Time one chip of every kind, say how long the study will take, and end.
     """
@@ -78,6 +84,8 @@ def main(
             data_folder=data_folder,
             n_images=n_images,
             images=images,
+            accelerator=accelerator,
+            chips_together=chips_together,
             question=question,
         )
     if estimate_only:

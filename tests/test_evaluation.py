@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from analog_samson.evaluation import EVALUATION_BATCH, count_correct
+from analog_samson.evaluation import EVALUATION_BATCH, count_correct, is_correct
 
 
 def as_float(images: Tensor) -> Tensor:
@@ -66,3 +66,20 @@ def test_nan_in_the_padding_does_no_harm() -> None:
         return outputs
 
     assert count_correct(forward, numbered(3), torch.zeros(3, dtype=torch.long), as_float) == 3
+
+
+def test_several_chips_are_told_apart_and_nan_names_the_image() -> None:
+    n, n_chips = 150, 3
+    labels = torch.randint(10, (n,), generator=torch.Generator().manual_seed(0))
+    wrong = torch.rand(n_chips, n, generator=torch.Generator().manual_seed(1)) < 0.3
+    answers = torch.where(wrong, (labels + 1) % 10, labels)
+
+    def forward(batch: Tensor, _: int) -> Tensor:
+        positions = (256 * batch[:, 0] + batch[:, 1]).flatten().long()
+        return F.one_hot(answers[:, positions], 10).float()
+
+    assert torch.equal(is_correct(forward, numbered(n), labels, as_float), ~wrong)
+    nan = torch.zeros(n_chips, EVALUATION_BATCH, 10)
+    nan[2, 7] = float("nan")
+    with pytest.raises(ValueError, match="NaN to image 7"):
+        is_correct(lambda *_: nan, numbered(n), labels, as_float)

@@ -19,10 +19,12 @@ from scipy import stats
 from analog_samson import Study, collect, load_device, read_trials
 from analog_samson.checkpoint import TrainingSpec, load_checkpoint, save_checkpoint
 from analog_samson.chip import program
+from analog_samson.compiled import kernels
 from analog_samson.data import load_test
 from analog_samson.results import COLUMNS
 from analog_samson.running import cluster
 from analog_samson.study import collect_until, estimate, load_study, planning, run_trial
+from analog_samson.study.jobs import jobs_of
 from analog_samson.study.trial import images_of, run_together
 from analog_samson.times import DAY, HOUR, YEAR
 from analog_samson.training import train
@@ -178,6 +180,9 @@ def test_sources_off_by_axis_leave_the_programmed_state(checkpoints, tmp_path):
         ({"times_s": [HOUR]}, "no data at 3600 s"),
         ({"n_chips": 0}, "n_chips must be at least 1"),
         ({"n_images": 10_000}, "between 1 and"),
+        ({"chips_together": 0}, "chips_together must be at least 1"),
+        ({"accelerator": "tpu"}, "Unknown accelerator 'tpu'; allowed: 'cpu', 'cuda'"),
+        ({"accelerator": "cuda"}, "accelerator='cuda' was asked and torch finds none"),
         ({"images": 0}, "images, .*, must lie between 2 and 100"),
         ({"images": 1}, "images, .*, must lie between 2 and 100"),
         ({"images": 101}, "images, .*, must lie between 2 and 100"),
@@ -195,7 +200,10 @@ def test_sources_off_by_axis_leave_the_programmed_state(checkpoints, tmp_path):
         ),
     ],
 )
-def test_an_unsound_study_is_refused_before_anything_runs(study, tmp_path, change, words):
+def test_an_unsound_study_is_refused_before_anything_runs(
+    study, tmp_path, change, words, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=words):
         collect(replace(study, **change), tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
@@ -282,6 +290,7 @@ def test_manifest_and_audit_say_where_the_table_comes_from(study, tmp_path, monk
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["study"]["n_chips"] == 2
     assert manifest["study"]["question"] == "Does it last?"
+    assert (manifest["study"]["accelerator"], manifest["study"]["chips_together"]) == ("cpu", 1)
     assert manifest["study"]["command"] == "python drift_sweep.py --question 'Does it last?'"
     assert manifest["devices"]["pcm_like"]["noise"]["g_max_uS"] == 25.0
     assert len(manifest["checkpoints"]) == 4
@@ -413,3 +422,61 @@ def test_an_estimate_knows_that_chips_answer_fewer_images(study, monkeypatch):
     assert estimate(study).seconds == 8 * 1 + 24 * (1 + 1) + 4
     assert estimate(replace(study, images=25)).seconds == 8 * 1 + 24 * (1 + 0.25) + 4
     assert estimate(study, jobs=2).seconds == (8 * 1 + 24 * (1 + 1)) / 2 + 4
+
+
+# several chips a forward pass
+
+
+def test_chips_together_give_the_rows_they_give_alone(study, tmp_path):
+    """Three chips, two at a time: the second group is filled up."""
+    many = replace(study, n_chips=3)
+    collect(many, tmp_path / "alone")
+    collect(replace(many, chips_together=2), tmp_path / "together", jobs=2)
+    assert table_of(tmp_path / "together") == table_of(tmp_path / "alone")
+    planned = estimate(replace(many, chips_together=2))
+    assert planned.n_chips == 12 * len(study.devices) and planned.seconds > 0
+
+
+def test_groups_that_were_cut_short_end_with_the_same_table(study, tmp_path, monkeypatch):
+    """In the operations that a GPU runs, where shapes would decide the last bits."""
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    two = replace(study, devices=["pcm_like"], times_s=[1, YEAR], n_chips=3, chips_together=2)
+    rows = collect(two, tmp_path / "whole")
+    collect(replace(two, n_chips=1), tmp_path / "parts")
+    collect(replace(two, n_chips=2, times_s=[1]), tmp_path / "parts")
+    collect(two, tmp_path / "parts")
+    assert table_of(tmp_path / "parts") == table_of(tmp_path / "whole")
+    alone = collect(replace(two, chips_together=1), tmp_path / "alone")
+    assert (rows["n_correct"] - alone["n_correct"]).abs().sum() <= 1
+
+
+def test_only_what_a_group_lacks_is_computed(study):
+    """Chips of one network, device and axis value that lack the same points share a job."""
+    swept = replace(study, n_chips=5, axes={"programming_noise_scale": [0.0, 1.0]})
+    pending = [(trial, trial.points[: 1 + (trial.chip == 2)]) for trial in swept.trials()]
+    jobs = jobs_of(pending, 3)
+    done = sorted((trial.chip_id, job.points) for job in jobs for trial in job.trials)
+    assert done == sorted((trial.chip_id, points) for trial, points in pending)
+    for job in jobs:
+        kinds = {(trial.checkpoint, trial.device.digest, trial.axes) for trial in job.trials}
+        assert len(kinds) == 1 and job.chips_together == 3
+    sizes = [len(job.trials) for job in jobs]
+    assert sorted(set(sizes)) == [1, 3] and sizes.count(3) == len(sizes) // 3
+    assert all(len(job.trials) == job.chips_together == 1 for job in jobs_of(pending, 1))
+
+
+def test_chips_with_images_of_their_own_or_on_tiles_answer_alone(study):
+    for change in ({"images": 20}, {"engine": "aihwkit"}):
+        trials = replace(study, **change, chips_together=4).trials()
+        jobs = jobs_of([(trial, trial.points) for trial in trials], 4)
+        assert [len(job.trials) for job in jobs] == [1] * len(trials)
+        assert {job.chips_together for job in jobs} == {1}
+
+
+def test_an_accelerator_runs_the_compiled_engine_and_changes_no_identity(study, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    there = replace(study, accelerator="cuda", chips_together=8).trials()
+    assert {trial.accelerator for trial in there} == {"cuda"}
+    assert [trial.chip_id for trial in there] == [trial.chip_id for trial in study.trials()]
+    with pytest.raises(ValueError, match="runs the compiled engine alone, and device 'pcm_like'"):
+        replace(study, accelerator="cuda", engine="aihwkit").trials()
