@@ -60,8 +60,13 @@ class Physics:
         self.model = noise_model(device)
 
     def to_conductances(self, weights: Tensor) -> tuple[list[Tensor], Any]:
-        """Map target weights of an array onto target conductances [µS], one tensor a device."""
-        conductances, scale = self.model.g_converter.convert_to_conductances(weights)
+        """Map target weights of an array onto target conductances [µS], one tensor a device.
+
+        Where a shape begins with groups, they are arrays, each mapped by its own largest weight
+        (it is 1 in all of them) or its own range.
+        """
+        convert = self.model.g_converter.convert_to_conductances
+        conductances, scale = self._by_array(convert, weights)(weights)
         single = isinstance(conductances, Tensor)
         return [conductances] if single else list(conductances), (scale, single)
 
@@ -69,8 +74,14 @@ class Physics:
         """Map conductances [µS] back onto weights with the scale of the targets."""
         converter_scale, single = scale
         given = conductances[0] if single else list(conductances)
-        weights: Tensor = self.model.g_converter.convert_back_to_weights(given, converter_scale)
+        convert = self.model.g_converter.convert_back_to_weights
+        weights: Tensor = self._by_array(convert, conductances[0])(given, converter_scale)
         return weights
+
+    def _by_array(self, convert: Callable[..., Any], values: Tensor) -> Callable[..., Any]:
+        """A conversion for each array where it depends on the range of the array."""
+        needed = isinstance(self.noise, ReRAMCMO) and values.ndim > 2
+        return torch.vmap(convert) if needed else convert
 
     def program(self, target_uS: Tensor, seeds: Seeds) -> DeviceState:
         """Write target conductances once: programming error and drift exponents are drawn here."""

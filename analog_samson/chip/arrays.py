@@ -19,12 +19,15 @@ def array_of(tile: Tile | Array, device: Device, physics: Physics, seeds: Any) -
 
 
 class ChipArray:
-    """One crossbar array of a chip: its tile, the kind of its compensation and its factor."""
+    """One crossbar array of a chip: its tile, the kind of its compensation and its factor.
+
+    Of a grouped layer it is the arrays of all groups at one place, drawn and aged together.
+    """
 
     def __init__(self, tile: Tile | Array, kind: str) -> None:
         self.tile = tile
         self.kind = kind
-        self.alpha = torch.ones(1)
+        self.alpha = torch.ones(*tile.target.shape[:-2], 1)
 
     def drift_to(self, t_inference_s: float, read: int) -> None:
         """Age to a time and read; measure the factor of an array that has one of its own."""
@@ -32,8 +35,8 @@ class ChipArray:
 
     def set_compensation(self, alpha: Tensor) -> None:
         """Set the factor (or one a column) that multiplies the outputs."""
-        self.alpha = alpha
-        self.tile.set_compensation(alpha)
+        self.alpha = alpha.expand(*self.tile.target.shape[:-2], -1)
+        self.tile.set_compensation(self.alpha)
 
 
 class ConductanceArray(ChipArray):
@@ -72,16 +75,17 @@ class ConductanceArray(ChipArray):
 
     def _weights(self, conductances_uS: list[Tensor]) -> Tensor:
         weights = self._physics.to_weights(conductances_uS, self._scale)
-        return weights * self.tile.used[:, None]  # an all-zero column is unused, not noise
+        return weights.where(self.tile.used[..., None], 0)  # all-zero columns are unused, not noise
 
     def _read_out(self, weights: Tensor) -> Tensor:
         """Mean |output| for one-hot inputs, exact: mean |w| of the array, or of each column."""
         smallest = 1e-4  # aihwkit's guard against a division by zero
-        sums = weights.abs().sum(dim=1)
+        n_rows = weights.shape[-1]
+        sums = weights.abs().sum(dim=-1)
         if self.kind == "per_column":
-            return (sums / weights.shape[1]).clamp(min=smallest)
-        n_used = max(1, int(self.tile.used.sum()))
-        return (sums.sum() / (n_used * weights.shape[1])).clamp(min=smallest).reshape(1)
+            return (sums / n_rows).clamp(min=smallest)
+        n_used = self.tile.used.sum(dim=-1, keepdim=True).clamp(min=1)
+        return (sums.sum(dim=-1, keepdim=True) / (n_used * n_rows)).clamp(min=smallest)
 
 
 def _device_seed(array_seeds: Any, number: int, *words: str | int | float) -> int:

@@ -26,9 +26,12 @@ _GEOMETRY = ("stride", "padding", "dilation", "groups")
 class Array:
     """One crossbar array of a layer: what its weights are meant to be and what they are.
 
+    Of a grouped layer it stands for the arrays of all groups at one place, thousands in a depthwise
+    network: every shape then begins with the groups, and every array keeps its scales and factors.
+
     Attributes:
         layer: Dotted name of the layer.
-        index: Number of the array within its layer: group, then row block, then column block.
+        index: Number of the array within its layer: row block, then column block.
         target: Normalised target weights, shape (columns, rows), largest of a column +-1.
         used: Columns that hold any weight, shape (columns,).
         scale: Model units of a normalised weight, shape (columns,).
@@ -37,24 +40,25 @@ class Array:
     """
 
     def __init__(self, layer: str, index: int, weights: Tensor, columnwise: bool) -> None:
-        largest = weights.abs().amax(dim=1) if columnwise else weights.abs().amax().reshape(1)
-        scale = torch.where(largest == 0, 1.0, largest)
+        largest = weights.abs().amax(dim=-1)
+        if not columnwise:
+            largest = largest.amax(dim=-1, keepdim=True).expand(largest.shape)
         self.layer = layer
         self.index = index
-        self.target = weights / (scale[:, None] if columnwise else scale)
-        self.used = self.target.abs().amax(dim=1) > 0
-        self.scale = scale.expand(len(weights))
+        self.scale = torch.where(largest == 0, 1.0, largest)
+        self.target = weights / self.scale[..., None]
+        self.used = self.target.abs().amax(dim=-1) > 0
         self.weights = self.target
-        self.alpha = torch.ones(1)
+        self.alpha = torch.ones(*weights.shape[:-2], 1)
         self.has_changed = True
 
     def set_weights(self, weights: Tensor) -> None:
-        """Put normalised weights (columns, rows) on the array."""
+        """Put normalised weights on the array, of the shape of its targets."""
         self.weights = weights
         self.has_changed = True
 
     def set_compensation(self, alpha: Tensor) -> None:
-        """Set the factor (or one a column) that multiplies the array's outputs."""
+        """Set the factor (or one a column) that multiplies an array's outputs."""
         self.alpha = alpha
         self.has_changed = True
 
@@ -63,7 +67,7 @@ class FunctionalLayer(nn.Module):
     """A linear or convolutional layer on arrays.
 
     Attributes:
-        arrays: Its arrays, ordered by group, row block and column block.
+        arrays: Its arrays, those of all groups as one, ordered by row block and column block.
         channels_last: Whether images have their channels innermost. The number of an output, which
             its noise derives from, is its place in memory.
         dtype: What inputs, weights and their product are rounded to.
@@ -86,14 +90,15 @@ class FunctionalLayer(nn.Module):
         columns, rows = weight.shape[0] // self.groups, weight[0].numel()
         self._rows = _pieces(rows, mapping.max_rows)
         self._columns = _pieces(columns, mapping.max_columns)
-        matrices = weight.reshape(self.groups, columns, rows)
-        self.arrays: list[Array] = []
-        for matrix in matrices:
-            for block in matrix.split(self._rows, dim=1):
-                for part in block.split(self._columns, dim=0):
-                    self.arrays.append(
-                        Array(name, len(self.arrays), part, mapping.scale == "column")
-                    )
+        groups = (self.groups,) if self.groups > 1 else ()
+        parts = [
+            part
+            for block in torch.split(weight.reshape(*groups, columns, rows), self._rows, dim=-1)
+            for part in torch.split(block, self._columns, dim=-2)
+        ]
+        self.arrays = [
+            Array(name, index, part, mapping.scale == "column") for index, part in enumerate(parts)
+        ]
         self._is_ideal = periphery.is_ideal
         self._is_by_vector = periphery.is_by_vector
         self._by_vector = self._is_by_vector
@@ -125,7 +130,7 @@ class FunctionalLayer(nn.Module):
 
     def model_weights(self) -> Tensor:
         """Weights in model units, the layer's shape, without compensation."""
-        return self._together(lambda array: array.weights * array.scale[:, None]).view(self.shape)
+        return self._together(lambda a: a.weights * a.scale[..., None]).view(self.shape)
 
     def prepare(
         self,
@@ -155,7 +160,7 @@ class FunctionalLayer(nn.Module):
         if is_known and not any(array.has_changed for array in self.arrays):
             return
         if self._is_ideal:
-            whole = self._together(lambda a: a.weights * (a.scale * a.alpha)[:, None])
+            whole = self._together(lambda a: a.weights * (a.scale * a.alpha)[..., None])
             self._weights = [self._laid_out(whole.view(self.shape))]
         elif self._by_vector:
             self._prepare_arrays()
@@ -185,18 +190,16 @@ class FunctionalLayer(nn.Module):
     def _together(self, of: Callable[[Array], Tensor]) -> Tensor:
         """Put what every array holds, (columns, its rows), together: (all columns, rows)."""
         values = iter([of(array) for array in self.arrays])
-        groups = [
-            torch.cat([torch.cat([next(values) for _ in self._columns]) for _ in self._rows], dim=1)
-            for _ in range(self.groups)
-        ]
-        return torch.cat(groups)
+        blocks = [torch.cat([next(values) for _ in self._columns], dim=-2) for _ in self._rows]
+        whole = torch.cat(blocks, dim=-1)
+        return whole.reshape(-1, whole.shape[-1])
 
     def _prepare_blocks(self) -> None:
         """One weight and one scale for every block of rows: its channels, zeros around its rows."""
         whole = self._together(lambda array: array.weights)
         # Inputs arrive in DAC levels, outputs are wanted in ADC steps.
         whole = whole * ((self._input_step or 1.0) / (self._output_step or 1.0))
-        scales = self._together(lambda a: (a.scale * a.alpha)[:, None].expand(-1, 1))
+        scales = self._together(lambda a: (a.scale * a.alpha)[..., None])
         kernel = math.prod(self.shape[2:])
         self._weights, self._scales = [], []
         first = 0
@@ -218,7 +221,7 @@ class FunctionalLayer(nn.Module):
         """All weights from DAC to ADC steps, and as the kernel reads them."""
         whole = self._together(lambda array: array.weights)
         whole = whole * ((self._input_step or 1.0) / (self._output_step or 1.0))
-        scales = self._together(lambda a: (a.scale * a.alpha)[:, None].expand(-1, 1)).T
+        scales = self._together(lambda a: (a.scale * a.alpha)[..., None]).T
         in_range = 1.0 if math.isnan(self._largest_input) else self._largest_input
         scales = scales * (in_range * (self._output_step or 1.0))
         walk = self._walk((1, 1, self.shape[1] * self.groups), 1)
