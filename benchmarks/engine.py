@@ -9,6 +9,11 @@ are measured apart and reported as fixed + 10,000 x slope. aihwkit runs at the b
 256) that is fastest for it; the engine and the digital network at EVALUATION_BATCH. The digital
 network is traced by torch.compile or runs step by step, whichever is faster; warm-up is reported
 and not counted: it is paid once an architecture.
+
+    python benchmarks/engine.py --accelerator cuda --chips-together 1 8 32
+
+measures instead chips that answer together, of the numbers given, beside the digital network, on a
+CPU or a GPU (there in seconds of the clock, after everything sent to it is done).
 """
 
 import argparse
@@ -27,7 +32,8 @@ from torch import Tensor, nn
 
 from analog_samson import Device, load_device, program
 from analog_samson.analog import tile_configuration
-from analog_samson.evaluation import EVALUATION_BATCH
+from analog_samson.chip import ChipGroup
+from analog_samson.evaluation import EVALUATION_BATCH, device_of, exact_products
 from analog_samson.models import build_model, input_ranges
 from analog_samson.times import DAY
 
@@ -65,11 +71,16 @@ OTHERS = {
 KINDS = ("fp32", "bf16")
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Seconds of this process on the processor that one call takes."""
-    start = time.process_time()
+def seconds(work: Callable[[], object], where: str = "cpu") -> float:
+    """Seconds of this process on the processor that one call takes; of the clock on a GPU."""
+    if where != "cpu":
+        torch.cuda.synchronize()
+    clock = time.process_time if where == "cpu" else time.perf_counter
+    start = clock()
     work()
-    return time.process_time() - start
+    if where != "cpu":
+        torch.cuda.synchronize()
+    return clock() - start
 
 
 def in_batches(forward: Callable[[Tensor, int], object], images: Tensor, size: int) -> None:
@@ -125,7 +136,9 @@ class PlainLoop:
         self.batch = min(self.by_batch, key=lambda size: self.by_batch[size])
 
 
-def digital_forward(network: nn.Module, images: Tensor) -> tuple[Callable[..., object], float]:
+def digital_forward(
+    network: nn.Module, images: Tensor, where: str = "cpu"
+) -> tuple[Callable[..., object], float]:
     """The digital network as fast as torch runs it: traced, or step by step; and its warm-up."""
     last = copy.deepcopy(network).to(memory_format=torch.channels_last)
     traced = torch.compile(last)
@@ -133,9 +146,9 @@ def digital_forward(network: nn.Module, images: Tensor) -> tuple[Callable[..., o
         lambda batch, first: network(batch),
         lambda batch, first: traced(batch.contiguous(memory_format=torch.channels_last)),
     ]
-    warm_up = max(seconds(lambda f=f: f(images[:EVALUATION_BATCH], 0)) for f in forwards)
+    warm_up = max(seconds(lambda f=f: f(images[:EVALUATION_BATCH], 0), where) for f in forwards)
     spent = [
-        min(seconds(lambda f=f: in_batches(f, images, EVALUATION_BATCH)) for _ in range(3))
+        min(seconds(lambda f=f: in_batches(f, images, EVALUATION_BATCH), where) for _ in range(3))
         for f in forwards
     ]
     return forwards[spent.index(min(spent))], warm_up
@@ -235,6 +248,65 @@ def measure(model: str, periphery: str, rounds: int) -> dict[str, object]:
     }
 
 
+def measure_together(
+    model: str, periphery: str, rounds: int, where: str, sizes: list[int]
+) -> dict[str, object]:
+    """Medians over interleaved rounds: chips that answer together, and the digital network."""
+    network = build_model(model, image_shape=SHAPES[model], n_classes=10, seed=0).eval()
+    network.requires_grad_(False)
+    images = torch.randn(IMAGES[model] * (1 if where == "cpu" else 16), *SHAPES[model])
+    ranges = input_ranges(network, images[:64])
+    device = with_periphery(periphery)
+    images = images.to(where)
+
+    def group(size: int, first_seed: int) -> ChipGroup:
+        options = {"input_ranges": ranges, "engine": "compiled", "expected_images": POINT}
+        seeds = range(first_seed, first_seed + size)
+        chips = [program(network, device, seed=seed, **options) for seed in seeds]
+        return ChipGroup(chips).drift_to(DAY)
+
+    groups = {size: group(size, 0) for size in sizes}
+    batch = images[:EVALUATION_BATCH]
+    warm_ups = {
+        size: seconds(lambda chips=chips: chips(batch, 0), where) for size, chips in groups.items()
+    }
+    digital, warm_ups["digital"] = digital_forward(copy.deepcopy(network).to(where), images, where)
+    slope: dict[str, list[float]] = {"digital": [], **{str(size): [] for size in sizes}}
+    fixed: dict[str, list[float]] = {str(size): [] for size in sizes}
+    for number in range(rounds):
+        spent = seconds(lambda: in_batches(digital, images, EVALUATION_BATCH), where)
+        slope["digital"].append(spent / len(images))
+        for size, chips in groups.items():
+            spent = seconds(lambda c=chips: in_batches(c, images, EVALUATION_BATCH), where)
+            slope[str(size)].append(spent / len(images) / size)
+            spent = seconds(lambda s=size, n=number: group(s, s * n), where)
+            fixed[str(size)].append(spent / size)
+    s_per_image = {size: statistics.median(values) for size, values in slope.items()}
+    return {
+        "model": model,
+        "periphery": periphery,
+        "accelerator": where,
+        "warm_up_s": warm_ups,
+        "fixed_s_per_chip": {size: statistics.median(values) for size, values in fixed.items()},
+        "s_per_chip_and_image": s_per_image,
+        "rounds": {"fixed_s_per_chip": fixed, "s_per_chip_and_image": slope},
+        "times_faster_than_alone": {
+            str(size): s_per_image[str(sizes[0])] / s_per_image[str(size)] for size in sizes
+        },
+    }
+
+
+def table_together(found: list[dict[str, object]]) -> str:
+    """Markdown: microseconds a chip and image."""
+    sizes = list(found[0]["s_per_chip_and_image"])
+    heads = " | ".join(["digital", *(f"{size} together" for size in sizes[1:])])
+    lines = [f"| network | periphery | {heads} |", "|---" * (len(sizes) + 2) + "|"]
+    for one in found:
+        cells = [f"{1e6 * value:.4g} µs" for value in one["s_per_chip_and_image"].values()]
+        lines.append(f"| {one['model']} | {one['periphery']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def table(found: list[dict[str, object]]) -> str:
     """Markdown: what was measured, and in brackets what is wanted."""
     lines = [
@@ -263,25 +335,36 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["lenet5", "resnet20"], choices=SHAPES)
     parser.add_argument("--peripheries", nargs="+", default=list(PERIPHERIES), choices=PERIPHERIES)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--accelerator", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--chips-together", nargs="+", type=int, default=[])
     parser.add_argument("--output", type=Path, default=Path("engine.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    where = device_of(arguments.accelerator)
+    together = arguments.chips_together or ([1, 8] if where.type == "cuda" else [])
+    is_cpu = where.type == "cpu"
     report = {
         "machine": platform.processor() or platform.machine(),
+        "accelerator": "cpu" if is_cpu else torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "threads": 1,
-        "seconds": "of this process on the processor",
+        "seconds": "of this process on the processor" if is_cpu else "of the clock",
         "other_simulators": OTHERS,
     }
+    show = table_together if together else table
     found = []
     for model, periphery in itertools.product(arguments.models, arguments.peripheries):
-        with torch.no_grad():
-            found.append(measure(model, periphery, arguments.rounds))
+        with torch.no_grad(), exact_products(where):
+            if together:
+                what = model, periphery, arguments.rounds, where.type, together
+                found.append(measure_together(*what))
+            else:
+                found.append(measure(model, periphery, arguments.rounds))
         text = json.dumps({**report, "measurements": found}, indent=1)
         arguments.output.write_text(text + "\n")
-        print(table(found[-1:]).splitlines()[-1], flush=True)
-    print(table(found))
+        print(show(found[-1:]).splitlines()[-1], flush=True)
+    print(show(found))
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def alone(group, images, first_index=0):
 
 @pytest.fixture(params=["C", "torch operations"])
 def library(request, monkeypatch):
-    """Chip after chip in C, and all at once in the operations that a GPU runs."""
+    """One after the other in C, and all at once in the operations that a GPU runs."""
     if request.param == "torch operations":
         monkeypatch.setattr(kernels, "library", lambda: None)
     elif kernels.library() is None:
@@ -162,12 +162,14 @@ def test_one_trace_serves_all_groups_of_a_size(monkeypatch):
     assert counts[0] > 0 and len(set(counts[1:])) == 1
 
 
+@pytest.mark.parametrize("model", ["resnet8", "lenet5"])
 @pytest.mark.parametrize("name", ["ideal", "pcm_like", "pcm_like_hwa_preset"])
-def test_no_forward_pass_waits_for_its_device_or_leaves_anything_on_the_cpu(name):
+def test_no_forward_pass_waits_for_its_device_or_leaves_anything_on_the_cpu(name, model):
     """torch's "meta" device refuses to be read by the host, or to meet tensors of another."""
-    network = build(partial(a_network, "resnet8", (3, 8, 8)))
-    images = random_images(8, 3, 8, 8)
-    group = group_of(network, name, images).drift_to(DAY)
+    shape = {"resnet8": (3, 8, 8), "lenet5": (1, 28, 28)}[model]
+    images = random_images(8, *shape)
+    group = group_of(build(partial(a_network, model, shape)), name, images).drift_to(DAY)
+    ChipGroup(group.chips[:1])(images)  # a chip that ran on the CPU before
     out = group(images.to("meta"), first_index=5)
     assert out.device.type == "meta" and out.shape == (3, 8, 10)
     again = group(images.to("meta"), first_index=13)

@@ -2,8 +2,8 @@
 
 The first dimension holds chips x images, chip after chip, so whatever is digital runs on it as it
 is. A layer multiplies all chips at once: a convolution in groups of channels, one or more a chip; a
-linear layer as a batch of matrices. Every chip meets the integers it draws alone. On a CPU with the
-C library, and where the periphery looks at every vector, a layer runs chip after chip.
+linear layer as a batch of matrices. Every chip meets the integers it draws alone. Where the
+periphery looks at every vector, a layer runs chip after chip.
 """
 
 import copy
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analog_samson.compiled import kernels, operations
+from analog_samson.compiled import operations
 from analog_samson.compiled.layers import CPU, FunctionalLayer
 from analog_samson.compiled.network import FunctionalNetwork
 
@@ -100,13 +100,14 @@ class StackedLayer(FunctionalLayer):
     def __init__(self, parts: Sequence[FunctionalLayer]) -> None:
         nn.Module.__init__(self)
         vars(self).update({**vars(parts[0]), **vars(self)})  # its shape, blocks and converters
+        self._by_vector = self._is_by_vector
         biases = [part.bias for part in parts if part.bias is not None]
         self.register_buffer("bias", torch.stack(biases) if biases else None)
         self.arrays = [array for part in parts for array in part.arrays]
         self.images: Tensor | None = None
         self._parts = tuple(parts)
         self._chip_seeds: Sequence[Seeds] = ()
-        self._is_batched = self._is_shared = False
+        self._is_shared = False
 
     def extra_repr(self) -> str:
         """Say how many chips."""
@@ -128,8 +129,7 @@ class StackedLayer(FunctionalLayer):
             where: Device of the inputs.
         """
         self._call = 0
-        self._is_batched = not self._is_by_vector and (where != CPU or kernels.library() is None)
-        if not self._is_batched:
+        if self._is_by_vector:
             for part, own in zip(self._parts, seeds, strict=True):
                 part.prepare(n_images, first_image, own, where)
             return
@@ -158,7 +158,7 @@ class StackedLayer(FunctionalLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of the layer for all chips, shape (chips x images, ...)."""
-        if not self._is_batched:
+        if self._is_by_vector:
             pieces = x.chunk(len(self._parts))
             return torch.cat([part(piece) for part, piece in zip(self._parts, pieces, strict=True)])
         self._is_shared = x is self.images and self.groups == 1
