@@ -15,7 +15,8 @@ from analog_samson.checkpoint.files import (
     save_checkpoint,
     write_tensors,
 )
-from analog_samson.checkpoint.specification import EXTERNAL, METHODS, Method, TrainingSpec
+from analog_samson.checkpoint.methods import EXTERNAL, METHODS, Method
+from analog_samson.checkpoint.specification import TrainingSpec
 
 __all__ = [
     "EXTERNAL",

@@ -1,4 +1,4 @@
-"""How a network is trained: methods, and one complete specification in plain values."""
+"""How a network is trained: one complete specification in plain values."""
 
 import difflib
 import json
@@ -6,90 +6,21 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from types import MappingProxyType
 from typing import Any, Self
 
+from analog_samson.checkpoint.methods import (
+    EXTERNAL,
+    METHOD_OPTIONS,
+    METHODS,
+    STRENGTHS,
+    Method,
+)
 from analog_samson.data import AUGMENTATIONS
 from analog_samson.perturbation import DIALECTS, NOISE_SCALES, SCHEDULES
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 PRECISIONS = ("float32", "bfloat16")
 PARAMETRISATIONS = ("none", "microring")
-
-
-@dataclass(frozen=True)
-class Method:
-    """How a training method works, as far as its specification needs to know.
-
-    Attributes:
-        summary: One sentence.
-        strength: The field of `TrainingSpec` that holds its strength; empty without one.
-        options: Further fields that this method reads, with the values it takes by default.
-        gradient_evaluations: Backward passes per step.
-    """
-
-    summary: str
-    strength: str
-    options: Mapping[str, Any]
-    gradient_evaluations: int
-
-
-# The default options are those of the authors' code (see the docstrings in perturbation.py and
-# losses.py); the strength has no default, because it is what is compared.
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {
-        "sgd": Method("The optimizer alone.", "", {}, 1),
-        "sam": Method("Worst case in a ball of radius rho.", "rho", {}, 2),
-        "asam": Method(
-            "Worst case relative to |w|.", "rho", {"eta": 0.01, "dialect": "authors"}, 2
-        ),
-        "samson": Method(
-            "Worst case relative to |w| and to the range of the layer.",
-            "rho",
-            {"eta": 0.01, "p": math.inf, "perturb_norm_and_bias": True},
-            2,
-        ),
-        "rwp": Method(
-            "Random weight perturbation.",
-            "sigma",
-            {"noise_scale": "filter_max", "drop_share": 0.0},
-            1,
-        ),
-        "arwp": Method(
-            "Random weight perturbation, smaller where gradients were large.",
-            "sigma",
-            {"eta": 0.1, "fisher_decay": 0.99},
-            1,
-        ),
-        "noise_injection": Method(
-            "Gaussian noise relative to the largest weight of a layer, weights clipped.",
-            "sigma",
-            {"noise_scale": "layer_max", "drop_share": 0.0, "clip_weights": 2.0},
-            1,
-        ),
-        "hardware_aware": Method(
-            "Noise of a device on the weights, sigma times as large as it is; some are dropped.",
-            "sigma",
-            {"device": "pcm_like", "drop_share": 0.01, "clip_weights": 2.0},
-            1,
-        ),
-        "saf": Method(
-            "Penalty on departing from the network's own earlier outputs.",
-            "trajectory_weight",
-            {"temperature": 5.0, "trajectory_start": 0.3, "trajectory_lag": 2},
-            1,
-        ),
-        "mesa": Method(
-            "Penalty on departing from the outputs of a moving average of the network.",
-            "trajectory_weight",
-            {"temperature": 5.0, "trajectory_start": 0.3, "teacher_decay": 0.9995},
-            1,
-        ),
-    }
-)
-EXTERNAL = "external"
-_STRENGTHS = ("rho", "sigma", "trajectory_weight")
-_METHOD_OPTIONS = tuple(sorted({name for m in METHODS.values() for name in m.options}))
 
 
 @dataclass(frozen=True)
@@ -306,7 +237,7 @@ class TrainingSpec:
 
     def _check_method(self) -> None:
         method = METHODS.get(self.method, Method("", "", {}, 0))
-        for name in _STRENGTHS:
+        for name in STRENGTHS:
             value = getattr(self, name)
             if name == method.strength and value is None:
                 raise ValueError(
@@ -319,7 +250,7 @@ class TrainingSpec:
                     f"Method {self.method!r} does not read {name} (given {value!r}): it {uses}; "
                     "leave it out."
                 )
-        for name in _METHOD_OPTIONS:
+        for name in METHOD_OPTIONS:
             value = getattr(self, name)
             if name in method.options:
                 if value is None:
@@ -364,7 +295,7 @@ class TrainingSpec:
     def _check_numbers(self) -> None:
         at_least_0 = "finite and at least 0"
         for name in (
-            *_STRENGTHS,
+            *STRENGTHS,
             "eta",
             "device_time_s",
             "weight_decay",

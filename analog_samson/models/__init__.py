@@ -13,9 +13,10 @@ from analog_samson.models.auditing import (
     analog_share,
     audit,
 )
+from analog_samson.models.building import build_model
 from analog_samson.models.calibration import check_weights, input_ranges
 from analog_samson.models.clipping import clipped
-from analog_samson.models.networks import MODELS, ImageShape, build_model
+from analog_samson.models.networks import MODELS, ImageShape
 from analog_samson.models.rescaling import DigitalProducts
 
 __all__ = [

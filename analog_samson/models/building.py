@@ -1,0 +1,98 @@
+"""Building a network by name: one of ours, or any that can be imported."""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from analog_samson.models.networks import MODELS, ImageShape
+
+
+def build_model(
+    name: str,
+    *,
+    image_shape: ImageShape,
+    n_classes: int,
+    seed: int | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    **kwargs: Any,
+) -> nn.Module:
+    """Build a network, freshly initialised.
+
+    Args:
+        name: A key of `MODELS`, or `package.module:function` for anything importable.
+        image_shape: Channels, height and width of the images.
+        n_classes: Number of outputs.
+        seed: Seeds the initial weights, torch's global generators left as they were; None draws
+            from those.
+        options: Options of the model, by name. A function from elsewhere gets only these: not
+            the shape, not the classes.
+        **kwargs: More options, where their names are not those of the arguments above.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        ValueError: If there is no such model, it does not take these options or this image shape,
+            or the function from elsewhere does not return an `nn.Module`.
+    """
+    options = {**options, **kwargs}
+    if ":" in name:
+        factory, arguments = _import_factory(name), options
+    elif name in MODELS:
+        factory = MODELS[name]
+        arguments = {"image_shape": tuple(image_shape), "n_classes": n_classes, **options}
+    else:
+        close = difflib.get_close_matches(name, MODELS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(
+            f"No model {name!r}; there are {', '.join(MODELS)}, and 'package.module:function' for "
+            f"your own.{hint}"
+        )
+    try:
+        inspect.signature(factory).bind(**arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"The model {name!r} does not take these options ({error}); "
+            f"it takes {inspect.signature(factory)}."
+        ) from error
+    except ValueError:  # a callable without a signature, such as a builtin
+        pass
+    with torch.random.fork_rng(enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        model = factory(**arguments)
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"{name!r} returned {type(model).__name__}, not an nn.Module; name a function that "
+            "builds and returns the network."
+        )
+    return model
+
+
+def _import_factory(name: str) -> Callable[..., nn.Module]:
+    module_name, _, attribute = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise ValueError(
+            f"The model {name!r} cannot be imported ({error}); write 'package.module:function' and "
+            "make the package importable (install it, or set PYTHONPATH)."
+        ) from error
+    for piece in attribute.split("."):
+        if not hasattr(found, piece):
+            close = difflib.get_close_matches(piece, dir(found), n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"{module_name} has no {attribute!r} for the model {name!r}.{hint}")
+        found = getattr(found, piece)
+    if not callable(found):
+        raise ValueError(
+            f"{name!r} is a {type(found).__name__}, not a function that builds a model."
+        )
+    factory: Callable[..., nn.Module] = found
+    return factory
