@@ -33,6 +33,7 @@ def test_every_image_is_counted_once_whatever_the_padding(n: int) -> None:
 
     assert count_correct(forward, numbered(n), labels, as_float) == n - int(wrong.sum())
     assert calls == [(EVALUATION_BATCH, first) for first in range(0, n, EVALUATION_BATCH)]
+    assert torch.equal(is_correct(forward, numbered(n), labels, as_float), ~wrong)
 
 
 def test_forward_runs_without_gradients_on_normalised_images() -> None:

@@ -106,8 +106,8 @@ def summarise(
 
     Reads are averaged within a chip, chips within a network; the interval is Student's over
     networks, because chips of one network are no independent samples of the training method.
-    Where networks share their chips (one programming seed used for several networks) the
-    interval holds the shared part too.
+    Where networks share their chips (one programming seed used for several networks), and with
+    them the subset of images that a chip answered, the interval holds the shared part too.
 
     Args:
         trials: Rows of trials (`read_trials`).
