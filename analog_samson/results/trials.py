@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,8 @@ the two got right. ``n_correct_digital_test`` is the digital network's count on 
 
 KEY = ("chip_id", "t_inference_s", "read")
 """What makes a row one of a kind."""
+
+_LINE_BREAK = re.compile(r"[\r\n]")
 
 _TEXT = tuple(name for name, kind in _TYPES.items() if kind == pa.string())
 _COUNTS = tuple(name for name, kind in _TYPES.items() if kind == pa.int64())
@@ -115,7 +118,7 @@ def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
         return
     _check_values(rows, "the new rows")
     for name in _TEXT:
-        if rows[name].astype(str).str.contains(r"[\r\n]").any():
+        if _LINE_BREAK.search("".join(map(str, rows[name]))):
             raise ValueError(f"Column {name!r} of the new rows holds a line break; take it out.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"Folder {str(path.parent)!r} does not exist; make it first.")
