@@ -1,13 +1,14 @@
 """The tables of a study: accuracy, gain, lifetime, normalised accuracy, noise grid."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
 from analog_samson import times
 from analog_samson.report import words
+from analog_samson.report.captions import caption, mean_text, share_text, tests_text
 from analog_samson.report.style import order
 from analog_samson.report.typeset import BLANK, EXTRAPOLATED, SIGNIFICANT, TIED, Block, Table
 
@@ -40,10 +41,10 @@ def table(summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: 
 
     blocks = _over_time(rows, lead, cell, is_bold=lambda row: bool(row["is_best"]))
     parts = [
-        _mean_text(summary),
+        mean_text(summary),
         "n = trained networks × chips per network.",
         "Digital: the same networks without analog noise.",
-        f"Share of analog weights: {_share(summary)}.",
+        f"Share of analog weights: {share_text(summary)}.",
     ]
     if summary["half_width"].isna().any() and not summary["half_width"].isna().all():
         parts.append("No interval where one chip of one network was measured.")
@@ -60,7 +61,7 @@ def table(summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: 
     data = rows if best is not None else summary
     return Table(
         title="Accuracy [%] against time since programming",
-        caption=_caption(rows, blocks, parts),
+        caption=caption(rows, blocks, parts),
         blocks=tuple(blocks),
         data=data.drop(columns="name", errors="ignore"),
         label="tab:accuracy",
@@ -93,7 +94,7 @@ def gain_table(gains: pd.DataFrame, *, decimals: int = 2, alone: Sequence[str] =
     parts = [
         f"Difference on the same chips ± half-width of its {per_cent} interval (Student t over "
         "trained networks). n = trained networks × chips per network.",
-        _tests(gains),
+        tests_text(gains),
     ]
     if (gains["level"] == "chips only").any():
         parts.append("With one network the interval is over chips only and no test is made.")
@@ -106,7 +107,7 @@ def gain_table(gains: pd.DataFrame, *, decimals: int = 2, alone: Sequence[str] =
         parts.append(f"No {baseline} on {', '.join(alone)}, so no gain there.")
     return Table(
         title=f"Gain over {words.said(gains['baseline'].iloc[0])} [percentage points]",
-        caption=_caption(rows, blocks, parts),
+        caption=caption(rows, blocks, parts),
         blocks=tuple(blocks),
         data=gains,
         label="tab:gain",
@@ -128,9 +129,8 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
     rows = pd.concat(list(lives), ignore_index=True)
     _check_not_empty(rows)
     rows["name"] = words.method_names(rows)
-    columns = words.varying(rows)
     blocks = []
-    for _, part in rows.groupby(["device", *columns], observed=True, sort=True):
+    for title, part in _by_condition(rows):
         cells = []
         for name in in_order(part["name"]):
             own = part[part["name"] == name]
@@ -138,9 +138,7 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
             for _, row in own.sort_values("loss").iterrows():
                 line[f"{100 * row['loss']:g} % lost"] = _life(row)
             cells.append(line)
-        finished = pd.DataFrame(cells).fillna(BLANK)
-        title = words.condition_text(part.iloc[0], columns)
-        blocks.append(Block(title, finished, finished.map(lambda _: False)))
+        blocks.append(_plain(title, pd.DataFrame(cells).fillna(BLANK)))
     reference = {
         "digital": "the same network without analog noise",
         "first": "the chip's first measurement",
@@ -152,7 +150,7 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
     ]
     return Table(
         title="Lifetime: time until accuracy is lost",
-        caption=_caption(rows.assign(t_inference_s=times.YEAR), blocks, parts),
+        caption=caption(rows.assign(t_inference_s=times.YEAR), blocks, parts),
         blocks=tuple(blocks),
         data=rows.drop(columns="name"),
         label="tab:lifetime",
@@ -187,7 +185,7 @@ def iso_table(iso: pd.DataFrame, *, decimals: int = 2, threshold: float = 0.99) 
     ]
     return Table(
         title="Normalised accuracy [%] against time since programming",
-        caption=_caption(rows, blocks, parts),
+        caption=caption(rows, blocks, parts),
         blocks=tuple(blocks),
         data=iso,
         label="tab:iso",
@@ -228,15 +226,14 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = 2) -> Table:
         late = EXTRAPOLATED if part["extrapolated"].any() else ""
         title = words.condition_text(part.iloc[0], columns)
         moment = times.label(part["t_inference_s"].iloc[0])
-        finished = pd.DataFrame(cells)
-        blocks.append(Block(f"{title}, {moment}{late}", finished, finished.map(lambda _: False)))
+        blocks.append(_plain(f"{title}, {moment}{late}", pd.DataFrame(cells)))
     parts = [
-        _mean_text(summary),
+        mean_text(summary),
         f"n = {words.n_text(summary)}.",
     ]
     return Table(
         title="Accuracy [%] over the swept axes",
-        caption=_caption(rows, blocks, parts),
+        caption=caption(rows, blocks, parts),
         blocks=tuple(blocks),
         data=summary,
         label="tab:grid",
@@ -259,9 +256,8 @@ def planning_table(plan: pd.DataFrame, target: float, *, decimals: int = 2) -> T
     """
     _check_not_empty(plan)
     rows = plan.assign(name=words.method_names(plan))
-    columns = words.varying(rows)
     blocks = []
-    for _, part in rows.groupby(["device", *columns], observed=True, sort=True):
+    for title, part in _by_condition(rows):
         cells = []
         for name in in_order(part["name"]):
             own = part[part["name"] == name]
@@ -272,16 +268,14 @@ def planning_table(plan: pd.DataFrame, target: float, *, decimals: int = 2) -> T
             moment = times.label(widest["t_inference_s"])
             line = {"method": words.said(name), "n": _n_short(own), "half-width": width}
             cells.append({**line, "at": moment, "needed": widest["advice"]})
-        title = words.condition_text(part.iloc[0], columns)
-        finished = pd.DataFrame(cells)
-        blocks.append(Block(title, finished, finished.map(lambda _: False)))
+        blocks.append(_plain(title, pd.DataFrame(cells)))
     parts = [
         f"Widest interval over time, and what would bring it to {100 * target:.3g} percentage "
         "points, by the variances found here: an estimate from few networks is rough."
     ]
     return Table(
         title="How many more chips or networks",
-        caption=_caption(rows.assign(extrapolated=False), blocks, parts),
+        caption=caption(rows.assign(extrapolated=False), blocks, parts),
         blocks=tuple(blocks),
         data=plan,
         label="tab:planning",
@@ -300,9 +294,8 @@ def _over_time(
     is_bold: Callable[["pd.Series[Any]"], bool] = lambda row: False,
 ) -> list[Block]:
     """One block a device: methods down, times across."""
-    columns = words.varying(rows)
     blocks = []
-    for _, part in rows.groupby(["device", *columns], observed=True, sort=True):
+    for title, part in _by_condition(rows):
         late = set(part.loc[part["extrapolated"], "t_inference_s"])
         heads = {
             t: times.label(t) + (EXTRAPOLATED if t in late else "")
@@ -319,9 +312,20 @@ def _over_time(
                 marks[head] = t in at and is_bold(at[t])
             cells.append(line)
             bold.append(marks)
-        title = words.condition_text(part.iloc[0], columns)
         blocks.append(Block(title, pd.DataFrame(cells), pd.DataFrame(bold)))
     return blocks
+
+
+def _by_condition(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Title and rows of every block: one a device and whatever else differs."""
+    columns = words.varying(rows)
+    for _, part in rows.groupby(["device", *columns], observed=True, sort=True):
+        yield words.condition_text(part.iloc[0], columns), part
+
+
+def _plain(title: str, cells: pd.DataFrame) -> Block:
+    """A block without bold cells."""
+    return Block(title, cells, cells.map(lambda _: False))
 
 
 def _with_best(summary: pd.DataFrame, best: pd.DataFrame | None) -> pd.DataFrame:
@@ -348,56 +352,9 @@ def _life(row: "pd.Series[Any]") -> str:
     return f"{times.label(row['lifetime_s'])}{late} ({low} to {high})"
 
 
-def _caption(rows: pd.DataFrame, blocks: Sequence[Block], parts: Iterable[str]) -> str:
-    """What is the same everywhere, what the numbers are, and every mark that is used."""
-    fixed = words.fixed_text(rows)
-    text = [f"{fixed}.", *parts]
-    units = {times.label(t).split()[-1] for t in rows["t_inference_s"].unique()}
-    if "mo" in units:
-        text.append("1 mo = 30 d.")
-    if "y" in units:
-        text.append("1 y = 365 d.")
-    if "programmed" in units:
-        text.append("Programmed: before any drift and read noise.")
-    if rows["extrapolated"].any():
-        text.append(
-            f"{EXTRAPOLATED} beyond the time to which the device was measured (extrapolated)."
-        )
-    if any((block.cells == BLANK).any(axis=None) for block in blocks):
-        text.append(f"{BLANK} no trials.")
-    missing = words.missing_text(rows)
-    if missing:
-        text.append(f"Without trials: {missing}.")
-    return " ".join(text)
-
-
-def _tests(gains: pd.DataFrame) -> str:
-    n = int(gains["p_value"].notna().sum())
-    if n == 0:
-        return "No test could be made."
-    p = f"p < {1 - gains['confidence'].iloc[0]:.2g}"
-    which = f"Holm's correction over the {n} comparisons of this table"
-    if gains["significant"].any():
-        return f"{SIGNIFICANT} {p} after {which}."
-    return f"No difference has {p} after {which}."
-
-
 def _n_short(rows: pd.DataFrame) -> str:
     networks, chips = words.range_text(rows["n_networks"]), words.range_text(rows["n_chips"])
     return f"{networks} × {chips}".replace(" to ", "–")
-
-
-def _mean_text(summary: pd.DataFrame) -> str:
-    interval = words.interval_text(summary)
-    if summary["half_width"].isna().all():
-        return f"{interval[:1].upper()}{interval[1:]}."
-    is_resampled = (summary["spread"] == "bootstrap").any()
-    return f"Mean ± {'wider side' if is_resampled else 'half-width'} of the {interval}."
-
-
-def _share(summary: pd.DataFrame) -> str:
-    low, high = 100 * summary["analog_share"].min(), 100 * summary["analog_share"].max()
-    return f"{low:.3g} %" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g} %"
 
 
 def _point(axes: str, names: Iterable[str]) -> dict[str, str]:
