@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import nn
 
 from analog_samson import models
@@ -43,7 +44,7 @@ AUDIT_COLUMNS = (
 """One row a layer of a network on a device: what became of its weights, and why."""
 
 
-def environment() -> dict[str, str]:
+def environment(accelerator: str = "cpu") -> dict[str, str]:
     """Versions, kernels and the kind of machine: rows are equal to the byte where these are."""
     found = {
         "python": platform.python_version(),
@@ -56,6 +57,8 @@ def environment() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
     found["kernels"] = "torch" if kernels.library() is None else "C"
+    if accelerator == "cuda":
+        found |= {"kernels": "torch", "accelerator": torch.cuda.get_device_name()}
     found["git_commit"] = _git_commit()
     return found
 
@@ -83,7 +86,7 @@ def write_manifest(
     """
     path = folder / MANIFEST_FILE
     environments = _environments(path)
-    now = environment()
+    now = environment(study.get("accelerator", "cpu"))
     if now not in environments:
         environments.append(now)
     content = {

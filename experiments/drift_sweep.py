@@ -64,7 +64,7 @@ def main(
         n_images: Test images, counted from the first; all by default.
         images: How many of those a chip answers, drawn anew for every chip; all by default.
         accelerator: cpu or cuda.
-        chips_together: Chips of a network that answer in one forward pass: 8 or more fill a GPU.
+        chips_together: Chips of a network that answer in one forward pass, to fill a GPU.
         question: What the study asks; stands at the head of its page.
         estimate_only: Time one chip of every kind, say how long the study will take, and end.
     """

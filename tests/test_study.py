@@ -21,6 +21,7 @@ from analog_samson.checkpoint import TrainingSpec, load_checkpoint, save_checkpo
 from analog_samson.chip import program
 from analog_samson.compiled import kernels
 from analog_samson.data import load_test
+from analog_samson.provenance import environment
 from analog_samson.results import COLUMNS
 from analog_samson.running import cluster
 from analog_samson.study import collect_until, estimate, load_study, planning, run_trial
@@ -480,3 +481,9 @@ def test_an_accelerator_runs_the_compiled_engine_and_changes_no_identity(study, 
     assert [trial.chip_id for trial in there] == [trial.chip_id for trial in study.trials()]
     with pytest.raises(ValueError, match="runs the compiled engine alone, and device 'pcm_like'"):
         replace(study, accelerator="cuda", engine="aihwkit").trials()
+
+
+def test_the_manifest_names_the_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    assert "accelerator" not in environment()
+    assert environment("cuda") == environment() | {"kernels": "torch", "accelerator": "a GPU"}

@@ -132,8 +132,8 @@ class Study:
             methods and all of its times and reads; the digital networks answer all of them, and
             accuracies are estimated (``results.estimated_accuracy``). None: chips answer all too.
         accelerator: "cpu" or "cuda": where the compiled engine runs. Rows differ between them as
-            between processors: an ADC tie in a few of 10,000 images.
-        chips_together: How many chips of a network and device answer in one forward pass. It fills
+            between processors: in the last bits, and where these decide an ADC tie.
+        chips_together: How many chips of a network and device answer in one forward pass, to fill
             a GPU; on a CPU it does not pay. Those whose images, input ranges or statistics of batch
             normalisation are their own, and chips on aihwkit's tiles, answer alone.
         question: What is asked, in a sentence or two; stands at the head of the study's page.
