@@ -63,6 +63,18 @@ class Array:
         self.has_changed = True
 
 
+class Pass:
+    """What one forward pass needs of a layer; no attributes of a module, which are slow to set.
+
+    Attributes:
+        n_images: How many images it meets.
+        call: How often the layer was used in it already.
+    """
+
+    def __init__(self) -> None:
+        self.n_images, self.call = 0, 0
+
+
 class FunctionalLayer(nn.Module):
     """A linear or convolutional layer on arrays.
 
@@ -123,7 +135,7 @@ class FunctionalLayer(nn.Module):
         self._offsets: list[Tensor] = []
         self._contents: arrays.Contents
         self._channels = _channels_of(self._rows, math.prod(self.shape[2:]))
-        self._n_images, self._call = 0, 0
+        self._now = Pass()
         self._where = CPU
         self.channels_last = True
         self.dtype = torch.float32
@@ -147,7 +159,7 @@ class FunctionalLayer(nn.Module):
         for again where ``seeds`` is another object than the last time. A linear layer with
         converters runs vector by vector where there is C, in one call, unless ``in_blocks``.
         """
-        self._n_images, self._call = n_images, 0
+        self._now.n_images, self._now.call = n_images, 0
         if self._is_noisy and seeds is not self._seeds:
             keys = [seeds(self.name, block) for block in range(len(self._rows))]
             self._stream[1:] = torch.tensor(keys)
@@ -155,10 +167,11 @@ class FunctionalLayer(nn.Module):
         self._stream[0] = first_image
         is_flat = not (self._rank or self._is_ideal or in_blocks) and self.dtype == torch.float32
         is_in_c = where == CPU and kernels.library() is not None
-        before, self._by_vector = self._by_vector, self._is_by_vector or (is_flat and is_in_c)
-        is_known = where == self._where and self._by_vector == before
+        by_vector = self._is_by_vector or (is_flat and is_in_c)
+        is_known = where == self._where and by_vector == self._by_vector
         if is_known and not any(array.has_changed for array in self.arrays):
             return
+        self._by_vector = by_vector
         if self._is_ideal:
             whole = self._together(lambda a: a.weights * (a.scale * a.alpha)[..., None])
             self._weights = [self._laid_out(whole.view(self.shape))]
@@ -261,7 +274,7 @@ class FunctionalLayer(nn.Module):
         elif self._rank == 1:
             inputs = x.transpose(1, 2)[:, None]
         else:
-            inputs = x.reshape(self._n_images, 1, -1, x.shape[-1])
+            inputs = x.reshape(self._now.n_images, 1, -1, x.shape[-1])
         n, *size = inputs.shape
         if size[2] != self.shape[1] * self.groups:
             raise RuntimeError(
@@ -274,10 +287,10 @@ class FunctionalLayer(nn.Module):
             self._array_limits,
             rows=self._rows,
             columns=self._columns,
-            walk=self._walk((size[0], size[1], size[2]), n // self._n_images),
-            call=self._call,
+            walk=self._walk((size[0], size[1], size[2]), n // self._now.n_images),
+            call=self._now.call,
         )
-        self._call += 1
+        self._now.call += 1
         if self._rank == 2:
             out = out.permute(0, 3, 1, 2)
             return out if self.channels_last else out.contiguous()
@@ -295,9 +308,9 @@ class FunctionalLayer(nn.Module):
             shape = product.shape
             # The first dimension may be images times something (tokens, windows).
             last = shape[-1] if innermost else math.prod(shape[2:])
-            product = product.reshape(self._n_images, -1, last).contiguous()
+            product = product.reshape(self._now.n_images, -1, last).contiguous()
             total = self._convert(product, total, number, innermost)
-        self._call += 1  # a layer used twice meets other noise the second time
+        self._now.call += 1  # a layer used twice meets other noise the second time
         out = cast(Tensor, total).view(shape)
         return out.movedim(-1, 1) if innermost and self._rank else out
 
@@ -313,7 +326,7 @@ class FunctionalLayer(nn.Module):
             self._stream,
             self._limits,
             block=number,
-            call=self._call,
+            call=self._now.call,
             rounds=self._rounds,
             innermost=innermost,
             draws=self._is_noisy,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from analog_samson.compiled import operations
-from analog_samson.compiled.layers import CPU, FunctionalLayer
+from analog_samson.compiled.layers import CPU, FunctionalLayer, Pass
 from analog_samson.compiled.network import FunctionalNetwork
 
 Seeds = Callable[..., int]
@@ -106,6 +106,7 @@ class StackedLayer(FunctionalLayer):
         self.arrays = [array for part in parts for array in part.arrays]
         self.images: Tensor | None = None
         self._parts = tuple(parts)
+        self._now = Pass()
         self._chip_seeds: Sequence[Seeds] = ()
         self._is_shared = False
 
@@ -128,12 +129,12 @@ class StackedLayer(FunctionalLayer):
             seeds: One a chip; where they are the objects of the last time, no chip was read since.
             where: Device of the inputs.
         """
-        self._call = 0
+        self._now.call = 0
         if self._is_by_vector:
             for part, own in zip(self._parts, seeds, strict=True):
                 part.prepare(n_images, first_image, own, where)
             return
-        self._n_images = n_images * len(self._parts)
+        self._now.n_images = n_images * len(self._parts)
         is_known = len(seeds) == len(self._chip_seeds) and where == self._where
         if not (is_known and all(map(is_, seeds, self._chip_seeds))):
             for part, own in zip(self._parts, seeds, strict=True):
@@ -172,7 +173,7 @@ class StackedLayer(FunctionalLayer):
             previous,
             self._scales[number],
             self._offsets[number],
-            operations.key_of_call(self._stream[:, 1 + number], self._call),
+            operations.key_of_call(self._stream[:, 1 + number], self._now.call),
             self._stream[0, 0],
             self._limits,
             rounds=self._rounds,
