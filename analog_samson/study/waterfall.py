@@ -4,11 +4,15 @@ Every stage adds one cause to the one before, on the same chip: the draws of pro
 read noise are those of the whole chip, because each has a stream of its own.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from analog_samson.checkpoint import Checkpoint, load_checkpoint
 from analog_samson.chip import program
@@ -69,25 +73,23 @@ def waterfall(
         ValueError: If the device has no data for the time, or works on aihwkit's weight level,
             where the stages cannot be told apart.
     """
-    device, network, accuracy = _ready(checkpoint, device, t_inference_s, data_folder, n_images)
+    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_images)
+    device, network = of.device, of.network
     if device.noise_level != "conductance":
         raise ValueError(
             f"Device {device.name!r} follows aihwkit's weight-level path, where stages cannot be "
             "told apart; use a device at conductance level."
         )
-    digital = network.build()
-    images = _training_images(device, network, data_folder)
     rows = []
     for chip in range(chips):
         for stage in STAGES:
-            if stage == "digital":
-                value = accuracy(lambda images, first_index: digital(images))
-            else:
+            value = of.digital
+            if stage != "digital":
                 variant, time = _variant(device, stage, t_inference_s)
                 if variant is None:
                     continue
-                on_chip = program(network, variant, seed=chip, recalibration=images)
-                value = accuracy(on_chip.drift_to(time))
+                on_chip = program(network, variant, seed=chip, recalibration=of.training)
+                value = of.accuracy(on_chip.drift_to(time))
             rows.append((network.digest[:16], device.name, t_inference_s, chip, stage, value))
     return pd.DataFrame(rows, columns=list(WATERFALL_COLUMNS))
 
@@ -117,47 +119,61 @@ def layer_sensitivity(
     Raises:
         ValueError: If the device has no data for the time.
     """
-    device, network, accuracy = _ready(checkpoint, device, t_inference_s, data_folder, n_images)
-    digital = network.build()
-    clean = accuracy(lambda images, first_index: digital(images))
-    images = _training_images(device, network, data_folder)
-    layers = list(analog_layers(digital, network.keep_digital))
+    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_images)
+    device, network = of.device, of.network
+    layers = list(analog_layers(network.build(), network.keep_digital))
     rows = []
     for chip in range(chips):
         for layer in layers:
             others = [name for name in layers if name != layer]
-            one = program(network, device, seed=chip, keep_digital=others, recalibration=images)
-            value = accuracy(one.drift_to(t_inference_s))
+            one = program(
+                network, device, seed=chip, keep_digital=others, recalibration=of.training
+            )
+            value = of.accuracy(one.drift_to(t_inference_s))
             rows.append(
-                (network.digest[:16], device.name, t_inference_s, chip, layer, value, clean)
+                (network.digest[:16], device.name, t_inference_s, chip, layer, value, of.digital)
             )
     return pd.DataFrame(rows, columns=list(LAYER_COLUMNS))
 
 
-def _ready(
-    checkpoint: Checkpoint | str | Path,
-    device: Device | str | Path,
-    t_inference_s: float,
-    data_folder: Path | None,
-    n_images: int | None,
-) -> tuple[Device, Checkpoint, Any]:
-    network = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
-    device = device if isinstance(device, Device) else load_device(device)
-    device.check_time(t_inference_s)
-    test = load_test(network.spec.dataset, data_folder)
-    images, labels = test.images[:n_images], test.labels[:n_images]
+@dataclass(frozen=True)
+class _Readings:
+    """What both questions share: the network, the device, and how accurate a forward pass is."""
+
+    network: Checkpoint
+    device: Device
+    training: Dataset | None
+    images: Tensor
+    labels: Tensor
+
+    @classmethod
+    def on(
+        cls,
+        checkpoint: Checkpoint | str | Path,
+        device: Device | str | Path,
+        t_inference_s: float,
+        data_folder: Path | None,
+        n_images: int | None,
+    ) -> Self:
+        network = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
+        device = device if isinstance(device, Device) else load_device(device)
+        device.check_time(t_inference_s)
+        name = network.spec.dataset
+        test = load_test(name, data_folder)
+        training = None
+        if device.needs_training_images:
+            training = the_training_images(name, data_folder)
+        return cls(network, device, training, test.images[:n_images], test.labels[:n_images])
 
     @torch.no_grad()
-    def accuracy(forward: Any) -> float:
-        return count_correct(forward, images, labels, network.normalise) / len(labels)
+    def accuracy(self, forward: Callable[[Tensor, int], Tensor]) -> float:
+        n_correct = count_correct(forward, self.images, self.labels, self.network.normalise)
+        return n_correct / len(self.labels)
 
-    return device, network, accuracy
-
-
-def _training_images(device: Device, network: Checkpoint, folder: Path | None) -> Dataset | None:
-    if not device.needs_training_images:
-        return None
-    return the_training_images(network.spec.dataset, folder)
+    @cached_property
+    def digital(self) -> float:
+        network = self.network.build()
+        return self.accuracy(lambda images, first_index: network(images))
 
 
 def _variant(device: Device, stage: str, t_inference_s: float) -> tuple[Device | None, float]:
