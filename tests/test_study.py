@@ -26,6 +26,7 @@ from analog_samson.results import COLUMNS
 from analog_samson.running import cluster
 from analog_samson.study import collect_until, estimate, load_study, planning, run_trial
 from analog_samson.study.jobs import jobs_of
+from analog_samson.study.sources import the_test_images, the_test_set
 from analog_samson.study.trial import images_of, run_together
 from analog_samson.times import DAY, HOUR, YEAR
 from analog_samson.training import train
@@ -487,3 +488,10 @@ def test_the_manifest_names_the_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     assert "accelerator" not in environment()
     assert environment("cuda") == environment() | {"kernels": "torch", "accelerator": "a GPU"}
+
+
+def test_test_images_go_to_their_device_once_a_process_and_stay_where_they_are_on_a_cpu():
+    there = the_test_images("digits", None, "meta")
+    assert there.device.type == "meta"
+    assert the_test_images("digits", None, "meta") is there
+    assert the_test_images("digits", None, "cpu") is the_test_set("digits", None).images

@@ -41,7 +41,7 @@ class StackedNetwork(FunctionalNetwork):
         self.tiles = [tile for network in networks for tile in network.tiles]
         # the digital part is copied; a stack takes the place of every analog layer
         in_place = {id(layer): self.stacks[name] for name, layer in first.layers.items()}
-        self.network = copy.deepcopy(first.network, in_place)
+        self.network = copy.deepcopy(first.network, in_place).to(CPU)
         self._where = CPU
         self._is_traced: bool | None = None
         self._channels_last = first._channels_last
@@ -101,7 +101,7 @@ class StackedLayer(FunctionalLayer):
         nn.Module.__init__(self)
         vars(self).update({**vars(parts[0]), **vars(self)})  # its shape, blocks and converters
         self._by_vector = self._is_by_vector
-        biases = [part.bias for part in parts if part.bias is not None]
+        biases = [part.bias.to(CPU) for part in parts if part.bias is not None]
         self.register_buffer("bias", torch.stack(biases) if biases else None)
         self.arrays = [array for part in parts for array in part.arrays]
         self.images: Tensor | None = None
@@ -142,7 +142,7 @@ class StackedLayer(FunctionalLayer):
             self._stack()
             self._move_to(where)
             self._chip_seeds = tuple(seeds)
-        self._stream[:, 0] = first_image
+        self._stream[:, 0].fill_(first_image)
 
     def _stack(self) -> None:
         parts = self._parts
