@@ -4,7 +4,7 @@
     python experiments/drift_sweep.py --study study.toml
     python experiments/drift_sweep.py networks/*.safetensors --accelerator cuda --chips-together 8
 
-Half a second a chip and time for LeNet-5 on 10,000 images and one core.
+A seventh of a second a chip and time for LeNet-5 on 10,000 images and one core.
 """
 
 from pathlib import Path

@@ -28,6 +28,7 @@ def main(
     jobs: int = 2,
     data_folder: Path | None = None,
     n_images: int | None = None,
+    images: int | None = None,
 ) -> None:
     """Sweep one noise source at a fixed time.
 
@@ -44,6 +45,7 @@ def main(
         jobs: Worker processes, one thread each; -1 takes every core.
         data_folder: Folder that holds the images.
         n_images: Test images, counted from the first; all by default.
+        images: How many of those a chip answers, drawn anew for every chip; all by default.
     """
     folder = folder or Path("results") / name
     study = Study(
@@ -55,6 +57,7 @@ def main(
         axes={axis: values},
         data_folder=data_folder,
         n_images=n_images,
+        images=images,
     )
     collect(study, folder, jobs=jobs, progress=True)
     print(written(write_report(folder)))
