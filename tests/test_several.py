@@ -162,6 +162,34 @@ def test_one_trace_serves_all_groups_of_a_size(monkeypatch):
     assert counts[0] > 0 and len(set(counts[1:])) == 1
 
 
+def test_noise_is_one_kernel_for_layers_of_all_shapes_or_none_if_none_can_be_built(
+    monkeypatch, caplog
+):
+    """What a GPU runs, on this CPU: the same outputs, from two kernels at most."""
+    if kernels.library() is None:
+        pytest.skip("no C compiler here, torch.compile needs one")
+    from torch._dynamo.utils import counters
+
+    generator = torch.Generator().manual_seed(0)
+    counters.clear()
+    for n_chips, n_images, n in ((3, 20, 1024), (2, 7, 786), (5, 9, 10), (3, 6, 64)):
+        y = torch.randn(n_chips, n_images, n, generator=generator)
+        scale, offset = torch.rand(2, n_chips, n, generator=generator)
+        keys = torch.tensor([derive_seed(number) for number in range(n_chips)])
+        given = y, scale, offset, keys, torch.tensor(5), torch.tensor([0.5, 3.0]), True, True
+        with torch.no_grad():
+            found = operations._convert_operation(*given)
+        torch.testing.assert_close(found, operations._convert(*given), rtol=1e-6, atol=1e-6)
+    assert counters["stats"]["unique_graphs"] <= 2
+
+    def fails(*_):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: fails)
+    assert operations._fused.__wrapped__(torch.device("cpu")) is operations._convert
+    assert "operation by operation" in caplog.text
+
+
 @pytest.mark.parametrize("model", ["resnet8", "lenet5"])
 @pytest.mark.parametrize("name", ["ideal", "pcm_like", "pcm_like_hwa_preset"])
 def test_no_forward_pass_waits_for_its_device_or_leaves_anything_on_the_cpu(name, model):

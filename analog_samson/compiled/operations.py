@@ -1,10 +1,12 @@
 """The periphery in torch operations: on GPUs, and on CPUs without a C compiler.
 
 The same integers as in C; floating point differs in the last bits. Nothing here waits for a GPU.
-Within a traced network the noise is one kernel, compiled once for all layers.
+There, and within a traced network, the noise is one kernel, compiled once for all layers: a hundred
+operations a layer otherwise.
 """
 
 import functools
+import logging
 import math
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,6 +17,8 @@ from torch import Tensor
 _WORD = 0xFFFFFFFF
 
 Key = TypeVar("Key", int, Tensor)
+
+_log = logging.getLogger(__name__)
 
 
 def dac(x: Tensor, gain: Tensor, levels: int, rounds: bool) -> Tensor:
@@ -65,7 +69,7 @@ def adc(
             for each in (scale, offset)
         )
     convert = _convert
-    if draws and torch.compiler.is_compiling():
+    if draws and (torch.compiler.is_compiling() or y.device.type == "cuda"):
         convert = _convert_operation
     out: Tensor = convert(outputs, scale, offset, keys, first_image, limits, rounds, draws)
     out = out.view_as(y)
@@ -91,8 +95,17 @@ def _convert(
 
 
 @functools.cache
-def _traced() -> Callable[..., Tensor]:
-    return torch.compile(_convert, fullgraph=True, dynamic=True, options={"compile_threads": 1})
+def _fused(where: torch.device) -> Callable[..., Tensor]:
+    """The same as one kernel for all shapes; operation by operation where that cannot be built."""
+    fused = torch.compile(_convert, dynamic=True, options={"compile_threads": 1})
+    numbers = torch.ones(2, 4, 8, device=where)  # sizes of 1 would be kernels of their own
+    keys, limits = torch.arange(2, device=where), torch.ones(2, device=where)
+    try:
+        fused(numbers, numbers[:, 0], numbers[:, 1], keys, keys[0].clone(), limits, True, True)
+    except RuntimeError as error:
+        _log.warning("Noise is drawn operation by operation, no kernel can be built: %s", error)
+        return _convert
+    return fused
 
 
 @torch.library.custom_op("analog_samson::convert", mutates_args=())
@@ -107,7 +120,7 @@ def _convert_operation(
     draws: bool,
 ) -> Tensor:
     number = first_image.clone()  # of a view torch.compile also keeps the shape it is a view of
-    return _traced()(y, scale, offset, keys, number, limits, rounds, draws)
+    return _fused(y.device)(y, scale, offset, keys, number, limits, rounds, draws)
 
 
 _convert_operation.register_fake(lambda y, *others: torch.empty_like(y))
