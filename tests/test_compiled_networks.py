@@ -206,6 +206,20 @@ def test_halving_pools_as_torch_does_and_hides_no_nan(shape):
 # tracing
 
 
+def test_one_process_traces_any_number_of_structures(monkeypatch, caplog):
+    if kernels.library() is None:
+        pytest.skip("no C compiler here, torch.compile needs one")
+    monkeypatch.setattr(network_module, "LONG_JOB", 0)
+    images = random_images(3, 1, 8, 8)
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for width in (17, 18, 19, 20):
+            network = build(lambda width=width: nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU()))
+            chip = program(network, device("ideal"), engine="compiled", expected_images=9)
+            torch.testing.assert_close(chip(images), network(images), rtol=1e-5, atol=1e-5)
+            assert chip._network._is_traced
+    assert "Tracing failed" not in caplog.text
+
+
 def test_the_second_chip_of_a_study_compiles_nothing(tmp_path, monkeypatch):
     """Graphs counted by torch: as many for three chips at two times as for the first."""
     if kernels.library() is None:
