@@ -38,7 +38,7 @@ static inline float logarithm(float u)
     int32_t bits;
     memcpy(&bits, &u, 4);
     int32_t exponent = (bits - 0x3F3504F3) >> 23; /* m in [sqrt(1/2), sqrt(2)) */
-    bits -= exponent << 23;
+    bits -= exponent * (1 << 23);
     float m;
     memcpy(&m, &bits, 4);
     float s = (m - 1.0f) / (m + 1.0f), z = s * s;
