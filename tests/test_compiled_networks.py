@@ -1,5 +1,6 @@
 """Claims about whole networks on the compiled engine: groups, layouts, tracing, noise, devices."""
 
+import itertools
 import sys
 from functools import partial
 
@@ -218,6 +219,24 @@ def test_one_process_traces_any_number_of_structures(monkeypatch, caplog):
             torch.testing.assert_close(chip(images), network(images), rtol=1e-5, atol=1e-5)
             assert chip._network._is_traced
     assert "Tracing failed" not in caplog.text
+
+
+def test_values_of_a_swept_axis_share_one_trace(monkeypatch):
+    if kernels.library() is None:
+        pytest.skip("no C compiler here, torch.compile needs one")
+    from torch._dynamo.utils import counters
+
+    monkeypatch.setattr(network_module, "LONG_JOB", 0)
+    counters.clear()
+    network = build(lambda: nn.Sequential(nn.Conv2d(1, 21, 3), nn.ReLU()))
+    images = random_images(3, 1, 8, 8)
+    answers = []
+    for noise, bound in ((0.02, 10.0), (0.06, 10.0), (0.06, 0.5)):
+        on = device(output_noise=noise, output_bound=bound)
+        chip = program(network, on, calibration=images, engine="compiled", expected_images=9)
+        answers.append(chip(images))
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(answers, 2))
 
 
 def test_the_second_chip_of_a_study_compiles_nothing(tmp_path, monkeypatch):

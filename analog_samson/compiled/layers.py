@@ -140,6 +140,15 @@ class FunctionalLayer(nn.Module):
         self.channels_last = True
         self.dtype = torch.float32
 
+    @property
+    def structure(self) -> tuple[object, ...]:
+        """What a graph of this layer depends on; all else are tensors."""
+        form: tuple[object, ...] = ("vectors",) if self._by_vector else ("ideal",)
+        if not (self._by_vector or self._is_ideal):
+            form = (self._dac_levels, self._input_step > 0, self._rounds, self._is_noisy)
+        cut = self.shape, self._how, self._rows, self._columns
+        return *cut, self.channels_last, self.dtype, *form
+
     def model_weights(self) -> Tensor:
         """Weights in model units, the layer's shape, without compensation."""
         return self._together(lambda a: a.weights * a.scale[..., None]).view(self.shape)

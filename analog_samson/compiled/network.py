@@ -209,9 +209,8 @@ class FunctionalNetwork:
 
     @functools.cached_property
     def _traced(self) -> Callable[[nn.Module, Tensor], Tensor]:
-        shapes = [(name, layer.shape) for name, layer in self.layers.items()]
-        on = f"{self.device.mapping} {self.device.periphery} {self.precision}"
-        return _tracer(f"{self.network} {shapes} {on}")
+        structures = [(name, layer.structure) for name, layer in self.layers.items()]
+        return _tracer(f"{self.network} {structures}")
 
 
 class _PoolingSeen(TorchFunctionMode):
@@ -228,12 +227,14 @@ class _PoolingSeen(TorchFunctionMode):
 
 @functools.lru_cache(maxsize=32)
 def _tracer(structure: str) -> Callable[[nn.Module, Tensor], Tensor]:
-    """Give every structure a traced function of its own; torch's guards keep them right."""
+    """Give every structure a traced function of its own; torch's guards keep them right.
+
+    A code object of its own, too: by these torch counts and searches its graphs, eight at most.
+    """
 
     def run(network: nn.Module, images: Tensor) -> Tensor:
         outputs: Tensor = network(images)
         return outputs
 
-    # torch counts and searches its graphs by code object, and stops at eight
     run.__code__ = run.__code__.replace()
     return torch.compile(run, fullgraph=True, dynamic=False, options={"compile_threads": 1})
