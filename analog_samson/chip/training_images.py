@@ -47,15 +47,16 @@ def training_images(
     if isinstance(given, Dataset):
         images = evenly_spread(given.train.images)
         if not isinstance(model, Checkpoint):
-            return TrainingImages(given.normalise(images), given.normalise(images))
+            plain = given.normalise(images)
+            return TrainingImages(plain, plain)
         if given.name != model.spec.dataset:
             raise ValueError(
                 f"recalibration is the data set {given.name!r}; the network was trained on "
                 f"{model.spec.dataset!r}: give that."
             )
         draws = torch.Generator().manual_seed(_DRAWS)
-        as_trained = augmented(images, model.spec.augmentation, draws)
-        return TrainingImages(model.normalise(images), model.normalise(as_trained))
+        plain, shifted = model.normalise(images), augmented(images, model.spec.augmentation, draws)
+        return TrainingImages(plain, plain if shifted is images else model.normalise(shifted))
     is_known = isinstance(given, Tensor) and given.is_floating_point()
     if not is_known or isinstance(model, Checkpoint):
         what = f"a tensor of {given.dtype}" if isinstance(given, Tensor) else type(given).__name__

@@ -99,14 +99,8 @@ def adc(
         The outputs, float32; on a CPU they stand in y if that is float32, too.
     """
     if y.device.type != "cpu":
-        return operations.adc(
-            *(y.float(), previous, scale[None], offset[None]),
-            operations.key_of_call(stream[None, 1 + block], call),
-            *(stream[0], limits),
-            rounds=rounds,
-            innermost=innermost,
-            draws=draws,
-        )
+        given = y.float(), previous, scale, offset, stream, limits, block, call, rounds, innermost
+        return _adc_of_torch(*given, draws)
     apply = _adc_operation if torch.compiler.is_compiling() else _adc
     out = y if y.dtype == torch.float32 else torch.empty_like(y, dtype=torch.float32)
     products = None if out is y else y
@@ -132,15 +126,9 @@ def _adc(
     noise, levels = limits.tolist()
     built = library_for(y)
     if built is None or not (previous is None or previous.is_contiguous()):
-        out = operations.adc(
-            *(y if products is None else products.float(), previous, scale[None], offset[None]),
-            operations.key_of_call(stream[None, 1 + block], call),
-            *(stream[0], limits),
-            rounds=rounds,
-            innermost=innermost,
-            draws=noise > 0,
-        )
-        y.copy_(out)
+        x = y if products is None else products.float()
+        given = x, previous, scale, offset, stream, limits, block, call, rounds, innermost
+        y.copy_(_adc_of_torch(*given, noise > 0))
         return
     first_image, *keys = stream.tolist()
     key = operations.key_of_call(keys[block], call)
@@ -161,6 +149,30 @@ def _adc(
         )
 
     share(run, n_images)
+
+
+def _adc_of_torch(
+    y: Tensor,
+    previous: Tensor | None,
+    scale: Tensor,
+    offset: Tensor,
+    stream: Tensor,
+    limits: Tensor,
+    block: int,
+    call: int,
+    rounds: bool,
+    innermost: bool,
+    draws: bool,
+) -> Tensor:
+    """The same in torch operations: those of several chips, for one."""
+    return operations.adc(
+        *(y, previous, scale[None], offset[None]),
+        operations.key_of_call(stream[None, 1 + block], call),
+        *(stream[0], limits),
+        rounds=rounds,
+        innermost=innermost,
+        draws=draws,
+    )
 
 
 def share(run: Callable[[int, int], int], n_images: int) -> None:

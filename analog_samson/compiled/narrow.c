@@ -2,31 +2,26 @@
  * over the pixels of an image instead. Images are copied with their padding, and a row of outputs is
  * computed past its end into the next, so that loops are over one long line. */
 
-#ifdef __AVX512F__
-enum { FLOATS = 16, SPANS = 4, SIDE = 6 }; /* 24 of 32 registers hold sums */
-#else
-enum { FLOATS = 8, SPANS = 2, SIDE = 6 }; /* 12 of 16 */
-#endif
-typedef float vector __attribute__((vector_size(4 * FLOATS), aligned(4)));
+enum { SPANS = LANES == 8 ? 2 : 4, SIDE = 6 }; /* SPANS x SIDE registers hold sums */
 
 /* How many outputs the weights are packed by. */
 int64_t narrow_side(void) { return SIDE; }
 
-/* SIDE outputs of SPANS * FLOATS pixels: sum over taps of weight times the line, shifted. */
+/* SIDE outputs of SPANS * LANES pixels: sum over taps of weight times the line, shifted. */
 static void narrow_block(const float *restrict line, const float *restrict weights,
                          const int64_t *restrict shifts, int64_t taps, float *restrict out,
                          int64_t length)
 {
-    vector sums[SIDE][SPANS] = {0};
+    lanes_t sums[SIDE][SPANS] = {0};
     for (int64_t t = 0; t < taps; t++) {
         const float *from = line + shifts[t], *w = weights + t * SIDE;
-        vector x[SPANS];
-        for (int s = 0; s < SPANS; s++) x[s] = *(const vector *)(from + s * FLOATS);
+        lanes_t x[SPANS];
+        for (int s = 0; s < SPANS; s++) x[s] = load(from + s * LANES);
         for (int c = 0; c < SIDE; c++)
             for (int s = 0; s < SPANS; s++) sums[c][s] += x[s] * w[c];
     }
     for (int c = 0; c < SIDE; c++)
-        for (int s = 0; s < SPANS; s++) *(vector *)(out + c * length + s * FLOATS) = sums[c][s];
+        for (int s = 0; s < SPANS; s++) store(out + c * length + s * LANES, sums[c][s]);
 }
 
 /* y = conv(x, w) + bias, stride 1. x: (images, inputs, height, width). weights: (blocks of SIDE
@@ -36,7 +31,7 @@ int narrow(const float *restrict x, const float *restrict weights, const float *
            float *restrict y, int64_t images, int64_t inputs, int64_t height, int64_t width,
            int64_t outputs, int64_t kernel_height, int64_t kernel_width, int64_t top, int64_t left)
 {
-    const int64_t row = width + 2 * left, rows = height + 2 * top, step = SPANS * FLOATS;
+    const int64_t row = width + 2 * left, rows = height + 2 * top, step = SPANS * LANES;
     const int64_t out_height = rows - kernel_height + 1, out_width = row - kernel_width + 1;
     const int64_t taps = inputs * kernel_height * kernel_width;
     const int64_t length = (out_height * row + step - 1) / step * step; /* whole blocks */

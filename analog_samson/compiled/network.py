@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from analog_samson import models
 from analog_samson.analog import check_input_ranges, replace_everywhere
 from analog_samson.compiled.layers import CPU, FunctionalLayer
-from analog_samson.compiled.norms import AffineNorm, affine_norms
+from analog_samson.compiled.norms import affine_norms
 from analog_samson.compiled.pooling import halvings
 from analog_samson.devices import Device
 from analog_samson.evaluation import exact_products
@@ -109,10 +109,12 @@ class FunctionalNetwork:
         # the kernel of what looks at every vector takes channels innermost
         self._is_narrow = bool(kernels) and not device.periphery.is_by_vector
         self._is_narrow &= all(n_out <= WIDE and n_in < WIDE / 2 for n_out, n_in, *_ in kernels)
-        replaced = affine_norms(network) | (halvings(network) if self._is_narrow else {})
+        norms = affine_norms(network)
+        self._norms = tuple(norms.values())
+        replaced: dict[int, nn.Module] = {**norms}
+        replaced |= halvings(network) if self._is_narrow else {}
         replaced |= {id(layer): self.layers[name] for name, layer in digital.items()}
         self.network = replace_everywhere(network, replaced)
-        self._norms = [m for m in self.network.modules() if isinstance(m, AffineNorm)]
         if precision == "bf16":
             for layer in self.layers.values():
                 if layer.shape[1] >= WIDE:

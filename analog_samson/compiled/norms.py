@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from analog_samson.models import batch_norm
+
 
 class AffineNorm(_BatchNorm):
     """A batch normalisation with the parameters and statistics of another, which it shares.
@@ -57,12 +59,10 @@ class AffineNorm(_BatchNorm):
         """Any number of dimensions: the network chose its normalisation."""
 
 
-def affine_norms(network: nn.Module) -> dict[int, nn.Module]:
+def affine_norms(network: nn.Module) -> dict[int, AffineNorm]:
     """Id of every batch normalisation with running statistics to what takes its place."""
     return {
-        id(module): AffineNorm(module)
-        for module in network.modules()
-        if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-        and isinstance(module, _BatchNorm)
-        and module.running_mean is not None
+        id(norm): AffineNorm(norm)
+        for norm in batch_norm.batch_norms(network).values()
+        if type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # forward as torch's
     }

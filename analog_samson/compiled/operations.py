@@ -9,7 +9,7 @@ import functools
 import logging
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -109,18 +109,10 @@ def _fused(where: torch.device) -> Callable[..., Tensor]:
 
 
 @torch.library.custom_op("analog_samson::convert", mutates_args=())
-def _convert_operation(
-    y: Tensor,
-    scale: Tensor,
-    offset: Tensor,
-    keys: Tensor,
-    first_image: Tensor,
-    limits: Tensor,
-    rounds: bool,
-    draws: bool,
-) -> Tensor:
-    number = first_image.clone()  # of a view torch.compile also keeps the shape it is a view of
-    return _fused(y.device)(y, scale, offset, keys, number, limits, rounds, draws)
+@functools.wraps(_convert)  # its arguments are those of the operation, too
+def _convert_operation(y: Any, scale: Any, offset: Any, keys: Any, first: Any, *how: Any) -> Any:
+    # of a view torch.compile also keeps the shape it is a view of
+    return _fused(y.device)(y, scale, offset, keys, first.clone(), *how)
 
 
 _convert_operation.register_fake(lambda y, *others: torch.empty_like(y))

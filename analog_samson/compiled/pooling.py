@@ -35,6 +35,6 @@ def halvings(network: nn.Module) -> dict[int, nn.Module]:
 def _halves(module: nn.Module) -> bool:
     if not isinstance(module, nn.MaxPool2d) or module.ceil_mode or module.return_indices:
         return False
-    size, stride = module.kernel_size, module.stride
-    settings = (size, stride, module.padding, module.dilation)
-    return settings in ((2, 2, 0, 1), ((2, 2), (2, 2), (0, 0), (1, 1)), ((2, 2), (2, 2), 0, 1))
+    geometry = module.kernel_size, module.stride, module.padding, module.dilation
+    wanted = zip(geometry, (2, 2, 0, 1), strict=True)
+    return all(value in (number, (number, number)) for value, number in wanted)

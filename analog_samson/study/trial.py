@@ -147,6 +147,10 @@ def _run_together(
     answers = answering(first, chosen)
     all_digital, share = _digital(first)
     digital = all_digital[chosen]
+    digital_counts = {
+        "n_correct_digital": int(digital.sum()),
+        "n_correct_digital_test": int(all_digital.sum()),
+    }
     chips = [programmed(trial) for trial in trials]
     read_at = reading(chips, chips_together)
     return_freed_memory()
@@ -162,9 +166,8 @@ def _run_together(
                     "t_inference_s": time,
                     "read": read,
                     "n_correct": int(right.sum()),
-                    "n_correct_digital": int(digital.sum()),
+                    **digital_counts,
                     "n_changed": int((right != digital).sum()),
-                    "n_correct_digital_test": int(all_digital.sum()),
                     "analog_share": share,
                     "alpha": float(alphas.double().mean()),
                     "extrapolated": trial.device.is_extrapolated(time),
