@@ -127,7 +127,7 @@ def test_seed_fixes_the_weights_and_leaves_the_global_generator_alone() -> None:
         ("resnet-20", r"Did you mean 'resnet20'\?"),
         ("no_such_package:build", "cannot be imported"),
         ("math:sqroot", r"Did you mean 'sqrt'\?"),
-        ("math:pi", "not a function"),
+        ("math:pi", "name a class or a function"),
         ("builtins:dict", "not an nn.Module"),
     ],
 )

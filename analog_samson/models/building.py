@@ -1,15 +1,15 @@
 """Building a network by name: one of ours, or any that can be imported."""
 
 import difflib
-import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
+from analog_samson.importing import import_callable, is_import_name
 from analog_samson.models.networks import MODELS, ImageShape
 
 
@@ -42,8 +42,8 @@ def build_model(
             or the function from elsewhere does not return an `nn.Module`.
     """
     options = {**options, **kwargs}
-    if ":" in name:
-        factory, arguments = _import_factory(name), options
+    if is_import_name(name):
+        factory, arguments = import_callable(name, "model"), options
     elif name in MODELS:
         factory = MODELS[name]
         arguments = {"image_shape": tuple(image_shape), "n_classes": n_classes, **options}
@@ -73,26 +73,3 @@ def build_model(
             "builds and returns the network."
         )
     return model
-
-
-def _import_factory(name: str) -> Callable[..., nn.Module]:
-    module_name, _, attribute = name.partition(":")
-    try:
-        found: Any = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
-        raise ValueError(
-            f"The model {name!r} cannot be imported ({error}); write 'package.module:function' and "
-            "make the package importable (install it, or set PYTHONPATH)."
-        ) from error
-    for piece in attribute.split("."):
-        if not hasattr(found, piece):
-            close = difflib.get_close_matches(piece, dir(found), n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"{module_name} has no {attribute!r} for the model {name!r}.{hint}")
-        found = getattr(found, piece)
-    if not callable(found):
-        raise ValueError(
-            f"{name!r} is a {type(found).__name__}, not a function that builds a model."
-        )
-    factory: Callable[..., nn.Module] = found
-    return factory

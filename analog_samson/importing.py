@@ -1,0 +1,106 @@
+"""Objects named by a text ``package.module:name``, and whose word it takes to import them.
+
+Importing a module runs its code. A name that the user types, on the command line or in Python, is
+the user's own word; a name that stands in a file (checkpoint, study, device) is imported only from
+packages that the user trusts.
+"""
+
+import difflib
+import importlib
+import inspect
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+TRUST_VARIABLE = "ANALOG_SAMSON_TRUST"
+"""Environment variable with packages that are trusted in every process, separated by commas."""
+
+
+def is_import_name(name: str) -> bool:
+    """Whether a text names something to import, rather than something of this package."""
+    return ":" in name
+
+
+def import_named(name: str, what: str) -> Any:
+    """Import an object by its name.
+
+    Args:
+        name: ``package.module:name``; the part after the colon may hold dots.
+        what: What it is needed for, such as "model", for messages.
+
+    Returns:
+        The object.
+
+    Raises:
+        ValueError: If the module cannot be imported or has no such attribute.
+    """
+    module_name, _, attribute = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise ValueError(
+            f"The {what} {name!r} cannot be imported ({error}); write 'package.module:name' and "
+            "make the package importable (install it, or set PYTHONPATH)."
+        ) from error
+    for piece in attribute.split("."):
+        if not hasattr(found, piece):
+            close = difflib.get_close_matches(piece, dir(found), n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"{module_name} has no {attribute!r} for the {what} {name!r}.{hint}")
+        found = getattr(found, piece)
+    return found
+
+
+def import_callable(name: str, what: str) -> Callable[..., Any]:
+    """Import a class or function that is defined in the package that its name begins with.
+
+    Args:
+        name: ``package.module:name``.
+        what: What it is needed for, such as "model", for messages.
+
+    Returns:
+        The class or function.
+
+    Raises:
+        ValueError: If it cannot be imported, is neither a class nor a function, or comes from
+            another package.
+    """
+    found = import_named(name, what)
+    if not (inspect.isclass(found) or inspect.isroutine(found)):
+        raise ValueError(
+            f"The {what} {name!r} is a {type(found).__name__}; name a class or a function."
+        )
+    home = str(getattr(found, "__module__", None))
+    if _package(home) != _package(name):
+        raise ValueError(
+            f"The {what} {name!r} is defined in {home!r}, not in {_package(name)!r}; name it where "
+            "it is defined."
+        )
+    named: Callable[..., Any] = found
+    return named
+
+
+def check_trust(names: Iterable[str], *, source: str, trust: Sequence[str] = ()) -> None:
+    """Refuse a file that names code from packages that the user does not trust.
+
+    Args:
+        names: What the file names; texts without a colon import nothing.
+        source: The file, for the message.
+        trust: Packages that may be imported, besides those of the variable `TRUST_VARIABLE`:
+            ``my_package`` covers all of its modules.
+
+    Raises:
+        ValueError: If a name lies in a package that is not trusted; nothing has been imported.
+    """
+    allowed = {*trust, *filter(None, os.environ.get(TRUST_VARIABLE, "").split(","))}
+    for name in names:
+        if is_import_name(name) and _package(name) not in allowed:
+            raise ValueError(
+                f"{source} wants to import {name!r}, which runs code of the package "
+                f"{_package(name)!r}. If you trust it: trust=({_package(name)!r},), --trust "
+                f"{_package(name)}, or {TRUST_VARIABLE}={_package(name)}."
+            )
+
+
+def _package(name: str) -> str:
+    return name.partition(":")[0].partition(".")[0]
