@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from analog_samson.data import DATASETS, Split, augment, load_dataset, load_test, normalise
+from analog_samson.data import DATASETS, Dataset, Split, augment, load_dataset, load_test, normalise
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "cifar100": (3, 32, 32)}
@@ -312,6 +312,79 @@ def test_unknown_name_is_answered_with_the_nearest() -> None:
 def test_validation_fraction_outside_0_to_1_is_refused(fraction: float) -> None:
     with pytest.raises(ValueError, match="validation_fraction"):
         load_dataset(validation_fraction=fraction)
+
+
+OWN = """
+import torch
+from analog_samson.data import Dataset, Split
+
+def some(n, seed):
+    draws = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (n, 3, 6, 5), generator=draws, dtype=torch.uint8)
+    return Split(images, torch.arange(n) % 4)
+
+def build(folder, validation_fraction):
+    train = some(80, 0)
+    order = torch.randperm(80) if folder else torch.arange(80)
+    train = Split(train.images[order], train.labels[order])
+    options = {"validation_fraction": validation_fraction, "class_names": ("a", "b", "c", "d")}
+    return Dataset.of_splits(train, some(20, 1), **options)
+
+def nothing(folder, validation_fraction):
+    return None
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "my_images_for_a_test.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "my_images_for_a_test"
+
+
+def test_a_data_set_of_ones_own_is_loaded_by_its_import_name(own: str, tmp_path: Path) -> None:
+    dataset = load_dataset(f"{own}:build", validation_fraction=0.25)
+    assert (dataset.name, dataset.image_shape) == (f"{own}:build", (3, 6, 5))
+    assert dataset.class_names == ("a", "b", "c", "d")
+    assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [60, 20, 20]
+    assert torch.bincount(dataset.validation.labels).tolist() == [5] * 4
+    assert not together(dataset.train) & together(dataset.validation)
+    assert equal(load_test(f"{own}:build"), dataset.test)
+    inputs = dataset.normalise(dataset.train.images).double()
+    torch.testing.assert_close(inputs.mean((0, 2, 3)), torch.zeros(3).double(), atol=1e-6, rtol=0)
+    shuffled = load_dataset(f"{own}:build", tmp_path, validation_fraction=0.25)
+    assert not equal(shuffled.train, dataset.train)
+    assert together(shuffled.train) == together(dataset.train)
+
+
+def test_equal_images_stay_in_one_part() -> None:
+    images = tiny("mnist", 40, seed=0)
+    double = Split(images.images.repeat(3, 1, 1, 1), images.labels.repeat(3))
+    dataset = Dataset.of_splits(double, tiny("mnist", 10, seed=1), validation_fraction=0.2)
+    assert len(dataset.train) + len(dataset.validation) == 120
+    assert not together(dataset.train) & together(dataset.validation)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": "no_such_module:build"}, "cannot be imported"),
+        ({"name": ":nothing"}, "returned NoneType, not a Dataset"),
+        ({"images": torch.zeros(4, 5, 5)}, "must be uint8 of shape"),
+        ({"images": torch.zeros(4, 1, 5, 5, dtype=torch.uint8)}, "Images of shape"),
+        ({"labels": torch.tensor([0, 1, 2, 10])}, "Labels from 0 to 10"),
+        ({"labels": torch.tensor([0, 1])}, "4 images and 2 labels"),
+    ],
+)
+def test_a_wrong_data_set_of_ones_own_is_one_sentence(
+    change: dict[str, object], said: str, own: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        if "name" in change:
+            name = str(change["name"])
+            load_dataset(f"{own}{name}" if name.startswith(":") else name)
+        wrong = replace(tiny("mnist", 4, seed=1), **change)
+        Dataset.of_splits(tiny("mnist", 20, seed=0), wrong, class_names=list("abcdefghij"))
 
 
 def test_missing_set_names_the_files_looked_for(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ every machine; what is fitted to data (mean and standard deviation) is fitted to
 alone.
 """
 
+from analog_samson.data.catalogue import DATASETS
 from analog_samson.data.datasets import (
     FOLDER_VARIABLE,
     Dataset,
@@ -19,7 +20,7 @@ from analog_samson.data.datasets import (
     load_test,
 )
 from analog_samson.data.images import AUGMENTATIONS, augment, augmented, normalise
-from analog_samson.data.parts import DATASETS, Split
+from analog_samson.data.parts import Split
 
 __all__ = [
     "AUGMENTATIONS",

@@ -1,17 +1,29 @@
 """Find a data set by name, load it, and part it."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from analog_samson.data.catalogue import kind_of
 from analog_samson.data.images import normalise
 from analog_samson.data.parquet_layout import open_parquet, parquet_files
-from analog_samson.data.parts import Kind, Source, Split, kind_of, stratified, take
+from analog_samson.data.parts import (
+    Kind,
+    Source,
+    Split,
+    check_split,
+    stratified,
+    stratified_by_content,
+    take,
+)
 from analog_samson.data.torchvision_layout import open_torchvision
+from analog_samson.importing import import_callable, is_import_name
 
 FOLDER_VARIABLE = "ANALOG_SAMSON_DATA"
 """Environment variable: a folder that holds one folder a data set (`mnist/`, `cifar10/`, ...)."""
@@ -25,7 +37,7 @@ class Dataset:
     from elsewhere.
 
     Attributes:
-        name: One of `DATASETS`.
+        name: One of `DATASETS`, or ``package.module:function``.
         class_names: Names of the classes; the position is the label.
         train: What networks are fitted to, and where normalisation and calibration come from.
         validation: Held out from the published training set.
@@ -43,6 +55,58 @@ class Dataset:
     full_scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @classmethod
+    def of_splits(
+        cls,
+        train: Split,
+        test: Split,
+        *,
+        validation: Split | None = None,
+        validation_fraction: float = 0.1,
+        class_names: Sequence[str] = (),
+        full_scale: float = 255.0,
+    ) -> Self:
+        """Make a data set of images that are already in memory.
+
+        Mean and standard deviation are those of the training part, a channel.
+
+        Args:
+            train: What networks are fitted to; the validation part is taken from it by content,
+                so it does not depend on the order of the images.
+            test: The test part.
+            validation: A validation part of its own; the training part then stays whole.
+            validation_fraction: Share of each class's training images that is held out, in (0, 1).
+            class_names: Names of the classes; without any they are numbered.
+            full_scale: Pixel value that means 1.0.
+
+        Returns:
+            The data set, without a name: `load_dataset` gives it the name it was loaded by.
+
+        Raises:
+            ValueError: If shapes or labels of the parts do not fit together, a part is empty, or a
+                channel of the training images is constant.
+        """
+        parts = {"training": train, "validation": validation, "test": test}
+        given = {part: split for part, split in parts.items() if split is not None}
+        for part, split in given.items():
+            shape, dtype = tuple(split.images.shape), split.images.dtype
+            if len(shape) != 4 or dtype != torch.uint8 or not len(split):
+                raise ValueError(
+                    f"Images of the {part} part must be uint8 of shape (n, C, H, W), n at least 1; "
+                    f"got {dtype} of shape {shape}."
+                )
+        n_classes = len(class_names) or 1 + max(int(s.labels.max()) for s in given.values())
+        _, channels, height, width = train.images.shape
+        kind = Kind(n_classes, (channels, height, width), full_scale)
+        for part, split in given.items():
+            check_split(split, kind, f"the {part} part")
+        if validation is None:
+            held_out = stratified_by_content(train, validation_fraction)
+            train, validation = _held_out(train, held_out, validation_fraction, "the data set")
+        mean, std = _statistics(train.images, full_scale, "the data set")
+        names = tuple(class_names) or tuple(str(label) for label in range(n_classes))
+        return cls("", names, train, validation, test, full_scale, mean, std)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -78,7 +142,9 @@ def load_dataset(
     """Load a data set into memory.
 
     Args:
-        name: One of `DATASETS`.
+        name: One of `DATASETS`, or ``package.module:function``: a function that is called with
+            `folder` (or None) and `validation_fraction` and returns a `Dataset` (see
+            `Dataset.of_splits`), the same at every call.
         folder: Folder with the files, or a folder that holds `<name>/`; without it the folder that
             the environment variable `ANALOG_SAMSON_DATA` names, without that `data`. Not used by
             `digits`.
@@ -93,25 +159,21 @@ def load_dataset(
         ValueError: If the name or the fraction is not allowed, or a file is damaged.
         FileNotFoundError: If files are missing; the message says which were looked for.
     """
-    kind = kind_of(name)
     if not 0 < validation_fraction < 1:
         raise ValueError(
             "validation_fraction must lie between 0 and 1, both excluded; "
             f"got {validation_fraction!r}."
         )
+    if is_import_name(name):
+        return _imported(name, folder, validation_fraction)
+    kind = kind_of(name)
     source = _open(name, kind, folder)
     train = source.read("train")
     if "validation" in source.parts:
         validation = source.read("validation")
     else:
         held_out = stratified(train.labels, validation_fraction, salt=f"{name} validation")
-        validation = take(train, held_out)
-        train = take(train, ~held_out)
-        if not len(train) or not len(validation):
-            raise ValueError(
-                f"validation_fraction={validation_fraction!r} leaves {len(train)} training and "
-                f"{len(validation)} validation images of {name}; both need at least one."
-            )
+        train, validation = _held_out(train, held_out, validation_fraction, name)
     mean, std = _statistics(train.images, kind.full_scale, name)
     return Dataset(
         name=name,
@@ -139,6 +201,8 @@ def load_test(name: str = "digits", folder: str | Path | None = None) -> Split:
         ValueError: As `load_dataset`.
         FileNotFoundError: As `load_dataset`.
     """
+    if is_import_name(name):
+        return _imported(name, folder, 0.1).test
     return _open(name, kind_of(name), folder).read("test")
 
 
@@ -151,9 +215,34 @@ def full_scale(name: str) -> float:
     return kind_of(name).full_scale
 
 
+def _imported(name: str, folder: str | Path | None, validation_fraction: float) -> Dataset:
+    function = import_callable(name, "data set")
+    found = function(None if folder is None else Path(folder), validation_fraction)
+    if not isinstance(found, Dataset):
+        raise ValueError(
+            f"The data set {name!r} returned {type(found).__name__}, not a Dataset of "
+            "analog_samson.data; return Dataset.of_splits(train, test, ...)."
+        )
+    for part in ("train", "validation", "test"):
+        kind = Kind(found.n_classes, found.image_shape)
+        check_split(getattr(found, part), kind, f"the {part} part of {name!r}")
+    return replace(found, name=name)
+
+
+def _held_out(train: Split, held_out: Tensor, fraction: float, name: str) -> tuple[Split, Split]:
+    """The training part without the images that are held out, and these."""
+    rest, validation = take(train, ~held_out), take(train, held_out)
+    if not len(rest) or not len(validation):
+        raise ValueError(
+            f"validation_fraction={fraction!r} leaves {len(rest)} training and "
+            f"{len(validation)} validation images of {name}; both need at least one."
+        )
+    return rest, validation
+
+
 def _open(name: str, kind: Kind, folder: str | Path | None) -> Source:
-    if name == "digits":
-        return _open_digits()
+    if kind.embedded is not None:
+        return kind.embedded()
     root = Path(folder) if folder is not None else Path(os.environ.get(FOLDER_VARIABLE) or "data")
     for place in (root / name, root):
         parquet = parquet_files(place)
@@ -173,22 +262,6 @@ def _open(name: str, kind: Kind, folder: str | Path | None) -> Source:
         f"names (train-*.parquet, test-*.parquet, in subfolders too); put one of the two there, "
         f"pass the folder, or set {FOLDER_VARIABLE} to the folder that holds {name}/."
     )
-
-
-def _open_digits() -> Source:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    everything = Split(
-        torch.from_numpy(bunch.images.astype(np.uint8))[:, None],
-        torch.from_numpy(bunch.target.astype(np.int64)),
-    )
-    is_test = stratified(everything.labels, 0.2, salt="digits test")
-
-    def read(part: str) -> Split:
-        return take(everything, is_test if part == "test" else ~is_test)
-
-    return Source(tuple(str(name) for name in bunch.target_names), ("train", "test"), read)
 
 
 def _statistics(

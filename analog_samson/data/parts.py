@@ -1,10 +1,9 @@
-"""The parts of a data set, what each data set has to look like, and checks that it does."""
+"""The parts of a data set, what they have to look like, and how they are divided."""
 
-import difflib
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -38,50 +37,6 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What a data set of that name has to look like, and torchvision's files of it."""
-
-    n_classes: int
-    image_shape: tuple[int, int, int]
-    full_scale: float = 255.0
-    torchvision_class: str = ""
-    torchvision_files: tuple[str, ...] = ()
-
-
-KINDS = {
-    "digits": Kind(10, (1, 8, 8), full_scale=16.0),
-    "mnist": Kind(
-        10,
-        (1, 28, 28),
-        torchvision_class="MNIST",
-        torchvision_files=tuple(
-            f"MNIST/raw/{part}-{what}-ubyte"
-            for part in ("train", "t10k")
-            for what in ("images-idx3", "labels-idx1")
-        ),
-    ),
-    "cifar10": Kind(
-        10,
-        (3, 32, 32),
-        torchvision_class="CIFAR10",
-        torchvision_files=tuple(
-            f"cifar-10-batches-py/{file}"
-            for file in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
-        ),
-    ),
-    "cifar100": Kind(
-        100,
-        (3, 32, 32),
-        torchvision_class="CIFAR100",
-        torchvision_files=tuple(f"cifar-100-python/{file}" for file in ("train", "test", "meta")),
-    ),
-}
-
-DATASETS: tuple[str, ...] = tuple(KINDS)
-"""Names that `load_dataset` takes."""
-
-
-@dataclass(frozen=True)
 class Source:
     """A data set that has been found: its classes, its parts, and how to read one of them."""
 
@@ -90,17 +45,25 @@ class Source:
     read: Callable[[str], Split]
 
 
-def kind_of(name: str) -> Kind:
-    """Look a data set up by name.
+@dataclass(frozen=True)
+class Kind:
+    """What a data set has to look like, and where its files are.
 
-    Raises:
-        ValueError: If there is none of that name.
+    Attributes:
+        n_classes: Number of classes.
+        image_shape: Channels, height and width of its images.
+        full_scale: Pixel value that means 1.0.
+        torchvision_class: Class of `torchvision.datasets` that reads it; "" if none does.
+        torchvision_files: Files of torchvision's layout.
+        embedded: Reads a data set that comes with a package; None where it lies in a folder.
     """
-    if name not in KINDS:
-        close = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"No data set {name!r}; there are {', '.join(DATASETS)}.{hint}")
-    return KINDS[name]
+
+    n_classes: int
+    image_shape: tuple[int, int, int]
+    full_scale: float = 255.0
+    torchvision_class: str = ""
+    torchvision_files: tuple[str, ...] = ()
+    embedded: Callable[[], Source] | None = None
 
 
 def first_line(error: BaseException) -> str:
@@ -150,11 +113,31 @@ def stratified(labels: Tensor, fraction: float, salt: str) -> Tensor:
     Returns:
         bool, shape (n,).
     """
+    return _stratified(
+        labels, fraction, [_rank(f"{salt} {i}".encode()) for i in range(len(labels))]
+    )
+
+
+def stratified_by_content(split: Split, fraction: float) -> Tensor:
+    """Choose a fixed share of every class by the contents of the images, whatever their order.
+
+    Equal images stay together: all of them are chosen, or none.
+
+    Returns:
+        bool, shape (n,).
+    """
+    ranks = [_rank(image.numpy().tobytes()) for image in split.images.contiguous()]
+    chosen = _stratified(split.labels, fraction, ranks)
+    taken = {rank for rank, is_chosen in zip(ranks, chosen.tolist(), strict=True) if is_chosen}
+    return torch.tensor([rank in taken for rank in ranks])
+
+
+def _rank(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=8).digest()
+
+
+def _stratified(labels: Tensor, fraction: float, ranks: Sequence[bytes]) -> Tensor:
     chosen = torch.zeros(len(labels), dtype=torch.bool)
-    ranks = [
-        hashlib.blake2b(f"{salt} {position}".encode(), digest_size=8).digest()
-        for position in range(len(labels))
-    ]
     members: dict[int, list[int]] = defaultdict(list)
     for position in sorted(range(len(labels)), key=ranks.__getitem__):
         members[int(labels[position])].append(position)

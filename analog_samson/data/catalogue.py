@@ -1,0 +1,73 @@
+"""The data sets that can be loaded by name: one entry each."""
+
+import difflib
+
+import numpy as np
+import torch
+
+from analog_samson.data.parts import Kind, Source, Split, stratified, take
+
+
+def _digits() -> Source:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    everything = Split(
+        torch.from_numpy(bunch.images.astype(np.uint8))[:, None],
+        torch.from_numpy(bunch.target.astype(np.int64)),
+    )
+    is_test = stratified(everything.labels, 0.2, salt="digits test")
+
+    def read(part: str) -> Split:
+        return take(everything, is_test if part == "test" else ~is_test)
+
+    return Source(tuple(str(name) for name in bunch.target_names), ("train", "test"), read)
+
+
+KINDS = {
+    "digits": Kind(10, (1, 8, 8), full_scale=16.0, embedded=_digits),
+    "mnist": Kind(
+        10,
+        (1, 28, 28),
+        torchvision_class="MNIST",
+        torchvision_files=tuple(
+            f"MNIST/raw/{part}-{what}-ubyte"
+            for part in ("train", "t10k")
+            for what in ("images-idx3", "labels-idx1")
+        ),
+    ),
+    "cifar10": Kind(
+        10,
+        (3, 32, 32),
+        torchvision_class="CIFAR10",
+        torchvision_files=tuple(
+            f"cifar-10-batches-py/{file}"
+            for file in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+        ),
+    ),
+    "cifar100": Kind(
+        100,
+        (3, 32, 32),
+        torchvision_class="CIFAR100",
+        torchvision_files=tuple(f"cifar-100-python/{file}" for file in ("train", "test", "meta")),
+    ),
+}
+
+DATASETS: tuple[str, ...] = tuple(KINDS)
+"""Names that `load_dataset` takes, besides ``package.module:function``."""
+
+
+def kind_of(name: str) -> Kind:
+    """Look a data set up by name.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if name not in KINDS:
+        close = difflib.get_close_matches(name, DATASETS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(
+            f"No data set {name!r}; there are {', '.join(DATASETS)}, and 'package.module:function' "
+            f"for your own.{hint}"
+        )
+    return KINDS[name]
