@@ -34,6 +34,7 @@ def main(
     noise_sigma: float = 0.05,
     score: str = "mean",
     jobs: int = 2,
+    trust: tuple[str, ...] = (),
 ) -> None:
     """Train every method at every strength and seed; choose strengths on the validation split.
 
@@ -49,6 +50,8 @@ def main(
         noise_sigma: Weight noise of the noisy accuracy, relative to the largest weight of a layer.
         score: "mean" of clean and noisy accuracy, or "clean" alone.
         jobs: Worker processes; run the same line again to resume.
+        trust: Packages that a checkpoint to start from (start_from) may import its network from,
+            beside that of --model.
     """
     folder = folder or Path("checkpoints") / f"{dataset}-{model.replace(':', '_')}"
     common = {"dataset": dataset, "model": model, "epochs": epochs}
@@ -60,6 +63,7 @@ def main(
         data_folder=data_folder,
         jobs=jobs,
         progress=True,
+        trust=trust,
     )
     shown = table.drop(columns=["dataset", "model", "failure"])
     print(shown.to_markdown(index=False, floatfmt=".4g"))
