@@ -288,7 +288,7 @@ class Study:
         for time in times:
             device.check_time(float(time))
         engine = choose_engine(device, self.engine)
-        check_precision(engine, self.precision, device)
+        check_precision(engine, self.precision, device, self.accelerator)
         if self.accelerator != "cpu" and engine != "compiled":
             raise ValueError(
                 f"accelerator={self.accelerator!r} runs the compiled engine alone, and device "

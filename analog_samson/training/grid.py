@@ -28,7 +28,7 @@ from analog_samson.models import analog_layers
 from analog_samson.perturbation import perturbed, rwp
 from analog_samson.running import run_jobs
 from analog_samson.streams import derive_seed
-from analog_samson.training.loop import DivergedError, dataset_of, train
+from analog_samson.training.loop import DivergedError, dataset_of, train, warn_of_slow_training
 
 GRID_COLUMNS = (
     "dataset",
@@ -89,6 +89,8 @@ def train_grid(
             f"Several specifications would be written to {twice[0]!r}; they differ in nothing that "
             "a file name holds: give them folders of their own."
         )
+    for spec in specs:
+        warn_of_slow_training(spec)
     work = partial(
         _row,
         folder=folder,

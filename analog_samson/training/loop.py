@@ -29,7 +29,7 @@ from analog_samson.checkpoint import (
 )
 from analog_samson.data import Dataset, augmented, load_dataset
 from analog_samson.devices import load_device
-from analog_samson.evaluation import count_correct, device_of
+from analog_samson.evaluation import count_correct, device_of, warn_of_slow_bf16
 from analog_samson.losses import TrajectoryMemory
 from analog_samson.models import analog_layers, build_model, input_ranges
 from analog_samson.perturbation import MicroRing, strength_factor
@@ -101,6 +101,7 @@ def train(
         check_same_spec(load_checkpoint(path, trust).spec, spec, path)
         resume_path.unlink(missing_ok=True)
         return path
+    warn_of_slow_training(spec)
     dataset = dataset_of(spec.dataset, data_folder, spec.validation_fraction)
     n_train = len(dataset.train.labels)
     if spec.batch_size > n_train:
@@ -124,6 +125,12 @@ def train(
         save_checkpoint(path, _finished(state, spec, dataset))
     resume_path.unlink(missing_ok=True)
     return path
+
+
+def warn_of_slow_training(spec: TrainingSpec) -> None:
+    """Say, once a run, where a specification trains in bfloat16 that this processor lacks."""
+    if spec.precision == "bfloat16" and spec.accelerator == "cpu":
+        warn_of_slow_bf16('precision="bfloat16"')
 
 
 @lru_cache(maxsize=1)
