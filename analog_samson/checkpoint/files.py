@@ -243,7 +243,7 @@ def read_specification(text: str, where: str, trust: Sequence[str]) -> TrainingS
     check_trust(_named(specification(text, where)), source=f"The {where}", trust=trust)
     try:
         return TrainingSpec.from_json(text)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"The specification in {where} cannot be used: {error}") from error
 
 

@@ -164,7 +164,11 @@ def load_chip(
             recalibration=recalibration,
         )
         chip._restore(tensors)
-        return chip.drift_to(header["t_inference_s"], header["read"])
+        chip.drift_to(header["t_inference_s"], header["read"])
+        for name, weight in chip.weights().items():
+            if not bool(weight.isfinite().all()):
+                raise ValueError(f"its devices give weights of layer {name!r} that are not finite.")
+        return chip
     except ValueError as error:
         raise ValueError(f"The {where} cannot be loaded: {error}") from error
 
