@@ -22,7 +22,7 @@ from analog_samson.checkpoint import (
     save_checkpoint,
     write_tensors,
 )
-from analog_samson.chip import program
+from analog_samson.chip import load_chip, program
 from analog_samson.importing import TRUST_VARIABLE
 from analog_samson.models import build_model
 from analog_samson.study import Study, collect, load_study
@@ -375,7 +375,10 @@ def test_a_checkpoint_imports_nothing_without_consent(tmp_path, monkeypatch):
     assert not trace.exists()  # opened, not built
     loaded.build()
     assert trace.exists()
-    program(path, "ideal", trust=["stranger_of_a_test"])
+    chip = program(path, "ideal", trust=["stranger_of_a_test"]).save(tmp_path / "chip")
+    with pytest.raises(ValueError, match="wants to import"):
+        load_chip(chip, path)
+    load_chip(chip, path, trust=["stranger_of_a_test"])
     monkeypatch.setenv(TRUST_VARIABLE, "other, stranger_of_a_test")
     assert load_checkpoint(path).digest == loaded.digest
 

@@ -60,11 +60,12 @@ def arguments(tmp_path: Path, *more: str) -> list[str]:
 
 
 def test_imported_network_answers_as_the_original_and_keeps_its_normalisation(
-    script: ModuleType, tmp_path: Path
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = some_state()
     torch.save(state, tmp_path / "net.pth")
     run_command(script.main, arguments(tmp_path, "--mean", "0.5", "--std", "0.25"))
+    assert "whatever opens it needs --trust my_small_network_for_a_test" in capsys.readouterr().out
     checkpoint = load_checkpoint(tmp_path / "net.safetensors", TRUST)
     model = build_model("resnet8", image_shape=(1, 8, 8), n_classes=10, width=4)
     model.load_state_dict(state)
