@@ -268,10 +268,9 @@ def with_header(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"input_ranges": {"fc1": -1.0, "fc2": 1.0}},
-            r"input_ranges\.fc1 = -1\.0 .*greater than 0",
-        ),
+        ({"input_ranges": {"fc1": -1.0, "fc2": 1.0}}, r"input_ranges\.fc1 = -1\.0 is not allowed"),
+        ({"input_ranges": {"fc1": 1e-300, "fc2": 1.0}}, r"fc1 = 1e-300 .*greater than or equal to"),
+        ({"input_ranges": {"fc1": 1e300, "fc2": 1.0}}, r"fc1 = 1e\+300 .*less than 10{30}"),
         ({"input_ranges": {"fc1": 0.0, "fc2": 1.0}}, r"input_ranges\.fc1 = 0\.0 is not allowed"),
         ({"input_ranges": {"fc1": math.nan, "fc2": 1.0}}, r"input_ranges\.fc1 = nan is not"),
         ({"input_ranges": {"fc1": math.inf, "fc2": 1.0}}, r"input_ranges\.fc1 = inf is not"),
@@ -281,7 +280,7 @@ def with_header(path, **changes):
         ({"mean": [math.nan]}, r"mean\.0 = nan is not allowed"),
         ({"mean": [0.1, 0.2]}, r"one number for each of 1 channel\(s\); they hold 2 and 1"),
         ({"mean": None}, "key 'mean' is missing"),
-        ({"std": [0.0]}, r"std\.0 = 0\.0 is not allowed.*greater than 0"),
+        ({"std": [0.0]}, r"std\.0 = 0\.0 is not allowed.*greater than or equal to"),
         ({"std": "0.3"}, "std = '0.3' is not allowed"),
         ({"n_images": 0}, "n_images = 0 is not allowed"),
         ({"n_images": 5}, "n_correct_digital = 36 must be at most n_images = 5"),

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from analog_samson.checkpoint.specification import TrainingSpec
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# Single precision holds 1e-38 to 3e38: what lies within these bounds can also be divided by.
+Finite = Annotated[float, Field(gt=-1e30, lt=1e30, allow_inf_nan=False)]
+Positive = Annotated[float, Field(ge=1e-30, lt=1e30, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
