@@ -37,9 +37,10 @@ def import_named(name: str, what: str) -> Any:
     module_name, _, attribute = name.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # a module may raise anything
+        said = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise ValueError(
-            f"The {what} {name!r} cannot be imported ({error}); write 'package.module:name' and "
+            f"The {what} {name!r} cannot be imported ({said}); write 'package.module:name' and "
             "make the package importable (install it, or set PYTHONPATH)."
         ) from error
     for piece in attribute.split("."):
@@ -92,14 +93,21 @@ def check_trust(names: Iterable[str], *, source: str, trust: Sequence[str] = ())
     Raises:
         ValueError: If a name lies in a package that is not trusted; nothing has been imported.
     """
-    allowed = {*trust, *filter(None, os.environ.get(TRUST_VARIABLE, "").split(","))}
+    if isinstance(trust, str):
+        raise ValueError(f"trust is a list of packages; got {trust!r}, write ({trust!r},).")
+    allowed = {*trust, *map(str.strip, os.environ.get(TRUST_VARIABLE, "").split(","))} - {""}
     for name in names:
-        if is_import_name(name) and _package(name) not in allowed:
+        if is_import_name(name) and (package := _package(name)) not in allowed:
             raise ValueError(
-                f"{source} wants to import {name!r}, which runs code of the package "
-                f"{_package(name)!r}. If you trust it: trust=({_package(name)!r},), --trust "
-                f"{_package(name)}, or {TRUST_VARIABLE}={_package(name)}."
+                f"{source} wants to import {name!r}, which runs code of the package {package!r}. "
+                f"If you trust it: trust=({package!r},) in Python, --trust {package} on the "
+                f"command line, or {TRUST_VARIABLE}={package} in the environment."
             )
+
+
+def packages_of(names: Iterable[str]) -> tuple[str, ...]:
+    """The packages that names are imported from, each once; texts without a colon import none."""
+    return tuple(dict.fromkeys(_package(name) for name in names if is_import_name(name)))
 
 
 def _package(name: str) -> str:

@@ -77,6 +77,7 @@ def sharpness(
     n_images: int = 1000,
     draws: int = 10,
     seed: int = 0,
+    trust: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measure how sharp the minimum of a trained network is.
 
@@ -88,6 +89,7 @@ def sharpness(
             network of a data set).
         draws: Draws of Gaussian noise that `average_sharpness` is the mean of.
         seed: Seed of those draws: the same noise, in units of its size, for every network.
+        trust: Packages that the checkpoint may import from (see `load_checkpoint`).
 
     Returns:
         One row, keys ``SHARPNESS_COLUMNS``: losses and rises of the loss [nat],
@@ -102,7 +104,9 @@ def sharpness(
         raise ValueError(
             f"At least one image and one draw are needed; got n_images={n_images}, draws={draws}."
         )
-    network = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
+    network = (
+        checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint, trust)
+    )
     dataset = dataset or load_dataset(network.spec.dataset, data_folder)
     n_images = min(n_images, len(dataset.train))
     chosen = torch.linspace(0, len(dataset.train) - 1, n_images).long()

@@ -7,6 +7,7 @@
 A seventh of a second a chip and time for LeNet-5 on 10,000 images and one core.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,7 @@ def main(
     chips_together: int = 1,
     question: str = "",
     estimate_only: bool = False,
+    trust: tuple[str, ...] = (),
 ) -> None:
     """Sweep time: program chips of every network on every device and read them as they age.
 
@@ -67,9 +69,10 @@ def main(
         chips_together: Chips of a network that answer in one forward pass, to fill a GPU.
         question: What the study asks; stands at the head of its page.
         estimate_only: Time one chip of every kind, say how long the study will take, and end.
+        trust: Packages that the checkpoints may import their networks from.
     """
     if study is not None:
-        chosen = load_study(study)
+        chosen = replace(load_study(study), trust=trust)
     else:
         loaded = [load_device(device) for device in devices]
         chosen = Study(
@@ -87,6 +90,7 @@ def main(
             accelerator=accelerator,
             chips_together=chips_together,
             question=question,
+            trust=trust,
         )
     if estimate_only:
         print(estimate(chosen, jobs=cpu_count() if jobs == -1 else jobs))

@@ -19,7 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from analog_samson.checkpoint import Checkpoint, TrainingSpec, load_state, save_checkpoint
+from analog_samson.checkpoint import (
+    Checkpoint,
+    TrainingSpec,
+    load_state,
+    named_packages,
+    save_checkpoint,
+)
 from analog_samson.commands import run_command
 from analog_samson.data import load_dataset
 from analog_samson.evaluation import count_correct
@@ -122,6 +128,8 @@ def main(
         f"({100 * checkpoint.accuracy_digital:.2f} %), {len(layers)} analog layers with "
         f"{100 * analog_share(model, keep_digital):.1f} % of the weights"
     )
+    if packages := named_packages(spec):
+        print(f"It names {factory!r}: whatever opens it needs --trust {packages[0]}")
 
 
 def _json_object(text: str) -> dict[str, Any]:

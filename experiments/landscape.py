@@ -27,6 +27,7 @@ def main(
     data_folder: Path | None = None,
     n_images: int = 1000,
     draws: int = 10,
+    trust: tuple[str, ...] = (),
 ) -> None:
     """Measure trained networks and put what was found beside a study.
 
@@ -36,8 +37,9 @@ def main(
         data_folder: Folder that holds the images.
         n_images: Training images that sharpness is measured on.
         draws: Draws of Gaussian weight noise for the average rise of the loss.
+        trust: Packages that the checkpoints may import their networks from.
     """
-    networks = [load_checkpoint(path) for path in checkpoints]
+    networks = [load_checkpoint(path, trust) for path in checkpoints]
     table = folder / "trials.csv"
     digests = {network.digest[:16] for network in networks}
     if table.is_file() and digests.isdisjoint(read_trials(table)["checkpoint"]):

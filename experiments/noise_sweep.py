@@ -29,6 +29,7 @@ def main(
     data_folder: Path | None = None,
     n_images: int | None = None,
     images: int | None = None,
+    trust: tuple[str, ...] = (),
 ) -> None:
     """Sweep one noise source at a fixed time.
 
@@ -46,6 +47,7 @@ def main(
         data_folder: Folder that holds the images.
         n_images: Test images, counted from the first; all by default.
         images: How many of those a chip answers, drawn anew for every chip; all by default.
+        trust: Packages that the checkpoints may import their networks from.
     """
     folder = folder or Path("results") / name
     study = Study(
@@ -58,6 +60,7 @@ def main(
         data_folder=data_folder,
         n_images=n_images,
         images=images,
+        trust=trust,
     )
     collect(study, folder, jobs=jobs, progress=True)
     print(written(write_report(folder)))

@@ -4,7 +4,8 @@
         --options lr=0.02 --methods sgd samson:rho=0.2,0.5,1.0 rwp:sigma=0.05,0.1,0.2 --seeds 0 1 2
 
 An epoch of LeNet-5 on MNIST takes about 4 s on one idle core with `sgd`, twice that with `samson`;
-one of ResNet-20 on CIFAR-10 more than a minute (less with --options precision=bfloat16).
+one of ResNet-20 on CIFAR-10 more than a minute (less with --options precision=bfloat16,
+where the processor has bf16 instructions).
 """
 
 from pathlib import Path
@@ -34,6 +35,7 @@ def main(
     noise_sigma: float = 0.05,
     score: str = "mean",
     jobs: int = 2,
+    trust: tuple[str, ...] = (),
 ) -> None:
     """Train every method at every strength and seed; choose strengths on the validation split.
 
@@ -49,6 +51,8 @@ def main(
         noise_sigma: Weight noise of the noisy accuracy, relative to the largest weight of a layer.
         score: "mean" of clean and noisy accuracy, or "clean" alone.
         jobs: Worker processes; run the same line again to resume.
+        trust: Packages that a checkpoint to start from (start_from) may import its network from,
+            beside that of --model.
     """
     folder = folder or Path("checkpoints") / f"{dataset}-{model.replace(':', '_')}"
     common = {"dataset": dataset, "model": model, "epochs": epochs}
@@ -60,6 +64,7 @@ def main(
         data_folder=data_folder,
         jobs=jobs,
         progress=True,
+        trust=trust,
     )
     shown = table.drop(columns=["dataset", "model", "failure"])
     print(shown.to_markdown(index=False, floatfmt=".4g"))

@@ -28,6 +28,7 @@ def main(
     chips: int = 3,
     data_folder: Path | None = None,
     n_images: int | None = None,
+    trust: tuple[str, ...] = (),
 ) -> None:
     """Split the loss of accuracy of a chip into its causes, and into its layers.
 
@@ -39,9 +40,10 @@ def main(
         chips: Number of chips of every network.
         data_folder: Folder that holds the images.
         n_images: Test images, counted from the first; all by default.
+        trust: Packages that the checkpoints may import their networks from.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    networks = [load_checkpoint(path) for path in checkpoints]
+    networks = [load_checkpoint(path, trust) for path in checkpoints]
     names = {n.digest[:16]: f"{n.spec.method} {n.spec.strength}".strip() for n in networks}
     options = {"chips": chips, "data_folder": data_folder, "n_images": n_images}
     for stem, split, draw in (

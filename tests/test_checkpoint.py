@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +17,16 @@ from analog_samson.checkpoint import (
     Checkpoint,
     TrainingSpec,
     load_checkpoint,
+    read_tensors,
+    replacing,
     save_checkpoint,
+    write_tensors,
 )
+from analog_samson.chip import load_chip, program
+from analog_samson.importing import TRUST_VARIABLE
 from analog_samson.models import build_model
+from analog_samson.study import Study, collect, load_study
+from analog_samson.training import train, train_grid
 
 
 def spec_of(method, **changes):
@@ -230,3 +239,211 @@ def test_a_digest_is_the_same_in_every_version_of_this_package():
     """Stored once: rows of a study name their networks by it. New fields must not change it."""
     state = {name: torch.zeros_like(tensor) for name, tensor in checkpoint().state.items()}
     assert replace(checkpoint(), state=state).digest[:16] == "b301b929ae32398d"
+
+
+GOLDEN = Path(__file__).parent / "golden" / "digits-mlp-format1.safetensors"
+
+
+def test_a_checkpoint_of_an_earlier_version_loads_with_its_digest():
+    """Written once by `train` of version 0.1.0; chips of committed studies carry such digests."""
+    found = load_checkpoint(GOLDEN)
+    assert found.digest == "159287cf5c204813cc7cdc34f87da32a4fc9365983fa41eeb5cf7c9844479e52"
+    assert found.spec == TrainingSpec(
+        method="samson", rho=0.5, epochs=1, model_kwargs={"hidden": [4]}, seed=3
+    )
+    assert found.n_correct_digital == 36
+    assert [p.numel() for p in found.build().parameters()] == [256, 4, 40, 10]
+
+
+def with_header(path, **changes):
+    """The golden checkpoint with another header; a value of None drops the key."""
+    tensors, header = read_tensors(GOLDEN)
+    spec = json.loads(header["spec"]) | changes.pop("in_spec", {})
+    header = {**header, "spec": json.dumps(spec), **changes}
+    header = {key: value for key, value in header.items() if value is not None}
+    save_file(tensors, path, metadata={"analog_samson": json.dumps(header)})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input_ranges": {"fc1": -1.0, "fc2": 1.0}}, r"input_ranges\.fc1 = -1\.0 is not allowed"),
+        ({"input_ranges": {"fc1": 1e-300, "fc2": 1.0}}, r"fc1 = 1e-300 .*greater than or equal to"),
+        ({"input_ranges": {"fc1": 1e300, "fc2": 1.0}}, r"fc1 = 1e\+300 .*less than 10{30}"),
+        ({"input_ranges": {"fc1": 0.0, "fc2": 1.0}}, r"input_ranges\.fc1 = 0\.0 is not allowed"),
+        ({"input_ranges": {"fc1": math.nan, "fc2": 1.0}}, r"input_ranges\.fc1 = nan is not"),
+        ({"input_ranges": {"fc1": math.inf, "fc2": 1.0}}, r"input_ranges\.fc1 = inf is not"),
+        ({"input_ranges": {"fc1": True, "fc2": 1.0}}, r"input_ranges\.fc1 = True is not"),
+        ({"input_ranges": {"fc1": "1", "fc2": 1.0}}, r"input_ranges\.fc1 = '1' is not"),
+        ({"largest_inputs": {"fc1": 1.0}}, "must name the layers that input_ranges names"),
+        ({"mean": [math.nan]}, r"mean\.0 = nan is not allowed"),
+        ({"mean": [0.1, 0.2]}, r"one number for each of 1 channel\(s\); they hold 2 and 1"),
+        ({"mean": None}, "key 'mean' is missing"),
+        ({"std": [0.0]}, r"std\.0 = 0\.0 is not allowed.*greater than or equal to"),
+        ({"std": "0.3"}, "std = '0.3' is not allowed"),
+        ({"n_images": 0}, "n_images = 0 is not allowed"),
+        ({"n_images": 5}, "n_correct_digital = 36 must be at most n_images = 5"),
+        ({"n_classes": "10"}, "n_classes = '10' is not allowed"),
+        ({"n_classes": 11}, "class_names must hold n_classes = 11 names; it holds 10"),
+        ({"image_shape": [1, 8]}, r"image_shape\.2' is missing"),
+        ({"made_by": "me"}, "key 'made_by' is unknown"),
+        ({"spec": "[]"}, r"must be a JSON object; got '\[\]'"),
+        ({"spec": "nul"}, "is not JSON"),
+        ({"in_spec": {"lr": True}}, "lr = True is not allowed"),
+        ({"in_spec": {"epochs": "3"}}, "epochs = '3' is not allowed"),
+        ({"in_spec": {"keep_digital": "fc1"}}, "keep_digital = 'fc1' is not allowed"),
+        ({"in_spec": {"mehtod": "sgd"}}, "key 'mehtod' is unknown"),
+        ({"in_spec": {"lr": -1.0}}, "lr must be finite and at least 0"),
+        ({"format_version": True}, "it says True"),
+        ({"format_version": 2}, "it says 2"),
+    ],
+)
+def test_a_header_is_checked_whole_when_the_file_is_opened(changes, message, tmp_path):
+    path = with_header(tmp_path / "net.safetensors", **changes)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_checkpoint(path)
+    assert repr(str(path)) in str(caught.value)
+
+
+@pytest.mark.parametrize("header", ["null", "[1]", "3", "{", '"spec"', "[" * 100_000])
+def test_a_header_that_is_no_object_is_one_sentence(header, tmp_path):
+    path = tmp_path / "net.safetensors"
+    save_file({"a": torch.zeros(1)}, path, metadata={"analog_samson": header})
+    with pytest.raises(ValueError, match="no readable checkpoint") as caught:
+        load_checkpoint(path)
+    assert repr(str(path)) in str(caught.value)
+
+
+def test_a_checkpoint_in_memory_obeys_the_same_rules():
+    with pytest.raises(ValueError, match=r"input_ranges\.fc1 = -2\.5 is not allowed"):
+        checkpoint(input_ranges={"fc1": -2.5, "fc2": 1.25})
+
+
+def test_weights_and_options_that_do_not_fit_name_the_file(tmp_path):
+    path = with_header(tmp_path / "net.safetensors", in_spec={"model_kwargs": {"hidden": [5]}})
+    with pytest.raises(ValueError, match=r"net\.safetensors.*\(4, 64\) instead of"):
+        load_checkpoint(path).build()
+    path = with_header(tmp_path / "net.safetensors", in_spec={"model_kwargs": {"hidden": "ab"}})
+    with pytest.raises(ValueError, match=r"net\.safetensors.*cannot be built.*TypeError"):
+        load_checkpoint(path).build()
+    tensors, header = read_tensors(GOLDEN)
+    whole = {name: tensor.to(torch.int32) for name, tensor in tensors.items()}
+    path = write_tensors(tmp_path / "net.safetensors", whole, header)
+    with pytest.raises(ValueError, match=r"net\.safetensors.*int32 instead of torch\.float32"):
+        load_checkpoint(path).build()
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_get_the_mode_of_the_umask(umask, mode, tmp_path):
+    before = os.umask(umask)
+    try:
+        path = save_checkpoint(tmp_path / "a.safetensors", checkpoint())
+        with replacing(tmp_path / "table.csv") as temporary:
+            temporary.write_text("a\n")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == mode
+    assert (tmp_path / "table.csv").stat().st_mode & 0o777 == mode
+
+
+def stranger(folder):
+    """A package that leaves a trace when it is imported, and a checkpoint that names it."""
+    (folder / "stranger_of_a_test.py").write_text(
+        "from pathlib import Path\n"
+        f"Path({str(folder / 'trace')!r}).touch()\n"
+        "from analog_samson.models import build_model\n"
+        "def build():\n"
+        "    return build_model('mlp', image_shape=(1, 8, 8), n_classes=10, hidden=[4])\n"
+    )
+    changes = {"model": "stranger_of_a_test:build", "model_kwargs": {}}
+    return with_header(folder / "net.safetensors", in_spec=changes)
+
+
+def test_a_checkpoint_imports_nothing_without_consent(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv(TRUST_VARIABLE, raising=False)
+    path, trace = stranger(tmp_path), tmp_path / "trace"
+    for trust in ((), ("os", "stranger")):
+        with pytest.raises(ValueError, match=r"net\.safetensors' wants to import 'stranger_of_a_"):
+            load_checkpoint(path, trust)
+    with pytest.raises(ValueError, match="wants to import"):
+        program(path, "ideal")
+    assert not trace.exists()
+    loaded = load_checkpoint(path, ("stranger_of_a_test",))
+    assert not trace.exists()  # opened, not built
+    loaded.build()
+    assert trace.exists()
+    chip = program(path, "ideal", trust=["stranger_of_a_test"]).save(tmp_path / "chip")
+    with pytest.raises(ValueError, match="wants to import"):
+        load_chip(chip, path)
+    load_chip(chip, path, trust=["stranger_of_a_test"])
+    monkeypatch.setenv(TRUST_VARIABLE, "other, stranger_of_a_test")
+    assert load_checkpoint(path).digest == loaded.digest
+
+
+@pytest.mark.parametrize("key", ["model", "method", "dataset"])
+@pytest.mark.parametrize("name", ["os:system", ":system", "analog_samson.running:run_jobs"])
+def test_every_name_of_a_specification_needs_consent(key, name, tmp_path, monkeypatch):
+    monkeypatch.delenv(TRUST_VARIABLE, raising=False)
+    path = with_header(tmp_path / "net.safetensors", in_spec={key: name})
+    with pytest.raises(ValueError, match="wants to import"):
+        load_checkpoint(path)
+
+
+def test_consent_alone_does_not_make_a_command_a_network(tmp_path):
+    trace = tmp_path / "trace"
+    commands = {
+        "os:system": {"command": f"touch {trace}"},
+        "subprocess:Popen": {"args": ["touch", str(trace)]},
+    }
+    for name, options in commands.items():
+        changes = {"model": name, "model_kwargs": options}
+        path = with_header(tmp_path / "net.safetensors", in_spec=changes)
+        with pytest.raises(ValueError, match=r"net\.safetensors.*(defined in|not an nn\.Module)"):
+            load_checkpoint(path, ("os", "subprocess")).build()
+    assert not trace.exists()
+
+
+def test_what_one_trains_oneself_needs_no_consent(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv(TRUST_VARIABLE, raising=False)
+    start = stranger(tmp_path)
+    spec = TrainingSpec(model="stranger_of_a_test:build", epochs=1)
+    table = train_grid([spec], tmp_path / "nets", noise_sigma=0.1, noise_draws=1)
+    assert list(table["failure"]) == [""]
+    train(spec, tmp_path / "nets")  # is there already
+    (path,) = (tmp_path / "nets").glob("*.safetensors")
+    with pytest.raises(ValueError, match="--trust stranger_of_a_test"):
+        load_checkpoint(path)
+    train(replace(spec, start_from=str(start)), tmp_path / "tuned")
+    other = TrainingSpec(model="mlp", model_kwargs={"hidden": [4]}, epochs=1, start_from=str(start))
+    with pytest.raises(ValueError, match="wants to import 'stranger_of_a_test:build'"):
+        train(other, tmp_path / "other")
+    train(other, tmp_path / "other", trust=("stranger_of_a_test",))
+
+
+def test_a_study_hands_consent_to_its_workers_and_a_study_file_cannot_give_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv(TRUST_VARIABLE, raising=False)
+    study = Study("s", [stranger(tmp_path)], ["ideal"], [0], n_chips=2, n_images=10)
+    with pytest.raises(ValueError, match="wants to import"):
+        study.trials()
+    trusting = replace(study, trust=("stranger_of_a_test",))
+    rows = collect(trusting, tmp_path / "trusted", jobs=2)
+    assert len(rows) == 2
+    assert "stranger" not in json.dumps(
+        json.loads((tmp_path / "trusted" / "manifest.json").read_text())["study"]
+    )
+    monkeypatch.setenv(TRUST_VARIABLE, "stranger_of_a_test")
+    assert [t.chip_id for t in study.trials()] == [t.chip_id for t in trusting.trials()]
+    toml = tmp_path / "study.toml"
+    toml.write_text(
+        'name = "s"\ncheckpoints = ["net.safetensors"]\ndevices = ["ideal"]\ntimes_s = [0.0]\n'
+        'trust = ["stranger_of_a_test"]\n'
+    )
+    with pytest.raises(ValueError, match=r"study\.toml: a file cannot trust packages"):
+        load_study(toml)

@@ -1,6 +1,7 @@
 """Claims about chips: aihwkit's plain loop as the oracle, state that stays with the chip."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -284,7 +285,42 @@ def test_a_chip_of_another_network_is_refused(network, tmp_path):
     other = copy.deepcopy(network)
     with torch.no_grad():
         other.head.weight[0, 0] *= -1
-    with pytest.raises(ValueError, match="not those that were programmed.*'head'"):
+    with pytest.raises(ValueError, match=r"chip\.safetensors.*not those that were prog.*'head'"):
         load_chip(file, other)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="no chip"):
         load_chip(tmp_path / "nowhere", network)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "a sofa"}, "holds no chip"),
+        ({"read": -1}, r"read = -1 is not allowed"),
+        ({"seed": True}, "seed = True is not allowed"),
+        ({"t_inference_s": "10"}, "t_inference_s = '10' is not allowed"),
+        ({"input_ranges": {"head": 0.0}}, r"input_ranges\.head = 0\.0 is not allowed"),
+        ({"engine": "steam"}, "Unknown engine 'steam'"),
+        ({"device": {"name": "x"}}, "cannot be loaded: its device: key"),
+        ({"device": None}, "device = None is not allowed"),
+        ({"axle": 1}, "key 'axle' is unknown"),
+    ],
+)
+def test_a_wrong_header_of_a_chip_is_one_sentence_with_the_file(
+    network, tmp_path, changes, message
+):
+    file = program(network, "pcm_like").save(tmp_path / "chip.safetensors")
+    tensors, header = read_tensors(file)
+    write_tensors(file, tensors, header | changes)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_chip(file, network)
+    assert repr(str(file)) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -211.0])
+def test_a_chip_file_with_devices_that_cannot_be_is_refused(network, tmp_path, value):
+    file = program(network, "pcm_like").drift_to(YEAR).save(tmp_path / "chip.safetensors")
+    tensors, header = read_tensors(file)
+    tensors["head/0/0/drift_exponent"].fill_(value)
+    write_tensors(file, tensors, header)
+    with pytest.raises(ValueError, match=r"chip\.safetensors.*(NaN|not finite)"):
+        load_chip(file, network)

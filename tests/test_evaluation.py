@@ -1,11 +1,19 @@
 """Counting correct answers: fixed batches, padding that is never counted."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from analog_samson import evaluation
+from analog_samson.checkpoint import TrainingSpec
+from analog_samson.chip import program
 from analog_samson.evaluation import EVALUATION_BATCH, count_correct, is_correct
+from analog_samson.study import Study, estimate
+from analog_samson.training import train, train_grid
 
 
 def as_float(images: Tensor) -> Tensor:
@@ -84,3 +92,71 @@ def test_several_chips_are_told_apart_and_nan_names_the_image() -> None:
     nan[2, 7] = float("nan")
     with pytest.raises(ValueError, match="NaN to image 7"):
         is_correct(lambda *_: nan, numbered(n), labels, as_float)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("processor : 0\nflags\t\t: fpu avx2 avx512f\n", False),
+        ("processor : 0\nflags\t\t: fpu avx2 avx512_bf16\n", True),
+        ("flags\t\t: fpu amx_bf16\n", True),
+        ("Features\t: fp asimd bf16\n", True),
+        ("Features\t: fp asimd\n", False),
+        ("nothing of the kind\n", True),
+        (None, True),
+    ],
+)
+def test_bf16_instructions_are_read_from_what_linux_says(
+    content: str | None, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if content is not None:
+        (tmp_path / "cpuinfo").write_text(content)
+    monkeypatch.setattr(evaluation, "_PROCESSOR", tmp_path / "cpuinfo")
+    assert evaluation.has_bf16_instructions() == expected
+
+
+@pytest.fixture
+def no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "has_bf16_instructions", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    evaluation._warn_once.cache_clear()
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if "bf16 instructions" in r.getMessage()]
+
+
+@pytest.mark.usefixtures("no_bf16")
+def test_bf16_without_instructions_is_said_once_before_chips_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = train(TrainingSpec(epochs=0, model_kwargs={"hidden": [4]}), tmp_path)
+    study = Study("s", [path], ["pcm_like"], [1.0], n_chips=2, n_images=10)
+    estimate(study)
+    assert not said(caplog)
+    bf16 = replace(study, precision="bf16")
+    bf16.trials()
+    (sentence,) = said(caplog)
+    assert 'precision="bf16"' in sentence and "10 times" in sentence
+    estimate(bf16)
+    program(path, "pcm_like", precision="bf16")
+    assert len(said(caplog)) == 1
+
+
+@pytest.mark.usefixtures("no_bf16")
+def test_bf16_without_instructions_is_said_once_before_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = TrainingSpec(epochs=0, model_kwargs={"hidden": [4]}, precision="bfloat16")
+    train_grid([spec, replace(spec, seed=1)], tmp_path, noise_sigma=0.1, noise_draws=1, jobs=2)
+    (sentence,) = said(caplog)
+    assert 'precision="bfloat16"' in sentence
+
+
+def test_bf16_with_instructions_is_used_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(evaluation, "has_bf16_instructions", lambda: True)
+    path = train(TrainingSpec(epochs=0, model_kwargs={"hidden": [4]}), tmp_path)
+    program(path, "pcm_like", precision="bf16")
+    assert not said(caplog)

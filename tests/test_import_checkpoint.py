@@ -16,6 +16,7 @@ from analog_samson.commands import run_command
 from analog_samson.data import load_dataset, normalise
 from analog_samson.models import build_model
 
+TRUST = ("my_small_network_for_a_test",)
 SCRIPT = Path(__file__).resolve().parents[1] / "experiments" / "import_checkpoint.py"
 
 
@@ -59,12 +60,13 @@ def arguments(tmp_path: Path, *more: str) -> list[str]:
 
 
 def test_imported_network_answers_as_the_original_and_keeps_its_normalisation(
-    script: ModuleType, tmp_path: Path
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = some_state()
     torch.save(state, tmp_path / "net.pth")
     run_command(script.main, arguments(tmp_path, "--mean", "0.5", "--std", "0.25"))
-    checkpoint = load_checkpoint(tmp_path / "net.safetensors")
+    assert "whatever opens it needs --trust my_small_network_for_a_test" in capsys.readouterr().out
+    checkpoint = load_checkpoint(tmp_path / "net.safetensors", TRUST)
     model = build_model("resnet8", image_shape=(1, 8, 8), n_classes=10, width=4)
     model.load_state_dict(state)
     test = load_dataset().test
@@ -93,7 +95,7 @@ def test_usual_forms_of_state_dicts_are_read(
         save_file(state, tmp_path / "net-state.safetensors")
         more = ["--state", str(tmp_path / "net-state.safetensors")]
     run_command(script.main, arguments(tmp_path, *more, "--keep-digital", "conv1"))
-    checkpoint = load_checkpoint(tmp_path / "net.safetensors")
+    checkpoint = load_checkpoint(tmp_path / "net.safetensors", TRUST)
     assert all(torch.equal(checkpoint.state[name], value) for name, value in state.items())
     assert checkpoint.keep_digital == ("conv1",)
     assert "conv1" not in checkpoint.input_ranges
@@ -168,6 +170,6 @@ def test_a_factory_may_name_its_arguments_as_this_package_does(
     line = arguments(tmp_path)
     line[line.index('{"width": 4}')] = '{"width": 4, "n_classes": 10, "seed": 1}'
     run_command(script.main, line)
-    checkpoint = load_checkpoint(tmp_path / "net.safetensors")
+    checkpoint = load_checkpoint(tmp_path / "net.safetensors", TRUST)
     assert checkpoint.spec.model_kwargs == {"width": 4, "n_classes": 10, "seed": 1}
     assert next(checkpoint.build().parameters()).shape[0] == 4

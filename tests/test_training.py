@@ -18,7 +18,7 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
-from analog_samson.checkpoint import METHODS, TrainingSpec, load_checkpoint
+from analog_samson.checkpoint import METHODS, TrainingSpec, load_checkpoint, named_packages
 from analog_samson.data import augment, load_dataset
 from analog_samson.devices import load_device
 from analog_samson.models import build_model
@@ -73,7 +73,7 @@ def with_dropout(method="sgd", **changes):
 
 
 def trained(spec, folder):
-    return load_checkpoint(train(spec, folder))
+    return load_checkpoint(train(spec, folder), named_packages(spec))
 
 
 def assert_same_weights(a, b, *, skip=()):

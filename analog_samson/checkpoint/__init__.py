@@ -10,11 +10,14 @@ from analog_samson.checkpoint.files import (
     Checkpoint,
     load_checkpoint,
     load_state,
+    named_packages,
+    read_specification,
     read_tensors,
     replacing,
     save_checkpoint,
     write_tensors,
 )
+from analog_samson.checkpoint.header import ChipHeader, check_header
 from analog_samson.checkpoint.methods import EXTERNAL, METHODS, Method
 from analog_samson.checkpoint.specification import TrainingSpec
 
@@ -23,10 +26,14 @@ __all__ = [
     "FORMAT_VERSION",
     "METHODS",
     "Checkpoint",
+    "ChipHeader",
     "Method",
     "TrainingSpec",
+    "check_header",
     "load_checkpoint",
     "load_state",
+    "named_packages",
+    "read_specification",
     "read_tensors",
     "replacing",
     "save_checkpoint",

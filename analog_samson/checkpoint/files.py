@@ -4,7 +4,8 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +16,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from analog_samson.checkpoint.header import CheckpointHeader, check_header, specification
 from analog_samson.checkpoint.specification import TrainingSpec, listed
 from analog_samson.data import full_scale, normalise
+from analog_samson.importing import check_trust, packages_of
 from analog_samson.models import build_model
 
 FORMAT_VERSION = 1
 _HEADER = "analog_samson"
+
+_DTYPES = (
+    *(torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.bool),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+)
+
+_PATHS = ("device", "start_from")
+"""Texts of a specification that name files; any other with a colon names code."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,7 @@ class Checkpoint:
         made_with: Versions and machine, for the reader; no part of the digest.
         largest_inputs: Largest |input| of each analog layer on the images of ``input_ranges``; no
             part of the digest. Empty in files of earlier versions.
+        source: The file that it was read from, for messages; no part of it.
     """
 
     spec: TrainingSpec
@@ -55,18 +67,26 @@ class Checkpoint:
     class_names: tuple[str, ...]
     made_with: Mapping[str, str] = field(default_factory=dict)
     largest_inputs: Mapping[str, float] = field(default_factory=dict)
+    source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse weights that are not numbers.
+        """Refuse weights that are not numbers, and facts that cannot be.
 
         Raises:
-            ValueError: If a tensor of the state holds NaN or infinity.
+            ValueError: If a tensor of the state holds NaN or infinity or is of a type that no
+                network has, or a value has another type or range than its meaning allows.
         """
+        check_header(CheckpointHeader, self._described(), self._where)
         for name, tensor in self.state.items():
+            if tensor.dtype not in _DTYPES:
+                raise ValueError(
+                    f"The tensor {name!r} of {self._where} is of {tensor.dtype}; a checkpoint "
+                    "holds real numbers of 16 bits or more, whole numbers and booleans."
+                )
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise ValueError(
-                    f"The tensor {name!r} holds NaN or infinity; a checkpoint must be finite; "
-                    "train again with a smaller learning rate or strength."
+                    f"The tensor {name!r} holds NaN or infinity in {self._where}; a checkpoint "
+                    "must be finite; train again with a smaller learning rate or strength."
                 )
 
     @property
@@ -125,21 +145,38 @@ class Checkpoint:
             The network in evaluation mode, on the CPU.
 
         Raises:
-            ValueError: If the weights do not fit the network that the specification names.
+            ValueError: If the network that the specification names cannot be built, or the weights
+                do not fit it.
         """
         spec = self.spec
-        with torch.random.fork_rng(devices=[]):
-            model: nn.Module = build_model(
-                spec.model,
-                image_shape=self.image_shape,
-                n_classes=self.n_classes,
-                options=spec.model_kwargs,
+        try:
+            with torch.random.fork_rng(devices=[]):
+                model: nn.Module = build_model(
+                    spec.model,
+                    image_shape=self.image_shape,
+                    n_classes=self.n_classes,
+                    options=spec.model_kwargs,
+                )
+        except Exception as error:  # what builds it may be anybody's
+            said = (
+                str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             )
-        load_state(model, self.state, what=f"checkpoint ({spec.file_stem})", name=spec.model)
+            raise ValueError(
+                f"The network {spec.model!r} of {self._where} cannot be built with model_kwargs="
+                f"{dict(spec.model_kwargs)}: {said}"
+            ) from error
+        load_state(model, self.state, what=self._where, name=spec.model)
         return model.eval()
 
+    @property
+    def _where(self) -> str:
+        return (
+            f"checkpoint {self.source!r}" if self.source else f"checkpoint ({self.spec.file_stem})"
+        )
+
     def _described(self) -> dict[str, Any]:
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "state"}
+        described = [f.name for f in fields(self) if f.name not in ("state", "source")]
+        values = {name: getattr(self, name) for name in described}
         values["spec"] = self.spec.to_json()
         values["input_ranges"] = dict(self.input_ranges)
         values["made_with"] = dict(self.made_with)
@@ -164,30 +201,60 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
     return write_tensors(path, checkpoint.state, header)
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint.
+def load_checkpoint(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
+    """Read a checkpoint; nothing is imported before its header is checked and trusted.
+
+    Args:
+        path: The file.
+        trust: Packages that it may import from, beside those of the environment variable
+            `ANALOG_SAMSON_TRUST`: needed where its network comes from outside this package.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, no checkpoint of this package, or written by a newer version.
+        ValueError: If it is damaged, no checkpoint of this package, written by a newer version, or
+            names code of a package that is not trusted.
     """
     state, header = read_tensors(path)
     version = header.pop("format_version", None)
-    if version != FORMAT_VERSION:
+    if version != FORMAT_VERSION or type(version) is not int:
         raise ValueError(
             f"The file {str(path)!r} is no checkpoint of format {FORMAT_VERSION} (it says "
             f"{version!r}); networks from elsewhere come in through import_checkpoint.py."
         )
+    where = f"checkpoint {str(path)!r}"
+    check_header(CheckpointHeader, header, where)
+    header["spec"] = read_specification(header["spec"], where, trust)
+    for name in ("image_shape", "mean", "std", "class_names"):
+        header[name] = tuple(header[name])
+    return Checkpoint(state=state, source=str(path), **header)
+
+
+def read_specification(text: str, where: str, trust: Sequence[str]) -> TrainingSpec:
+    """Read the specification that a file holds; what it names is not imported without consent.
+
+    Args:
+        text: What `TrainingSpec.to_json` gave.
+        where: Name of the file, for messages.
+        trust: As for `load_checkpoint`.
+
+    Raises:
+        ValueError: If it is damaged, of another version, or names code that is not trusted.
+    """
+    check_trust(_named(specification(text, where)), source=f"The {where}", trust=trust)
     try:
-        header["spec"] = TrainingSpec.from_json(header["spec"])
-        for name in ("image_shape", "mean", "std", "class_names"):
-            header[name] = tuple(header[name])
-        return Checkpoint(state=state, **header)
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"The header of checkpoint {str(path)!r} cannot be read ({error}); it was written by "
-            "another version of the package, or changed by hand."
-        ) from error
+        return TrainingSpec.from_json(text)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"The specification in {where} cannot be used: {error}") from error
+
+
+def named_packages(spec: TrainingSpec) -> tuple[str, ...]:
+    """Packages that a specification imports from: whoever writes it in Python trusts them."""
+    return packages_of(_named(json.loads(spec.to_json())))
+
+
+def _named(values: Mapping[str, Any]) -> list[str]:
+    """The texts of a specification that may name code."""
+    return [value for key, value in values.items() if isinstance(value, str) and key not in _PATHS]
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], *, what: str, name: str) -> None:
@@ -200,7 +267,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], *, what: str, name
         name: Name of the network, for the message.
 
     Raises:
-        ValueError: If names or shapes differ.
+        ValueError: If names, shapes or kinds of numbers differ.
     """
     own = model.state_dict()
     missing = [key for key in own if key not in state]
@@ -209,6 +276,11 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], *, what: str, name
         f"{key} is {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
         for key in own
         if key in state and own[key].shape != state[key].shape
+    ]
+    shapes += [
+        f"{key} is of {state[key].dtype} instead of {own[key].dtype}"
+        for key in own
+        if key in state and own[key].is_floating_point() != state[key].is_floating_point()
     ]
     faults = [f"without {listed(missing)}"] if missing else []
     faults += [f"with {listed(extra)} too many"] if extra else []
@@ -246,17 +318,32 @@ def write_tensors(
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside a file; if the block ends well, it takes the file's place."""
+    """Give a temporary path beside a file; if the block ends well, it takes the file's place.
+
+    Whoever writes it, its mode is that of any new file (the umask's).
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(
+    path: str | Path, what: str = "checkpoint"
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `write_tensors` wrote.
+
+    Args:
+        path: The file.
+        what: What it should be, for messages.
+
+    Returns:
+        The tensors by name, and the header.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -264,15 +351,24 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no checkpoint {str(path)!r}; train one or import one.")
+        raise FileNotFoundError(f"There is no {what} {str(path)!r}; give the path of one.")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         header = json.loads(metadata[_HEADER])
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        if not isinstance(header, dict):
+            raise ValueError(f"its header is a {type(header).__name__}, not an object")
+    except (
+        *(SafetensorError, KeyError, ValueError, TypeError, AttributeError),
+        *(RuntimeError, MemoryError),  # as safetensors, torch and json let them through
+    ) as error:
+        hint = (
+            "networks from elsewhere come in through import_checkpoint.py"
+            if what == "checkpoint"
+            else "write it again"
+        )
         raise ValueError(
-            f"The file {str(path)!r} is no readable checkpoint of this package ({error}); networks "
-            "from elsewhere come in through import_checkpoint.py."
+            f"The file {str(path)!r} is no readable {what} of this package ({error}); {hint}."
         ) from error
     return tensors, cast(dict[str, Any], header)

@@ -218,18 +218,27 @@ class Chip:
             if tensor is not None
         }
 
-    def _restore(self, tensors: Mapping[str, Tensor], where: str) -> None:
+    def _restore(self, tensors: Mapping[str, Tensor]) -> None:
         expected = self._state()
+        if extra := sorted(set(tensors) - set(expected)):
+            raise ValueError(
+                f"It holds {extra[0]!r}, which this network on this device does not have."
+            )
         for name, tensor in expected.items():
-            if name not in tensors or tensors[name].shape != tensor.shape:
+            given = tensors.get(name)
+            if given is None or (given.shape, given.dtype) != (tensor.shape, tensor.dtype):
                 raise ValueError(
-                    f"{where}: {name!r} is missing or has another shape than the network."
+                    f"{name!r} is missing or has another shape or type than in the network."
                 )
-            if name.endswith("target_uS") and not torch.equal(tensors[name], tensor):
+            if name.endswith("target_uS") and not torch.equal(given, tensor):
                 raise ValueError(
-                    f"{where}: the network's weights are not those that were programmed "
+                    "The network's weights are not those that were programmed "
                     f"({name.split('/')[0]!r} differs); give the network the chip was made from."
                 )
+            if name.endswith("stuck_uS"):  # NaN where a device is not stuck
+                given = given.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
+            if not bool(given.isfinite().all()):
+                raise ValueError(f"{name!r} holds NaN or infinity; a chip's devices are finite.")
         for array in self._conductance_arrays():
             for number, state in enumerate(array.states):
                 prefix = f"{array.tile.layer}/{array.tile.index}/{number}/"

@@ -2,8 +2,11 @@
 
 from typing import Literal, get_args
 
+import torch
+
 from analog_samson.compiled import Precision, why_not
 from analog_samson.devices import Device
+from analog_samson.evaluation import Accelerator, warn_of_slow_bf16
 
 Engine = Literal["aihwkit", "compiled"]
 
@@ -34,8 +37,17 @@ def choose_engine(device: Device, engine: Engine | None = None) -> Engine:
     return engine or ("aihwkit" if reason else "compiled")
 
 
-def check_precision(engine: Engine, precision: str, device: Device) -> None:
-    """Raise ValueError unless an engine offers a precision for a device."""
+def check_precision(
+    engine: Engine, precision: str, device: Device, accelerator: Accelerator | None = None
+) -> None:
+    """Raise ValueError unless an engine offers a precision for a device; warn where it is slow.
+
+    Args:
+        engine: What runs the forward pass.
+        precision: Precision of its products.
+        device: The device.
+        accelerator: What it will run on; None: not known, anything that is here.
+    """
     allowed = get_args(Precision) if engine == "compiled" else ("fp32",)
     if precision not in allowed:
         raise ValueError(
@@ -47,3 +59,7 @@ def check_precision(engine: Engine, precision: str, device: Device) -> None:
             "noise of products, ranges or bounds of vectors), which is computed in fp32 only; got "
             f"precision {precision!r}."
         )
+    if accelerator is None:
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if precision == "bf16" and accelerator == "cpu":
+        warn_of_slow_bf16('precision="bf16"')

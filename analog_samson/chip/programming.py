@@ -9,7 +9,13 @@ from torch import Tensor, nn
 
 from analog_samson import models
 from analog_samson.analog import TiledNetwork
-from analog_samson.checkpoint import Checkpoint, load_checkpoint, read_tensors
+from analog_samson.checkpoint import (
+    Checkpoint,
+    ChipHeader,
+    check_header,
+    load_checkpoint,
+    read_tensors,
+)
 from analog_samson.chip.chip import CHIP_FILE, Chip
 from analog_samson.chip.engines import Engine, check_precision, choose_engine
 from analog_samson.chip.training_images import training_images
@@ -31,6 +37,7 @@ def program(
     expected_images: int = 0,
     input_ranges: Mapping[str, float] | None = None,
     recalibration: Dataset | Tensor | None = None,
+    trust: Sequence[str] = (),
 ) -> Chip:
     """Program a trained network onto a new chip.
 
@@ -62,6 +69,8 @@ def program(
             ``TRAINING_IMAGES`` training images are taken, never others; batch normalisation sees
             them augmented as the network's training did, with draws that all chips share. For a
             network that is no checkpoint also training images as it takes them, shape (n, ...).
+        trust: Packages that a checkpoint given by its path may import from (see
+            :func:`load_checkpoint`).
 
     Returns:
         The chip in its programmed state, t = 0 (a device without data there: at its first time).
@@ -77,7 +86,7 @@ def program(
     engine = choose_engine(device, engine)
     check_precision(engine, precision, device)
     if isinstance(model, str | Path):
-        model = load_checkpoint(model)
+        model = load_checkpoint(model, trust)
     training = training_images(recalibration, model)
     plain, as_trained = training or (None, None)
     checkpoint = model if isinstance(model, Checkpoint) else None
@@ -116,6 +125,7 @@ def load_chip(
     model: nn.Module | Checkpoint | str | Path,
     *,
     recalibration: Dataset | Tensor | None = None,
+    trust: Sequence[str] = (),
 ) -> Chip:
     """Load a chip that :meth:`Chip.save` wrote, at the time and read it was saved at.
 
@@ -123,31 +133,44 @@ def load_chip(
         path: The file.
         model: The network that was programmed: the digital part comes from it.
         recalibration: As in :func:`program`.
+        trust: As in :func:`program`.
 
     Returns:
         The chip; ageing it gives what ageing the saved one gives, bit for bit.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If there is no such file, or no such checkpoint.
         ValueError: If it is damaged, or the network's weights are not those that were programmed.
     """
-    tensors, header = read_tensors(path)
+    tensors, header = read_tensors(path, "chip")
+    where = f"chip {str(path)!r}"
     if header.get("kind") != CHIP_FILE:
         raise ValueError(f"The file {str(path)!r} holds no chip; give one that Chip.save wrote.")
-    if header.get("measurements"):
-        header["device"]["noise"]["measurements"] = header["measurements"]
-    chip = program(
-        model,
-        validated(header["device"], str(path)),
-        seed=header["seed"],
-        engine=header["engine"],
-        precision=header["precision"],
-        keep_digital=header["keep_digital"],
-        input_ranges=header["input_ranges"],
-        recalibration=recalibration,
-    )
-    chip._restore(tensors, str(path))
-    return chip.drift_to(header["t_inference_s"], header["read"])
+    check_header(ChipHeader, header, where)
+    noise = header["device"].get("noise")
+    if header.get("measurements") and isinstance(noise, dict):
+        noise["measurements"] = header["measurements"]
+    if isinstance(model, str | Path):
+        model = load_checkpoint(model, trust)
+    try:
+        chip = program(
+            model,
+            validated(header["device"], "its device"),
+            seed=header["seed"],
+            engine=header["engine"],
+            precision=header["precision"],
+            keep_digital=header["keep_digital"],
+            input_ranges=header["input_ranges"],
+            recalibration=recalibration,
+        )
+        chip._restore(tensors)
+        chip.drift_to(header["t_inference_s"], header["read"])
+        for name, weight in chip.weights().items():
+            if not bool(weight.isfinite().all()):
+                raise ValueError(f"its devices give weights of layer {name!r} that are not finite.")
+        return chip
+    except ValueError as error:
+        raise ValueError(f"The {where} cannot be loaded: {error}") from error
 
 
 def _mapped(model: nn.Module, device: Device, keep_digital: Sequence[str]) -> nn.Module:

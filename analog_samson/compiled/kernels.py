@@ -11,9 +11,11 @@ import hashlib
 import importlib.resources
 import itertools
 import logging
+import multiprocessing
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -219,33 +221,101 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """Load the C library; build it where it is not yet. None if there is no C compiler."""
+    """Load the C library; build it where it is not yet. None, said once, where neither works.
+
+    The cache holds ``kernels-<sources and processor>-<compiler>-<SHA-256 of the file>.so``: a file
+    of other contents than its name says is not loaded but built anew, nor is one in a folder, or of
+    an owner, that lets somebody else write. Without a compiler the library of any other is taken.
+    """
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC") or "cc", "gcc"))), None)
-    if compiler is None:
-        return None
     package = importlib.resources.files("analog_samson.compiled")
     text = "\n".join(package.joinpath(f"{part}.c").read_text(encoding="utf-8") for part in _PARTS)
-    identity = "\n".join([text, compiler, *_FLAGS, _processor()])
-    name = f"kernels-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "analog-samson"
-    if not (cache / name).exists():
+    identity = "\n".join([text, *_FLAGS, _processor()]).encode()
+    name = f"kernels-{_digest(identity)[:16]}"
+    cache = _cache()
+    made_by = "*" if compiler is None else _digest(_version(compiler))[:16]
+    for kept in sorted(cache.glob(f"{name}-{made_by}-*.so")) if cache else []:
+        if loaded := _load_kept(kept):
+            return loaded
+    if compiler is None:
+        _say_slow("There is no C compiler on PATH and no library in the cache (install gcc)")
+        return None
+    reason = ""
+    for place in dict.fromkeys(
+        (cache, None)
+    ):  # the system's temporary folder where there is no cache
         try:
-            cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache) as folder:
+            with tempfile.TemporaryDirectory(dir=place) as folder:
                 built = _build(compiler, text, Path(folder))
-                built.replace(cache / name)
-        except OSError:  # no cache that can be written: build once a process
-            with tempfile.TemporaryDirectory() as folder:
-                return _load(_build(compiler, text, Path(folder)))
+                if place:
+                    kept = place / f"{name}-{made_by}-{_digest(built.read_bytes())}.so"
+                    built = built.replace(kept)
+                return _load(built)
+        except OSError as error:  # a full disk, or a folder that runs nothing
+            reason = f"The library of kernels cannot be kept or loaded ({error})"
         except subprocess.CalledProcessError as error:  # a compiler that does not know the flags
-            _log.warning(
-                "%s cannot build the kernels, torch operations take their place (the same draws, "
-                "many times slower): %s",
-                compiler,
-                error.stderr.decode(errors="replace").strip(),
-            )
+            said = error.stderr.decode(errors="replace").strip()
+            reason = f"{compiler} cannot build the kernels ({said})"
+    _say_slow(reason)
+    return None
+
+
+def _say_slow(reason: str) -> None:
+    level = logging.WARNING if multiprocessing.parent_process() is None else logging.DEBUG
+    _log.log(
+        level, "%s: torch operations take their place, the same draws, many times slower.", reason
+    )
+
+
+def _cache() -> Path | None:
+    """The folder of built libraries; None where there can be none, or others can write to it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = cache / "analog-samson" / "kernels"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        is_own = _is_own(folder)
+    except OSError:
+        return None
+    if is_own:
+        return folder
+    _log.warning(
+        "The folder %s belongs to another user or can be written by others, so no library is "
+        "loaded from it and every process builds its own; make it yours alone (chmod 700).",
+        folder,
+    )
+    return None
+
+
+def _is_own(path: Path) -> bool:
+    """Whether only this user can write to a file or folder."""
+    found = path.lstat()
+    is_plain = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+    return is_plain and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+
+
+def _load_kept(path: Path) -> ctypes.CDLL | None:
+    """Load a library of the cache, or remove it if its contents are not what its name says."""
+    try:
+        if not _is_own(path):
             return None
-    return _load(cache / name)
+        if path.stem.endswith(_digest(path.read_bytes())):
+            return _load(path)
+        path.unlink()
+    except OSError:  # gone meanwhile, or not for this system
+        pass
+    return None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _version(compiler: str) -> bytes:
+    try:
+        said = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
+    except OSError:
+        said = b""
+    return compiler.encode() + b"\n" + said
 
 
 def _build(compiler: str, text: str, folder: Path) -> Path:
@@ -253,6 +323,7 @@ def _build(compiler: str, text: str, folder: Path) -> Path:
     source.write_text(text, encoding="utf-8")
     command = [compiler, *_FLAGS, str(source), "-o", str(built), "-lm"]
     subprocess.run(command, check=True, capture_output=True)
+    built.chmod(0o700)
     return built
 
 

@@ -44,6 +44,11 @@ def build_model(
     options = {**options, **kwargs}
     if is_import_name(name):
         factory, arguments = import_callable(name, "model"), options
+        if inspect.isclass(factory) and not issubclass(factory, nn.Module):
+            raise ValueError(
+                f"The model {name!r} is a class and not an nn.Module; name a network's class, or a "
+                "function that builds and returns the network."
+            )
     elif name in MODELS:
         factory = MODELS[name]
         arguments = {"image_shape": tuple(image_shape), "n_classes": n_classes, **options}

@@ -148,12 +148,14 @@ def _command() -> str:
 def _write_provenance(study: Study, trials: Sequence[Trial], folder: Path) -> None:
     """Write manifest and audit; the audit takes the first network of every architecture."""
     paths = {trial.checkpoint_path: trial.checkpoint for trial in trials}
-    networks = {path.name: the_checkpoint(path, digest) for path, digest in paths.items()}
+    networks = {
+        path.name: the_checkpoint(path, digest, study.trust) for path, digest in paths.items()
+    }
     devices = study.loaded_devices()
     times = study.times_s
     write_manifest(
         folder,
-        study={f.name: getattr(study, f.name) for f in fields(study)}
+        study={f.name: getattr(study, f.name) for f in fields(study) if f.name != "trust"}
         | {
             "checkpoints": sorted(networks),
             "devices": [device.name for device in devices],

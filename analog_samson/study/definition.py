@@ -47,6 +47,7 @@ class Trial:
         accelerator: What it runs on; floating point differs in the last bits, as between
             processors: not part of the chip's identity.
         points: Times and reads wanted.
+        trust: Packages that the checkpoint may import from; not part of the chip's identity.
     """
 
     study: str
@@ -65,6 +66,7 @@ class Trial:
     precision: Precision
     accelerator: Accelerator
     points: tuple[Point, ...]
+    trust: tuple[str, ...] = ()
 
     @functools.cached_property
     def chip_id(self) -> str:
@@ -137,6 +139,7 @@ class Study:
             a GPU; on a CPU it does not pay. Those whose images, input ranges or statistics of batch
             normalisation are their own, and chips on aihwkit's tiles, answer alone.
         question: What is asked, in a sentence or two; stands at the head of the study's page.
+        trust: Packages that its checkpoints may import from (see :func:`load_checkpoint`).
     """
 
     name: str
@@ -155,6 +158,7 @@ class Study:
     accelerator: Accelerator = "cpu"
     chips_together: int = 1
     question: str = ""
+    trust: Sequence[str] = ()
 
     def trials(self) -> list[Trial]:
         """All chips of the study with all their times, checked before anything runs.
@@ -188,6 +192,7 @@ class Study:
                 precision=self.precision,
                 accelerator=self.accelerator,
                 points=points,
+                trust=tuple(self.trust),
             )
             for path, checkpoint, evaluation_set, n_test in self._networks()
             for device, axes, points in devices
@@ -220,7 +225,7 @@ class Study:
         """Path, contents, digest of the test set and how many of its images count."""
         for given in self.checkpoints:
             path = Path(given)
-            checkpoint = the_checkpoint(path)
+            checkpoint = the_checkpoint(path, trust=self.trust)
             test = the_test_set(checkpoint.spec.dataset, self.data_folder)
             shape = tuple(test.images.shape[1:])
             if shape != checkpoint.image_shape:
@@ -283,7 +288,7 @@ class Study:
         for time in times:
             device.check_time(float(time))
         engine = choose_engine(device, self.engine)
-        check_precision(engine, self.precision, device)
+        check_precision(engine, self.precision, device, self.accelerator)
         if self.accelerator != "cpu" and engine != "compiled":
             raise ValueError(
                 f"accelerator={self.accelerator!r} runs the compiled engine alone, and device "

@@ -45,7 +45,12 @@ def load_study(path: str | Path) -> Study:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: not valid TOML: {error}.") from None
-    allowed = [f.name for f in fields(Study)]
+    if "trust" in content:
+        raise ValueError(
+            f"{path}: a file cannot trust packages, only who runs it can: leave the key 'trust' "
+            "out and give --trust on the command line, or replace(load_study(path), trust=...)."
+        )
+    allowed = [f.name for f in fields(Study) if f.name != "trust"]
     for key in content:
         if key not in allowed:
             raise ValueError(f"{path}: unknown key {key!r}{did_you_mean(key, allowed)}")

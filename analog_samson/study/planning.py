@@ -85,7 +85,7 @@ def _timed(job: Job) -> tuple[float, float, float]:
     trial, n_chips = job.trials[0], len(job.trials)
     n_timed = min(TIMED_IMAGES, trial.n_test)
     time_s, read = trial.points[-1]
-    network = the_checkpoint(trial.checkpoint_path, trial.checkpoint).build()
+    network = the_checkpoint(trial.checkpoint_path, trial.checkpoint, trial.trust).build()
     network = network.to(trial.accelerator)
 
     def new() -> Chip | ChipGroup:

@@ -1,6 +1,7 @@
 """Trained networks and test images, read once a process."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,27 +12,29 @@ from analog_samson.chip import evenly_spread
 from analog_samson.data import Dataset, Split, full_scale, load_dataset, load_test, normalise
 
 
-def the_checkpoint(path: Path, digest: str | None = None) -> Checkpoint:
+def the_checkpoint(path: Path, digest: str | None = None, trust: Sequence[str] = ()) -> Checkpoint:
     """Read a trained network once a process.
 
     Args:
         path: Where it lies.
         digest: SHA-256 of its contents when the study began; None: it begins now.
+        trust: As for :func:`load_checkpoint`.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is no longer what the study began with, or damaged.
+        ValueError: If the file is no longer what the study began with, or damaged, or names code
+            of a package that is not trusted.
     """
     written = path.stat().st_mtime_ns if path.is_file() else 0
-    checkpoint = _read(path, written)
+    checkpoint = _read(path, written, tuple(trust))
     if digest is not None and checkpoint.digest != digest:
         raise ValueError(f"{path} has changed since the study began; start the study again.")
     return checkpoint
 
 
 @functools.lru_cache(maxsize=4)
-def _read(path: Path, written: int) -> Checkpoint:
-    return load_checkpoint(path)
+def _read(path: Path, written: int, trust: tuple[str, ...]) -> Checkpoint:
+    return load_checkpoint(path, trust)
 
 
 @functools.lru_cache(maxsize=2)

@@ -83,7 +83,7 @@ def one_thread() -> Iterator[None]:
 def programmed(trial: Trial) -> Chip:
     """The chip of a trial as programmed."""
     return program(
-        the_checkpoint(trial.checkpoint_path, trial.checkpoint),
+        the_checkpoint(trial.checkpoint_path, trial.checkpoint, trial.trust),
         trial.device,
         seed=trial.programming_seed,
         engine=trial.engine,
@@ -120,7 +120,7 @@ def answering(trial: Trial, chosen: slice | Tensor) -> Callable[[Callable[..., T
         chosen: Positions of the images. For forward noise, which belongs to (chip, time, read,
             image), they are numbered anew from 0.
     """
-    checkpoint = the_checkpoint(trial.checkpoint_path, trial.checkpoint)
+    checkpoint = the_checkpoint(trial.checkpoint_path, trial.checkpoint, trial.trust)
     where = trial.spec.dataset, trial.data_folder
     test = the_test_set(*where)
     images, normalise = the_test_images(*where, trial.accelerator), checkpoint.normalise
@@ -188,7 +188,7 @@ _digital_answers: dict[tuple[str, str, int, tuple[str, ...], str], tuple[Tensor,
 
 def _digital(trial: Trial) -> tuple[Tensor, float]:
     """Which images the digital network gets right, its share of analog weights; once a worker."""
-    checkpoint = the_checkpoint(trial.checkpoint_path, trial.checkpoint)
+    checkpoint = the_checkpoint(trial.checkpoint_path, trial.checkpoint, trial.trust)
     keep_digital = (*checkpoint.keep_digital, *trial.device.digital_layers)
     what = trial.checkpoint, trial.evaluation_set, trial.n_test, keep_digital
     key = (*what, trial.accelerator)

@@ -4,7 +4,7 @@ Every stage adds one cause to the one before, on the same chip: the draws of pro
 read noise are those of the whole chip, because each has a stream of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +55,7 @@ def waterfall(
     chips: int = 3,
     data_folder: Path | None = None,
     n_images: int | None = None,
+    trust: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Accuracy of chips stage by stage, at one time.
 
@@ -65,6 +66,7 @@ def waterfall(
         chips: Number of chips.
         data_folder: Where the images lie, if not where ``load_test`` looks by itself.
         n_images: Test images, counted from the first; None takes all.
+        trust: Packages that the checkpoint may import from (see :func:`load_checkpoint`).
 
     Returns:
         One row a chip and stage, columns ``WATERFALL_COLUMNS``, accuracy in [0, 1].
@@ -73,7 +75,7 @@ def waterfall(
         ValueError: If the device has no data for the time, or works on aihwkit's weight level,
             where the stages cannot be told apart.
     """
-    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_images)
+    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_images, trust)
     device, network = of.device, of.network
     if device.noise_level != "conductance":
         raise ValueError(
@@ -102,6 +104,7 @@ def layer_sensitivity(
     chips: int = 3,
     data_folder: Path | None = None,
     n_images: int | None = None,
+    trust: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Accuracy with one layer on the chip at a time and all others digital.
 
@@ -112,6 +115,7 @@ def layer_sensitivity(
         chips: Number of chips.
         data_folder: As for :func:`waterfall`.
         n_images: As for :func:`waterfall`.
+        trust: As for :func:`waterfall`.
 
     Returns:
         One row a chip and layer, columns ``LAYER_COLUMNS``, accuracies in [0, 1].
@@ -119,7 +123,7 @@ def layer_sensitivity(
     Raises:
         ValueError: If the device has no data for the time.
     """
-    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_images)
+    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_images, trust)
     device, network = of.device, of.network
     layers = list(analog_layers(network.build(), network.keep_digital))
     rows = []
@@ -154,8 +158,11 @@ class _Readings:
         t_inference_s: float,
         data_folder: Path | None,
         n_images: int | None,
+        trust: Sequence[str],
     ) -> Self:
-        network = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
+        network = (
+            checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint, trust)
+        )
         device = device if isinstance(device, Device) else load_device(device)
         device.check_time(t_inference_s)
         name = network.spec.dataset

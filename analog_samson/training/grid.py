@@ -16,13 +16,19 @@ from typing import Any
 import pandas as pd
 import torch
 
-from analog_samson.checkpoint import METHODS, Checkpoint, TrainingSpec, load_checkpoint
+from analog_samson.checkpoint import (
+    METHODS,
+    Checkpoint,
+    TrainingSpec,
+    load_checkpoint,
+    named_packages,
+)
 from analog_samson.evaluation import count_correct
 from analog_samson.models import analog_layers
 from analog_samson.perturbation import perturbed, rwp
 from analog_samson.running import run_jobs
 from analog_samson.streams import derive_seed
-from analog_samson.training.loop import DivergedError, dataset_of, train
+from analog_samson.training.loop import DivergedError, dataset_of, train, warn_of_slow_training
 
 GRID_COLUMNS = (
     "dataset",
@@ -51,6 +57,7 @@ def train_grid(
     data_folder: str | Path | None = None,
     jobs: int = 1,
     progress: bool = False,
+    trust: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Train many networks and measure each on the validation split.
 
@@ -65,6 +72,7 @@ def train_grid(
         data_folder: Where the data set lies.
         jobs: Worker processes (see `run_jobs`).
         progress: Whether to show a bar.
+        trust: As for `train`.
 
     Returns:
         One row a network, columns `GRID_COLUMNS`; accuracies in [0, 1]; gradient evaluations are
@@ -81,8 +89,15 @@ def train_grid(
             f"Several specifications would be written to {twice[0]!r}; they differ in nothing that "
             "a file name holds: give them folders of their own."
         )
+    for spec in specs:
+        warn_of_slow_training(spec)
     work = partial(
-        _row, folder=folder, sigma=noise_sigma, n_draws=noise_draws, data_folder=data_folder
+        _row,
+        folder=folder,
+        sigma=noise_sigma,
+        n_draws=noise_draws,
+        data_folder=data_folder,
+        trust=trust,
     )
     rows = run_jobs(
         work,
@@ -257,13 +272,14 @@ def _row(
     sigma: float,
     n_draws: int,
     data_folder: str | Path | None,
+    trust: Sequence[str],
 ) -> dict[str, Any]:
     path = Path(folder) / f"{spec.file_stem}.safetensors"
     accuracy, failure = ValidationAccuracy(math.nan, math.nan), ""
     try:
-        train(spec, folder, data_folder=data_folder)
+        train(spec, folder, data_folder=data_folder, trust=trust)
         accuracy = validation_accuracy(
-            load_checkpoint(path),
+            load_checkpoint(path, named_packages(spec)),
             noise_sigma=sigma,
             noise_draws=n_draws,
             data_folder=data_folder,

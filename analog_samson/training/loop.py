@@ -3,7 +3,7 @@
 import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import lru_cache
@@ -24,11 +24,12 @@ from analog_samson.checkpoint import (
     TrainingSpec,
     load_checkpoint,
     load_state,
+    named_packages,
     save_checkpoint,
 )
 from analog_samson.data import Dataset, augmented, load_dataset
 from analog_samson.devices import load_device
-from analog_samson.evaluation import count_correct, device_of
+from analog_samson.evaluation import count_correct, device_of, warn_of_slow_bf16
 from analog_samson.losses import TrajectoryMemory
 from analog_samson.models import analog_layers, build_model, input_ranges
 from analog_samson.perturbation import MicroRing, strength_factor
@@ -62,6 +63,7 @@ def train(
     *,
     data_folder: str | Path | None = None,
     progress: bool = False,
+    trust: Sequence[str] = (),
 ) -> Path:
     """Train a network and write its checkpoint.
 
@@ -75,6 +77,8 @@ def train(
         folder: Where the checkpoint goes; its name comes from the specification.
         data_folder: Where the data set lies (see `load_dataset`).
         progress: Whether to show a bar over the epochs.
+        trust: Packages that the checkpoint to start from may import from, beside those that the
+            specification itself names (see `load_checkpoint`).
 
     Returns:
         Path of the checkpoint. If it is there already with the same specification, nothing is done.
@@ -92,10 +96,12 @@ def train(
             "Method 'external' marks networks trained elsewhere; it cannot be trained; allowed: "
             f"{', '.join(METHODS)}."
         )
+    trust = (*trust, *named_packages(spec))
     if path.exists():
-        check_same_spec(load_checkpoint(path).spec, spec, path)
+        check_same_spec(load_checkpoint(path, trust).spec, spec, path)
         resume_path.unlink(missing_ok=True)
         return path
+    warn_of_slow_training(spec)
     dataset = dataset_of(spec.dataset, data_folder, spec.validation_fraction)
     n_train = len(dataset.train.labels)
     if spec.batch_size > n_train:
@@ -104,7 +110,7 @@ def train(
             f"{spec.batch_size}."
         )
     with own_machine(spec):
-        state = _begin(spec, dataset)
+        state = _begin(spec, dataset, trust)
         if resume_path.exists():
             resume(state, spec, resume_path)
         epochs = range(state.epoch, spec.epochs)
@@ -121,13 +127,19 @@ def train(
     return path
 
 
+def warn_of_slow_training(spec: TrainingSpec) -> None:
+    """Say, once a run, where a specification trains in bfloat16 that this processor lacks."""
+    if spec.precision == "bfloat16" and spec.accelerator == "cpu":
+        warn_of_slow_bf16('precision="bfloat16"')
+
+
 @lru_cache(maxsize=1)
 def dataset_of(name: str, data_folder: str | Path | None, validation_fraction: float) -> Dataset:
     """Load a data set, decoded once for all trainings of a grid: the last one stays in memory."""
     return load_dataset(name, data_folder, validation_fraction=validation_fraction)
 
 
-def _begin(spec: TrainingSpec, dataset: Dataset) -> State:
+def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
     device = torch.device(spec.accelerator)
     model = build_model(
         spec.model,
@@ -136,8 +148,10 @@ def _begin(spec: TrainingSpec, dataset: Dataset) -> State:
         seed=derive_seed(spec.seed, "initialisation"),
         options=spec.model_kwargs,
     )
+    start_digest = ""
     if spec.start_from is not None:
-        start = load_checkpoint(spec.start_from)
+        start = load_checkpoint(spec.start_from, trust)
+        start_digest = start.digest
         load_state(model, start.state, what=f"checkpoint {spec.start_from!r}", name=spec.model)
     layers = analog_layers(model, spec.keep_digital)
     if spec.parametrisation == "microring":
@@ -153,6 +167,7 @@ def _begin(spec: TrainingSpec, dataset: Dataset) -> State:
         optimizer=_optimizer(model, spec),
         images=dataset.train.images.to(device),
         labels=dataset.train.labels.to(device),
+        start_digest=start_digest,
     )
     if spec.method == "saf":
         state.memory = TrajectoryMemory.empty(

@@ -13,7 +13,8 @@ from torch.optim import swa_utils
 
 from analog_samson.checkpoint import (
     TrainingSpec,
-    load_checkpoint,
+    named_packages,
+    read_specification,
     read_tensors,
     replacing,
     write_tensors,
@@ -43,6 +44,7 @@ class State:
     optimizer: torch.optim.Optimizer
     images: Tensor
     labels: Tensor
+    start_digest: str = ""
     epoch: int = 0
     relative_loss: float = 1.0
     memory: TrajectoryMemory | None = None
@@ -73,7 +75,7 @@ def write_resume(state: State, spec: TrainingSpec, path: Path) -> None:
         tensors["memory"] = state.memory.logits
     header = {
         "spec": spec.to_json(),
-        "start": _start_digest(spec),
+        "start": state.start_digest,
         "epoch": state.epoch,
         "relative_loss": state.relative_loss,
         "log": state.log,
@@ -87,9 +89,10 @@ def resume(state: State, spec: TrainingSpec, path: Path) -> None:
     Raises:
         ValueError: If it was another training.
     """
-    tensors, header = read_tensors(path)
-    check_same_spec(TrainingSpec.from_json(header["spec"]), spec, path)
-    if header["start"] != _start_digest(spec):
+    tensors, header = read_tensors(path, "interrupted training")
+    there = read_specification(header["spec"], f"training {str(path)!r}", named_packages(spec))
+    check_same_spec(there, spec, path)
+    if header["start"] != state.start_digest:
         raise ValueError(
             f"The training in {str(path)!r} began from other weights than {spec.start_from!r} "
             "holds now; remove the file to begin again."
@@ -131,10 +134,6 @@ def check_same_spec(there: TrainingSpec, spec: TrainingSpec, path: Path) -> None
             f"The file {str(path)!r} was trained with another specification "
             f"({'; '.join(different)}); choose another folder or remove it."
         )
-
-
-def _start_digest(spec: TrainingSpec) -> str:
-    return "" if spec.start_from is None else load_checkpoint(spec.start_from).digest
 
 
 def _below(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:

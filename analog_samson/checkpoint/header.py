@@ -1,0 +1,142 @@
+"""What the header of a file must hold: every key by type and range, one sentence for a mistake."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, Self
+
+import pydantic
+from pydantic import Field
+
+from analog_samson.checkpoint.specification import TrainingSpec
+
+# Single precision holds 1e-38 to 3e38: what lies within these bounds can also be divided by.
+Finite = Annotated[float, Field(gt=-1e30, lt=1e30, allow_inf_nan=False)]
+Positive = Annotated[float, Field(ge=1e-30, lt=1e30, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Strict(pydantic.BaseModel):
+    """A header: no unknown keys, no booleans or texts as numbers."""
+
+    model_config = pydantic.ConfigDict(
+        strict=True, frozen=True, extra="forbid", protected_namespaces=()
+    )
+
+
+class ChipHeader(Strict):
+    """What the file of a chip says beside the states of its devices; see `Chip.save`."""
+
+    kind: str
+    device: dict[str, Any]
+    measurements: str | None = None
+    seed: int
+    engine: str
+    precision: str
+    keep_digital: tuple[str, ...]
+    input_ranges: dict[str, Positive] | None
+    t_inference_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    read: Annotated[int, Field(ge=0)]
+
+
+class CheckpointHeader(Strict):
+    """What a checkpoint says beside its tensors; see `Checkpoint`."""
+
+    spec: str
+    input_ranges: dict[str, Positive]
+    n_correct_digital: Annotated[int, Field(ge=0)]
+    n_images: Count
+    image_shape: tuple[Count, Count, Count]
+    n_classes: Count
+    mean: tuple[Finite, ...]
+    std: tuple[Positive, ...]
+    class_names: tuple[str, ...]
+    made_with: dict[str, str] = {}
+    largest_inputs: dict[str, Positive] = {}
+
+    @pydantic.model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        if self.n_correct_digital > self.n_images:
+            raise ValueError(
+                f"n_correct_digital = {self.n_correct_digital} must be at most n_images = "
+                f"{self.n_images}"
+            )
+        channels = self.image_shape[0]
+        if not len(self.mean) == len(self.std) == channels:
+            raise ValueError(
+                f"mean and std must hold one number for each of {channels} channel(s); they hold "
+                f"{len(self.mean)} and {len(self.std)}"
+            )
+        if len(self.class_names) != self.n_classes:
+            raise ValueError(
+                f"class_names must hold n_classes = {self.n_classes} names; it holds "
+                f"{len(self.class_names)}"
+            )
+        if self.largest_inputs and set(self.largest_inputs) != set(self.input_ranges):
+            raise ValueError("largest_inputs must name the layers that input_ranges names")
+        return self
+
+
+def check_header(kind: type[Strict], header: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError, one sentence with the name of the file, unless a header is sound.
+
+    Args:
+        kind: What it must hold.
+        header: In JSON's types.
+        where: Name of the file.
+    """
+    try:
+        # of JSON a list may become a tuple, and no text a number
+        kind.model_validate_json(json.dumps(dict(header)))
+    except pydantic.ValidationError as error:
+        raise ValueError(f"The header of {where} cannot be used: {_sentence(error)}.") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"The header of {where} is not JSON ({error}).") from error
+
+
+def specification(text: str, where: str) -> dict[str, Any]:
+    """The values of a training specification by name, each of the type that its field has.
+
+    Raises:
+        ValueError: If the text is no JSON object, or a key is unknown or of another type; one
+            sentence with the name of the file. Whether values make sense is not looked at.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"The specification in {where} is not JSON ({error}).") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"The specification in {where} must be a JSON object; got {text[:40]!r}.")
+    typed = {key: value for key, value in values.items() if (key, value) != ("p", "inf")}
+    check_header(_SPECIFICATION, typed, where)
+    return values
+
+
+def _sentence(error: pydantic.ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in problem["loc"]) or "it"
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    match problem["type"]:
+        case "missing":
+            return f"key {key!r} is missing"
+        case "extra_forbidden":
+            return f"key {key!r} is unknown to this version of the package"
+        case "value_error":
+            return message
+    return f"{key} = {_shortened(problem['input'])} is not allowed: {message}"
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_FIELDS: dict[str, Any] = {
+    f.name: (
+        f.type,
+        f.default if f.default_factory is MISSING else Field(default_factory=f.default_factory),
+    )
+    for f in fields(TrainingSpec)
+}
+_SPECIFICATION = pydantic.create_model("_SPECIFICATION", __base__=Strict, **_FIELDS)
