@@ -94,6 +94,10 @@ class TiledNetwork:
             for name, layer in self.layers.items()
             for index, aihwkit_tile in enumerate(layer.analog_tiles())
         ]
+        for tile in self.tiles:  # its hook on gradients, which nobody takes here, does not pickle
+            if handle := getattr(tile.aihwkit_tile, "_backward_hook_handle", None):
+                handle.remove()
+                tile.aihwkit_tile._backward_hook_handle = None
         if input_ranges is not None and device.periphery.needs_input_ranges:
             self._set_input_ranges(input_ranges)
 

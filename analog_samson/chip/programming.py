@@ -184,7 +184,7 @@ def _plain(model: nn.Module) -> nn.Module:
 
 
 _known_to_run: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""Checkpoints whose forward was checked in this process, to the digital layers it was for."""
+"""Checkpoints whose forward was checked in this process: with which digital layers."""
 
 
 def _checked(
@@ -201,10 +201,12 @@ def _checked(
             return network
         models.check_forward(network, known, keep_digital)
         return None
-    done = _known_to_run.setdefault(checkpoint, set())
-    if (what := (keep_digital, device.mapping.batch_norm)) not in done:
+    done = _known_to_run.setdefault(checkpoint, set())  # type: ignore[no-untyped-call]
+    folded, kept = device.mapping.batch_norm, frozenset(keep_digital)
+    # where a network runs with few layers digital, it runs with more
+    if not any(folded == how and fewer <= kept for how, fewer in done):
         models.check_forward(network, any_input(checkpoint), keep_digital)
-        done.add(what)
+        done.add((folded, kept))
     return None
 
 

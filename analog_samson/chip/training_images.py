@@ -75,6 +75,6 @@ def evenly_spread(images: Tensor) -> Tensor:
 
 
 def any_input(checkpoint: Checkpoint) -> Tensor:
-    """One input of the shape that a network takes, shape (1, C, H, W): normal noise, always the same."""
+    """Return one input as a network takes it, shape (1, C, H, W): normal noise, always the same."""
     draws = torch.Generator().manual_seed(0)
     return torch.randn(1, *checkpoint.image_shape, generator=draws)

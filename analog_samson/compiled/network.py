@@ -124,6 +124,10 @@ class FunctionalNetwork:
         self._set_layout(channels_last=not self._is_narrow)
         self._is_traced: bool | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the traced function out of pickles and copies: it is found again."""
+        return {key: value for key, value in vars(self).items() if key != "_traced"}
+
     def weights(self) -> dict[str, Tensor]:
         """Weights on the arrays in model units and the layers' shapes, without compensation."""
         return {name: layer.model_weights() for name, layer in self.layers.items()}

@@ -286,9 +286,9 @@ def _inside(name: str, value: object) -> Iterator[tuple[str, Tensor]]:
         for key, tensor in (*value.named_parameters(), *value.named_buffers()):
             yield f"{name}.{key}", tensor
     elif isinstance(value, list | tuple | dict):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            yield from _inside(f"{name}.{key}", item)
+        items = value if isinstance(value, dict) else dict(enumerate(value))
+        for place, item in items.items():
+            yield from _inside(f"{name}.{place}", item)
 
 
 def shown(name: str) -> str:

@@ -8,7 +8,7 @@ does not. Such a factor is a weight; outside an analog layer it must be kept dig
 import contextlib
 import copy
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -55,10 +55,8 @@ def check_forward(
             is neither an analog layer nor kept digital (each is named), the copy cannot run, or the
             outputs differ.
     """
-    if not image.is_floating_point():
-        inputs = image
-    else:
-        inputs = image.to(next(network.parameters()))
+    like = next(network.parameters())
+    inputs = image.to(like if image.is_floating_point() else like.device)
     watch = _Watch(inputs, keep_digital)
     twin = watch.follow(network)
     devices = [inputs.device] if inputs.device.type == "cuda" else []
@@ -80,11 +78,11 @@ def check_forward(
     return watch.elementwise()
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows what depends on the input, and notes the products with what does not."""
 
     def __init__(self, inputs: Tensor, keep_digital: Sequence[str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.is_on_arrays = False
         self._keep_digital = keep_digital
         self._where: list[Sequence[str]] = [("",)]
@@ -236,10 +234,10 @@ class _OnArrays(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of the layer as its class computes them."""
         (layer,) = self._layer
-        kind = parametrize.type_before_parametrizations(layer)
+        kind: Any = parametrize.type_before_parametrizations(layer)
         self._watch.is_on_arrays = True
         try:
-            return cast(Callable[..., Tensor], kind.forward)(layer, x)
+            return cast(Tensor, kind.forward(layer, x))
         finally:
             self._watch.is_on_arrays = False
 
@@ -261,7 +259,9 @@ def _factors(operation: str, args: Sequence[Any]) -> Iterable[Any]:
         args = args[:2]
     elif "scaled_dot_product" in operation:
         args = args[:3]  # a mask follows
-    return [leaf for leaf in tree_leaves(list(args)) if isinstance(leaf, Tensor | torch.ScriptObject)]
+    return [
+        leaf for leaf in tree_leaves(list(args)) if isinstance(leaf, Tensor | torch.ScriptObject)
+    ]
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
@@ -281,7 +281,7 @@ def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Itera
 def _storage(tensor: Tensor) -> int:
     """What tensors that share memory have in common."""
     try:
-        return tensor.untyped_storage()._cdata
+        return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # sparse, packed
         return id(tensor)
 
