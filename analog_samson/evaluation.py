@@ -86,16 +86,19 @@ def _warn_once(what: str) -> None:
 
 @contextlib.contextmanager
 def exact_products(where: torch.device) -> Iterator[None]:
-    """Let fp32 convolutions keep all their bits on a GPU, and give the same bits every time.
+    """Let fp32 products keep all their bits, autocast or not, and give the same bits every time.
 
-    torch's own choice rounds their factors to 10 bits there (TF32).
+    On a GPU torch's own choice rounds the factors of convolutions to 10 bits (TF32).
     """
-    if where.type != "cuda":
-        yield
-        return
-    with torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    ):
+    with contextlib.ExitStack() as stack:
+        if torch.is_autocast_enabled(where.type):
+            stack.enter_context(torch.autocast(where.type, enabled=False))
+        if where.type == "cuda":
+            stack.enter_context(
+                torch.backends.cudnn.flags(
+                    enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+                )
+            )
         yield
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from analog_samson import models
 from analog_samson.analog import Tile, TiledNetwork
 from analog_samson.checkpoint import Checkpoint, replacing
-from analog_samson.chip import Engine, choose_engine
+from analog_samson.chip import Engine, any_input, choose_engine
 from analog_samson.compiled import Array, FunctionalLayer, kernels
 from analog_samson.devices import Device
 from analog_samson.times import YEAR
@@ -117,6 +117,9 @@ def audit_rows(
 ) -> list[dict[str, Any]]:
     """Say for every layer of a network what becomes of it on a device.
 
+    Elementwise products with what does not depend on the input have rows of their own, named after
+    the parameter or buffer where it has a name: ``n_weights`` are its elements.
+
     Args:
         name: Name of the network for the column ``checkpoint``.
         checkpoint: The trained network.
@@ -127,15 +130,19 @@ def audit_rows(
         Rows with the columns ``AUDIT_COLUMNS``.
 
     Raises:
-        ValueError: If a layer cannot become tiles and is not kept digital, or nothing is analog.
+        ValueError: If a layer cannot become tiles and is not kept digital, nothing is analog, or
+            the forward pass multiplies by what neither is an analog layer nor kept digital.
     """
     network = checkpoint.build()
     keep_digital = (*checkpoint.keep_digital, *device.digital_layers)
     analog = models.analog_layers(network, keep_digital)
     is_compiled = choose_engine(device, engine) == "compiled"
     tiled = [] if is_compiled else TiledNetwork(network, device, keep_digital).tiles
+    entries = models.audit(network, keep_digital)
+    listed = {entry.name for entry in entries}
+    factors = models.check_forward(network, any_input(checkpoint), keep_digital)
     rows = []
-    for layer in models.audit(network, keep_digital):
+    for layer in [*entries, *(factor for factor in factors if factor.name not in listed)]:
         tiles: Sequence[Tile | Array] = [tile for tile in tiled if tile.layer == layer.name]
         if is_compiled and layer.analog:  # a layer at a time: networks may be large
             tiles = FunctionalLayer(layer.name, analog[layer.name], device, math.nan).arrays
@@ -166,7 +173,7 @@ def write_audit(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _largest_weight(network: nn.Module, layer: str) -> float | None:
-    weight = getattr(network.get_submodule(layer), "weight", None)
+    weight = getattr(dict(network.named_modules()).get(layer), "weight", None)
     return None if weight is None else float(weight.detach().abs().max())
 
 

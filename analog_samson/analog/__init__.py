@@ -12,7 +12,6 @@ from analog_samson.analog.tiles import (
     TiledNetwork,
     check_input_ranges,
     draws_from_the_clock,
-    replace_everywhere,
     tile_configuration,
 )
 from analog_samson.analog.versions import WORKING_PAIRS, check_versions
@@ -28,7 +27,6 @@ __all__ = [
     "check_input_ranges",
     "check_versions",
     "draws_from_the_clock",
-    "replace_everywhere",
     "seeded",
     "tile_configuration",
 ]

@@ -100,8 +100,10 @@ def _cmo(device: Device, noise: ReRAMCMO) -> Any:
     model = ReRamCMONoiseModel(
         g_max=noise.g_max_uS, g_min=noise.g_min_uS, acceptance_range=accepted, **_scales(noise)
     )
-    if device.mapping.reference_column:
-        model.g_converter = own_models.ReferenceColumnConverter(noise.g_max_uS, noise.g_min_uS)
+    one_a_weight = own_models.SingleDeviceConverter
+    with_reference = own_models.ReferenceColumnConverter
+    converter = with_reference if device.mapping.reference_column else one_a_weight
+    model.g_converter = converter(noise.g_max_uS, noise.g_min_uS)
     return model
 
 

@@ -30,6 +30,39 @@ class SignedConverter(BaseConductanceConverter):
         return conductances[0]
 
 
+class SingleDeviceConverter(BaseConductanceConverter):
+    """One device a weight: the smallest weight of an array at g_min, the largest at g_max.
+
+    As aihwkit's, which divides by zero where all weights of an array are equal. There, 0 counts as
+    a weight, too: a positive constant lies at g_max, a negative one at g_min, so that the devices
+    hold it with the noise they would have in an array with a zero in it. Without that, the mapping
+    (its offset is digital) would give the devices nothing to hold, and no error to the weights.
+
+    Args:
+        g_max: Conductance of the largest weight [µS].
+        g_min: Conductance of the smallest weight [µS].
+    """
+
+    def __init__(self, g_max: float, g_min: float) -> None:
+        self.g_max, self.g_min = g_max, g_min
+
+    def convert_to_conductances(self, weights: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Map weights, shape (columns, rows), to conductances [µS]."""
+        smallest, largest = weights.min(), weights.max()
+        is_constant = smallest == largest
+        low = torch.where(is_constant, smallest.clamp(max=0), smallest)
+        span = torch.where(is_constant, smallest.abs(), largest - smallest)
+        span = torch.where(span == 0, 1, span)  # all zero
+        scale = (self.g_max - self.g_min) / span
+        return [(weights - low) * scale + self.g_min], {"scale": scale, "low": low}
+
+    def convert_back_to_weights(
+        self, conductances: list[Tensor], params: dict[str, Tensor]
+    ) -> Tensor:
+        """Map conductances back to weights."""
+        return params["low"] + (conductances[0] - self.g_min) / params["scale"]
+
+
 class ReferenceColumnConverter(BaseConductanceConverter):
     """One device a weight, and a column of devices that all outputs of the array subtract.
 

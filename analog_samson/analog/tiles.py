@@ -14,6 +14,7 @@ from analog_samson.analog.noise_models import noise_model
 from analog_samson.analog.physics import seeded
 from analog_samson.analog.versions import check_versions
 from analog_samson.devices import Device
+from analog_samson.evaluation import exact_products
 
 TILE_BLOCK = 32
 """Images per forward pass of the tiles: the batch size at which aihwkit's torch tile is fastest."""
@@ -83,7 +84,7 @@ class TiledNetwork:
             self.layers: dict[str, Any] = {
                 name: _analog_layer(name, layer, configuration) for name, layer in layers.items()
             }
-        self.network = replace_everywhere(
+        self.network = models.replace_everywhere(
             self.network, {id(layer): self.layers[name] for name, layer in layers.items()}
         )
         self.network.eval()
@@ -93,6 +94,10 @@ class TiledNetwork:
             for name, layer in self.layers.items()
             for index, aihwkit_tile in enumerate(layer.analog_tiles())
         ]
+        for tile in self.tiles:  # its hook on gradients, which nobody takes here, does not pickle
+            if handle := getattr(tile.aihwkit_tile, "_backward_hook_handle", None):
+                handle.remove()
+                tile.aihwkit_tile._backward_hook_handle = None
         if input_ranges is not None and device.periphery.needs_input_ranges:
             self._set_input_ranges(input_ranges)
 
@@ -135,7 +140,7 @@ class TiledNetwork:
         first_block = first_index // TILE_BLOCK
         outputs = []
         for number, block in enumerate(torch.split(padded, TILE_BLOCK)):
-            with seeded(seeds(first_block + number)):
+            with seeded(seeds(first_block + number)), exact_products(images.device):
                 outputs.append(self.network(block))
         return torch.cat(outputs)[before : before + len(images)]
 
@@ -248,17 +253,6 @@ def _analog_layer(name: str, layer: nn.Module, configuration: Any) -> Any:
             "use engine='compiled' on a device it supports, or keep the layer digital."
         )
     return kinds[type(layer)].from_digital(layer, configuration)
-
-
-def replace_everywhere(network: nn.Module, replacements: Mapping[int, nn.Module]) -> nn.Module:
-    """Replace modules at every place that holds them, so that shared layers stay shared."""
-    if id(network) in replacements:
-        return replacements[id(network)]
-    for module in list(network.modules()):
-        for name, child in list(module._modules.items()):
-            if id(child) in replacements:
-                module._modules[name] = replacements[id(child)]
-    return network
 
 
 def _tile(layer: str, index: int, aihwkit_tile: Any) -> Tile:

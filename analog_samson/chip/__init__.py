@@ -9,12 +9,13 @@ from analog_samson.chip.chip import Chip
 from analog_samson.chip.engines import Engine, check_precision, choose_engine
 from analog_samson.chip.group import ChipGroup, why_alone
 from analog_samson.chip.programming import load_chip, program
-from analog_samson.chip.training_images import evenly_spread
+from analog_samson.chip.training_images import any_input, evenly_spread
 
 __all__ = [
     "Chip",
     "ChipGroup",
     "Engine",
+    "any_input",
     "check_precision",
     "choose_engine",
     "evenly_spread",

@@ -1,5 +1,6 @@
 """The crossbar arrays of a chip: programmed once, aged to any time, read out, compensated."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,16 @@ class ChipArray:
     def drift_to(self, t_inference_s: float, read: int) -> None:
         """Age to a time and read; measure the factor of an array that has one of its own."""
         raise NotImplementedError
+
+    def check_finite(self, weights: Tensor) -> None:
+        """Raise ValueError unless weights and factors, as they are now, are numbers."""
+        if not math.isfinite(float(weights.sum()) + float(self.alpha.sum())):
+            raise ValueError(
+                f"Layer {self.tile.layer!r} has weights or a compensation factor on the chip that "
+                "are NaN or infinite; no such number may leave a chip. Look at the noise and "
+                "mapping of the device file (a law that is no number at some conductance), or keep "
+                "the layer digital."
+            )
 
     def set_compensation(self, alpha: Tensor) -> None:
         """Set the factor (or one a column) that multiplies the outputs."""
@@ -72,6 +83,7 @@ class ConductanceArray(ChipArray):
         self.tile.set_weights(weights)
         if self.kind in ("global", "per_column"):
             self.set_compensation(self._reference / self._read_out(weights))
+        self.check_finite(weights)
 
     def _weights(self, conductances_uS: list[Tensor]) -> Tensor:
         weights = self._physics.to_weights(conductances_uS, self._scale)
@@ -113,3 +125,4 @@ class AihwkitArray(ChipArray):
         with seeded(self._seeds("read", t_inference_s, read)):
             self._aihwkit_tile.drift_weights(t_inference_s)
         self.alpha = self._aihwkit_tile.alpha.detach().clone()
+        self.check_finite(self._aihwkit_tile.tile.get_weights())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from analog_samson.analog import DeviceState, Physics, TiledNetwork
 from analog_samson.checkpoint import write_tensors
@@ -17,7 +17,8 @@ from analog_samson.chip.arrays import ConductanceArray, array_of
 from analog_samson.chip.engines import Engine
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.devices import Device
-from analog_samson.models import DigitalProducts, batch_norm
+from analog_samson.evaluation import exact_products
+from analog_samson.models import DigitalProducts, batch_norm, check_forward
 from analog_samson.streams import derive_seed
 
 CHIP_FILE = "programmed chip"
@@ -47,6 +48,7 @@ class Chip:
         keep_digital: Sequence[str] = (),
         recalibration: Tensor | None = None,
         products: DigitalProducts | None = None,
+        unchecked: nn.Module | None = None,
     ) -> None:
         self.engine: Engine = "aihwkit"
         self.precision: Precision = "fp32"
@@ -59,6 +61,7 @@ class Chip:
         self._network = network
         self._recalibration = recalibration
         self._products = products
+        self._unchecked = unchecked
         self._trained_statistics = batch_norm.statistics(network.network)
         self._needs_recalibration = False
         by_layer = {tile.layer: device.for_layer(tile.layer) for tile in network.tiles}
@@ -79,6 +82,7 @@ class Chip:
         self.read = 0
         self.drift_to(device.first_time_s)
 
+    @exact_products(torch.device("cpu"))
     def drift_to(self, t_inference_s: float, read: int = 0) -> Self:
         """Age this chip to a time and read it: any order, never cumulative.
 
@@ -90,7 +94,8 @@ class Chip:
             The chip itself.
 
         Raises:
-            ValueError: If the device has no data for that time, or the read is negative.
+            ValueError: If the device has no data for that time, the read is negative, or a weight
+                or compensation factor is then NaN or infinite.
         """
         self.device.check_time(t_inference_s)
         if read < 0:
@@ -122,8 +127,11 @@ class Chip:
     def __call__(self, images: Tensor, first_index: int = 0) -> Tensor:
         """Run the network on the chip, digital periphery and compensation included.
 
+        A chip computes in fp32, under autocast too.
+
         Args:
-            images: Inputs as the digital network takes them, shape (n, ...).
+            images: Inputs as the digital network takes them, shape (n, ...); one tensor, whose
+                floating numbers are taken as fp32.
             first_index: Number of the first image in the whole set: forward noise belongs to
                 (chip, time, read, image), whatever the batch size.
 
@@ -131,12 +139,27 @@ class Chip:
             Outputs of the network, shape (n, ...).
 
         Raises:
-            ValueError: If the device's DAC needs input ranges and the chip was not calibrated.
+            ValueError: If the device's DAC needs input ranges and the chip was not calibrated, the
+                input is not one tensor, or (at the first call, where no input was known when the
+                chip was programmed) the network's forward cannot run on arrays.
         """
-        self.check_calibrated()
+        images = self.checked(images)
         if self._needs_recalibration:
             self._recalibrate(images.device)
         return self._network.forward(images, first_index, self._forward_seeds)
+
+    def checked(self, images: Tensor) -> Tensor:
+        """Return inputs in the chip's precision; raise ValueError if it cannot run them."""
+        if not isinstance(images, Tensor):
+            raise ValueError(
+                f"A chip takes one tensor of shape (n, ...); got {type(images).__name__}. Wrap a "
+                "network of several inputs in a module that takes one tensor and splits it."
+            )
+        self.check_calibrated()
+        if self._unchecked is not None:
+            check_forward(self._unchecked, images[:1], self.keep_digital)
+            self._unchecked = None
+        return images.float() if images.is_floating_point() else images
 
     def check_calibrated(self) -> None:
         """Raise ValueError if the device's DAC needs input ranges and there are none."""

@@ -82,10 +82,10 @@ class ChipGroup:
         Raises:
             ValueError: As for a chip.
         """
+        for chip in self.chips:
+            images = chip.checked(images)
         if images.device.type == "cpu" and kernels.library() is not None:
             return torch.stack([chip(images, first_index) for chip in self.chips])
-        for chip in self.chips:
-            chip.check_calibrated()
         seeds = [chip._forward_seeds for chip in self._places]
         return self._network.answers(images, first_index, seeds)[: len(self.chips)]
 

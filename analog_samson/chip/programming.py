@@ -1,11 +1,13 @@
 """From a trained network to a chip: mapped, calibrated, programmed; and from a file of one."""
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from analog_samson import models
 from analog_samson.analog import TiledNetwork
@@ -18,13 +20,15 @@ from analog_samson.checkpoint import (
 )
 from analog_samson.chip.chip import CHIP_FILE, Chip
 from analog_samson.chip.engines import Engine, check_precision, choose_engine
-from analog_samson.chip.training_images import training_images
+from analog_samson.chip.training_images import any_input, training_images
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.data import Dataset
 from analog_samson.devices import Device, load_device, validated
+from analog_samson.evaluation import exact_products
 from analog_samson.models import batch_norm
 
 
+@exact_products(torch.device("cpu"))
 def program(
     model: nn.Module | Checkpoint | str | Path,
     device: Device | str | Path,
@@ -43,7 +47,8 @@ def program(
 
     Args:
         model: A network (left unchanged), or a checkpoint or its path, which brings its own input
-            ranges and its own list of digital layers.
+            ranges and its own list of digital layers. What torch.compile made of a network is taken
+            as the network; one of another precision is converted to fp32, with a warning.
         device: A device, its name, or the path of a device file.
         seed: The chip's number in the lottery: programming error, drift exponents, read noise and
             forward noise all derive from it, each by its purpose.
@@ -76,7 +81,8 @@ def program(
         The chip in its programmed state, t = 0 (a device without data there: at its first time).
 
     Raises:
-        ValueError: If a layer cannot become tiles and is not kept digital, weights are NaN,
+        ValueError: If a layer cannot become tiles and is not kept digital, the network's forward
+            multiplies by what neither is an analog layer nor kept digital, weights are NaN,
             infinite or all zero, the engine or precision is unknown or cannot run the device, or
             the images for recalibration are missing or not known to be training images.
         FileNotFoundError: If there is no such device or checkpoint.
@@ -92,9 +98,14 @@ def program(
     checkpoint = model if isinstance(model, Checkpoint) else None
     of_network = checkpoint.keep_digital if checkpoint else ()
     keep_digital = tuple(dict.fromkeys((*of_network, *keep_digital, *device.digital_layers)))
-    if isinstance(model, Checkpoint):
-        model = model.build()
+    if calibration is not None and not isinstance(calibration, Tensor):
+        raise ValueError(
+            "calibration is one tensor of training images, shape (n, ...); got "
+            f"{type(calibration).__name__}."
+        )
+    model = model.build() if isinstance(model, Checkpoint) else _plain(model)
     network = _mapped(model, device, keep_digital)
+    unchecked = _checked(network, device, keep_digital, checkpoint, calibration, plain)
     products = _products(network, device, keep_digital, plain)
 
     def chip(ranges: Mapping[str, float] | None) -> Chip:
@@ -105,7 +116,7 @@ def program(
             on_arrays = FunctionalNetwork(
                 network, device, keep_digital, ranges, precision, expected_images
             )
-        return Chip(on_arrays, device, seed, ranges, keep_digital, as_trained, products)
+        return Chip(on_arrays, device, seed, ranges, keep_digital, as_trained, products, unchecked)
 
     if input_ranges is not None or not device.periphery.needs_input_ranges:
         return chip(input_ranges)
@@ -171,6 +182,55 @@ def load_chip(
         return chip
     except ValueError as error:
         raise ValueError(f"The {where} cannot be loaded: {error}") from error
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """The network as it was before torch.compile, in fp32; the one given is left unchanged."""
+    wrapped = [module for module in model.modules() if "_orig_mod" in module._modules]
+    if wrapped or any(module._compiled_call_impl is not None for module in model.modules()):
+        memo: dict[int, nn.Module] = {}
+        for module in reversed(wrapped):  # the innermost first
+            memo[id(module)] = copy.deepcopy(module.get_submodule("_orig_mod"), memo)
+        model = copy.deepcopy(model, memo)  # without what module.compile() left, too
+    tensors = [*model.parameters(), *model.buffers()]
+    if any(tensor.is_complex() for tensor in tensors):
+        raise ValueError("The network has complex weights; arrays hold real ones.")
+    others = {t.dtype for t in tensors if t.is_floating_point()} - {torch.float32}
+    if others:
+        listed = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in others))
+        warnings.warn(
+            f"The network holds {listed} and is converted to float32, in which chips compute.",
+            stacklevel=4,
+        )
+        model = copy.deepcopy(model).float()
+    return model
+
+
+_known_to_run: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""Checkpoints whose forward was checked in this process: with which digital layers."""
+
+
+def _checked(
+    network: nn.Module,
+    device: Device,
+    keep_digital: tuple[str, ...],
+    checkpoint: Checkpoint | None,
+    *images: Tensor | None,
+) -> nn.Module | None:
+    """Check the forward pass of a network on an input; return it where none is known yet."""
+    known = next((given[:1] for given in images if given is not None and len(given)), None)
+    if checkpoint is None:
+        if known is None:
+            return network
+        models.check_forward(network, known, keep_digital)
+        return None
+    done = _known_to_run.setdefault(checkpoint, set())  # type: ignore[no-untyped-call]
+    folded, kept = device.mapping.batch_norm, frozenset(keep_digital)
+    # where a network runs with few layers digital, it runs with more
+    if not any(folded == how and fewer <= kept for how, fewer in done):
+        models.check_forward(network, any_input(checkpoint), keep_digital)
+        done.add((folded, kept))
+    return None
 
 
 def _mapped(model: nn.Module, device: Device, keep_digital: Sequence[str]) -> nn.Module:

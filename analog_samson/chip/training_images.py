@@ -72,3 +72,9 @@ def evenly_spread(images: Tensor) -> Tensor:
     """Take ``TRAINING_IMAGES`` of a data set's training images, or all where there are fewer."""
     step = max(1, len(images) // TRAINING_IMAGES)
     return images[::step][:TRAINING_IMAGES]
+
+
+def any_input(checkpoint: Checkpoint) -> Tensor:
+    """Return one input as a network takes it, shape (1, C, H, W): normal noise, always the same."""
+    draws = torch.Generator().manual_seed(0)
+    return torch.randn(1, *checkpoint.image_shape, generator=draws)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from analog_samson import models
-from analog_samson.analog import check_input_ranges, replace_everywhere
+from analog_samson.analog import check_input_ranges
 from analog_samson.compiled.layers import CPU, FunctionalLayer
 from analog_samson.compiled.norms import affine_norms
 from analog_samson.compiled.pooling import halvings
@@ -114,7 +114,7 @@ class FunctionalNetwork:
         replaced: dict[int, nn.Module] = {**norms}
         replaced |= halvings(network) if self._is_narrow else {}
         replaced |= {id(layer): self.layers[name] for name, layer in digital.items()}
-        self.network = replace_everywhere(network, replaced)
+        self.network = models.replace_everywhere(network, replaced)
         if precision == "bf16":
             for layer in self.layers.values():
                 if layer.shape[1] >= WIDE:
@@ -123,6 +123,10 @@ class FunctionalNetwork:
         self._expected_images = expected_images
         self._set_layout(channels_last=not self._is_narrow)
         self._is_traced: bool | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the traced function out of pickles and copies: it is found again."""
+        return {key: value for key, value in vars(self).items() if key != "_traced"}
 
     def weights(self) -> dict[str, Tensor]:
         """Weights on the arrays in model units and the layers' shapes, without compensation."""

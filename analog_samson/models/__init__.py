@@ -16,7 +16,9 @@ from analog_samson.models.auditing import (
 from analog_samson.models.building import build_model
 from analog_samson.models.calibration import check_weights, input_ranges
 from analog_samson.models.clipping import clipped
+from analog_samson.models.forward_pass import check_forward
 from analog_samson.models.networks import MODELS, ImageShape
+from analog_samson.models.replacing import replace_everywhere
 from analog_samson.models.rescaling import DigitalProducts
 
 __all__ = [
@@ -29,7 +31,9 @@ __all__ = [
     "analog_share",
     "audit",
     "build_model",
+    "check_forward",
     "check_weights",
     "clipped",
     "input_ranges",
+    "replace_everywhere",
 ]

@@ -2,7 +2,7 @@
 
 import difflib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import cast
@@ -55,7 +55,6 @@ def audit(model: nn.Module, keep_digital: Sequence[str] = ()) -> list[LayerAudit
         One entry for each module that carries parameters itself, in the order of `named_modules()`;
         one for each bare parameter of two dimensions or more.
     """
-    kept = _patterns(keep_digital)
     aliases: dict[int, list[str]] = defaultdict(list)
     for name, module in model.named_modules(remove_duplicate=False):
         aliases[id(module)].append(name)
@@ -82,9 +81,7 @@ def audit(model: nn.Module, keep_digital: Sequence[str] = ()) -> list[LayerAudit
                 "array of devices cannot be two layers",
             )
         names = [*aliases[id(layer.module)], layer.name]
-        if (entry.analog or entry.is_refused) and any(
-            _matches(name, pattern) for name in names for pattern in kept
-        ):
+        if (entry.analog or entry.is_refused) and is_kept(names, keep_digital):
             reason = "kept digital on request" + (f" ({entry.reason})" if entry.reason else "")
             entry = replace(entry, analog=False, is_refused=False, reason=reason)
         entries.append(entry)
@@ -109,7 +106,7 @@ def analog_layers(model: nn.Module, keep_digital: Sequence[str] = ()) -> dict[st
     """
     entries = audit(model, keep_digital)
     known = {name for name, _ in model.named_modules(remove_duplicate=False)}
-    known |= {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    known |= {name for name, _ in named_tensors(model)}
     for pattern in _patterns(keep_digital):
         if not any(_matches(name, pattern) for name in known):
             close = difflib.get_close_matches(pattern, sorted(known), n=1)
@@ -238,6 +235,13 @@ def _why_not(layer: nn.Module, kind: type) -> str:
             "its weight is made by a hook (weight_norm, spectral_norm or prune of torch.nn.utils): "
             "make it permanent first (remove_weight_norm, remove_spectral_norm, prune.remove)"
         )
+    if "forward" in vars(layer):
+        return "its forward is patched, and arrays would not run that: restore it"
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        return (
+            "it has forward hooks, and arrays would not run them: remove them, or make what they "
+            "do a module of its own"
+        )
     if isinstance(layer, nn.Conv1d | nn.Conv2d):
         if layer.padding_mode != "zeros":
             return f"padding_mode={layer.padding_mode!r} (only 'zeros' is known)"
@@ -252,6 +256,39 @@ def _patterns(keep_digital: Sequence[str]) -> tuple[str, ...]:
 
 def _matches(name: str, pattern: str) -> bool:
     return any(fnmatchcase(name, shape) for shape in (pattern, f"{pattern}.*"))
+
+
+def is_kept(names: Iterable[str], keep_digital: Sequence[str]) -> bool:
+    """Whether one of the names of a layer or tensor is to be kept digital."""
+    patterns = _patterns(keep_digital)
+    return any(_matches(name, pattern) for name in names for pattern in patterns)
+
+
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Name every tensor a network holds: parameters, buffers, and what is not registered.
+
+    Tensors and modules that are plain attributes, or in lists and dictionaries of those, have the
+    name of the attribute and their place in it: `heads.0.weight`.
+    """
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+    usual = vars(nn.Module())
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            if key not in usual:
+                yield from _inside(f"{name}.{key}" if name else key, value)
+
+
+def _inside(name: str, value: object) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, nn.Module):
+        for key, tensor in (*value.named_parameters(), *value.named_buffers()):
+            yield f"{name}.{key}", tensor
+    elif isinstance(value, list | tuple | dict):
+        items = value if isinstance(value, dict) else dict(enumerate(value))
+        for place, item in items.items():
+            yield from _inside(f"{name}.{place}", item)
 
 
 def shown(name: str) -> str:

@@ -118,7 +118,7 @@ def record_inputs(
         return hook
 
     with contextlib.ExitStack() as stack, torch.no_grad():
-        stack.enter_context(_evaluating(model))
+        stack.enter_context(evaluating(model))
         for name, layer in layers.items():
             handle = layer.register_forward_pre_hook(record(name), with_kwargs=True)
             stack.callback(handle.remove)
@@ -129,7 +129,7 @@ def record_inputs(
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode inside; modes and buffers as they were afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     buffers = [
