@@ -138,7 +138,7 @@ def load_chip(
         header["device"]["noise"]["measurements"] = header["measurements"]
     chip = program(
         model,
-        validated(header["device"], str(path)),
+        validated(header["device"], str(path), from_json=True),
         seed=header["seed"],
         engine=header["engine"],
         precision=header["precision"],
