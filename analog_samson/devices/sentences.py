@@ -15,8 +15,8 @@ _WORDS = {
     "an instance of Sequence": "a list",
     "'str' instances are not allowed as a Sequence value": "input should be a list",
     "dictionary": "table",
+    " after validation": "",
 }
-_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def explain(problems: Sequence[Any], schema: type) -> str:
@@ -31,10 +31,10 @@ def explain(problems: Sequence[Any], schema: type) -> str:
     """
     # A misspelled key is also a missing one; the misspelling is what the user has to see. Of the
     # branches of a union, the one that came deepest into the value is the one that was meant.
-    problem = min(problems, key=lambda one: (one["type"] not in _UNKNOWN, -len(one["loc"])))
+    problem = min(problems, key=lambda one: (one["type"] != "extra_forbidden", -len(one["loc"])))
     key, section = _follow(problem, schema)
     match problem["type"]:
-        case "extra_forbidden" | "unexpected_keyword_argument":
+        case "extra_forbidden":
             return f"unknown key {key!r}{did_you_mean(str(problem['loc'][-1]), _keys(section))}"
         case "missing":
             return f"key {key!r} is missing; add it."
@@ -94,7 +94,7 @@ def _follow(problem: Any, schema: type) -> tuple[str, Any]:
         if isinstance(part, int):
             key += f"[{part}]"
         elif part in _keys(section) or (
-            depth == last and problem["type"] in (*_UNKNOWN, "missing")
+            depth == last and problem["type"] in ("extra_forbidden", "missing")
         ):
             key += f".{part}" if key else part
             section = _keys(section).get(part, section)
