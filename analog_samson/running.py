@@ -127,8 +127,10 @@ def cluster(address: str | None = None, n_local: int | None = None) -> Iterator[
     Raises:
         ImportError: If dask is not installed; says what to install.
         ConnectionError: If the scheduler cannot be reached.
-        ValueError: If both are given.
+        ValueError: If both are given, or less than one local worker.
     """
+    if n_local is not None and n_local < 1:
+        raise ValueError(f"A local cluster needs at least 1 worker; got {n_local}.")
     if address is None and n_local is None:
         yield
         return

@@ -8,6 +8,11 @@ DAY = 86_400.0
 MONTH = 30 * DAY
 YEAR = 365 * DAY
 
+SHORTEST_S = 1e-12
+LONGEST_S = 1e12
+"""Times since programming and durations lie between these, or are 0: our choice. A picosecond is
+shorter than any read; 30,000 years are longer than any extrapolation holds."""
+
 _UNITS = (
     (YEAR, "y"),
     (MONTH, "mo"),

@@ -125,7 +125,7 @@ def test_a_damaged_row_in_the_middle_is_named(rows, tmp_path):
     lines = table.read_text().splitlines()
     lines[4] = lines[4][:30]
     table.write_text("\n".join(lines) + "\n")
-    with pytest.raises(ValueError, match="damaged row"):
+    with pytest.raises(ValueError, match=r"trials.csv', line 5, is damaged: it has 3 values"):
         read_trials(table)
 
 
@@ -137,8 +137,136 @@ def test_a_row_without_an_accuracy_is_named_and_never_averaged(rows, tmp_path, v
     lines = [line.split(",") for line in table.read_text().splitlines()]
     lines[4][column] = value
     table.write_text("".join(",".join(line) + "\n" for line in lines))
-    with pytest.raises(ValueError, match=r"damaged row|Row 4 of .* has no n_correct"):
+    with pytest.raises(
+        ValueError,
+        match=r"line 5(, is damaged: n_correct = 'nan'| has no n_correct).*delete the line",
+    ):
         read_trials(table)
+
+
+WRONG_VALUES = [
+    ("alpha", "inf", "it is finite and above 0, or empty"),
+    ("alpha", "0.0", "it is finite and above 0, or empty"),
+    ("alpha", "-1.0", "it is finite and above 0, or empty"),
+    ("analog_share", "2", "a share lies in"),
+    ("analog_share", "-0.1", "a share lies in"),
+    ("analog_share", "inf", "a share lies in"),
+    ("read", "-1", "a whole number of at least 0"),
+    ("read", "1.0", "no whole number"),
+    ("read", "x", "no whole number"),
+    ("read", "99999999999999999999", "no whole number"),
+    ("chip", "-1", "a whole number of at least 0"),
+    ("training_seed", "-1", "a whole number of at least 0"),
+    ("programming_seed", "-1", "a whole number of at least 0"),
+    ("n_images", "0", "a whole number of at least 1"),
+    ("n_test", "1", "which cannot be"),
+    ("n_correct", "-1", "a whole number of at least 0"),
+    ("t_inference_s", "-1.0", "times are finite"),
+    ("t_inference_s", "inf", "times are finite"),
+    ("t_inference_s", "1 h", "no number"),
+    ("t_inference_s", "", "has no t_inference_s"),
+    ("study", "", "a text in one line is needed"),
+    ("device", "", "a text in one line is needed"),
+    ("method", "a\x07b", "a text in one line is needed"),
+    ("axes", "{", "a JSON object of numbers and words"),
+    ("axes", "[]", "a JSON object of numbers and words"),
+    ("axes", '"{""a"": null}"', "a JSON object of numbers and words"),
+    ("axes", '"{""a"": true}"', "a JSON object of numbers and words"),
+    ("extrapolated", "maybe", "neither True nor False"),
+    ("reproducible", "", "has no reproducible"),
+]
+
+
+@pytest.mark.parametrize(("column", "value", "words"), WRONG_VALUES)
+def test_a_wrong_value_is_refused_with_its_line_and_column(rows, tmp_path, column, value, words):
+    """An empty line before it: lines are counted as an editor counts them."""
+    table = tmp_path / "trials.csv"
+    append_rows(rows, table)
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    lines[4][COLUMNS.index(column)] = value
+    table.write_text("".join(",".join(line) + "\n" for line in [*lines[:3], [], *lines[3:]]))
+    with pytest.raises(ValueError, match=f"{words}.*; delete the line: its point") as error:
+        read_trials(table)
+    assert f"{str(table)!r}, line 6" in str(error.value)
+    assert column in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("alpha", np.inf),
+        ("alpha", "1"),
+        ("analog_share", 2.0),
+        ("read", -1),
+        ("read", 0.5),
+        ("axes", "{"),
+        ("device", ""),
+        ("device", 5),
+        ("method", "two\nlines"),
+        ("extrapolated", "no"),
+        ("t_inference_s", -1.0),
+    ],
+)
+def test_a_wrong_value_is_not_appended(rows, tmp_path, column, value):
+    rows[column] = rows[column].astype(object)
+    rows.loc[3, column] = value
+    if (column, value) == ("alpha", "1"):  # a number as text is written as the number
+        append_rows(rows, tmp_path / "trials.csv")
+        return
+    with pytest.raises(ValueError, match=rf"Row 4 of the new rows: .*{column}"):
+        append_rows(rows, tmp_path / "trials.csv")
+    assert not (tmp_path / "trials.csv").exists()
+
+
+def test_a_factor_of_least_squares_may_be_negative(rows, tmp_path):
+    rows["compensation"], rows["alpha"] = "per_layer", -0.5
+    append_rows(rows, tmp_path / "trials.csv")
+    assert (read_trials(tmp_path)["alpha"] == -0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("method", "other"),
+        ("device", "other"),
+        ("axes", '{"drift_scale": 2.0}'),
+        ("strength", "rho=1"),
+        ("programming_seed", 99),
+        ("n_test", 2_000_000),
+        ("training_seed", 77),
+        ("engine", "compiled"),
+    ],
+)
+def test_an_edited_label_of_a_chip_is_found(rows, tmp_path, column, value):
+    """Rows of one chip_id must agree in what they say of the chip, in one file and in several."""
+    table = tmp_path / "trials.csv"
+    whole = rows.copy()
+    rows.loc[7, column] = value
+    append_rows(rows, table)
+    with pytest.raises(
+        ValueError, match=f"line 9: {column} = .* of the same chip_id in line 8; del"
+    ):
+        read_trials(table)
+    append_rows(whole.iloc[:7], tmp_path / "a.csv")
+    append_rows(rows.iloc[7:8], tmp_path / "b.csv")
+    with pytest.raises(ValueError, match=f"a.csv and .*b.csv: .* say {column} = "):
+        read_trials(tmp_path / "a.csv", tmp_path / "b.csv")
+
+
+def test_a_table_saved_by_another_program_is_refused(rows, tmp_path):
+    table = tmp_path / "trials.csv"
+    append_rows(rows, table)
+    original = table.read_bytes()
+    for content in (b"\xef\xbb\xbf" + original, original.replace(b"\n", b"\r\n")):
+        table.write_bytes(content)
+        with pytest.raises(
+            ValueError, match="saved by another program .*; restore the original|rest"
+        ):
+            read_trials(table)
+    for content in (b"hello", original.decode().encode("utf-16"), original[1:]):
+        table.write_bytes(content)
+        with pytest.raises(ValueError, match=r"trials.csv' (is not a table|was saved by another)"):
+            read_trials(table)
 
 
 def test_missing_and_unknown_columns_are_named(rows, tmp_path):

@@ -62,3 +62,12 @@ def test_a_cluster_that_cannot_be_reached_is_said():
         cluster("tcp://127.0.0.1:1"),
     ):
         pass
+
+
+@pytest.mark.parametrize("n_local", [0, -1])
+def test_a_local_cluster_without_workers_is_refused(n_local):
+    with (
+        pytest.raises(ValueError, match=f"at least 1 worker; got {n_local}"),
+        cluster(None, n_local),
+    ):
+        pytest.fail("the block has begun")

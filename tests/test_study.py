@@ -175,15 +175,37 @@ def test_sources_off_by_axis_leave_the_programmed_state(checkpoints, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"checkpoints": []}, "has no checkpoints"),
-        ({"devices": []}, "has no devices"),
+        (
+            {"checkpoints": []},
+            r"checkpoints = \[\] is not allowed: value should have at least 1 item",
+        ),
+        ({"devices": []}, r"devices = \[\] is not allowed: value should have at least 1 item"),
         ({"devices": ["pcm_like"], "times_s": []}, "has no times"),
         ({"times_s": {"pcm_like": [1]}}, "no entry for device 'reram_wan2022'"),
         ({"times_s": [HOUR]}, "no data at 3600 s"),
-        ({"n_chips": 0}, "n_chips must be at least 1"),
+        ({"n_chips": True}, "n_chips = True is not allowed: input should be a valid integer"),
+        ({"n_reads": 1.0}, "n_reads = 1.0 is not allowed: input should be a valid integer"),
+        ({"seed": "a"}, "seed = 'a' is not allowed: input should be a valid integer"),
+        ({"name": ".."}, r"name = '\.\.': a name has at most 100 letters"),
+        ({"name": "a/b"}, "name = 'a/b': a name has at most 100 letters"),
+        ({"name": "a$b$"}, r"name = 'a\$b\$': a name has at most 100 letters"),
+        ({"times_s": ["5"]}, r"times_s\[0\] = '5' is not allowed: input should be a valid number"),
+        ({"times_s": {"pcm_like": [1, True]}}, r"times_s\[1\] = True is not allowed"),
+        ({"times_s": [1e300]}, r"A time lies between 1e-12 and 1e\+12 s .* got 1e\+300"),
+        ({"devices": ["pcm_like"], "times_s": [1.0, 1.000000001]}, "agree to nine digits"),
+        ({"devices": ["pcm_like"], "times_s": [1, 1.0]}, "agree to nine digits"),
+        ({"axes": {"drift_scale": []}}, r"axes = \[\] is not allowed: .* at least 1 item"),
+        ({"axes": {"drift_scale": [True]}}, "axes.* = True is not allowed"),
+        ({"axes": {"drift_scale": 1.0}}, "axes = 1.0 is not allowed: input should be a list"),
+        ({"engine": "fast"}, "engine = 'fast' is not allowed: input should be 'aihwkit' or"),
+        ({"checkpoints": "a"}, "checkpoints = 'a' is not allowed: input should be a list"),
+        ({"n_chips": 0}, "n_chips = 0 is not allowed: input should be greater than or equal to 1"),
         ({"n_images": 10_000}, "between 1 and"),
-        ({"chips_together": 0}, "chips_together must be at least 1"),
-        ({"accelerator": "tpu"}, "Unknown accelerator 'tpu'; allowed: 'cpu', 'cuda'"),
+        ({"chips_together": 0}, "chips_together = 0 is not allowed: .* greater than or equal to 1"),
+        (
+            {"accelerator": "tpu"},
+            "accelerator = 'tpu' is not allowed: input should be 'cpu' or 'cuda'",
+        ),
         ({"accelerator": "cuda"}, "accelerator='cuda' was asked and torch finds none"),
         ({"images": 0}, "images, .*, must lie between 2 and 100"),
         ({"images": 1}, "images, .*, must lie between 2 and 100"),
@@ -265,7 +287,7 @@ def test_a_study_file_is_the_same_study(study, tmp_path):
         ("name = ", "not valid TOML"),
         ('nam = "x"', "did you mean 'name'"),
         ('name = "x"', "'checkpoints' is missing"),
-        ('name="x"\ncheckpoints=["a*"]\ndevices=[]\ntimes_s=[1]', "no checkpoint matches"),
+        ('name="x"\ncheckpoints=["a*"]\ndevices=["ideal"]\ntimes_s=[1]', "no checkpoint matches"),
         ('name="x"\ncheckpoints=[]\ndevices=[]\ntimes_s="rash"', "unknown time grid"),
     ],
 )
@@ -274,6 +296,145 @@ def test_a_wrong_study_file_is_one_sentence(text, words, tmp_path):
     file.write_text(text)
     with pytest.raises((ValueError, FileNotFoundError), match=words):
         load_study(file)
+
+
+COMPLETE = {
+    "name": "small",
+    "checkpoints": ["0.safetensors"],
+    "devices": ["pcm_like"],
+    "times_s": [1.0],
+    "n_images": 100,
+}
+
+
+def write_toml(file, content):
+    """Numbers, texts, truth values and lists are written alike in JSON and TOML."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in content.items()]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("seed", "a", "seed = 'a' is not allowed: input should be a valid integer"),
+        ("seed", 1.5, "seed = 1.5 is not allowed: input should be a valid integer"),
+        ("n_chips", True, "n_chips = True is not allowed"),
+        ("n_chips", "10", "n_chips = '10' is not allowed"),
+        ("n_chips", 0, "n_chips = 0 is not allowed: input should be greater than or equal to 1"),
+        ("n_chips", 10**9, "less than or equal to 1000000"),
+        ("n_reads", 2.0, "n_reads = 2.0 is not allowed"),
+        ("n_images", True, "n_images = True is not allowed"),
+        ("images", "all", "images = 'all' is not allowed"),
+        ("chips_together", False, "chips_together = False is not allowed"),
+        ("times_s", ["5"], r"times_s\[0\] = '5' is not allowed: input should be a valid number"),
+        ("times_s", [1.0, True], r"times_s\[1\] = True is not allowed"),
+        ("times_s", 5, "times_s = 5 is not allowed: input should be a list"),
+        ("times_s", True, "times_s = True is not allowed"),
+        ("times_s", "rash", "unknown time grid 'rash'"),
+        ("name", 5, "name = 5 is not allowed: input should be a valid string"),
+        ("name", "..", "a name has at most 100 letters"),
+        ("name", "a/b", "a name has at most 100 letters"),
+        ("name", "n" * 400, "a name has at most 100 letters"),
+        ("question", 5, "question = 5 is not allowed"),
+        ("checkpoints", "0.safetensors", "checkpoints = .* input should be a list"),
+        ("checkpoints", [], "checkpoints = .* at least 1 item"),
+        (
+            "checkpoints",
+            [5],
+            r"checkpoints\[0\] = 5 is not allowed: input should be a valid string",
+        ),
+        ("checkpoints", ["1.safetensors"], "no checkpoint matches '1.safetensors'"),
+        ("checkpoints", ["x\0"], "no checkpoint matches"),
+        ("checkpoints", ["x" * 5000], "no checkpoint matches"),
+        ("devices", "pcm_like", "devices = 'pcm_like' is not allowed: input should be a list"),
+        ("devices", [], "devices = .* at least 1 item"),
+        ("devices", [True], r"devices\[0\] = True is not allowed: input should be a valid string"),
+        ("axes", [1], r"axes = \[1\] is not allowed: input should be a valid table"),
+        ("engine", "fast", "engine = 'fast' is not allowed: input should be 'aihwkit' or 'compi"),
+        ("precision", 16, "precision = 16 is not allowed"),
+        ("accelerator", "tpu", "accelerator = 'tpu' is not allowed: input should be 'cpu' or"),
+        ("data_folder", 5, "data_folder = 5 is not allowed"),
+        ("n_chip", 5, "unknown key 'n_chip'; did you mean 'n_chips'"),
+    ],
+)
+def test_a_wrong_value_in_a_study_file_is_one_sentence_with_file_and_key(
+    key, value, words, study, tmp_path
+):
+    (tmp_path / "0.safetensors").write_bytes(study.checkpoints[0].read_bytes())
+    write_toml(tmp_path / "study.toml", COMPLETE)
+    assert len(load_study(tmp_path / "study.toml").trials()) == 10
+    write_toml(tmp_path / "study.toml", COMPLETE | {key: value})
+    with pytest.raises((ValueError, FileNotFoundError), match=rf"study\.toml: .*{words}") as error:
+        load_study(tmp_path / "study.toml")
+    assert "\n" not in str(error.value)
+
+
+def test_a_study_file_in_another_encoding_is_named(tmp_path):
+    file = tmp_path / "study.toml"
+    for content in ('name = "µ"'.encode("utf-16"), b'name = "\xb5"'):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"study\.toml: not UTF-8 text"):
+            load_study(file)
+    file.write_bytes(b"a = " + b"[" * 5000)
+    with pytest.raises(ValueError, match=r"study\.toml: .* nested too deeply"):
+        load_study(file)
+
+
+def test_checkpoints_are_found_by_absolute_paths_and_by_names_that_look_like_patterns(
+    study, tmp_path
+):
+    folder = tmp_path / "nets [1]"
+    folder.mkdir()
+    names = ["net[1].safetensors", "net1.safetensors", "net2.safetensors"]
+    for name, path in zip(names, study.checkpoints, strict=False):
+        (folder / name).write_bytes(path.read_bytes())
+    file = folder / "study.toml"
+    for given, found in (
+        (["net[1].safetensors"], names[:1]),
+        (["net[12].safetensors"], names[1:]),
+        ([str(folder / "net[1].safetensors")], names[:1]),
+        ([f"{tmp_path}/*/net?.safetensors"], names[1:]),
+        (["net[[]1].safetensors"], names[:1]),
+    ):
+        write_toml(file, COMPLETE | {"checkpoints": given})
+        assert load_study(file).checkpoints == [folder / name for name in found]
+        assert load_study(file).trials()
+
+
+def test_a_network_whose_name_no_row_could_hold_is_refused_before_anything_runs(study, tmp_path):
+    checkpoint = load_checkpoint(study.checkpoints[0])
+    wrong = replace(checkpoint, spec=replace(checkpoint.spec, model="mine:two\nlines"))
+    path = save_checkpoint(tmp_path / "wrong", wrong)
+    with pytest.raises(ValueError, match=r"two\\nlines' holds a line break"):
+        replace(study, checkpoints=[path]).trials()
+
+
+def test_one_chip_under_two_names_is_refused_before_anything_runs(study, tmp_path):
+    small = replace(study, devices=["pcm_like"], times_s=[1], n_chips=1)
+    collect(small, tmp_path)
+    before = (tmp_path / "trials.csv").read_bytes()
+    with pytest.raises(ValueError, match="say axes = '{}' and '.*drift_scale.*one thing has two n"):
+        collect(replace(small, axes={"drift_scale": [0.5, 1.0]}, times_s=[HOUR]), tmp_path)
+    assert (tmp_path / "trials.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "change", [lambda text: b"\xef\xbb\xbf" + text, lambda text: text.replace(b"\n", b"\r\n")]
+)
+def test_a_table_saved_on_windows_is_refused_before_anything_runs(
+    study, tmp_path, change, monkeypatch
+):
+    small = replace(study, devices=["pcm_like"], times_s=[1], n_chips=1)
+    collect(small, tmp_path)
+    file = tmp_path / "trials.csv"
+    original = file.read_bytes()
+    file.write_bytes(change(original))
+    monkeypatch.setattr("analog_samson.study.collection.run_jobs", pytest.fail)
+    with pytest.raises(ValueError, match="was saved by another program.*sed -i") as error:
+        collect(replace(small, times_s=[HOUR]), tmp_path)
+    command = str(error.value).split("changed: ")[1].rstrip(".")
+    subprocess.run(command, shell=True, check=True)
+    assert file.read_bytes() == original
 
 
 def test_a_changed_device_under_the_same_name_is_refused_before_anything_runs(study, tmp_path):

@@ -510,6 +510,15 @@ def test_grid_text_becomes_every_combination():
         (["sam:rh0=1"], "did you mean 'rho'"),
         (["samm:rho=1"], "did you mean 'sam'"),
         (["sam:rho"], "field=value"),
+        (["sam:rho=abc"], "rho must be a finite number; got 'abc'"),
+        (["sam:rho=nan"], "rho must be a finite number; got 'nan'"),
+        (["sam:rho=NaN"], "rho must be a finite number; got 'nan'"),
+        (["sam:rho=inf"], "rho must be a finite number; got 'inf'"),
+        (["sam:rho=0.1,abc"], "rho must be a finite number; got 'abc'"),
+        (["sam:rho=true"], "rho must be a finite number; got 'True'"),
+        (['sam:rho="0.1"'], "rho must be a finite number; got '0.1'"),
+        (["sam:rho=0.1:epochs=two"], "epochs must be a finite number; got 'two'"),
+        (["samson:rho=0.1:p=one"], "p must be a finite number; got 'one'"),
     ):
         with pytest.raises(ValueError, match=message):
             grid(wrong, [0], {})
@@ -528,6 +537,27 @@ def test_grid_is_trained_once_and_measured_on_the_validation_split(tmp_path, mon
     pd.testing.assert_frame_equal(again, table)
     with pytest.raises(ValueError, match="one file|written to"):
         train_grid([specs[0], replace(specs[0], lr=0.2)], tmp_path, noise_sigma=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"dataset": "digts"}, ValueError, "No data set 'digts'.*Did you mean 'digits'"),
+        ({"model": "mpl"}, ValueError, "No model 'mpl'.*Did you mean 'mlp'"),
+        ({"model": "no_such_package:net"}, ValueError, "cannot be imported"),
+        ({"model_kwargs": {"hiden": [8]}}, ValueError, "does not take these options"),
+        ({"keep_digital": ["haed"]}, ValueError, "haed"),
+        ({"dataset": "mnist"}, FileNotFoundError, "mnist"),
+    ],
+)
+def test_what_no_network_can_be_built_from_is_refused_before_a_worker_starts(
+    change, error, words, tmp_path, monkeypatch
+):
+    module = sys.modules["analog_samson.training.grid"]  # the package has a function of that name
+    monkeypatch.setattr(module, "run_jobs", pytest.fail)
+    specs = [spec_of(), replace(spec_of(seed=1), **change)]
+    with pytest.raises(error, match=words):
+        train_grid(specs, tmp_path, noise_sigma=0.1, data_folder=tmp_path, jobs=2)
 
 
 def test_diverged_candidate_does_not_end_a_grid(tmp_path):

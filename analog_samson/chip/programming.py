@@ -166,7 +166,7 @@ def load_chip(
     try:
         chip = program(
             model,
-            validated(header["device"], "its device"),
+            validated(header["device"], "its device", from_json=True),
             seed=header["seed"],
             engine=header["engine"],
             precision=header["precision"],

@@ -4,27 +4,45 @@ import math
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field
 
-from analog_samson.devices.section import Scale, Section, Table, neutral
+from analog_samson.devices.section import Duration, Moment, Scale, Section, Table, neutral
 
 Bits = Annotated[int, Field(ge=2, le=16)] | Literal["ideal"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Lines = Annotated[int, Field(ge=1, le=1_000_000)] | Literal["unlimited"]
+Bound = Annotated[float, Field(ge=1e-6, le=1e6)] | Annotated[float, Field(ge=math.inf)]
+
+
+def no_truth_value(given: Any) -> Any:
+    """Refuse true and false, which Python takes for 1 and 0 in a list of allowed numbers."""
+    if isinstance(given, bool):
+        raise ValueError(f"{str(given).lower()} is no number")
+    return given
 
 
 class Times(Section):
     """When the model holds: times after programming [s]."""
 
-    valid_from_s: NonNegativeFloat = Field(
+    valid_from_s: Moment = Field(
         default=0.0, description="earlier times, but for the programmed state, are an error"
     )
-    valid_to_s: PositiveFloat | None = Field(default=None, description="later times are an error")
-    measured_to_s: PositiveFloat | None = Field(
+    valid_to_s: Duration | None = Field(default=None, description="later times are an error")
+    measured_to_s: Duration | None = Field(
         default=None, description="later times are allowed and flagged as extrapolated"
     )
-    valid_times_s: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] | None = Field(
+    valid_times_s: Annotated[tuple[Moment, ...], Field(strict=False, min_length=1)] | None = Field(
         default=None, description="the only times with data; others are an error"
     )
+
+    @pydantic.model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.valid_to_s is not None and self.valid_from_s > self.valid_to_s:
+            raise ValueError(
+                f"valid_from_s = {self.valid_from_s:g} lies after valid_to_s = "
+                f"{self.valid_to_s:g}; no time would be left"
+            )
+        return self
 
 
 class WeightMapping(Section):
@@ -33,10 +51,10 @@ class WeightMapping(Section):
     scale: Literal["column", "tile"] = Field(
         default="column", description="whose largest weight is given the largest conductance"
     )
-    max_rows: PositiveInt | Literal["unlimited"] = Field(
+    max_rows: Lines = Field(
         default=512, description="inputs of an array; a layer of more has several, added digitally"
     )
-    max_columns: PositiveInt | Literal["unlimited"] = Field(
+    max_columns: Lines = Field(
         default="unlimited", description="outputs of an array; a layer of more has several"
     )
     clip_quantile: Annotated[float, Field(gt=0, le=1)] = neutral(
@@ -45,10 +63,10 @@ class WeightMapping(Section):
     batch_norm: Literal["digital", "folded"] = neutral(
         "digital", "folded: into the weights of the layer before, ahead of mapping"
     )
-    pair_significances: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = neutral(
-        (1.0,), "one differential pair a weight for each, lowest significance first"
-    )
-    pair_tables_uS: tuple[Table, ...] = neutral(
+    pair_significances: Annotated[
+        tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...], Field(strict=False, min_length=1)
+    ] = neutral((1.0,), "one differential pair a weight for each, lowest significance first")
+    pair_tables_uS: Annotated[tuple[Table, ...], Field(strict=False)] = neutral(
         (), "G+ and G- of each pair over evenly spaced weights from -max|w| to max|w|"
     )
     reference_column: bool = neutral(
@@ -74,7 +92,7 @@ class Periphery(Section):
     source: str
     dac_bits: Bits
     adc_bits: Bits
-    output_bound: PositiveFloat = Field(description="largest output of an array; inf: none")
+    output_bound: Bound = Field(description="largest output of an array; inf: none")
     output_noise: Scale = Field(description="standard deviation, normalised output units")
     input_scaling: Literal["calibrated", "per_vector"] = neutral(
         "calibrated", "DAC range: fixed by calibration, or max|x| of every input vector (ABS_MAX)"
@@ -174,7 +192,9 @@ class LayerOverride(Section):
     ``noise`` replaces the section where it names another model, and single keys otherwise.
     """
 
-    pattern: str = Field(description='name of a layer, with wildcards: "head", "stage3.*"')
+    pattern: str = Field(
+        min_length=1, description='name of a layer, with wildcards: "head", "stage3.*"'
+    )
     digital: bool = False
     noise: dict[str, Any] = Field(default_factory=dict)
     faults: dict[str, float] = Field(default_factory=dict)
@@ -197,7 +217,9 @@ class DriftCompensation(Section):
     kind: Literal["none", "global", "per_column", "per_layer"] = Field(
         description="one factor an array, a column, or a layer (least squares on training images)"
     )
-    read_outs: Literal[1] | Annotated[float, Field(ge=math.inf)] = Field(
+    read_outs: Annotated[
+        Literal[1] | Annotated[float, Field(ge=math.inf)], BeforeValidator(no_truth_value)
+    ] = Field(
         default=math.inf,
         description="inf: exact, without the periphery's noise; 1: one noisy read-out, as aihwkit",
     )

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -20,9 +20,9 @@ from analog_samson.devices.array import (
     WeightMapping,
 )
 from analog_samson.devices.noise import Noise, Resampled
-from analog_samson.devices.section import Section, neutral
+from analog_samson.devices.section import Name, Section, neutral
 from analog_samson.devices.sentences import did_you_mean, explain
-from analog_samson.times import label
+from analog_samson.times import LONGEST_S, SHORTEST_S, label
 
 AXES = {
     "programming_noise_scale": ("noise", "programming_noise_scale"),
@@ -52,7 +52,7 @@ AXES = {
 class Device(Section):
     """One memory technology with its array: everything that turns weights into a chip."""
 
-    name: str
+    name: Name
     technology: str
     summary: str
     limits: str = Field(description="what the model does not hold")
@@ -68,7 +68,9 @@ class Device(Section):
         description="where programming and drift act; the second reproduces aihwkit's own path",
     )
 
-    layers: tuple[LayerOverride, ...] = neutral((), "what is different in layers, by name pattern")
+    layers: Annotated[tuple[LayerOverride, ...], Field(strict=False)] = neutral(
+        (), "what is different in layers, by name pattern"
+    )
 
     @pydantic.model_validator(mode="after")
     def _layers_are_devices(self) -> "Device":
@@ -260,6 +262,11 @@ class Device(Section):
             raise ValueError(
                 f"A time must be finite and at least 0 s after programming; got {t_inference_s!r}."
             )
+        if t_inference_s > LONGEST_S or 0 < t_inference_s < SHORTEST_S:
+            raise ValueError(
+                f"A time lies between {SHORTEST_S:g} and {LONGEST_S:g} s after programming, or is "
+                f"0; got {t_inference_s!r}."
+            )
         valid = self.times.valid_times_s
         if valid is not None and t_inference_s not in valid:
             allowed = ", ".join(f"{t:g} s ({label(t)})" for t in valid)
@@ -321,12 +328,13 @@ class Device(Section):
         return validated(content, f"device {self.name!r} with {dict(axes)}")
 
 
-def validated(content: dict[str, Any], where: str) -> Device:
+def validated(content: dict[str, Any], where: str, *, from_json: bool = False) -> Device:
     """Validate the content of a device file.
 
     Args:
         content: Sections and keys.
         where: Name of the file, for the error.
+        from_json: Whether it comes from ``model_dump_json``, which spells infinity as a text.
 
     Returns:
         The device.
@@ -335,9 +343,17 @@ def validated(content: dict[str, Any], where: str) -> Device:
         ValueError: If a key is missing, unknown or out of range; one sentence.
     """
     try:
-        return Device.model_validate(content)
+        return Device.model_validate(_with_infinity(content) if from_json else content)
     except pydantic.ValidationError as error:
-        raise ValueError(f"{where}: {explain(error.errors(), content, Device)}") from None
+        raise ValueError(f"{where}: {explain(error.errors(), Device)}") from None
+
+
+def _with_infinity(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {name: _with_infinity(one, name) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_with_infinity(one) for one in value]
+    return math.inf if value == "Infinity" and key in ("output_bound", "read_outs") else value
 
 
 def _without(value: Any, key: str) -> Any:

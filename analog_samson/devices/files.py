@@ -1,12 +1,12 @@
 """Finding and reading device files, without loading torch."""
 
 import importlib.resources
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from analog_samson.devices.device import Device, validated
-from analog_samson.devices.sentences import did_you_mean
+from analog_samson.devices.sentences import did_you_mean, shown
+from analog_samson.devices.toml import parse_toml
 
 
 def device_names() -> list[str]:
@@ -38,27 +38,25 @@ def load_device(name_or_path: str | Path) -> Device:
         path = Path(name_or_path)
         if not path.is_file():
             raise FileNotFoundError(f"No device file {path}; give an existing .toml file.")
-        return _parse(path.read_text(encoding="utf-8"), str(path), path.parent)
+        return _parse(path.read_bytes(), str(path), path.parent)
     names = device_names()
     if text not in names:
         raise FileNotFoundError(f"Unknown device {text!r}{did_you_mean(text, names)}")
     resource = importlib.resources.files("analog_samson.device_configs") / f"{text}.toml"
-    return _parse(resource.read_text(encoding="utf-8"), f"{text}.toml")
+    return _parse(resource.read_bytes(), f"{text}.toml")
 
 
-def _parse(text: str, where: str, folder: Path | None = None) -> Device:
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{where}: not valid TOML: {error}.") from None
+def _parse(text: bytes, where: str, folder: Path | None = None) -> Device:
+    content = parse_toml(text, where)
     overrides = content.get("layers", [])
     sections = [content, *overrides] if isinstance(overrides, list) else [content]
     for section in sections:
         noise = section.get("noise") if isinstance(section, dict) else None
         if isinstance(noise, dict) and isinstance(noise.get("measurements"), str):
             _add_measurements(noise, folder or Path(), where)
-            if section is content:
-                _add_times(content.setdefault("times", {}), noise)
+            times = content.setdefault("times", {})
+            if section is content and isinstance(times, dict):
+                _add_times(times, noise)
     return validated(content, where)
 
 
@@ -70,8 +68,10 @@ def _add_measurements(noise: dict[str, Any], folder: Path, where: str) -> None:
     try:
         digest = noise.get("sha256", digest_of(path))
         measured = load_trajectories(path, digest)
-    except (FileNotFoundError, ValueError) as error:
-        raise type(error)(f"{where}: noise.measurements: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{where}: noise.measurements: {error}") from None
+    except OSError as error:
+        raise FileNotFoundError(f"{where}: noise.measurements: {error}") from None
     facts = {
         "sha256": digest,
         "targets_uS": [float(target) for target in measured.targets_uS],
@@ -81,8 +81,8 @@ def _add_measurements(noise: dict[str, Any], folder: Path, where: str) -> None:
     for key, value in facts.items():
         if noise.get(key, value) != value:
             raise ValueError(
-                f"{where}: noise.{key} = {noise[key]!r} is not what {path} holds, {value!r}; leave "
-                "it out: it is taken from there."
+                f"{where}: noise.{key} = {shown(noise[key])} is not what {path} holds, {value!r}; "
+                "leave it out: it is taken from there."
             )
     noise |= facts | {"measurements": str(path)}
 

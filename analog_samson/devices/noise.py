@@ -4,9 +4,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import BeforeValidator, Field
 
-from analog_samson.devices.section import Scale, Section, Table, neutral
+from analog_samson.devices.array import no_truth_value
+from analog_samson.devices.section import (
+    Conductance,
+    Duration,
+    Exponent,
+    LowConductance,
+    Moment,
+    Scale,
+    Section,
+    Table,
+    neutral,
+)
 from analog_samson.times import DAY
 
 
@@ -44,8 +55,8 @@ class NoiseSection(Section):
 class _PairSection(NoiseSection):
     """Models of devices that stand in differential pairs."""
 
-    g_max_uS: PositiveFloat = Field(description="conductance of the largest weight of a column")
-    g_min_uS: NonNegativeFloat = neutral(0.0, "conductance of a weight of zero")
+    g_max_uS: Conductance = Field(description="conductance of the largest weight of a column")
+    g_min_uS: LowConductance = neutral(0.0, "conductance of a weight of zero")
 
     @pydantic.model_validator(mode="after")
     def _g_min_below_g_max(self) -> Self:
@@ -57,8 +68,8 @@ class _PairSection(NoiseSection):
 class _PowerLaw(_PairSection):
     """Models with an exponent a device and 1/f noise, and their scales, 0 (off) upward."""
 
-    t_0_s: PositiveFloat = Field(description="first read after programming, drift fit")
-    t_read_s: PositiveFloat = Field(description="duration of a read, 1/f fit")
+    t_0_s: Duration = Field(description="first read after programming, drift fit")
+    t_read_s: Duration = Field(description="duration of a read, 1/f fit")
     programming_noise_scale: Scale = 1.0
     read_noise_1f_scale: Scale = 1.0
     drift_scale: Scale = 1.0
@@ -79,7 +90,7 @@ class Ideal(NoiseSection):
 
     model: Literal["Ideal"]
     source: str = "this project's reference device"
-    g_max_uS: PositiveFloat = 25.0
+    g_max_uS: Conductance = 25.0
 
     @property
     def drifts(self) -> bool:
@@ -116,8 +127,8 @@ class StateIndependent(_PowerLaw):
 
     model: Literal["StateIndependentNoiseModel"]
     programming_spread_uS: Scale
-    nu_mean: NonNegativeFloat
-    nu_spread: Scale
+    nu_mean: Exponent
+    nu_spread: Exponent
 
 
 class Tabulated(_PowerLaw):
@@ -153,8 +164,8 @@ class Resampled(_PairSection):
     measurements: str = Field(description="CSV file of measured devices, relative to this one")
     sha256: str = Field(description="digest of that file's content")
     targets_uS: Table = Field(description="targets that were measured")
-    first_s: NonNegativeFloat = Field(description="from when on every device was measured")
-    last_s: NonNegativeFloat = Field(description="up to when every device was measured")
+    first_s: Moment = Field(description="from when on every device was measured")
+    last_s: Moment = Field(description="up to when every device was measured")
     extrapolate: bool = Field(
         default=False,
         description="whether devices may keep their last value beyond what was measured",
@@ -191,7 +202,7 @@ class PolynomialError(_PairSection):
     model: Literal["PolynomialErrorNoiseModel"]
     fit_source: str = Field(description="who fitted the published figure")
     spread_powers_uS: Table = Field(description="coefficients of g^0, g^1, ..., g and spread in µS")
-    characterised_to_uS: PositiveFloat
+    characterised_to_uS: Conductance
     programming_noise_scale: Scale = 1.0
 
     @pydantic.model_validator(mode="after")
@@ -216,12 +227,16 @@ class Sonos(_PairSection):
     """
 
     model: Literal["SonosNoiseModel"]
-    read_voltage_V: PositiveFloat = Field(description="turns currents [nA] into conductances")
+    read_voltage_V: Annotated[float, Field(ge=1e-6, le=1e3)] = Field(
+        description="turns currents [nA] into conductances"
+    )
     fit_source: str = Field(description="who fitted the published figure")
     days: Table
     spread_A_nA: Table
     spread_B_nA: Table
-    shift_powers_nA: tuple[Table, ...] = Field(description="for each day, coefficients of I^k")
+    shift_powers_nA: Annotated[tuple[Table, ...], Field(strict=False)] = Field(
+        description="for each day, coefficients of I^k"
+    )
     programming_noise_scale: Scale = 1.0
     drift_scale: Scale = 1.0
 
@@ -262,7 +277,7 @@ class Hermes(_PowerLaw):
     """aihwkit's ``HermesNoiseModel``: one or two devices a conductance, HERMES chip."""
 
     model: Literal["HermesNoiseModel"]
-    devices_per_conductance: Literal[1, 2]
+    devices_per_conductance: Annotated[Literal[1, 2], BeforeValidator(no_truth_value)]
 
     @pydantic.model_validator(mode="after")
     def _characterised(self) -> "Hermes":
@@ -279,7 +294,7 @@ class ReRAMWan2022(_PairSection):
     """aihwkit's ``ReRamWan2022NoiseModel``: spread around the target at three measured times."""
 
     model: Literal["ReRamWan2022NoiseModel"]
-    g_max_reference_uS: PositiveFloat = Field(description="g_max of the published fit")
+    g_max_reference_uS: Conductance = Field(description="g_max of the published fit")
     times_share: Literal["one_normal_a_device", "independent"] = "one_normal_a_device"
     programming_noise_scale: Scale = 1.0
 
@@ -303,8 +318,8 @@ class ReRAMCMO(NoiseSection):
     """aihwkit's ``ReRamCMONoiseModel``: one device a weight, no reference device."""
 
     model: Literal["ReRamCMONoiseModel"]
-    g_min_uS: NonNegativeFloat
-    g_max_uS: PositiveFloat
+    g_min_uS: LowConductance
+    g_max_uS: Conductance
     acceptance_percent: float = Field(description="program-and-verify acceptance, 0.2 or 2.0")
     programming_noise_scale: Scale = 1.0
     read_noise_1f_scale: Scale = 1.0

@@ -1,14 +1,62 @@
-"""What all sections of a device file have in common: frozen, no unknown keys."""
+"""What all sections of a device file have in common: strict types, frozen, no unknown keys."""
 
+import re
 from typing import Annotated, Any
 
 import pydantic
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+from analog_samson.times import LONGEST_S, SHORTEST_S
+
+MAX_NAME_LETTERS = 100
+MAX_NAME_BYTES = 200
+"""Our choice: with "device_" before and an ending behind, a name stays within 255 bytes, the limit
+of file systems."""
+
+
+def check_name(name: str) -> str:
+    """Return a name that can be part of a file name on every system, and be shown as it is.
+
+    Raises:
+        ValueError: If it is empty, too long, or holds a letter that is not allowed.
+    """
+    is_sound = re.fullmatch(r"\w(?:[\w .+=,@()-]*[\w+)])?", name) is not None
+    if not (
+        is_sound
+        and len(name) <= MAX_NAME_LETTERS
+        and len(name.encode(errors="replace")) <= MAX_NAME_BYTES
+    ):
+        raise ValueError(
+            "a name has at most 100 letters, digits and signs of '_ . - + = , @ ( )' or blanks, "
+            "and begins and ends with a letter or digit, since files are named after it"
+        )
+    return name
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+"""What files are named after: a device, a study."""
+
+Scale = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 """A spread or its multiple: 0 (off) or more."""
 
-Table = tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+Conductance = Annotated[float, Field(ge=1e-6, le=1e6)]
+"""A largest conductance [µS], 1 pS to 1 S: memory devices lie far within."""
+
+LowConductance = Annotated[float, Field(ge=0, le=1e6)]
+"""A smallest conductance [µS], or 0."""
+
+Duration = Annotated[float, Field(ge=SHORTEST_S, le=LONGEST_S)]
+"""A time [s] that cannot be 0."""
+
+Moment = Annotated[float, Field(ge=0, le=LONGEST_S)]
+"""A time since programming [s]; 0 is the programmed state."""
+
+Exponent = Annotated[float, Field(ge=0, le=10)]
+"""A drift exponent or its spread; measured ones lie below 1."""
+
+Number = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
+
+Table = Annotated[tuple[Number, ...], Field(strict=False, min_length=1)]
 """Numbers in a row, at points given beside them."""
 
 
@@ -20,11 +68,12 @@ def neutral(default: Any, description: str) -> Any:
 
 
 class Section(pydantic.BaseModel):
-    """A part of a device file."""
+    """A part of a device file; no truth values or texts as numbers, no fractions as counts."""
 
     model_config = pydantic.ConfigDict(
         frozen=True,
         extra="forbid",
+        strict=True,
         ser_json_inf_nan="strings",
         allow_inf_nan=True,
         protected_namespaces=(),

@@ -1,91 +1,132 @@
-"""One sentence for every mistake in a device file: the key, what was given, what is allowed."""
+"""One sentence for every mistake in a file: the key, what was given, what is allowed."""
 
+import dataclasses
 import difflib
-from collections.abc import Iterable, Sequence
+import typing
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, get_args
 
-import pydantic
+from analog_samson.devices.section import Section
 
-from analog_samson.devices.noise import Noise, NoiseSection
+SHOWN_LETTERS = 80
+"""Of a wrong value a message shows this many letters."""
+
+_WORDS = {
+    "an instance of Sequence": "a list",
+    "'str' instances are not allowed as a Sequence value": "input should be a list",
+    "dictionary": "table",
+    " after validation": "",
+}
 
 
-def explain(
-    problems: Sequence[Any], content: dict[str, Any], device: type[pydantic.BaseModel]
-) -> str:
+def explain(problems: Sequence[Any], schema: type) -> str:
     """Say in one sentence what is wrong with the first key that is.
 
     Args:
         problems: What pydantic found.
-        content: The content of the file.
-        device: The model it was validated by.
+        schema: The model or dataclass that a file was validated by.
 
     Returns:
         The sentence, without the file's name.
     """
-    # A misspelled key is also a missing one; the misspelling is what the user has to see.
-    problem = min(problems, key=lambda one: one["type"] != "extra_forbidden")
-    models = {_model_name(noise) for noise in _noise_sections()}
-    sections = set(_sections(device))
-    keys = _key_path(problem["loc"], models, sections)
-    spelled = ".".join(keys) or "device"
+    # A misspelled key is also a missing one; the misspelling is what the user has to see. Of the
+    # branches of a union, the one that came deepest into the value is the one that was meant.
+    problem = min(problems, key=lambda one: (one["type"] != "extra_forbidden", -len(one["loc"])))
+    key, section = _follow(problem, schema)
     match problem["type"]:
         case "extra_forbidden":
-            allowed = _allowed_keys(keys[:-1], content, device)
-            return f"unknown key {spelled!r}{did_you_mean(keys[-1], allowed)}"
+            return f"unknown key {key!r}{did_you_mean(str(problem['loc'][-1]), _keys(section))}"
         case "missing":
-            return f"key {spelled!r} is missing; add it."
+            return f"key {key!r} is missing; add it."
         case "union_tag_invalid":
             given = problem["ctx"]["tag"]
-            return f"unknown noise.model {given!r}{did_you_mean(given, models)}"
+            return f"unknown {key}.model {given!r}{did_you_mean(given, _models(section))}"
         case "union_tag_not_found":
-            return f"key 'noise.model' is missing; allowed: {', '.join(sorted(models))}."
+            allowed = ", ".join(sorted(_models(section)))
+            return f"key '{key}.model' is missing; allowed: {allowed}."
         case "value_error":
-            section = f"{keys[0]}: " if keys else ""
-            return f"{section}{problem['msg'].removeprefix('Value error, ')}."
+            words = problem["msg"].removeprefix("Value error, ").rstrip(".")
+            is_section = not key or isinstance(problem["input"], dict)
+            at = f"{key} = {shown(problem['input'])}: " if not is_section else f"{key}: "
+            return f"{at.removeprefix(': ')}{words}."
     # A key that may be of several kinds (a number or a word) has one complaint a kind.
-    same = [one["msg"] for one in problems if _key_path(one["loc"], models, sections) == keys]
-    rules = ", or ".join(dict.fromkeys(message[0].lower() + message[1:] for message in same))
-    return f"{spelled} = {problem['input']!r} is not allowed: {rules}."
-
-
-def _key_path(location: tuple[str | int, ...], models: set[str], sections: set[str]) -> list[str]:
-    """Keep a section and a key of pydantic's location, not its words for branches of a union."""
-    keys = [part for part in location if isinstance(part, str) and part not in models]
-    in_section = bool(keys) and keys[0] in sections
-    return keys[: 2 if in_section else 1]
-
-
-def _sections(device: type[pydantic.BaseModel]) -> dict[str, type[pydantic.BaseModel]]:
-    """Sections of a device file; the one of the noise has many kinds and stands for itself."""
-    found = {"noise": device}
-    for name, field in device.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, pydantic.BaseModel):
-            found[name] = field.annotation
-    return found
-
-
-def _model_name(noise: type[NoiseSection]) -> str:
-    name: str = get_args(noise.model_fields["model"].annotation)[0]
-    return name
-
-
-def _noise_sections() -> tuple[type[NoiseSection], ...]:
-    return get_args(get_args(Noise)[0])
-
-
-def _allowed_keys(
-    section: list[str], content: dict[str, Any], device: type[pydantic.BaseModel]
-) -> list[str]:
-    if section == ["noise"]:
-        named = content.get("noise", {}).get("model")
-        kinds = {_model_name(noise): noise for noise in _noise_sections()}
-        return list(kinds[named].model_fields)
-    return list((_sections(device)[section[0]] if section else device).model_fields)
+    same = [_rule(one) for one in problems if _follow(one, schema)[0] == key]
+    rules = ", or ".join(dict.fromkeys(same))
+    return f"{key or 'content'} = {shown(problem['input'])} is not allowed: {rules}."
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """End a sentence about an unknown name with the closest allowed one and all of them."""
     names = sorted(allowed)
-    close = difflib.get_close_matches(given, names, n=1)
+    close = difflib.get_close_matches(given[:SHOWN_LETTERS], names, n=1)
     guess = f"; did you mean {close[0]!r}?" if close else "."
     return f"{guess} Allowed: {', '.join(names)}."
+
+
+def shown(value: Any) -> str:
+    """A wrong value as a message shows it, shortened where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole numbers of more than 4300 digits
+        return "a number of too many digits"
+    return text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}..."
+
+
+def _rule(problem: Any) -> str:
+    """What pydantic says is allowed, its words and numbers as they are read best."""
+    text: str = problem["msg"][0].lower() + problem["msg"][1:]
+    for limit in problem.get("ctx", {}).values():
+        if isinstance(limit, float):
+            text = f"{text.rpartition(' ')[0]} {limit:g}"
+    for words, plain in _WORDS.items():
+        text = text.replace(words, plain)
+    return text
+
+
+def _follow(problem: Any, schema: type) -> tuple[str, Any]:
+    """Name of the key that a problem is at, "noise.table_uS[2]", and the section it is in.
+
+    Pydantic's words for the branches of a union are left out.
+    """
+    key, section = "", schema
+    last = len(problem["loc"]) - 1
+    for depth, part in enumerate(problem["loc"]):
+        if isinstance(part, int):
+            key += f"[{part}]"
+        elif part in _keys(section) or (
+            depth == last and problem["type"] in ("extra_forbidden", "missing")
+        ):
+            key += f".{part}" if key else part
+            section = _keys(section).get(part, section)
+        else:
+            section = _models(section).get(part, section)
+    return key, section
+
+
+def _keys(section: Any) -> dict[str, Any]:
+    """Keys of a section, and the annotation of each."""
+    kinds = list(_sections(section))
+    if len(kinds) == 1:
+        return {key: field.rebuild_annotation() for key, field in kinds[0].model_fields.items()}
+    if dataclasses.is_dataclass(section):
+        return {field.name: field.type for field in dataclasses.fields(section)}
+    return {}
+
+
+def _models(section: Any) -> dict[str, Any]:
+    """Names that a section's key "model" may have, and the class of each."""
+    return {
+        get_args(kind.model_fields["model"].annotation)[0]: kind
+        for kind in _sections(section)
+        if "model" in kind.model_fields
+    }
+
+
+def _sections(annotation: Any) -> Iterator[type[Section]]:
+    """The classes of sections that an annotation allows, in a list or not."""
+    if isinstance(annotation, type) and not typing.get_origin(annotation):
+        if issubclass(annotation, Section):
+            yield annotation
+    else:
+        for part in get_args(annotation):
+            yield from _sections(part)

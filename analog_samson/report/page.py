@@ -244,7 +244,7 @@ def _datasheets(folder: Path, devices: Mapping[str, Any]) -> list[str]:
 
 def _datasheet(name: str, definition: Mapping[str, Any], moments: pd.DataFrame) -> str:
     try:
-        device = validated(dict(definition), f"device {name!r} of manifest.json")
+        device = validated(dict(definition), f"device {name!r} of manifest.json", from_json=True)
     except ValueError:
         text = moments.to_html(index=False, border=0, float_format="{:.4g}".format)
         note = "Moments (the definition is of another version of analog-samson: no figure)"

@@ -4,6 +4,7 @@ A row is one chip at one time in one read. Chips of one network are not independ
 the training method, so averages run over reads, then over chips, and intervals over networks.
 """
 
+from analog_samson.results.columns import COLUMNS
 from analog_samson.results.comparison import best_methods, holm, paired_gain
 from analog_samson.results.estimates import (
     digital_accuracy,
@@ -19,7 +20,7 @@ from analog_samson.results.lifetime import (
 )
 from analog_samson.results.planning import needed, next_look, variance_components
 from analog_samson.results.summary import chip_means, network_means, summarise
-from analog_samson.results.trials import COLUMNS, append_rows, read_trials
+from analog_samson.results.trials import append_rows, read_trials
 
 __all__ = [
     "COLUMNS",

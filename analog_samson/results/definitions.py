@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 CONDITION = (
@@ -34,7 +35,8 @@ def check_definitions(trials: pd.DataFrame) -> None:
 
     Raises:
         ValueError: If columns are missing; if one chip of one network on one device has two
-            contents (another device file, study seed or evaluation set under the same name); if
+            contents (another device file, study seed or evaluation set under the same name), or
+            one chip has two names; if
             one method and training seed has two networks; if one model and data set was
             evaluated on test sets of different size, or on subsets of different size.
     """
@@ -42,10 +44,40 @@ def check_definitions(trials: pd.DataFrame) -> None:
     missing = sorted(needed - set(trials.columns))
     if missing:
         raise ValueError(f"These are no trials: columns {missing} are missing.")
+    found = two_kinds(trials)
+    if found is not None:
+        row, other, column = found
+        raise ValueError(
+            f"Rows of chip {trials['chip_id'].iloc[row]!r} say {column} = "
+            f"{trials[column].iloc[other]!r} and {trials[column].iloc[row]!r}; one thing has two "
+            "names, or rows were edited: delete the wrong ones, or keep the two studies apart."
+        )
     chips = trials.drop_duplicates("chip_id")
     _check_chips(chips)
     _check_sizes(chips)
     _check_networks(chips)
+
+
+def two_kinds(trials: pd.DataFrame) -> tuple[int, int, str] | None:
+    """Find a row that calls its chip otherwise than the chip's first row does.
+
+    Args:
+        trials: Rows of trials.
+
+    Returns:
+        Position of the row, of the first row of its chip, and the column in which they differ;
+        None where all rows of every chip agree.
+    """
+    codes, _ = pd.factorize(trials["chip_id"])
+    _, first = np.unique(codes, return_index=True)
+    of_first = first[codes]
+    for column in (*_CHIP, *_DEFINED):
+        values = trials[column].array
+        differs = np.asarray(values != values.take(of_first), dtype=bool)
+        if differs.any():
+            row = int(differs.argmax())
+            return row, int(of_first[row]), column
+    return None
 
 
 def _check_chips(chips: pd.DataFrame) -> None:

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analog_samson.results.columns import KEY
 from analog_samson.results.estimates import estimated_accuracy
 from analog_samson.results.spread import quantile
 from analog_samson.results.summary import CELL, chip_means, summarise
-from analog_samson.results.trials import KEY
 
 LOOKS = (10, 20, 40, 80)
 """Numbers of chips at which a study may stop: fixed in advance, so that intervals stay honest."""

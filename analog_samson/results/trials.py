@@ -3,62 +3,13 @@
 import errno
 import io
 import os
-import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
 
+from analog_samson.results.checking import check_rows, read_table
+from analog_samson.results.columns import COLUMNS, COUNTS, KEY
 from analog_samson.results.definitions import check_definitions, check_manifests
-
-_TYPES = {
-    "study": pa.string(),
-    "chip_id": pa.string(),
-    "dataset": pa.string(),
-    "model": pa.string(),
-    "method": pa.string(),
-    "strength": pa.string(),
-    "training_seed": pa.int64(),
-    "checkpoint": pa.string(),
-    "device": pa.string(),
-    "compensation": pa.string(),
-    "engine": pa.string(),
-    "precision": pa.string(),
-    "axes": pa.string(),
-    "chip": pa.int64(),
-    "programming_seed": pa.int64(),
-    "t_inference_s": pa.float64(),
-    "read": pa.int64(),
-    "n_correct": pa.int64(),
-    "n_images": pa.int64(),
-    "n_correct_digital": pa.int64(),
-    "n_changed": pa.int64(),
-    "n_test": pa.int64(),
-    "n_correct_digital_test": pa.int64(),
-    "analog_share": pa.float64(),
-    "alpha": pa.float64(),
-    "extrapolated": pa.bool_(),
-    "reproducible": pa.bool_(),
-}
-
-COLUMNS: tuple[str, ...] = tuple(_TYPES)
-"""Columns of ``trials.csv``, in this order.
-
-Of the ``n_test`` test images a chip answered ``n_images``, ``n_correct`` of these rightly; the
-digital network, on the same images, ``n_correct_digital``; ``n_changed`` are those that only one of
-the two got right. ``n_correct_digital_test`` is the digital network's count on all ``n_test``.
-"""
-
-KEY = ("chip_id", "t_inference_s", "read")
-"""What makes a row one of a kind."""
-
-_LINE_BREAK = re.compile(r"[\r\n]")
-
-_TEXT = tuple(name for name, kind in _TYPES.items() if kind == pa.string())
-_COUNTS = tuple(name for name, kind in _TYPES.items() if kind == pa.int64())
-_FLAGS = tuple(name for name, kind in _TYPES.items() if kind == pa.bool_())
 
 
 def read_trials(*paths: str | Path) -> pd.DataFrame:
@@ -83,9 +34,12 @@ def read_trials(*paths: str | Path) -> pd.DataFrame:
         raise ValueError("read_trials needs at least one path; got none.")
     files = [_table_path(path) for path in paths]
     check_manifests([file.with_name("manifest.json") for file in files])
-    trials = pd.concat([_read_one(file) for file in files], ignore_index=True)
-    trials = _merged(trials)
-    check_definitions(trials)
+    trials = pd.concat([read_table(file) for file in files], ignore_index=True)
+    try:
+        trials = _merged(trials)
+        check_definitions(trials)
+    except ValueError as error:
+        raise ValueError(f"{' and '.join(map(str, files))}: {error}") from None
     return trials
 
 
@@ -116,14 +70,11 @@ def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
         )
     if rows.empty:
         return
-    _check_values(rows, "the new rows")
-    for name in _TEXT:
-        if _LINE_BREAK.search("".join(map(str, rows[name]))):
-            raise ValueError(f"Column {name!r} of the new rows holds a line break; take it out.")
+    check_rows(rows, lambda row: f"Row {row + 1} of the new rows")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"Folder {str(path.parent)!r} does not exist; make it first.")
     text = io.StringIO()
-    rows[list(COLUMNS)].astype(dict.fromkeys(_COUNTS, "int64")).to_csv(
+    rows[list(COLUMNS)].astype(dict.fromkeys(COUNTS, "int64")).to_csv(
         text, header=False, index=False, lineterminator="\n"
     )
     try:
@@ -145,81 +96,6 @@ def _table_path(path: str | Path) -> Path:
             f"No table of trials at {str(file)!r}; give a trials.csv or the folder that holds one."
         )
     return file
-
-
-def _read_one(file: Path) -> pd.DataFrame:
-    content = file.read_bytes()
-    content = content[: content.rfind(b"\n") + 1]
-    header, _, _ = content.partition(b"\n")
-    if not content:
-        return _empty()
-    if tuple(header.decode(errors="replace").rstrip("\r").split(",")) != COLUMNS:
-        raise ValueError(
-            f"{str(file)!r} is not a table of trials: its first line must be "
-            f"'{','.join(COLUMNS)}', not {header.decode(errors='replace')[:80]!r}."
-        )
-    try:
-        table = pa.csv.read_csv(
-            pa.BufferReader(content),
-            convert_options=pa.csv.ConvertOptions(column_types=_TYPES),
-        )
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{str(file)!r} has a damaged row ({str(error).splitlines()[0]}); delete the line: "
-            "its point is then computed again."
-        ) from error
-    trials: pd.DataFrame = table.to_pandas()
-    _check_values(trials, repr(str(file)))
-    return trials
-
-
-def _empty() -> pd.DataFrame:
-    return pd.DataFrame(pa.schema(list(_TYPES.items())).empty_table().to_pandas())
-
-
-def _check_values(trials: pd.DataFrame, where: str) -> None:
-    needed = [name for name in COLUMNS if name != "alpha"]
-    lacking = trials[needed].isna().any()
-    if lacking.any():
-        name = lacking.idxmax()
-        line = int(np.flatnonzero(trials[name].isna())[0])
-        raise ValueError(f"Row {line + 1} of {where} has no {name}; delete the row.")
-    for name in _COUNTS:
-        if not np.issubdtype(trials[name].dtype.type, np.integer):
-            whole = pd.to_numeric(trials[name], errors="coerce")
-            if not (whole % 1 == 0).all():
-                raise ValueError(f"Column {name!r} of {where} must hold whole numbers.")
-    for name in _FLAGS:
-        if not trials[name].isin([True, False]).all():
-            raise ValueError(f"Column {name!r} of {where} must hold True or False.")
-    _check_counts(trials, where)
-    times = trials["t_inference_s"]
-    wrong = ~((times >= 0) & (times < np.inf))
-    if wrong.any():
-        raise ValueError(
-            f"Row {int(np.flatnonzero(wrong)[0]) + 1} of {where} has the time "
-            f"{times[wrong].iloc[0]} s; times are finite and at least 0 s."
-        )
-
-
-def _check_counts(trials: pd.DataFrame, where: str) -> None:
-    n, right, digital = (trials[c] for c in ("n_images", "n_correct", "n_correct_digital"))
-    elsewhere = trials["n_correct_digital_test"] - digital
-    wrong = (
-        (n < 1)
-        | ~right.between(0, n)
-        | ~digital.between(0, n)
-        | ~trials["n_changed"].between((right - digital).abs(), n)
-        | ~elsewhere.between(0, trials["n_test"] - n)
-    )
-    if wrong.any():
-        row = trials[wrong].iloc[0]
-        raise ValueError(
-            f"Row {int(np.flatnonzero(wrong)[0]) + 1} of {where} counts {row['n_correct']} correct "
-            f"(digital {row['n_correct_digital']}, changed {row['n_changed']}) of "
-            f"{row['n_images']} images, and {row['n_correct_digital_test']} digital of all "
-            f"{row['n_test']}, which cannot be; delete the row: its point is then computed again."
-        )
 
 
 def _merged(trials: pd.DataFrame) -> pd.DataFrame:

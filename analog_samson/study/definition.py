@@ -4,22 +4,34 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+import pydantic
+from pydantic import Field
 
 from analog_samson.checkpoint import Checkpoint, TrainingSpec
 from analog_samson.chip import Engine, check_precision, choose_engine
 from analog_samson.compiled import Precision
 from analog_samson.data import Split
 from analog_samson.devices import Device, load_device
+from analog_samson.devices.section import Name
+from analog_samson.devices.sentences import explain
 from analog_samson.evaluation import Accelerator, device_of
+from analog_samson.results.checking import check_text
 from analog_samson.streams import derive_seed
 from analog_samson.study.sources import the_checkpoint, the_test_set
 
 NUMERICS_VERSION = 4
 """Raised when the same definition gives other numbers; part of every chip's identity."""
+
+NEAREST_TIMES = 2e-9
+"""Times that differ relatively by less cannot be told apart in a table: our choice."""
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 Point = tuple[float, int]
 """A time since programming [s] and the number of the read at that time."""
@@ -142,35 +154,63 @@ class Study:
         trust: Packages that its checkpoints may import from (see :func:`load_checkpoint`).
     """
 
-    name: str
-    checkpoints: Sequence[str | Path]
-    devices: Sequence[str | Path | Device]
+    name: Name
+    checkpoints: Annotated[Sequence[str | Path], Field(min_length=1)]
+    devices: Annotated[Sequence[str | Path | Device], Field(min_length=1)]
     times_s: Sequence[float] | Mapping[str, Sequence[float]]
-    n_chips: int = 10
-    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    n_reads: int = 1
+    n_chips: Count = 10
+    axes: Mapping[str, Annotated[Sequence[int | float | str], Field(min_length=1)]] = field(
+        default_factory=dict
+    )
+    n_reads: Count = 1
     seed: int = 0
     engine: Engine | None = None
     precision: Precision = "fp32"
-    data_folder: Path | None = None
+    data_folder: Annotated[Path | None, Field(strict=False)] = None
     n_images: int | None = None
     images: int | None = None
     accelerator: Accelerator = "cpu"
-    chips_together: int = 1
+    chips_together: Count = 1
     question: str = ""
     trust: Sequence[str] = ()
+
+    __pydantic_config__: ClassVar[pydantic.ConfigDict] = {
+        "strict": True,
+        "revalidate_instances": "always",
+    }
+
+    def check(self, where: str) -> None:
+        """Refuse values of a wrong kind or out of range, by the types of the fields.
+
+        Args:
+            where: Name of the study or of its file, for the error.
+
+        Raises:
+            ValueError: If a value is wrong; one sentence.
+        """
+        plain = self
+        if isinstance(self.axes, Mapping):  # numpy arrays are lists of numbers, too
+            axes = {
+                axis: values.tolist() if hasattr(values, "tolist") else values
+                for axis, values in self.axes.items()
+            }
+            plain = replace(self, axes=axes)
+        try:
+            _schema().validate_python(plain)
+        except pydantic.ValidationError as error:
+            raise ValueError(f"{where}: {explain(error.errors(), Study)}") from None
 
     def trials(self) -> list[Trial]:
         """All chips of the study with all their times, checked before anything runs.
 
         Raises:
-            ValueError: If the study has no checkpoints, devices, times or chips, a time is outside
+            ValueError: If a value is of the wrong kind or out of range, a time is outside
                 a device's domain, several times are asked of devices that all stay as they are, an
                 axis does not exist or apply, something is given twice, or the accelerator is not
                 there or cannot run the engine.
             FileNotFoundError: If a checkpoint, device or data set is missing.
         """
-        self._check_counts()
+        self.check(f"Study {str(self.name)[:100]!r}")
         device_of(self.accelerator)
         devices = self._devices()
         self._check_something_changes(devices)
@@ -212,20 +252,14 @@ class Study:
         """The devices as they are in their files, before any axis."""
         return [d if isinstance(d, Device) else load_device(d) for d in self.devices]
 
-    def _check_counts(self) -> None:
-        for what, given in (("checkpoints", self.checkpoints), ("devices", self.devices)):
-            if not given:
-                raise ValueError(f"Study {self.name!r} has no {what}; give at least one.")
-        for what in ("n_chips", "n_reads", "chips_together"):
-            number = getattr(self, what)
-            if number < 1:
-                raise ValueError(f"{what} must be at least 1; got {number}.")
-
     def _networks(self) -> Iterator[tuple[Path, Checkpoint, str, int]]:
         """Path, contents, digest of the test set and how many of its images count."""
         for given in self.checkpoints:
             path = Path(given)
             checkpoint = the_checkpoint(path, trust=self.trust)
+            spec = checkpoint.spec
+            for text in (spec.dataset, spec.model, spec.method, spec.strength):
+                check_text(text, str(path))
             test = the_test_set(checkpoint.spec.dataset, self.data_folder)
             shape = tuple(test.images.shape[1:])
             if shape != checkpoint.image_shape:
@@ -287,6 +321,12 @@ class Study:
             raise ValueError(f"Study {self.name!r} has no times for device {device.name!r}.")
         for time in times:
             device.check_time(float(time))
+        for time, later in itertools.pairwise(sorted(times)):
+            if math.isclose(time, later, rel_tol=NEAREST_TIMES):
+                raise ValueError(
+                    f"Study {self.name!r} asks for {time!r} and {later!r} s, which agree to nine "
+                    "digits; give one of them, once."
+                )
         engine = choose_engine(device, self.engine)
         check_precision(engine, self.precision, device, self.accelerator)
         if self.accelerator != "cpu" and engine != "compiled":
@@ -295,3 +335,8 @@ class Study:
                 f"{device.name!r} would run on aihwkit's tiles; use 'cpu'."
             )
         return tuple((float(time), read) for time in times for read in range(self.n_reads))
+
+
+@functools.cache
+def _schema() -> pydantic.TypeAdapter[Study]:
+    return pydantic.TypeAdapter(Study)

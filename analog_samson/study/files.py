@@ -1,12 +1,13 @@
 """The same study as one TOML file."""
 
-import tomllib
-from collections.abc import Sequence
-from dataclasses import fields
+import glob
+import os
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from analog_samson.devices.sentences import did_you_mean
+from analog_samson.devices.sentences import did_you_mean, shown
+from analog_samson.devices.toml import parse_toml
 from analog_samson.study.definition import Study
 from analog_samson.times import TIME_GRIDS
 
@@ -14,8 +15,9 @@ from analog_samson.times import TIME_GRIDS
 def load_study(path: str | Path) -> Study:
     """Read a study from a TOML file whose keys are the fields of :class:`Study`.
 
-    Paths are relative to the file; ``checkpoints`` may hold patterns (``"nets/*.safetensors"``);
-    a time grid may be given by its name in ``times.TIME_GRIDS``.
+    Paths are absolute or relative to the file; ``checkpoints`` may hold patterns
+    (``"nets/*.safetensors"``), and a text that is the path of a file means that file; a time grid
+    may be given by its name in ``times.TIME_GRIDS``.
 
         name = "drift"
         question = "Does SAMSON still help after a year?"
@@ -41,10 +43,7 @@ def load_study(path: str | Path) -> Study:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"No study file {path}; give an existing .toml file.")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path}: not valid TOML: {error}.") from None
+    content = parse_toml(path.read_bytes(), str(path))
     if "trust" in content:
         raise ValueError(
             f"{path}: a file cannot trust packages, only who runs it can: leave the key 'trust' "
@@ -57,25 +56,30 @@ def load_study(path: str | Path) -> Study:
     for key in ("name", "checkpoints", "devices", "times_s"):
         if key not in content:
             raise ValueError(f"{path}: key {key!r} is missing; add it.")
-    for key, kind in (("name", str), ("checkpoints", list), ("devices", list), ("axes", dict)):
-        if not isinstance(content.get(key, kind()), kind):
-            raise ValueError(f"{path}: {key} must be a {kind.__name__}; got {content[key]!r}.")
-    content["checkpoints"] = _matching(path, content["checkpoints"])
-    content["devices"] = [_device(path.parent, device) for device in content["devices"]]
-    content["times_s"] = _times(path, content["times_s"])
-    if "data_folder" in content:
-        content["data_folder"] = path.parent / content["data_folder"]
-    return Study(**content)
+    study = Study(**content | {"times_s": _times(path, content["times_s"])})
+    study.check(str(path))
+    folder = path.parent
+    return replace(
+        study,
+        checkpoints=[found for text in study.checkpoints for found in _matching(path, str(text))],
+        devices=[_device(folder, str(device)) for device in content["devices"]],
+        data_folder=None if study.data_folder is None else folder / study.data_folder,
+    )
 
 
-def _matching(path: Path, patterns: Sequence[str]) -> list[Path]:
-    found: list[Path] = []
-    for pattern in patterns:
-        matches = sorted(path.parent.glob(pattern))
-        if not matches:
-            raise FileNotFoundError(f"{path}: no checkpoint matches {pattern!r}.")
-        found += matches
-    return found
+def _matching(path: Path, pattern: str) -> list[Path]:
+    """The file of that name, whatever letters it holds; or those that match the pattern."""
+    folder = path.parent
+    if os.path.isfile(folder / pattern):  # noqa: PTH113 (Path.is_file raises for odd names)
+        return [folder / pattern]
+    try:
+        names = glob.glob(pattern, root_dir=folder, recursive=True, include_hidden=True)  # noqa: PTH207 (also absolute patterns)
+    except (OSError, ValueError):  # a null byte, a name that is too long
+        names = []
+    matches = [folder / name for name in sorted(names) if (folder / name).is_file()]
+    if not matches:
+        raise FileNotFoundError(f"{path}: no checkpoint matches {shown(pattern)}.")
+    return matches
 
 
 def _device(folder: Path, device: str) -> str | Path:
@@ -89,6 +93,7 @@ def _times(path: Path, given: Any) -> Any:
         return given
     if given not in TIME_GRIDS:
         raise ValueError(
-            f"{path}: unknown time grid {given!r}; allowed: {', '.join(TIME_GRIDS)}, or seconds."
+            f"{path}: unknown time grid {shown(given)}; allowed: {', '.join(TIME_GRIDS)}, or "
+            "seconds."
         )
     return TIME_GRIDS[given]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pandas as pd
 import torch
@@ -24,7 +24,7 @@ from analog_samson.checkpoint import (
     named_packages,
 )
 from analog_samson.evaluation import count_correct
-from analog_samson.models import analog_layers
+from analog_samson.models import analog_layers, build_model
 from analog_samson.perturbation import perturbed, rwp
 from analog_samson.running import run_jobs
 from analog_samson.streams import derive_seed
@@ -80,7 +80,9 @@ def train_grid(
         training that diverged has no accuracy and says why in the column `failure`.
 
     Raises:
-        ValueError: If two specifications would be written to one file.
+        ValueError: If two specifications would be written to one file, a data set or model does
+            not exist, or a model does not take its options; before anything is trained.
+        FileNotFoundError: If images are missing.
     """
     stems = [spec.file_stem for spec in specs]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
@@ -89,6 +91,7 @@ def train_grid(
             f"Several specifications would be written to {twice[0]!r}; they differ in nothing that "
             "a file name holds: give them folders of their own."
         )
+    _check_buildable(specs, data_folder)
     for spec in specs:
         warn_of_slow_training(spec)
     work = partial(
@@ -251,18 +254,50 @@ def read_option(text: str) -> tuple[str, Any]:
     """Read "field=value": numbers, true, false, JSON or text; "field=1,2" is a list.
 
     Raises:
-        ValueError: If there is no "=".
+        ValueError: If there is no "=", or a value of a field of numbers is no finite number.
     """
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"An option is written field=value; got {text!r}.")
     try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        pass
-    if "," in value:
-        return name, [read_option(f"{name}={part}")[1] for part in value.split(",")]
-    return name, value
+        read = json.loads(value)
+    except (ValueError, RecursionError):
+        if "," in value:
+            return name, [read_option(f"{name}={part}")[1] for part in value.split(",")]
+        read = value
+    for one in read if isinstance(read, list) else [read]:
+        _check_number(name, one)
+    return name, read
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Refuse what is no number for a field of numbers; infinity has a meaning for p alone."""
+    kind = get_type_hints(TrainingSpec).get(name)
+    if not {float, int} & {kind, *get_args(kind)} or (name == "p" and value in ("inf", math.inf)):
+        return
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (is_number and math.isfinite(value)):
+        raise ValueError(f"{name} must be a finite number; got {str(value)[:80]!r}.")
+
+
+def _check_buildable(specs: Sequence[TrainingSpec], data_folder: str | Path | None) -> None:
+    """Load every data set and build every network once: what fails would fail in a worker."""
+    checked = set()
+    for spec in specs:
+        options = json.dumps(dict(spec.model_kwargs), sort_keys=True)
+        kind = spec.dataset, spec.validation_fraction, spec.model, options, spec.keep_digital
+        if kind in checked:
+            continue
+        checked.add(kind)
+        dataset = dataset_of(spec.dataset, data_folder, spec.validation_fraction)
+        model = build_model(
+            spec.model,
+            image_shape=dataset.image_shape,
+            n_classes=dataset.n_classes,
+            seed=0,
+            options=spec.model_kwargs,
+        )
+        analog_layers(model, spec.keep_digital)
 
 
 def _row(

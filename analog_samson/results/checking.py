@@ -1,0 +1,224 @@
+"""What can be said of a row of trials by itself, and of a file of them, before it is believed."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+
+from analog_samson.results.columns import COLUMNS, COUNTS, FLAGS, TEXT, TYPES
+from analog_samson.results.definitions import two_kinds
+
+ADVICE = "; delete the line: its point is then computed again"
+
+SHOWN_LETTERS = 80
+"""Of a wrong value a message shows this many letters."""
+
+_MAY_BE_EMPTY = ("strength",)
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_SPELLED = {  # how Arrow lets a value of a type be written
+    pa.int64(): (r"-?\d+", "no whole number"),
+    pa.float64(): (r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(?i:inf(inity)?|nan)", "no number"),
+    pa.bool_(): (r"(?i:true|false)|[01]", "neither True nor False"),
+}
+
+
+def read_table(file: Path) -> pd.DataFrame:
+    """Read one file of trials; a half-written last line is dropped.
+
+    Args:
+        file: The file.
+
+    Returns:
+        Its rows, columns as in `COLUMNS`.
+
+    Raises:
+        ValueError: If it is not a table of trials, was saved by another program, or a row is
+            damaged; says in which line.
+    """
+    content = file.read_bytes()
+    if content.startswith(b"\xef\xbb\xbf") or b"\r" in content:
+        raise ValueError(
+            f"{str(file)!r} was saved by another program (it has a byte order mark or Windows line "
+            "ends), so that no row can be added to it. Spreadsheets change numbers, too: restore "
+            f"the original, or, if no number has changed: sed -i 's/^\\xef\\xbb\\xbf//; s/\\r$//' "
+            f"{str(file)!r}."
+        )
+    header = ",".join(COLUMNS).encode()
+    first, newline, _ = content.partition(b"\n")
+    if first != header if newline else not header.startswith(first):
+        raise ValueError(
+            f"{str(file)!r} is not a table of trials: its first line must be "
+            f"'{header.decode()}', not {first[:80].decode(errors='replace')!r}."
+        )
+    content = content[: content.rfind(b"\n") + 1]
+    if not content:
+        return pd.DataFrame(pa.schema(list(TYPES.items())).empty_table().to_pandas())
+    try:
+        table = pa.csv.read_csv(
+            pa.BufferReader(content),
+            convert_options=pa.csv.ConvertOptions(column_types=TYPES),
+        )
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        why = _damage(content) or f"has a damaged row ({str(error).splitlines()[0][:200]})"
+        raise ValueError(f"{str(file)!r}, {why}{ADVICE}.") from None
+    trials: pd.DataFrame = table.to_pandas()
+
+    def line(row: int) -> str:
+        written = [n for n, text in enumerate(content.split(b"\n"), start=1) if text]
+        return f"{str(file)!r}, line {written[row + 1]}"
+
+    check_rows(trials, line, ADVICE)
+    found = two_kinds(trials)
+    if found is not None:
+        row, other, column = found
+        raise ValueError(
+            f"{line(row)}: {column} = {_shown(trials[column].iloc[row])}, and "
+            f"{_shown(trials[column].iloc[other])} of the same chip_id in "
+            f"{line(other).rpartition(', ')[2]}{ADVICE}."
+        )
+    return trials
+
+
+def check_rows(rows: pd.DataFrame, place: Callable[[int], str], advice: str = "") -> None:
+    """Refuse rows with a value that cannot be.
+
+    Args:
+        rows: Rows of trials, columns `COLUMNS`.
+        place: Says where a row stands, given its position.
+        advice: What to do, for the message.
+
+    Raises:
+        ValueError: If a value is missing, of a wrong kind or out of range, or counts contradict
+            each other; names the row and the column.
+    """
+
+    def refuse_where(wrong: Any, column: str, rule: str) -> None:
+        wrong = np.asarray(wrong, dtype=bool)
+        if wrong.any():
+            row = int(wrong.argmax())
+            value = _shown(rows[column].iloc[row])
+            raise ValueError(f"{place(row)}: {column} = {value}; {rule}{advice}.")
+
+    missing = rows.isna()
+    for name in COLUMNS:
+        if name != "alpha" and missing[name].any():
+            row = int(missing[name].to_numpy().argmax())
+            raise ValueError(f"{place(row)} has no {name}{advice}.")
+    for name in TEXT:
+        wrong = {value for value in rows[name].unique() if not _is_sound(value, name)}
+        if wrong:
+            refuse_where(rows[name].isin(wrong), name, "a text in one line is needed")
+    not_axes = {value for value in rows["axes"].unique() if not _are_axes(value)}
+    if not_axes:
+        rule = "a JSON object of numbers and words is needed"
+        refuse_where(rows["axes"].isin(not_axes), "axes", rule)
+    for name in FLAGS:
+        refuse_where(~rows[name].isin([True, False]), name, "it is True or False")
+    numbers = {
+        name: pd.to_numeric(rows[name], errors="coerce")
+        for name in (*COUNTS, "t_inference_s", "analog_share", "alpha")
+    }
+    for name in COUNTS:
+        least = 1 if name == "n_images" else 0
+        rule = f"a whole number of at least {least} is needed"
+        refuse_where(~((numbers[name] % 1 == 0) & (numbers[name] >= least)), name, rule)
+    time, share, alpha = (numbers[name] for name in ("t_inference_s", "analog_share", "alpha"))
+    rule = "times are finite and at least 0 s"
+    refuse_where(~((time >= 0) & (time < math.inf)), "t_inference_s", rule)
+    refuse_where(~share.between(0, 1), "analog_share", "a share lies in [0, 1]")
+    # least squares on a layer's outputs (per_layer) can be negative; ratios of read-outs cannot
+    lowest = np.where(rows["compensation"].str.startswith("per_layer"), -math.inf, 0.0)
+    sound = (alpha > lowest) & (alpha < math.inf) | missing["alpha"]
+    refuse_where(~sound, "alpha", "it is finite and above 0, or empty")
+    _check_counts(numbers, place, advice)
+
+
+def check_text(text: str, where: str) -> None:
+    """Refuse a text that could not stand in a table: it would be found after computing.
+
+    Args:
+        text: A name or label.
+        where: Where it comes from, for the message.
+
+    Raises:
+        ValueError: If it holds a line break or another character without a picture.
+    """
+    if _UNPRINTABLE.search(text):
+        raise ValueError(
+            f"{where}: {_shown(text)} holds a line break or control character, which no row can "
+            "hold; take it out."
+        )
+
+
+def _check_counts(
+    counts: dict[str, "pd.Series[int]"], place: Callable[[int], str], advice: str
+) -> None:
+    n, right, digital = (counts[c] for c in ("n_images", "n_correct", "n_correct_digital"))
+    elsewhere = counts["n_correct_digital_test"] - digital
+    wrong = (
+        ~right.between(0, n)
+        | ~digital.between(0, n)
+        | ~counts["n_changed"].between((right - digital).abs(), n)
+        | ~elsewhere.between(0, counts["n_test"] - n)
+    ).to_numpy()
+    if wrong.any():
+        at = int(wrong.argmax())
+        row = {name: int(values.iloc[at]) for name, values in counts.items() if name[:2] == "n_"}
+        raise ValueError(
+            f"{place(at)}: it counts n_correct = {row['n_correct']} "
+            f"(n_correct_digital = {row['n_correct_digital']}, n_changed = {row['n_changed']}) of "
+            f"n_images = {row['n_images']}, and n_correct_digital_test = "
+            f"{row['n_correct_digital_test']} of n_test = {row['n_test']}, which cannot be{advice}."
+        )
+
+
+def _is_sound(value: object, column: str) -> bool:
+    return (
+        isinstance(value, str)
+        and (value != "" or column in _MAY_BE_EMPTY)
+        and not _UNPRINTABLE.search(value)
+    )
+
+
+def _are_axes(text: str) -> bool:
+    try:
+        axes = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(axes, dict) and all(
+        isinstance(value, int | float | str) and not isinstance(value, bool) and value == value
+        for value in axes.values()
+    )
+
+
+def _damage(content: bytes) -> str:
+    """Line and column of the first value that is not of its column's type; "" if there is none."""
+    for number, line in enumerate(content.decode(errors="replace").split("\n"), start=1):
+        if number == 1 or not line:
+            continue
+        try:
+            values = next(csv.reader([line]))
+        except csv.Error as error:
+            return f"line {number}, is damaged ({error})"
+        if len(values) != len(COLUMNS):
+            return f"line {number}, is damaged: it has {len(values)} values, not {len(COLUMNS)}"
+        for (name, kind), value in zip(TYPES.items(), values, strict=True):
+            pattern, what = _SPELLED.get(kind, (".*", ""))
+            is_long = kind == pa.int64() and len(value) > 18 and abs(int(value[:30])) >= 2**63
+            if (value and not re.fullmatch(pattern, value)) or is_long or "\ufffd" in value:
+                what = "no UTF-8 text" if "\ufffd" in value else what
+                return f"line {number}, is damaged: {name} = {_shown(value)} is {what}"
+    return ""
+
+
+def _shown(value: object) -> str:
+    text = repr(value.item() if isinstance(value, np.generic) else value)
+    return text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}..."
