@@ -15,6 +15,7 @@ from analog_samson.report import words
 from analog_samson.report.axes import finish, head, log_axis
 from analog_samson.report.figures import grid
 from analog_samson.report.style import METHOD_STYLES, line_width, looks, order, style
+from analog_samson.results.scores import ACCURACY
 
 CURVES = (
     ("loss", "training loss [nat]"),
@@ -150,7 +151,7 @@ def sharpness_vs_robustness(
             f"No network of the study has a value of {measure!r}; measure its own networks "
             "(experiments/landscape.py)."
         )
-    rows["lost"] = 100 * (rows["clean_accuracy"] - rows["accuracy"])
+    rows["lost"] = ACCURACY.shown(ACCURACY.lost(rows["clean_accuracy"], rows["accuracy"]))
     names = words.method_names(rows)
     handles = []
     for name in sorted(names.unique(), key=order):
@@ -166,7 +167,8 @@ def sharpness_vs_robustness(
     ax.grid(True, axis="x")
     said = _SAID_AS.get(measure, measure.replace("_", " "))
     ax.set_xlabel(said.format(**rows[settings].iloc[0]))
-    ax.set_ylabel(f"accuracy lost at {times.label(rows['t_inference_s'].iloc[0])} [points]")
+    moment = times.label(rows["t_inference_s"].iloc[0])
+    ax.set_ylabel(f"{ACCURACY.label} lost at {moment} [{ACCURACY.short_difference_unit}]")
     return handles
 
 
