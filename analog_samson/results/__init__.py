@@ -11,9 +11,9 @@ from analog_samson.results.estimates import (
     sampling_variance,
 )
 from analog_samson.results.lifetime import (
-    N_CLASSES,
     has_trajectories,
     iso_accuracy,
+    known_classes,
     lifetime,
     no_better_than_guessing,
 )
@@ -23,7 +23,6 @@ from analog_samson.results.trials import COLUMNS, append_rows, read_trials
 
 __all__ = [
     "COLUMNS",
-    "N_CLASSES",
     "append_rows",
     "best_methods",
     "chip_means",
@@ -32,6 +31,7 @@ __all__ = [
     "has_trajectories",
     "holm",
     "iso_accuracy",
+    "known_classes",
     "lifetime",
     "needed",
     "network_means",
