@@ -1,6 +1,6 @@
-"""Report: tables and figures that go into a paper as they are, drawn from ``trials.csv`` alone.
+"""Report: tables and figures for a paper, drawn from ``trials.csv`` alone.
 
-Nothing here loads torch or aihwkit: a figure redraws on a laptop, from any machine's data.
+Nothing here imports torch or aihwkit: figures can be redrawn on any machine from the files.
 """
 
 from analog_samson.report.content import Content

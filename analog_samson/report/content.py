@@ -13,7 +13,7 @@ from analog_samson import results
 from analog_samson.report import words
 
 LOSSES = (0.01, 0.02, 0.05)
-"""Losses of accuracy that lifetimes are given for; the figure shows the one that tells most."""
+"""Losses of accuracy that lifetimes are given for; the figure shows the one most methods reach."""
 
 
 class Look(TypedDict):

@@ -24,7 +24,7 @@ def select(
     methods: Sequence[str] = (),
     times_s: Sequence[float] = (),
 ) -> pd.DataFrame:
-    """Keep some devices, methods and times; nothing named keeps all.
+    """Select devices, methods and times; an empty selection keeps all.
 
     Args:
         trials: Rows of trials.
@@ -199,7 +199,7 @@ def write_figures(
 
 
 def warnings_of(content: Content) -> list[str]:
-    """What a reader must know before believing the numbers.
+    """Limitations that a reader must know before the numbers are used.
 
     Args:
         content: What the report is made from.
@@ -213,13 +213,13 @@ def warnings_of(content: Content) -> list[str]:
         alone = set(words.method_names(summary[summary["n_networks"] == 1]))
         names = [words.said(name) for name in sorted(alone)]
         found.append(
-            f"One trained network for {', '.join(names)}: intervals are over chips only and say "
-            "nothing about another training."
+            f"One trained network for {', '.join(names)}: intervals are over chips only and do not "
+            "cover another training."
         )
     elif (summary["n_networks"] < 5).any():
         found.append(
             f"Only {summary['n_networks'].min()} trained networks for some methods: intervals are "
-            "wide and lean on assumptions."
+            "wide and depend on assumptions."
         )
     if (summary["n_chips"] < 5).any():
         found.append(f"Only {summary['n_chips'].min()} chips of some networks.")
@@ -246,7 +246,7 @@ def warnings_of(content: Content) -> list[str]:
     if len(torn):
         found.append(
             f"Every time of {', '.join(sorted(set(torn['device'])))} is an independent draw: the "
-            "curves are no chip's and have no lifetime."
+            "curves do not follow single chips and have no lifetime."
         )
     late = summary[summary["extrapolated"]]
     if len(late):

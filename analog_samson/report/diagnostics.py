@@ -1,4 +1,4 @@
-"""What explains a number: the stages of a chip, single layers, training curves, sharpness."""
+"""Where accuracy is lost: the stages of a chip's error, and single analog layers."""
 
 from collections.abc import Callable, Mapping
 
@@ -17,7 +17,7 @@ from analog_samson.report.style import line_width, marker_size, order, style
 from analog_samson.results.scores import ACCURACY
 
 MAX_PANELS = 12
-"""Networks on devices beyond this many are left out of one figure: nobody reads it."""
+"""Largest number of panels of one figure; further networks and devices are left out."""
 
 
 def waterfall(ax: Axes, stages: pd.DataFrame) -> None:

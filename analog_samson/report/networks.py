@@ -1,4 +1,4 @@
-"""Trained networks before any chip: how training went, and how sharp the minima are."""
+"""Digital networks: training curves, and sharpness of the minima."""
 
 import re
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ CURVES = (
     ("offset_ratio", "offset / weights"),
     ("update_gradient_norm", "gradient norm"),
 )
-"""Columns of a training log, and what its axis says."""
+"""Columns of a training log, and the label of each axis."""
 
 MEASURES = ("average_sharpness", "adaptive_sharpness", "hessian_eigenvalue")
 """Measures of sharpness that are drawn; the first alone where there is one column."""
@@ -221,7 +221,7 @@ def sharpness_figure(
 
 
 def check_columns(rows: pd.DataFrame, columns: tuple[str, ...]) -> None:
-    """Refuse rows without the columns that a figure needs.
+    """Check that rows have the columns that a figure needs.
 
     Raises:
         ValueError: If columns are missing or there are no rows.

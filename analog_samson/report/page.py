@@ -1,4 +1,4 @@
-"""The report of a study: one page that opens from disk, and every table and figure beside it."""
+"""Report of a study: a self-contained HTML page, and every table and figure as files."""
 
 import base64
 import html
@@ -151,7 +151,7 @@ def _page(content: Content, shown: Iterable[_Shown], command: str) -> str:
 
 
 def _unfinished(manifest: Mapping[str, Any], trials: pd.DataFrame) -> list[str]:
-    """Networks that the study was begun with and that have no row yet."""
+    """Networks of the study that have no row yet."""
     there = set(trials["checkpoint"])
     names = [
         name.removesuffix(".safetensors")

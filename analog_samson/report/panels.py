@@ -1,4 +1,4 @@
-"""What a figure draws into one `Axes`: the accuracy of chips over time and methods."""
+"""Drawing into one `Axes`: the accuracy of chips over time and methods."""
 
 import numpy as np
 import pandas as pd
@@ -82,7 +82,7 @@ def gain_vs_time(
 
 
 def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = None) -> list[Line2D]:
-    """Draw every chip as a thin line: how far chips of one method lie apart.
+    """Draw every chip as a thin line, to show the spread of the chips of one method.
 
     Times beyond the device's measured range are shaded.
 
@@ -135,7 +135,7 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
         chips: As `results.chip_means` gives, of one condition at one time.
 
     Returns:
-        Nothing for a legend: the methods stand below their strips.
+        An empty list: the methods are named below their strips, not in a legend.
 
     Raises:
         ValueError: If there are no chips, several conditions or several times.
@@ -183,7 +183,7 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
         lives: As `results.lifetime` gives, of one condition.
 
     Returns:
-        Nothing for a legend: the methods stand beside their rows.
+        An empty list: the methods are named beside their rows, not in a legend.
 
     Raises:
         ValueError: If there are no lifetimes or several conditions.
@@ -200,7 +200,7 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
         row = lives[names == name].iloc[0]
         style = looks(name, ordered)
         low, high = row["low_s"], row["high_s"]
-        if low == 0 and np.isinf(high):  # no interval: the arrow says what is known
+        if low == 0 and np.isinf(high):  # no interval: the arrow shows the known bound
             low = 0.0 if row["censored"] == "left" else row["lifetime_s"]
             high = np.inf if row["censored"] == "right" else row["lifetime_s"]
         begin, end = max(low, left), min(high, right)
@@ -329,7 +329,7 @@ def _over_time(ax: Axes, rows: pd.DataFrame, interval: str, axis: TimeAxis | Non
 def check_one(
     rows: pd.DataFrame, what: str, interval: str = "bars", besides: tuple[str, ...] = ()
 ) -> None:
-    """Refuse what does not fit into one panel.
+    """Check that the rows can be drawn into one panel.
 
     Raises:
         ValueError: If there are no rows, several conditions, or the interval is unknown.

@@ -26,7 +26,7 @@ def table(
         decimals: Digits after the point, in per cent.
 
     Returns:
-        The table; a cell without trials is blank and the caption says so.
+        The table; a cell without trials is blank and is explained in the caption.
 
     Raises:
         ValueError: If the summary is empty.
