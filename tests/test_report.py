@@ -1,5 +1,6 @@
 import collections
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -56,6 +57,7 @@ from analog_samson.results import (
     read_trials,
     summarise,
 )
+from analog_samson.results.scores import ACCURACY
 from analog_samson.times import DAY, HOUR, MONTH, YEAR
 
 METHODS = {"sgd": 0.90, "sam rho=0.05": 0.92, "samson rho=0.5": 0.97, "rwp sigma=0.02": 0.91}
@@ -791,6 +793,12 @@ def test_an_item_has_a_name_for_files_and_something_to_show():
         Item("energy", "Energy")
 
 
+def test_an_item_that_draws_no_figure_is_refused_by_name(trials):
+    item = Item("axes", "Axes", lambda content: Figure().subplots())
+    with pytest.raises(ValueError, match="item 'axes' is a Axes; return a matplotlib Figure"):
+        study_figures(trials, extra_items=[item])
+
+
 def test_every_item_has_a_title_and_every_figure_a_caption():
     assert len({item.name for item in ITEMS}) == len(ITEMS)
     assert all(item.title for item in ITEMS)
@@ -824,3 +832,13 @@ def test_the_table_is_read_once_and_each_summary_computed_once(own, monkeypatch)
     calls.clear()
     write_report(own, trials=rows)
     assert "read_trials" not in calls
+
+
+def test_a_score_knows_its_unit_and_direction():
+    loss = dataclasses.replace(
+        ACCURACY, name="loss", label="loss", unit="nat", scale=1, is_higher_better=False
+    )
+    assert ACCURACY.axis("1 y") == "accuracy at 1 y [%]"
+    assert (loss.axis(), loss.capitalised) == ("loss [nat]", "Loss")
+    assert (ACCURACY.shown(0.25), loss.shown(0.25)) == (25.0, 0.25)
+    assert (ACCURACY.lost(0.75, 0.5), loss.lost(0.75, 0.5)) == (0.25, -0.25)

@@ -70,6 +70,11 @@ class Item:
             drawn = self.figure(content)
         if isinstance(drawn, Figure):
             return {self.name: drawn}
+        if not isinstance(drawn, Mapping | None):
+            raise ValueError(
+                f"The figure of item {self.name!r} is a {type(drawn).__name__}; return a "
+                "matplotlib Figure, a mapping of names to Figures, or None."
+            )
         return {f"{self.name}_{key}": figure for key, figure in (drawn or {}).items()}
 
     def tables(self, content: Content) -> dict[str, Table]:

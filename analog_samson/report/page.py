@@ -102,7 +102,7 @@ class _Shown(NamedTuple):
 
 
 def _page(content: Content, shown: Iterable[_Shown], command: str) -> str:
-    (folder,), (manifest,), trials = content.folders, content.manifests, content.trials
+    folder, manifest, trials = content.folders[0], content.manifests[0], content.trials
     study = manifest.get("study", {})
     name = str(study.get("name") or trials["study"].iloc[0])
     devices = manifest.get("devices", {})
