@@ -102,6 +102,7 @@ def write_manifest(
                 "input_ranges": dict(network.input_ranges),
                 "keep_digital": list(network.keep_digital),
                 "accuracy_digital": network.accuracy_digital,
+                "n_classes": network.n_classes,
             }
             for name, network in networks.items()
         },

@@ -42,7 +42,8 @@ def main(
     networks = [load_checkpoint(path, trust) for path in checkpoints]
     table = folder / "trials.csv"
     digests = {network.digest[:16] for network in networks}
-    if table.is_file() and digests.isdisjoint(read_trials(table)["checkpoint"]):
+    trials = read_trials(table) if table.is_file() else None
+    if trials is not None and digests.isdisjoint(trials["checkpoint"]):
         raise ValueError(f"The study in {folder} holds none of these networks; give its own.")
     names = sorted({network.spec.dataset for network in networks})
     datasets = {name: load_dataset(name, data_folder) for name in names}
@@ -55,8 +56,8 @@ def main(
     logs = [path.with_suffix(".csv") for path in checkpoints if path.with_suffix(".csv").is_file()]
     if logs:
         training_curves(logs).to_csv(folder / "training_curves.csv", index=False)
-    if table.is_file():
-        print(written(write_report(folder)))
+    if trials is not None:
+        print(written(write_report(folder, trials=trials)))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     python experiments/paper_figures.py results/quickstart
     python experiments/paper_figures.py results/pcm results/reram --out figures --formats pdf svg
     python experiments/paper_figures.py results/quickstart --methods sgd samson --style talk
+    python experiments/paper_figures.py results/quickstart --extra-items my_package.figures:latency
 
 Several studies are drawn side by side, a panel a device. Takes about five seconds.
 """
@@ -13,7 +14,7 @@ from typing import Annotated
 import tyro
 
 from analog_samson.commands import run_command, written
-from analog_samson.report import beside_figures, select, study_figures, write_figures
+from analog_samson.report import select, study_figures, write_figures
 from analog_samson.results import read_trials
 
 
@@ -29,6 +30,7 @@ def main(
     style: str = "paper",
     width: str = "two columns",
     formats: tuple[str, ...] = ("pdf", "png"),
+    extra_items: tuple[str, ...] = (),
 ) -> None:
     """Redraw every figure of one or several studies.
 
@@ -44,19 +46,22 @@ def main(
         style: "paper" (print) or "talk" (slides).
         width: "one column" or "two columns".
         formats: Any of pdf, png, svg, pgf.
+        extra_items: Figures of your own, package.module:name of a report.Item; put the folder of
+            the package on PYTHONPATH.
     """
     trials = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
     folder = out or studies[0]
     folder.mkdir(parents=True, exist_ok=True)
     drawn = study_figures(
         trials,
+        folders=studies,
         baseline=baseline,
         bootstrap=bootstrap,
         interval=interval,
         width=width,
         look=style,
+        extra_items=extra_items,
     )
-    drawn |= beside_figures(studies, trials, width=width, look=style)
     print(written(write_figures(drawn, folder, formats, look=style)))
 
 

@@ -26,6 +26,7 @@ def main(
     baseline: str = "sgd",
     bootstrap: bool = False,
     half_width: float | None = None,
+    extra_items: tuple[str, ...] = (),
 ) -> None:
     """Rewrite every table of one or several studies.
 
@@ -38,11 +39,20 @@ def main(
         baseline: Method that gains are counted from.
         bootstrap: Intervals of the accuracy from a bootstrap over networks (5 or more).
         half_width: Half-width to plan for (0.002 is 0.2 points): which networks or chips it needs.
+        extra_items: Tables of your own, package.module:name of a report.Item; put the folder of
+            the package on PYTHONPATH.
     """
     trials = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
     folder = out or studies[0]
     folder.mkdir(parents=True, exist_ok=True)
-    tables = study_tables(trials, baseline=baseline, bootstrap=bootstrap, half_width=half_width)
+    tables = study_tables(
+        trials,
+        folders=studies,
+        baseline=baseline,
+        bootstrap=bootstrap,
+        half_width=half_width,
+        extra_items=extra_items,
+    )
     print(written(write_tables(tables, folder)))
 
 

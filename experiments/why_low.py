@@ -3,8 +3,9 @@
     python experiments/why_low.py checkpoints/network.safetensors --device pcm_like
     python experiments/why_low.py checkpoints/*-seed0.safetensors --folder results/drift
 
-Networks of one method are averaged, methods stand side by side. In the folder of a study the two
-figures become part of its report. About ten seconds a network and chip for LeNet-5 on MNIST.
+Networks of one method are averaged, methods stand side by side. The chips are those that a study
+with the same seed programs. In the folder of a study the two figures become part of its report.
+About ten seconds a network and chip for LeNet-5 on MNIST.
 """
 
 from pathlib import Path
@@ -26,6 +27,7 @@ def main(
     t_inference_s: float = YEAR,
     folder: Path = Path("results/why_low"),
     chips: int = 3,
+    seed: int = 0,
     data_folder: Path | None = None,
     n_images: int | None = None,
     trust: tuple[str, ...] = (),
@@ -38,6 +40,7 @@ def main(
         t_inference_s: Time since programming finished [s].
         folder: Where waterfall.csv, layers.csv and their figures go.
         chips: Number of chips of every network.
+        seed: Seed of the study whose chips these are.
         data_folder: Folder that holds the images.
         n_images: Test images, counted from the first; all by default.
         trust: Packages that the checkpoints may import their networks from.
@@ -45,7 +48,7 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     networks = [load_checkpoint(path, trust) for path in checkpoints]
     names = {n.digest[:16]: f"{n.spec.method} {n.spec.strength}".strip() for n in networks}
-    options = {"chips": chips, "data_folder": data_folder, "n_images": n_images}
+    options = {"chips": chips, "seed": seed, "data_folder": data_folder, "n_images": n_images}
     for stem, split, draw in (
         ("waterfall", waterfall, waterfall_figure),
         ("layers", layer_sensitivity, layers_figure),

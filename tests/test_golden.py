@@ -18,6 +18,7 @@ from analog_samson.results import append_rows, read_trials, summarise
 from analog_samson.times import DAY
 
 GOLDEN = Path(__file__).parent / "golden"
+CLASSES = {"digits": 10}
 TABLES = ("accuracy", "gain", "lifetime", "iso_accuracy")
 FIGURES = ("accuracy", "gain", "lifetime", "chips", "strips", "scatter")
 DRAWN_WITH = "3.11"
@@ -36,7 +37,7 @@ def trials():
 
 @pytest.fixture(scope="module")
 def tables(trials):
-    return study_tables(trials)
+    return study_tables(trials, n_classes=CLASSES)
 
 
 @pytest.mark.parametrize("stem", TABLES)
@@ -113,7 +114,7 @@ def rewrite() -> None:
     (GOLDEN / "trials.csv").unlink(missing_ok=True)
     append_rows(pd.concat([wan, pcm]), GOLDEN / "trials.csv")
     trials = read_trials(GOLDEN / "trials.csv")
-    write_tables(study_tables(trials), GOLDEN)
+    write_tables(study_tables(trials, n_classes=CLASSES), GOLDEN)
     for stem, figure in study_figures(trials).items():
         if stem in FIGURES:
             figure.savefig(GOLDEN / f"{stem}.png", dpi=DPI)

@@ -21,8 +21,9 @@ from torch import nn
 
 from analog_samson import Study, load_device, program
 from analog_samson.checkpoint import TrainingSpec
-from analog_samson.report.contents import study_tables, warnings_of
-from analog_samson.results import has_trajectories, lifetime, summarise
+from analog_samson.report import Content, study_tables
+from analog_samson.report.contents import warnings_of
+from analog_samson.results import has_trajectories, lifetime
 from analog_samson.times import DAY, HOUR, YEAR
 from analog_samson.training import train
 
@@ -198,7 +199,7 @@ def test_a_lifetime_of_independent_times_is_refused_and_costs_no_other_table():
         lifetime(pd.concat([followed, torn]))
     both = pd.concat([followed, torn], ignore_index=True)
     assert set(study_tables(both)["lifetime"].data["device"]) == {"reram_wan2022"}
-    warnings = " ".join(warnings_of(both, summarise(both)))
+    warnings = " ".join(warnings_of(Content(both)))
     assert "Every time of wan_torn is an independent draw" in warnings
     assert {"accuracy", "gain"} <= set(study_tables(torn)) and "lifetime" not in study_tables(torn)
 

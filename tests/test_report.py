@@ -1,7 +1,10 @@
+import collections
 import csv
+import dataclasses
 import io
 import itertools
 import json
+import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -13,18 +16,22 @@ import pytest
 from matplotlib.figure import Figure
 from synthetic_trials import make_trials
 
+from analog_samson import results
 from analog_samson.analog.moments import measure
 from analog_samson.devices import load_device
 from analog_samson.report import (
+    ITEMS,
+    Content,
+    Item,
     accuracy_figure,
     accuracy_vs_axis,
     accuracy_vs_time,
-    beside_figures,
     chip_strips,
     gain_table,
     grid_table,
     heat_map,
     lifetime_table,
+    page,
     save,
     select,
     sharpness_figure,
@@ -37,6 +44,7 @@ from analog_samson.report import (
     write_report,
 )
 from analog_samson.report.citations import METHOD_SOURCES, bibtex
+from analog_samson.report.contents import warnings_of
 from analog_samson.report.networks import MEASURES
 from analog_samson.report.style import METHOD_STYLES, looks, method_style, style
 from analog_samson.results import (
@@ -49,6 +57,7 @@ from analog_samson.results import (
     read_trials,
     summarise,
 )
+from analog_samson.results.scores import ACCURACY
 from analog_samson.times import DAY, HOUR, MONTH, YEAR
 
 METHODS = {"sgd": 0.90, "sam rho=0.05": 0.92, "samson rho=0.5": 0.97, "rwp sigma=0.02": 0.91}
@@ -326,6 +335,10 @@ def study(tmp_path_factory):
     manifest = {
         "study": {"name": "drift & <b>more"},
         "devices": {"old": old_device, "pcm_like": pcm.model_dump(mode="json")},
+        "checkpoints": {
+            name: {"digest": name, "spec": {"dataset": "digits"}, "n_classes": 10}
+            for name in rows["checkpoint"].unique()
+        },
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "audit.csv").write_text("layer,kind,analog,reason\nfc,Linear,True,\n")
@@ -615,11 +628,12 @@ def test_what_lies_beside_one_of_two_studies_is_drawn_for_its_own_networks(tmp_p
     sharpness = sharpness.assign(sigma=0.1, rho_sam=0.1, rho_adaptive=0.1, rho_samson=0.1)
     sharpness.to_csv(tmp_path / "sharpness.csv", index=False)
     both = pd.concat([digits, other], ignore_index=True)
-    figure = beside_figures([tmp_path, tmp_path / "other"], both)["sharpness"]
+    figure = study_figures(both, folders=[tmp_path, tmp_path / "other"])["sharpness"]
     assert len(figure.axes) == len(MEASURES)
-    one = beside_figures([tmp_path], digits[digits["method"] == "sam"])["sharpness"]
+    sam = digits[digits["method"] == "sam"]
+    one = study_figures(sam, folders=[tmp_path])["sharpness"]
     assert [text.get_text() for text in one.legends[0].get_texts()] == ["SAM"]
-    assert beside_figures([tmp_path], other) == {}
+    assert "sharpness" not in study_figures(other, folders=[tmp_path])
 
 
 def test_a_waterfall_ends_at_the_last_accuracy():
@@ -663,7 +677,168 @@ def test_a_network_that_only_guesses_is_said_and_costs_no_other_table(tmp_path):
     trials.loc[first, ["n_correct_digital", "n_correct_digital_test"]] = n // 20
     trials.loc[first, "n_changed"] = n
     append_rows(trials, tmp_path / "trials.csv")
+    network = {"digest": "0" * 64, "spec": {"dataset": "digits"}, "n_classes": 10}
+    (tmp_path / "manifest.json").write_text(json.dumps({"checkpoints": {"a": network}}))
     names = {path.name for path in write_report(tmp_path)}
     assert "accuracy.md" in names and "iso_accuracy.md" not in names
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert f"no better than guessing: {trials['checkpoint'].iloc[0]}" in page
+
+
+def test_without_a_manifest_there_is_no_normalised_accuracy_and_a_sentence_says_why(tmp_path):
+    rows = make_trials(n_networks=2, n_chips=2)
+    assert "iso_accuracy" not in study_tables(rows, folders=[tmp_path])
+    assert "number of classes of digits is not known" in " ".join(warnings_of(Content(rows)))
+    known = study_tables(rows, n_classes={"digits": 10})
+    assert "iso_accuracy" in known
+
+
+OWN_ITEMS = """
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analog_samson.report import Item
+from analog_samson.report.typeset import Block, Table
+
+
+def draw(content):
+    figure = Figure()
+    figure.subplots().plot(content.summary["t_inference_s"], content.beside("energy.csv")["nJ"])
+    return figure
+
+
+def tabulate(content):
+    cells = pd.DataFrame({"method": ["SGD"], "energy": ["3 nJ"]})
+    block = Block("pcm_like", cells, cells.map(lambda _: False))
+    return Table("Energy [nJ]", "For one image.", (block,), cells, "tab:energy")
+
+
+def each(content):
+    return {device: draw(content) for device in content.summary["device"].unique()}
+
+
+energy = Item(
+    "energy",
+    "Energy <of a chip>",
+    draw,
+    tabulate,
+    caption="Energy of an image & its time.",
+    needs=("energy.csv",),
+)
+several = Item("each", "One for each device", each, caption=lambda content: content.baseline)
+nothing = Item("nothing", "Nothing to draw", lambda content: None)
+taken = Item("accuracy", "Another", draw)
+none = draw
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A module outside of the package, and a study with a file for it."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own_report_items.py").write_text(OWN_ITEMS)
+    study = folder / "study"
+    study.mkdir()
+    rows = make_trials({"sgd": 0.9}, n_networks=2, n_chips=2)
+    append_rows(rows, study / "trials.csv")
+    pd.DataFrame({"nJ": range(6)}).to_csv(study / "energy.csv", index=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield study
+
+
+def test_an_item_from_elsewhere_is_on_the_page_and_exported(own):
+    names = [f"own_report_items:{name}" for name in ("energy", "several", "nothing")]
+    written = {path.name for path in write_report(own, extra_items=names)}
+    kinds = ("pdf", "png", "md", "tex")
+    assert written >= {f"energy.{kind}" for kind in kinds} | {"each_pcm_like.png"}
+    assert not any(name.startswith("nothing") for name in written)
+    page = (own / "report.html").read_text(encoding="utf-8")
+    assert "<h2 id='energy'>Energy &lt;of a chip&gt;</h2>" in page
+    caption = "Energy of an image &amp; its time."
+    assert f"alt='Energy &lt;of a chip&gt;. {caption}'" in page
+    assert f"<figcaption>{caption}</figcaption>" in page
+    assert "For one image." in page
+    assert "<h2 id='each_pcm_like'>One for each device: pcm_like</h2>" in page
+    assert page.index("id='scatter'") < page.index("id='energy'")
+
+
+def test_an_item_that_needs_a_missing_file_is_left_out(own, tmp_path):
+    trials = read_trials(own)
+    drawn = study_figures(trials, extra_items=["own_report_items:energy"])
+    assert "energy" not in drawn
+    item = Item("needy", "Needs a file", lambda content: content.beside("energy.csv"))
+    with pytest.raises(FileNotFoundError, match=r"needs=\('energy.csv',\)"):
+        study_figures(trials, extra_items=[item])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("own_report_items:taken", "Two items of the report are called 'accuracy'"),
+        ("own_report_items:none", "is a function; give an analog_samson.report.Item"),
+        ("own_report_items:enrgy", "Did you mean 'energy'"),
+        ("no_such_package:energy", "cannot be imported"),
+    ],
+)
+def test_items_that_cannot_be_shown_are_refused_by_name(own, name, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        study_tables(read_trials(own), extra_items=[name])
+
+
+def test_an_item_has_a_name_for_files_and_something_to_show():
+    with pytest.raises(ValueError, match="stem of its files"):
+        Item("../energy", "Energy", lambda content: None)
+    with pytest.raises(ValueError, match="shows nothing"):
+        Item("energy", "Energy")
+
+
+def test_an_item_that_draws_no_figure_is_refused_by_name(trials):
+    item = Item("axes", "Axes", lambda content: Figure().subplots())
+    with pytest.raises(ValueError, match="item 'axes' is a Axes; return a matplotlib Figure"):
+        study_figures(trials, extra_items=[item])
+
+
+def test_every_item_has_a_title_and_every_figure_a_caption():
+    assert len({item.name for item in ITEMS}) == len(ITEMS)
+    assert all(item.title for item in ITEMS)
+    assert all(item.caption for item in ITEMS if item.figure)
+
+
+def test_the_table_is_read_once_and_each_summary_computed_once(own, monkeypatch):
+    """Counts calls: a report needs the rows, the chips' means and the summary once each."""
+    calls = collections.Counter()
+
+    def counted(module, name):
+        real = getattr(module, name)
+
+        def call(*given, **named):
+            calls[name] += 1
+            return real(*given, **named)
+
+        monkeypatch.setattr(module, name, call)
+
+    monkeypatch.setattr(page, "write_figures", lambda drawn, folder, *given, **named: [])
+    counted(page, "read_trials")
+    for name in ("chip_means", "network_means", "summarise", "paired_gain", "best_methods"):
+        counted(results, name)
+    counted(results.summary, "check_definitions")
+    write_report(own)
+    assert dict(calls) == dict.fromkeys(
+        ("read_trials", "chip_means", "network_means", "summarise", "paired_gain", "best_methods"),
+        1,
+    ) | {"check_definitions": 1}
+    rows = read_trials(own)
+    calls.clear()
+    write_report(own, trials=rows)
+    assert "read_trials" not in calls
+
+
+def test_a_score_knows_its_unit_and_direction():
+    loss = dataclasses.replace(
+        ACCURACY, name="loss", label="loss", unit="nat", scale=1, is_higher_better=False
+    )
+    assert ACCURACY.axis("1 y") == "accuracy at 1 y [%]"
+    assert (loss.axis(), loss.capitalised) == ("loss [nat]", "Loss")
+    assert (ACCURACY.shown(0.25), loss.shown(0.25)) == (25.0, 0.25)
+    assert (ACCURACY.lost(0.75, 0.5), loss.lost(0.75, 0.5)) == (0.25, -0.25)

@@ -1,5 +1,6 @@
 """Intervals cover what they say, lifetimes are exact where the truth is known."""
 
+import functools
 import math
 
 import numpy as np
@@ -9,11 +10,15 @@ from scipy import stats
 from synthetic_trials import make_trials
 
 from analog_samson.results import (
+    best_methods,
+    chip_means,
     holm,
     iso_accuracy,
+    known_classes,
     lifetime,
     needed,
     next_look,
+    no_better_than_guessing,
     paired_gain,
     spread,
     summarise,
@@ -384,7 +389,8 @@ def test_unknown_references_and_losses_in_per_cent_are_refused():
 
 def test_normalised_accuracy_is_rasches_formula():
     trials = make_trials({"sgd": 0.9}, times_s=(HOUR,))
-    row, plain = iso_accuracy(trials).iloc[0], summarise(trials).iloc[0]
+    row = iso_accuracy(trials, n_classes={"digits": 10}).iloc[0]
+    plain = summarise(trials).iloc[0]
     error, digital, chance = 1 - plain["accuracy"], 1 - plain["clean_accuracy"], 0.9
     assert row["normalised"] == pytest.approx(1 - (error - digital) / (chance - digital))
     assert not row["is_iso"]
@@ -393,5 +399,35 @@ def test_normalised_accuracy_is_rasches_formula():
 def test_a_data_set_with_an_unknown_number_of_classes_is_asked_for():
     trials = make_trials({"sgd": 0.9}, dataset="speech")
     with pytest.raises(ValueError, match="How many classes"):
-        iso_accuracy(trials)
+        iso_accuracy(trials, n_classes={"digits": 10})
     assert len(iso_accuracy(trials, n_classes={"speech": 35})) == 6
+
+
+def test_the_manifest_knows_the_number_of_classes():
+    def network(dataset, **classes):
+        return {"spec": {"dataset": dataset}, **classes}
+
+    old = {"checkpoints": {"a": network("digits")}}
+    new = {"checkpoints": {"b": network("digits", n_classes=10), "c": network("x", n_classes=3)}}
+    other = {"checkpoints": {"d": network("x", n_classes=4)}}
+    assert known_classes([old, {}]) == {}
+    assert known_classes([old, new]) == {"digits": 10, "x": 3}
+    assert known_classes([new, other]) == {"digits": 10}
+
+
+@pytest.mark.parametrize("n_reads", [1, 3])
+def test_what_is_computed_from_chips_equals_what_is_computed_from_trials(n_reads):
+    trials = make_trials(n_networks=3, n_chips=3, n_reads=n_reads, std_reads=0.002)
+    chips, before = chip_means(trials), chip_means(trials)
+    for compute in (
+        summarise,
+        best_methods,
+        paired_gain,
+        lifetime,
+        functools.partial(iso_accuracy, n_classes={"digits": 10}),
+    ):
+        pd.testing.assert_frame_equal(compute(chips), compute(trials))
+    pd.testing.assert_frame_equal(chips, before)
+    guess = trials.assign(n_correct_digital_test=trials["n_test"] // 10)
+    for rows in (guess, chip_means(guess)):
+        assert len(no_better_than_guessing(rows, {"digits": 10})) == 6

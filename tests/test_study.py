@@ -457,6 +457,7 @@ def test_manifest_and_audit_say_where_the_table_comes_from(study, tmp_path, monk
     assert manifest["study"]["command"] == "python drift_sweep.py --question 'Does it last?'"
     assert manifest["devices"]["pcm_like"]["noise"]["g_max_uS"] == 25.0
     assert len(manifest["checkpoints"]) == 4
+    assert {network["n_classes"] for network in manifest["checkpoints"].values()} == {10}
     assert manifest["environments"][0]["aihwkit"]
     assert manifest["environments"][0]["kernels"] in ("C", "torch")
     audit = pd.read_csv(tmp_path / "audit.csv")

@@ -8,16 +8,22 @@ from analog_samson import program
 from analog_samson.checkpoint import TrainingSpec, load_checkpoint
 from analog_samson.data import full_scale, load_test, normalise
 from analog_samson.evaluation import count_correct
-from analog_samson.study import layer_sensitivity, waterfall
+from analog_samson.streams import derive_seed
+from analog_samson.study import Study, collect, layer_sensitivity, waterfall
 from analog_samson.study.waterfall import STAGES
 from analog_samson.times import DAY, YEAR
 from analog_samson.training import train
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    spec = TrainingSpec(epochs=3)
-    return load_checkpoint(train(spec, tmp_path_factory.mktemp("checkpoints")))
+def path(tmp_path_factory):
+    """Where a network trained with a seed other than 0 lies."""
+    return train(TrainingSpec(epochs=3, seed=7), tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(path):
+    return load_checkpoint(path)
 
 
 def accuracy_of(chip, checkpoint):
@@ -34,10 +40,23 @@ def test_the_first_stage_is_digital_the_last_is_the_chip(checkpoint):
     by_stage = rows[rows["chip"] == 1].set_index("stage")["accuracy"]
     assert by_stage["digital"] == checkpoint.accuracy_digital
     assert by_stage["mapped"] == by_stage["digital"]
-    chip = program(checkpoint, "pcm_like", seed=1)
+    chip = program(checkpoint, "pcm_like", seed=derive_seed(0, checkpoint.spec.seed, 1))
     assert by_stage["compensated"] == accuracy_of(chip.drift_to(YEAR), checkpoint)
     uncompensated = waterfall(checkpoint, "pcm_like", DAY, chips=1).set_index("stage")["accuracy"]
     assert uncompensated["digital"] == by_stage["digital"]
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_last_stage_is_the_chip_of_that_number_in_the_study(path, tmp_path, seed):
+    devices = ("pcm_like", "reram_wan2022")
+    study = Study("same chips", [path], devices, [DAY], n_chips=2, seed=seed)
+    rows = collect(study, tmp_path).set_index(["checkpoint", "device", "t_inference_s", "chip"])
+    for device in devices:
+        stages = waterfall(path, device, DAY, chips=2, seed=seed)
+        last = stages[stages["stage"] == "compensated"].set_index(list(rows.index.names))
+        both = rows.join(last["accuracy"], how="inner")
+        assert len(both) == 2
+        assert list(both["n_correct"]) == list((both["accuracy"] * both["n_test"]).round())
 
 
 def test_a_device_without_programmed_state_has_no_such_stage(checkpoint):

@@ -1,8 +1,9 @@
-"""Report: tables and figures that go into a paper as they are, drawn from ``trials.csv`` alone.
+"""Report: tables and figures for a paper, drawn from ``trials.csv`` alone.
 
-Nothing here loads torch or aihwkit: a figure redraws on a laptop, from any machine's data.
+Nothing here imports torch or aihwkit: figures can be redrawn on any machine from the files.
 """
 
+from analog_samson.report.content import Content
 from analog_samson.report.contents import (
     select,
     study_figures,
@@ -11,7 +12,6 @@ from analog_samson.report.contents import (
     write_tables,
 )
 from analog_samson.report.diagnostics import (
-    beside_figures,
     layer_sensitivity,
     layers_figure,
     waterfall,
@@ -26,6 +26,7 @@ from analog_samson.report.figures import (
     scatter_figure,
     strips_figure,
 )
+from analog_samson.report.items import ITEMS, Item, with_extra
 from analog_samson.report.networks import (
     sharpness_figure,
     sharpness_vs_robustness,
@@ -54,12 +55,14 @@ from analog_samson.report.tables import (
 from analog_samson.report.typeset import Table
 
 __all__ = [
+    "ITEMS",
+    "Content",
+    "Item",
     "Table",
     "accuracy_figure",
     "accuracy_vs_axis",
     "accuracy_vs_time",
     "axis_figure",
-    "beside_figures",
     "chip_strips",
     "chips_figure",
     "chips_over_time",
@@ -91,6 +94,7 @@ __all__ = [
     "training_figure",
     "waterfall",
     "waterfall_figure",
+    "with_extra",
     "write_figures",
     "write_report",
     "write_tables",

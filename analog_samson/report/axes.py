@@ -1,4 +1,4 @@
-"""The time axis that all figures over time share, and the legend and note around panels."""
+"""Time axis of all figures over time, and the legend and note of a figure."""
 
 import textwrap
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from analog_samson.report.words import said
 
 TICKS_S = (1.0, times.MINUTE, times.HOUR, times.DAY, times.MONTH, times.YEAR, 10 * times.YEAR)
 LABEL_IN = 0.045
-"""Room that the label of a tick takes, in inches by point of its size."""
+"""Width that the label of a tick needs, in inches by point of its font size."""
 
 GAP = 0.13
 """Width of the gap left of the first time, as a share of the time axis."""
@@ -97,7 +97,7 @@ class TimeAxis:
         )
 
     def _with_room(self, ticks: list[float], ax: Axes) -> list[float]:
-        """The ticks whose labels have room: the ends first, then a day, an hour, a month."""
+        """The ticks whose labels do not overlap: the ends first, then a day, an hour, a month."""
         panel_in = ax.get_window_extent().width / ax.figure.dpi
         letters = FontProperties(size=rcParams["xtick.labelsize"]).get_size_in_points()
         gap = LABEL_IN * letters * self.decades / panel_in
@@ -159,7 +159,7 @@ def log_axis(set_scale: Callable[[str], None], axis: Axis) -> None:
 
 
 def finish(figure: Figure, handles: dict[str, Line2D], note: str) -> None:
-    """Put the legend above and the note below the panels, where they hide nothing."""
+    """Put the legend above and the note below the panels, without overlap."""
     names = sorted(handles, key=order)
     width_in = figure.get_size_inches()[0]
     extra_in = 0.0

@@ -1,4 +1,4 @@
-"""What the captions of tables say: what the numbers are, what is the same everywhere, the marks."""
+"""Captions of tables: what the numbers are, what is common to all of them, the marks."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,7 +10,7 @@ from analog_samson.report.typeset import BLANK, EXTRAPOLATED, SIGNIFICANT, Block
 
 
 def caption(rows: pd.DataFrame, blocks: Sequence[Block], parts: Iterable[str]) -> str:
-    """What is the same everywhere, what the numbers are, and every mark that is used."""
+    """Join what is common to all rows, what the numbers are, and every mark that is used."""
     fixed = words.fixed_text(rows)
     text = [f"{fixed}.", *parts]
     units = {times.label(t).split()[-1] for t in rows["t_inference_s"].unique()}
@@ -33,7 +33,7 @@ def caption(rows: pd.DataFrame, blocks: Sequence[Block], parts: Iterable[str]) -
 
 
 def tests_text(gains: pd.DataFrame) -> str:
-    """Say what stars mean, and over how many comparisons they were corrected."""
+    """Explain the stars, and over how many comparisons they are corrected."""
     n = int(gains["p_value"].notna().sum())
     if n == 0:
         return "No test could be made."
@@ -45,7 +45,7 @@ def tests_text(gains: pd.DataFrame) -> str:
 
 
 def mean_text(summary: pd.DataFrame) -> str:
-    """Say what stands in a cell: a mean and its interval."""
+    """Explain the numbers of a cell: a mean and its interval."""
     interval = words.interval_text(summary)
     if summary["half_width"].isna().all():
         return f"{interval[:1].upper()}{interval[1:]}."

@@ -1,21 +1,20 @@
 """All tables and figures of a study, from its trials."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analog_samson import results
-from analog_samson.report import figures, sweeps, tables, words
+from analog_samson.report import figures, words
+from analog_samson.report.content import Content
+from analog_samson.report.items import Item, with_extra
 from analog_samson.report.typeset import Table
 
-LOSSES = (0.01, 0.02, 0.05)
-"""Losses of accuracy that lifetimes are given for; the figure shows the one that tells most."""
-
-MAX_PANELS = 12
-"""A figure with more panels than this is left to the noise grid: nobody reads it."""
+T = TypeVar("T")
 
 
 def select(
@@ -25,7 +24,7 @@ def select(
     methods: Sequence[str] = (),
     times_s: Sequence[float] = (),
 ) -> pd.DataFrame:
-    """Keep some devices, methods and times; nothing named keeps all.
+    """Select devices, methods and times; an empty selection keeps all.
 
     Args:
         trials: Rows of trials.
@@ -56,106 +55,96 @@ def select(
 def study_tables(
     trials: pd.DataFrame,
     *,
+    folders: Sequence[str | Path] = (),
+    n_classes: Mapping[str, int] | None = None,
     baseline: str = "sgd",
     confidence: float = 0.95,
     bootstrap: bool = False,
     half_width: float | None = None,
+    extra_items: Iterable[Item | str] = (),
 ) -> dict[str, Table]:
     """Every table that the trials have data for.
 
     Args:
         trials: Rows of trials.
+        folders: Folders of the studies, for what lies beside ``trials.csv``.
+        n_classes: Classes of each data set; None takes what the manifests in the folders say.
+            Where they are not known there is no table of normalised accuracy.
         baseline: Method that gains are counted from; without it there is no gain table.
         confidence: Probability with which intervals cover.
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
         half_width: A half-width to plan for, as a fraction: a table says which chips or networks
             are missing for it.
+        extra_items: Items from elsewhere (see `with_extra`).
 
     Returns:
         File stem to table: "accuracy" always, "gain", "lifetime", "iso_accuracy", "grid" where
-        there are data, "planning" for a half-width.
+        there are data, "planning" for a half-width, and those of extra items.
 
     Raises:
-        ValueError: If there are no trials, or they mix definitions.
+        ValueError: If there are no trials, they mix definitions, or an extra item is none.
     """
-    summary = results.summarise(trials, confidence, bootstrap=bootstrap)
-    finished = {"accuracy": tables.table(summary, results.best_methods(trials, confidence))}
-    gains = _gains(trials, baseline, confidence)
-    if len(gains):
-        alone = sorted(set(trials["device"]) - set(gains["device"]))
-        finished["gain"] = tables.gain_table(gains, alone=alone)
-    ageing = trials[results.has_trajectories(trials)]
-    lives = [results.lifetime(ageing, loss, confidence=confidence) for loss in LOSSES]
-    if len(lives[0]):
-        finished["lifetime"] = tables.lifetime_table(lives)
-    judged = set(trials["dataset"]) <= set(results.N_CLASSES)
-    if judged and not results.no_better_than_guessing(trials):
-        finished["iso_accuracy"] = tables.iso_table(
-            results.iso_accuracy(trials, confidence=confidence)
-        )
-    if words.is_swept(summary):
-        finished["grid"] = tables.grid_table(summary)
-    if half_width is not None:
-        plan = results.needed(trials, half_width, confidence)
-        finished["planning"] = tables.planning_table(plan, half_width)
-    return finished
+    content = Content(
+        trials,
+        [Path(folder) for folder in folders],
+        n_classes,
+        baseline=baseline,
+        confidence=confidence,
+        bootstrap=bootstrap,
+        half_width=half_width,
+    )
+    return _all(item.tables(content) for item in with_extra(extra_items))
 
 
 def study_figures(
     trials: pd.DataFrame,
     *,
+    folders: Sequence[str | Path] = (),
     baseline: str = "sgd",
     confidence: float = 0.95,
     bootstrap: bool = False,
     interval: str = "bars",
     width: str = "two columns",
     look: str = "paper",
+    extra_items: Iterable[Item | str] = (),
 ) -> dict[str, Figure]:
-    """Every figure that the trials have data for.
+    """Every figure that the trials, and the files beside them, have data for.
 
     Args:
         trials: Rows of trials.
+        folders: Folders of the studies, for what lies beside ``trials.csv``; what lies in several
+            is drawn together.
         baseline: Method that gains are counted from.
         confidence: Probability with which intervals cover.
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
         interval: "bars" or "band", over time.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
+        extra_items: Items from elsewhere (see `with_extra`).
 
     Returns:
-        File stem to figure: "accuracy", "gain", "lifetime", "chips", "strips", "scatter", and per
-        swept axis (or pair of axes) one more.
+        File stem to figure: "accuracy", "gain", "lifetime", "chips", "strips", "scatter", per
+        swept axis (or pair of axes) one more, "waterfall", "layers", "sharpness" and "training"
+        where a folder has their files, and those of extra items.
 
     Raises:
-        ValueError: If there are no trials, they mix definitions, or a name is unknown.
+        ValueError: If there are no trials, they mix definitions, a file lacks columns, a name is
+            unknown, or an extra item is none.
     """
-    how = {"width": width, "look": look}
-    summary = results.summarise(trials, confidence, bootstrap=bootstrap)
-    chips = results.chip_means(trials)
-    drawn: dict[str, Figure] = {}
-    if len(summary.groupby(["device", *words.varying(summary)], observed=True)) <= MAX_PANELS:
-        drawn["accuracy"] = figures.accuracy_figure(summary, interval=interval, **how)
-        gains = _gains(trials, baseline, confidence)
-        if len(gains):
-            drawn["gain"] = figures.gain_figure(gains, interval=interval, **how)
-        ageing = trials[results.has_trajectories(trials)]
-        lives = _telling([results.lifetime(ageing, loss, confidence=confidence) for loss in LOSSES])
-        if len(lives):
-            drawn["lifetime"] = figures.lifetime_figure(lives, **how)
-        if len(ageing):
-            drawn["chips"] = figures.chips_figure(results.chip_means(ageing), **how)
-        drawn["strips"] = figures.strips_figure(chips, **how)
-        drawn["scatter"] = figures.scatter_figure(results.network_means(chips), **how)
-    axes = sweeps.swept_axes(summary)
-    if len(axes) == 1:
-        drawn[f"axis_{axes[0]}"] = sweeps.axis_figure(summary, axes[0], width=width, look=look)
-    if len(axes) == 2:
-        for device, rows in summary.groupby("device", observed=True):
-            drawn[f"heat_{device}"] = sweeps.heat_figure(rows, *axes, **how)
-    return drawn
+    content = Content(
+        trials,
+        [Path(folder) for folder in folders],
+        baseline=baseline,
+        confidence=confidence,
+        bootstrap=bootstrap,
+        interval=interval,
+        width=width,
+        look=look,
+    )
+    return _all(item.figures(content) for item in with_extra(extra_items))
 
 
-def write_tables(finished: dict[str, Table], folder: str | Path) -> list[Path]:
+def write_tables(finished: Mapping[str, Table], folder: str | Path) -> list[Path]:
     """Write tables as Markdown, LaTeX and CSV.
 
     Args:
@@ -182,7 +171,7 @@ def write_tables(finished: dict[str, Table], folder: str | Path) -> list[Path]:
 
 
 def write_figures(
-    drawn: dict[str, Figure],
+    drawn: Mapping[str, Figure],
     folder: str | Path,
     formats: Sequence[str] = figures.FORMATS,
     *,
@@ -209,28 +198,28 @@ def write_figures(
     return paths
 
 
-def warnings_of(trials: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
-    """What a reader must know before believing the numbers.
+def warnings_of(content: Content) -> list[str]:
+    """Limitations that a reader must know before the numbers are used.
 
     Args:
-        trials: Rows of trials.
-        summary: Their summary.
+        content: What the report is made from.
 
     Returns:
         One sentence a warning; empty when there is nothing to warn of.
     """
+    trials, summary = content.trials, content.summary
     found = []
     if (summary["n_networks"] == 1).any():
         alone = set(words.method_names(summary[summary["n_networks"] == 1]))
         names = [words.said(name) for name in sorted(alone)]
         found.append(
-            f"One trained network for {', '.join(names)}: intervals are over chips only and say "
-            "nothing about another training."
+            f"One trained network for {', '.join(names)}: intervals are over chips only and do not "
+            "cover another training."
         )
     elif (summary["n_networks"] < 5).any():
         found.append(
             f"Only {summary['n_networks'].min()} trained networks for some methods: intervals are "
-            "wide and lean on assumptions."
+            "wide and depend on assumptions."
         )
     if (summary["n_chips"] < 5).any():
         found.append(f"Only {summary['n_chips'].min()} chips of some networks.")
@@ -242,17 +231,22 @@ def warnings_of(trials: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
     bare = summary[(summary["compensation"] == "none") & (summary["t_inference_s"] > 0)]
     if len(bare):
         found.append(f"No drift compensation on {', '.join(sorted(set(bare['device'])))}.")
-    guessing = results.no_better_than_guessing(trials)
-    if guessing:
+    if content.datasets_without_classes:
         found.append(
-            f"Digital networks no better than guessing: {', '.join(guessing)}; there is no table "
-            "of normalised accuracy."
+            "There is no table of normalised accuracy: the number of classes of "
+            f"{', '.join(content.datasets_without_classes)} is not known (no manifest.json beside "
+            "the table, or one of an earlier version)."
+        )
+    if content.guessing:
+        found.append(
+            f"Digital networks no better than guessing: {', '.join(content.guessing)}; there is no "
+            "table of normalised accuracy."
         )
     torn = trials[~results.has_trajectories(trials)]
     if len(torn):
         found.append(
             f"Every time of {', '.join(sorted(set(torn['device'])))} is an independent draw: the "
-            "curves are no chip's and have no lifetime."
+            "curves do not follow single chips and have no lifetime."
         )
     late = summary[summary["extrapolated"]]
     if len(late):
@@ -267,11 +261,8 @@ def warnings_of(trials: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
     return found
 
 
-def _telling(lives: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The lifetimes of the loss that most methods reach in time; of several the smallest."""
-    if lives[0].empty:
-        return lives[0]
-    return max(lives, key=lambda one: (one["censored"] == "").sum())
+def _all(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
+    return {stem: finished for part in parts for stem, finished in part.items()}
 
 
 def _has_gaps(summary: pd.DataFrame) -> bool:
@@ -280,12 +271,6 @@ def _has_gaps(summary: pd.DataFrame) -> bool:
         len(rows) < rows["t_inference_s"].nunique() * words.method_names(rows).nunique()
         for _, rows in curves
     )
-
-
-def _gains(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.DataFrame:
-    if baseline not in {*words.method_names(trials), *trials["method"]}:
-        return pd.DataFrame()
-    return results.paired_gain(trials, baseline, confidence)
 
 
 def _check_known(kind: str, wanted: Iterable[str], known: Iterable[str]) -> None:

@@ -1,7 +1,6 @@
-"""What explains a number: the stages of a chip, single layers, training curves, sharpness."""
+"""Where accuracy is lost: the stages of a chip's error, and single analog layers."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -12,13 +11,13 @@ from matplotlib.ticker import FixedLocator
 from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.axes import finish
-from analog_samson.report.figures import at_last_time, grid
-from analog_samson.report.networks import check_columns, sharpness_figure, training_figure
+from analog_samson.report.figures import grid
+from analog_samson.report.networks import check_columns
 from analog_samson.report.style import line_width, marker_size, order, style
-from analog_samson.results import chip_means, network_means
+from analog_samson.results.scores import ACCURACY
 
 MAX_PANELS = 12
-"""Networks on devices beyond this many are left out of one figure: nobody reads it."""
+"""Largest number of panels of one figure; further networks and devices are left out."""
 
 
 def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
@@ -33,13 +32,14 @@ def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
         ValueError: If there are no stages.
     """
     check_columns(stages, ("stage", "accuracy"))
-    mean = 100 * stages.groupby("stage", sort=False)["accuracy"].mean()
-    spread = 100 * stages.groupby("stage", sort=False)["accuracy"].std().fillna(0.0)
+    groups = stages.groupby("stage", sort=False)["accuracy"]
+    mean = ACCURACY.shown(groups.mean())
+    spread = ACCURACY.shown(groups.std().fillna(0.0))
     values = mean.to_numpy()
     before = np.append(values[0], values[:-1])
     for k, (value, last) in enumerate(zip(values, before, strict=True)):
         if k:
-            colour = "#D55E00" if value < last else "#56B4E9"
+            colour = "#D55E00" if ACCURACY.lost(last, value) > 0 else "#56B4E9"
             ax.bar(k, value - last, bottom=last, color=colour, width=0.6, zorder=2)
             ax.plot([k - 1.3, k + 0.3], [last, last], color="0.6", lw=line_width(0.55), zorder=1)
         ax.annotate(
@@ -56,7 +56,7 @@ def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
     top = max(values.max(), values[0]) + spread.max()
     ax.set_ylim(values.min() - spread.max() - room, top + 1.5 * room)
     ax.yaxis.set_major_locator(FixedLocator([t for t in ax.get_yticks() if 0 <= t <= 100]))
-    ax.set_ylabel("accuracy [%]")
+    ax.set_ylabel(ACCURACY.axis())
 
 
 def layer_sensitivity(ax: Axes, layers: pd.DataFrame) -> None:
@@ -71,7 +71,7 @@ def layer_sensitivity(ax: Axes, layers: pd.DataFrame) -> None:
         ValueError: If there are no layers.
     """
     check_columns(layers, ("layer", "accuracy", "clean_accuracy"))
-    loss = 100 * (layers["clean_accuracy"] - layers["accuracy"])
+    loss = ACCURACY.shown(ACCURACY.lost(layers["clean_accuracy"], layers["accuracy"]))
     groups = loss.groupby(layers["layer"], sort=False)
     mean, spread = groups.mean(), groups.std().fillna(0.0)
     places = range(len(mean))
@@ -88,7 +88,9 @@ def layer_sensitivity(ax: Axes, layers: pd.DataFrame) -> None:
     ax.invert_yaxis()
     ax.grid(False, axis="y")
     ax.grid(True, axis="x")
-    ax.set_xlabel("accuracy lost with this layer alone analog [points]")
+    ax.set_xlabel(
+        f"{ACCURACY.label} lost with this layer alone analog [{ACCURACY.short_difference_unit}]"
+    )
 
 
 def waterfall_figure(
@@ -139,66 +141,10 @@ def layers_figure(
     return _by_network(layers, names, layer_sensitivity, width, look, share_x=True)
 
 
-def beside_figures(
-    folders: Sequence[Path],
-    trials: pd.DataFrame,
-    *,
-    width: str = "two columns",
-    look: str = "paper",
-) -> dict[str, Figure]:
-    """Figures of the files that may lie beside ``trials.csv``.
-
-    Args:
-        folders: Folders of studies; what lies in several is drawn together.
-        trials: Rows of those studies: they name the networks, and give their robustness.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
-
-    Returns:
-        File stem to figure: "waterfall", "layers", "training", "sharpness", where there are
-        ``waterfall.csv``, ``layers.csv``, ``training_curves.csv``, ``sharpness.csv`` (of a
-        network in the trials).
-
-    Raises:
-        ValueError: If a file lacks columns.
-    """
-    names = dict(zip(trials["checkpoint"], words.method_names(trials), strict=True))
-    how = {"width": width, "look": look}
-    drawn = {}
-    if (stages := _beside(folders, "waterfall.csv")) is not None:
-        stages = _known(stages, stages["checkpoint"].isin(names))
-        drawn["waterfall"] = waterfall_figure(stages, names, **how)
-    if (layers := _beside(folders, "layers.csv")) is not None:
-        layers = _known(layers, layers["checkpoint"].isin(names))
-        drawn["layers"] = layers_figure(layers, names, **how)
-    if (curves := _beside(folders, "training_curves.csv")) is not None:
-        called = words.method_names(curves.fillna({"strength": ""}))
-        curves = _known(curves, called.isin(set(names.values())))
-        drawn["training"] = training_figure(curves, **how)
-    if (sharpness := _beside(folders, "sharpness.csv")) is not None:
-        networks = at_last_time(network_means(chip_means(trials)))
-        networks = networks[networks["checkpoint"].isin(sharpness["checkpoint"])]
-        if len(networks):
-            drawn["sharpness"] = sharpness_figure(networks, sharpness, width=width, look=look)
-    return drawn
-
-
 def _change(points: float) -> str:
     """A change of accuracy, finer where it is small: "−66.3", "+0.08", "0"."""
     text = f"{points:+.1f}" if abs(points) >= 1 else f"{points:+.2f}"
     return text.replace("-", "−") if float(text) else "0"
-
-
-def _beside(folders: Sequence[Path], name: str) -> pd.DataFrame | None:
-    """Rows of all files of that name; None without a file."""
-    files = [Path(folder) / name for folder in folders]
-    found = [pd.read_csv(file) for file in files if file.is_file()]
-    return pd.concat(found, ignore_index=True).drop_duplicates() if found else None
-
-
-def _known(rows: pd.DataFrame, is_known: "pd.Series[bool]") -> pd.DataFrame:
-    """The rows of networks in the trials; all where it has none of them."""
-    return rows[is_known] if is_known.any() else rows
 
 
 def _by_network(

@@ -1,4 +1,4 @@
-"""Whole figures: panels by device, one legend above, n and the kind of interval below."""
+"""Complete figures: one panel for each device, legend above, n and kind of interval below."""
 
 import json
 import re
@@ -237,13 +237,13 @@ def by_condition(
     Args:
         rows: What is drawn, of any number of conditions.
         draw: Draws the rows of one condition and returns handles for the legend.
-        note: What stands below.
+        note: Text below the panels.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
         aspect: Height of a panel by its width.
         share_y: Whether panels share their vertical axis.
-        besides: Columns of the condition that do not make panels.
-        with_time: Whether a panel's title says its (one) time.
+        besides: Columns of the condition that do not separate panels.
+        with_time: Whether a panel's title contains its (one) time.
 
     Returns:
         The figure.
@@ -271,13 +271,13 @@ def by_condition(
 
 
 def footnote(summary: pd.DataFrame) -> str:
-    """What the intervals of a summary are and what they rest on."""
+    """Kind of the intervals of a summary, number of networks and chips."""
     text = words.interval_text(summary)
     return f"n = {words.n_text(summary)}; {text}; 1 y = 365 d. {words.fixed_text(summary)}."
 
 
 def gain_note(gains: pd.DataFrame) -> str:
-    """What the intervals of gains are and what they rest on."""
+    """Kind of the intervals of gains, number of networks and chips."""
     per_cent = f"{100 * gains['confidence'].iloc[0]:g} %"
     over = (
         "trained networks" if (gains["level"] == "networks").all() else "chips only (one network)"

@@ -1,4 +1,4 @@
-"""Trained networks before any chip: how training went, and how sharp the minima are."""
+"""Digital networks: training curves, and sharpness of the minima."""
 
 import re
 from collections.abc import Iterable
@@ -15,13 +15,14 @@ from analog_samson.report import words
 from analog_samson.report.axes import finish, head, log_axis
 from analog_samson.report.figures import grid
 from analog_samson.report.style import METHOD_STYLES, line_width, looks, order, style
+from analog_samson.results.scores import ACCURACY
 
 CURVES = (
     ("loss", "training loss [nat]"),
     ("offset_ratio", "offset / weights"),
     ("update_gradient_norm", "gradient norm"),
 )
-"""Columns of a training log, and what its axis says."""
+"""Columns of a training log, and the label of each axis."""
 
 MEASURES = ("average_sharpness", "adaptive_sharpness", "hessian_eigenvalue")
 """Measures of sharpness that are drawn; the first alone where there is one column."""
@@ -150,7 +151,7 @@ def sharpness_vs_robustness(
             f"No network of the study has a value of {measure!r}; measure its own networks "
             "(experiments/landscape.py)."
         )
-    rows["lost"] = 100 * (rows["clean_accuracy"] - rows["accuracy"])
+    rows["lost"] = ACCURACY.shown(ACCURACY.lost(rows["clean_accuracy"], rows["accuracy"]))
     names = words.method_names(rows)
     handles = []
     for name in sorted(names.unique(), key=order):
@@ -166,7 +167,8 @@ def sharpness_vs_robustness(
     ax.grid(True, axis="x")
     said = _SAID_AS.get(measure, measure.replace("_", " "))
     ax.set_xlabel(said.format(**rows[settings].iloc[0]))
-    ax.set_ylabel(f"accuracy lost at {times.label(rows['t_inference_s'].iloc[0])} [points]")
+    moment = times.label(rows["t_inference_s"].iloc[0])
+    ax.set_ylabel(f"{ACCURACY.label} lost at {moment} [{ACCURACY.short_difference_unit}]")
     return handles
 
 
@@ -219,7 +221,7 @@ def sharpness_figure(
 
 
 def check_columns(rows: pd.DataFrame, columns: tuple[str, ...]) -> None:
-    """Refuse rows without the columns that a figure needs.
+    """Check that rows have the columns that a figure needs.
 
     Raises:
         ValueError: If columns are missing or there are no rows.

@@ -1,4 +1,4 @@
-"""The report of a study: one page that opens from disk, and every table and figure beside it."""
+"""Report of a study: a self-contained HTML page, and every table and figure as files."""
 
 import base64
 import html
@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -15,35 +15,15 @@ from matplotlib.figure import Figure
 
 from analog_samson.devices import validated
 from analog_samson.report.citations import bibtex
-from analog_samson.report.contents import (
-    study_figures,
-    study_tables,
-    warnings_of,
-    write_figures,
-    write_tables,
-)
+from analog_samson.report.content import Content
+from analog_samson.report.contents import warnings_of, write_figures, write_tables
 from analog_samson.report.datasheet import datasheet
-from analog_samson.report.diagnostics import beside_figures
 from analog_samson.report.figures import FORMATS
+from analog_samson.report.items import Item, with_extra
 from analog_samson.report.style import style
 from analog_samson.report.typeset import Table
 from analog_samson.report.words import subset_text
-from analog_samson.results import read_trials, summarise
-
-TITLES = {
-    "accuracy": "Accuracy over time",
-    "gain": "Gain over the baseline, on the same chips",
-    "lifetime": "Lifetime",
-    "iso_accuracy": "Normalised accuracy",
-    "chips": "Every chip over time",
-    "strips": "Every chip at the last time",
-    "scatter": "Digital accuracy against accuracy at the last time",
-    "grid": "Swept axes",
-    "waterfall": "Where accuracy is lost, stage by stage",
-    "layers": "One layer analog at a time",
-    "sharpness": "Sharpness against robustness",
-    "training": "How the networks were trained",
-}
+from analog_samson.results import read_trials
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -71,6 +51,8 @@ def write_report(
     confidence: float = 0.95,
     look: str = "paper",
     command: str = "",
+    extra_items: Iterable[Item | str] = (),
+    trials: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Redraw all tables and figures of a study, and its page, from the files in its folder.
 
@@ -84,38 +66,43 @@ def write_report(
         confidence: Probability with which an interval covers the true mean.
         look: Style sheet, "paper" or "talk".
         command: The command that made the study, for the page; empty takes the manifest's.
+        extra_items: Figures and tables from elsewhere, shown after the others: each an `Item`, or
+            where to import it ("package.module:name").
+        trials: The rows of its ``trials.csv``, where they have been read already.
 
     Returns:
         The files written.
 
     Raises:
         FileNotFoundError: If the folder has no ``trials.csv``.
-        ValueError: If the table is empty or damaged.
+        ValueError: If the table is empty or damaged, or an extra item is none.
     """
     folder = Path(folder)
-    trials = read_trials(folder)
+    items = with_extra(extra_items)
+    trials = read_trials(folder) if trials is None else trials
     if trials.empty:
         raise ValueError(f"{str(folder / 'trials.csv')!r} holds no trials; run the study first.")
-    tables = study_tables(trials, baseline=baseline, confidence=confidence)
-    drawn = study_figures(trials, baseline=baseline, confidence=confidence, look=look)
-    drawn.update(beside_figures([folder], trials, look=look))
-    paths = write_tables(tables, folder) + write_figures(drawn, folder, FORMATS, look=look)
+    content = Content(trials, [folder], baseline=baseline, confidence=confidence, look=look)
+    shown = [_Shown(item, item.figures(content), item.tables(content)) for item in items]
+    paths = []
+    for one in shown:
+        paths += write_tables(one.tables, folder)
+        paths += write_figures(one.figures, folder, FORMATS, look=look)
     page = folder / "report.html"
-    page.write_text(
-        _page(folder, trials, tables, drawn, confidence, command), encoding="utf-8", newline="\n"
-    )
+    page.write_text(_page(content, shown, command), encoding="utf-8", newline="\n")
     return [*paths, page]
 
 
-def _page(
-    folder: Path,
-    trials: pd.DataFrame,
-    tables: Mapping[str, Table],
-    drawn: Mapping[str, Figure],
-    confidence: float,
-    command: str,
-) -> str:
-    manifest = _manifest(folder)
+class _Shown(NamedTuple):
+    """An item with its finished figures and tables."""
+
+    item: Item
+    figures: Mapping[str, Figure]
+    tables: Mapping[str, Table]
+
+
+def _page(content: Content, shown: Iterable[_Shown], command: str) -> str:
+    folder, manifest, trials = content.folders[0], content.manifests[0], content.trials
     study = manifest.get("study", {})
     name = str(study.get("name") or trials["study"].iloc[0])
     devices = manifest.get("devices", {})
@@ -123,21 +110,20 @@ def _page(
     if study.get("question"):
         parts.append(f"<p>{html.escape(str(study['question']))}</p>")
     parts.append(f"<p>{html.escape(_in_short(trials))}</p>")
-    warnings = warnings_of(trials, summarise(trials, confidence)) + _unfinished(manifest, trials)
+    warnings = warnings_of(content) + _unfinished(manifest, trials)
     if warnings:
         items = "".join(f"<li>{html.escape(text)}</li>" for text in warnings)
         parts.append(
             f"<div class='warnings'><b>Before you quote a number</b><ul>{items}</ul></div>"
         )
-    for stem in [*TITLES, *(stem for stem in drawn if stem not in TITLES)]:
-        if stem not in tables and stem not in drawn:
-            continue
-        title = TITLES.get(stem, stem.replace("_", " "))
-        parts.append(f"<h2 id='{stem}'>{html.escape(title)}</h2>")
-        if stem in drawn:
-            parts.append(_image(drawn[stem], title))
-        if stem in tables:
-            parts.append(tables[stem].html())
+    for item, figures, tables in shown:
+        for stem in {**figures, **tables}:
+            title = item.title_of(stem)
+            parts.append(f"<h2 id='{html.escape(stem)}'>{html.escape(title)}</h2>")
+            if stem in figures:
+                parts.append(_image(figures[stem], title, item.caption_of(content)))
+            if stem in tables:
+                parts.append(tables[stem].html())
     parts += _audit(folder)
     parts += _datasheets(folder, devices)
     cite = bibtex(sorted(trials["method"].unique()), devices)
@@ -165,7 +151,7 @@ def _page(
 
 
 def _unfinished(manifest: Mapping[str, Any], trials: pd.DataFrame) -> list[str]:
-    """Networks that the study was begun with and that have no row yet."""
+    """Networks of the study that have no row yet."""
     there = set(trials["checkpoint"])
     names = [
         name.removesuffix(".safetensors")
@@ -189,22 +175,16 @@ def _in_short(trials: pd.DataFrame) -> str:
     )
 
 
-def _image(figure: Figure, title: str) -> str:
+def _image(figure: Figure, title: str, caption: str = "") -> str:
     file = io.BytesIO()
     with style("paper"), matplotlib.rc_context({"svg.fonttype": "path"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
     data = base64.b64encode(file.getvalue()).decode()
+    alternative = html.escape(f"{title}. {caption}" if caption else title)
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     return (
-        f"<figure><img alt='{html.escape(title)}' src='data:image/svg+xml;base64,{data}'></figure>"
+        f"<figure><img alt='{alternative}' src='data:image/svg+xml;base64,{data}'>{below}</figure>"
     )
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    file = folder / "manifest.json"
-    if not file.is_file():
-        return {}
-    content = json.loads(file.read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else {}
 
 
 def _audit(folder: Path) -> Iterable[str]:

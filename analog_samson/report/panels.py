@@ -1,4 +1,4 @@
-"""What a figure draws into one `Axes`: the accuracy of chips over time and methods."""
+"""Drawing into one `Axes`: the accuracy of chips over time and methods."""
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.axes import TimeAxis, shifts
 from analog_samson.report.style import line_width, looks, marker_size, order
+from analog_samson.results.scores import ACCURACY
 
 MANY_CHIPS = 300
 """Above this many chips of a method their thin lines are stored as pixels, not as vectors."""
@@ -42,9 +43,11 @@ def accuracy_vs_time(
             neither "bars" nor "band".
     """
     check_one(summary, "accuracy_vs_time", interval)
-    rows = summary.assign(name=words.method_names(summary), value=100 * summary["accuracy"])
+    rows = summary.assign(
+        name=words.method_names(summary), value=ACCURACY.shown(summary["accuracy"])
+    )
     handles = _over_time(ax, rows, interval, axis)
-    ax.set_ylabel("accuracy [%]")
+    ax.set_ylabel(ACCURACY.axis())
     return handles
 
 
@@ -70,15 +73,16 @@ def gain_vs_time(
         ValueError: As `accuracy_vs_time`.
     """
     check_one(gains, "gain_vs_time", interval)
-    rows = gains.assign(name=words.method_names(gains), value=100 * gains["gain"])
+    rows = gains.assign(name=words.method_names(gains), value=ACCURACY.shown(gains["gain"]))
     ax.axhline(0.0, color="black", linewidth=line_width(0.55), zorder=1)
     handles = _over_time(ax, rows, interval, axis)
-    ax.set_ylabel(f"gain over {words.said(gains['baseline'].iloc[0])} [points]")
+    baseline = words.said(gains["baseline"].iloc[0])
+    ax.set_ylabel(f"gain over {baseline} [{ACCURACY.short_difference_unit}]")
     return handles
 
 
 def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = None) -> list[Line2D]:
-    """Draw every chip as a thin line: how far chips of one method lie apart.
+    """Draw every chip as a thin line, to show the spread of the chips of one method.
 
     Times beyond the device's measured range are shaded.
 
@@ -103,15 +107,15 @@ def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = No
         n_chips = own["chip_id"].nunique()
         alpha = float(np.clip(8 / n_chips, 0.15, 0.7))
         later = own[own["t_inference_s"] > 0].sort_values(["chip_id", "t_inference_s"])
-        points = np.column_stack([later["t_inference_s"], 100 * later["accuracy"]])
+        points = np.column_stack([later["t_inference_s"], ACCURACY.shown(later["accuracy"])])
         begins = np.flatnonzero(~later["chip_id"].duplicated())
         lines = np.split(points, begins[1:])
         thin = {"color": style["color"], "alpha": alpha, "rasterized": n_chips > MANY_CHIPS}
         ax.add_collection(LineCollection(lines, linewidths=line_width(0.45), zorder=2, **thin))
         start = own[own["t_inference_s"] == 0]
         x = axis.place(start["t_inference_s"].to_numpy(dtype=float))
-        ax.plot(x, 100 * start["accuracy"], ".", markersize=marker_size(0.5), **thin)
-        mean = own.groupby("t_inference_s")["accuracy"].mean() * 100
+        ax.plot(x, ACCURACY.shown(start["accuracy"]), ".", markersize=marker_size(0.5), **thin)
+        mean = ACCURACY.shown(own.groupby("t_inference_s")["accuracy"].mean())
         later = mean[mean.index > 0]
         ax.plot(later.index, later, color="white", lw=line_width(2.2), zorder=3)
         ax.plot(later.index, later, color=style["color"], zorder=4)
@@ -119,7 +123,7 @@ def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = No
         handles.append(Line2D([], [], label=name, **style))
     axis.dress(ax)
     axis.shade(ax, chips, named=False)
-    ax.set_ylabel("accuracy [%]")
+    ax.set_ylabel(ACCURACY.axis())
     return handles
 
 
@@ -131,7 +135,7 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
         chips: As `results.chip_means` gives, of one condition at one time.
 
     Returns:
-        Nothing for a legend: the methods stand below their strips.
+        An empty list: the methods are named below their strips, not in a legend.
 
     Raises:
         ValueError: If there are no chips, several conditions or several times.
@@ -149,7 +153,7 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
         networks = chips[names == name].groupby("checkpoint", observed=True, sort=True)
         places = k + (np.arange(len(networks)) - (len(networks) - 1) / 2) * 0.7 / len(networks)
         for place, (_, own) in zip(places, networks, strict=True):
-            value = 100 * own["accuracy"].to_numpy()
+            value = ACCURACY.shown(own["accuracy"].to_numpy())
             rank = np.argsort(np.argsort(own["chip"].to_numpy()))
             x = place + (rank - (len(rank) - 1) / 2) / max(len(rank) - 1, 1) * 0.4 / len(networks)
             ax.plot(
@@ -167,7 +171,7 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
     ax.set_xticks(range(len(ordered)), [words.said(n).replace(" ", "\n", 1) for n in ordered])
     ax.set_xlim(-0.6, len(ordered) - 0.4)
     ax.tick_params(axis="x", length=0)
-    ax.set_ylabel("accuracy [%]")
+    ax.set_ylabel(ACCURACY.axis())
     return []
 
 
@@ -179,7 +183,7 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
         lives: As `results.lifetime` gives, of one condition.
 
     Returns:
-        Nothing for a legend: the methods stand beside their rows.
+        An empty list: the methods are named beside their rows, not in a legend.
 
     Raises:
         ValueError: If there are no lifetimes or several conditions.
@@ -196,7 +200,7 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
         row = lives[names == name].iloc[0]
         style = looks(name, ordered)
         low, high = row["low_s"], row["high_s"]
-        if low == 0 and np.isinf(high):  # no interval: the arrow says what is known
+        if low == 0 and np.isinf(high):  # no interval: the arrow shows the known bound
             low = 0.0 if row["censored"] == "left" else row["lifetime_s"]
             high = np.inf if row["censored"] == "right" else row["lifetime_s"]
         begin, end = max(low, left), min(high, right)
@@ -224,7 +228,8 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
     ax.set_ylim(len(ordered) - 0.4, -0.6)
     ax.grid(False, axis="y")
     ax.grid(True, axis="x")
-    ax.set_xlabel(f"time until {100 * lives['loss'].iloc[0]:g} % of accuracy is lost")
+    loss = f"{ACCURACY.shown(lives['loss'].iloc[0]):g} {ACCURACY.unit}"
+    ax.set_xlabel(f"time until {loss} of {ACCURACY.label} is lost")
     return []
 
 
@@ -253,8 +258,8 @@ def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
         apart = ax.transData + ScaledTranslation(
             marker_size(0.75) * place / 72, 0, ax.figure.dpi_scale_trans
         )
-        x, y = 100 * own["clean_accuracy"], 100 * own["accuracy"]
-        spread = 100 * own["std_chips"].fillna(0.0)
+        x, y = ACCURACY.shown(own["clean_accuracy"]), ACCURACY.shown(own["accuracy"])
+        spread = ACCURACY.shown(own["std_chips"].fillna(0.0))
         ax.vlines(
             x,
             y - spread,
@@ -270,8 +275,8 @@ def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
     ax.autoscale_view()
     ax.margins(0.08)
     ax.grid(True, axis="x")
-    ax.set_xlabel("digital accuracy [%]")
-    ax.set_ylabel(f"accuracy at {times.label(networks['t_inference_s'].iloc[0])} [%]")
+    ax.set_xlabel(f"digital {ACCURACY.axis()}")
+    ax.set_ylabel(ACCURACY.axis(times.label(networks["t_inference_s"].iloc[0])))
     return handles
 
 
@@ -296,7 +301,7 @@ def _over_time(ax: Axes, rows: pd.DataFrame, interval: str, axis: TimeAxis | Non
         timed = t > 0
         barred = np.ones_like(timed) if interval == "bars" else ~timed
         x, y = axis.place(t, shift * barred), own["value"].to_numpy()
-        low, high = 100 * own["low"].to_numpy(), 100 * own["high"].to_numpy()
+        low, high = (ACCURACY.shown(own[end].to_numpy()) for end in ("low", "high"))
         ax.plot(x[timed], y[timed], color=style["color"], linestyle=style["linestyle"], zorder=3)
         if interval == "band":
             band = {"color": style["color"], "linestyle": style["linestyle"]}
@@ -324,7 +329,7 @@ def _over_time(ax: Axes, rows: pd.DataFrame, interval: str, axis: TimeAxis | Non
 def check_one(
     rows: pd.DataFrame, what: str, interval: str = "bars", besides: tuple[str, ...] = ()
 ) -> None:
-    """Refuse what does not fit into one panel.
+    """Check that the rows can be drawn into one panel.
 
     Raises:
         ValueError: If there are no rows, several conditions, or the interval is unknown.

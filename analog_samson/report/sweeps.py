@@ -16,6 +16,7 @@ from analog_samson.report.axes import finish
 from analog_samson.report.figures import at_last_time, by_condition, footnote, grid
 from analog_samson.report.panels import beside, check_one, places
 from analog_samson.report.style import line_width, looks, marker_size, order, style
+from analog_samson.results.scores import ACCURACY
 
 
 def axis_figure(
@@ -74,7 +75,8 @@ def heat_figure(
     rows = with_axis(at_last_time(summary), [x, y])
     names = words.method_names(rows)
     ordered = sorted(names.unique(), key=order)
-    limits = (100 * rows["accuracy"].min(), 100 * rows["accuracy"].max())
+    shown = ACCURACY.shown(rows["accuracy"])
+    limits = (shown.min(), shown.max())
     with style(look):
         figure, axes = grid(len(ordered), width, look, aspect=0.75, share_y=True)
         for ax, name in zip(axes, ordered, strict=True):
@@ -82,7 +84,7 @@ def heat_figure(
             ax.set_title(words.said(name))
             ax.label_outer()
         moment = times.label(rows["t_inference_s"].iloc[0])
-        figure.colorbar(image, ax=axes, label=f"accuracy at {moment} [%]", shrink=0.9)
+        figure.colorbar(image, ax=axes, label=ACCURACY.axis(moment), shrink=0.9)
         note = f"{rows['device'].iloc[0]}. Means, n = {words.n_text(rows)}. "
         finish(figure, {}, f"{note}{words.fixed_text(rows)}.")
     return figure
@@ -118,8 +120,8 @@ def accuracy_vs_axis(
     for name, place in zip(ordered, places(len(ordered)), strict=True):
         own = rows[names == name].sort_values(axis)
         style = looks(name, ordered)
-        x, y = own[axis].to_numpy(dtype=float), 100 * own["accuracy"].to_numpy()
-        low, high = 100 * own["low"].to_numpy(), 100 * own["high"].to_numpy()
+        x, y = own[axis].to_numpy(dtype=float), ACCURACY.shown(own["accuracy"].to_numpy())
+        low, high = (ACCURACY.shown(own[end].to_numpy()) for end in ("low", "high"))
         apart = beside(ax, marker_size(0.5) * place)
         bars = {"fmt": "none", "ecolor": style["color"], "elinewidth": line_width(0.7)}
         ax.errorbar(x, y, [y - low, high - y], zorder=3, transform=apart, **bars)
@@ -130,7 +132,7 @@ def accuracy_vs_axis(
     if log:
         ax.set_xscale("log")
     ax.set_xlabel(words.axis_name(axis))
-    ax.set_ylabel(f"accuracy at {times.label(rows['t_inference_s'].iloc[0])} [%]")
+    ax.set_ylabel(ACCURACY.axis(times.label(rows["t_inference_s"].iloc[0])))
     return handles
 
 
@@ -159,7 +161,8 @@ def heat_map(
             "heat_map draws one method at one time over two axes; filter the summary by method, "
             "t_inference_s and the other axes."
         )
-    grid = 100 * rows.pivot(index=y, columns=x, values="accuracy").sort_index().sort_index(axis=1)
+    grid = rows.pivot(index=y, columns=x, values="accuracy").sort_index().sort_index(axis=1)
+    grid = ACCURACY.shown(grid)
     image = ax.imshow(grid.to_numpy(), origin="lower", aspect="auto", cmap="cividis")
     if limits is not None:
         image.set_clim(*limits)

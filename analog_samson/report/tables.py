@@ -11,9 +11,12 @@ from analog_samson.report import words
 from analog_samson.report.captions import caption, mean_text, share_text, tests_text
 from analog_samson.report.style import order
 from analog_samson.report.typeset import BLANK, EXTRAPOLATED, SIGNIFICANT, TIED, Block, Table
+from analog_samson.results.scores import ACCURACY
 
 
-def table(summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: int = 2) -> Table:
+def table(
+    summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: int = ACCURACY.decimals
+) -> Table:
     """Accuracy against time: methods x times, one block a device.
 
     Args:
@@ -23,7 +26,7 @@ def table(summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: 
         decimals: Digits after the point, in per cent.
 
     Returns:
-        The table; a cell without trials is blank and the caption says so.
+        The table; a cell without trials is blank and is explained in the caption.
 
     Raises:
         ValueError: If the summary is empty.
@@ -32,7 +35,7 @@ def table(summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: 
     rows = _with_best(summary, best)
 
     def lead(own: pd.DataFrame) -> dict[str, str]:
-        digital = f"{100 * own['clean_accuracy'].mean():.{decimals}f}"
+        digital = f"{ACCURACY.shown(own['clean_accuracy'].mean()):.{decimals}f}"
         return {"n": words.n_short(own), "digital": digital}
 
     def cell(row: "pd.Series[Any]") -> str:
@@ -60,7 +63,7 @@ def table(summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: 
         parts.append("Some rows come from an engine that cannot be seeded.")
     data = rows if best is not None else summary
     return Table(
-        title="Accuracy [%] against time since programming",
+        title=f"{ACCURACY.capitalised} [{ACCURACY.unit}] against time since programming",
         caption=caption(rows, blocks, parts),
         blocks=tuple(blocks),
         data=data.drop(columns="name", errors="ignore"),
@@ -68,7 +71,9 @@ def table(summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: 
     )
 
 
-def gain_table(gains: pd.DataFrame, *, decimals: int = 2, alone: Sequence[str] = ()) -> Table:
+def gain_table(
+    gains: pd.DataFrame, *, decimals: int = ACCURACY.decimals, alone: Sequence[str] = ()
+) -> Table:
     """Paired gain over the baseline: methods x times, one block a device.
 
     Args:
@@ -106,7 +111,7 @@ def gain_table(gains: pd.DataFrame, *, decimals: int = 2, alone: Sequence[str] =
         baseline = words.said(gains["baseline"].iloc[0])
         parts.append(f"No {baseline} on {', '.join(alone)}, so no gain there.")
     return Table(
-        title=f"Gain over {words.said(gains['baseline'].iloc[0])} [percentage points]",
+        title=f"Gain over {words.said(gains['baseline'].iloc[0])} [{ACCURACY.difference_unit}]",
         caption=caption(rows, blocks, parts),
         blocks=tuple(blocks),
         data=gains,
@@ -136,7 +141,7 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
             own = part[part["name"] == name]
             line = {"method": words.said(name), "n": _n_short(own)}
             for _, row in own.sort_values("loss").iterrows():
-                line[f"{100 * row['loss']:g} % lost"] = _life(row)
+                line[f"{ACCURACY.shown(row['loss']):g} {ACCURACY.unit} lost"] = _life(row)
             cells.append(line)
         blocks.append(_plain(title, pd.DataFrame(cells).fillna(BLANK)))
     reference = {
@@ -144,12 +149,13 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
         "first": "the chip's first measurement",
     }[rows["reference"].iloc[0]]
     parts = [
-        f"Accuracy lost is counted from {reference}, in percentage points of accuracy, and "
-        "interpolated in log time; in brackets the 95 % interval. > and <: beyond the simulated "
-        "times. n = trained networks × chips per network, of chips simulated at all times."
+        f"{ACCURACY.capitalised} lost is counted from {reference}, in "
+        f"{ACCURACY.difference_unit} of {ACCURACY.label}, and interpolated in log time; in "
+        "brackets the 95 % interval. > and <: beyond the simulated times. n = trained networks × "
+        "chips per network, of chips simulated at all times."
     ]
     return Table(
-        title="Lifetime: time until accuracy is lost",
+        title=f"Lifetime: time until {ACCURACY.label} is lost",
         caption=caption(rows.assign(t_inference_s=times.YEAR), blocks, parts),
         blocks=tuple(blocks),
         data=rows.drop(columns="name"),
@@ -157,7 +163,9 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
     )
 
 
-def iso_table(iso: pd.DataFrame, *, decimals: int = 2, threshold: float = 0.99) -> Table:
+def iso_table(
+    iso: pd.DataFrame, *, decimals: int = ACCURACY.decimals, threshold: float = 0.99
+) -> Table:
     """Normalised accuracy: methods x times, one block a device.
 
     Args:
@@ -181,10 +189,11 @@ def iso_table(iso: pd.DataFrame, *, decimals: int = 2, threshold: float = 0.99) 
     )
     parts = [
         "1 − (error − digital error) / (error of guessing − digital error), ± half-width of the "
-        f"95 % interval. Bold: iso-accurate, mean above {100 * threshold:g} %."
+        f"95 % interval. Bold: iso-accurate, mean above {ACCURACY.shown(threshold):g} "
+        f"{ACCURACY.unit}."
     ]
     return Table(
-        title="Normalised accuracy [%] against time since programming",
+        title=f"Normalised {ACCURACY.axis()} against time since programming",
         caption=caption(rows, blocks, parts),
         blocks=tuple(blocks),
         data=iso,
@@ -192,7 +201,7 @@ def iso_table(iso: pd.DataFrame, *, decimals: int = 2, threshold: float = 0.99) 
     )
 
 
-def grid_table(summary: pd.DataFrame, *, decimals: int = 2) -> Table:
+def grid_table(summary: pd.DataFrame, *, decimals: int = ACCURACY.decimals) -> Table:
     """Accuracy over what was swept: swept points x methods, one block a device and time.
 
     Args:
@@ -232,7 +241,7 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = 2) -> Table:
         f"n = {words.n_text(summary)}.",
     ]
     return Table(
-        title="Accuracy [%] over the swept axes",
+        title=f"{ACCURACY.capitalised} [{ACCURACY.unit}] over the swept axes",
         caption=caption(rows, blocks, parts),
         blocks=tuple(blocks),
         data=summary,
@@ -240,7 +249,9 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = 2) -> Table:
     )
 
 
-def planning_table(plan: pd.DataFrame, target: float, *, decimals: int = 2) -> Table:
+def planning_table(
+    plan: pd.DataFrame, target: float, *, decimals: int = ACCURACY.decimals
+) -> Table:
     """How many chips or networks would make the intervals narrow enough, one block a device.
 
     Args:
@@ -264,14 +275,15 @@ def planning_table(plan: pd.DataFrame, target: float, *, decimals: int = 2) -> T
             widest = own.sort_values("half_width", na_position="last", kind="stable").iloc[-1]
             width = "unknown"
             if pd.notna(widest["half_width"]):
-                width = f"{100 * widest['half_width']:.{decimals}f}"
+                width = f"{ACCURACY.shown(widest['half_width']):.{decimals}f}"
             moment = times.label(widest["t_inference_s"])
             line = {"method": words.said(name), "n": _n_short(own), "half-width": width}
             cells.append({**line, "at": moment, "needed": widest["advice"]})
         blocks.append(_plain(title, pd.DataFrame(cells)))
     parts = [
-        f"Widest interval over time, and what would bring it to {100 * target:.3g} percentage "
-        "points, by the variances found here: an estimate from few networks is rough."
+        f"Widest interval over time, and what would bring it to {ACCURACY.shown(target):.3g} "
+        f"{ACCURACY.difference_unit}, by the variances found here: an estimate from few networks "
+        "is rough."
     ]
     return Table(
         title="How many more chips or networks",
@@ -338,8 +350,8 @@ def _with_best(summary: pd.DataFrame, best: pd.DataFrame | None) -> pd.DataFrame
 
 
 def _value(value: float, half_width: float, decimals: int, sign: str = "") -> str:
-    text = f"{100 * value:{sign}.{decimals}f}".replace("-", "−")
-    return text + (f" ± {100 * half_width:.{decimals}f}" if pd.notna(half_width) else "")
+    text = f"{ACCURACY.shown(value):{sign}.{decimals}f}".replace("-", "−")
+    return text + (f" ± {ACCURACY.shown(half_width):.{decimals}f}" if pd.notna(half_width) else "")
 
 
 def _life(row: "pd.Series[Any]") -> str:

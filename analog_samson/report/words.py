@@ -1,4 +1,4 @@
-"""The words that tables and figures share: names of methods and conditions, n, intervals."""
+"""Texts that tables and figures share: names of methods and conditions, n, intervals."""
 
 import json
 
@@ -93,9 +93,9 @@ def condition_text(row: pd.Series, columns: list[str]) -> str:
 
 
 def fixed_text(rows: pd.DataFrame) -> str:
-    """Say once what is the same in all rows: "Data set digits, model mlp, engine aihwkit".
+    """What is the same in all rows: "Data set digits, model mlp, engine aihwkit".
 
-    Where chips answered a subset of the test images, it says so too.
+    Where chips were evaluated on a subset of the test images, the sizes follow.
     """
     parts = []
     for column in _CONDITION_WITHOUT_TIME:
@@ -109,14 +109,14 @@ def fixed_text(rows: pd.DataFrame) -> str:
 
 
 def subset_text(rows: pd.DataFrame) -> str:
-    """Say how many images accuracies were estimated from; "" where chips answered all."""
+    """How many images accuracies were estimated from; "" where chips were evaluated on all."""
     pairs = rows.loc[rows["n_images"] < rows["n_test"], ["n_images", "n_test"]].drop_duplicates()
     sizes = [f"{n:,} of {n_test:,}" for n, n_test in pairs.itertuples(index=False)]
     if not sizes:
         return ""
     return (
-        f"accuracies estimated from {' and '.join(sizes)} test images, drawn anew for every chip, "
-        "against the digital network's answers to the same and to all"
+        f"accuracies estimated from {' and '.join(sizes)} test images, drawn for each chip, "
+        "with the digital network's results on the same images and on all"
     )
 
 
@@ -156,7 +156,7 @@ def _chips(rows: pd.DataFrame) -> str:
 
 
 def interval_text(summary: pd.DataFrame) -> str:
-    """Say what the intervals are, over what, and what they assume."""
+    """Kind of the intervals, what they are taken over, and what they assume."""
     if summary["half_width"].isna().all():
         return "no interval: one chip of one trained network"
     per_cent = f"{100 * summary['confidence'].iloc[0]:g} %"

@@ -12,9 +12,9 @@ from analog_samson.results.estimates import (
     sampling_variance,
 )
 from analog_samson.results.lifetime import (
-    N_CLASSES,
     has_trajectories,
     iso_accuracy,
+    known_classes,
     lifetime,
     no_better_than_guessing,
 )
@@ -24,7 +24,6 @@ from analog_samson.results.trials import append_rows, read_trials
 
 __all__ = [
     "COLUMNS",
-    "N_CLASSES",
     "append_rows",
     "best_methods",
     "chip_means",
@@ -33,6 +32,7 @@ __all__ = [
     "has_trajectories",
     "holm",
     "iso_accuracy",
+    "known_classes",
     "lifetime",
     "needed",
     "network_means",

@@ -30,8 +30,8 @@ def paired_gain(
     elsewhere (method "external") have no partner: they are compared by Welch's test.
 
     Args:
-        trials: Rows of trials; filter them to one time (the primary endpoint) to correct for
-            fewer comparisons.
+        trials: Rows of trials, or of chips (`chip_means`); filter them to one time (the primary
+            endpoint) to correct for fewer comparisons.
         baseline: A method, with its strength where it was trained with several ("sam rho=0.5").
         confidence: Probability with which an interval covers the true difference.
         pool: Whether the spread of the differences is pooled over the methods under the same
@@ -89,7 +89,7 @@ def best_methods(trials: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame
     conditions. Where none is, the methods that are not shown to be worse than the highest are tied.
 
     Args:
-        trials: Rows of trials.
+        trials: Rows of trials, or of chips (`chip_means`).
         confidence: One minus the probability of any false bold cell in the table.
 
     Returns:

@@ -1,7 +1,8 @@
 """How long a network stays good enough: lifetimes and iso-accuracy."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,8 @@ from analog_samson.results.summary import CELL, chip_means
 CURVE = (*CONDITION[:-1], *METHOD)
 """One accuracy-vs-time curve: a summary's cell without the time."""
 
-N_CLASSES: Mapping[str, int] = {"digits": 10, "mnist": 10, "cifar10": 10, "cifar100": 100}
-"""Classes of the data sets we know, for the accuracy of guessing."""
+TIE = 1e-12
+"""Relative difference below which a digital accuracy equals that of guessing: rounding errors."""
 
 
 def lifetime(
@@ -34,7 +35,7 @@ def lifetime(
     Only chips that were measured at every time of their curve count.
 
     Args:
-        trials: Rows of trials, at two times or more.
+        trials: Rows of trials, or of chips (`chip_means`), at two times or more.
         loss: Accuracy that may be lost, as a fraction (0.01 is one per cent).
         reference: What the loss is counted from: "digital", the same network without analog
             noise, or "first", the same chip at its first time (programmed, where there is t = 0).
@@ -88,24 +89,42 @@ def has_trajectories(trials: pd.DataFrame) -> "pd.Series[bool]":
     device says in the ``axes`` of its rows whether it was swept or not.
 
     Args:
-        trials: Rows of trials.
+        trials: Rows of trials, or of chips.
     """
     kinds = trials["axes"].unique()
     is_one_chip = {axes: json.loads(axes).get("times_share") != "independent" for axes in kinds}
     return trials["axes"].map(is_one_chip).astype(bool)
 
 
-def no_better_than_guessing(
-    trials: pd.DataFrame, n_classes: Mapping[str, int] = N_CLASSES
-) -> list[str]:
+def known_classes(manifests: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Number of classes of each data set, as the manifests of studies say.
+
+    Args:
+        manifests: Contents of ``manifest.json``; those of earlier versions say nothing.
+
+    Returns:
+        Data set to its number of classes; without data sets on which the networks disagree.
+    """
+    found: dict[str, set[int]] = {}
+    for manifest in manifests:
+        for network in manifest.get("checkpoints", {}).values():
+            if "n_classes" in network:
+                found.setdefault(network["spec"]["dataset"], set()).add(network["n_classes"])
+    return {dataset: n for dataset, (n, *others) in found.items() if not others}
+
+
+def no_better_than_guessing(trials: pd.DataFrame, n_classes: Mapping[str, int]) -> list[str]:
     """Networks whose digital accuracy is at most that of guessing, by their ``checkpoint``.
 
     Args:
-        trials: Rows of trials.
-        n_classes: Classes of each data set; networks of other data sets are not judged.
+        trials: Rows of trials, or of chips (`chip_means`).
+        n_classes: Classes of each data set, as the manifest of a study says; networks of other
+            data sets are not judged.
     """
     chance = 1 / trials["dataset"].astype(str).map(n_classes).astype(float)
-    guesses = digital_accuracy(trials) <= chance
+    is_averaged = "clean_accuracy" in trials
+    clean = trials["clean_accuracy"] if is_averaged else digital_accuracy(trials)
+    guesses = clean <= chance * (1 + TIE)
     return sorted(set(trials.loc[guesses, "checkpoint"].astype(str)))
 
 
@@ -113,7 +132,7 @@ def iso_accuracy(
     trials: pd.DataFrame,
     threshold: float = 0.99,
     *,
-    n_classes: Mapping[str, int] = N_CLASSES,
+    n_classes: Mapping[str, int],
     confidence: float = 0.95,
 ) -> pd.DataFrame:
     """Normalised accuracy, and whether it counts as "iso-accurate" (Rasch et al. 2023).
@@ -122,9 +141,9 @@ def iso_accuracy(
     network, 0 is guessing.
 
     Args:
-        trials: Rows of trials.
+        trials: Rows of trials, or of chips (`chip_means`).
         threshold: Normalised accuracy above which a network is called iso-accurate.
-        n_classes: Classes of each data set.
+        n_classes: Classes of each data set, as the manifest of a study says.
         confidence: Probability with which the interval covers.
 
     Returns:

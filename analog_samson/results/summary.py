@@ -25,7 +25,8 @@ def chip_means(trials: pd.DataFrame) -> pd.DataFrame:
     """Average the reads: one row per chip and time.
 
     Args:
-        trials: Rows of trials.
+        trials: Rows of trials; rows that this function gave are copied as they are, so that what
+            is computed from trials can also be computed from chips.
 
     Returns:
         Columns of `CELL`, ``training_seed``, ``checkpoint``, ``chip``, ``chip_id``,
@@ -35,6 +36,8 @@ def chip_means(trials: pd.DataFrame) -> pd.DataFrame:
         answered a subset of the images; reads share their images, so that averaging them takes
         little of it away, and the mean over reads is an upper bound), ``n_reads``.
     """
+    if "n_reads" in trials:
+        return trials.copy()
     check_definitions(trials)
     groups = trials.groupby(["chip_id", "t_inference_s"], sort=False, observed=True)
     code = groups.ngroup().to_numpy()
@@ -110,7 +113,7 @@ def summarise(
     them the subset of images that a chip answered, the interval holds the shared part too.
 
     Args:
-        trials: Rows of trials (`read_trials`).
+        trials: Rows of trials (`read_trials`), or of chips (`chip_means`).
         confidence: Probability with which an interval covers the true mean, between 0 and 1.
         pool: Whether the spread over networks is pooled over the methods under the same
             condition (mixed model with shared training seeds); None pools only where a method

@@ -37,6 +37,20 @@ Point = tuple[float, int]
 """A time since programming [s] and the number of the read at that time."""
 
 
+def programming_seed(study_seed: int, training_seed: int, chip: int) -> int:
+    """Derive the random seed of a chip: equal for all methods, different between training seeds.
+
+    Args:
+        study_seed: Seed of the study.
+        training_seed: Seed that the network was trained with.
+        chip: Number of the chip.
+
+    Returns:
+        The seed that ``program`` takes, as in the column ``programming_seed``.
+    """
+    return derive_seed(study_seed, training_seed, chip)
+
+
 @dataclass(frozen=True)
 class Trial:
     """One chip of a study: one programming of one trained network on one device.
@@ -223,7 +237,7 @@ class Study:
                 device=device,
                 axes=axes,
                 chip=chip,
-                programming_seed=derive_seed(self.seed, checkpoint.spec.seed, chip),
+                programming_seed=programming_seed(self.seed, checkpoint.spec.seed, chip),
                 data_folder=self.data_folder,
                 evaluation_set=evaluation_set,
                 n_test=n_test,

@@ -1,7 +1,8 @@
 """Why is it low? The accuracy of a chip stage by stage, and with one layer analog at a time.
 
 Every stage adds one cause to the one before, on the same chip: the draws of programming, drift and
-read noise are those of the whole chip, because each has a stream of its own.
+read noise are those of the whole chip, because each has a stream of its own. The chips are those of
+a study: a chip is identified by the study's seed, the network's training seed and its number.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,12 +16,14 @@ import torch
 from torch import Tensor
 
 from analog_samson.checkpoint import Checkpoint, load_checkpoint
-from analog_samson.chip import program
+from analog_samson.chip import Chip, program
 from analog_samson.data import Dataset, load_test
 from analog_samson.devices import Device, load_device
 from analog_samson.evaluation import count_correct
 from analog_samson.models import analog_layers
+from analog_samson.study.definition import programming_seed
 from analog_samson.study.sources import the_training_images
+from analog_samson.study.trial import one_thread
 
 STAGES = (
     "digital",
@@ -53,6 +56,7 @@ def waterfall(
     t_inference_s: float,
     *,
     chips: int = 3,
+    seed: int = 0,
     data_folder: Path | None = None,
     n_images: int | None = None,
     trust: Sequence[str] = (),
@@ -63,7 +67,9 @@ def waterfall(
         checkpoint: The trained network, or its path.
         device: The device, its name or its path.
         t_inference_s: Time since programming finished [s], above 0.
-        chips: Number of chips.
+        chips: Number of chips: those of these numbers in a study with this seed.
+        seed: Seed of the study. The last stage is its chip as it stands in ``trials.csv``, first
+            read, where the study evaluates its chips on the same images.
         data_folder: Where the images lie, if not where ``load_test`` looks by itself.
         n_images: Test images, counted from the first; None takes all.
         trust: Packages that the checkpoint may import from (see :func:`load_checkpoint`).
@@ -82,6 +88,7 @@ def waterfall(
             f"Device {device.name!r} follows aihwkit's weight-level path, where stages cannot be "
             "told apart; use a device at conductance level."
         )
+    seeds = of.seeds(seed, chips)
     rows = []
     for chip in range(chips):
         for stage in STAGES:
@@ -90,7 +97,7 @@ def waterfall(
                 variant, time = _variant(device, stage, t_inference_s)
                 if variant is None:
                     continue
-                on_chip = program(network, variant, seed=chip, recalibration=of.training)
+                on_chip = of.programmed(variant, seeds[chip])
                 value = of.accuracy(on_chip.drift_to(time))
             rows.append((network.digest[:16], device.name, t_inference_s, chip, stage, value))
     return pd.DataFrame(rows, columns=list(WATERFALL_COLUMNS))
@@ -102,6 +109,7 @@ def layer_sensitivity(
     t_inference_s: float,
     *,
     chips: int = 3,
+    seed: int = 0,
     data_folder: Path | None = None,
     n_images: int | None = None,
     trust: Sequence[str] = (),
@@ -112,7 +120,8 @@ def layer_sensitivity(
         checkpoint: As for :func:`waterfall`.
         device: As for :func:`waterfall`.
         t_inference_s: Time since programming finished [s].
-        chips: Number of chips.
+        chips: As for :func:`waterfall`.
+        seed: As for :func:`waterfall`.
         data_folder: As for :func:`waterfall`.
         n_images: As for :func:`waterfall`.
         trust: As for :func:`waterfall`.
@@ -126,13 +135,12 @@ def layer_sensitivity(
     of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_images, trust)
     device, network = of.device, of.network
     layers = list(analog_layers(network.build(), network.keep_digital))
+    seeds = of.seeds(seed, chips)
     rows = []
     for chip in range(chips):
         for layer in layers:
             others = [name for name in layers if name != layer]
-            one = program(
-                network, device, seed=chip, keep_digital=others, recalibration=of.training
-            )
+            one = of.programmed(device, seeds[chip], keep_digital=others)
             value = of.accuracy(one.drift_to(t_inference_s))
             rows.append(
                 (network.digest[:16], device.name, t_inference_s, chip, layer, value, of.digital)
@@ -172,9 +180,26 @@ class _Readings:
             training = the_training_images(name, data_folder)
         return cls(network, device, training, test.images[:n_images], test.labels[:n_images])
 
+    def seeds(self, study_seed: int, n_chips: int) -> list[int]:
+        """Programming seeds of the first chips, as a study with this seed has them."""
+        training_seed = self.network.spec.seed
+        return [programming_seed(study_seed, training_seed, chip) for chip in range(n_chips)]
+
+    def programmed(self, device: Device, seed: int, keep_digital: Sequence[str] = ()) -> Chip:
+        """A chip as a study programs it."""
+        return program(
+            self.network,
+            device,
+            seed=seed,
+            keep_digital=keep_digital,
+            expected_images=len(self.labels),
+            recalibration=self.training,
+        )
+
     @torch.no_grad()
     def accuracy(self, forward: Callable[[Tensor, int], Tensor]) -> float:
-        n_correct = count_correct(forward, self.images, self.labels, self.network.normalise)
+        with one_thread():
+            n_correct = count_correct(forward, self.images, self.labels, self.network.normalise)
         return n_correct / len(self.labels)
 
     @cached_property

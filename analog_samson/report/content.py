@@ -1,0 +1,158 @@
+"""What a report is made from: rows of trials, the files beside them, and each summary once."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypedDict
+
+import pandas as pd
+
+from analog_samson import results
+from analog_samson.report import words
+
+LOSSES = (0.01, 0.02, 0.05)
+"""Losses of accuracy that lifetimes are given for; the figure shows the one most methods reach."""
+
+
+class Look(TypedDict):
+    """How a figure is drawn: its width, and the name of its style sheet."""
+
+    width: str
+    look: str
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """The data of one or several studies, and the choices that all of their report shares.
+
+    Every summary is computed at its first use and kept.
+
+    Attributes:
+        trials: Rows of trials.
+        folders: Folders of the studies, for the files beside ``trials.csv``; may be empty.
+        n_classes: Classes of each data set; None takes what the manifests in the folders say.
+        baseline: Method that gains are counted from; without it there are no gains.
+        confidence: Probability with which intervals cover.
+        bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
+        half_width: A half-width to plan for, as a fraction; None plans nothing.
+        interval: "bars" or "band", over time.
+        width: "one column" or "two columns".
+        look: Style sheet, "paper" or "talk".
+    """
+
+    trials: pd.DataFrame
+    folders: Sequence[Path] = ()
+    n_classes: Mapping[str, int] | None = None
+    baseline: str = "sgd"
+    confidence: float = 0.95
+    bootstrap: bool = False
+    half_width: float | None = None
+    interval: str = "bars"
+    width: str = "two columns"
+    look: str = "paper"
+
+    @property
+    def how(self) -> Look:
+        """Arguments that every function of a figure takes."""
+        return {"width": self.width, "look": self.look}
+
+    @cached_property
+    def manifests(self) -> list[dict[str, Any]]:
+        """Contents of ``manifest.json`` of each folder; empty where there is none."""
+        return [_manifest(folder) for folder in self.folders]
+
+    @cached_property
+    def known_classes(self) -> Mapping[str, int]:
+        """Classes of each data set, where they are known."""
+        if self.n_classes is None:
+            return results.known_classes(self.manifests)
+        return self.n_classes
+
+    @cached_property
+    def datasets_without_classes(self) -> list[str]:
+        """Data sets whose number of classes is not known."""
+        return sorted(set(self.trials["dataset"]) - set(self.known_classes))
+
+    @cached_property
+    def guessing(self) -> list[str]:
+        """Digital networks that are no better than guessing."""
+        return results.no_better_than_guessing(self.trials, self.known_classes)
+
+    @cached_property
+    def chips(self) -> pd.DataFrame:
+        """Reads averaged: one row per chip and time."""
+        return results.chip_means(self.trials)
+
+    @cached_property
+    def networks(self) -> pd.DataFrame:
+        """Chips averaged: one row per network and time."""
+        return results.network_means(self.chips)
+
+    @cached_property
+    def names(self) -> Mapping[str, str]:
+        """Method with its strength of each network, by its ``checkpoint``."""
+        names = words.method_names(self.chips)
+        return dict(zip(self.chips["checkpoint"], names, strict=True))
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """Accuracy of every method under every condition."""
+        return results.summarise(self.chips, self.confidence, bootstrap=self.bootstrap)
+
+    @cached_property
+    def best(self) -> pd.DataFrame:
+        """Which method is the best of its condition."""
+        return results.best_methods(self.chips, self.confidence)
+
+    @cached_property
+    def gains(self) -> pd.DataFrame:
+        """Paired gains over the baseline; no rows where the baseline was not simulated."""
+        if self.baseline not in {*self.names.values(), *self.trials["method"]}:
+            return pd.DataFrame()
+        return results.paired_gain(self.chips, self.baseline, self.confidence)
+
+    @cached_property
+    def ageing(self) -> pd.DataFrame:
+        """The chips that are the same devices at all of their times."""
+        return self.chips[results.has_trajectories(self.chips)]
+
+    @cached_property
+    def lives(self) -> list[pd.DataFrame]:
+        """Lifetimes, a frame for each of `LOSSES`."""
+        return [results.lifetime(self.ageing, loss, confidence=self.confidence) for loss in LOSSES]
+
+    def beside(self, name: str) -> pd.DataFrame:
+        """Rows of the CSV files of a name that lie beside ``trials.csv``.
+
+        Args:
+            name: File name, such as "waterfall.csv".
+
+        Returns:
+            The rows of all folders, each once.
+
+        Raises:
+            FileNotFoundError: If no folder has the file.
+        """
+        files = self.files(name)
+        if not files:
+            folders = ", ".join(map(str, self.folders)) or "no folder"
+            raise FileNotFoundError(
+                f"There is no {name!r} beside the table ({folders}); an item that needs it says "
+                f"so: Item(..., needs=({name!r},))."
+            )
+        found = [pd.read_csv(file) for file in files]
+        return pd.concat(found, ignore_index=True).drop_duplicates()
+
+    def files(self, name: str) -> list[Path]:
+        """Files of a name in the folders of the studies."""
+        return [file for folder in self.folders if (file := Path(folder) / name).is_file()]
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    file = Path(folder) / "manifest.json"
+    if not file.is_file():
+        return {}
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}

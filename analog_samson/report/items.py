@@ -1,0 +1,367 @@
+"""The figures and tables of a report: one list, in the order in which its page shows them.
+
+The page, the exported files, titles and captions all follow this list. A new figure or table is a
+function of the report's `Content` and an `Item` here, or in a package of one's own, named as
+``package.module:name``.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analog_samson import results
+from analog_samson.importing import import_named
+from analog_samson.report import diagnostics, figures, networks, sweeps, tables, words
+from analog_samson.report.content import Content
+from analog_samson.report.style import style
+from analog_samson.report.typeset import Table
+from analog_samson.results.scores import ACCURACY
+
+MAX_PANELS = 12
+"""With more panels than this there are no figures over time: the table of swept axes shows all."""
+
+Figures = Figure | Mapping[str, Figure] | None
+
+
+@dataclass(frozen=True)
+class Item:
+    """A figure, a table, or both, under one heading of a report.
+
+    Attributes:
+        name: Stem of its files and anchor of its heading on the page.
+        title: Its heading on the page.
+        figure: Draws it. Several figures are a mapping: each key is added to name and title. None,
+            or an empty mapping, where there is nothing to draw.
+        table: Makes its table; None where there is nothing to show.
+        caption: What the figure shows, in a sentence; stands below it on the page and is its
+            alternative text. A function takes the content. A table brings a caption of its own.
+        needs: Files beside ``trials.csv`` without which the item is left out ("waterfall.csv").
+
+    Raises:
+        ValueError: If the name cannot be a file name, or there is neither figure nor table.
+    """
+
+    name: str
+    title: str
+    figure: Callable[[Content], Figures] | None = None
+    table: Callable[[Content], Table | None] | None = None
+    caption: str | Callable[[Content], str] = ""
+    needs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the name and that there is something to show."""
+        if not re.fullmatch(r"[A-Za-z]\w*(-\w+)*", self.name, re.ASCII):
+            raise ValueError(
+                f"The name of an item is the stem of its files; got {self.name!r}: begin with a "
+                "letter and use letters, digits, '_' and '-'."
+            )
+        if self.figure is None and self.table is None:
+            raise ValueError(f"Item {self.name!r} shows nothing; give it a figure or a table.")
+
+    def figures(self, content: Content) -> dict[str, Figure]:
+        """Draw the item in the report's style: file stem to figure; empty without data."""
+        if self.figure is None or not self._applies(content):
+            return {}
+        with style(content.look):
+            drawn = self.figure(content)
+        if isinstance(drawn, Figure):
+            return {self.name: drawn}
+        if not isinstance(drawn, Mapping | None):
+            raise ValueError(
+                f"The figure of item {self.name!r} is a {type(drawn).__name__}; return a "
+                "matplotlib Figure, a mapping of names to Figures, or None."
+            )
+        return {f"{self.name}_{key}": figure for key, figure in (drawn or {}).items()}
+
+    def tables(self, content: Content) -> dict[str, Table]:
+        """Make the item's table: file stem to table; empty without data."""
+        made = self.table(content) if self.table and self._applies(content) else None
+        return {} if made is None else {self.name: made}
+
+    def title_of(self, stem: str) -> str:
+        """Title of one of its figures."""
+        key = stem.removeprefix(self.name).removeprefix("_")
+        return f"{self.title}: {key}" if key else self.title
+
+    def caption_of(self, content: Content) -> str:
+        """Caption of its figures."""
+        return self.caption if isinstance(self.caption, str) else self.caption(content)
+
+    def _applies(self, content: Content) -> bool:
+        return all(content.files(name) for name in self.needs)
+
+
+def with_extra(extra_items: Iterable[Item | str] = ()) -> tuple[Item, ...]:
+    """The items of every report, then those from elsewhere.
+
+    Args:
+        extra_items: Items, or where to import them: ``package.module:name``.
+
+    Returns:
+        All of them, in the order of the page.
+
+    Raises:
+        ValueError: If one cannot be imported, is no `Item`, or has the name of another.
+    """
+    items = list(ITEMS)
+    for given in extra_items:
+        item = import_named(given, "report item") if isinstance(given, str) else given
+        if not isinstance(item, Item):
+            raise ValueError(
+                f"The report item {given!r} is a {type(item).__name__}; give an "
+                "analog_samson.report.Item(name, title, figure=..., caption=...)."
+            )
+        if item.name in {other.name for other in items}:
+            raise ValueError(
+                f"Two items of the report are called {item.name!r}, and their files would be, too; "
+                "give the item another name."
+            )
+        items.append(item)
+    return tuple(items)
+
+
+def _in_few_panels(draw: Callable[[Content], Figure | None]) -> Callable[[Content], Figure | None]:
+    """Draw only where there are at most `MAX_PANELS` devices and other conditions."""
+
+    @functools.wraps(draw)
+    def drawn(content: Content) -> Figure | None:
+        summary = content.summary
+        panels = summary.groupby(["device", *words.varying(summary)], observed=True)
+        return draw(content) if len(panels) <= MAX_PANELS else None
+
+    return drawn
+
+
+@_in_few_panels
+def _accuracy(content: Content) -> Figure:
+    return figures.accuracy_figure(content.summary, interval=content.interval, **content.how)
+
+
+def _accuracy_table(content: Content) -> Table:
+    return tables.table(content.summary, content.best)
+
+
+@_in_few_panels
+def _gain(content: Content) -> Figure | None:
+    if content.gains.empty:
+        return None
+    return figures.gain_figure(content.gains, interval=content.interval, **content.how)
+
+
+def _gain_table(content: Content) -> Table | None:
+    if content.gains.empty:
+        return None
+    alone = sorted(set(content.trials["device"]) - set(content.gains["device"]))
+    return tables.gain_table(content.gains, alone=alone)
+
+
+@_in_few_panels
+def _lifetime(content: Content) -> Figure | None:
+    lives = _telling(content.lives)
+    if lives.empty:
+        return None
+    return figures.lifetime_figure(lives, **content.how)
+
+
+def _lifetime_table(content: Content) -> Table | None:
+    return None if content.lives[0].empty else tables.lifetime_table(content.lives)
+
+
+def _iso_table(content: Content) -> Table | None:
+    if content.datasets_without_classes or content.guessing:
+        return None
+    return tables.iso_table(
+        results.iso_accuracy(
+            content.chips, n_classes=content.known_classes, confidence=content.confidence
+        )
+    )
+
+
+@_in_few_panels
+def _chips(content: Content) -> Figure | None:
+    if content.ageing.empty:
+        return None
+    return figures.chips_figure(content.ageing, **content.how)
+
+
+@_in_few_panels
+def _strips(content: Content) -> Figure:
+    return figures.strips_figure(content.chips, **content.how)
+
+
+@_in_few_panels
+def _scatter(content: Content) -> Figure:
+    return figures.scatter_figure(content.networks, **content.how)
+
+
+def _grid_table(content: Content) -> Table | None:
+    return tables.grid_table(content.summary) if words.is_swept(content.summary) else None
+
+
+def _axis(content: Content) -> Figures:
+    axes = sweeps.swept_axes(content.summary)
+    if len(axes) != 1:
+        return None
+    return {axes[0]: sweeps.axis_figure(content.summary, axes[0], **content.how)}
+
+
+def _heat(content: Content) -> Figures:
+    axes = sweeps.swept_axes(content.summary)
+    if len(axes) != 2:
+        return None
+    return {
+        str(device): sweeps.heat_figure(rows, *axes, **content.how)
+        for device, rows in content.summary.groupby("device", observed=True)
+    }
+
+
+def _planning_table(content: Content) -> Table | None:
+    if content.half_width is None:
+        return None
+    plan = results.needed(content.trials, content.half_width, content.confidence)
+    return tables.planning_table(plan, content.half_width)
+
+
+def _waterfall(content: Content) -> Figure:
+    stages = _of_the_study(content, content.beside("waterfall.csv"))
+    return diagnostics.waterfall_figure(stages, content.names, **content.how)
+
+
+def _layers(content: Content) -> Figure:
+    layers = _of_the_study(content, content.beside("layers.csv"))
+    return diagnostics.layers_figure(layers, content.names, **content.how)
+
+
+def _sharpness(content: Content) -> Figure | None:
+    sharpness = content.beside("sharpness.csv")
+    late = figures.at_last_time(content.networks)
+    measured = late[late["checkpoint"].isin(sharpness["checkpoint"])]
+    if measured.empty:
+        return None
+    return networks.sharpness_figure(measured, sharpness, **content.how)
+
+
+def _training(content: Content) -> Figure:
+    curves = content.beside("training_curves.csv")
+    called = words.method_names(curves.fillna({"strength": ""}))
+    curves = _known(curves, called.isin(set(content.names.values())))
+    return networks.training_figure(curves, **content.how)
+
+
+def _telling(lives: list[pd.DataFrame]) -> pd.DataFrame:
+    """The lifetimes of the loss that most methods reach in time; of several the smallest."""
+    if lives[0].empty:
+        return lives[0]
+    return max(lives, key=lambda one: (one["censored"] == "").sum())
+
+
+def _of_the_study(content: Content, rows: pd.DataFrame) -> pd.DataFrame:
+    return _known(rows, rows["checkpoint"].isin(content.names))
+
+
+def _known(rows: pd.DataFrame, is_known: "pd.Series[bool]") -> pd.DataFrame:
+    """The rows of networks in the trials; all where it has none of them."""
+    return rows[is_known] if is_known.any() else rows
+
+
+ITEMS = (
+    Item(
+        "accuracy",
+        f"{ACCURACY.capitalised} over time",
+        _accuracy,
+        _accuracy_table,
+        f"Mean {ACCURACY.label} of each method against the time since programming, with its "
+        "interval; one panel for each device.",
+    ),
+    Item(
+        "gain",
+        "Gain over the baseline, on the same chips",
+        _gain,
+        _gain_table,
+        f"Difference of {ACCURACY.label} to the baseline on the same chips, with its interval, "
+        "against the time since programming; one panel for each device.",
+    ),
+    Item(
+        "lifetime",
+        "Lifetime",
+        _lifetime,
+        _lifetime_table,
+        f"Time until {ACCURACY.label} is lost, with its interval, for each method; one panel for "
+        "each device.",
+    ),
+    Item("iso_accuracy", f"Normalised {ACCURACY.label}", table=_iso_table),
+    Item(
+        "chips",
+        "Every chip over time",
+        _chips,
+        caption=f"{ACCURACY.capitalised} of each chip and their mean against the time since "
+        "programming; one panel for each device and method.",
+    ),
+    Item(
+        "strips",
+        "Every chip at the last time",
+        _strips,
+        caption=f"{ACCURACY.capitalised} of each chip at the last simulated time, by method and "
+        "trained network; one panel for each device.",
+    ),
+    Item(
+        "scatter",
+        f"Digital {ACCURACY.label} against {ACCURACY.label} at the last time",
+        _scatter,
+        caption=f"{ACCURACY.capitalised} of each trained network at the last simulated time, mean "
+        f"and spread of its chips, against its digital {ACCURACY.label}.",
+    ),
+    Item("grid", "Swept axes", table=_grid_table),
+    Item(
+        "axis",
+        "Along the swept axis",
+        _axis,
+        caption=f"Mean {ACCURACY.label} of each method at the last simulated time against the "
+        "swept setting, with its interval; one panel for each device.",
+    ),
+    Item(
+        "heat",
+        "Over both swept axes",
+        _heat,
+        caption=f"Mean {ACCURACY.label} at the last simulated time for all values of the two swept "
+        "settings; one panel for each method.",
+    ),
+    Item("planning", "How many more chips or networks", table=_planning_table),
+    Item(
+        "waterfall",
+        f"Where {ACCURACY.label} is lost, stage by stage",
+        _waterfall,
+        caption=f"Mean {ACCURACY.label} of the chips as each cause of error is added to those "
+        "before it, with the standard deviation over chips.",
+        needs=("waterfall.csv",),
+    ),
+    Item(
+        "layers",
+        "One layer analog at a time",
+        _layers,
+        caption=f"{ACCURACY.capitalised} lost where one layer alone is analog, mean and standard "
+        "deviation over chips, in the order of the network.",
+        needs=("layers.csv",),
+    ),
+    Item(
+        "sharpness",
+        "Sharpness against robustness",
+        _sharpness,
+        caption=f"{ACCURACY.capitalised} that the chips of each trained network lose at the last "
+        "simulated time against the sharpness of its minimum.",
+        needs=("sharpness.csv",),
+    ),
+    Item(
+        "training",
+        "How the networks were trained",
+        _training,
+        caption="Training loss, relative size of the perturbation and gradient norm against the "
+        "epoch; one line for each training.",
+        needs=("training_curves.csv",),
+    ),
+)
+"""Figures and tables of every report."""
