@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,8 +17,11 @@ from analog_samson.checkpoint import (
     TrainingSpec,
     load_checkpoint,
     save_checkpoint,
+    write_tensors,
 )
 from analog_samson.models import build_model
+
+FROZEN = json.loads((Path(__file__).parent / "golden" / "checkpoints.json").read_text())
 
 
 def spec_of(method, **changes):
@@ -219,6 +223,21 @@ def test_strength_and_file_name_tell_trainings_apart(values, strength, stem):
 def test_wrong_specifications_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         TrainingSpec(**values)
+
+
+@pytest.mark.parametrize("frozen", FROZEN, ids=lambda frozen: str(frozen["arguments"]))
+def test_header_and_digest_of_a_training_never_change(frozen, tmp_path):
+    """Written by version 0.1.0: rows of studies name their networks by these digests."""
+    state = {"fc1.weight": torch.arange(6.0).view(2, 3) / 8, "fc1.bias": torch.tensor([1, -1])}
+    path = write_tensors(tmp_path / "then.safetensors", state, frozen["header"])
+    then = load_checkpoint(path)
+    spec = TrainingSpec(**frozen["arguments"])
+    assert then.spec == spec
+    assert then.digest == frozen["digest"]
+    for name in ("strength", "file_stem", "gradient_evaluations"):
+        assert getattr(spec, name) == frozen[name]
+    now = save_checkpoint(tmp_path / "now.safetensors", replace(then, spec=spec))
+    assert now.read_bytes() == path.read_bytes()
 
 
 def test_keys_of_another_version_are_refused():
