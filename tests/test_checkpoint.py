@@ -162,7 +162,7 @@ def test_method_fills_in_its_own_values():
     assert spec_of("samson").eta == 0.01
     assert spec_of("rwp").noise_scale == "filter_max"
     assert spec_of("noise_injection").clip_weights == 2.0
-    assert spec_of("sgd").eta is None
+    assert spec_of("sgd").options == {}
     assert spec_of("rwp").reestimate_batch_norm
     assert not spec_of("rwp", perturbed_share=0.5).reestimate_batch_norm
     assert not spec_of("sam").reestimate_batch_norm
@@ -214,7 +214,7 @@ def test_strength_and_file_name_tell_trainings_apart(values, strength, stem):
         ({"optimizer": "addam"}, "did you mean 'adam'"),
         ({"model_kwargs": {"act": torch.nn.ReLU}}, "model_kwargs must hold only what JSON can"),
         ({"parametrisation": "microring", "clip_weights": 2.0}, "only control parameters"),
-        ({"method": "hardware_aware", "sigma": 1.0, "parametrisation": "microring"}, "device's"),
+        ({"method": "hardware_aware", "sigma": 1.0, "parametrisation": "microring"}, "acts on w"),
         ({"device": "pcm_like"}, "'sgd' does not read device"),
         ({"device_time_s": 1.0}, "'sgd' does not read device_time_s"),
         ({"validation_fraction": 0.0}, "validation_fraction must lie between"),
