@@ -8,7 +8,7 @@ such an entry in a module of its own, and is named "package.module:name" where a
     def tilted_ascent(weights, gradients, *, radius, tilt): ...
 
     tilted = Method(
-        "Ascent with a tilt.",
+        summary="Ascent with a tilt.",
         label="Tilted SAM",
         step="two passes",
         build="my_package.tilted:tilted_ascent",
@@ -24,7 +24,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -37,6 +37,9 @@ EXTERNAL = "external"
 
 DIALECTS = ("authors", "popular")
 NOISE_SCALES = ("filter_max", "layer_max", "network_max", "filter_norm", "constant")
+
+
+_MARKERS = tuple("osD^v<>PXhpd*H8")
 
 
 @dataclass(frozen=True)
@@ -108,13 +111,70 @@ class Option:
         return " and ".join(what)
 
 
-@dataclass(frozen=True)
-class Method:
-    """A training method.
+@dataclass(frozen=True, kw_only=True)
+class Appearance:
+    """What a method is called, drawn and cited as.
 
     Attributes:
         summary: One sentence.
         label: Its name in figures and tables.
+        strength: Name of the strength, a number of at least 0 that the schedule scales. It has no
+            default, because it is what is compared.
+        symbol: Symbol of the strength in figures and tables; empty: its name.
+        colour: "#rrggbb"; empty: one of a few spare ones.
+        marker: A filled marker of matplotlib; empty: one of a few spare ones.
+        dashes: Lengths of dashes and gaps in line widths; empty: a solid line.
+        citation: Key of ``methods.bib`` or ``references.bib``, or a BibTeX entry.
+    """
+
+    summary: str = ""
+    label: str
+    strength: str = ""
+    symbol: str = ""
+    colour: str = ""
+    marker: str = ""
+    dashes: tuple[float, ...] = ()
+    citation: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn.
+
+        Raises:
+            ValueError: If a value has the wrong type, or colour or marker cannot be drawn.
+        """
+        for f in fields(Appearance):
+            value = getattr(self, f.name)
+            if f.type is str and not isinstance(value, str):
+                raise ValueError(f"{f.name} of a method must be a text; got {value!r}.")
+        object.__setattr__(self, "dashes", tuple(self.dashes))
+        if not self.label:
+            raise ValueError("A method needs a label; give its name in figures and tables.")
+        if self.colour and not re.fullmatch(r"#[0-9a-fA-F]{6}", self.colour):
+            raise ValueError(
+                f"Method {self.label!r} has the colour {self.colour!r}; write it as '#rrggbb'."
+            )
+        if self.marker and self.marker not in _MARKERS:
+            what = f"marker of method {self.label!r}"
+            raise ValueError(_not_allowed(what, self.marker, _MARKERS))
+        lengths = [length for length in self.dashes if isinstance(length, int | float)]
+        if len(lengths) % 2 or len(lengths) < len(self.dashes) or min(lengths, default=1) <= 0:
+            raise ValueError(
+                f"Method {self.label!r} has the dashes {self.dashes!r}; give lengths above 0 of "
+                "dashes and gaps in turn, or none."
+            )
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The appearance alone, in JSON's types."""
+        values = {f.name: getattr(self, f.name) for f in fields(Appearance)}
+        return values | {"dashes": list(self.dashes)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(Appearance):
+    """A training method.
+
+    Attributes:
         step: What a step of it needs. "plain": the optimizer alone. "two passes": gradients at
             weights that a rule has moved, with the gradients of a clean pass. "one pass": the same
             without a clean pass, for rules that read no gradients. "loss": a penalty that is added
@@ -122,40 +182,27 @@ class Method:
         build: Rule or loss as "package.module:name". A function is called in every step: a rule as
             ``rule(weights, gradients, *, <strength>, <options>)`` with tensors by name (and
             ``generator``, if it has such an argument), returning offsets by name; a loss as
-            ``loss(logits, labels, *, <options>)``. A class is built once a training: one derived
-            from ``training.Algorithm``, for a method that remembers something between steps.
-        strength: Name of the strength, a number of at least 0 that the schedule scales. It has no
-            default, because it is what is compared.
-        symbol: Symbol of the strength in figures and tables; empty: its name.
-        options: Further options by name. "clip_weights" stands here where the method clips weights
-            unless told otherwise.
+            ``loss(logits, labels, *, <options>)``, which the strength multiplies. A class is built
+            once a training: one derived from ``training.Algorithm``, for a method that remembers
+            something between steps.
+        options: Options by name. "clip_weights" stands here where the method clips weights unless
+            told otherwise.
         trains_weights: Whether what it trains must be the weights themselves.
-        colour: "#rrggbb"; empty: one of a few spare ones.
-        marker: Marker of matplotlib; empty: one of a few spare ones.
-        dashes: Lengths of dashes and gaps in line widths; empty: a solid line.
-        citation: Key of ``methods.bib`` or ``references.bib``, or a BibTeX entry.
     """
 
-    summary: str
-    label: str
     step: Step = "plain"
     build: str = ""
-    strength: str = ""
-    symbol: str = ""
     options: Mapping[str, Option] = field(default_factory=dict)
     trains_weights: bool = False
-    colour: str = ""
-    marker: str = ""
-    dashes: tuple[float, ...] = ()
-    citation: str = ""
 
     def __post_init__(self) -> None:
         """Refuse an entry that cannot be trained or drawn.
 
         Raises:
-            ValueError: If the step is unknown, build or strength are missing or too many, or the
-                colour cannot be read.
+            ValueError: If the step is unknown, build or strength are missing or too many, or it
+                cannot be drawn (see `Appearance`).
         """
+        super().__post_init__()
         if self.step not in get_args(Step):
             what = f"step of method {self.label!r}"
             raise ValueError(_not_allowed(what, self.step, get_args(Step)))
@@ -166,10 +213,6 @@ class Method:
                     f"{getattr(self, name)!r}; every step but 'plain' needs a {name}, and 'plain' "
                     "has none."
                 )
-        if self.colour and not re.fullmatch(r"#[0-9a-fA-F]{6}", self.colour):
-            raise ValueError(
-                f"Method {self.label!r} has the colour {self.colour!r}; write it as '#rrggbb'."
-            )
 
     @property
     def perturbs_weights(self) -> bool:
@@ -180,12 +223,6 @@ class Method:
     def gradient_evaluations(self) -> int:
         """Backward passes over a batch in one step."""
         return 2 if self.step == "two passes" else 1
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """What reports need of the method, in JSON's types."""
-        names = ("summary", "label", "strength", "symbol", "colour", "marker", "citation")
-        return {name: getattr(self, name) for name in names} | {"dashes": list(self.dashes)}
 
 
 _DASHED = (4.0, 1.5)
@@ -198,9 +235,9 @@ _DASH_DOTTED = (4.0, 1.2, 1.0, 1.2)
 # the docstrings of the rules and losses).
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "sgd": Method("The optimizer alone.", label="SGD", colour="#000000", marker="o"),
+        "sgd": Method(summary="The optimizer alone.", label="SGD", colour="#000000", marker="o"),
         "sam": Method(
-            "Worst case in a ball of radius rho.",
+            summary="Worst case in a ball of radius rho.",
             label="SAM",
             step="two passes",
             build="analog_samson.perturbation:sam",
@@ -212,7 +249,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             citation="foret2021",
         ),
         "asam": Method(
-            "Worst case relative to |w|.",
+            summary="Worst case relative to |w|.",
             label="ASAM",
             step="two passes",
             build="analog_samson.perturbation:asam",
@@ -228,7 +265,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             citation="kwon2021",
         ),
         "samson": Method(
-            "Worst case relative to |w| and to the range of the layer.",
+            summary="Worst case relative to |w| and to the range of the layer.",
             label="SAMSON",
             step="two passes",
             build="analog_samson.perturbation:samson",
@@ -244,7 +281,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             citation="mordido2022",
         ),
         "rwp": Method(
-            "Random weight perturbation.",
+            summary="Random weight perturbation.",
             label="RWP",
             step="one pass",
             build="analog_samson.perturbation:rwp",
@@ -260,7 +297,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             citation="li2022",
         ),
         "arwp": Method(
-            "Random weight perturbation, smaller where gradients were large.",
+            summary="Random weight perturbation, smaller where gradients were large.",
             label="ARWP",
             step="one pass",
             build="analog_samson.perturbation:AdaptiveRandomPerturbation",
@@ -276,7 +313,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             citation="li2024",
         ),
         "saf": Method(
-            "Penalty on departing from the network's own earlier outputs.",
+            summary="Penalty on departing from the network's own earlier outputs.",
             label="SAF",
             step="loss",
             build="analog_samson.losses:OwnTrajectory",
@@ -293,7 +330,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             citation="du2022",
         ),
         "mesa": Method(
-            "Penalty on departing from the outputs of a moving average of the network.",
+            summary="Penalty on departing from the outputs of a moving average of the network.",
             label="MESA",
             step="loss",
             build="analog_samson.losses:AveragedTeacher",
@@ -310,7 +347,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             citation="du2022",
         ),
         "noise_injection": Method(
-            "Gaussian noise relative to the largest weight of a layer, weights clipped.",
+            summary="Gaussian noise relative to the largest weight of a layer, weights clipped.",
             label="noise injection",
             step="one pass",
             build="analog_samson.perturbation:rwp",
@@ -327,7 +364,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             citation="joshi2020",
         ),
         "hardware_aware": Method(
-            "Noise of a device on the weights, sigma times as large as it is; some are dropped.",
+            summary="Noise of a device on the weights, sigma times as large; some are dropped.",
             label="hardware aware",
             step="one pass",
             build="analog_samson.training.hardware:HardwareAware",
@@ -349,7 +386,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 )
 
 EXTERNAL_METHOD = Method(
-    "Trained elsewhere.", label=EXTERNAL, colour="#888888", marker="*", dashes=_DASHED
+    summary="Trained elsewhere.", label=EXTERNAL, colour="#888888", marker="*", dashes=_DASHED
 )
 
 

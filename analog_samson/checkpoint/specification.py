@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from types import MappingProxyType
 from typing import Any, Self
 
 from analog_samson.data import AUGMENTATIONS
@@ -16,26 +17,28 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 PRECISIONS = ("float32", "bfloat16")
 PARAMETRISATIONS = ("none", "microring")
 
-# Options that stand among the fields in JSON, null where a method does not read them; every other
-# option stands under "options". Never to be changed: files and digests hold these keys.
-_FLAT = (
-    "rho",
-    "sigma",
-    "trajectory_weight",
-    "eta",
-    "p",
-    "dialect",
-    "perturb_norm_and_bias",
-    "noise_scale",
-    "device",
-    "device_time_s",
-    "drop_share",
-    "fisher_decay",
-    "temperature",
-    "trajectory_start",
-    "trajectory_lag",
-    "teacher_decay",
+FLAT_OPTIONS: Mapping[str, Any] = MappingProxyType(
+    {
+        "rho": float | None,
+        "sigma": float | None,
+        "trajectory_weight": float | None,
+        "eta": float | None,
+        "p": float | None,
+        "dialect": str | None,
+        "perturb_norm_and_bias": bool | None,
+        "noise_scale": str | None,
+        "device": str | None,
+        "device_time_s": float | None,
+        "drop_share": float | None,
+        "fisher_decay": float | None,
+        "temperature": float | None,
+        "trajectory_start": float | None,
+        "trajectory_lag": int | None,
+        "teacher_decay": float | None,
+    }
 )
+"""Options that stand among the fields in JSON, null where a method does not read them, with their
+types; every other option stands under "options". Never to be changed: digests hold these keys."""
 
 
 @dataclass(frozen=True, init=False)
@@ -248,7 +251,7 @@ class TrainingSpec:
         """The specification as one JSON object with sorted keys; infinity is the text "inf"."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "options"}
         options = {name: "inf" if v == math.inf else v for name, v in self.options.items()}
-        values |= {name: options.pop(name, None) for name in _FLAT}
+        values |= {name: options.pop(name, None) for name in FLAT_OPTIONS}
         if options:
             values["options"] = options
         return json.dumps(values, sort_keys=True, allow_nan=False)
@@ -275,7 +278,7 @@ class TrainingSpec:
                 "specification; give it another name."
             )
         for name, value in given.items():
-            _check_choice(name, [*names, *own, *_FLAT], "training specification key")
+            _check_choice(name, [*names, *own, *FLAT_OPTIONS], "training specification key")
             if name not in own and value is not None:
                 raise ValueError(
                     f"Method {self.method!r} does not read {name} (given {value!r}); it reads "
