@@ -175,7 +175,7 @@ def test_a_study_of_a_method_from_elsewhere_reaches_the_page(outside, tmp_path, 
         import importlib.util, sys
         from analog_samson.report import write_report
         assert importlib.util.find_spec("outside_methods") is None
-        write_report({str(folder)!r})
+        write_report(folder={str(folder)!r})
         assert "torch" not in sys.modules
     """
     monkeypatch.delenv("PYTHONPATH", raising=False)

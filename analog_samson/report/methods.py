@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
 from functools import wraps
+from inspect import signature
 from pathlib import Path
 from types import MappingProxyType
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from analog_samson.methods import EXTERNAL, EXTERNAL_METHOD, METHODS, Appearance
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
-Folders = TypeVar("Folders", str | Path, tuple[Path, ...])
 
 KNOWN_METHODS: Mapping[str, Appearance] = {**METHODS, EXTERNAL: EXTERNAL_METHOD}
 
@@ -53,15 +53,15 @@ def described_in(folders: Iterable[str | Path]) -> Iterator[None]:
         _described.reset(token)
 
 
-def shows_methods(
-    function: Callable[Concatenate[Folders, Given], Result],
-) -> Callable[Concatenate[Folders, Given], Result]:
+def shows_methods(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """Let a function show methods as the studies in its first argument describe them."""
+    arguments = signature(function)
 
     @wraps(function)
-    def inside(folders: Folders, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+    def inside(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        folders = next(iter(arguments.bind(*args, **kwargs).arguments.values()))
         with described_in([folders] if isinstance(folders, str | Path) else folders):
-            return function(folders, *args, **kwargs)
+            return function(*args, **kwargs)
 
     return inside
 
