@@ -75,6 +75,7 @@ class Momentum(Algorithm):
         self.decay, self.past = decay, {}
 
     def offsets(self, weights, gradients, *, strength, generator):
+        assert not gradients  # of one pass there are none
         return {name: strength * past for name, past in self.past.items()}
 
     def before_update(self, gradients):
@@ -96,6 +97,16 @@ remembering = Method(
     options={"decay": Option(0.5, least=0.0, most=1.0)},
 )
 
+overwriting = Method(
+    label="x", step="one pass", build="outside_methods:Overwriting", strength="push"
+)
+
+
+class Overwriting(Algorithm):
+    def tensors(self):
+        return {"model.fc1.weight": torch.zeros(1)}
+
+
 no_rule = Method(label="x", step="loss", build="outside_methods:kick", strength="weight")
 clashing = Method(
     label="x", step="loss", build="a:b", strength="weight", options={"lr": Option(0.1)}
@@ -113,7 +124,7 @@ METHODS_OUTSIDE = {
 
 @pytest.fixture
 def outside(tmp_path, monkeypatch) -> Path:
-    """A folder with the module `outside_methods`, importable here and in worker processes."""
+    """A folder with the module `outside_methods`, which can be imported from here."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     (folder / "outside_methods.py").write_text(OUTSIDE)
@@ -166,7 +177,7 @@ def test_a_study_of_a_method_from_elsewhere_reaches_the_page(outside, tmp_path, 
     assert paths[1].name == "digits-mlp-outside_methods_kick-radius=0.05-seed0.safetensors"
     folder = tmp_path / "study"
     study = Study("outside", paths, ["pcm_like"], [1.0, 3600.0], n_chips=2, n_images=64)
-    rows = collect(study, folder, jobs=2)
+    rows = collect(study, folder)
     assert set(rows["method"]) == {"sgd", "outside_methods:kick"}
     assert set(rows["strength"]) == {"", "radius=0.05"}
     described = json.loads((folder / "manifest.json").read_text())["methods"]
@@ -210,7 +221,7 @@ def test_the_header_of_a_method_from_elsewhere_holds_its_options_apart(outside):
         ({"method": "outside_methods:kick", "radius": "big"}, "radius must be finite"),
         ({"method": "outside_methods:kick", "radius": 1, "rho": 1}, "does not read rho"),
         ({"method": "outside_methods:kick", "radius": 1, "radios": 1}, "did you mean 'radius'"),
-        ({"method": "outside_methods:clashing", "weight": 1}, "calls an option 'lr', which is"),
+        ({"method": "outside_methods:clashing", "weight": 1}, "an option 'lr', which is an attr"),
         (
             {"method": "outside_methods:kick", "radius": 1, "only_matrices": "yes"},
             "only_matrices must be true or false; got 'yes'",
@@ -229,6 +240,9 @@ def test_wrong_specifications_are_refused_before_anything_is_trained(values, mes
 def test_a_method_that_is_built_from_no_rule_is_refused(outside, tmp_path):
     spec = TrainingSpec(method="outside_methods:no_rule", weight=1.0, **SHORT)
     with pytest.raises(ValueError, match="neither a function nor a class derived from"):
+        train(spec, tmp_path)
+    spec = TrainingSpec(method="outside_methods:overwriting", push=1.0, **SHORT)
+    with pytest.raises(ValueError, match=r"'model\.fc1\.weight'; its name must not begin with"):
         train(spec, tmp_path)
 
 

@@ -80,9 +80,8 @@ class TrainingSpec:
             trajectory_start: Share of the epochs that pass before the trajectory loss begins.
             trajectory_lag: Epochs between the remembered outputs and now (saf).
             teacher_decay: Decay of the moving average that is the teacher (mesa). The authors'
-                value remembers 2000 steps: in a training of a few thousand the teacher stays behind
-                and pulls the network down (LeNet-5, 5 epochs of MNIST: 93 %); with 0.99 it does not
-                (98.9 %).
+                value averages over 2000 steps, too many for a training of a few thousand steps:
+                give 0.99 there.
         schedule: How the strength grows over the training, a name from `SCHEDULES`.
         ramp_share: Share of the training in which it does so; it then stays. Rasch et al. (2023)
             ramp noise_injection with schedule "linear" over the first epochs.
@@ -271,11 +270,11 @@ class TrainingSpec:
         if method.strength:
             own = {method.strength: Option(None, least=0.0, kind=float)} | own
         names = [f.name for f in fields(self)]
-        taken = sorted(set(own) & set(names))
+        taken = [name for name in own if name in names or hasattr(type(self), name)]
         if taken:
             raise ValueError(
-                f"Method {self.method!r} calls an option {taken[0]!r}, which is a field of every "
-                "specification; give it another name."
+                f"Method {self.method!r} calls its strength or an option {taken[0]!r}, which is an "
+                "attribute of every specification; give it another name."
             )
         for name, value in given.items():
             _check_choice(name, [*names, *own, *FLAT_OPTIONS], "training specification key")

@@ -32,6 +32,8 @@ LOG_COLUMNS = (
     "seconds",
 )
 
+_PARTS = ("model", "average", "optimizer")
+
 
 @dataclass
 class State:
@@ -58,6 +60,11 @@ class State:
 def write_resume(state: State, spec: TrainingSpec, path: Path) -> None:
     """Write the whole state, or leave the file as it was."""
     tensors = state.algorithm.tensors()
+    if taken := sorted(name for name in tensors if name.split(".")[0] in _PARTS):
+        raise ValueError(
+            f"Method {spec.method!r} remembers a tensor {taken[0]!r}; its name must not begin with "
+            f"one of {', '.join(_PARTS)}."
+        )
     tensors |= {
         f"{part}.{name}": tensor
         for part, module in state.modules.items()
@@ -97,9 +104,8 @@ def resume(state: State, spec: TrainingSpec, path: Path) -> None:
         slots.setdefault(int(index), {})[slot] = tensor
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": slots, "param_groups": groups})
-    ours = ("optimizer", *state.modules)
     state.algorithm.load(
-        {name: t.to(device) for name, t in tensors.items() if name.split(".")[0] not in ours}
+        {name: t.to(device) for name, t in tensors.items() if name.split(".")[0] not in _PARTS}
     )
     state.epoch, state.relative_loss = header["epoch"], header["relative_loss"]
     state.log = header["log"]

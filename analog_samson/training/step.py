@@ -57,6 +57,7 @@ def _part_gradients(
     if rule is None:
         return backward()
     if not spec.has_clean_pass:
+        state.optimizer.zero_grad(set_to_none=True)  # those of the last step are none of this one
         with perturbed(state.model, rule, freeze_batch_norm=False):
             return backward()
     dropout = _dropout_state(part.images.device)
