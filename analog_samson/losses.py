@@ -8,12 +8,16 @@ SAF remembers the logits of every training image over a few epochs; MESA asks a 
 the network. The factor tau^2 is the authors' code's (AngusDujw/SAF).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import swa_utils
+
+from analog_samson.algorithm import Algorithm, Batch, Setting, Tensors
 
 
 def trajectory_loss(logits: Tensor, past: Tensor, *, temperature: float = 5.0) -> Tensor:
@@ -90,3 +94,94 @@ class TrajectoryMemory:
             (n, classes); rows of NaN for images that have no past.
         """
         return self.logits[(epoch - self.lag) % len(self.logits), indices]
+
+
+class OwnTrajectory(Algorithm):
+    """SAF: the trajectory loss with the network's own outputs of earlier epochs.
+
+    Args:
+        setting: The training.
+        temperature: tau, above 0.
+        trajectory_start: Share of the epochs that pass before the loss begins.
+        trajectory_lag: Epochs between the remembered outputs and now, at least 1.
+    """
+
+    def __init__(
+        self, setting: Setting, *, temperature: float, trajectory_start: float, trajectory_lag: int
+    ) -> None:
+        self._temperature = temperature
+        self._first_epoch = math.ceil(trajectory_start * setting.epochs)
+        self._memory = TrajectoryMemory.empty(
+            setting.n_images, setting.n_classes, lag=trajectory_lag, device=setting.accelerator
+        )
+
+    def penalty(self, batch: Batch, logits: Tensor, epoch: int) -> Tensor | None:
+        """Departure from the remembered outputs; remembers these."""
+        past = self._memory.recall(epoch, batch.indices)
+        self._memory.remember(epoch, batch.indices, logits)
+        if epoch < self._first_epoch:
+            return None
+        return trajectory_loss(logits, past, temperature=self._temperature)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The remembered outputs."""
+        return {"memory": self._memory.logits}
+
+    def load(self, tensors: Tensors) -> None:
+        """Take up the remembered outputs."""
+        self._memory = TrajectoryMemory(tensors["memory"])
+
+
+class AveragedTeacher(Algorithm):
+    """MESA: the trajectory loss with the outputs of a moving average of the network.
+
+    Args:
+        setting: The training.
+        temperature: tau, above 0.
+        trajectory_start: Share of the epochs that pass before the loss begins.
+        teacher_decay: Decay of the moving average, in [0, 1].
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        temperature: float,
+        trajectory_start: float,
+        teacher_decay: float,
+    ) -> None:
+        self._temperature = temperature
+        self._first_epoch = math.ceil(trajectory_start * setting.epochs)
+        self._model = setting.model
+        self._teacher = moving_average(setting.model, teacher_decay).eval()
+
+    def penalty(self, batch: Batch, logits: Tensor, epoch: int) -> Tensor | None:
+        """Departure from the outputs of the moving average."""
+        if epoch < self._first_epoch:
+            return None
+        with torch.no_grad():
+            past = self._teacher(batch.images)
+        return trajectory_loss(logits, past, temperature=self._temperature)
+
+    def after_update(self) -> None:
+        """Follow the weights."""
+        self._teacher.update_parameters(self._model)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """State of the moving average."""
+        return {f"teacher.{name}": t for name, t in self._teacher.state_dict().items()}
+
+    def load(self, tensors: Tensors) -> None:
+        """Take up the moving average."""
+        self._teacher.load_state_dict({n.removeprefix("teacher."): t for n, t in tensors.items()})
+
+
+def moving_average(model: nn.Module, decay: float) -> swa_utils.AveragedModel:
+    """A copy of a network whose weights and statistics follow it, as an exponential average.
+
+    Args:
+        model: The network.
+        decay: Share of the average that stays in a step, in [0, 1].
+    """
+    average = swa_utils.get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return swa_utils.AveragedModel(model, multi_avg_fn=average, use_buffers=True)

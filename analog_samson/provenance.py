@@ -106,6 +106,9 @@ def write_manifest(
             }
             for name, network in networks.items()
         },
+        "methods": {
+            network.spec.method: network.spec.entry.description for network in networks.values()
+        },
         "evaluation_sets": dict(evaluation_sets),
     }
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"

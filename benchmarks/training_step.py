@@ -70,7 +70,6 @@ def stepper(spec: TrainingSpec, dataset: Dataset) -> Callable[[], None]:
     state.epoch = 1
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(dataset.train), generator=generator)
-    strength = step.full_strength(spec)
     place = 0
 
     def one_step() -> None:
@@ -79,8 +78,8 @@ def stepper(spec: TrainingSpec, dataset: Dataset) -> Callable[[], None]:
         place = (place + spec.batch_size) % (len(order) - spec.batch_size + 1)
         images = dataset.normalise(state.images[indices])
         batch = step.Batch(images, state.labels[indices], indices)
-        rule = step.rule_of(spec, strength, state, generator)
-        step.gradients_of(state, spec, batch, rule, strength)
+        rule = step.rule_of(spec, spec.full_strength, state, generator)
+        step.gradients_of(state, spec, batch, rule, spec.full_strength)
         step.update(state, spec)
 
     return one_step

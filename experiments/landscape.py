@@ -55,7 +55,8 @@ def main(
     pd.DataFrame(rows).to_csv(folder / "sharpness.csv", index=False)
     logs = [path.with_suffix(".csv") for path in checkpoints if path.with_suffix(".csv").is_file()]
     if logs:
-        training_curves(logs).to_csv(folder / "training_curves.csv", index=False)
+        methods = {network.spec.method for network in networks}
+        training_curves(logs, methods).to_csv(folder / "training_curves.csv", index=False)
     if trials is not None:
         print(written(write_report(folder, trials=trials)))
 

@@ -14,9 +14,11 @@ import tyro
 
 from analog_samson.commands import run_command, written
 from analog_samson.report import select, study_tables, write_tables
+from analog_samson.report.methods import shows_methods
 from analog_samson.results import read_trials
 
 
+@shows_methods
 def main(
     studies: Annotated[tuple[Path, ...], tyro.conf.Positional],
     out: Path | None = None,

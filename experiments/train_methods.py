@@ -40,7 +40,8 @@ def main(
     """Train every method at every strength and seed; choose strengths on the validation split.
 
     Args:
-        methods: Method, then fields of TrainingSpec: samson:rho=0.2,0.5:p=2:schedule=quadratic.
+        methods: Method, then its options and fields of TrainingSpec: samson:rho=0.2,0.5:p=2 or
+            sam:rho=0.1:schedule=quadratic; package.module:name for a method of your own.
         dataset: digits, mnist, cifar10 or cifar100.
         model: Name of a network, or package.module:function.
         epochs: Passes over the training images.

@@ -28,6 +28,8 @@ from analog_samson.models import build_model
 from analog_samson.study import Study, collect, load_study
 from analog_samson.training import train, train_grid
 
+FROZEN = json.loads((Path(__file__).parent / "golden" / "checkpoints.json").read_text())
+
 
 def spec_of(method, **changes):
     strength = METHODS[method].strength
@@ -167,7 +169,7 @@ def test_method_fills_in_its_own_values():
     assert spec_of("samson").eta == 0.01
     assert spec_of("rwp").noise_scale == "filter_max"
     assert spec_of("noise_injection").clip_weights == 2.0
-    assert spec_of("sgd").eta is None
+    assert spec_of("sgd").options == {}
     assert spec_of("rwp").reestimate_batch_norm
     assert not spec_of("rwp", perturbed_share=0.5).reestimate_batch_norm
     assert not spec_of("sam").reestimate_batch_norm
@@ -219,7 +221,7 @@ def test_strength_and_file_name_tell_trainings_apart(values, strength, stem):
         ({"optimizer": "addam"}, "did you mean 'adam'"),
         ({"model_kwargs": {"act": torch.nn.ReLU}}, "model_kwargs must hold only what JSON can"),
         ({"parametrisation": "microring", "clip_weights": 2.0}, "only control parameters"),
-        ({"method": "hardware_aware", "sigma": 1.0, "parametrisation": "microring"}, "device's"),
+        ({"method": "hardware_aware", "sigma": 1.0, "parametrisation": "microring"}, "acts on w"),
         ({"device": "pcm_like"}, "'sgd' does not read device"),
         ({"device_time_s": 1.0}, "'sgd' does not read device_time_s"),
         ({"validation_fraction": 0.0}, "validation_fraction must lie between"),
@@ -228,6 +230,21 @@ def test_strength_and_file_name_tell_trainings_apart(values, strength, stem):
 def test_wrong_specifications_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         TrainingSpec(**values)
+
+
+@pytest.mark.parametrize("frozen", FROZEN, ids=lambda frozen: str(frozen["arguments"]))
+def test_header_and_digest_of_a_training_never_change(frozen, tmp_path):
+    """Written by version 0.1.0: rows of studies name their networks by these digests."""
+    state = {"fc1.weight": torch.arange(6.0).view(2, 3) / 8, "fc1.bias": torch.tensor([1, -1])}
+    path = write_tensors(tmp_path / "then.safetensors", state, frozen["header"])
+    then = load_checkpoint(path)
+    spec = TrainingSpec(**frozen["arguments"])
+    assert then.spec == spec
+    assert then.digest == frozen["digest"]
+    for name in ("strength", "file_stem", "gradient_evaluations"):
+        assert getattr(spec, name) == frozen[name]
+    now = save_checkpoint(tmp_path / "now.safetensors", replace(then, spec=spec))
+    assert now.read_bytes() == path.read_bytes()
 
 
 def test_keys_of_another_version_are_refused():

@@ -43,10 +43,11 @@ from analog_samson.report import (
     waterfall,
     write_report,
 )
-from analog_samson.report.citations import METHOD_SOURCES, bibtex
+from analog_samson.report.citations import bibtex
 from analog_samson.report.contents import warnings_of
+from analog_samson.report.methods import KNOWN_METHODS
 from analog_samson.report.networks import MEASURES
-from analog_samson.report.style import METHOD_STYLES, looks, method_style, style
+from analog_samson.report.style import looks, method_style, style
 from analog_samson.results import (
     append_rows,
     best_methods,
@@ -242,11 +243,11 @@ def test_a_method_keeps_its_colour_whatever_else_is_drawn(summary):
     for rows in (summary, summary[summary["method"] == "samson"]):
         ax = panel(rows.query("device == 'pcm_like'"))
         colours = {matplotlib.colors.to_hex(line.get_color()) for line in ax.lines}
-        assert METHOD_STYLES["samson"].colour.lower() in colours
+        assert method_style("samson").colour.lower() in colours
 
 
 def test_no_two_methods_share_colour_or_marker():
-    colours, markers, _ = zip(*METHOD_STYLES.values(), strict=True)
+    colours, markers, _ = zip(*map(method_style, KNOWN_METHODS), strict=True)
     assert len(set(colours)) == len(colours)
     assert len(set(markers)) == len(markers)
     assert method_style("mine") == method_style("mine")
@@ -254,7 +255,7 @@ def test_no_two_methods_share_colour_or_marker():
 
 def test_the_usual_methods_differ_in_grey_print():
     """Two of them differ in their dashes, or in luminance by a tenth of full scale."""
-    usual = [METHOD_STYLES[name] for name in ("sgd", "sam", "asam", "samson", "rwp")]
+    usual = [method_style(name) for name in ("sgd", "sam", "asam", "samson", "rwp")]
     for one, other in itertools.combinations(usual, 2):
         grey = [
             np.dot(matplotlib.colors.to_rgb(s.colour), (0.299, 0.587, 0.114)) for s in (one, other)
@@ -457,12 +458,12 @@ def test_pgf_figures_compile_with_no_package_but_pgf(summary, tmp_path):
 
 
 def test_every_method_of_the_family_has_its_colour_and_its_source():
-    training = pytest.importorskip("analog_samson.training")
-    for method in training.METHODS:
-        assert method in METHOD_STYLES
-        assert method == "sgd" or method in METHOD_SOURCES
-    known = bibtex(METHOD_SOURCES, {})
-    assert "not in the bibliography" not in known
+    for name, method in KNOWN_METHODS.items():
+        assert method.label
+        assert method.colour
+        assert method.marker
+        assert bool(method.citation) == (name not in ("sgd", "external"))
+    assert "not in the bibliography" not in bibtex(KNOWN_METHODS, {})
 
 
 def test_filters_name_what_is_not_there(trials):

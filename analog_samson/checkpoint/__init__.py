@@ -18,8 +18,8 @@ from analog_samson.checkpoint.files import (
     write_tensors,
 )
 from analog_samson.checkpoint.header import ChipHeader, check_header
-from analog_samson.checkpoint.methods import EXTERNAL, METHODS, Method
 from analog_samson.checkpoint.specification import TrainingSpec
+from analog_samson.methods import EXTERNAL, METHODS, Method
 
 __all__ = [
     "EXTERNAL",

@@ -127,7 +127,7 @@ class Checkpoint:
         usual = json.loads(TrainingSpec().to_json())
         spec = json.loads(described.pop("spec"))
         # A field that a later version adds counts only where it is used.
-        spec = {key: value for key, value in spec.items() if value != usual[key]}
+        spec = {key: value for key, value in spec.items() if value != usual.get(key)}
         spec.pop("start_from", None)
         del described["made_with"], described["largest_inputs"]
         hashed.update(json.dumps([spec, described], sort_keys=True).encode())

@@ -5,63 +5,88 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
+from types import MappingProxyType
 from typing import Any, Self
 
-from analog_samson.checkpoint.methods import (
-    EXTERNAL,
-    METHOD_OPTIONS,
-    METHODS,
-    STRENGTHS,
-    Method,
-)
 from analog_samson.data import AUGMENTATIONS
-from analog_samson.perturbation import DIALECTS, NOISE_SCALES, SCHEDULES
+from analog_samson.methods import EXTERNAL, Method, Option, method_of
+from analog_samson.perturbation import SCHEDULES
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 PRECISIONS = ("float32", "bfloat16")
 PARAMETRISATIONS = ("none", "microring")
 
+FLAT_OPTIONS: Mapping[str, Any] = MappingProxyType(
+    {
+        "rho": float | None,
+        "sigma": float | None,
+        "trajectory_weight": float | None,
+        "eta": float | None,
+        "p": float | None,
+        "dialect": str | None,
+        "perturb_norm_and_bias": bool | None,
+        "noise_scale": str | None,
+        "device": str | None,
+        "device_time_s": float | None,
+        "drop_share": float | None,
+        "fisher_decay": float | None,
+        "temperature": float | None,
+        "trajectory_start": float | None,
+        "trajectory_lag": int | None,
+        "teacher_decay": float | None,
+    }
+)
+"""Options that stand among the fields in JSON, null where a method does not read them, with their
+types; every other option stands under "options". Never to be changed: digests hold these keys."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, init=False)
 class TrainingSpec:
     """Everything that decides which weights a training ends at.
 
-    A field that only some methods read (`eta`, `p`, `noise_scale`, ...) is None for the others and
-    takes the method's published value where it is None; the value is then in the specification, so
+    The strength and the options of the method are given beside the fields and read as attributes:
+
+        spec = TrainingSpec(method="samson", rho=0.5, p=2, epochs=10)
+        spec.options        # {"rho": 0.5, "eta": 0.01, "p": 2.0, "perturb_norm_and_bias": True}
+        spec.rho            # 0.5
+
+    An option that is not given takes the method's default, which then is in the specification, so
     that a checkpoint never depends on a default that may change.
 
     Attributes:
         dataset: Name for `load_dataset`.
         model: Name for `build_model`, or "package.module:function".
         model_kwargs: Keyword arguments of the model, in JSON's types.
-        method: A name from `METHODS`, or "external" for a network trained elsewhere.
-        rho: Radius of the adversarial perturbation (sam, asam, samson).
-        sigma: Size of the random perturbation, relative to `noise_scale` (rwp, arwp,
-            noise_injection) or to the noise of the device (hardware_aware).
-        trajectory_weight: Weight of the trajectory loss (saf, mesa).
+        method: A name from `METHODS`, the import name of a `Method` ("package.module:name"), or
+            "external" for a network trained elsewhere.
+        options: Strength and options of the method by name:
+            rho: Radius of the adversarial perturbation (sam, asam, samson).
+            sigma: Size of the random perturbation, relative to `noise_scale` (rwp, arwp,
+                noise_injection) or to the noise of the device (hardware_aware).
+            trajectory_weight: Weight of the trajectory loss (saf, mesa).
+            eta: Added to |w| (asam, samson); strength of the adaptation (arwp).
+            p: Norm that a layer's weights are divided by, 2 or inf (samson).
+            dialect: Which of the two public forms of ASAM, a name from `DIALECTS`.
+            perturb_norm_and_bias: Whether samson also perturbs normalisation and bias parameters.
+            noise_scale: What `sigma` is relative to, a name from `NOISE_SCALES`.
+            device: Name or path of the device whose noise is trained with (hardware_aware).
+            device_time_s: When that device is read after programming [s]; None: at once, or at the
+                first time that it has data for.
+            drop_share: Probability that a weight is zero in a pass (rwp, noise_injection,
+                hardware_aware).
+            fisher_decay: Decay of the squared gradients that arwp remembers.
+            temperature: Temperature of the trajectory loss.
+            trajectory_start: Share of the epochs that pass before the trajectory loss begins.
+            trajectory_lag: Epochs between the remembered outputs and now (saf).
+            teacher_decay: Decay of the moving average that is the teacher (mesa). The authors'
+                value averages over 2000 steps, too many for a training of a few thousand steps:
+                give 0.99 there.
         schedule: How the strength grows over the training, a name from `SCHEDULES`.
         ramp_share: Share of the training in which it does so; it then stays. Rasch et al. (2023)
             ramp noise_injection with schedule "linear" over the first epochs.
-        eta: Added to |w| (asam, samson); strength of the adaptation (arwp).
-        p: Norm that a layer's weights are divided by, 2 or inf (samson).
-        dialect: Which of the two public forms of ASAM, a name from `DIALECTS`.
-        perturb_norm_and_bias: Whether samson also perturbs normalisation and bias parameters.
-        noise_scale: What `sigma` is relative to, a name from `NOISE_SCALES`.
-        device: Name or path of the device whose noise is trained with (hardware_aware).
-        device_time_s: When that device is read after programming [s]; None: at once, or at the
-            first time that it has data for.
-        drop_share: Probability that a weight is zero in a pass (rwp, noise_injection,
-            hardware_aware).
-        fisher_decay: Decay of the squared gradients that arwp remembers.
         clip_weights: Weights are clipped to this many standard deviations of their layer after
-            each step; 0 does not clip. Usable with every method.
-        temperature: Temperature of the trajectory loss.
-        trajectory_start: Share of the epochs that pass before the trajectory loss begins.
-        trajectory_lag: Epochs between the remembered outputs and now (saf).
-        teacher_decay: Decay of the moving average that is the teacher (mesa). The authors' value
-            remembers 2000 steps: in a training of a few thousand the teacher stays behind and pulls
-            the network down (LeNet-5, 5 epochs of MNIST: 93 %); with 0.99 it does not (98.9 %).
+            each step; 0 does not clip. Usable with every method; None: the method's own.
         perturbed_share: Share of the perturbed gradient in the update; the rest is the clean one.
         m_sharpness: Images that share one perturbation; None: the whole batch.
         epochs: Passes over the training split.
@@ -95,25 +120,10 @@ class TrainingSpec:
     model: str = "mlp"
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     method: str = "sgd"
-    rho: float | None = None
-    sigma: float | None = None
-    trajectory_weight: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     schedule: str = "constant"
     ramp_share: float = 1.0
-    eta: float | None = None
-    p: float | None = None
-    dialect: str | None = None
-    perturb_norm_and_bias: bool | None = None
-    noise_scale: str | None = None
-    device: str | None = None
-    device_time_s: float | None = None
-    drop_share: float | None = None
-    fisher_decay: float | None = None
     clip_weights: float | None = None
-    temperature: float | None = None
-    trajectory_start: float | None = None
-    trajectory_lag: int | None = None
-    teacher_decay: float | None = None
     perturbed_share: float = 1.0
     m_sharpness: int | None = None
     epochs: int = 20
@@ -140,42 +150,79 @@ class TrainingSpec:
     start_from: str | None = None
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def __init__(self, **values: Any) -> None:
         """Fill in the method's own values and refuse what cannot be trained.
 
+        Args:
+            **values: Fields, and strength and options of the method.
+
         Raises:
-            ValueError: If a name is unknown, a number out of range, a strength missing, or a field
-                given that the method does not read.
+            ValueError: If a name is unknown, a number out of range, a strength missing, or an
+                option given that the method does not read.
         """
-        object.__setattr__(self, "keep_digital", tuple(self.keep_digital))
-        for f in fields(self):  # 1 and 1.0 are one specification, so they must be one text
-            value = getattr(self, f.name)
+        given = {**values.pop("options", {}), **values}
+        for f in fields(self):
+            default = {} if f.default is MISSING else f.default
+            value = given.pop(f.name, default)
             if f.type in (float, float | None) and type(value) is int:
-                object.__setattr__(self, f.name, float(value))
+                value = float(value)  # 1 and 1.0 are one specification, so they must be one text
+            object.__setattr__(self, f.name, value)
+        object.__setattr__(self, "keep_digital", tuple(self.keep_digital))
+        self._set_options(given)
         self._check_names()
         self._check_method()
         self._check_numbers()
         self._check_model_kwargs()
+
+    def __getattr__(self, name: str) -> Any:
+        """An option of the method.
+
+        Raises:
+            AttributeError: If the method has no such option.
+        """
+        options = self.__dict__.get("options", {})
+        if name in options:
+            return options[name]
+        raise AttributeError(
+            f"A specification of method {self.__dict__.get('method')!r} has no {name!r}; its "
+            f"options are {', '.join(options) or 'none'}."
+        )
+
+    @property
+    def entry(self) -> Method:
+        """What is known about the method."""
+        return method_of(self.method)
+
+    @property
+    def has_clean_pass(self) -> bool:
+        """Whether a step sends its images through weights that nothing has moved."""
+        return self.entry.step != "one pass" or self.perturbed_share != 1.0
+
+    @property
+    def full_strength(self) -> float:
+        """The strength that the schedule scales; 0 for a method without one."""
+        name = self.entry.strength
+        return float(self.options[name]) if name else 0.0
 
     @property
     def gradient_evaluations(self) -> int:
         """Backward passes over a batch in one step; 0 for a network trained elsewhere."""
         if self.method == EXTERNAL:
             return 0
-        has_clean_pass_too = METHODS[self.method].strength == "sigma" and self.perturbed_share != 1
-        return METHODS[self.method].gradient_evaluations + int(has_clean_pass_too)
+        has_clean_pass_too = self.entry.step == "one pass" and self.has_clean_pass
+        return self.entry.gradient_evaluations + int(has_clean_pass_too)
 
     @property
     def strength(self) -> str:
         """Short text that tells apart what was trained with one method, such as "rho=0.5"."""
         if self.method == EXTERNAL:
             return ""
-        method = METHODS[self.method]
-        names = [method.strength] if method.strength else []
-        names += [name for name, usual in method.options.items() if getattr(self, name) != usual]
-        text = [f"{name}={_short(getattr(self, name))}" for name in names]
-        if self.device_time_s is not None:
-            text.append(f"t={self.device_time_s:g}s")
+        method = self.entry
+        text = [f"{method.strength}={self.full_strength:g}"] if method.strength else []
+        for name, option in method.options.items():
+            value = getattr(self, name)
+            if value != option.default:
+                text.append(option.text.format(value) or f"{name}={_short(value)}")
         if "clip_weights" not in method.options and self.clip_weights:
             text.append(f"clip_weights={self.clip_weights:g}")
         if self.schedule != "constant":
@@ -201,10 +248,11 @@ class TrainingSpec:
 
     def to_json(self) -> str:
         """The specification as one JSON object with sorted keys; infinity is the text "inf"."""
-        values = asdict(self)
-        values["model_kwargs"] = dict(self.model_kwargs)
-        if self.p == math.inf:
-            values["p"] = "inf"
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "options"}
+        options = {name: "inf" if v == math.inf else v for name, v in self.options.items()}
+        values |= {name: options.pop(name, None) for name in FLAT_OPTIONS}
+        if options:
+            values["options"] = options
         return json.dumps(values, sort_keys=True, allow_nan=False)
 
     @classmethod
@@ -214,59 +262,53 @@ class TrainingSpec:
         Raises:
             ValueError: If the text is no JSON object, or has a key that this version does not know.
         """
-        values = json.loads(text)
-        known = [f.name for f in fields(cls)]
-        for key in values:
-            _check_choice(key, known, "training specification key")
-        if values.get("p") == "inf":
-            values["p"] = math.inf
-        return cls(**values)
+        return cls(**json.loads(text))
+
+    def _set_options(self, given: Mapping[str, Any]) -> None:
+        method = self.entry
+        own = {name: option for name, option in method.options.items() if name != "clip_weights"}
+        if method.strength:
+            own = {method.strength: Option(None, least=0.0, kind=float)} | own
+        names = [f.name for f in fields(self)]
+        taken = [name for name in own if name in names or hasattr(type(self), name)]
+        if taken:
+            raise ValueError(
+                f"Method {self.method!r} calls its strength or an option {taken[0]!r}, which is an "
+                "attribute of every specification; give it another name."
+            )
+        for name, value in given.items():
+            _check_choice(name, [*names, *own, *FLAT_OPTIONS], "training specification key")
+            if name not in own and value is not None:
+                raise ValueError(
+                    f"Method {self.method!r} does not read {name} (given {value!r}); it reads "
+                    f"{listed(own) or 'no options'}; leave it out."
+                )
+        if method.strength and given.get(method.strength) is None:
+            raise ValueError(
+                f"Method {self.method!r} needs its strength {method.strength}, a number of at "
+                f"least 0; give {method.strength}=..."
+            )
+        options = {name: option.checked(name, given.get(name)) for name, option in own.items()}
+        object.__setattr__(self, "options", options)
+        if self.clip_weights is None:
+            clip = method.options.get("clip_weights", Option(0.0))
+            object.__setattr__(self, "clip_weights", clip.default)
 
     def _check_names(self) -> None:
-        _check_choice(self.method, [*METHODS, EXTERNAL], "method")
         _check_choice(self.schedule, SCHEDULES, "schedule")
         _check_choice(self.optimizer, OPTIMIZERS, "optimizer")
         _check_choice(self.augmentation, AUGMENTATIONS, "augmentation")
         _check_choice(self.precision, PRECISIONS, "precision")
         _check_choice(self.parametrisation, PARAMETRISATIONS, "parametrisation")
         _check_choice(self.accelerator, ("cpu", "cuda"), "accelerator")
-        if self.dialect is not None:
-            _check_choice(self.dialect, DIALECTS, "dialect")
-        if self.noise_scale is not None:
-            _check_choice(self.noise_scale, NOISE_SCALES, "noise_scale")
 
     def _check_method(self) -> None:
-        method = METHODS.get(self.method, Method("", "", {}, 0))
-        for name in STRENGTHS:
-            value = getattr(self, name)
-            if name == method.strength and value is None:
-                raise ValueError(
-                    f"Method {self.method!r} needs its strength {name}, a number of at least 0; "
-                    f"give {name}=..."
-                )
-            if name != method.strength and value is not None:
-                uses = f"uses {method.strength}" if method.strength else "has no strength"
-                raise ValueError(
-                    f"Method {self.method!r} does not read {name} (given {value!r}): it {uses}; "
-                    "leave it out."
-                )
-        for name in METHOD_OPTIONS:
-            value = getattr(self, name)
-            if name in method.options:
-                if value is None:
-                    object.__setattr__(self, name, method.options[name])
-            elif name == "clip_weights":
-                object.__setattr__(self, name, 0.0 if value is None else value)
-            elif value is not None:
-                raise ValueError(
-                    f"Method {self.method!r} does not read {name} (given {value!r}); it reads "
-                    f"{listed(method.options) or 'no options'}; leave it out."
-                )
-        if self.parametrisation != "none" and self.device is not None:
+        method = self.entry
+        if self.parametrisation != "none" and method.trains_weights:
             raise ValueError(
-                f"Method {self.method!r} puts a device's noise on weights, and with "
-                f"parametrisation={self.parametrisation!r} there are only control parameters; "
-                'give parametrisation="none".'
+                f"Method {self.method!r} acts on weights, and with parametrisation="
+                f"{self.parametrisation!r} there are only control parameters; give "
+                'parametrisation="none".'
             )
         if self.parametrisation != "none" and self.clip_weights:
             raise ValueError(
@@ -274,38 +316,23 @@ class TrainingSpec:
                 f"parametrisation={self.parametrisation!r} there are only control parameters; "
                 "give clip_weights=0."
             )
-        if self.device_time_s is not None and "device" not in method.options:
-            raise ValueError(
-                f"Method {self.method!r} does not read device_time_s (given "
-                f"{self.device_time_s!r}); leave it out."
-            )
-        is_rule = method.strength in ("rho", "sigma")
-        if not is_rule and (self.perturbed_share != 1.0 or self.m_sharpness is not None):
+        if not method.perturbs_weights and (
+            self.perturbed_share != 1.0 or self.m_sharpness is not None
+        ):
             raise ValueError(
                 f"Method {self.method!r} perturbs no weights, so perturbed_share (given "
                 f"{self.perturbed_share!r}) and m_sharpness (given {self.m_sharpness!r}) have no "
                 "meaning; leave them out."
             )
         if self.reestimate_batch_norm is None:
-            has_clean_pass = method.strength != "sigma" or self.perturbed_share != 1.0
-            object.__setattr__(
-                self, "reestimate_batch_norm", not has_clean_pass or self.average_decay > 0
-            )
+            is_needed = not self.has_clean_pass or self.average_decay > 0
+            object.__setattr__(self, "reestimate_batch_norm", is_needed)
 
     def _check_numbers(self) -> None:
-        at_least_0 = "finite and at least 0"
-        for name in (
-            *STRENGTHS,
-            "eta",
-            "device_time_s",
-            "weight_decay",
-            "lr",
-            "clip_weights",
-            "clip_gradients",
-        ):
+        for name in ("weight_decay", "lr", "clip_weights", "clip_gradients"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be {at_least_0}; got {value!r}.")
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be finite and at least 0; got {value!r}.")
         for name in ("momentum", "label_smoothing", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)!r}.")
@@ -314,16 +341,8 @@ class TrainingSpec:
                 "validation_fraction must lie between 0 and 1, both excluded; got "
                 f"{self.validation_fraction!r}."
             )
-        for name in (
-            "drop_share",
-            "fisher_decay",
-            "teacher_decay",
-            "trajectory_start",
-            "perturbed_share",
-        ):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} must lie in [0, 1]; got {value!r}.")
+        if not 0 <= self.perturbed_share <= 1:
+            raise ValueError(f"perturbed_share must lie in [0, 1]; got {self.perturbed_share!r}.")
         for name, least in (
             ("epochs", 0),
             ("batch_size", 1),
@@ -334,12 +353,6 @@ class TrainingSpec:
             _check_whole_number(name, getattr(self, name), least)
         if not 0 < self.ramp_share <= 1:
             raise ValueError(f"ramp_share must lie in (0, 1]; got {self.ramp_share!r}.")
-        if self.p is not None and self.p not in (2, math.inf):
-            raise ValueError(f"p must be 2 or inf; got {self.p!r}.")
-        if self.temperature is not None and not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature must be finite and above 0; got {self.temperature!r}.")
-        if self.trajectory_lag is not None:
-            _check_whole_number("trajectory_lag", self.trajectory_lag, 1)
         part = self.batch_size
         if self.m_sharpness is not None:
             _check_whole_number("m_sharpness", self.m_sharpness, 1)

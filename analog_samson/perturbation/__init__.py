@@ -14,12 +14,12 @@ Names are those of `named_parameters()`; a parameter is a *weight* when one dot-
 name is "weight" (so a parametrised weight counts); biases and shifts are not.
 """
 
+from analog_samson.algorithm import Tensors
+from analog_samson.methods import DIALECTS, NOISE_SCALES
+from analog_samson.perturbation.adaptive import AdaptiveRandomPerturbation
 from analog_samson.perturbation.applying import Rule, frozen_batch_norm, perturbed
 from analog_samson.perturbation.control import MicroRing
 from analog_samson.perturbation.rules import (
-    DIALECTS,
-    NOISE_SCALES,
-    Tensors,
     arwp,
     asam,
     drop_connect,
@@ -35,6 +35,7 @@ __all__ = [
     "DIALECTS",
     "NOISE_SCALES",
     "SCHEDULES",
+    "AdaptiveRandomPerturbation",
     "MicroRing",
     "Rule",
     "Tensors",

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from analog_samson.perturbation.rules import Tensors
+from analog_samson.algorithm import Tensors
 
 Rule = Callable[[Tensors, Tensors], Tensors]
 

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-Tensors = Mapping[str, Tensor]
-
-DIALECTS = ("authors", "popular")
-NOISE_SCALES = ("filter_max", "layer_max", "network_max", "filter_norm", "constant")
+from analog_samson.algorithm import Tensors
+from analog_samson.methods import DIALECTS, NOISE_SCALES
 
 _TINY = 1e-12  # keeps 0 / 0 out of a step whose gradient is zero
 

@@ -4,20 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 
-METHOD_SOURCES: Mapping[str, tuple[str, ...]] = {
-    "sam": ("foret2021",),
-    "asam": ("kwon2021",),
-    "samson": ("mordido2022",),
-    "rwp": ("li2022",),
-    "m_rwp": ("li2024",),
-    "arwp": ("li2024",),
-    "m_arwp": ("li2024",),
-    "saf": ("du2022",),
-    "mesa": ("du2022",),
-    "noise_injection": ("joshi2020",),
-    "hardware_aware": ("rasch2023",),
-}
-"""Keys of ``methods.bib`` or ``references.bib``; SGD and networks from elsewhere have none."""
+from analog_samson.report.methods import appearance
 
 ENGINE_SOURCE = "rasch2021"
 """The simulator under every chip (aihwkit)."""
@@ -34,8 +21,11 @@ def bibtex(methods: Iterable[str], devices: Mapping[str, object]) -> str:
         The entries, sorted by key; a key without an entry is named in a comment.
     """
     keys = {ENGINE_SOURCE, *_sources(devices)}
-    keys.update(key for method in methods for key in METHOD_SOURCES.get(method, ()))
     known = _entries()
+    for citation in {appearance(method).citation for method in methods} - {""}:
+        given = _split(citation)
+        known |= given
+        keys |= given.keys() or {citation}
     parts = [known.get(key, f"% {key}: not in the bibliography") for key in sorted(keys)]
     return "\n".join(parts) + "\n"
 
@@ -57,10 +47,17 @@ def _entries() -> dict[str, str]:
         resources.files("analog_samson.report") / "methods.bib",
         resources.files("analog_samson.device_configs") / "references.bib",
     )
-    entries = {}
+    entries: dict[str, str] = {}
     for file in files:
-        for entry in re.split(r"(?m)^(?=@)", file.read_text(encoding="utf-8")):
-            found = re.match(r"@\w+\{([^,]+),", entry)
-            if found:
-                entries[found.group(1)] = entry.strip()
+        entries |= _split(file.read_text(encoding="utf-8"))
+    return entries
+
+
+def _split(text: str) -> dict[str, str]:
+    """The BibTeX entries in a text, by key."""
+    entries = {}
+    for entry in re.split(r"(?m)^(?=@)", text):
+        found = re.match(r"@\w+\{([^,]+),", entry)
+        if found:
+            entries[found.group(1)] = entry.strip()
     return entries

@@ -1,7 +1,7 @@
 """Digital networks: training curves, and sharpness of the minima."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +14,8 @@ from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.axes import finish, head, log_axis
 from analog_samson.report.figures import grid
-from analog_samson.report.style import METHOD_STYLES, line_width, looks, order, style
+from analog_samson.report.methods import KNOWN_METHODS
+from analog_samson.report.style import line_width, looks, order, style
 from analog_samson.results.scores import ACCURACY
 
 CURVES = (
@@ -37,12 +38,13 @@ _SAID_AS = {
 }
 
 
-def training_curves(paths: Iterable[str | Path]) -> pd.DataFrame:
+def training_curves(paths: Iterable[str | Path], methods: Iterable[str] = ()) -> pd.DataFrame:
     """Read the logs of several trainings into one tidy table.
 
     Args:
         paths: CSV files that lie beside checkpoints, named as those
             ("mnist-lenet5-samson-rho=0.5-seed0.csv").
+        methods: Import names of methods from elsewhere that are among them.
 
     Returns:
         The rows of all logs with the columns ``method``, ``strength`` and ``training_seed`` in
@@ -52,7 +54,8 @@ def training_curves(paths: Iterable[str | Path]) -> pd.DataFrame:
         FileNotFoundError: If a file does not exist.
         ValueError: If a file's name holds no known method, or there are no files.
     """
-    logs = [_read_log(Path(path)) for path in paths]
+    called = {re.sub(r"[^\w.]", "_", name): name for name in (*KNOWN_METHODS, *methods)}
+    logs = [_read_log(Path(path), called) for path in paths]
     if not logs:
         raise ValueError("There are no training logs; give at least one.")
     return pd.concat(logs, ignore_index=True)
@@ -233,11 +236,11 @@ def check_columns(rows: pd.DataFrame, columns: tuple[str, ...]) -> None:
         raise ValueError("There are no rows to draw.")
 
 
-def _read_log(path: Path) -> pd.DataFrame:
+def _read_log(path: Path, methods: Mapping[str, str]) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"No training log at {str(path)!r}.")
     parts = path.stem.split("-")
-    at = next((k for k, part in enumerate(parts) if part in METHOD_STYLES), None)
+    at = next((k for k, part in enumerate(parts) if part in methods), None)
     seed = re.search(r"-seed(\d+)", path.stem)
     if at is None or seed is None:
         raise ValueError(
@@ -246,7 +249,7 @@ def _read_log(path: Path) -> pd.DataFrame:
         )
     strength = [part.replace(",", " ") for part in parts[at + 1 :] if "=" in part]
     log = pd.read_csv(path).rename(columns={"strength": "strength_in_epoch"})
-    log.insert(0, "method", parts[at])
+    log.insert(0, "method", methods[parts[at]])
     log.insert(1, "strength", " ".join(strength))
     log.insert(2, "training_seed", int(seed.group(1)))
     return log

@@ -20,6 +20,7 @@ from analog_samson.report.contents import warnings_of, write_figures, write_tabl
 from analog_samson.report.datasheet import datasheet
 from analog_samson.report.figures import FORMATS
 from analog_samson.report.items import Item, with_extra
+from analog_samson.report.methods import shows_methods
 from analog_samson.report.style import style
 from analog_samson.report.typeset import Table
 from analog_samson.report.words import subset_text
@@ -44,6 +45,7 @@ pre { background: #f5f5f5; padding: 0.7rem; font-size: 0.8em;
 """
 
 
+@shows_methods
 def write_report(
     folder: str | Path,
     *,

@@ -11,6 +11,8 @@ import matplotlib.colors
 import matplotlib.style
 from matplotlib import rcParams
 
+from analog_samson.report.methods import KNOWN_METHODS, appearance
+
 
 class MethodStyle(NamedTuple):
     """How a method looks in every figure; the dashes tell methods apart in grey print."""
@@ -19,29 +21,6 @@ class MethodStyle(NamedTuple):
     marker: str
     line: Any = "-"
 
-
-_DASHED: Any = (0, (4, 1.5))
-_DOTTED: Any = (0, (1, 1.2))
-_DASH_DOTTED: Any = (0, (4, 1.2, 1, 1.2))
-
-
-METHOD_STYLES: dict[str, MethodStyle] = {
-    "sgd": MethodStyle("#000000", "o"),
-    "sam": MethodStyle("#56B4E9", "s", _DASHED),
-    "asam": MethodStyle("#0072B2", "^", _DASH_DOTTED),
-    "samson": MethodStyle("#D55E00", "D"),
-    "rwp": MethodStyle("#009E73", "v", _DOTTED),
-    "arwp": MethodStyle("#44AA99", "<", _DASHED),
-    "m_rwp": MethodStyle("#117733", ">", _DASH_DOTTED),
-    "m_arwp": MethodStyle("#999933", "d"),
-    "saf": MethodStyle("#CC79A7", "P", _DASHED),
-    "mesa": MethodStyle("#882255", "X", _DOTTED),
-    "noise_injection": MethodStyle("#E69F00", "h", _DASH_DOTTED),
-    "hardware_aware": MethodStyle("#332288", "p", _DOTTED),
-    "external": MethodStyle("#888888", "*", _DASHED),
-}
-"""Okabe and Ito's colours for the methods most shown, Tol's muted set for the others; every method
-has its own marker and the common ones their own dashes, so that a grey print stays readable."""
 
 _SPARE_COLOURS = ("#AA4499", "#661100", "#6699CC", "#DDCC77", "#CC6677")
 _SPARE_MARKERS = ("8", "H", "1", "2", "+")
@@ -54,13 +33,13 @@ WIDTHS_IN = {
 
 
 def method_style(method: str) -> MethodStyle:
-    """Colour and marker of a method; one that we do not know gets its own from its name."""
-    if method in METHOD_STYLES:
-        return METHOD_STYLES[method]
+    """Colour, marker and line of a method; what has none gets its own from its name."""
+    look = appearance(method)
     number = zlib.crc32(method.encode())
     return MethodStyle(
-        _SPARE_COLOURS[number % len(_SPARE_COLOURS)],
-        _SPARE_MARKERS[number // 7 % len(_SPARE_MARKERS)],
+        look.colour or _SPARE_COLOURS[number % len(_SPARE_COLOURS)],
+        look.marker or _SPARE_MARKERS[number // 7 % len(_SPARE_MARKERS)],
+        (0, look.dashes) if look.dashes else "-",
     )
 
 
@@ -105,7 +84,7 @@ def marker_size(share: float) -> float:
 def order(name: str) -> tuple[int, str]:
     """Sort key of a method with its strength: known methods first, in their usual order."""
     method = name.split(" ")[0]
-    known = list(METHOD_STYLES)
+    known = list(KNOWN_METHODS)
     return (known.index(method) if method in known else len(known), name)
 
 

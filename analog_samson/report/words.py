@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 
+from analog_samson.report.methods import appearance
 from analog_samson.results.comparison import method_names
 from analog_samson.results.definitions import CONDITION
 
@@ -17,20 +18,6 @@ __all__ = [
     "n_text",
     "said",
 ]
-
-_METHODS = {
-    "sgd": "SGD",
-    "sam": "SAM",
-    "asam": "ASAM",
-    "samson": "SAMSON",
-    "rwp": "RWP",
-    "arwp": "ARWP",
-    "m_rwp": "m-RWP",
-    "m_arwp": "m-ARWP",
-    "saf": "SAF",
-    "mesa": "MESA",
-}
-_STRENGTHS = {"rho=": "ρ = ", "sigma=": "σ = ", "trajectory_weight=": "λ = "}
 
 _CONDITION_WITHOUT_TIME = CONDITION[:-1]
 _SAID_AS = {
@@ -47,9 +34,10 @@ _SAID_AS = {
 def said(name: str) -> str:
     """A method with its strength as papers write it: "samson rho=0.5" -> "SAMSON ρ = 0.5"."""
     method, _, strength = name.partition(" ")
-    for field, symbol in _STRENGTHS.items():
-        strength = strength.replace(field, symbol)
-    return f"{_METHODS.get(method, method.replace('_', ' '))} {strength}".strip()
+    look = appearance(method)
+    if look.strength:
+        strength = strength.replace(f"{look.strength}=", f"{look.symbol or look.strength} = ", 1)
+    return f"{look.label} {strength}".strip()
 
 
 def axes_text(axes: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from analog_samson.methods import EXTERNAL
 from analog_samson.results import spread
 from analog_samson.results.definitions import CONDITION, METHOD
 from analog_samson.results.summary import FEW_NETWORKS, chip_means
@@ -185,7 +186,7 @@ def baseline_name(rows: pd.DataFrame, baseline: str) -> str:
 
 
 def _compare(chips: pd.DataFrame, base: pd.DataFrame, confidence: float) -> dict[str, Any]:
-    external = "external" in (chips["method"].iloc[0], base["method"].iloc[0])
+    external = EXTERNAL in (chips["method"].iloc[0], base["method"].iloc[0])
     if not external:
         pairs = chips.merge(base, on=["training_seed", "chip"], suffixes=("", "_base"))
         pairs = pairs[pairs["programming_seed"] == pairs["programming_seed_base"]]

@@ -5,6 +5,7 @@ that was killed and resumed ends at the weights of one that never was, and two m
 start at the same weights and see the same batches.
 """
 
+from analog_samson.algorithm import Algorithm, Batch, Setting
 from analog_samson.checkpoint import METHODS
 from analog_samson.training.grid import (
     GRID_COLUMNS,
@@ -25,7 +26,10 @@ __all__ = [
     "METHODS",
     "N_RANGE_IMAGES",
     "SCORES",
+    "Algorithm",
+    "Batch",
     "DivergedError",
+    "Setting",
     "ValidationAccuracy",
     "choose_strengths",
     "grid",

@@ -17,13 +17,13 @@ import pandas as pd
 import torch
 
 from analog_samson.checkpoint import (
-    METHODS,
     Checkpoint,
     TrainingSpec,
     load_checkpoint,
     named_packages,
 )
 from analog_samson.evaluation import count_correct
+from analog_samson.methods import METHODS, method_of
 from analog_samson.models import analog_layers, build_model
 from analog_samson.perturbation import perturbed, rwp
 from analog_samson.running import run_jobs
@@ -146,7 +146,7 @@ def choose_strengths(table: pd.DataFrame, *, score: str = "mean") -> pd.DataFram
         )
     candidates = means.groupby(group)["strength"].transform("size")
     counts = {m: int(n) for m, n in zip(means["method"], candidates, strict=True)
-              if METHODS[m].strength}  # fmt: skip
+              if method_of(m).strength}  # fmt: skip
     if len(set(counts.values())) > 1:
         raise ValueError(
             "Every method needs the same number of candidate strengths; got "
@@ -223,8 +223,9 @@ def grid(
     """Write out a grid of specifications.
 
     Args:
-        methods: Texts such as "sgd" or "samson:rho=0.1,0.2,0.5:p=2": a method, then fields of
-            `TrainingSpec`; every combination of their values is a candidate.
+        methods: Texts such as "sgd", "samson:rho=0.1,0.2,0.5:p=2" or "package.module:name:rho=1":
+            a method, then fields of `TrainingSpec`; every combination of their values is a
+            candidate.
         seeds: Training seeds.
         common: Fields that all share.
 
@@ -237,6 +238,8 @@ def grid(
     specs = []
     for text in methods:
         method, *options = text.split(":")
+        if method not in METHODS and options and "=" not in options[0]:
+            method = f"{method}:{options.pop(0)}"  # package.module:name
         combinations: list[dict[str, Any]] = [{"method": method}]
         for option in options:
             name, values = read_option(option)

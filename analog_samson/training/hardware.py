@@ -11,9 +11,40 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from analog_samson.devices import Device
+from analog_samson.algorithm import Algorithm, Setting
+from analog_samson.devices import Device, load_device
 from analog_samson.perturbation import Tensors, drop_connect
 from analog_samson.streams import derive_seed
+
+
+class HardwareAware(Algorithm):
+    """The noise of a device on the weights, as many times as large as the strength says.
+
+    Args:
+        setting: The training.
+        device: Name or path of the device.
+        drop_share: Probability that a weight is zero in a pass.
+        device_time_s: As `t_inference_s` of `HardwareNoise`.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        device: str,
+        drop_share: float,
+        device_time_s: float | None,
+    ) -> None:
+        self._noise = HardwareNoise(load_device(device), setting.analog_weights, device_time_s)
+        self._drop_share = drop_share
+
+    def offsets(
+        self, weights: Tensors, gradients: Tensors, *, strength: float, generator: torch.Generator
+    ) -> Tensors:
+        """Program the weights anew."""
+        return self._noise(
+            weights, factor=strength, drop_share=self._drop_share, generator=generator
+        )
 
 
 class HardwareNoise:

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 from torch.optim import swa_utils
 from tqdm import tqdm
 
+from analog_samson.algorithm import Batch, Setting, build_algorithm
 from analog_samson.checkpoint import (
     EXTERNAL,
     METHODS,
@@ -28,24 +29,14 @@ from analog_samson.checkpoint import (
     save_checkpoint,
 )
 from analog_samson.data import Dataset, augmented, load_dataset
-from analog_samson.devices import load_device
 from analog_samson.evaluation import count_correct, device_of, warn_of_slow_bf16
-from analog_samson.losses import TrajectoryMemory
+from analog_samson.losses import moving_average
 from analog_samson.models import analog_layers, build_model, input_ranges
 from analog_samson.perturbation import MicroRing, strength_factor
 from analog_samson.streams import derive_seed
-from analog_samson.training.hardware import HardwareNoise
 from analog_samson.training.memory import freed_memory_kept
 from analog_samson.training.state import State, check_same_spec, resume, write_log, write_resume
-from analog_samson.training.step import (
-    Batch,
-    full_strength,
-    given,
-    gradients_of,
-    measured,
-    rule_of,
-    update,
-)
+from analog_samson.training.step import gradients_of, measured, rule_of, update
 
 # Images for the input ranges and for new batch-normalisation statistics: our choice, enough for a
 # percentile and a mean that no longer change, small beside an epoch.
@@ -161,25 +152,25 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
     if spec.channels_last:
         untyped: Any = model  # older stubs of torch do not know memory_format
         untyped.to(memory_format=torch.channels_last)
+    setting = Setting(
+        model=model,
+        analog_weights=frozenset(f"{name}.weight" for name in layers),
+        n_images=len(dataset.train.labels),
+        n_classes=dataset.n_classes,
+        epochs=spec.epochs,
+        accelerator=device,
+    )
     state = State(
         model=model,
         forward=torch.compile(model) if spec.compile else model,
         optimizer=_optimizer(model, spec),
         images=dataset.train.images.to(device),
         labels=dataset.train.labels.to(device),
+        algorithm=build_algorithm(spec.entry, spec.options, setting),
         start_digest=start_digest,
     )
-    if spec.method == "saf":
-        state.memory = TrajectoryMemory.empty(
-            len(state.labels), dataset.n_classes, lag=given(spec.trajectory_lag), device=device
-        )
-    if spec.device is not None:
-        names = [f"{name}.weight" for name in layers]
-        state.hardware = HardwareNoise(load_device(spec.device), names, spec.device_time_s)
-    if spec.method == "mesa":
-        state.teacher = _moving_average(model, given(spec.teacher_decay)).eval()
     if spec.average_decay:
-        state.average = _moving_average(model, spec.average_decay)
+        state.average = moving_average(model, spec.average_decay)
     return state
 
 
@@ -207,7 +198,7 @@ def _train_epoch(state: State, spec: TrainingSpec, dataset: Dataset) -> list[dic
             group["lr"] = lr
         ramped = min(done / spec.ramp_share, 1.0)
         factor = strength_factor(spec.schedule, ramped, relative_loss=state.relative_loss)
-        strength = factor * full_strength(spec)
+        strength = factor * spec.full_strength
         indices = order[step * size : (step + 1) * size]
         images = augmented(state.images[indices], spec.augmentation, draws["augmentation"])
         batch = Batch(dataset.normalise(images), state.labels[indices], indices)
@@ -325,11 +316,6 @@ def _optimizer(model: nn.Module, spec: TrainingSpec) -> torch.optim.Optimizer:
     if spec.optimizer == "adam":
         return torch.optim.Adam(groups, **usual)
     return torch.optim.AdamW(groups, **usual)
-
-
-def _moving_average(model: nn.Module, decay: float) -> swa_utils.AveragedModel:
-    average = swa_utils.get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return swa_utils.AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import swa_utils
 
+from analog_samson.algorithm import Algorithm
 from analog_samson.checkpoint import (
     TrainingSpec,
     named_packages,
@@ -19,8 +20,6 @@ from analog_samson.checkpoint import (
     replacing,
     write_tensors,
 )
-from analog_samson.losses import TrajectoryMemory
-from analog_samson.training.hardware import HardwareNoise
 
 LOG_COLUMNS = (
     "epoch",
@@ -34,6 +33,8 @@ LOG_COLUMNS = (
     "seconds",
 )
 
+_PARTS = ("model", "average", "optimizer")
+
 
 @dataclass
 class State:
@@ -44,35 +45,35 @@ class State:
     optimizer: torch.optim.Optimizer
     images: Tensor
     labels: Tensor
+    algorithm: Algorithm
     start_digest: str = ""
     epoch: int = 0
     relative_loss: float = 1.0
-    memory: TrajectoryMemory | None = None
-    teacher: swa_utils.AveragedModel | None = None
     average: swa_utils.AveragedModel | None = None
-    hardware: HardwareNoise | None = None
-    fisher: dict[str, Tensor] = field(default_factory=dict)
     log: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """Everything that has a state dict, by name."""
-        modules = {"model": self.model, "teacher": self.teacher, "average": self.average}
+        """The networks whose state is written, by name."""
+        modules = {"model": self.model, "average": self.average}
         return {name: module for name, module in modules.items() if module is not None}
 
 
 def write_resume(state: State, spec: TrainingSpec, path: Path) -> None:
     """Write the whole state, or leave the file as it was."""
-    tensors = {
+    tensors = state.algorithm.tensors()
+    if taken := sorted(name for name in tensors if name.split(".")[0] in _PARTS):
+        raise ValueError(
+            f"Method {spec.method!r} remembers a tensor {taken[0]!r}; its name must not begin with "
+            f"one of {', '.join(_PARTS)}."
+        )
+    tensors |= {
         f"{part}.{name}": tensor
         for part, module in state.modules.items()
         for name, tensor in module.state_dict().items()
     }
     for index, slots in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": v for k, v in slots.items() if v is not None}
-    tensors |= {f"fisher.{name}": tensor for name, tensor in state.fisher.items()}
-    if state.memory is not None:
-        tensors["memory"] = state.memory.logits
     header = {
         "spec": spec.to_json(),
         "start": state.start_digest,
@@ -106,9 +107,9 @@ def resume(state: State, spec: TrainingSpec, path: Path) -> None:
         slots.setdefault(int(index), {})[slot] = tensor
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": slots, "param_groups": groups})
-    state.fisher = {name: t.to(device) for name, t in _below(tensors, "fisher").items()}
-    if state.memory is not None:
-        state.memory = TrajectoryMemory(tensors["memory"].to(device))
+    state.algorithm.load(
+        {name: t.to(device) for name, t in tensors.items() if name.split(".")[0] not in _PARTS}
+    )
     state.epoch, state.relative_loss = header["epoch"], header["relative_loss"]
     state.log = header["log"]
 

@@ -2,49 +2,19 @@
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils import clip_grads_with_norm_
 
-from analog_samson.checkpoint import METHODS, TrainingSpec
-from analog_samson.losses import trajectory_loss
-from analog_samson.perturbation import (
-    Rule,
-    Tensors,
-    arwp,
-    asam,
-    is_weight,
-    perturbed,
-    rwp,
-    sam,
-    samson,
-    update_fisher,
-)
+from analog_samson.algorithm import Batch
+from analog_samson.checkpoint import TrainingSpec
+from analog_samson.perturbation import Rule, Tensors, is_weight, perturbed
 from analog_samson.training.state import State
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some training images, normalised, with their labels and their places in the split."""
-
-    images: Tensor
-    labels: Tensor
-    indices: Tensor
-
-    def parts(self, size: int) -> list["Batch"]:
-        """Split into batches of one size."""
-        if size == len(self.labels):
-            return [self]
-        tensors = (self.images, self.labels, self.indices)
-        split = zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
-        return [Batch(*part) for part in split]
 
 
 def gradients_of(
@@ -86,8 +56,8 @@ def _part_gradients(
 
     if rule is None:
         return backward()
-    share = spec.perturbed_share
-    if METHODS[spec.method].strength == "sigma" and share == 1.0:
+    if not spec.has_clean_pass:
+        state.optimizer.zero_grad(set_to_none=True)  # those of the last step are none of this one
         with perturbed(state.model, rule, freeze_batch_norm=False):
             return backward()
     dropout = _dropout_state(part.images.device)
@@ -97,42 +67,23 @@ def _part_gradients(
     _set_dropout_state(dropout, part.images.device)
     with perturbed(state.model, rule):
         backward()
-    if share != 1.0:
+    if spec.perturbed_share != 1.0:
         for p, gradient in zip(parameters, clean, strict=True):
-            p.grad = torch.lerp(gradient, _grad(p), share)
+            p.grad = torch.lerp(gradient, _grad(p), spec.perturbed_share)
     return loss
 
 
 def _loss(state: State, spec: TrainingSpec, batch: Batch, strength: float) -> Tensor:
-    images = batch.images
     if spec.channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = batch.images.contiguous(memory_format=torch.channels_last)
+        batch = replace(batch, images=images)
     with _autocast(spec):
-        logits = state.forward(images)
+        logits = state.forward(batch.images)
     logits = logits.float()
     loss = F.cross_entropy(logits, batch.labels, label_smoothing=spec.label_smoothing)
-    if METHODS[spec.method].strength != "trajectory_weight":
-        return loss
-    past = _past(state, spec, batch, images, logits)
-    if past is None:
-        return loss
-    return loss + strength * trajectory_loss(logits, past, temperature=given(spec.temperature))
-
-
-def _past(
-    state: State, spec: TrainingSpec, batch: Batch, images: Tensor, logits: Tensor
-) -> Tensor | None:
-    """Logits that the trajectory loss compares with; None before its first epoch."""
-    past: Tensor | None = None
-    has_begun = state.epoch >= math.ceil(given(spec.trajectory_start) * spec.epochs)
-    if state.memory is not None:
-        if has_begun:
-            past = state.memory.recall(state.epoch, batch.indices)
-        state.memory.remember(state.epoch, batch.indices, logits)
-    elif state.teacher is not None and has_begun:
-        with torch.no_grad(), _autocast(spec):
-            past = state.teacher(images)
-    return past
+    with _autocast(spec):
+        penalty = state.algorithm.penalty(batch, logits, state.epoch)
+    return loss if penalty is None else loss + strength * penalty
 
 
 def update(state: State, spec: TrainingSpec) -> Tensor:
@@ -141,8 +92,7 @@ def update(state: State, spec: TrainingSpec) -> Tensor:
     gradients = {name: _grad(p) for name, p in named.items()}
     norms = torch.stack(torch._foreach_norm(list(gradients.values())))
     norm: Tensor = torch.linalg.vector_norm(norms)
-    if spec.method == "arwp":
-        state.fisher = update_fisher(state.fisher, gradients, decay=given(spec.fisher_decay))
+    state.algorithm.before_update(gradients)
     if spec.clip_gradients:
         clip_grads_with_norm_(named.values(), spec.clip_gradients, norm)
     state.optimizer.step()
@@ -152,8 +102,7 @@ def update(state: State, spec: TrainingSpec) -> Tensor:
                 if weight.ndim >= 2 and is_weight(name):
                     limit = spec.clip_weights * weight.std()
                     weight.clamp_(-limit, limit)
-    if state.teacher is not None:
-        state.teacher.update_parameters(state.model)
+    state.algorithm.after_update()
     if state.average is not None:
         state.average.update_parameters(state.model)
     return norm
@@ -163,38 +112,9 @@ def rule_of(
     spec: TrainingSpec, strength: float, state: State, generator: torch.Generator
 ) -> Rule | None:
     """Return the rule of a method at some strength; None if it perturbs no weights."""
-    if spec.method == "sam":
-        return partial(sam, rho=strength)
-    if spec.method == "asam":
-        return partial(asam, rho=strength, eta=given(spec.eta), dialect=given(spec.dialect))
-    if spec.method == "samson":
-        return partial(
-            samson,
-            rho=strength,
-            eta=given(spec.eta),
-            p=given(spec.p),
-            norm_and_bias=given(spec.perturb_norm_and_bias),
-        )
-    if spec.method in ("rwp", "noise_injection"):
-        return partial(
-            rwp,
-            sigma=strength,
-            scale=given(spec.noise_scale),
-            drop_share=given(spec.drop_share),
-            generator=generator,
-        )
-    if state.hardware is not None:
-        return partial(
-            state.hardware,
-            factor=strength,
-            drop_share=given(spec.drop_share),
-            generator=generator,
-        )
-    if spec.method == "arwp":
-        return partial(
-            arwp, sigma=strength, fisher=state.fisher, eta=given(spec.eta), generator=generator
-        )
-    return None
+    if not spec.entry.perturbs_weights:
+        return None
+    return partial(state.algorithm.offsets, strength=strength, generator=generator)
 
 
 def measured(rule: Rule, ratios: dict[str, float | None]) -> Rule:
@@ -237,21 +157,8 @@ def _autocast(spec: TrainingSpec) -> AbstractContextManager[Any]:
     return torch.autocast(spec.accelerator, dtype=torch.bfloat16)
 
 
-def full_strength(spec: TrainingSpec) -> float:
-    """Return the strength that the schedule scales; 0 for a method without one."""
-    name = METHODS[spec.method].strength
-    return float(getattr(spec, name)) if name else 0.0
-
-
 def _grad(parameter: Tensor) -> Tensor:
     """The gradient of a parameter, zeros if the loss did not reach it."""
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     return parameter.grad
-
-
-def given(value: T | None) -> T:
-    """A field that its method has filled in."""
-    if value is None:
-        raise ValueError("The specification lacks a value that its method reads.")
-    return value

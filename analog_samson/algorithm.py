@@ -1,0 +1,167 @@
+"""What a training method does in the steps of one training, as far as the optimizer does not."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from inspect import signature
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from analog_samson.importing import import_named
+from analog_samson.methods import Method
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method may know about the training that it is part of.
+
+    Attributes:
+        model: The network that is trained, where it is trained.
+        analog_weights: Names of the parameters that will lie on arrays.
+        n_images: Images in the training split.
+        n_classes: Number of classes.
+        epochs: Passes over the training split.
+        accelerator: Where the training runs.
+    """
+
+    model: nn.Module
+    analog_weights: frozenset[str]
+    n_images: int
+    n_classes: int
+    epochs: int
+    accelerator: torch.device
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some training images, normalised, with their labels and their places in the split."""
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+    def parts(self, size: int) -> list[Self]:
+        """Split into batches of one size."""
+        if size == len(self.labels):
+            return [self]
+        tensors = (self.images, self.labels, self.indices)
+        split = zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
+        return [replace(self, images=i, labels=y, indices=k) for i, y, k in split]
+
+
+class Algorithm:
+    """The hooks of a training step; each does nothing unless a method overrides it.
+
+    Built once a training.
+
+    Args:
+        setting: The training.
+        **options: Options of the method.
+    """
+
+    def __init__(self, setting: Setting, **options: Any) -> None: ...
+
+    def offsets(
+        self, weights: Tensors, gradients: Tensors, *, strength: float, generator: torch.Generator
+    ) -> Tensors:
+        """Offsets that the weights are moved by (steps "one pass" and "two passes").
+
+        Args:
+            weights: Parameters by name; must be left as they are.
+            gradients: Gradients of the clean pass by name; empty in a step of one pass.
+            strength: The strength in this step.
+            generator: Where random numbers come from, on the device of the weights.
+
+        Returns:
+            Offsets by name; a parameter without one stays where it is.
+        """
+        return {}
+
+    def penalty(self, batch: Batch, logits: Tensor, epoch: int) -> Tensor | None:
+        """What is added to the loss, times the strength (step "loss").
+
+        Args:
+            batch: The images; called under the autocast of the forward pass.
+            logits: (n, classes), fp32.
+            epoch: Counted from 0.
+
+        Returns:
+            A scalar; None adds nothing.
+        """
+        return None
+
+    def before_update(self, gradients: Tensors) -> None:
+        """Called with the gradients by name, before they are clipped and the weights change."""
+
+    def after_update(self) -> None:
+        """Called when the optimizer has changed the weights."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is remembered between steps, for a training that is resumed.
+
+        The names begin with none of "model.", "average." and "optimizer.".
+        """
+        return {}
+
+    def load(self, tensors: Tensors) -> None:
+        """Take up what `tensors` gave, on the device of the training."""
+
+
+class _Rule(Algorithm):
+    """A pure rule with its options."""
+
+    def __init__(self, rule: Callable[..., Tensors], strength: str) -> None:
+        self._rule, self._strength = rule, strength
+        self._draws = "generator" in signature(rule).parameters
+
+    def offsets(
+        self, weights: Tensors, gradients: Tensors, *, strength: float, generator: torch.Generator
+    ) -> Tensors:
+        arguments: dict[str, Any] = {self._strength: strength}
+        if self._draws:
+            arguments["generator"] = generator
+        return self._rule(weights, gradients, **arguments)
+
+
+class _Loss(Algorithm):
+    """A pure loss with its options."""
+
+    def __init__(self, loss: Callable[..., Tensor]) -> None:
+        self._loss = loss
+
+    def penalty(self, batch: Batch, logits: Tensor, epoch: int) -> Tensor:
+        return self._loss(logits, batch.labels)
+
+
+def build_algorithm(method: Method, options: Mapping[str, Any], setting: Setting) -> Algorithm:
+    """Build what a method does in one training.
+
+    Args:
+        method: The method.
+        options: Values of its options.
+        setting: The training.
+
+    Raises:
+        ValueError: If what the method names cannot be imported or called.
+    """
+    if method.step == "plain":
+        return Algorithm(setting)
+    arguments = {
+        option.argument or name: options[name]
+        for name, option in method.options.items()
+        if name in options
+    }
+    built = import_named(method.build, f"method {method.label!r}")
+    if isinstance(built, type) and issubclass(built, Algorithm):
+        return built(setting, **arguments)
+    if isinstance(built, type) or not callable(built):
+        raise ValueError(
+            f"Method {method.label!r} is built from {method.build!r}, which is neither a function "
+            "nor a class derived from analog_samson.training.Algorithm."
+        )
+    function = partial(built, **arguments)
+    return _Loss(function) if method.step == "loss" else _Rule(function, method.strength)

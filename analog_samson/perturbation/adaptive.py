@@ -1,0 +1,41 @@
+"""Adaptive random weight perturbation, which remembers gradients between the steps."""
+
+import torch
+from torch import Tensor
+
+from analog_samson.algorithm import Algorithm, Setting, Tensors
+from analog_samson.perturbation.rules import arwp, update_fisher
+
+
+class AdaptiveRandomPerturbation(Algorithm):
+    """The rule `arwp` with the squared gradients of the steps so far.
+
+    Args:
+        setting: The training; not read.
+        eta: Strength of the adaptation.
+        fisher_decay: Decay of the squared gradients, in [0, 1].
+    """
+
+    def __init__(self, setting: Setting, *, eta: float, fisher_decay: float) -> None:
+        self._eta, self._decay = eta, fisher_decay
+        self._fisher: dict[str, Tensor] = {}
+
+    def offsets(
+        self, weights: Tensors, gradients: Tensors, *, strength: float, generator: torch.Generator
+    ) -> Tensors:
+        """Draw offsets, smaller where gradients were large."""
+        return arwp(
+            weights, sigma=strength, fisher=self._fisher, eta=self._eta, generator=generator
+        )
+
+    def before_update(self, gradients: Tensors) -> None:
+        """Remember the squared gradients."""
+        self._fisher = update_fisher(self._fisher, gradients, decay=self._decay)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The squared gradients, by parameter."""
+        return {f"fisher.{name}": tensor for name, tensor in self._fisher.items()}
+
+    def load(self, tensors: Tensors) -> None:
+        """Take up the squared gradients."""
+        self._fisher = {name.removeprefix("fisher."): t for name, t in tensors.items()}
