@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 import pydantic
 from pydantic import Field
 
-from analog_samson.checkpoint.specification import TrainingSpec
+from analog_samson.checkpoint.specification import FLAT_OPTIONS, TrainingSpec
 
 # Single precision holds 1e-38 to 3e38: what lies within these bounds can also be divided by.
 Finite = Annotated[float, Field(gt=-1e30, lt=1e30, allow_inf_nan=False)]
@@ -138,5 +138,5 @@ _FIELDS: dict[str, Any] = {
         f.default if f.default_factory is MISSING else Field(default_factory=f.default_factory),
     )
     for f in fields(TrainingSpec)
-}
+} | {name: (kind, None) for name, kind in FLAT_OPTIONS.items()}
 _SPECIFICATION = pydantic.create_model("_SPECIFICATION", __base__=Strict, **_FIELDS)
