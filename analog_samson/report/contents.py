@@ -1,6 +1,7 @@
 """All tables and figures of a study, from its trials."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -148,10 +149,12 @@ def study_figures(
         drawn["scatter"] = figures.scatter_figure(results.network_means(chips), **how)
     axes = sweeps.swept_axes(summary)
     if len(axes) == 1:
-        drawn[f"axis_{axes[0]}"] = sweeps.axis_figure(summary, axes[0], width=width, look=look)
+        drawn[_stem(f"axis_{axes[0]}")] = sweeps.axis_figure(
+            summary, axes[0], width=width, look=look
+        )
     if len(axes) == 2:
         for device, rows in summary.groupby("device", observed=True):
-            drawn[f"heat_{device}"] = sweeps.heat_figure(rows, *axes, **how)
+            drawn[_stem(f"heat_{device}")] = sweeps.heat_figure(rows, *axes, **how)
     return drawn
 
 
@@ -265,6 +268,11 @@ def warnings_of(trials: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
     if trials["n_test"].min() < 1000:
         found.append(f"The evaluation set has only {trials['n_test'].min()} images.")
     return found
+
+
+def _stem(name: str) -> str:
+    """A name as part of a file name, whatever an edited table holds."""
+    return re.sub(r"[^\w .+=,@()-]", "_", name)[:100]
 
 
 def _telling(lives: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -133,7 +133,7 @@ def _page(
         if stem not in tables and stem not in drawn:
             continue
         title = TITLES.get(stem, stem.replace("_", " "))
-        parts.append(f"<h2 id='{stem}'>{html.escape(title)}</h2>")
+        parts.append(f"<h2 id='{html.escape(stem)}'>{html.escape(title)}</h2>")
         if stem in drawn:
             parts.append(_image(drawn[stem], title))
         if stem in tables:
