@@ -1,6 +1,7 @@
 import collections
 import csv
 import dataclasses
+import html
 import io
 import itertools
 import json
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import matplotlib
 import matplotlib.colors
 import numpy as np
 import pandas as pd
@@ -48,6 +50,7 @@ from analog_samson.report.contents import warnings_of
 from analog_samson.report.methods import KNOWN_METHODS
 from analog_samson.report.networks import MEASURES
 from analog_samson.report.style import looks, method_style, style
+from analog_samson.report.typeset import markdown_text
 from analog_samson.results import (
     append_rows,
     best_methods,
@@ -843,3 +846,86 @@ def test_a_score_knows_its_unit_and_direction():
     assert (loss.axis(), loss.capitalised) == ("loss [nat]", "Loss")
     assert (ACCURACY.shown(0.25), loss.shown(0.25)) == (25.0, 0.25)
     assert (ACCURACY.lost(0.75, 0.5), loss.lost(0.75, 0.5)) == (0.25, -0.25)
+
+
+# names that mean something to LaTeX, Markdown, HTML or matplotlib
+
+NAMES = ["a$%$ `c` x$^$_{", "|<b>bold</b> [l](t) \\ &amp;"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("column", ["device", "method", "strength", "dataset", "axes"])
+def test_any_name_is_shown_as_it_is(name, column, tmp_path):
+    """Tables of earlier versions, and edited ones, hold names that device files may not have."""
+    whole = make_trials({"sgd": 0.9, "sam rho=0.05": 0.92}, n_networks=3, n_chips=2)
+    more = whole.assign(chip_id=whole["chip_id"] + "b", axes='{"drift_scale": 2.0}')
+    trials = pd.concat([whole, more], ignore_index=True)
+    if column == "axes":
+        trials["axes"] = [
+            json.dumps({"adc_bits": k}) for k in [8] * len(whole) + [name] * len(more)
+        ]
+    elif column in ("method", "strength"):
+        trials.loc[trials["method"] == "sam", column] = name
+    else:
+        trials[column] = name
+    append_rows(trials, tmp_path / "trials.csv")
+    write_report(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert html.escape(name) in page
+    assert "<b>bold" not in page
+    for path in tmp_path.glob("*.md"):
+        lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in lines}
+        assert len(widths) <= 2, path.name  # with and without the swept axis
+    for text in ((tmp_path / "accuracy.tex").read_text(), (tmp_path / "grid.tex").read_text()):
+        assert name not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("a|b", r"a\|b"),
+        ("a$b$", r"a\$b\$"),
+        ("<b>", "&lt;b>"),
+        ("< 1 s", "< 1 s"),
+        ("`x`", r"\`x\`"),
+        ("[x](y)", r"[x\](y)"),
+        ("[µS]", "[µS]"),
+        ("&lt;", "&amp;lt;"),
+        ("R&D", "R&D"),
+        ("a\\|b", r"a\\\|b"),
+    ],
+)
+def test_markdown_shows_a_text_as_it_is(text, written):
+    assert markdown_text(text) == written
+
+
+def test_figures_show_dollars_and_carets_as_they_are(trials, tmp_path):
+    renamed = trials.assign(device=trials["device"].map(lambda name: f"{name} $x^2$"))
+    figure = study_figures(renamed)["accuracy"]
+    assert figure.axes[0].get_title(loc="left").replace("\n", " ").endswith("$x^2$")
+    assert "$x^2$" in save_text(figure, tmp_path)
+
+
+def save_text(figure, folder):
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(folder / "figure.svg")
+    return html.unescape((folder / "figure.svg").read_text())
+
+
+def test_times_that_have_one_name_have_a_column_each():
+    """3600 s and 3605 s are both "1 h": neither column may take the other's place."""
+    rows = make_trials({"sgd": 0.9}, times_s=(3600.0, 3605.0, DAY))
+    columns = list(table(summarise(rows)).blocks[0].cells.columns)
+    assert columns[-3:] == ["3600 s", "3605 s", "1 d"]
+
+
+def test_an_axis_of_numbers_and_words_is_drawn(tmp_path):
+    whole = make_trials({"sgd": 0.9, "rwp": 0.92}, n_networks=3, n_chips=2)
+    parts = [
+        whole.assign(chip_id=whole["chip_id"] + str(bits), axes=json.dumps({"adc_bits": bits}))
+        for bits in ("ideal", 10, 6)
+    ]
+    drawn = study_figures(pd.concat(parts, ignore_index=True))["axis_adc_bits"]
+    labels = [label.get_text() for label in drawn.axes[0].get_xticklabels()]
+    assert labels == ["6", "10", "ideal"]

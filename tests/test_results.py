@@ -155,6 +155,7 @@ WRONG_VALUES = [
     ("read", "1.0", "no whole number"),
     ("read", "x", "no whole number"),
     ("read", "99999999999999999999", "no whole number"),
+    ("programming_seed", "1.0000000000000002e+16", "no whole number"),
     ("chip", "-1", "a whole number of at least 0"),
     ("training_seed", "-1", "a whole number of at least 0"),
     ("programming_seed", "-1", "a whole number of at least 0"),

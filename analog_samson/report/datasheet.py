@@ -4,6 +4,7 @@ import itertools
 import textwrap
 from pathlib import Path
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from analog_samson.times import label
 _COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#999999")
 
 
+@matplotlib.rc_context({"text.parse_math": False})
 def datasheet(device: Device, moments: pd.DataFrame) -> Figure:
     """Draw the page of a device.
 
@@ -156,6 +158,7 @@ def draw_exponents(axes: Axes, moments: pd.DataFrame) -> None:
     rows = moments[moments["quantity"] == "exponent"]
     if not rows.empty:
         axes.set(title="drift exponent, mean and spread", ylabel=r"$\nu$")
+        axes.yaxis.label.set_parse_math(True)
         axes.set(xlabel="target conductance [µS]")
         axes.plot(rows["g_uS"], rows["mean"], color=_COLOURS[5])
         low, high = rows["mean"] - rows["spread"], rows["mean"] + rows["spread"]

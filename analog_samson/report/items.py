@@ -75,7 +75,7 @@ class Item:
                 f"The figure of item {self.name!r} is a {type(drawn).__name__}; return a "
                 "matplotlib Figure, a mapping of names to Figures, or None."
             )
-        return {f"{self.name}_{key}": figure for key, figure in (drawn or {}).items()}
+        return {_stem(f"{self.name}_{key}"): figure for key, figure in (drawn or {}).items()}
 
     def tables(self, content: Content) -> dict[str, Table]:
         """Make the item's table: file stem to table; empty without data."""
@@ -122,6 +122,11 @@ def with_extra(extra_items: Iterable[Item | str] = ()) -> tuple[Item, ...]:
             )
         items.append(item)
     return tuple(items)
+
+
+def _stem(name: str) -> str:
+    """A name as part of a file name, whatever an edited table holds."""
+    return re.sub(r"[^\w .+=,@()-]", "_", name)[:100]
 
 
 def _in_few_panels(draw: Callable[[Content], Figure | None]) -> Callable[[Content], Figure | None]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from analog_samson.report.typeset import LATEX
 
@@ -38,8 +39,16 @@ def save_pgf(figure: Figure, path: Path) -> None:
         "pgf.preamble": _PREAMBLE,
         "axes.unicode_minus": False,
     }
-    with matplotlib.rc_context(settings):
-        figure.savefig(path)
+    texts = [text for text in figure.findobj(Text) if not text.get_parse_math()]
+    as_they_are = [text.get_text() for text in texts]
+    for text, words in zip(texts, as_they_are, strict=True):
+        text.set_text(re.sub(r"[\\$^~{}]", lambda found: LATEX[found.group()], words))
+    try:
+        with matplotlib.rc_context(settings):
+            figure.savefig(path)
+    finally:
+        for text, words in zip(texts, as_they_are, strict=True):
+            text.set_text(words)
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     drawn = [line for line in lines if not line.startswith("%%")]
     path.write_text("".join(map(_plain, drawn)), encoding="utf-8")

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from analog_samson import times
 from analog_samson.report import words
-from analog_samson.report.axes import finish
+from analog_samson.report.axes import finish, log_axis
 from analog_samson.report.figures import at_last_time, by_condition, footnote, grid
 from analog_samson.report.panels import beside, check_one, places
 from analog_samson.report.style import line_width, looks, marker_size, order, style
@@ -109,6 +109,9 @@ def accuracy_vs_axis(
     """
     rows = with_axis(summary, [axis])
     check_one(rows, "accuracy_vs_axis", besides=("axes",))
+    values = sorted(rows[axis].unique(), key=words.by_value)
+    has_words = any(isinstance(value, str) for value in values)  # as "ideal" among numbers of bits
+    stands_at = {value: k if has_words else value for k, value in enumerate(values)}
     if rows.groupby(["method", "strength", axis], observed=True).size().max() > 1:
         raise ValueError(
             f"accuracy_vs_axis draws one time and one axis; besides {axis!r} other "
@@ -118,9 +121,10 @@ def accuracy_vs_axis(
     ordered = sorted(names.unique(), key=order)
     handles = []
     for name, place in zip(ordered, places(len(ordered)), strict=True):
-        own = rows[names == name].sort_values(axis)
+        own = rows[names == name]
+        own = own.assign(x=own[axis].map(stands_at).astype(float)).sort_values("x")
         style = looks(name, ordered)
-        x, y = own[axis].to_numpy(dtype=float), ACCURACY.shown(own["accuracy"].to_numpy())
+        x, y = own["x"].to_numpy(), ACCURACY.shown(own["accuracy"].to_numpy())
         low, high = (ACCURACY.shown(own[end].to_numpy()) for end in ("low", "high"))
         apart = beside(ax, marker_size(0.5) * place)
         bars = {"fmt": "none", "ecolor": style["color"], "elinewidth": line_width(0.7)}
@@ -129,8 +133,10 @@ def accuracy_vs_axis(
         handles.append(Line2D([], [], label=name, **style))
         ax.update_datalim(np.column_stack([np.append(x, x), np.append(low, high)]))
     ax.autoscale_view()
-    if log:
-        ax.set_xscale("log")
+    if has_words:
+        ax.set_xticks(range(len(values)), [words.value_text(value) for value in values])
+    elif log:
+        log_axis(ax.set_xscale, ax.xaxis)
     ax.set_xlabel(words.axis_name(axis))
     ax.set_ylabel(ACCURACY.axis(times.label(rows["t_inference_s"].iloc[0])))
     return handles
@@ -161,8 +167,9 @@ def heat_map(
             "heat_map draws one method at one time over two axes; filter the summary by method, "
             "t_inference_s and the other axes."
         )
-    grid = rows.pivot(index=y, columns=x, values="accuracy").sort_index().sort_index(axis=1)
-    grid = ACCURACY.shown(grid)
+    grid = ACCURACY.shown(rows.pivot(index=y, columns=x, values="accuracy"))
+    up, right = (sorted(values, key=words.by_value) for values in (grid.index, grid.columns))
+    grid = grid.reindex(index=up, columns=right)
     image = ax.imshow(grid.to_numpy(), origin="lower", aspect="auto", cmap="cividis")
     if limits is not None:
         image.set_clim(*limits)
@@ -181,8 +188,8 @@ def heat_map(
                     color="white" if is_dark else "black",
                 )
     ax.xaxis.set_major_locator(FixedLocator(range(grid.shape[1])))
-    ax.set_xticks(range(grid.shape[1]), [f"{value:g}" for value in grid.columns])
-    ax.set_yticks(range(grid.shape[0]), [f"{value:g}" for value in grid.index])
+    ax.set_xticks(range(grid.shape[1]), [words.value_text(value) for value in grid.columns])
+    ax.set_yticks(range(grid.shape[0]), [words.value_text(value) for value in grid.index])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)

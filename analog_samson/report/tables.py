@@ -309,9 +309,12 @@ def _over_time(
     blocks = []
     for title, part in _by_condition(rows):
         late = set(part.loc[part["extrapolated"], "t_inference_s"])
+        moments = sorted(part["t_inference_s"].unique())
+        named = [times.label(t) for t in moments]
         heads = {
-            t: times.label(t) + (EXTRAPOLATED if t in late else "")
-            for t in sorted(part["t_inference_s"].unique())
+            t: (name if named.count(name) == 1 else f"{t:.10g} s")
+            + (EXTRAPOLATED if t in late else "")
+            for t, name in zip(moments, named, strict=True)
         }
         cells, bold = [], []
         for name in in_order(part["name"]):
@@ -380,7 +383,9 @@ def _point(axes: str, names: Iterable[str]) -> dict[str, str]:
 
 def _by_number(axes: "pd.Series[Any]") -> "pd.Series[Any]":
     """Sort swept points by their numbers, not as text."""
-    return axes.map(lambda text: tuple(sorted((k, v) for k, v in json.loads(text).items())))
+    return axes.map(
+        lambda text: tuple(sorted((k, words.by_value(v)) for k, v in json.loads(text).items()))
+    )
 
 
 def _check_not_empty(rows: pd.DataFrame) -> None:

@@ -1,6 +1,7 @@
 """How a table is written: Markdown, LaTeX (booktabs), HTML and full-precision CSV."""
 
 import html
+import re
 from dataclasses import dataclass
 
 import pandas as pd
@@ -54,12 +55,15 @@ class Table:
 
     def markdown(self) -> str:
         """The table as GitHub Markdown, caption below."""
-        parts = [f"### {self.title}"]
+        parts = [f"### {markdown_text(self.title)}"]
         for block in self.blocks:
-            cells = block.cells.where(~block.bold, "**" + block.cells + "**")
+            cells = block.cells.map(markdown_text)
+            cells.columns = pd.Index([markdown_text(name) for name in cells.columns])
+            bold = block.bold.set_axis(cells.columns, axis=1)
+            cells = cells.where(~bold, "**" + cells + "**")
             text = cells.to_markdown(index=False, disable_numparse=True, stralign="left")
-            parts.append(f"**{block.title}**\n\n{text}")
-        return "\n\n".join([*parts, self.caption]) + "\n"
+            parts.append(f"**{markdown_text(block.title)}**\n\n{text}")
+        return "\n\n".join([*parts, markdown_text(self.caption)]) + "\n"
 
     def latex(self) -> str:
         """The table as LaTeX: needs only the package booktabs.
@@ -93,8 +97,9 @@ class Table:
         parts = [f"<figure class='table'><figcaption><b>{html.escape(self.title)}.</b> "]
         parts.append(f"{html.escape(self.caption)}</figcaption>")
         for block in self.blocks:
-            cells = block.cells.map(html.escape)
-            cells = cells.where(~block.bold, "<b>" + cells + "</b>")
+            cells = block.cells.map(html.escape).rename(columns=html.escape)
+            bold = block.bold.set_axis(cells.columns, axis=1)
+            cells = cells.where(~bold, "<b>" + cells + "</b>")
             text = cells.to_html(index=False, escape=False, border=0)
             parts.append(f"<h4>{html.escape(block.title)}</h4>\n{text}")
         return "\n".join([*parts, "</figure>\n"])
@@ -153,6 +158,12 @@ LATEX = {
     "ν": r"$\nu$",
     "−": "$-$",
 }
+
+
+def markdown_text(text: str) -> str:
+    """Plain text as Markdown: no column, tag, formula, code or link begins in it."""
+    text = re.sub(r"[|$`]|\\(?=[!-/:-@\[-`{-~])|\](?=\()", r"\\\g<0>", text)
+    return re.sub(r"<(?=[A-Za-z/!?])|&(?=#?\w+;)", lambda one: html.escape(one.group()), text)
 
 
 def latex_text(text: str) -> str:

@@ -1,6 +1,7 @@
 """Texts that tables and figures share: names of methods and conditions, n, intervals."""
 
 import json
+from typing import Any
 
 import pandas as pd
 
@@ -51,6 +52,12 @@ def axes_text(axes: str) -> str:
 def value_text(value: object) -> str:
     """A value of an axis: 2.0 -> "2", "none" -> "none"."""
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def by_value(value: Any) -> tuple[bool, float, str]:
+    """Sort key of values of an axis: numbers by size, then words."""
+    is_word = isinstance(value, str)
+    return (is_word, 0.0 if is_word else float(value), str(value) if is_word else "")
 
 
 def is_swept(rows: pd.DataFrame) -> bool:

@@ -212,8 +212,10 @@ def _damage(content: bytes) -> str:
             return f"line {number}, is damaged: it has {len(values)} values, not {len(COLUMNS)}"
         for (name, kind), value in zip(TYPES.items(), values, strict=True):
             pattern, what = _SPELLED.get(kind, (".*", ""))
-            is_long = kind == pa.int64() and len(value) > 18 and abs(int(value[:30])) >= 2**63
-            if (value and not re.fullmatch(pattern, value)) or is_long or "\ufffd" in value:
+            is_sound = not value or re.fullmatch(pattern, value) is not None
+            if is_sound and kind == pa.int64() and len(value) > 18:
+                is_sound = abs(int(value[:30])) < 2**63
+            if not is_sound or "\ufffd" in value:
                 what = "no UTF-8 text" if "\ufffd" in value else what
                 return f"line {number}, is damaged: {name} = {_shown(value)} is {what}"
     return ""
