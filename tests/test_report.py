@@ -707,7 +707,7 @@ from analog_samson.report.typeset import Block, Table
 
 def draw(content):
     figure = Figure()
-    figure.subplots().plot(content.summary["t_inference_s"], content.beside("energy.csv")["nJ"])
+    figure.subplots().plot(content.summary["t_inference_s"], content.beside("energy_nJ.csv")["nJ"])
     return figure
 
 
@@ -727,7 +727,7 @@ energy = Item(
     draw,
     tabulate,
     caption="Energy of an image & its time.",
-    needs=("energy.csv",),
+    needs=("energy_nJ.csv",),
 )
 several = Item("each", "One for each device", each, caption=lambda content: content.baseline)
 nothing = Item("nothing", "Nothing to draw", lambda content: None)
@@ -745,7 +745,7 @@ def own(tmp_path_factory):
     study.mkdir()
     rows = make_trials({"sgd": 0.9}, n_networks=2, n_chips=2)
     append_rows(rows, study / "trials.csv")
-    pd.DataFrame({"nJ": range(6)}).to_csv(study / "energy.csv", index=False)
+    pd.DataFrame({"nJ": range(6)}).to_csv(study / "energy_nJ.csv", index=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         yield study
@@ -753,7 +753,9 @@ def own(tmp_path_factory):
 
 def test_an_item_from_elsewhere_is_on_the_page_and_exported(own):
     names = [f"own_report_items:{name}" for name in ("energy", "several", "nothing")]
+    before = (own / "energy_nJ.csv").read_bytes()
     written = {path.name for path in write_report(own, extra_items=names)}
+    assert (own / "energy_nJ.csv").read_bytes() == before
     kinds = ("pdf", "png", "md", "tex")
     assert written >= {f"energy.{kind}" for kind in kinds} | {"each_pcm_like.png"}
     assert not any(name.startswith("nothing") for name in written)
@@ -771,8 +773,8 @@ def test_an_item_that_needs_a_missing_file_is_left_out(own, tmp_path):
     trials = read_trials(own)
     drawn = study_figures(trials, extra_items=["own_report_items:energy"])
     assert "energy" not in drawn
-    item = Item("needy", "Needs a file", lambda content: content.beside("energy.csv"))
-    with pytest.raises(FileNotFoundError, match=r"needs=\('energy.csv',\)"):
+    item = Item("needy", "Needs a file", lambda content: content.beside("energy_nJ.csv"))
+    with pytest.raises(FileNotFoundError, match=r"needs=\('energy_nJ.csv',\)"):
         study_figures(trials, extra_items=[item])
 
 
@@ -793,6 +795,9 @@ def test_items_that_cannot_be_shown_are_refused_by_name(own, name, message):
 def test_an_item_has_a_name_for_files_and_something_to_show():
     with pytest.raises(ValueError, match="stem of its files"):
         Item("../energy", "Energy", lambda content: None)
+    for name, needs in (("trials", ()), ("device_x", ()), ("energy", ("energy.csv",))):
+        with pytest.raises(ValueError, match=f"would overwrite the file {name}.csv"):
+            Item(name, "Energy", table=lambda content: None, needs=needs)
     with pytest.raises(ValueError, match="shows nothing"):
         Item("energy", "Energy")
 

@@ -24,6 +24,16 @@ from analog_samson.results.scores import ACCURACY
 MAX_PANELS = 12
 """With more panels than this there are no figures over time: the table of swept axes shows all."""
 
+FILES = (
+    "trials.csv",
+    "audit.csv",
+    "waterfall.csv",
+    "layers.csv",
+    "sharpness.csv",
+    "training_curves.csv",
+)
+"""Data of a study, which no table of a report may overwrite, as ``device_<name>.csv``."""
+
 Figures = Figure | Mapping[str, Figure] | None
 
 
@@ -42,7 +52,8 @@ class Item:
         needs: Files beside ``trials.csv`` without which the item is left out ("waterfall.csv").
 
     Raises:
-        ValueError: If the name cannot be a file name, or there is neither figure nor table.
+        ValueError: If the name cannot be a file name, a table would overwrite data of the study, or
+            there is neither figure nor table.
     """
 
     name: str
@@ -61,6 +72,12 @@ class Item:
             )
         if self.figure is None and self.table is None:
             raise ValueError(f"Item {self.name!r} shows nothing; give it a figure or a table.")
+        is_data = f"{self.name}.csv" in (*FILES, *self.needs) or self.name.startswith("device_")
+        if self.table is not None and is_data:
+            raise ValueError(
+                f"The table of item {self.name!r} would overwrite the file {self.name}.csv, which "
+                "holds data of the study; give the item another name."
+            )
 
     def figures(self, content: Content) -> dict[str, Figure]:
         """Draw the item in the report's style: file stem to figure; empty without data."""
