@@ -18,7 +18,7 @@ from analog_samson.commands import run_command, written
 from analog_samson.data import load_dataset
 from analog_samson.landscape import sharpness
 from analog_samson.report import training_curves, write_report
-from analog_samson.results import read_trials
+from analog_samson.results import read_trials, tables_in
 
 
 def main(
@@ -38,9 +38,9 @@ def main(
         draws: Draws of Gaussian weight noise for the average rise of the loss.
     """
     networks = [load_checkpoint(path) for path in checkpoints]
-    table = folder / "trials.csv"
+    tables = tables_in(folder)
     digests = {network.digest[:16] for network in networks}
-    if table.is_file() and digests.isdisjoint(read_trials(table)["checkpoint"]):
+    if tables and digests.isdisjoint(read_trials(*tables)["checkpoint"]):
         raise ValueError(f"The study in {folder} holds none of these networks; give its own.")
     names = sorted({network.spec.dataset for network in networks})
     datasets = {name: load_dataset(name, data_folder) for name in names}
@@ -53,7 +53,7 @@ def main(
     logs = [path.with_suffix(".csv") for path in checkpoints if path.with_suffix(".csv").is_file()]
     if logs:
         training_curves(logs).to_csv(folder / "training_curves.csv", index=False)
-    if table.is_file():
+    if tables:
         print(written(write_report(folder)))
 
 

@@ -1,10 +1,12 @@
 """The table of trials: one row per (chip, time, read), appended and never edited."""
 
+import csv
 import errno
 import io
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,6 +56,8 @@ the two got right. ``n_correct_digital_test`` is the digital network's count on 
 KEY = ("chip_id", "t_inference_s", "read")
 """What makes a row one of a kind."""
 
+_PART = re.compile(r"trials-part([1-9][0-9]*)of([1-9][0-9]*)\.csv")
+
 _LINE_BREAK = re.compile(r"[\r\n]")
 
 _TEXT = tuple(name for name, kind in _TYPES.items() if kind == pa.string())
@@ -69,7 +73,8 @@ def read_trials(*paths: str | Path) -> pd.DataFrame:
     the same chip computed in two studies counts once.
 
     Args:
-        paths: Files ``trials.csv``, or the folders that hold one.
+        paths: Files ``trials.csv``, or the folders of studies; a folder may hold the tables of
+            several parts of its study, all of which are read.
 
     Returns:
         The rows, columns as in `COLUMNS`, in the order of the files.
@@ -81,12 +86,23 @@ def read_trials(*paths: str | Path) -> pd.DataFrame:
     """
     if not paths:
         raise ValueError("read_trials needs at least one path; got none.")
-    files = [_table_path(path) for path in paths]
-    check_manifests([file.with_name("manifest.json") for file in files])
+    files = [file for path in paths for file in _table_paths(path)]
+    check_manifests(list(dict.fromkeys(file.with_name("manifest.json") for file in files)))
     trials = pd.concat([_read_one(file) for file in files], ignore_index=True)
     trials = _merged(trials)
     check_definitions(trials)
     return trials
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """The tables of trials in a folder: of the whole study, then of its parts in their order."""
+    parts = [
+        (int(found[2]), int(found[1]), file)
+        for file in folder.glob("trials-part*of*.csv")
+        if (found := _PART.fullmatch(file.name))
+    ]
+    whole = folder / "trials.csv"
+    return [*([whole] if whole.is_file() else []), *(file for *_, file in sorted(parts))]
 
 
 def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
@@ -106,7 +122,18 @@ def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
         OSError: If the table cannot be written (no permission, disk full); the table is then as
             it was before.
     """
-    path = Path(path)
+    append_lines(as_lines(rows), path)
+
+
+def as_lines(rows: pd.DataFrame) -> str:
+    """Check rows and write them as lines of a table of trials.
+
+    Args:
+        rows: New rows; the columns are those of `COLUMNS`, in any order.
+
+    Raises:
+        ValueError: If columns are missing or unknown, or a value is missing or out of range.
+    """
     if set(rows.columns) != set(COLUMNS):
         missing = sorted(set(COLUMNS) - set(rows.columns))
         unknown = sorted(set(rows.columns) - set(COLUMNS))
@@ -115,19 +142,32 @@ def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
             f"missing: {missing}, unknown: {unknown}."
         )
     if rows.empty:
-        return
+        return ""
     _check_values(rows, "the new rows")
     for name in _TEXT:
         if _LINE_BREAK.search("".join(map(str, rows[name]))):
             raise ValueError(f"Column {name!r} of the new rows holds a line break; take it out.")
+    text = io.StringIO()
+    columns = [_plain(name, rows[name].tolist()) for name in COLUMNS]
+    csv.writer(text, lineterminator="\n").writerows(zip(*columns, strict=True))
+    return text.getvalue()
+
+
+def append_lines(lines: str, path: str | Path) -> None:
+    """Append lines of :func:`as_lines` to a table of trials, as :func:`append_rows` does.
+
+    Raises:
+        ValueError: If the file that is there is not a table of trials.
+        FileNotFoundError: If the folder does not exist.
+        OSError: If the table cannot be written; the table is then as it was before.
+    """
+    path = Path(path)
+    if not lines:
+        return
     if not path.parent.is_dir():
         raise FileNotFoundError(f"Folder {str(path.parent)!r} does not exist; make it first.")
-    text = io.StringIO()
-    rows[list(COLUMNS)].astype(dict.fromkeys(_COUNTS, "int64")).to_csv(
-        text, header=False, index=False, lineterminator="\n"
-    )
     try:
-        _append(path, text.getvalue().encode())
+        _append(path, lines.encode())
     except OSError as error:
         why = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
         raise OSError(
@@ -137,14 +177,24 @@ def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
         ) from error
 
 
-def _table_path(path: str | Path) -> Path:
+def _plain(name: str, values: list[Any]) -> list[Any]:
+    """Values as the csv module writes them: whole numbers as such, NaN as nothing."""
+    if name in _COUNTS:
+        return [int(value) for value in values]
+    if _TYPES[name] == pa.float64():
+        return ["" if pd.isna(value) else value for value in values]
+    return values
+
+
+def _table_paths(path: str | Path) -> list[Path]:
     path = Path(path)
-    file = path / "trials.csv" if path.is_dir() else path
-    if not file.is_file():
+    files = tables_in(path) if path.is_dir() else [path] if path.is_file() else []
+    if not files:
+        file = path / "trials.csv" if path.is_dir() else path
         raise FileNotFoundError(
             f"No table of trials at {str(file)!r}; give a trials.csv or the folder that holds one."
         )
-    return file
+    return files
 
 
 def _read_one(file: Path) -> pd.DataFrame:
