@@ -1,11 +1,19 @@
 """How a script becomes a command: typed arguments, and one sentence for a user's mistake."""
 
+import contextlib
+import signal
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import tyro
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as scancel and systemd send it; ends everything as Ctrl-C does."""
 
 
 def run_command(main: Callable[..., Any], arguments: list[str] | None = None) -> None:
@@ -18,15 +26,36 @@ def run_command(main: Callable[..., Any], arguments: list[str] | None = None) ->
     Raises:
         SystemExit: With code 1 and one sentence on standard error for a user's mistake (a wrong
             value, a missing file, a folder that cannot be written, versions that do not work
-            together), with 130 when interrupted.
+            together), with 130 when interrupted (Ctrl-C), with 143 when terminated (SIGTERM).
     """
     try:
-        tyro.cli(main, args=arguments)
+        with _terminable():
+            tyro.cli(main, args=arguments)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
-    except KeyboardInterrupt:
-        sys.stderr.write("Interrupted; what was finished is kept, start again to resume.\n")
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:
+        is_terminated = isinstance(interrupt, _Terminated)
+        what = "Terminated" if is_terminated else "Interrupted"
+        sys.stderr.write(f"{what}; what was finished is kept, start again to resume.\n")
+        sys.exit(143 if is_terminated else 130)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Raise at SIGTERM, once; further ones are ignored while files and workers are closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def written(paths: Iterable[Path]) -> str:

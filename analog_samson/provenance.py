@@ -19,6 +19,7 @@ from analog_samson.checkpoint import Checkpoint, replacing
 from analog_samson.chip import Engine, any_input, choose_engine
 from analog_samson.compiled import Array, FunctionalLayer, kernels
 from analog_samson.devices import Device
+from analog_samson.locks import is_in_use
 from analog_samson.times import YEAR
 
 MANIFEST_FILE = "manifest.json"
@@ -70,8 +71,13 @@ def write_manifest(
     devices: Iterable[Device],
     networks: Mapping[str, Checkpoint],
     evaluation_sets: Mapping[str, str],
+    part: str = "",
+    rows: pd.DataFrame | None = None,
 ) -> None:
-    """Write what a study is made of to ``manifest.json``; environments that added rows are kept.
+    """Write what a study is made of to ``manifest.json``, and what a part of it is to its own.
+
+    What is there already is kept: environments that added rows; networks and devices that have
+    rows, or that another process is computing now. Hold ``sole_writer`` of the manifest meanwhile.
 
     Args:
         folder: Folder of the study.
@@ -79,19 +85,19 @@ def write_manifest(
         devices: Devices as they are in their files, before any axis.
         networks: File name to trained network.
         evaluation_sets: Data set to the SHA-256 of its test images.
+        part: The part of the study that this process computes, such as "part3of16".
+        rows: What the tables of the folder hold; None if there are none.
 
     Raises:
         OSError: If the folder cannot be written.
-        ValueError: If a manifest that is there cannot be read.
+        ValueError: If a manifest that is there cannot be read, is of another study that a process
+            is computing now, or defines a device of the same name differently.
     """
     path = folder / MANIFEST_FILE
-    environments = _environments(path)
-    now = environment(study.get("accelerator", "cpu"))
-    if now not in environments:
-        environments.append(now)
-    content = {
+    own_path = manifest_of(folder, part)
+    own: dict[str, Any] = {
         "study": dict(study),
-        "environments": environments,
+        "environments": [environment(study.get("accelerator", "cpu"))],
         "year_s": int(YEAR),
         "devices": {device.name: json.loads(device.model_dump_json()) for device in devices},
         "device_digests": {device.name: device.digest for device in devices},
@@ -111,6 +117,112 @@ def write_manifest(
         },
         "evaluation_sets": dict(evaluation_sets),
     }
+    others = [
+        _kept(read_manifest(file), file, table_of(own_path), study["name"], rows)
+        for file in [path, *sorted(folder.glob("manifest-part*of*.json"))]
+        if file != own_path or not part
+    ]
+    if part:
+        own["environments"] = _distinct(
+            [*read_manifest(own_path).get("environments", []), *own["environments"]]
+        )
+        _write_json(own_path, own)
+    _write_json(path, _union(own, others))
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """What a manifest says; nothing where there is none.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{str(path)!r} cannot be read ({error}); move it away or restore it, then start again."
+        ) from error
+
+
+def manifest_of(folder: Path, part: str = "") -> Path:
+    """The manifest of a study, or of a part of it such as "part3of16"."""
+    return folder / (f"manifest-{part}.json" if part else MANIFEST_FILE)
+
+
+def table_of(manifest: Path) -> Path:
+    """The table of trials that a manifest belongs to."""
+    return manifest.with_name(manifest.name.replace("manifest", "trials", 1)).with_suffix(".csv")
+
+
+def _kept(
+    manifest: dict[str, Any], file: Path, own: Path, study: str, rows: pd.DataFrame | None
+) -> dict[str, Any]:
+    """What of a manifest that is there goes on to be said: what has rows, or will have."""
+    table = table_of(file)
+    is_of_another = manifest.get("study", {}).get("name", study) != study
+    if table != own and is_in_use(table):
+        if is_of_another:
+            raise ValueError(
+                f"{str(table)!r} is being written for the study {manifest['study']['name']!r}, not "
+                f"{study!r}; give another folder."
+            )
+        return manifest
+    if is_of_another:  # and has left no row
+        return {}
+    networks = set() if rows is None else set(rows["checkpoint"])
+    devices = set() if rows is None else set(rows["device"])
+    kept = dict(manifest)
+    for what in ("devices", "device_digests"):
+        kept[what] = {n: entry for n, entry in manifest.get(what, {}).items() if n in devices}
+    kept["checkpoints"] = {
+        name: entry
+        for name, entry in manifest.get("checkpoints", {}).items()
+        if entry["digest"][:16] in networks
+    }
+    return kept
+
+
+def _union(own: dict[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One manifest of what a process computes and of what others have said before."""
+    whole = {what: dict(own[what]) for what in ("devices", "device_digests", "checkpoints")}
+    whole["evaluation_sets"] = dict(own["evaluation_sets"])
+    for other in others:
+        for name, digest in other.get("device_digests", {}).items():
+            if whole["device_digests"].setdefault(name, digest) != digest:
+                raise ValueError(
+                    f"Device {name!r} is not what the folder's earlier trials ran on, under the "
+                    "same name; give the device another name, or another folder."
+                )
+        for what in ("devices", "evaluation_sets"):
+            whole[what] = {**other.get(what, {}), **whole[what]}
+        for name, network in other.get("checkpoints", {}).items():
+            if whole["checkpoints"].setdefault(name, network)["digest"] != network["digest"]:
+                whole["checkpoints"][f"{name} {network['digest'][:16]}"] = network
+    studies = [*(other.get("study", {}) for other in others), own["study"]]
+    commands = [line for study in studies for line in study.get("command", "").splitlines()]
+    environments = [one for other in others for one in other.get("environments", [])]
+    return {
+        **own,
+        **whole,
+        "study": own["study"]
+        | {
+            "checkpoints": sorted(whole["checkpoints"]),
+            "devices": [*own["devices"], *(n for n in whole["devices"] if n not in own["devices"])],
+            "command": "\n".join(dict.fromkeys(commands)),
+        },
+        "environments": _distinct([*environments, *own["environments"]]),
+    }
+
+
+def _distinct(entries: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    return [
+        dict(entry) for entry in dict.fromkeys(tuple(sorted(entry.items())) for entry in entries)
+    ]
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -170,27 +282,30 @@ def audit_rows(
     return rows
 
 
-def write_audit(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows of :func:`audit_rows` to ``audit.csv``."""
+def read_audit(folder: Path) -> pd.DataFrame:
+    """The audit that is there, as text; no rows where there is none, or of an earlier version."""
+    file = folder / AUDIT_FILE
+    nothing = pd.DataFrame(columns=list(AUDIT_COLUMNS), dtype=object)
+    if not file.is_file():
+        return nothing
+    audit = pd.read_csv(file, dtype=str, keep_default_na=False)
+    return audit if tuple(audit.columns) == AUDIT_COLUMNS else nothing
+
+
+def write_audit(
+    folder: Path, rows: Sequence[Mapping[str, Any]], kept: pd.DataFrame | None = None
+) -> None:
+    """Write rows of :func:`audit_rows` to ``audit.csv``, after those of :func:`read_audit`."""
     table = pd.DataFrame(rows, columns=list(AUDIT_COLUMNS))
-    table.to_csv(folder / AUDIT_FILE, index=False, lineterminator="\n")
+    if kept is not None and len(kept):
+        table = pd.concat([kept, table.astype(object)], ignore_index=True)
+    with replacing(folder / AUDIT_FILE) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def _largest_weight(network: nn.Module, layer: str) -> float | None:
     weight = getattr(dict(network.named_modules()).get(layer), "weight", None)
     return None if weight is None else float(weight.detach().abs().max())
-
-
-def _environments(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return list(content.get("environments", []))
-    except (ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{str(path)!r} cannot be read ({error}); move it away or restore it, then start again."
-        ) from error
 
 
 def _cpu() -> str:

@@ -1,13 +1,19 @@
 """Many independent jobs on many cores: progress, retries and a name for the job that dies.
 
 joblib does the work; studies and training grids share this. Where the caller has chosen a joblib
-backend (``joblib.parallel_config(backend="dask")``) the jobs go there.
+backend (``joblib.parallel_config(backend="dask")``) the jobs go there, and nowhere else: when a
+cluster's scheduler dies, the run ends.
 """
 
 import contextlib
 import ctypes
+import functools
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import threading
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar
 
 import joblib
@@ -25,11 +31,12 @@ def run_jobs(
     jobs: int = 1,
     describe: Callable[[Job], str] = str,
     progress: str | None = None,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Run a function over jobs and yield every result as soon as it is there, in any order.
 
     A worker that dies (out of memory, killed) takes its unfinished jobs with it; they are run again
-    once, and then one at a time, so that the job that kills its worker can be named.
+    once, and then one at a time, so that the job that kills its worker can be named. Workers on
+    this machine end within seconds when this process ends, however it does.
 
     Args:
         function: What to do with a job; picklable.
@@ -43,6 +50,7 @@ def run_jobs(
 
     Raises:
         RuntimeError: If a job kills its worker twice; says which.
+        ConnectionError: If the scheduler of a Dask cluster dies.
         ValueError: If ``jobs`` is 0.
     """
     if jobs == 0:
@@ -54,10 +62,11 @@ def run_jobs(
         for groups in (_all_at_once, _all_at_once, _one_by_one):
             try:
                 for group in groups(left):
-                    for number, result in _run(function, group, jobs):
-                        del left[number]
-                        bar.update()
-                        yield result
+                    with _aborted_at_the_end(_run(function, group, jobs)) as results:
+                        for number, result in results:
+                            del left[number]
+                            bar.update()
+                            yield result
             except _worker_deaths() as error:
                 if groups is _one_by_one:
                     culprit = describe(next(iter(left.values())))
@@ -96,21 +105,89 @@ def _one_by_one(left: dict[int, Job]) -> Iterator[dict[int, Job]]:
 
 def _run(
     function: Callable[[Job], Result], group: dict[int, Job], jobs: int
-) -> Iterator[tuple[int, Result]]:
+) -> Generator[tuple[int, Result], None, None]:
     if not group:
-        return iter(())
+        return
+    client = _dask_client()
+    if client is not None:
+        yield from _run_on_dask(client, function, group)
+        return
     # No n_jobs unless asked for: a backend that the caller configured brings its own workers.
     parallel = joblib.Parallel(
         **({} if jobs == 1 else {"n_jobs": jobs}), return_as="generator_unordered", batch_size=1
     )
-    results: Iterator[tuple[int, Result]] = parallel(
-        joblib.delayed(_numbered)(function, number, job) for number, job in group.items()
-    )
-    return results
+    work = functools.partial(_numbered, function, os.getpid())
+    yield from parallel(joblib.delayed(work)(number, job) for number, job in group.items())
 
 
-def _numbered(function: Callable[[Any], Result], number: int, job: Any) -> tuple[int, Result]:
+def _numbered(
+    function: Callable[[Any], Result], owner: int, number: int, job: Any
+) -> tuple[int, Result]:
+    if os.getppid() == owner:
+        _end_with(owner)
     return number, function(job)
+
+
+@functools.cache
+def _end_with(owner: int) -> None:
+    """End this worker process soon after the process that started it, even if that was killed."""
+
+    def watch() -> None:
+        while os.getppid() == owner:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end with the owner", daemon=True).start()
+
+
+@contextlib.contextmanager
+def _aborted_at_the_end(
+    results: Generator[tuple[int, Result], None, None],
+) -> Iterator[Iterator[tuple[int, Result]]]:
+    """Stop what still runs when the block ends early."""
+    try:
+        yield results
+    finally:
+        with warnings.catch_warnings():
+            # joblib then says what was computed and not used; whoever ends a run early knows.
+            warnings.filterwarnings("ignore", category=UserWarning, module="joblib")
+            results.close()
+
+
+def _dask_client() -> Any:
+    """The client of the Dask cluster that the caller has chosen; None where there is none."""
+    backend, _ = joblib.parallel.get_active_backend()
+    return getattr(backend, "client", None)
+
+
+def _run_on_dask(
+    client: Any, function: Callable[[Job], Result], group: dict[int, Job]
+) -> Iterator[tuple[int, Result]]:
+    """By Dask itself: joblib would run in this process where a cluster has one worker."""
+    from distributed import as_completed
+
+    address = client.scheduler.address
+    if not client.ncores():
+        warnings.warn("The Dask cluster has no workers yet; waiting for some.", stacklevel=2)
+    futures = [
+        client.submit(functools.partial(_numbered, function, os.getpid(), number, job), pure=False)
+        for number, job in group.items()
+    ]
+    try:
+        for future in as_completed(futures):  # type: ignore[no-untyped-call]
+            yield future.result()
+    except _worker_deaths() as error:
+        while client.status == "connecting":  # Dask tries to find the scheduler again
+            time.sleep(0.1)
+        if client.status == "running":
+            raise
+        raise ConnectionError(
+            f"The Dask scheduler {address!r} is gone. What was finished is kept; start a scheduler "
+            "and give its address, or run without a cluster, to resume."
+        ) from error
+    finally:
+        if client.status == "running":
+            client.cancel(futures)
 
 
 @contextlib.contextmanager

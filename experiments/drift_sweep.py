@@ -2,6 +2,7 @@
 
     python experiments/drift_sweep.py checkpoints/*.safetensors --devices pcm_like pcm_hermes
     python experiments/drift_sweep.py --study study.toml
+    python experiments/drift_sweep.py --study study.toml --part 3/16
     python experiments/drift_sweep.py networks/*.safetensors --accelerator cuda --chips-together 8
 
 A seventh of a second a chip and time for LeNet-5 on 10,000 images and one core.
@@ -19,7 +20,7 @@ from analog_samson.devices import load_device
 from analog_samson.evaluation import Accelerator
 from analog_samson.report import write_report
 from analog_samson.running import cluster as dask_cluster
-from analog_samson.study import Study, collect, estimate, load_study
+from analog_samson.study import Study, collect, estimate, load_study, unfinished
 from analog_samson.times import DAY, HOUR, MONTH, YEAR
 
 
@@ -35,6 +36,7 @@ def main(
     compensation: tuple[str, ...] = (),
     seed: int = 0,
     jobs: int = 2,
+    part: str | None = None,
     cluster: str | None = None,
     dask_local: int | None = None,
     data_folder: Path | None = None,
@@ -60,6 +62,7 @@ def main(
         compensation: Kinds of drift compensation to compare; by default the device's own.
         seed: Seed of the study: another seed draws other chips.
         jobs: Worker processes, one thread each; -1 takes every core.
+        part: The part of the study to run here, such as 3/16; others may run at the same time.
         cluster: Address of a Dask scheduler (tcp://...) that the chips are sent to.
         dask_local: Instead: this many Dask worker processes on this machine.
         data_folder: Folder that holds the images.
@@ -97,8 +100,9 @@ def main(
         return
     folder = folder or Path("results") / chosen.name
     with dask_cluster(cluster, dask_local):
-        collect(chosen, folder, jobs=1 if cluster or dask_local else jobs, progress=True)
-    print(written(write_report(folder)))
+        workers = 1 if cluster or dask_local else jobs
+        rows = collect(chosen, folder, part=part, jobs=workers, progress=True)
+    print(unfinished(chosen, rows) or written(write_report(folder)))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from analog_samson.commands import run_command, written
 from analog_samson.data import load_dataset
 from analog_samson.landscape import sharpness
 from analog_samson.report import training_curves, write_report
-from analog_samson.results import read_trials
+from analog_samson.results import read_trials, tables_in
 
 
 def main(
@@ -40,9 +40,9 @@ def main(
         trust: Packages that the checkpoints may import their networks from.
     """
     networks = [load_checkpoint(path, trust) for path in checkpoints]
-    table = folder / "trials.csv"
+    tables = tables_in(folder)
     digests = {network.digest[:16] for network in networks}
-    trials = read_trials(table) if table.is_file() else None
+    trials = read_trials(*tables) if tables else None
     if trials is not None and digests.isdisjoint(trials["checkpoint"]):
         raise ValueError(f"The study in {folder} holds none of these networks; give its own.")
     names = sorted({network.spec.dataset for network in networks})

@@ -12,7 +12,7 @@ import tyro
 
 from analog_samson.commands import run_command, written
 from analog_samson.report import write_report
-from analog_samson.study import Study, collect
+from analog_samson.study import Study, collect, unfinished
 from analog_samson.times import DAY
 
 
@@ -26,6 +26,7 @@ def main(
     folder: Path | None = None,
     chips: int = 10,
     jobs: int = 2,
+    part: str | None = None,
     data_folder: Path | None = None,
     n_images: int | None = None,
     images: int | None = None,
@@ -44,6 +45,7 @@ def main(
         folder: Where trials.csv, table and figure go; results/<name> by default.
         chips: Chips of every network at every value.
         jobs: Worker processes, one thread each; -1 takes every core.
+        part: The part of the study to run here, such as 3/16; others may run at the same time.
         data_folder: Folder that holds the images.
         n_images: Test images, counted from the first; all by default.
         images: How many of those a chip answers, drawn anew for every chip; all by default.
@@ -62,8 +64,8 @@ def main(
         images=images,
         trust=trust,
     )
-    collect(study, folder, jobs=jobs, progress=True)
-    print(written(write_report(folder)))
+    rows = collect(study, folder, part=part, jobs=jobs, progress=True)
+    print(unfinished(study, rows) or written(write_report(folder)))
 
 
 if __name__ == "__main__":

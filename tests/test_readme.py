@@ -41,7 +41,7 @@ for script, *words in json.loads(sys.argv[1]):
 
 
 def test_the_readme_has_blocks_of_every_kind_and_no_other():
-    assert {kind for kind, _ in BLOCKS} == {"python", "console", "toml"}
+    assert {kind for kind, _ in BLOCKS} == {"python", "console", "toml", "bash"}
     assert len(PYTHON) >= 3
 
 
@@ -64,6 +64,25 @@ def test_commands_run_and_the_study_file_describes_what_they_trained(tmp_path):
     (study,) = [text for kind, text in BLOCKS if kind == "toml"]
     (tmp_path / "study.toml").write_text(study, encoding="utf-8")
     assert len(load_study(tmp_path / "study.toml").trials()) == 4 * 2 * 2 * 5
+    parts_of_a_job_array_are_the_study(tmp_path)
+
+
+def parts_of_a_job_array_are_the_study(folder):
+    """The tasks of the README's array, two of them, on one of the networks just trained."""
+    (job,) = [text for kind, text in BLOCKS if kind == "bash"]
+    (folder / "experiments").symlink_to(ROOT / "experiments")
+    (network, *_) = sorted((folder / "networks").glob("*.safetensors"))
+    (folder / "study.toml").write_text(
+        f'name = "array"\ncheckpoints = ["networks/{network.name}"]\ndevices = ["pcm_like"]\n'
+        "times_s = [1.0, 3600.0]\nn_chips = 3\n"
+    )
+    job = job.replace("results/drift", "results/array").replace("--jobs 4", "--jobs 1")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for task in ("1", "2"):
+        slurm = {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_COUNT": "2", "PATH": path}
+        subprocess.run(["bash", "-c", job], cwd=folder, env=ENVIRONMENT | slurm, check=True)
+        assert (folder / "results/array/report.html").exists() == (task == "2")
+    assert len(read_trials(folder / "results" / "array")) == 3 * 2
 
 
 def test_the_table_and_the_finding_are_those_of_the_committed_study():

@@ -2,8 +2,12 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import joblib
 import pytest
 
 from analog_samson.running import cluster, run_jobs
@@ -71,3 +75,50 @@ def test_a_local_cluster_without_workers_is_refused(n_local):
         cluster(None, n_local),
     ):
         pytest.fail("the block has begun")
+
+
+def work_slowly(number):
+    time.sleep(0.05)
+    return number, os.getpid()
+
+
+@pytest.fixture
+def scheduler(tmp_path):
+    """A Dask scheduler and one worker: their processes, and a client that gives up in a second."""
+    distributed = pytest.importorskip("distributed")
+    file = tmp_path / "scheduler.json"
+    where = [f"--scheduler-file={file}", "--no-dashboard"]
+    commands = (["dask_scheduler", "--host=127.0.0.1", "--port=0"], ["dask_worker", "--nthreads=1"])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", f"distributed.cli.{name}", *options, *where],
+            stderr=subprocess.DEVNULL,
+        )
+        for name, *options in commands
+    ]
+    while not file.exists():
+        time.sleep(0.05)
+    with (
+        distributed.Client(scheduler_file=str(file), timeout=30) as client,
+        joblib.parallel_config(backend="dask"),
+    ):
+        client.wait_for_workers(1)
+        client._timeout = 1
+        yield processes[0]
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_a_cluster_of_one_worker_works_there_and_not_in_this_process(scheduler):
+    found = dict(run_jobs(work_slowly, range(5)))
+    assert sorted(found) == list(range(5))
+    assert os.getpid() not in found.values()
+
+
+def test_a_scheduler_that_dies_is_said_and_ends_the_run(scheduler):
+    results = run_jobs(work_slowly, range(1000))
+    next(results)
+    scheduler.kill()
+    with pytest.raises(ConnectionError, match=r"The Dask scheduler 'tcp://127.* is gone. What was"):
+        list(results)

@@ -20,11 +20,19 @@ from analog_samson.results.lifetime import (
 )
 from analog_samson.results.planning import needed, next_look, variance_components
 from analog_samson.results.summary import chip_means, network_means, summarise
-from analog_samson.results.trials import append_rows, read_trials
+from analog_samson.results.trials import (
+    append_lines,
+    append_rows,
+    as_lines,
+    read_trials,
+    tables_in,
+)
 
 __all__ = [
     "COLUMNS",
+    "append_lines",
     "append_rows",
+    "as_lines",
     "best_methods",
     "chip_means",
     "digital_accuracy",
@@ -42,5 +50,6 @@ __all__ = [
     "read_trials",
     "sampling_variance",
     "summarise",
+    "tables_in",
     "variance_components",
 ]

@@ -45,4 +45,5 @@ KEY = ("chip_id", "t_inference_s", "read")
 
 TEXT = tuple(name for name, kind in TYPES.items() if kind == pa.string())
 COUNTS = tuple(name for name, kind in TYPES.items() if kind == pa.int64())
+MEASURES = tuple(name for name, kind in TYPES.items() if kind == pa.float64())
 FLAGS = tuple(name for name, kind in TYPES.items() if kind == pa.bool_())

@@ -1,15 +1,20 @@
 """The table of trials: one row per (chip, time, read), appended and never edited."""
 
+import csv
 import errno
 import io
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from analog_samson.results.checking import check_rows, read_table
-from analog_samson.results.columns import COLUMNS, COUNTS, KEY
+from analog_samson.results.columns import COLUMNS, COUNTS, KEY, MEASURES
 from analog_samson.results.definitions import check_definitions, check_manifests
+
+_PART = re.compile(r"trials-part([1-9][0-9]*)of([1-9][0-9]*)\.csv")
 
 
 def read_trials(*paths: str | Path) -> pd.DataFrame:
@@ -20,7 +25,8 @@ def read_trials(*paths: str | Path) -> pd.DataFrame:
     the same chip computed in two studies counts once.
 
     Args:
-        paths: Files ``trials.csv``, or the folders that hold one.
+        paths: Files ``trials.csv``, or the folders of studies; a folder may hold the tables of
+            several parts of its study, all of which are read.
 
     Returns:
         The rows, columns as in `COLUMNS`, in the order of the files.
@@ -32,8 +38,8 @@ def read_trials(*paths: str | Path) -> pd.DataFrame:
     """
     if not paths:
         raise ValueError("read_trials needs at least one path; got none.")
-    files = [_table_path(path) for path in paths]
-    check_manifests([file.with_name("manifest.json") for file in files])
+    files = [file for path in paths for file in _table_paths(path)]
+    check_manifests(list(dict.fromkeys(file.with_name("manifest.json") for file in files)))
     trials = pd.concat([read_table(file) for file in files], ignore_index=True)
     try:
         trials = _merged(trials)
@@ -41,6 +47,17 @@ def read_trials(*paths: str | Path) -> pd.DataFrame:
     except ValueError as error:
         raise ValueError(f"{' and '.join(map(str, files))}: {error}") from None
     return trials
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """The tables of trials in a folder: of the whole study, then of its parts in their order."""
+    parts = [
+        (int(found[2]), int(found[1]), file)
+        for file in folder.glob("trials-part*of*.csv")
+        if (found := _PART.fullmatch(file.name))
+    ]
+    whole = folder / "trials.csv"
+    return [*([whole] if whole.is_file() else []), *(file for *_, file in sorted(parts))]
 
 
 def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
@@ -60,7 +77,18 @@ def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
         OSError: If the table cannot be written (no permission, disk full); the table is then as
             it was before.
     """
-    path = Path(path)
+    append_lines(as_lines(rows), path)
+
+
+def as_lines(rows: pd.DataFrame) -> str:
+    """Check rows and write them as lines of a table of trials.
+
+    Args:
+        rows: New rows; the columns are those of `COLUMNS`, in any order.
+
+    Raises:
+        ValueError: If columns are missing or unknown, or a value is missing or out of range.
+    """
     if set(rows.columns) != set(COLUMNS):
         missing = sorted(set(COLUMNS) - set(rows.columns))
         unknown = sorted(set(rows.columns) - set(COLUMNS))
@@ -69,16 +97,29 @@ def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
             f"missing: {missing}, unknown: {unknown}."
         )
     if rows.empty:
-        return
+        return ""
     check_rows(rows, lambda row: f"Row {row + 1} of the new rows")
+    text = io.StringIO()
+    columns = [_plain(name, rows[name].tolist()) for name in COLUMNS]
+    csv.writer(text, lineterminator="\n").writerows(zip(*columns, strict=True))
+    return text.getvalue()
+
+
+def append_lines(lines: str, path: str | Path) -> None:
+    """Append lines of :func:`as_lines` to a table of trials, as :func:`append_rows` does.
+
+    Raises:
+        ValueError: If the file that is there is not a table of trials.
+        FileNotFoundError: If the folder does not exist.
+        OSError: If the table cannot be written; the table is then as it was before.
+    """
+    path = Path(path)
+    if not lines:
+        return
     if not path.parent.is_dir():
         raise FileNotFoundError(f"Folder {str(path.parent)!r} does not exist; make it first.")
-    text = io.StringIO()
-    rows[list(COLUMNS)].astype(dict.fromkeys(COUNTS, "int64")).to_csv(
-        text, header=False, index=False, lineterminator="\n"
-    )
     try:
-        _append(path, text.getvalue().encode())
+        _append(path, lines.encode())
     except OSError as error:
         why = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
         raise OSError(
@@ -88,14 +129,24 @@ def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
         ) from error
 
 
-def _table_path(path: str | Path) -> Path:
+def _plain(name: str, values: list[Any]) -> list[Any]:
+    """Values as the csv module writes them: whole numbers as such, NaN as nothing."""
+    if name in COUNTS:
+        return [int(value) for value in values]
+    if name in MEASURES:
+        return ["" if pd.isna(value) else value for value in values]
+    return values
+
+
+def _table_paths(path: str | Path) -> list[Path]:
     path = Path(path)
-    file = path / "trials.csv" if path.is_dir() else path
-    if not file.is_file():
+    files = tables_in(path) if path.is_dir() else [path] if path.is_file() else []
+    if not files:
+        file = path / "trials.csv" if path.is_dir() else path
         raise FileNotFoundError(
             f"No table of trials at {str(file)!r}; give a trials.csv or the folder that holds one."
         )
-    return file
+    return files
 
 
 def _merged(trials: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,7 @@ meet other chips, so that they are independent samples. Nothing else enters: add
 method, a worker or another order changes no other number.
 """
 
-from analog_samson.study.collection import TRIALS_FILE, collect, collect_until
+from analog_samson.study.collection import TRIALS_FILE, collect, collect_until, unfinished
 from analog_samson.study.definition import NUMERICS_VERSION, Study, Trial
 from analog_samson.study.files import load_study
 from analog_samson.study.planning import Estimate, estimate
@@ -25,5 +25,6 @@ __all__ = [
     "layer_sensitivity",
     "load_study",
     "run_trial",
+    "unfinished",
     "waterfall",
 ]

@@ -3,81 +3,136 @@
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from analog_samson.analog.moments import measure
-from analog_samson.provenance import audit_rows, write_audit, write_manifest
-from analog_samson.results import COLUMNS, append_rows, next_look, read_trials
+from analog_samson.checkpoint import Checkpoint, replacing
+from analog_samson.devices import Device
+from analog_samson.locks import sole_writer
+from analog_samson.provenance import (
+    MANIFEST_FILE,
+    audit_rows,
+    environment,
+    manifest_of,
+    read_audit,
+    read_manifest,
+    table_of,
+    write_audit,
+    write_manifest,
+)
+from analog_samson.results import COLUMNS, as_lines, next_look, read_trials, tables_in
 from analog_samson.results.definitions import check_definitions
 from analog_samson.results.planning import LOOKS
 from analog_samson.running import return_freed_memory, run_jobs
-from analog_samson.study.definition import Study, Trial
-from analog_samson.study.jobs import Job, jobs_of
+from analog_samson.study.definition import Point, Study, Trial
+from analog_samson.study.jobs import Job, Part, jobs_of, trials_of
 from analog_samson.study.sources import the_checkpoint
 from analog_samson.study.trial import one_thread, run_together
+from analog_samson.study.writing import TableWriter
 
 TRIALS_FILE = "trials.csv"
+
+PROVENANCE_TAKES_S = 600.0
+"""How long a process waits for others that begin parts of the study with it: our choice."""
 
 DATASHEET_DEVICES = 1000
 """Devices a conductance that a study's ``device_<name>.csv`` is measured on: a spread to 2 %."""
 
 
 def collect(
-    study: Study, folder: str | Path, *, jobs: int = 1, progress: bool = False
+    study: Study,
+    folder: str | Path,
+    *,
+    part: str | None = None,
+    jobs: int = 1,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Run what a study still lacks and return its whole table.
 
-    Rows are appended to ``folder/trials.csv`` as they are finished, by this process alone; what is
-    there already is not computed again. Killing the run costs at most the points in flight.
+    Rows are appended to ``folder/trials.csv`` in batches at most half a second apart, by this
+    process alone; what is there already is not computed again. Killing the run costs at most the
+    points in flight and one batch.
+
+    Processes, on one or several machines, share a study by parts: each computes its own and
+    appends to a table of its own, ``trials-part3of16.csv``. What any table of the folder holds is
+    done, so that a study may go on with another division, or with none.
 
     Args:
         study: The study.
-        folder: Where its table lies; made if it does not exist.
+        folder: Where its tables lie; made if it does not exist.
+        part: The part to compute, such as "3/16", the third of sixteen; None computes all.
         jobs: Worker processes; each uses one thread. -1 takes every core.
         progress: Whether to show a progress bar with the time left.
 
     Returns:
-        The rows of this study, columns ``results.COLUMNS``, sorted.
+        The rows of this study that are in the folder, those of other parts included, columns
+        ``results.COLUMNS``, sorted.
 
     Raises:
-        ValueError: If the study is not sound (see ``Study.trials``) or the folder holds another.
+        ValueError: If the study is not sound (see ``Study.trials``), the folder holds another, or
+            there is no such part.
+        InUseError: If another process writes this table; says which, where and since when.
         OSError: If the folder cannot be written.
     """
+    mine = None if part is None else Part.parse(part)
     trials = study.trials()
-    table = Path(folder) / TRIALS_FILE
+    wanted = trials if mine is None else trials_of(mine, trials, study.chips_together)
+    folder = Path(folder)
     try:
-        table.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(
-            f"The results folder {str(table.parent)!r} cannot be made ({error.strerror}); "
+            f"The results folder {str(folder)!r} cannot be made ({error.strerror}); "
             "give a folder that can be written."
         ) from error
-    done = _points_done(table, study, trials)
-    pending = [
-        (trial, missing)
-        for trial in trials
-        if (missing := tuple(p for p in trial.points if (trial.chip_id, *p) not in done))
-    ]
-    if pending:
-        _write_provenance(study, trials, table.parent)
-        return_freed_memory()
-    with one_thread():
-        for rows in run_jobs(
-            _run,
-            jobs_of(pending, study.chips_together),
-            jobs=jobs,
-            progress=study.name if progress else None,
-        ):
-            append_rows(rows, table)
-    rows = read_trials(table)
-    wanted = {(trial.chip_id, *point) for trial in trials for point in trial.points}
-    keys = zip(rows["chip_id"], rows["t_inference_s"], rows["read"], strict=True)
-    rows = rows[[key in wanted for key in keys]]
+    if _pending(wanted, _rows_there(folder, study, trials)):
+        table = table_of(manifest_of(folder, _name(mine)))
+        with sole_writer(table) as lease:
+            rows = _rows_there(folder, study, trials)  # another may have ended in between
+            pending = _pending(wanted, rows)
+            if pending:
+                _write_provenance(study, trials, folder, _name(mine), rows)
+                return_freed_memory()
+            with (
+                TableWriter(table, lease) as writer,
+                one_thread(),
+                closing(
+                    run_jobs(
+                        _run,
+                        jobs_of(pending, study.chips_together),
+                        jobs=jobs,
+                        progress=study.name if progress else None,
+                    )
+                ) as finished,
+            ):
+                for lines in finished:
+                    writer.add(lines)
+    rows = read_trials(folder)
+    asked = {(trial.chip_id, *point) for trial in trials for point in trial.points}
+    rows = rows[[key in asked for key in _keys(rows)]]
     return rows.sort_values(list(COLUMNS), ignore_index=True)
+
+
+def unfinished(study: Study, rows: pd.DataFrame) -> str:
+    """A sentence about what :func:`collect` with a part leaves to others; empty when nothing is.
+
+    Args:
+        study: The study.
+        rows: What :func:`collect` returned.
+    """
+    n_points = sum(len(trial.points) for trial in study.trials())
+    if len(rows) == n_points:
+        return ""
+    return (
+        f"This part is finished; {len(rows)} of the study's {n_points} points are there. The part "
+        "that ends last writes the report, as does the same command without --part."
+    )
 
 
 def collect_until(
@@ -118,25 +173,47 @@ def collect_until(
     return rows
 
 
-def _run(job: Job) -> pd.DataFrame:
-    return run_together(*job)
+def _run(job: Job) -> str:
+    """Finished rows, checked here, where they are made."""
+    return as_lines(run_together(*job))
 
 
-def _points_done(table: Path, study: Study, trials: Sequence[Trial]) -> set[tuple[str, float, int]]:
+def _name(part: Part | None) -> str:
+    return "" if part is None else str(part)
+
+
+def _keys(rows: pd.DataFrame) -> Iterator[tuple[str, float, int]]:
+    return zip(rows["chip_id"], rows["t_inference_s"], rows["read"], strict=True)
+
+
+def _pending(
+    trials: Sequence[Trial], rows: pd.DataFrame | None
+) -> list[tuple[Trial, tuple[Point, ...]]]:
+    """Chips and the points that they lack."""
+    done = set() if rows is None else set(_keys(rows))
+    return [
+        (trial, missing)
+        for trial in trials
+        if (missing := tuple(p for p in trial.points if (trial.chip_id, *p) not in done))
+    ]
+
+
+def _rows_there(folder: Path, study: Study, trials: Sequence[Trial]) -> pd.DataFrame | None:
     """What is there already; raises where the study would call two things by one name."""
-    if not table.exists():
-        return set()
-    rows = read_trials(table)
+    tables = tables_in(folder)
+    if not tables:
+        return None
+    rows = read_trials(folder)
     others = sorted(set(rows["study"]) - {study.name})
     if others:
         raise ValueError(
-            f"{table} holds the study {others[0]!r}, not {study.name!r}; give another folder."
+            f"{tables[0]} holds the study {others[0]!r}, not {study.name!r}; give another folder."
         )
     planned = pd.DataFrame(
         [trial.labels | {"n_correct": 0, "t_inference_s": 0.0} for trial in trials]
     )
     check_definitions(pd.concat([rows[planned.columns], planned], ignore_index=True))
-    return set(zip(rows["chip_id"], rows["t_inference_s"], rows["read"], strict=True))
+    return rows
 
 
 def _command() -> str:
@@ -145,44 +222,89 @@ def _command() -> str:
     return shlex.join(["python", *sys.argv]) if is_script else ""
 
 
-def _write_provenance(study: Study, trials: Sequence[Trial], folder: Path) -> None:
-    """Write manifest and audit; the audit takes the first network of every architecture."""
-    paths = {trial.checkpoint_path: trial.checkpoint for trial in trials}
-    networks = {
-        path.name: the_checkpoint(path, digest, study.trust) for path, digest in paths.items()
-    }
+def _write_provenance(
+    study: Study, trials: Sequence[Trial], folder: Path, part: str, rows: pd.DataFrame | None
+) -> None:
+    """Write manifests, datasheets and audit, one process after the other."""
+    networks = _networks(study, trials)
     devices = study.loaded_devices()
     times = study.times_s
-    write_manifest(
-        folder,
-        study={f.name: getattr(study, f.name) for f in fields(study) if f.name != "trust"}
-        | {
-            "checkpoints": sorted(networks),
-            "devices": [device.name for device in devices],
-            "times_s": {name: list(given) for name, given in times.items()}
-            if isinstance(times, Mapping)
-            else list(times),
-            "axes": {axis: list(given) for axis, given in study.axes.items()},
-            "data_folder": None,
-            "command": _command(),
-        },
-        devices=devices,
-        networks=networks,
-        evaluation_sets={trial.spec.dataset: trial.evaluation_set for trial in trials},
+    with sole_writer(folder / MANIFEST_FILE, wait_s=PROVENANCE_TAKES_S):
+        before = read_manifest(folder / MANIFEST_FILE)
+        write_manifest(
+            folder,
+            study={f.name: getattr(study, f.name) for f in fields(study) if f.name != "trust"}
+            | {
+                "checkpoints": sorted(networks),
+                "devices": [device.name for device in devices],
+                "times_s": {name: list(given) for name, given in times.items()}
+                if isinstance(times, Mapping)
+                else list(times),
+                "axes": {axis: list(given) for axis, given in study.axes.items()},
+                "data_folder": None,
+                "command": _command(),
+            },
+            devices=devices,
+            networks=networks,
+            evaluation_sets={trial.spec.dataset: trial.evaluation_set for trial in trials},
+            part=part,
+            rows=rows,
+        )
+        told = _told(devices, before, environment(study.accelerator))
+        for device in devices:
+            path = folder / f"device_{device.name}.csv"
+            if device.name not in told or not path.is_file():
+                with replacing(path) as temporary:
+                    measure(device, n=DATASHEET_DEVICES).to_csv(temporary, index=False)
+        _write_audit(study, networks, told, folder)
+
+
+def _told(devices: Sequence[Device], manifest: dict[str, Any], now: dict[str, str]) -> set[str]:
+    """Devices whose files were written from the same definition, by the same versions."""
+    if now not in manifest.get("environments", []):
+        return set()
+    digests = manifest.get("device_digests", {})
+    return {device.name for device in devices if digests.get(device.name) == device.digest}
+
+
+def _write_audit(
+    study: Study, networks: Mapping[str, Checkpoint], told: set[str], folder: Path
+) -> None:
+    """Audit the first network of every architecture on every device."""
+    manifest, kept = read_manifest(folder / MANIFEST_FILE), read_audit(folder)
+    devices = {device.name: device for device in study.loaded_devices()}
+    specs = manifest["checkpoints"]
+    is_kept = kept["checkpoint"].isin(list(specs)) & kept["device"].isin(
+        [name for name in manifest["devices"] if name in told or name not in devices]
     )
-    for device in devices:
-        path = folder / f"device_{device.name}.csv"
-        measure(device, n=DATASHEET_DEVICES).to_csv(path, index=False)
-    architectures: dict[tuple[str, str, tuple[str, ...]], str] = {}
+    kept = kept[is_kept]
+    audited = {
+        (_architecture(specs[name]), device)
+        for name, device in zip(kept["checkpoint"], kept["device"], strict=True)
+    }
+    rows = []
     for name, network in networks.items():
-        options = json.dumps(dict(network.spec.model_kwargs), sort_keys=True)
-        architectures.setdefault((network.spec.model, options, network.keep_digital), name)
-    write_audit(
-        folder,
-        [
-            row
-            for name in architectures.values()
-            for device in devices
-            for row in audit_rows(name, networks[name], device, study.engine)
-        ],
-    )
+        for device in devices.values():
+            what = _architecture(specs[name]), device.name
+            if what not in audited:
+                audited.add(what)
+                rows += audit_rows(name, network, device, study.engine)
+    write_audit(folder, rows, kept)
+
+
+def _architecture(network: Mapping[str, Any]) -> str:
+    """What the networks of a manifest that the audit need not tell apart have in common."""
+    spec = network["spec"]
+    return json.dumps([spec["model"], spec["model_kwargs"], network["keep_digital"]])
+
+
+def _networks(study: Study, trials: Sequence[Trial]) -> dict[str, Checkpoint]:
+    """The networks by the names of their files; where two have one name, by contents, too."""
+    paths = {trial.checkpoint_path: trial.checkpoint for trial in trials}
+    names = [path.name for path in paths]
+    return {
+        path.name if names.count(path.name) == 1 else f"{path.name} {digest[:16]}": the_checkpoint(
+            path, digest, study.trust
+        )
+        for path, digest in paths.items()
+    }

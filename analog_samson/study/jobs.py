@@ -1,7 +1,9 @@
-"""Which chips of a study answer together: the jobs that its workers get."""
+"""Which chips of a study answer together, and which belong to a part of it."""
 
-from collections.abc import Hashable, Iterable
-from typing import NamedTuple
+import json
+import re
+from collections.abc import Hashable, Iterable, Sequence
+from typing import NamedTuple, Self
 
 from analog_samson.chip import why_alone
 from analog_samson.study.definition import Point, Trial
@@ -49,6 +51,60 @@ def jobs_of(pending: Iterable[tuple[Trial, tuple[Point, ...]]], chips_together: 
         for size in [1 if key == trials[0].chip_id else chips_together]
         for i in range(0, len(trials), chips_together)
     ]
+
+
+class Part(NamedTuple):
+    """One of the parts that processes share a study by.
+
+    Attributes:
+        number: Which one, from 1.
+        of: How many there are.
+    """
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read "3/16".
+
+        Raises:
+            ValueError: If that is no part.
+        """
+        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+        part = cls(*map(int, found.groups())) if found else cls(0, 0)
+        if not 1 <= part.number <= part.of:
+            raise ValueError(
+                f"A part is written i/n with 1 <= i <= n, such as '3/16'; got {text!r}."
+            )
+        return part
+
+    def __str__(self) -> str:
+        return f"part{self.number}of{self.of}"
+
+
+def trials_of(part: Part, trials: Sequence[Trial], chips_together: int) -> list[Trial]:
+    """The chips of a part, in the order of the study.
+
+    Groups of chips are dealt to the parts in turn, kind after kind (network, device and setting
+    of the axes), so that every part gets its share of every kind, and of the whole, within one.
+
+    Args:
+        part: The part.
+        trials: All chips of the study.
+        chips_together: How many chips answer in one forward pass where they can.
+    """
+    groups = jobs_of(((trial, trial.points) for trial in trials), chips_together)
+    groups.sort(key=lambda group: _kind(group.trials[0]))
+    dealt = groups[part.number - 1 :: part.of]
+    mine = {trial.chip_id for group in dealt for trial in group.trials}
+    return [trial for trial in trials if trial.chip_id in mine]
+
+
+def _kind(trial: Trial) -> tuple[str, ...]:
+    options = json.dumps(dict(trial.spec.model_kwargs), sort_keys=True)
+    device = trial.device
+    return trial.spec.model, options, device.name, device.drift_compensation.label, trial.axes
 
 
 def _can_join(trial: Trial) -> bool:

@@ -1,0 +1,264 @@
+"""One writer a file: the lock of the operating system, and a lease for other machines.
+
+On one machine the operating system's lock decides; it ends with its process, however that ends. A
+file system that several machines share may not pass locks on, so that a writer also keeps a lease:
+a file beside its own that says who writes and is renewed every 30 s. Ages of leases are differences
+of times that the file system gave, so that clocks of machines need not agree.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import platform
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+RENEWED_EVERY_S = 30.0
+EXPIRES_AFTER_S = 300.0
+"""A lease of another machine that was not renewed for ten periods is of a dead process."""
+
+_FIELDS = {"process", "host", "boot", "since", "token"}
+
+_PATIENCE_S = 1.0
+"""How long a held lock is asked for again: others may only be looking whether it is held."""
+
+
+class InUseError(OSError):
+    """Another process writes what this one would write."""
+
+
+class Lease:
+    """This process is the one that writes a file; a context manager that gives it back.
+
+    ``<file>.lock`` and ``<file>.lease`` lie beside the file as long as it is held.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Acquire the file.
+
+        Args:
+            file: What will be written; its folder exists.
+
+        Raises:
+            InUseError: If another process holds it; says which, where and since when.
+            OSError: If the folder cannot be written.
+        """
+        self._file = file
+        self._path = _lease_of(file)
+        self._own = _identity()
+        self._lock = _locked(file)
+        try:
+            self._claim()
+        except BaseException:
+            self._unlock()
+            raise
+        self._ended = threading.Event()
+        threading.Thread(target=self._keep, name=f"lease of {file.name}", daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        holder = _read(self._path)
+        if holder is None or holder["token"] == self._own["token"]:
+            self._path.unlink(missing_ok=True)
+        self._unlock()
+
+    def check(self) -> None:
+        """Make sure that the file is still this process's.
+
+        Raises:
+            InUseError: If another machine has taken it over, as after a suspension of 5 minutes.
+        """
+        holder = _read(self._path)
+        if holder is not None and holder["token"] != self._own["token"]:
+            raise InUseError(
+                f"{str(self._file)!r} was taken over by {_named(holder)}: this process had not "
+                "renewed its lease for 5 minutes. Its last rows are not written; start it again."
+            )
+
+    def _claim(self) -> None:
+        own = self._path.with_name(f"{self._path.name}.{self._own['token']}")
+        own.write_text(json.dumps(self._own), encoding="utf-8")
+        try:
+            holder, age_s = _read(self._path), _age_s(self._path, own)
+            if holder is None or (self._lock is not None and holder["boot"] == self._own["boot"]):
+                own.replace(self._path)  # nobody, or a process of this machine, which is dead
+                return
+            if age_s < EXPIRES_AFTER_S:
+                raise _in_use(self._file, holder, EXPIRES_AFTER_S - age_s)
+            own.replace(self._path)
+            time.sleep(_PATIENCE_S)  # who else took it over now shows
+            self.check()
+        finally:
+            own.unlink(missing_ok=True)
+        warnings.warn(
+            f"{str(self._file)!r} is taken over from {_named(holder)}, which has not renewed its "
+            f"lease for {age_s / 60:.0f} minutes.",
+            stacklevel=4,
+        )
+
+    def _keep(self) -> None:
+        while not self._ended.wait(RENEWED_EVERY_S):
+            with contextlib.suppress(OSError):  # a file system away for a moment; or taken over
+                self.check()
+                os.utime(self._path)
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            _lock_of(self._file).unlink(missing_ok=True)
+            os.close(self._lock)
+
+
+@contextlib.contextmanager
+def sole_writer(file: Path, *, wait_s: float = 0.0) -> Iterator[Lease]:
+    """Be the one process that writes a file, on all machines that see it.
+
+    Args:
+        file: The file; its folder exists.
+        wait_s: How long to wait for another writer to end [s].
+
+    Raises:
+        InUseError: If another process holds it; says which, where and since when.
+        OSError: If the folder cannot be written.
+    """
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            lease = Lease(file)
+            break
+        except InUseError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(0.1)
+    with lease:
+        yield lease
+
+
+def is_in_use(file: Path) -> bool:
+    """Whether a process, on this or another machine, writes a file now."""
+    holder = _read(_lease_of(file))
+    if holder is None:
+        return False
+    if holder["boot"] != _boot():
+        mark = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+        mark.touch()
+        try:
+            return _age_s(_lease_of(file), mark) < EXPIRES_AFTER_S
+        finally:
+            mark.unlink(missing_ok=True)
+    try:
+        descriptor = os.open(_lock_of(file), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _flock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def _lock_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.lock")
+
+
+def _lease_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.lease")
+
+
+def _locked(file: Path) -> int | None:
+    """Descriptor that holds the system's lock; None where the file system has no locks."""
+    path, until = _lock_of(file), time.monotonic() + _PATIENCE_S
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            is_ours = _flock(descriptor, fcntl.LOCK_EX)
+        except OSError:
+            os.close(descriptor)
+            return None
+        # A lock on a file that its holder has removed since it was opened says nothing.
+        if is_ours and _is_at(path, descriptor):
+            return descriptor
+        os.close(descriptor)
+        if time.monotonic() >= until:
+            raise _in_use(file, _read(_lease_of(file)))
+        time.sleep(0.05)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _flock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def _identity() -> dict[str, Any]:
+    return {
+        "process": os.getpid(),
+        "host": platform.node(),
+        "boot": _boot(),
+        "since": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
+        "token": uuid.uuid4().hex,
+    }
+
+
+def _boot() -> str:
+    """What a machine has alone: names of hosts repeat, as in containers."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return f"{platform.node()} {uuid.getnode()}"
+
+
+def _read(lease: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(lease.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ESTALE:  # replaced on another machine while it was read
+            return None
+        raise
+    known = isinstance(content, dict) and {"process", "host", "boot", "since", "token"} <= {
+        *content
+    }
+    return content if known else None
+
+
+def _age_s(lease: Path, mark: Path) -> float:
+    """How much older a lease is than a file that was written just now [s]."""
+    try:
+        return mark.stat().st_mtime - lease.stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")
+
+
+def _named(holder: dict[str, Any]) -> str:
+    return f"process {holder['process']} on {holder['host']} (since {holder['since']})"
+
+
+def _in_use(file: Path, holder: dict[str, Any] | None, free_in_s: float = 0.0) -> InUseError:
+    dead = f" Should it be dead, the file is free in {free_in_s:.0f} s." if free_in_s else ""
+    return InUseError(
+        f"{str(file)!r} is being written by {_named(holder) if holder else 'another process'}; one "
+        "process writes a table. Wait until it has ended, give another folder, or share the study: "
+        f"part='1/2' and part='2/2' (--part 1/2, --part 2/2) may run at once.{dead}"
+    )
