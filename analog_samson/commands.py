@@ -1,15 +1,20 @@
 """How a script becomes a command: typed arguments, and one sentence for a user's mistake."""
 
 import contextlib
+import math
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import tyro
+
+CLOSING_TAKES_S = 5.0
+"""How long a second SIGTERM does not disturb what the first has begun [s]: our choice."""
 
 
 class _Terminated(KeyboardInterrupt):
@@ -42,14 +47,18 @@ def run_command(main: Callable[..., Any], arguments: list[str] | None = None) ->
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Raise at SIGTERM, once; further ones are ignored while files and workers are closed."""
+    """Raise at SIGTERM; more of them within 5 s are ignored: files and workers are being closed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    since = -math.inf
+
     def terminate(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise _Terminated
+        nonlocal since
+        if time.monotonic() - since > CLOSING_TAKES_S:
+            since = time.monotonic()
+            raise _Terminated
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:

@@ -166,20 +166,20 @@ def _run_on_dask(
     """By Dask itself: joblib would run in this process where a cluster has one worker."""
     from distributed import as_completed
 
-    address = client.scheduler.address
-    if not client.ncores():
-        warnings.warn("The Dask cluster has no workers yet; waiting for some.", stacklevel=2)
-    futures = [
-        client.submit(functools.partial(_numbered, function, os.getpid(), number, job), pure=False)
-        for number, job in group.items()
-    ]
+    address, futures = client.scheduler.address, []
     try:
+        if not client.ncores():
+            warnings.warn("The Dask cluster has no workers yet; waiting for some.", stacklevel=2)
+        futures = [
+            client.submit(
+                functools.partial(_numbered, function, os.getpid(), number, job), pure=False
+            )
+            for number, job in group.items()
+        ]
         for future in as_completed(futures):  # type: ignore[no-untyped-call]
             yield future.result()
-    except _worker_deaths() as error:
-        while client.status == "connecting":  # Dask tries to find the scheduler again
-            time.sleep(0.1)
-        if client.status == "running":
+    except Exception as error:
+        if _has_scheduler(client):
             raise
         raise ConnectionError(
             f"The Dask scheduler {address!r} is gone. What was finished is kept; start a scheduler "
@@ -188,6 +188,18 @@ def _run_on_dask(
     finally:
         if client.status == "running":
             client.cancel(futures)
+
+
+def _has_scheduler(client: Any) -> bool:
+    while client.status == "connecting":  # Dask tries to find it again
+        time.sleep(0.1)
+    if client.status != "running":
+        return False
+    try:
+        client.ncores()
+    except (OSError, RuntimeError, AttributeError):  # the last: the client closes meanwhile
+        return False
+    return True
 
 
 @contextlib.contextmanager

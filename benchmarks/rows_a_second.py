@@ -3,7 +3,7 @@
     python benchmarks/rows_a_second.py
 
 Prints rows a second as JSON: rows checked and appended by the writer chip by chip; lines, as
-workers hand them over, appended in batches; and these lines fetched from workers that do nothing else.
+workers hand them over, appended in batches; these lines fetched from workers that do nothing else.
 """
 
 import itertools

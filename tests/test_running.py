@@ -93,6 +93,7 @@ def scheduler(tmp_path):
         subprocess.Popen(
             [sys.executable, "-m", f"distributed.cli.{name}", *options, *where],
             stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
         )
         for name, *options in commands
     ]

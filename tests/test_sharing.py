@@ -254,7 +254,7 @@ def test_a_worker_refuses_a_row_that_cannot_be_before_it_is_handed_over(
         return run_together(trials, points, size).assign(n_correct=-1)
 
     monkeypatch.setattr("analog_samson.study.collection.run_together", wrong)
-    with pytest.raises(ValueError, match="counts -1 correct"):
+    with pytest.raises(ValueError, match="n_correct = -1; a whole number"):
         collect(study, tmp_path)
     assert tables_in(tmp_path) == []
 
