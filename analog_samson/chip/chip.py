@@ -3,10 +3,10 @@
 import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -157,7 +157,12 @@ class Chip:
         network, images = self._network, images.to(where)
         batch_norm.restore(network.network, self._trained_statistics)
         seeds = partial(derive_seed, self.seed, "recalibration", self.t_inference_s, self.read)
-        with step_by_step(network, images[:1], seeds):
+        untraced = (
+            network.eager(images[:1], seeds)
+            if isinstance(network, FunctionalNetwork)
+            else contextlib.nullcontext()
+        )
+        with untraced:
             batch_norm.recalibrate(
                 network.network, lambda batch, first: network.forward(batch, first, seeds), images
             )
@@ -257,20 +262,3 @@ class Chip:
                 "no conductances; use a device at conductance level."
             )
         return arrays
-
-
-@contextlib.contextmanager
-def step_by_step(
-    network: TiledNetwork | FunctionalNetwork, image: Tensor, seeds: Any
-) -> Iterator[None]:
-    """Keep the compiled engine from tracing a network whose modules are for once in training."""
-    if not isinstance(network, FunctionalNetwork):
-        yield
-        return
-    if network._is_traced is None:
-        network._probe(image, 0, seeds)
-    is_traced, network._is_traced = network._is_traced, False
-    try:
-        yield
-    finally:
-        network._is_traced = is_traced

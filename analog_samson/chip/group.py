@@ -87,7 +87,7 @@ class ChipGroup:
         for chip in self.chips:
             chip.check_calibrated()
         seeds = [chip._forward_seeds for chip in self._places]
-        return self._network.answers(images, first_index, seeds)[: len(self.chips)]
+        return self._network.forward(images, first_index, seeds)[: len(self.chips)]
 
 
 def _difference(chip: Chip, other: Chip) -> str:
