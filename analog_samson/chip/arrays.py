@@ -11,6 +11,22 @@ from analog_samson.compiled import Array
 from analog_samson.devices import Device
 
 
+class PhysicsOfLayers:
+    """The device of every layer and its physics, for all chips of a mapped network."""
+
+    def __init__(self, device: Device) -> None:
+        self._device, self._shared = device, Physics(device)
+        self._of_layers: dict[str, tuple[Device, Physics]] = {}
+
+    def of(self, layer: str) -> tuple[Device, Physics]:
+        """Device and physics of a layer."""
+        if layer not in self._of_layers:
+            own = self._device.for_layer(layer)
+            physics = self._shared if own is self._device else Physics(own)
+            self._of_layers[layer] = own, physics
+        return self._of_layers[layer]
+
+
 def array_of(tile: Tile | Array, device: Device, physics: Physics, seeds: Any) -> "ChipArray":
     """Program an array: at the level of its conductances, or on aihwkit's own path."""
     if device.noise_level == "weight_as_in_aihwkit" and isinstance(tile, Tile):

@@ -11,9 +11,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from analog_samson.analog import DeviceState, Physics, TiledNetwork
+from analog_samson.analog import DeviceState, TiledNetwork
 from analog_samson.checkpoint import write_tensors
-from analog_samson.chip.arrays import ConductanceArray, array_of
+from analog_samson.chip.arrays import ConductanceArray, PhysicsOfLayers, array_of
 from analog_samson.chip.engines import Engine
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.devices import Device
@@ -42,6 +42,7 @@ class Chip:
         self,
         network: TiledNetwork | FunctionalNetwork,
         device: Device,
+        physics: PhysicsOfLayers,
         seed: int,
         input_ranges: Mapping[str, float] | None = None,
         keep_digital: Sequence[str] = (),
@@ -61,16 +62,10 @@ class Chip:
         self._products = products
         self._trained_statistics = batch_norm.statistics(network.network)
         self._needs_recalibration = False
-        by_layer = {tile.layer: device.for_layer(tile.layer) for tile in network.tiles}
-        shared = Physics(device)
-        physics = {
-            layer: shared if own is device else Physics(own) for layer, own in by_layer.items()
-        }
         self._arrays = [
             array_of(
                 tile,
-                by_layer[tile.layer],
-                physics[tile.layer],
+                *physics.of(tile.layer),
                 partial(derive_seed, seed, tile.layer, tile.index),
             )
             for tile in network.tiles
@@ -137,6 +132,12 @@ class Chip:
         if self._needs_recalibration:
             self._recalibrate(images.device)
         return self._network.forward(images, first_index, self._forward_seeds)
+
+    @property
+    def is_batch_invariant(self) -> bool:
+        """Whether outputs are known to be the same bits whatever the size of the batch."""
+        network = self._network
+        return isinstance(network, FunctionalNetwork) and network.is_batch_invariant
 
     def check_calibrated(self) -> None:
         """Raise ValueError if the device's DAC needs input ranges and there are none."""

@@ -104,7 +104,7 @@ class FunctionalNetwork:
             input_ranges = dict.fromkeys(digital, math.nan)
         layers = {}
         for name, layer in digital.items():
-            is_wide = layer.weight.shape[1] >= narrow.WIDE  # type: ignore[union-attr, index]
+            is_wide = layer.weight.shape[1] >= narrow.WIDE  # type: ignore[index]
             dtype = torch.bfloat16 if precision == "bf16" and is_wide else torch.float32
             layers[name] = FunctionalLayer(name, layer, device, float(input_ranges[name]), dtype)
         # per-vector computing takes channels innermost
@@ -146,13 +146,14 @@ class FunctionalNetwork:
 
     @property
     def is_batch_invariant(self) -> bool:
-        """Whether outputs are the same bits whatever the size of the batch, on a CPU.
+        """Whether outputs are known to be the same bits whatever the size of the batch, on a CPU.
 
-        So it is where layers run vector by vector in C and all others work number by number.
+        So it is where layers run vector by vector in C, all others work number by number, and
+        nothing is traced; known from the first forward pass on.
         """
         return (
-            kernels.library() is not None
-            and not self.plan.is_traced
+            self.plan.is_traced is False
+            and kernels.library() is not None
             and all(layer.computing.is_batch_invariant for layer in self.layers.values())
             and all(type(module) in _BATCH_INVARIANT for module in self.network.modules())
         )

@@ -98,9 +98,10 @@ class PerVector(Computing):
             contents = self._contents
             out: Tensor = _operation(x, contents, now.stream, self._constants, sizes, now.call)
             return out
-        if _in_c(x, self._contents):
+        if built := _library(x, self._contents):
             if walk not in self._native:
-                self._native[walk] = _Native(self._contents, self._constants, walk, rows, columns)
+                given = self._contents, self._constants, walk, rows, columns
+                self._native[walk] = _Native(built, *given)
             return self._native[walk](x, now.stream, now.call)
         values = Constants(*self._constants.tolist())
         return _in_torch(x, self._contents, now.stream, values, walk, rows, columns, now.call)
@@ -135,8 +136,8 @@ def _packing(orders: Sequence[Tensor], columns: Sequence[int], n_outputs: int) -
     return torch.cat(parts)
 
 
-def _in_c(x: Tensor, contents: Sequence[Tensor]) -> bool:
-    return kernels.library_for(x) is not None and contents[1].numel() > 0
+def _library(x: Tensor, contents: Sequence[Tensor]) -> ctypes.CDLL | None:
+    return kernels.library_for(x) if contents[1].numel() else None
 
 
 class _Native:
@@ -144,12 +145,14 @@ class _Native:
 
     def __init__(
         self,
+        built: ctypes.CDLL,
         contents: Sequence[Tensor],
         values: Tensor,
         walk: Walk,
         rows: Sequence[int],
         columns: Sequence[int],
     ) -> None:
+        self._run = built.per_vector
         self._walk, self._kept = walk, list(contents)
         self._keys = (ctypes.c_uint64 * len(rows))()
         self._layer = Layer(
@@ -170,7 +173,7 @@ class _Native:
             return out
         first_image, *keys = stream.tolist()
         self._keys[:] = [operations.key_of_call(key, call) for key in keys]
-        built, layer = kernels.library_for(x), ctypes.byref(self._layer)
+        layer = ctypes.byref(self._layer)
         n_images = len(x) // walk.inputs_an_image
         (a, b), (step_a, step_b) = zip(
             *((each.data_ptr(), 4 * each.numel() // n_images) for each in (x, out)), strict=True
@@ -178,7 +181,7 @@ class _Native:
 
         def run(first: int, count: int) -> int:
             inputs, outputs = a + first * step_a, b + first * step_b
-            return int(built.per_vector(layer, inputs, outputs, count, first_image + first))
+            return int(self._run(layer, inputs, outputs, count, first_image + first))
 
         kernels.share(run, n_images)
         return out
@@ -210,8 +213,8 @@ def _run(
     n = len(Walk._fields)
     walk, n_rows = Walk(*sizes[:n]), sizes[n]
     rows, columns = sizes[n + 1 : n + 1 + n_rows], sizes[n + 1 + n_rows :]
-    if _in_c(x, contents):
-        return _Native(contents, values, walk, rows, columns)(x, stream, call)
+    if built := _library(x, contents):
+        return _Native(built, contents, values, walk, rows, columns)(x, stream, call)
     numbers = Constants(*values.tolist())
     return _in_torch(x, contents, stream, numbers, walk, rows, columns, call)
 

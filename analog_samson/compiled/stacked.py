@@ -8,7 +8,7 @@ entered by :class:`StackedNetwork`.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import is_
 
 import torch
@@ -178,7 +178,7 @@ class _OfChips(Computing):
         groups = geometry.groups
         if not self.is_shared:
             x, groups = self._side_by_side(x), groups * n_chips
-        convolution = F.conv2d if geometry.rank == 2 else F.conv1d
+        convolution: Callable[..., Tensor] = F.conv2d if geometry.rank == 2 else F.conv1d
         return self._one_by_one(convolution(x, weight, None, *geometry.how[:3], groups))
 
     def _by_chip(self, x: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ def check(built: ctypes.CDLL) -> None:
     Raises:
         RuntimeError: If sizes or places of fields differ.
     """
-    ours = [ctypes.sizeof(Layer), *(getattr(Layer, name).offset for name, _ in Layer._fields_)]
+    ours = [ctypes.sizeof(Layer), *(getattr(Layer, name).offset for name, *_ in Layer._fields_)]
     theirs = (ctypes.c_int64 * len(ours))()
     count = built.layer_layout(theirs, len(ours))
     if count != len(ours) or list(theirs) != ours:
