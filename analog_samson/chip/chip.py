@@ -13,7 +13,12 @@ from torch import Tensor
 
 from analog_samson.analog import DeviceState, TiledNetwork
 from analog_samson.checkpoint import write_tensors
-from analog_samson.chip.arrays import ConductanceArray, PhysicsOfLayers, array_of
+from analog_samson.chip.arrays import (
+    ConductanceArray,
+    PhysicsOfLayers,
+    drift_arrays,
+    program_arrays,
+)
 from analog_samson.chip.engines import Engine
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.devices import Device
@@ -62,14 +67,7 @@ class Chip:
         self._products = products
         self._trained_statistics = batch_norm.statistics(network.network)
         self._needs_recalibration = False
-        self._arrays = [
-            array_of(
-                tile,
-                *physics.of(tile.layer),
-                partial(derive_seed, seed, tile.layer, tile.index),
-            )
-            for tile in network.tiles
-        ]
+        self._arrays = program_arrays(network.tiles, physics, seed)
         self.t_inference_s = math.nan
         self.read = 0
         self.drift_to(device.first_time_s)
@@ -90,8 +88,7 @@ class Chip:
         self.device.check_time(t_inference_s)
         if read < 0:
             raise ValueError(f"read counts draws of the read noise from 0; got {read}.")
-        for array in self._arrays:
-            array.drift_to(float(t_inference_s), read)
+        drift_arrays(self._arrays, float(t_inference_s), read)
         self._rescale_layers()
         self.t_inference_s, self.read = float(t_inference_s), read
         self._forward_seeds = partial(derive_seed, self.seed, "forward", self.t_inference_s, read)

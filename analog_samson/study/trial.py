@@ -105,6 +105,7 @@ def _mapped(trial: Trial) -> MappedNetwork:
             recalibration=_training_images(trial),
         )
         _latest_mapped[:] = [(key, mapped)]
+        return_freed_memory()
     return _latest_mapped[0][1]
 
 
@@ -176,7 +177,6 @@ def _run_together(
     }
     chips = [programmed(trial) for trial in trials]
     read_at = reading(chips, chips_together)
-    return_freed_memory()
     rows = []
     for time, read in points:
         read_at.drift_to(time, read)
