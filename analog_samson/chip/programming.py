@@ -85,7 +85,7 @@ def program(
         input_ranges=input_ranges,
         recalibration=recalibration,
     )
-    return mapped.program(seed)
+    return mapped.program(seed, only=True)
 
 
 class MappedNetwork:
@@ -137,18 +137,19 @@ class MappedNetwork:
         elif checkpoint is not None:
             self._ranges = checkpoint.ranges(how.statistic)
 
-    def program(self, seed: int) -> Chip:
+    def program(self, seed: int, *, only: bool = False) -> Chip:
         """Program a new chip.
 
         Args:
             seed: As for :func:`program`.
+            only: Whether it is the only chip, for which nothing is copied.
 
         Returns:
             The chip in its programmed state, as :func:`program` gives it.
         """
         if self._range_images is None:
-            return self._chip(self._on_arrays(), seed, self._ranges)
-        held = _holding(self._network, self._chip(self._on_arrays(), seed, None).weights())
+            return self._chip(self._on_arrays(only), seed, self._ranges)
+        held = _holding(self._network, self._chip(self._on_arrays(only), seed, None).weights())
         ranges = self._measured(held, self._range_images)
         return self._chip(self._new_on_arrays(ranges), seed, ranges)
 
@@ -165,9 +166,10 @@ class MappedNetwork:
         given = ranges, self._keep_digital, self._as_trained, self._products
         return Chip(on_arrays, self.device, self._physics, seed, *given)
 
-    def _on_arrays(self) -> TiledNetwork | FunctionalNetwork:
-        blank = self._blank
-        return blank.fresh() if blank else self._new_on_arrays(self._ranges)
+    def _on_arrays(self, only: bool) -> TiledNetwork | FunctionalNetwork:
+        if only or self._engine == "aihwkit":
+            return self._new_on_arrays(self._ranges)
+        return self._blank.fresh()
 
     def _new_on_arrays(
         self, ranges: Mapping[str, float] | None
@@ -178,10 +180,10 @@ class MappedNetwork:
         return FunctionalNetwork(*given, self._precision, self._expected_images)
 
     @functools.cached_property
-    def _blank(self) -> FunctionalNetwork | None:
-        """What chips are copied from; aihwkit's tiles are built for every chip."""
-        blank = None if self._engine == "aihwkit" else self._new_on_arrays(self._ranges)
-        return blank if isinstance(blank, FunctionalNetwork) else None
+    def _blank(self) -> FunctionalNetwork:
+        """What chips on the compiled engine are copied from; it is never run itself."""
+        given = self._network, self.device, self._keep_digital, self._ranges
+        return FunctionalNetwork(*given, self._precision, self._expected_images)
 
     @functools.cached_property
     def _physics(self) -> PhysicsOfLayers:
