@@ -1,4 +1,4 @@
-"""Claims about the parts of the compiled engine: what C and Python share, layout, copies, batches."""
+"""Claims about parts of the compiled engine: the struct C shares, layout, copies, batches."""
 
 import ctypes
 from functools import partial
