@@ -9,10 +9,10 @@ generic weight noise, chooses. Then seed by seed all methods; a network is evalu
 is trained. Nothing looks at a device or a test image before `strengths.csv` is written.
 
 What is finished lies in the folder and is not done again, on whichever machine the same line runs;
-`--steps 1` trains one network more and ends. Written: `grid.csv`, `grid_curves.csv` (the grid), `strengths.csv` (the
-choice), `networks.csv` (what was trained, with digests), `training_curves.csv`, `sharpness.csv`,
-`training_images.csv` (accuracy of chips on training images), the studies' `trials.csv` and
-`manifest.json`, and the networks of a few seeds in `networks/`.
+`--steps 1` trains one network more and ends. Written: `grid.csv` and `grid_curves.csv` (the grid),
+`strengths.csv` (the choice), `networks.csv` (what was trained, with digests), `training_curves.csv`,
+`sharpness.csv`, `training_images.csv` (accuracy of chips on training images), the studies'
+`trials.csv` and `manifest.json`, and the networks of a few seeds in `networks/`.
 """
 
 import json
