@@ -6,7 +6,8 @@ The folder holds `protocol.toml`: methods with the strengths to try, what all ne
 and the studies (TOML files) that every network is evaluated in. First the grid: every strength, a
 share of the epochs, one seed that is not used again; the best validation accuracy, clean and under
 generic weight noise, chooses. Then seed by seed all methods; a network is evaluated as soon as it
-is trained. Nothing looks at a device or a test image before `strengths.csv` is written.
+is trained. Nothing looks at a device or a test image before `strengths.csv` is written. Without
+`grid_seed` there is no grid and no choice: every strength is trained on every seed.
 
 What is finished lies in the folder and is not done again, on whichever machine the same line runs;
 `--steps 1` trains one network more and ends. Written: `grid.csv` and `grid_curves.csv` (the grid),
@@ -17,6 +18,7 @@ What is finished lies in the folder and is not done again, on whichever machine 
 
 import json
 import shutil
+import subprocess
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -66,9 +68,11 @@ def main(
             left -= 1
     if not left:
         return
-    if not (folder / "strengths.csv").exists():
-        choose(folder / "grid.csv").to_csv(folder / "strengths.csv", index=False)
-    for variant, spec in chosen_specs(plan, folder / "strengths.csv"):
+    strengths = folder / "strengths.csv"
+    if "grid_seed" in plan and not strengths.exists():
+        _write(choose(folder / "grid.csv"), strengths)
+    wanted = chosen_specs(plan, strengths) if strengths.exists() else all_specs(plan)
+    for variant, spec in wanted:
         if left and not _is_there(folder / "networks.csv", variant, spec):
             path = networks / variant
             row = _trained(plan, spec, path, data_folder)
@@ -77,17 +81,20 @@ def main(
             _add_row(folder / "networks.csv", variant, row)
             left -= 1
     if left:
-        print(f"{folder}: finished, {len(chosen_specs(plan, folder / 'strengths.csv'))} networks.")
+        print(f"{folder}: finished, {len(wanted)} networks.")
 
 
 def grid_specs(plan: dict[str, Any]) -> list[tuple[str, TrainingSpec]]:
     """Every candidate of every method, trained for the grid's epochs with the grid's seed."""
-    common = plan["common"] | {"epochs": plan["grid_epochs"]}
-    return [
-        (variant, spec)
-        for variant, text in plan["methods"].items()
-        for spec in grid([text], [plan["grid_seed"]], common)
-    ]
+    if "grid_seed" not in plan:
+        return []
+    return _specs(plan, plan["grid_seed"], plan["grid_epochs"])
+
+
+def all_specs(plan: dict[str, Any]) -> list[tuple[str, TrainingSpec]]:
+    """Every candidate of every method, seed by seed, where none is chosen."""
+    epochs = plan["common"]["epochs"]
+    return [one for seed in plan["seeds"] for one in _specs(plan, seed, epochs)]
 
 
 def choose(table: Path) -> pd.DataFrame:
@@ -112,6 +119,15 @@ def chosen_specs(plan: dict[str, Any], strengths: Path) -> list[tuple[str, Train
         for seed in plan["seeds"]
         for variant in plan["methods"]
         for spec in [candidates[variant, table.loc[variant, "strength"]]]
+    ]
+
+
+def _specs(plan: dict[str, Any], seed: int, epochs: int) -> list[tuple[str, TrainingSpec]]:
+    common = plan["common"] | {"epochs": epochs}
+    return [
+        (variant, spec)
+        for variant, text in plan["methods"].items()
+        for spec in grid([text], [seed], common)
     ]
 
 
@@ -149,6 +165,7 @@ def _evaluated(
         "digest": network.digest,
         "n_correct_digital": network.n_correct_digital,
         "n_images": network.n_images,
+        "package": _package_tree(),
     }
 
 
@@ -167,15 +184,21 @@ def _collect(toml: Path, path: Path, data_folder: Path | None, claims: dict[str,
     if whole.exists():
         before = json.loads(whole.read_text(encoding="utf-8"))
         manifest["checkpoints"] |= before["checkpoints"]
-        manifest["environments"] = before["environments"] + [
-            one for one in manifest["environments"] if one not in before["environments"]
-        ]
+        manifest["environments"] = _different(before["environments"] + manifest["environments"])
     manifest["claims"] = claims
     manifest["study"]["checkpoints"] = sorted(manifest["checkpoints"])
     whole.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for file in [*part.glob("device_*.csv"), part / "audit.csv"]:
         if not (study / file.name).exists():
             shutil.copyfile(file, study / file.name)
+
+
+def _different(environments: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Environments that differ in more than the commit, which every new row changes."""
+    kinds = {
+        json.dumps(one | {"git_commit": ""}, sort_keys=True): one for one in environments[::-1]
+    }
+    return list(kinds.values())[::-1]
 
 
 def _on_training_images(
@@ -216,6 +239,15 @@ def _add_curves(table: Path, path: Path) -> None:
     digest = load_checkpoint(path).digest[:16]
     curves = training_curves([path.with_suffix(".csv")]).assign(checkpoint=digest)
     _replace_rows(table, digest, curves)
+
+
+def _package_tree() -> str:
+    """Git's hash of the package's files at this commit: equal where the code is."""
+    if shutil.which("git") is None:
+        return ""
+    command = ["git", "rev-parse", "HEAD:analog_samson"]
+    answer = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    return answer.stdout.strip()
 
 
 def _is_there(table: Path, variant: str, spec: TrainingSpec) -> bool:
