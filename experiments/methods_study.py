@@ -10,10 +10,10 @@ is trained. Nothing looks at a device or a test image before `strengths.csv` is 
 `grid_seed` there is no grid and no choice: every strength is trained on every seed.
 
 What is finished lies in the folder and is not done again, on whichever machine the same line runs;
-`--steps 1` trains one network more and ends. Written: `grid.csv` and `grid_curves.csv` (the grid),
-`strengths.csv` (the choice), `networks.csv` (what was trained, with digests), `sharpness.csv`,
-`training_curves.csv`, `training_images.csv` (accuracy of chips on training images), the studies'
-`trials.csv` and `manifest.json`, and the networks of a few seeds in `networks/`.
+`--steps 1` trains one network more and ends. Written: `candidates.csv` and `candidate_curves.csv`
+(the grid), `strengths.csv` (the choice), `networks.csv` (what was trained, with digests),
+`sharpness.csv`, `training_curves.csv`, `training_images.csv` (accuracy of chips on training images),
+the studies' `trials.csv` and `manifest.json`, and the networks of a few seeds in `networks/`.
 """
 
 import json
@@ -59,18 +59,18 @@ def main(
     networks = networks / folder.name
     left = -1 if steps is None else steps
     for variant, spec in grid_specs(plan):
-        if left and not _is_there(folder / "grid.csv", variant, spec):
+        if left and not _is_there(folder / "candidates.csv", variant, spec):
             path = networks / "grid" / variant
             row = _trained(plan, spec, path, data_folder)
             if not row["failure"]:
-                _add_curves(folder / "grid_curves.csv", path / row["checkpoint"])
-            _add_row(folder / "grid.csv", variant, row)
+                _add_curves(folder / "candidate_curves.csv", path / row["checkpoint"])
+            _add_row(folder / "candidates.csv", variant, row)
             left -= 1
     if not left:
         return
     strengths = folder / "strengths.csv"
     if "grid_seed" in plan and not strengths.exists():
-        _write(choose(folder / "grid.csv"), strengths)
+        _write(choose(folder / "candidates.csv"), strengths)
     wanted = chosen_specs(plan, strengths) if strengths.exists() else all_specs(plan)
     for variant, spec in wanted:
         if left and not _is_there(folder / "networks.csv", variant, spec):
