@@ -12,8 +12,8 @@ is trained. Nothing looks at a device or a test image before `strengths.csv` is 
 What is finished lies in the folder and is not done again, on whichever machine the same line runs;
 `--steps 1` trains one network more and ends. Written: `candidates.csv` and `candidate_curves.csv`
 (the grid), `strengths.csv` (the choice), `networks.csv` (what was trained, with digests),
-`sharpness.csv`, `training_curves.csv`, `training_images.csv` (accuracy of chips on training images),
-the studies' `trials.csv` and `manifest.json`, and the networks of a few seeds in `networks/`.
+`sharpness.csv`, `training_curves.csv`, `training_images.csv` (chips on training images), the
+studies' `trials.csv` and `manifest.json`, and the networks of a few seeds in `networks/`.
 """
 
 import json
