@@ -36,7 +36,7 @@ from analog_samson.running import run_jobs
 from analog_samson.study import Trial, load_study, run_trial
 from analog_samson.study.definition import Point
 
-COMPARED = ("n_correct", "n_correct_digital", "n_changed", "n_images", "n_test", "alpha")
+COMPARED = ("n_correct", "n_correct_digital", "n_changed", "n_images", "n_test")
 TOLERANCE = 5 / 10_000
 """Largest share of images that may differ on another processor or with other versions."""
 
