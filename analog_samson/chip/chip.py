@@ -1,4 +1,4 @@
-"""A chip as it is after programming: ages to any time, answers to images, is saved."""
+"""A chip as it is after programming: ages to any time, runs the network, is saved."""
 
 import contextlib
 import json

@@ -69,7 +69,7 @@ class FunctionalNetwork:
         precision: "bf16" rounds weights, inputs and products of wide layers to bfloat16 (8 bits of
             precision; sums within a product are fp32): twice as fast where the processor has
             instructions for it.
-        expected_images: How many images every reading will meet; decides whether tracing pays
+        expected_images: How many images follow every reading; decides whether tracing pays
             (see ``LONG_JOB``), from the network's shapes alone, never from a clock.
 
     Attributes:
