@@ -122,7 +122,15 @@ def test_a_network_with_depthwise_layers_goes_the_whole_line(tmp_path, monkeypat
     spec = TrainingSpec(dataset="digits", model="depthwise_for_a_test:build", epochs=2, lr=0.05)
     try:
         checkpoint = train(spec, tmp_path)
-        study = Study("line", [checkpoint], ["pcm_like"], [1.0, YEAR], n_chips=2, n_images=100)
+        study = Study(
+            "line",
+            [checkpoint],
+            ["pcm_like"],
+            [1.0, YEAR],
+            n_chips=2,
+            n_images=100,
+            trust=["depthwise_for_a_test"],
+        )
         rows = collect(study, tmp_path / "study")
         with pytest.raises(ValueError, match=r"'3' is a Conv2d of 8 groups.*engine='compiled'"):
             tiles = Study("tiles", [checkpoint], ["ideal"], [1.0], n_chips=1, engine="aihwkit")
