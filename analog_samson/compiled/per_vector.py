@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -65,6 +65,10 @@ class PerVector(Computing):
         contents = whole, packed, self._places, scales.contiguous(), self._bias
         self._contents = [tensor.to(where) for tensor in contents]
         self._native = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave what points into memory out of pickles and copies: it is built again."""
+        return vars(self) | {"_native": {}}
 
     def __call__(self, x: Tensor, now: Pass) -> Tensor:
         """Inputs as (images or several pieces of each, height, width, channels), and back."""
