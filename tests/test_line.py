@@ -59,7 +59,17 @@ def test_real_images_from_parquet_to_a_table(dataset, model, real_data, tmp_path
         ("drift_sweep.py", ["nowhere.safetensors"], "no checkpoint 'nowhere.safetensors'"),
         ("drift_sweep.py", ["x", "--devices", "pcm_lik"], "did you mean 'pcm_like'"),
         ("noise_sweep.py", ["x", "--t-inference-s", "-1"], "at least 0 s"),
-        ("noise_sweep.py", ["x", "--chips", "0"], "n_chips must be at least 1"),
+        ("drift_sweep.py", ["x", "--times-s", "1e300"], "between 1e-12 and 1e+12 s"),
+        ("drift_sweep.py", ["x", "--times-s", "1", "1.0000000001"], "agree to nine digits"),
+        ("drift_sweep.py", ["x", "--name", ".."], "a name has at most 100 letters"),
+        ("drift_sweep.py", ["x", "--dask-local", "0"], "at least 1 worker; got 0"),
+        ("train_methods.py", ["--methods", "sam:rho=abc"], "rho must be a finite number"),
+        ("train_methods.py", ["--dataset", "digts"], "Did you mean 'digits'"),
+        (
+            "noise_sweep.py",
+            ["x", "--chips", "0"],
+            "n_chips = 0 is not allowed: input should be greater than or equal to 1",
+        ),
     ],
 )
 def test_a_users_mistake_is_one_sentence_and_exit_code_1(script, arguments, words, tmp_path):
