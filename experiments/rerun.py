@@ -24,7 +24,6 @@ import tyro
 from analog_samson.commands import run_command
 from analog_samson.provenance import MANIFEST_FILE, environment
 from analog_samson.report import (
-    beside_figures,
     study_figures,
     study_tables,
     write_figures,
@@ -126,7 +125,7 @@ def redrawn(folder: Path, rows: pd.DataFrame) -> str:
     Raises:
         ValueError: If a table differs.
     """
-    tables = study_tables(rows)
+    tables = study_tables(rows, folders=[folder])
     with tempfile.TemporaryDirectory() as new:
         written = write_tables(tables, Path(new))
         contents = {path.name: path.read_bytes() for path in written}
@@ -136,7 +135,7 @@ def redrawn(folder: Path, rows: pd.DataFrame) -> str:
         raise ValueError(f"{folder}: these tables come out differently: {', '.join(other)}.")
     for name in set(contents) - set(there):
         (folder / name).write_bytes(contents[name])
-    figures = study_figures(rows) | beside_figures([folder], rows)
+    figures = study_figures(rows, folders=[folder])
     drawn = write_figures(figures, folder, ("pdf", "png"), look="paper")
     return (
         f"{folder}: {len(there)} tables as they are, {len(contents) - len(there)} new, "
