@@ -18,7 +18,7 @@ from analog_samson.checkpoint import (
     load_checkpoint,
     read_tensors,
 )
-from analog_samson.chip.chip import CHIP_FILE, Chip
+from analog_samson.chip.chip import CHIP_FILE, Chip, Unchecked
 from analog_samson.chip.engines import Engine, check_precision, choose_engine
 from analog_samson.chip.training_images import any_input, training_images
 from analog_samson.compiled import FunctionalNetwork, Precision
@@ -41,6 +41,7 @@ def program(
     expected_images: int = 0,
     input_ranges: Mapping[str, float] | None = None,
     recalibration: Dataset | Tensor | None = None,
+    rewrites: Sequence[str] = (),
     trust: Sequence[str] = (),
 ) -> Chip:
     """Program a trained network onto a new chip.
@@ -74,6 +75,8 @@ def program(
             ``TRAINING_IMAGES`` training images are taken, never others; batch normalisation sees
             them augmented as the network's training did, with draws that all chips share. For a
             network that is no checkpoint also training images as it takes them, shape (n, ...).
+        rewrites: Importable names of rules that rewrite layers of other kinds into layers that
+            become tiles (see ``models.rewriting``); a checkpoint has its own in its specification.
         trust: Packages that a checkpoint given by its path may import from (see
             :func:`load_checkpoint`).
 
@@ -83,8 +86,9 @@ def program(
     Raises:
         ValueError: If a layer cannot become tiles and is not kept digital, the network's forward
             multiplies by what neither is an analog layer nor kept digital, weights are NaN,
-            infinite or all zero, the engine or precision is unknown or cannot run the device, or
-            the images for recalibration are missing or not known to be training images.
+            infinite or all zero, the engine or precision is unknown or cannot run the device, the
+            images for recalibration are missing or not known to be training images, or rewrites are
+            given for a checkpoint or change what the network computes.
         FileNotFoundError: If there is no such device or checkpoint.
     """
     if not isinstance(device, Device):
@@ -103,9 +107,17 @@ def program(
             "calibration is one tensor of training images, shape (n, ...); got "
             f"{type(calibration).__name__}."
         )
-    model = model.build() if isinstance(model, Checkpoint) else _plain(model)
-    network = _mapped(model, device, keep_digital)
-    unchecked = _checked(network, device, keep_digital, checkpoint, calibration, plain)
+    if isinstance(model, Checkpoint):
+        if rewrites:
+            raise ValueError(
+                f"A checkpoint names its own rewrites, {list(model.spec.rewrites)}; got "
+                f"rewrites={list(rewrites)}: give them when it is trained or imported."
+            )
+        rewriting = model.rewriting()
+    else:
+        rewriting = models.rewrite(_plain(model), rewrites, keep_digital)
+    network = _mapped(rewriting.network, device, keep_digital)
+    unchecked = _checked(network, device, keep_digital, checkpoint, rewriting, calibration, plain)
     products = _products(network, device, keep_digital, plain)
 
     def chip(ranges: Mapping[str, float] | None) -> Chip:
@@ -136,6 +148,7 @@ def load_chip(
     model: nn.Module | Checkpoint | str | Path,
     *,
     recalibration: Dataset | Tensor | None = None,
+    rewrites: Sequence[str] = (),
     trust: Sequence[str] = (),
 ) -> Chip:
     """Load a chip that :meth:`Chip.save` wrote, at the time and read it was saved at.
@@ -144,6 +157,7 @@ def load_chip(
         path: The file.
         model: The network that was programmed: the digital part comes from it.
         recalibration: As in :func:`program`.
+        rewrites: As in :func:`program`.
         trust: As in :func:`program`.
 
     Returns:
@@ -173,6 +187,7 @@ def load_chip(
             keep_digital=header["keep_digital"],
             input_ranges=header["input_ranges"],
             recalibration=recalibration,
+            rewrites=rewrites,
         )
         chip._restore(tensors)
         chip.drift_to(header["t_inference_s"], header["read"])
@@ -215,13 +230,15 @@ def _checked(
     device: Device,
     keep_digital: tuple[str, ...],
     checkpoint: Checkpoint | None,
+    rewriting: models.Rewriting,
     *images: Tensor | None,
-) -> nn.Module | None:
+) -> Unchecked | None:
     """Check the forward pass of a network on an input; return it where none is known yet."""
     known = next((given[:1] for given in images if given is not None and len(given)), None)
     if checkpoint is None:
         if known is None:
-            return network
+            return Unchecked(network, rewriting)
+        rewriting.check(known)
         models.check_forward(network, known, keep_digital)
         return None
     done = _known_to_run.setdefault(checkpoint, set())  # type: ignore[no-untyped-call]

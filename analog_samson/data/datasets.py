@@ -217,7 +217,15 @@ def full_scale(name: str) -> float:
 
 def _imported(name: str, folder: str | Path | None, validation_fraction: float) -> Dataset:
     function = import_callable(name, "data set")
-    found = function(None if folder is None else Path(folder), validation_fraction)
+    try:
+        found = function(None if folder is None else Path(folder), validation_fraction)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # a function from elsewhere may raise anything
+        raise ValueError(
+            f"The data set {name!r} cannot be loaded ({type(error).__name__}: {error}); it is "
+            "called with a folder (or None) and the share of validation images."
+        ) from error
     if not isinstance(found, Dataset):
         raise ValueError(
             f"The data set {name!r} returned {type(found).__name__}, not a Dataset of "
