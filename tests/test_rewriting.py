@@ -231,10 +231,51 @@ def linear(weight):
 
 
 def two_layers(low):
-    return nn.Sequential(linear(low.down), linear(low.up))
+    both = nn.Sequential(linear(low.down), linear(low.up))
+    both[0].weight = low.down  # held by both: what takes the place is a copy
+    return both
 
 
 low_rank = Rewrite((LowRank,), two_layers)
+class Recurrent(nn.Module):
+    def __init__(self, inputs, hidden):
+        super().__init__()
+        self.from_input = nn.Parameter(torch.randn(hidden, inputs) / inputs**0.5)
+        self.from_state = nn.Parameter(torch.randn(hidden, hidden) / hidden**0.5)
+
+    def forward(self, x, state):
+        states = []
+        for step in x.unbind(1):
+            state = torch.tanh(step @ self.from_input.T + state @ self.from_state.T)
+            states.append(state)
+        return torch.stack(states, 1), state
+
+
+class OfLinears(nn.Module):
+    def __init__(self, from_input, from_state):
+        super().__init__()
+        self.from_input, self.from_state = linear(from_input), linear(from_state)
+
+    def forward(self, x, state):
+        states = []
+        for step in x.unbind(1):
+            state = torch.tanh(self.from_input(step) + self.from_state(state))
+            states.append(state)
+        return torch.stack(states, 1), state
+
+
+class Sequences(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.recurrent = Recurrent(8, 12)
+        self.fc = nn.Linear(24, 10)
+
+    def forward(self, x):
+        states, last = self.recurrent(x.flatten(1, 2), x.new_zeros(len(x), 12))
+        return self.fc(torch.cat([states.mean(1), last], 1))
+
+
+recurrent = Rewrite((Recurrent,), lambda layer: OfLinears(layer.from_input, layer.from_state))
 wrong = Rewrite((LowRank,), lambda low: nn.Sequential(linear(low.down), linear(2 * low.up)))
 failing = Rewrite((LowRank,), lambda low: low.nothing)
 itself = Rewrite((LowRank,), lambda low: low)
@@ -313,6 +354,7 @@ def test_what_is_trained_with_the_noise_of_arrays_is_the_original_layer(outside,
     rewriting = rewrite(network, [f"{outside}:low_rank"])
     names = [name for *_, name in trained_weights(rewriting)]
     assert names == ["low.down", "low.up", "fc.weight"]
+    assert rewriting.network.low[0].weight is not network.low.down
     assert [n for *_, n in trained_weights(rewriting, ["low"])] == ["fc.weight"]
     microring = spec_of(outside, parametrisation="microring", epochs=1)
     state = load_checkpoint(train(microring, tmp_path), (outside,)).state
@@ -352,6 +394,33 @@ def test_a_rule_that_is_wrong_is_found_at_a_chips_first_input(outside):
         chip(images(1, 1, 8, 8))
     with pytest.raises(ValueError, match=r"'low\.down' \(Parameter\)"):
         program(__import__(outside).Net(), "ideal")
+
+
+@pytest.mark.parametrize("engine", ["aihwkit", "compiled"])
+def test_a_layer_of_several_inputs_and_outputs_may_become_a_module_of_ones_own(outside, engine):
+    network, x = seeded(__import__(outside).Sequences), images(5, 1, 8, 8)
+    options = {"engine": engine, "rewrites": [f"{outside}:recurrent"], "calibration": x}
+    chip = program(network, "ideal", **options)
+    torch.testing.assert_close(chip(x), network(x), rtol=1e-4, atol=1e-5)
+    assert list(chip.weights()) == ["recurrent.from_input", "recurrent.from_state", "fc"]
+    kept = program(network, "ideal", **options, keep_digital=["recurrent"])
+    assert list(kept.weights()) == ["fc"]
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.fc(x), self.fc(x)], 1)
+
+
+@pytest.mark.parametrize("engine", ["aihwkit", "compiled"])
+def test_every_use_of_a_layer_draws_its_noise_anew(engine):
+    x = images(64, 8)
+    out = program(seeded(Twice), "pcm_like", calibration=x, engine=engine)(x)
+    assert (out[:, 0] != out[:, 1]).float().mean() > 0.5
 
 
 def test_a_checkpoint_names_its_own_rules(outside, tmp_path):

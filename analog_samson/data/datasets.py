@@ -1,5 +1,6 @@
 """Find a data set by name, load it, and part it."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -84,9 +85,11 @@ class Dataset:
             The data set, without a name: `load_dataset` gives it the name it was loaded by.
 
         Raises:
-            ValueError: If shapes or labels of the parts do not fit together, a part is empty, or a
-                channel of the training images is constant.
+            ValueError: If shapes or labels of the parts do not fit together, a part is empty, a
+                channel of the training images is constant, or the full scale is not positive.
         """
+        if not 0 < full_scale < math.inf:
+            raise ValueError(f"full_scale must be positive and finite; got {full_scale!r}.")
         parts = {"training": train, "validation": validation, "test": test}
         given = {part: split for part, split in parts.items() if split is not None}
         for part, split in given.items():

@@ -71,6 +71,7 @@ class Rewriting:
             )
 
 
+@torch.no_grad()
 def rewrite(
     network: nn.Module, rewrites: Sequence[str] = (), keep_digital: Sequence[str] = ()
 ) -> Rewriting:
@@ -91,26 +92,8 @@ def rewrite(
         ValueError: If a name names no rule, or a rule fails or gives no module.
     """
     rules = [*map(_imported, rewrites), *((rule, "") for rule in RULES)]
-    known = {kind for rule, _ in rules for kind in rule.kinds}
-    if not any(_kind(module) in known for module in network.modules()):
-        return Rewriting(network, network, {})
-    places: dict[int, list[str]] = defaultdict(list)
-    for name, module in network.named_modules(remove_duplicate=False):
-        places[id(module)].append(name)
-    built: dict[int, nn.Module] = {}
-    kinds: dict[str, str] = {}
-    inside: set[int] = set()
-    for name, module in network.named_modules():
-        if id(module) in inside or _kind(module) not in known:
-            continue
-        names = places[id(module)]
-        if is_kept(names, keep_digital) or _is_patched(module) or _shares(network, module, names):
-            continue
-        found = _built(module, name, rules)
-        if found is not None:
-            built[id(module)] = found.train(module.training)
-            kinds[name] = _kind(module).__name__
-            inside.update(map(id, module.modules()))
+    with torch.random.fork_rng([]):
+        built, kinds = _replacements(network, rules, keep_digital)
     if not built:
         return Rewriting(network, network, {})
     # torch's fast path of transformers reads weights past the forward of what is replaced
@@ -148,6 +131,31 @@ def trained_weights(
     return list(found.values())
 
 
+def _replacements(
+    network: nn.Module, rules: Sequence[tuple[Rewrite, str]], keep_digital: Sequence[str]
+) -> tuple[dict[int, nn.Module], dict[str, str]]:
+    """What takes the place of modules, by their `id`, and their classes by their names."""
+    known = {kind for rule, _ in rules for kind in rule.kinds}
+    places: dict[int, list[str]] = defaultdict(list)
+    for name, module in network.named_modules(remove_duplicate=False):
+        places[id(module)].append(name)
+    built: dict[int, nn.Module] = {}
+    kinds: dict[str, str] = {}
+    inside: set[int] = set()
+    for name, module in network.named_modules():
+        if id(module) in inside or _kind(module) not in known:
+            continue
+        names = places[id(module)]
+        if is_kept(names, keep_digital) or _is_patched(module):
+            continue
+        found = _built(module, name, rules)
+        if found is not None and not _shares(network, module, names):
+            built[id(module)] = copy.deepcopy(found).train(module.training)
+            kinds[name] = _kind(module).__name__
+            inside.update(map(id, module.modules()))
+    return built, kinds
+
+
 def _imported(name: str) -> tuple[Rewrite, str]:
     if not is_import_name(name):
         raise ValueError(
@@ -170,8 +178,7 @@ def _built(module: nn.Module, layer: str, rules: Sequence[tuple[Rewrite, str]]) 
             continue
         what = f"The rewriting rule {name or rule.build.__name__!r}"
         try:
-            with torch.random.fork_rng([]), torch.no_grad():
-                found = rule.build(module)
+            found = rule.build(module)
         except Exception as error:  # a rule may be anybody's
             raise ValueError(
                 f"{what} fails for layer {shown(layer)} ({kind.__name__}): "

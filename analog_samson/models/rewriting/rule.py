@@ -15,8 +15,9 @@ class Rewrite:
         kinds: The classes whose modules it takes; not classes derived from them, whose forward may
             compute something else.
         build: Gives what takes the place of a module: a new module that computes the same, made of
-            Linear, Conv1d and Conv2d layers and digital operations, with copies of the
-            parameters; or None where the rule does not apply. It must not change what it is given.
+            Linear, Conv1d and Conv2d layers and digital operations; or None where the rule does not
+            apply. It must not change what it is given; parameters may be held by both, for the new
+            module is copied.
     """
 
     kinds: tuple[type[nn.Module], ...]
