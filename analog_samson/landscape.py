@@ -108,6 +108,7 @@ def sharpness(
         checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint, trust)
     )
     dataset = dataset or load_dataset(network.spec.dataset, data_folder)
+    network.check_fits(dataset.train)
     n_images = min(n_images, len(dataset.train))
     chosen = torch.linspace(0, len(dataset.train) - 1, n_images).long()
     loss = cross_entropy(

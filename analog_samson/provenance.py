@@ -18,6 +18,7 @@ from analog_samson.analog import Tile, TiledNetwork
 from analog_samson.checkpoint import Checkpoint, replacing
 from analog_samson.chip import Engine, any_input, choose_engine
 from analog_samson.compiled import Array, FunctionalLayer, kernels
+from analog_samson.data import DATASETS
 from analog_samson.devices import Device
 from analog_samson.locks import is_in_use
 from analog_samson.times import YEAR
@@ -116,6 +117,10 @@ def write_manifest(
             network.spec.method: network.spec.entry.description for network in networks.values()
         },
         "evaluation_sets": dict(evaluation_sets),
+        "datasets": {
+            name: {"label": name.rpartition(":")[2], "shipped": name in DATASETS}
+            for name in evaluation_sets
+        },
     }
     others = [
         _kept(read_manifest(file), file, table_of(own_path), study["name"], rows)
@@ -187,7 +192,7 @@ def _kept(
 def _union(own: dict[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One manifest of what a process computes and of what others have said before."""
     whole = {what: dict(own[what]) for what in ("devices", "device_digests", "checkpoints")}
-    whole["evaluation_sets"] = dict(own["evaluation_sets"])
+    whole |= {what: dict(own[what]) for what in ("evaluation_sets", "datasets")}
     for other in others:
         for name, digest in other.get("device_digests", {}).items():
             if whole["device_digests"].setdefault(name, digest) != digest:
@@ -195,7 +200,7 @@ def _union(own: dict[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str
                     f"Device {name!r} is not what the folder's earlier trials ran on, under the "
                     "same name; give the device another name, or another folder."
                 )
-        for what in ("devices", "evaluation_sets"):
+        for what in ("devices", "evaluation_sets", "datasets"):
             whole[what] = {**other.get(what, {}), **whole[what]}
         for name, network in other.get("checkpoints", {}).items():
             if whole["checkpoints"].setdefault(name, network)["digest"] != network["digest"]:
@@ -249,7 +254,8 @@ def audit_rows(
         ValueError: If a layer cannot become tiles and is not kept digital, nothing is analog, or
             the forward pass multiplies by what neither is an analog layer nor kept digital.
     """
-    network = checkpoint.build()
+    rewriting = checkpoint.rewriting()
+    network = rewriting.network
     keep_digital = (*checkpoint.keep_digital, *device.digital_layers)
     analog = models.analog_layers(network, keep_digital)
     is_compiled = choose_engine(device, engine) == "compiled"
@@ -270,7 +276,7 @@ def audit_rows(
                 "kind": layer.kind,
                 "n_weights": layer.n_weights,
                 "analog": layer.analog,
-                "reason": layer.reason,
+                "reason": _reason(layer, rewriting),
                 "n_arrays": sum(math.prod(tile.target.shape[:-2]) for tile in tiles),
                 "array_rows": max((tile.target.shape[-1] for tile in tiles), default=0),
                 "array_columns": max((tile.target.shape[-2] for tile in tiles), default=0),
@@ -280,6 +286,12 @@ def audit_rows(
             }
         )
     return rows
+
+
+def _reason(layer: models.LayerAudit, rewriting: models.Rewriting) -> str:
+    """Why a layer is digital, and what it was before it was rewritten."""
+    kind = rewriting.origin(layer.name)
+    return "; ".join(filter(None, [layer.reason, f"rewritten from {kind}" if kind else ""]))
 
 
 def read_audit(folder: Path) -> pd.DataFrame:

@@ -34,8 +34,10 @@ from analog_samson.models import (
     analog_share,
     audit,
     build_model,
+    check_outputs,
     check_weights,
     input_ranges,
+    rewrite,
 )
 from analog_samson.training import N_RANGE_IMAGES
 
@@ -50,6 +52,7 @@ def main(
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
     keep_digital: tuple[str, ...] = (),
+    rewrites: tuple[str, ...] = (),
     augmentation: Literal["none", "crop", "crop_flip"] = "none",
     seed: int = 0,
 ) -> None:
@@ -61,12 +64,14 @@ def main(
             .safetensors.
         out: Checkpoint to write (.safetensors).
         kwargs: Keyword arguments of the factory, as a JSON object.
-        dataset: Data set that it was trained for, by name.
+        dataset: Data set that it was trained for, by name or package.module:function.
         data_folder: Folder that holds the images.
         mean: Mean of each channel that it was trained with, in [0, 1]; by default that of our
             training images.
         std: Standard deviation of each channel, likewise.
         keep_digital: Layers that shall not become tiles; `*` stands for anything.
+        rewrites: Rules of yours, package.module:name, that rewrite layers of other kinds into
+            layers that become tiles.
         augmentation: What its training images went through; a chip whose batch normalisation is
             recalibrated sees them so.
         seed: Number that tells several trainings of one network apart.
@@ -84,6 +89,7 @@ def main(
         method="external",
         epochs=0,
         keep_digital=keep_digital,
+        rewrites=rewrites,
         augmentation=augmentation,
         seed=seed,
     )
@@ -95,19 +101,23 @@ def main(
             weights.setdefault(name, own)
     load_state(model, weights, what=f"file {str(state)!r}", name=factory)
     model.eval()
-    layers = analog_layers(model, keep_digital)
-    check_weights(model, layers)
     n_train = len(images.train)
     chosen = torch.linspace(0, n_train - 1, min(N_RANGE_IMAGES, n_train)).long()
     calibration = images.normalise(images.train.images[chosen])
+    rewriting = rewrite(model, rewrites, keep_digital)
+    rewriting.check(calibration[:1])
+    check_outputs(model, calibration[:1], images.n_classes, name=factory)
+    network = rewriting.network
+    layers = analog_layers(network, keep_digital)
+    check_weights(network, layers)
     n_correct = count_correct(
-        lambda batch, _: model(batch), images.test.images, images.test.labels, images.normalise
+        lambda batch, _: network(batch), images.test.images, images.test.labels, images.normalise
     )
     checkpoint = Checkpoint(
         spec=spec,
         state=model.state_dict(),
-        input_ranges=input_ranges(model, calibration, keep_digital),
-        largest_inputs=input_ranges(model, calibration, keep_digital, quantile=1.0),
+        input_ranges=input_ranges(network, calibration, keep_digital),
+        largest_inputs=input_ranges(network, calibration, keep_digital, quantile=1.0),
         n_correct_digital=n_correct,
         n_images=len(images.test),
         image_shape=images.image_shape,
@@ -115,10 +125,11 @@ def main(
         mean=images.mean,
         std=images.std,
         class_names=images.class_names,
+        full_scale=images.full_scale,
         made_with={"imported_from": state.name, "torch": torch.__version__},
     )
     save_checkpoint(out, checkpoint)
-    for entry in audit(model, keep_digital):
+    for entry in audit(network, keep_digital):
         if entry.n_weights and not entry.analog:
             print(
                 f"digital: {entry.name} ({entry.kind}, {entry.n_weights} weights): {entry.reason}"
@@ -126,10 +137,10 @@ def main(
     print(
         f"{out}: {n_correct} of {len(images.test)} test images correct "
         f"({100 * checkpoint.accuracy_digital:.2f} %), {len(layers)} analog layers with "
-        f"{100 * analog_share(model, keep_digital):.1f} % of the weights"
+        f"{100 * analog_share(network, keep_digital):.1f} % of the weights"
     )
     if packages := named_packages(spec):
-        print(f"It names {factory!r}: whatever opens it needs --trust {packages[0]}")
+        print(f"It names code of yours: whatever opens it needs --trust {' '.join(packages)}")
 
 
 def _json_object(text: str) -> dict[str, Any]:

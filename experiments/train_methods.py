@@ -42,7 +42,7 @@ def main(
     Args:
         methods: Method, then its options and fields of TrainingSpec: samson:rho=0.2,0.5:p=2 or
             sam:rho=0.1:schedule=quadratic; package.module:name for a method of your own.
-        dataset: digits, mnist, cifar10 or cifar100.
+        dataset: digits, mnist, cifar10 or cifar100, or package.module:function.
         model: Name of a network, or package.module:function.
         epochs: Passes over the training images.
         seeds: Training seeds.
@@ -55,7 +55,7 @@ def main(
         trust: Packages that a checkpoint to start from (start_from) may import its network from,
             beside that of --model.
     """
-    folder = folder or Path("checkpoints") / f"{dataset}-{model.replace(':', '_')}"
+    folder = folder or Path("checkpoints") / f"{dataset}-{model}".replace(":", "_")
     common = {"dataset": dataset, "model": model, "epochs": epochs}
     specs = grid(methods, seeds, common | dict(map(read_option, options)))
     table = train_grid(

@@ -150,11 +150,11 @@ def test_a_network_with_depthwise_layers_goes_the_whole_line(tmp_path, monkeypat
 
 def test_a_layer_kind_nobody_knows_is_named_and_can_stay_digital():
     network = nn.Sequential(nn.Linear(64, 16), nn.Unflatten(1, (16, 1)), nn.Conv1d(16, 4, 1))
-    network.append(nn.ConvTranspose1d(4, 2, 3))
+    network.extend([nn.Unflatten(2, (1, 1, 1)), nn.ConvTranspose3d(4, 2, 3)])
     images = random_images(5, 64)
-    with pytest.raises(ValueError, match=r"'3' \(ConvTranspose1d\): .*keep_digital=\['3'\]"):
+    with pytest.raises(ValueError, match=r"'4' \(ConvTranspose3d\): .*keep_digital=\['4'\]"):
         program(network, "ideal", engine="compiled")
-    chip = program(network, "ideal", engine="compiled", keep_digital=["3"])
+    chip = program(network, "ideal", engine="compiled", keep_digital=["4"])
     with torch.no_grad():
         torch.testing.assert_close(chip(images), network(images), rtol=1e-5, atol=1e-6)
 

@@ -374,6 +374,7 @@ def test_equal_images_stay_in_one_part() -> None:
         ({"images": torch.zeros(4, 1, 5, 5, dtype=torch.uint8)}, "Images of shape"),
         ({"labels": torch.tensor([0, 1, 2, 10])}, "Labels from 0 to 10"),
         ({"labels": torch.tensor([0, 1])}, "4 images and 2 labels"),
+        ({"full_scale": 0.0}, "full_scale must be positive"),
     ],
 )
 def test_a_wrong_data_set_of_ones_own_is_one_sentence(
@@ -383,8 +384,10 @@ def test_a_wrong_data_set_of_ones_own_is_one_sentence(
         if "name" in change:
             name = str(change["name"])
             load_dataset(f"{own}{name}" if name.startswith(":") else name)
+        options = {"full_scale": change.pop("full_scale", 255.0)}
         wrong = replace(tiny("mnist", 4, seed=1), **change)
-        Dataset.of_splits(tiny("mnist", 20, seed=0), wrong, class_names=list("abcdefghij"))
+        train = tiny("mnist", 20, seed=0)
+        Dataset.of_splits(train, wrong, class_names=list("abcdefghij"), **options)
 
 
 def test_missing_set_names_the_files_looked_for(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from analog_samson.checkpoint.header import CheckpointHeader, check_header, specification
 from analog_samson.checkpoint.specification import TrainingSpec, listed
-from analog_samson.data import full_scale, normalise
+from analog_samson.data import DATASETS, Split, full_scale, normalise
 from analog_samson.importing import check_trust, packages_of
-from analog_samson.models import build_model
+from analog_samson.models import Rewriting, any_input, build_model, rewrite
 
 FORMAT_VERSION = 1
 _HEADER = "analog_samson"
@@ -30,8 +30,8 @@ _DTYPES = (
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 )
 
-_PATHS = ("device", "start_from")
-"""Texts of a specification that name files; any other with a colon names code."""
+_NO_CODE = ("device", "start_from", "keep_digital")
+"""Texts of a specification that name files or layers; any other with a colon names code."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Checkpoint:
         made_with: Versions and machine, for the reader; no part of the digest.
         largest_inputs: Largest |input| of each analog layer on the images of ``input_ranges``; no
             part of the digest. Empty in files of earlier versions.
+        full_scale: Pixel value that means 1.0; None: that of the data set of this package.
         source: The file that it was read from, for messages; no part of it.
     """
 
@@ -67,6 +68,7 @@ class Checkpoint:
     class_names: tuple[str, ...]
     made_with: Mapping[str, str] = field(default_factory=dict)
     largest_inputs: Mapping[str, float] = field(default_factory=dict)
+    full_scale: float | None = None
     source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -76,6 +78,8 @@ class Checkpoint:
             ValueError: If a tensor of the state holds NaN or infinity or is of a type that no
                 network has, or a value has another type or range than its meaning allows.
         """
+        if self.spec.dataset in DATASETS and self.full_scale == full_scale(self.spec.dataset):
+            object.__setattr__(self, "full_scale", None)  # said by the data set's name
         check_header(CheckpointHeader, self._described(), self._where)
         for name, tensor in self.state.items():
             if tensor.dtype not in _DTYPES:
@@ -135,19 +139,63 @@ class Checkpoint:
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn stored images, uint8, shape (n, C, H, W), into what this network was trained on."""
-        scale = full_scale(self.spec.dataset)
-        return normalise(images, mean=self.mean, std=self.std, full_scale=scale)
+        return normalise(images, mean=self.mean, std=self.std, full_scale=self.pixel_scale)
+
+    @property
+    def pixel_scale(self) -> float:
+        """Pixel value that means 1.0 to this network.
+
+        Raises:
+            ValueError: If the file is of a version that did not store that of other data sets.
+        """
+        if self.full_scale is None and self.spec.dataset not in DATASETS:
+            raise ValueError(
+                f"The {self._where} does not say which pixel value of {self.spec.dataset!r} means "
+                "1.0, for an earlier version wrote it; train or import it again."
+            )
+        return full_scale(self.spec.dataset) if self.full_scale is None else self.full_scale
+
+    def check_fits(self, part: Split) -> None:
+        """Raise ValueError if images or labels cannot be those that it was trained for."""
+        shape, dataset = tuple(part.images.shape[1:]), self.spec.dataset
+        if shape != self.image_shape:
+            raise ValueError(
+                f"The {self._where} was trained on images of shape {self.image_shape}; {dataset} "
+                f"has {shape}."
+            )
+        if (n_classes := 1 + int(part.labels.max())) > self.n_classes:
+            raise ValueError(
+                f"The {self._where} was trained on {self.n_classes} classes; {dataset} has "
+                f"{n_classes}."
+            )
 
     def build(self) -> nn.Module:
-        """Build the network and load its weights.
+        """Build the network, load its weights and rewrite what layers have a rule for it.
 
         Returns:
             The network in evaluation mode, on the CPU.
 
         Raises:
-            ValueError: If the network that the specification names cannot be built, or the weights
-                do not fit it.
+            ValueError: If the network that the specification names cannot be built, the weights do
+                not fit it, or it computes something else when it is rewritten.
         """
+        return self.rewriting().network
+
+    def rewriting(self) -> Rewriting:
+        """The network as it was trained, the network that `build` gives, and what was rewritten.
+
+        Raises:
+            ValueError: As `build`.
+        """
+        model = self._as_trained()
+        try:
+            rewriting = rewrite(model, self.spec.rewrites, self.keep_digital)
+            rewriting.check(any_input(self.image_shape))
+        except ValueError as error:
+            raise ValueError(f"The network of {self._where} cannot be used: {error}") from error
+        return rewriting
+
+    def _as_trained(self) -> nn.Module:
         spec = self.spec
         try:
             with torch.random.fork_rng(devices=[]):
@@ -181,6 +229,8 @@ class Checkpoint:
         values["input_ranges"] = dict(self.input_ranges)
         values["made_with"] = dict(self.made_with)
         values["largest_inputs"] = dict(self.largest_inputs)
+        if self.full_scale is None:  # a key of a later version stands only where it is used
+            del values["full_scale"]
         return values
 
 
@@ -253,8 +303,10 @@ def named_packages(spec: TrainingSpec) -> tuple[str, ...]:
 
 
 def _named(values: Mapping[str, Any]) -> list[str]:
-    """The texts of a specification that may name code."""
-    return [value for key, value in values.items() if isinstance(value, str) and key not in _PATHS]
+    """The texts of a specification, in lists too, that may name code."""
+    found = [value for key, value in values.items() if key not in _NO_CODE]
+    listed = [text for value in found if isinstance(value, list | tuple) for text in value]
+    return [text for text in (*found, *listed) if isinstance(text, str)]
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], *, what: str, name: str) -> None:

@@ -53,6 +53,7 @@ class CheckpointHeader(Strict):
     class_names: tuple[str, ...]
     made_with: dict[str, str] = {}
     largest_inputs: dict[str, Positive] = {}
+    full_scale: Positive | None = None
 
     @pydantic.model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from analog_samson.data import AUGMENTATIONS
+from analog_samson.importing import is_import_name
 from analog_samson.methods import EXTERNAL, Method, Option, method_of
 from analog_samson.perturbation import SCHEDULES
 
@@ -107,6 +108,8 @@ class TrainingSpec:
         validation_fraction: Share of the training images that is held out.
         parametrisation: "microring": trained are the control parameters of micro-ring weights.
         keep_digital: Layers that will not become tiles.
+        rewrites: Importable names of rules that rewrite layers of other kinds into layers that
+            become tiles, "package.module:name"; see `models.rewriting`.
         precision: "bfloat16": forward and backward under autocast.
         channels_last: Memory format of the convolutions; on CPUs the faster one.
         compile: Whether the forward and backward go through `torch.compile`.
@@ -142,6 +145,7 @@ class TrainingSpec:
     validation_fraction: float = 0.1
     parametrisation: str = "none"
     keep_digital: tuple[str, ...] = ()
+    rewrites: tuple[str, ...] = ()
     precision: str = "float32"
     channels_last: bool = True
     compile: bool = False
@@ -168,6 +172,7 @@ class TrainingSpec:
                 value = float(value)  # 1 and 1.0 are one specification, so they must be one text
             object.__setattr__(self, f.name, value)
         object.__setattr__(self, "keep_digital", tuple(self.keep_digital))
+        self._check_rewrites()
         self._set_options(given)
         self._check_names()
         self._check_method()
@@ -253,6 +258,8 @@ class TrainingSpec:
         values |= {name: options.pop(name, None) for name in FLAT_OPTIONS}
         if options:
             values["options"] = options
+        if not self.rewrites:  # a key of a later version stands only where it is used
+            del values["rewrites"]
         return json.dumps(values, sort_keys=True, allow_nan=False)
 
     @classmethod
@@ -293,6 +300,16 @@ class TrainingSpec:
         if self.clip_weights is None:
             clip = method.options.get("clip_weights", Option(0.0))
             object.__setattr__(self, "clip_weights", clip.default)
+
+    def _check_rewrites(self) -> None:
+        names = self.rewrites
+        is_listed = isinstance(names, tuple | list)
+        if not is_listed or not all(isinstance(n, str) and is_import_name(n) for n in names):
+            raise ValueError(
+                "rewrites is a list of importable names of rules, 'package.module:name'; got "
+                f"{names!r}."
+            )
+        object.__setattr__(self, "rewrites", tuple(names))
 
     def _check_names(self) -> None:
         _check_choice(self.schedule, SCHEDULES, "schedule")

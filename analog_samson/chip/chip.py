@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +23,23 @@ from analog_samson.chip.engines import Engine
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.devices import Device
 from analog_samson.evaluation import exact_products
-from analog_samson.models import DigitalProducts, batch_norm, check_forward
+from analog_samson.models import DigitalProducts, Rewriting, batch_norm, check_forward
 from analog_samson.streams import derive_seed
 
 CHIP_FILE = "programmed chip"
 """What the header of a saved chip says it is."""
+
+
+class Unchecked(NamedTuple):
+    """A network whose forward pass is checked when the first input is known.
+
+    Attributes:
+        network: As it is mapped.
+        rewriting: As it was before, and rewritten.
+    """
+
+    network: nn.Module
+    rewriting: Rewriting
 
 
 class Chip:
@@ -54,7 +66,7 @@ class Chip:
         keep_digital: Sequence[str] = (),
         recalibration: Tensor | None = None,
         products: DigitalProducts | None = None,
-        unchecked: nn.Module | None = None,
+        unchecked: Unchecked | None = None,
     ) -> None:
         self.engine: Engine = "aihwkit"
         self.precision: Precision = "fp32"
@@ -149,7 +161,8 @@ class Chip:
             )
         self.check_calibrated()
         if self._unchecked is not None:
-            check_forward(self._unchecked, images[:1], self.keep_digital)
+            self._unchecked.rewriting.check(images[:1])
+            check_forward(self._unchecked.network, images[:1], self.keep_digital)
             self._unchecked = None
         return images.float() if images.is_floating_point() else images
 

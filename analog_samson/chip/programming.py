@@ -20,7 +20,7 @@ from analog_samson.checkpoint import (
     read_tensors,
 )
 from analog_samson.chip.arrays import PhysicsOfLayers
-from analog_samson.chip.chip import CHIP_FILE, Chip
+from analog_samson.chip.chip import CHIP_FILE, Chip, Unchecked
 from analog_samson.chip.engines import Engine, check_precision, choose_engine
 from analog_samson.chip.training_images import any_input, training_images
 from analog_samson.compiled import FunctionalNetwork, Precision
@@ -43,6 +43,7 @@ def program(
     expected_images: int = 0,
     input_ranges: Mapping[str, float] | None = None,
     recalibration: Dataset | Tensor | None = None,
+    rewrites: Sequence[str] = (),
     trust: Sequence[str] = (),
 ) -> Chip:
     """Program a trained network onto a new chip.
@@ -76,6 +77,8 @@ def program(
             ``TRAINING_IMAGES`` training images are taken, never others; batch normalisation sees
             them augmented as the network's training did, with draws that all chips share. For a
             network that is no checkpoint also training images as it takes them, shape (n, ...).
+        rewrites: Importable names of rules that rewrite layers of other kinds into layers that
+            become tiles (see ``models.rewriting``); a checkpoint has its own in its specification.
         trust: Packages that a checkpoint given by its path may import from (see
             :func:`load_checkpoint`).
 
@@ -85,8 +88,9 @@ def program(
     Raises:
         ValueError: If a layer cannot become tiles and is not kept digital, the network's forward
             multiplies by what neither is an analog layer nor kept digital, weights are NaN,
-            infinite or all zero, the engine or precision is unknown or cannot run the device, or
-            the images for recalibration are missing or not known to be training images.
+            infinite or all zero, the engine or precision is unknown or cannot run the device, the
+            images for recalibration are missing or not known to be training images, or rewrites are
+            given for a checkpoint or change what the network computes.
         FileNotFoundError: If there is no such device or checkpoint.
     """
     mapped = MappedNetwork(
@@ -100,6 +104,7 @@ def program(
         input_ranges=input_ranges,
         recalibration=recalibration,
         trust=trust,
+        rewrites=rewrites,
     )
     return mapped.program(seed, only=True)
 
@@ -123,6 +128,7 @@ class MappedNetwork:
         input_ranges: Mapping[str, float] | None = None,
         recalibration: Dataset | Tensor | None = None,
         trust: Sequence[str] = (),
+        rewrites: Sequence[str | models.Rewrite] = (),
     ) -> None:
         device = device if isinstance(device, Device) else load_device(device)
         self.device = device
@@ -143,10 +149,18 @@ class MappedNetwork:
         of_network = checkpoint.keep_digital if checkpoint else ()
         names = (*of_network, *keep_digital, *device.digital_layers)
         self._keep_digital = tuple(dict.fromkeys(names))
-        model = model.build() if isinstance(model, Checkpoint) else _plain(model)
-        self._network = _mapped(model, device, self._keep_digital)
+        if isinstance(model, Checkpoint):
+            if rewrites:
+                raise ValueError(
+                    f"A checkpoint names its own rewrites, {list(model.spec.rewrites)}; got "
+                    f"rewrites={list(rewrites)}: give them when it is trained or imported."
+                )
+            rewriting = model.rewriting()
+        else:
+            rewriting = models.rewrite(_plain(model), rewrites, self._keep_digital)
+        self._network = _mapped(rewriting.network, device, self._keep_digital)
         self._unchecked = _checked(
-            self._network, device, self._keep_digital, checkpoint, calibration, plain
+            self._network, device, self._keep_digital, checkpoint, rewriting, calibration, plain
         )
         self._products = _products(self._network, device, self._keep_digital, plain)
         self._ranges, self._range_images = input_ranges, None
@@ -219,6 +233,7 @@ def load_chip(
     model: nn.Module | Checkpoint | str | Path,
     *,
     recalibration: Dataset | Tensor | None = None,
+    rewrites: Sequence[str] = (),
     trust: Sequence[str] = (),
 ) -> Chip:
     """Load a chip that :meth:`Chip.save` wrote, at the time and read it was saved at.
@@ -227,6 +242,7 @@ def load_chip(
         path: The file.
         model: The network that was programmed: the digital part comes from it.
         recalibration: As in :func:`program`.
+        rewrites: As in :func:`program`.
         trust: As in :func:`program`.
 
     Returns:
@@ -256,6 +272,7 @@ def load_chip(
             keep_digital=header["keep_digital"],
             input_ranges=header["input_ranges"],
             recalibration=recalibration,
+            rewrites=rewrites,
         )
         chip._restore(tensors)
         chip.drift_to(header["t_inference_s"], header["read"])
@@ -298,13 +315,15 @@ def _checked(
     device: Device,
     keep_digital: tuple[str, ...],
     checkpoint: Checkpoint | None,
+    rewriting: models.Rewriting,
     *images: Tensor | None,
-) -> nn.Module | None:
+) -> Unchecked | None:
     """Check the forward pass of a network on an input; return it where none is known yet."""
     known = next((given[:1] for given in images if given is not None and len(given)), None)
     if checkpoint is None:
         if known is None:
-            return network
+            return Unchecked(network, rewriting)
+        rewriting.check(known)
         models.check_forward(network, known, keep_digital)
         return None
     done = _known_to_run.setdefault(checkpoint, set())  # type: ignore[no-untyped-call]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from analog_samson import models
 from analog_samson.checkpoint import Checkpoint
 from analog_samson.data import Dataset, augmented
 from analog_samson.streams import derive_seed
@@ -54,6 +55,7 @@ def training_images(
                 f"recalibration is the data set {given.name!r}; the network was trained on "
                 f"{model.spec.dataset!r}: give that."
             )
+        model.check_fits(given.train)
         draws = torch.Generator().manual_seed(_DRAWS)
         plain, shifted = model.normalise(images), augmented(images, model.spec.augmentation, draws)
         return TrainingImages(plain, plain if shifted is images else model.normalise(shifted))
@@ -76,5 +78,4 @@ def evenly_spread(images: Tensor) -> Tensor:
 
 def any_input(checkpoint: Checkpoint) -> Tensor:
     """Return one input as a network takes it, shape (1, C, H, W): normal noise, always the same."""
-    draws = torch.Generator().manual_seed(0)
-    return torch.randn(1, *checkpoint.image_shape, generator=draws)
+    return models.any_input(checkpoint.image_shape)

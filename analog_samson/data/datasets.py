@@ -1,5 +1,6 @@
 """Find a data set by name, load it, and part it."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -84,9 +85,11 @@ class Dataset:
             The data set, without a name: `load_dataset` gives it the name it was loaded by.
 
         Raises:
-            ValueError: If shapes or labels of the parts do not fit together, a part is empty, or a
-                channel of the training images is constant.
+            ValueError: If shapes or labels of the parts do not fit together, a part is empty, a
+                channel of the training images is constant, or the full scale is not positive.
         """
+        if not 0 < full_scale < math.inf:
+            raise ValueError(f"full_scale must be positive and finite; got {full_scale!r}.")
         parts = {"training": train, "validation": validation, "test": test}
         given = {part: split for part, split in parts.items() if split is not None}
         for part, split in given.items():
@@ -217,7 +220,15 @@ def full_scale(name: str) -> float:
 
 def _imported(name: str, folder: str | Path | None, validation_fraction: float) -> Dataset:
     function = import_callable(name, "data set")
-    found = function(None if folder is None else Path(folder), validation_fraction)
+    try:
+        found = function(None if folder is None else Path(folder), validation_fraction)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # a function from elsewhere may raise anything
+        raise ValueError(
+            f"The data set {name!r} cannot be loaded ({type(error).__name__}: {error}); it is "
+            "called with a folder (or None) and the share of validation images."
+        ) from error
     if not isinstance(found, Dataset):
         raise ValueError(
             f"The data set {name!r} returned {type(found).__name__}, not a Dataset of "

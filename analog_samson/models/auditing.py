@@ -120,8 +120,9 @@ def analog_layers(model: nn.Module, keep_digital: Sequence[str] = ()) -> dict[st
         )
         names = ", ".join(repr(entry.name) for entry in refused)
         raise ValueError(
-            f"{len(refused)} layer(s) cannot become analog tiles: {listed}. Change them, or keep "
-            f"them digital: keep_digital=[{names}]."
+            f"{len(refused)} layer(s) cannot become analog tiles: {listed}. Change them, rewrite "
+            "them by a rule of your own (rewrites), or keep them digital: "
+            f"keep_digital=[{names}]."
         )
     layers = {entry.name: model.get_submodule(entry.name) for entry in entries if entry.analog}
     if not layers:

@@ -7,9 +7,10 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from analog_samson.importing import import_callable, is_import_name
+from analog_samson.models.calibration import evaluating
 from analog_samson.models.networks import MODELS, ImageShape
 
 
@@ -78,3 +79,33 @@ def build_model(
             "builds and returns the network."
         )
     return model
+
+
+@torch.no_grad()
+def check_outputs(model: nn.Module, image: Tensor, n_classes: int, *, name: str) -> None:
+    """Raise unless a network gives one number a class.
+
+    Args:
+        model: The network; left as it was (modes, buffers), as are torch's generators.
+        image: One image as it takes it, shape (1, C, H, W).
+        n_classes: Classes of the data set.
+        name: Name of the network, for messages.
+
+    Raises:
+        ValueError: If it does not run on the image, or has fewer outputs than there are classes.
+    """
+    shape = tuple(image.shape[1:])
+    with torch.random.fork_rng([]), evaluating(model):
+        try:
+            outputs = model(image.to(next(model.parameters()).device))
+        except Exception as error:  # whatever the network's own code raises
+            raise ValueError(
+                f"The model {name!r} does not run on images of shape {shape} "
+                f"({type(error).__name__}: {error}); give a model or model_kwargs for them."
+            ) from error
+    found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] < n_classes:
+        raise ValueError(
+            f"The model {name!r} gives {found} for one image of shape {shape}; {n_classes} classes "
+            f"need a tensor of shape (1, {n_classes}): give a model or model_kwargs for them."
+        )

@@ -33,6 +33,12 @@ TOLERANCE = 1e-4
 another order of fp32 sums changes in deep networks."""
 
 
+def any_input(image_shape: Sequence[int]) -> Tensor:
+    """Return one input of a shape, as a batch (1, ...): normal noise, always the same."""
+    draws = torch.Generator().manual_seed(0)
+    return torch.randn(1, *image_shape, generator=draws)
+
+
 @torch.no_grad()
 def check_forward(
     network: nn.Module, image: Tensor, keep_digital: Sequence[str] = ()
@@ -292,8 +298,17 @@ def _compare(expected: Any, found: Any, depends_on_input: bool) -> None:
             "The network's output does not depend on its input by operations of torch; a forward "
             "pass through other libraries cannot be followed: write it with torch."
         )
-    pairs = list(zip(_tensors(expected), _tensors(found), strict=False))
-    for wanted, got in pairs:
+    if differs := difference(expected, found):
+        raise ValueError(
+            "The network with its layers on arrays does not compute what the network does; the "
+            f"outputs differ {differs}. Its forward depends on more of an analog layer than its "
+            "output (hooks, patched methods, its type); change that, or keep the layer digital."
+        )
+
+
+def difference(expected: Any, found: Any) -> str:
+    """Say how outputs differ by more than `TOLERANCE`; "" if they do not."""
+    for wanted, got in zip(_tensors(expected), _tensors(found), strict=False):
         wanted, got = wanted.double(), got.double()
         finite = wanted[wanted.isfinite()].abs()
         largest = float(finite.max()) if finite.numel() else 0.0
@@ -301,13 +316,7 @@ def _compare(expected: Any, found: Any, depends_on_input: bool) -> None:
             got, wanted, rtol=0, atol=TOLERANCE * largest, equal_nan=True
         ):
             continue
-        difference = (
-            f"by {float((got - wanted).abs().max()):.3g} where the largest is {largest:.3g}"
-            if wanted.shape == got.shape
-            else f"in shape: {tuple(got.shape)} instead of {tuple(wanted.shape)}"
-        )
-        raise ValueError(
-            "The network with its layers on arrays does not compute what the network does; the "
-            f"outputs differ {difference}. Its forward depends on more of an analog layer than its "
-            "output (hooks, patched methods, its type); change that, or keep the layer digital."
-        )
+        if wanted.shape != got.shape:
+            return f"in shape: {tuple(got.shape)} instead of {tuple(wanted.shape)}"
+        return f"by {float((got - wanted).abs().max()):.3g} where the largest is {largest:.3g}"
+    return ""

@@ -12,6 +12,7 @@ from analog_samson import results
 from analog_samson.report import figures, words
 from analog_samson.report.content import Content
 from analog_samson.report.items import Item, with_extra
+from analog_samson.report.methods import dataset_label
 from analog_samson.report.typeset import Table
 
 T = TypeVar("T")
@@ -232,9 +233,10 @@ def warnings_of(content: Content) -> list[str]:
     if len(bare):
         found.append(f"No drift compensation on {', '.join(sorted(set(bare['device'])))}.")
     if content.datasets_without_classes:
+        unknown = ", ".join(map(dataset_label, content.datasets_without_classes))
         found.append(
             "There is no table of normalised accuracy: the number of classes of "
-            f"{', '.join(content.datasets_without_classes)} is not known (no manifest.json beside "
+            f"{unknown} is not known (no manifest.json beside "
             "the table, or one of an earlier version)."
         )
     if content.guessing:

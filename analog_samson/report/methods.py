@@ -1,7 +1,8 @@
-"""Methods as reports show them: our own, and those from elsewhere as manifests describe them.
+"""Methods and data sets as reports show them: those from elsewhere as manifests describe them.
 
-A table names methods; nothing that it names is imported. What a method from elsewhere is called,
-drawn and cited as was written into the manifest when the study ran.
+A table names methods and data sets; nothing that it names is imported. What a method from elsewhere
+is called, drawn and cited as, and what a data set is called, was written into the manifest when the
+study ran.
 """
 
 import json
@@ -25,6 +26,12 @@ KNOWN_METHODS: Mapping[str, Appearance] = {**METHODS, EXTERNAL: EXTERNAL_METHOD}
 _described: ContextVar[Mapping[str, Appearance]] = ContextVar(
     "_described", default=MappingProxyType({})
 )
+_labels: ContextVar[Mapping[str, str]] = ContextVar("_labels", default=MappingProxyType({}))
+
+
+def dataset_label(dataset: str) -> str:
+    """What a data set is called in reports; one that nothing describes has the end of its name."""
+    return _labels.get().get(dataset) or dataset.rpartition(":")[2]
 
 
 def appearance(method: str) -> Appearance:
@@ -35,22 +42,28 @@ def appearance(method: str) -> Appearance:
 
 @contextmanager
 def described_in(folders: Iterable[str | Path]) -> Iterator[None]:
-    """Show methods from elsewhere as the manifests of studies describe them.
+    """Show methods and data sets from elsewhere as the manifests of studies describe them.
 
     Args:
         folders: Folders of studies; one without a manifest describes nothing.
 
     Raises:
-        ValueError: If a manifest describes a method that cannot be drawn.
+        ValueError: If a manifest describes a method that cannot be drawn, or gives a data set a
+            label that is no text.
     """
     found: dict[str, Appearance] = {}
+    labels: dict[str, str] = {}
     for folder in folders:
-        found |= _read(Path(folder) / "manifest.json")
+        manifest = Path(folder) / "manifest.json"
+        found |= _read(manifest)
+        labels |= _read_labels(manifest)
     token = _described.set({**_described.get(), **found})
+    labelled = _labels.set({**_labels.get(), **labels})
     try:
         yield
     finally:
         _described.reset(token)
+        _labels.reset(labelled)
 
 
 def shows_methods(function: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -78,4 +91,19 @@ def _read(manifest: Path) -> dict[str, Appearance]:
             found[method] = Appearance(**known)
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"{str(manifest)!r} cannot describe {method!r}: {error}") from error
+    return found
+
+
+def _read_labels(manifest: Path) -> dict[str, str]:
+    if not manifest.is_file():
+        return {}
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    found = {}
+    for dataset, description in content.get("datasets", {}).items():
+        label = description.get("label") if isinstance(description, dict) else None
+        if not isinstance(label, str):
+            raise ValueError(
+                f"{str(manifest)!r} gives the data set {dataset!r} no label; it needs a text."
+            )
+        found[dataset] = label
     return found

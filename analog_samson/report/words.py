@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analog_samson.report.methods import appearance
+from analog_samson.report.methods import appearance, dataset_label
 from analog_samson.results.comparison import method_names
 from analog_samson.results.definitions import CONDITION
 
@@ -82,7 +82,7 @@ def condition_text(row: pd.Series, columns: list[str]) -> str:
     """Name a block or panel: the device and whatever else varies."""
     parts = [str(row["device"])]
     for column in columns:
-        text = axes_text(row[column]) if column == "axes" else str(row[column])
+        text = _value_said(column, row[column])
         parts.append(_SAID_AS[column].format(text) if column == "compensation" else text)
     return ", ".join(filter(None, parts))
 
@@ -96,11 +96,17 @@ def fixed_text(rows: pd.DataFrame) -> str:
     for column in _CONDITION_WITHOUT_TIME:
         values = rows[column].unique()
         if column != "device" and len(values) == 1:
-            text = axes_text(values[0]) if column == "axes" else str(values[0])
+            text = _value_said(column, values[0])
             if text:
                 parts.append(_SAID_AS[column].format(text))
     text = ", ".join(parts)
     return "; ".join(filter(None, [text[:1].upper() + text[1:], subset_text(rows)]))
+
+
+def _value_said(column: str, value: Any) -> str:
+    if column == "dataset":
+        return dataset_label(str(value))
+    return axes_text(value) if column == "axes" else str(value)
 
 
 def subset_text(rows: pd.DataFrame) -> str:

@@ -295,7 +295,8 @@ def _write_audit(
 def _architecture(network: Mapping[str, Any]) -> str:
     """What the networks of a manifest that the audit need not tell apart have in common."""
     spec = network["spec"]
-    return json.dumps([spec["model"], spec["model_kwargs"], network["keep_digital"]])
+    rewrites = spec.get("rewrites", [])
+    return json.dumps([spec["model"], spec["model_kwargs"], network["keep_digital"], rewrites])
 
 
 def _networks(study: Study, trials: Sequence[Trial]) -> dict[str, Checkpoint]:

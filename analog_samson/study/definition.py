@@ -275,12 +275,7 @@ class Study:
             for text in (spec.dataset, spec.model, spec.method, spec.strength):
                 check_text(text, str(path))
             test = the_test_set(checkpoint.spec.dataset, self.data_folder)
-            shape = tuple(test.images.shape[1:])
-            if shape != checkpoint.image_shape:
-                raise ValueError(
-                    f"{path} was trained on images of shape {checkpoint.image_shape}; "
-                    f"{checkpoint.spec.dataset} has {shape}."
-                )
+            checkpoint.check_fits(test)
             yield path, checkpoint, test.digest, self._n_test(test, checkpoint.spec.dataset)
 
     def _n_test(self, test: Split, dataset: str) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from analog_samson.checkpoint import Checkpoint, load_checkpoint
 from analog_samson.chip import evenly_spread
-from analog_samson.data import Dataset, Split, full_scale, load_dataset, load_test, normalise
+from analog_samson.data import Dataset, Split, load_dataset, load_test, normalise
 
 
 def the_checkpoint(path: Path, digest: str | None = None, trust: Sequence[str] = ()) -> Checkpoint:
@@ -56,10 +56,11 @@ def the_test_inputs(
     accelerator: str,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    full_scale: float,
 ) -> Tensor:
     """The test images as networks with these statistics take them, once a process."""
     images = the_test_images(name, folder, accelerator)
-    return normalise(images, mean=mean, std=std, full_scale=full_scale(name))
+    return normalise(images, mean=mean, std=std, full_scale=full_scale)
 
 
 @functools.lru_cache(maxsize=1)

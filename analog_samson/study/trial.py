@@ -149,7 +149,7 @@ def answering(trial: Trial, chosen: slice | Tensor) -> Callable[..., Tensor]:
     test = the_test_set(*where)
     images, normalise = the_test_images(*where, trial.accelerator), checkpoint.normalise
     if images.numel() * torch.float32.itemsize <= KEPT_BYTES:
-        statistics = checkpoint.mean, checkpoint.std
+        statistics = checkpoint.mean, checkpoint.std, checkpoint.pixel_scale
         images, normalise = the_test_inputs(*where, trial.accelerator, *statistics), _as_it_is
     return functools.partial(
         is_correct,

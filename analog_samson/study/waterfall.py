@@ -175,6 +175,7 @@ class _Readings:
         device.check_time(t_inference_s)
         name = network.spec.dataset
         test = load_test(name, data_folder)
+        network.check_fits(test)
         training = None
         if device.needs_training_images:
             training = the_training_images(name, data_folder)

@@ -28,7 +28,13 @@ from analog_samson.models import analog_layers, build_model
 from analog_samson.perturbation import perturbed, rwp
 from analog_samson.running import run_jobs
 from analog_samson.streams import derive_seed
-from analog_samson.training.loop import DivergedError, dataset_of, train, warn_of_slow_training
+from analog_samson.training.loop import (
+    DivergedError,
+    dataset_of,
+    train,
+    warn_of_slow_training,
+    weights_of,
+)
 
 GRID_COLUMNS = (
     "dataset",
@@ -288,7 +294,8 @@ def _check_buildable(specs: Sequence[TrainingSpec], data_folder: str | Path | No
     checked = set()
     for spec in specs:
         options = json.dumps(dict(spec.model_kwargs), sort_keys=True)
-        kind = spec.dataset, spec.validation_fraction, spec.model, options, spec.keep_digital
+        data = spec.dataset, spec.validation_fraction
+        kind = *data, spec.model, options, spec.keep_digital, spec.rewrites
         if kind in checked:
             continue
         checked.add(kind)
@@ -300,7 +307,7 @@ def _check_buildable(specs: Sequence[TrainingSpec], data_folder: str | Path | No
             seed=0,
             options=spec.model_kwargs,
         )
-        analog_layers(model, spec.keep_digital)
+        weights_of(model, spec, dataset)
 
 
 def _row(

@@ -9,7 +9,7 @@ from copy import deepcopy
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,13 @@ from analog_samson.checkpoint import (
 from analog_samson.data import Dataset, augmented, load_dataset
 from analog_samson.evaluation import count_correct, device_of, warn_of_slow_bf16
 from analog_samson.losses import moving_average
-from analog_samson.models import analog_layers, build_model, input_ranges
+from analog_samson.models import (
+    build_model,
+    check_outputs,
+    input_ranges,
+    rewrite,
+    trained_weights,
+)
 from analog_samson.perturbation import MicroRing, strength_factor
 from analog_samson.streams import derive_seed
 from analog_samson.training.memory import freed_memory_kept
@@ -144,17 +150,17 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
         start = load_checkpoint(spec.start_from, trust)
         start_digest = start.digest
         load_state(model, start.state, what=f"checkpoint {spec.start_from!r}", name=spec.model)
-    layers = analog_layers(model, spec.keep_digital)
+    weights = weights_of(model, spec, dataset)
     if spec.parametrisation == "microring":
-        for layer in layers.values():
-            parametrize.register_parametrization(layer, "weight", MicroRing())
+        for module, key, _ in weights:
+            parametrize.register_parametrization(module, key, MicroRing())
     model.to(device).train()
     if spec.channels_last:
         untyped: Any = model  # older stubs of torch do not know memory_format
         untyped.to(memory_format=torch.channels_last)
     setting = Setting(
         model=model,
-        analog_weights=frozenset(f"{name}.weight" for name in layers),
+        analog_weights=frozenset(name for *_, name in weights),
         n_images=len(dataset.train.labels),
         n_classes=dataset.n_classes,
         epochs=spec.epochs,
@@ -172,6 +178,23 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
     if spec.average_decay:
         state.average = moving_average(model, spec.average_decay)
     return state
+
+
+def weights_of(
+    model: nn.Module, spec: TrainingSpec, dataset: Dataset
+) -> list[tuple[nn.Module, str, str]]:
+    """Find the parameters that will lie on arrays (see `trained_weights`), before any training.
+
+    Raises:
+        ValueError: If a layer cannot become tiles and is not kept digital, or the network computes
+            something else when its layers are rewritten, or does not fit the images or classes.
+    """
+    rewriting = rewrite(model, spec.rewrites, spec.keep_digital)
+    weights = trained_weights(rewriting, spec.keep_digital)
+    image = dataset.normalise(dataset.train.images[:1])
+    check_outputs(model, image, dataset.n_classes, name=spec.model)
+    rewriting.check(image)
+    return weights
 
 
 def _train_epoch(state: State, spec: TrainingSpec, dataset: Dataset) -> list[dict[str, Any]]:
@@ -228,16 +251,20 @@ def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
     model = deepcopy(state.model if state.average is None else state.average.module)
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
-            parametrize.remove_parametrizations(module, "weight")
+            for name in list(cast(nn.ModuleDict, module.parametrizations)):
+                parametrize.remove_parametrizations(module, name)
     if spec.reestimate_batch_norm:
         swa_utils.update_bn(_statistics_batches(state, spec, dataset), model)
     model.cpu().eval()
     n_train = len(dataset.train.labels)
     chosen = torch.linspace(0, n_train - 1, min(N_RANGE_IMAGES, n_train)).long()
     calibration = dataset.normalise(dataset.train.images[chosen])
+    rewriting = rewrite(model, spec.rewrites, spec.keep_digital)
+    rewriting.check(calibration[:1])
+    network = rewriting.network
     try:
-        ranges = input_ranges(model, calibration, spec.keep_digital)
-        largest = input_ranges(model, calibration, spec.keep_digital, quantile=1.0)
+        ranges = input_ranges(network, calibration, spec.keep_digital)
+        largest = input_ranges(network, calibration, spec.keep_digital, quantile=1.0)
     except ValueError as error:
         raise DivergedError(
             f"Training ended in a network that answers nothing ({error}) Lower the learning rate "
@@ -245,7 +272,7 @@ def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
         ) from error
     with torch.no_grad():
         n_correct = count_correct(
-            lambda images, first_index: model(images),
+            lambda images, first_index: network(images),
             dataset.test.images,
             dataset.test.labels,
             dataset.normalise,
@@ -262,6 +289,7 @@ def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
         mean=dataset.mean,
         std=dataset.std,
         class_names=dataset.class_names,
+        full_scale=dataset.full_scale,
         made_with={
             "analog_samson": version("analog-samson"),
             "torch": torch.__version__,
