@@ -4,7 +4,7 @@ import fnmatch
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -19,9 +19,11 @@ from analog_samson.devices.array import (
     Times,
     WeightMapping,
 )
-from analog_samson.devices.noise import Noise, Resampled
+from analog_samson.devices.named import names_in
+from analog_samson.devices.noise import Noise
 from analog_samson.devices.section import Name, Section, neutral
 from analog_samson.devices.sentences import did_you_mean, explain
+from analog_samson.importing import check_trust
 from analog_samson.times import LONGEST_S, SHORTEST_S, label
 
 AXES = {
@@ -113,7 +115,7 @@ class Device(Section):
                 content[section] = changes
             else:
                 content[section] = {**content[section], **changes}
-        return validated(content, f"layers, {override.pattern!r}")
+        return _device(content, f"layers, {override.pattern!r}")
 
     @pydantic.model_validator(mode="after")
     def _as_in_aihwkit(self) -> "Device":
@@ -144,20 +146,20 @@ class Device(Section):
 
     @pydantic.model_validator(mode="after")
     def _mapping_fits_the_cell(self) -> "Device":
-        single = self.noise.model == "ReRamCMONoiseModel"
+        single, signed = self.noise.cells == "single", self.noise.cells == "signed"
         pairs = self.mapping.pair_significances != (1.0,) or self.mapping.pair_tables_uS
         if self.mapping.reference_column and not single:
             raise ValueError(
                 f"mapping.reference_column is for one device a weight; {self.noise.model} has "
                 "differential pairs"
             )
-        if pairs and (single or self.noise.model == "WeightNoiseModel"):
+        if pairs and (single or signed):
             raise ValueError(
                 f"mapping.pair_significances and pair_tables_uS are for pairs; {self.noise.model} "
                 "has none"
             )
         for table in self.mapping.pair_tables_uS:
-            allowed = getattr(self.noise, "g_min_uS", 0.0), getattr(self.noise, "g_max_uS", 0.0)
+            allowed = self.noise.range_uS
             if min(table) < allowed[0] or max(table) > allowed[1]:
                 raise ValueError(
                     f"mapping.pair_tables_uS spans {min(table)} to {max(table)} µS and must stay "
@@ -177,39 +179,7 @@ class Device(Section):
 
     @pydantic.model_validator(mode="after")
     def _times_with_data(self) -> "Device":
-        known = self.noise.known_times_s
-        if known is None:
-            return self
-        given = self.times.valid_times_s
-        unknown = sorted(set(given or ()) - set(known))
-        if given is None or unknown:
-            raise ValueError(
-                f"times.valid_times_s must name times that {self.noise.model} has "
-                f"data for, {', '.join(f'{t:g}' for t in known)} s; "
-                + (f"{unknown[0]:g} s is none of them" if unknown else "it is missing")
-            )
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _times_measured(self) -> "Device":
-        noise, times = self.noise, self.times
-        if not isinstance(noise, Resampled):
-            return self
-        listed = times.valid_times_s
-        first, last = (
-            (times.valid_from_s, times.valid_to_s) if listed is None else (min(listed), max(listed))
-        )
-        if noise.extrapolate:
-            if times.measured_to_s is None or times.measured_to_s > noise.last_s:
-                raise ValueError(
-                    f"times.measured_to_s must be given, at most {noise.last_s:g} s, so that "
-                    "extrapolated times are flagged"
-                )
-        elif first < noise.first_s or last is None or last > noise.last_s:
-            raise ValueError(
-                f"times.valid_from_s = {first:g} and valid_to_s = {last} must lie within the "
-                f"measurements, {noise.first_s:g} to {noise.last_s:g} s; or allow noise.extrapolate"
-            )
+        self.noise.check_times(self.times)
         return self
 
     @property
@@ -230,8 +200,8 @@ class Device(Section):
     @property
     def said_in_every_row(self) -> dict[str, str]:
         """Axes that a table names even where they are not swept: they change what it may say."""
-        shares = {getattr(device.noise, "times_share", None) for device in self._devices_of_layers}
-        return {"times_share": "independent"} if "independent" in shares else {}
+        is_new = any(device.noise.draws_each_time_anew for device in self._devices_of_layers)
+        return {"times_share": "independent"} if is_new else {}
 
     @property
     def digest(self) -> str:
@@ -325,25 +295,36 @@ class Device(Section):
                     f"{section} section ({content[section].get('model', section)}) has no {key!r}."
                 )
             content[section][key] = value
-        return validated(content, f"device {self.name!r} with {dict(axes)}")
+        return _device(content, f"device {self.name!r} with {dict(axes)}")
 
 
-def validated(content: dict[str, Any], where: str, *, from_json: bool = False) -> Device:
+def validated(
+    content: dict[str, Any], where: str, *, from_json: bool = False, trust: Sequence[str] = ()
+) -> Device:
     """Validate the content of a device file.
 
     Args:
         content: Sections and keys.
         where: Name of the file, for the error.
         from_json: Whether it comes from ``model_dump_json``, which spells infinity as a text.
+        trust: Packages that it may import sections from, beside those of the environment variable
+            ``ANALOG_SAMSON_TRUST``.
 
     Returns:
         The device.
 
     Raises:
-        ValueError: If a key is missing, unknown or out of range; one sentence.
+        ValueError: If a key is missing, unknown or out of range, or the content names code of a
+            package that is not trusted; one sentence.
     """
+    check_trust(names_in(content), source=where, trust=trust)
+    return _device(_with_infinity(content) if from_json else content, where)
+
+
+def _device(content: dict[str, Any], where: str) -> Device:
+    """The device of a content that may import what it names."""
     try:
-        return Device.model_validate(_with_infinity(content) if from_json else content)
+        return Device.model_validate(content)
     except pydantic.ValidationError as error:
         raise ValueError(f"{where}: {explain(error.errors(), Device)}") from None
 
