@@ -5,7 +5,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 VENV := .venv/python$(VERSION)
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test check lint clean
+.PHONY: quickstart test check lint clean studies
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/installed ## digits, four methods, two devices: a table and a figure in minutes
@@ -19,6 +19,9 @@ lint: $(VENV)/tested-with
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+studies: ## what each committed study costs, and the commands that make it again
+	@sed -n '/^    python/p;/^| study/,/^$$/p' docs/STUDIES.md
 
 clean: ## remove the virtual environments
 	rm -rf .venv

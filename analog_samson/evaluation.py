@@ -91,7 +91,8 @@ def exact_products(where: torch.device) -> Iterator[None]:
     On a GPU torch's own choice rounds the factors of convolutions to 10 bits (TF32).
     """
     with contextlib.ExitStack() as stack:
-        if torch.is_autocast_enabled(where.type):
+        has_autocast = torch.amp.autocast_mode.is_autocast_available(where.type)
+        if has_autocast and torch.is_autocast_enabled(where.type):
             stack.enter_context(torch.autocast(where.type, enabled=False))
         if where.type == "cuda":
             stack.enter_context(

@@ -232,7 +232,7 @@ def cluster(address: str | None = None, n_local: int | None = None) -> Iterator[
     options: dict[str, Any] = (
         {"address": address, "timeout": 10}
         if n_local is None
-        else {"n_workers": n_local, "threads_per_worker": 1, "dashboard_address": None}
+        else {"n_workers": n_local, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
     )
     try:
         client: Any = Client(**options)  # type: ignore[no-untyped-call]

@@ -7,12 +7,12 @@ this process on the processor (other programs slow all of them alike); medians o
 point is one chip at one time. Its fixed cost (program, drift, compensation) and its cost an image
 are measured apart and reported as fixed + 10,000 x slope. aihwkit runs at the batch size (16 to
 256) that is fastest for it; the engine and the digital network at EVALUATION_BATCH. The digital
-network is traced by torch.compile or runs step by step, whichever is faster; warm-up is reported
+network is traced by torch.compile or runs eagerly, whichever is faster; warm-up is reported
 and not counted: it is paid once an architecture.
 
     python benchmarks/engine.py --accelerator cuda --chips-together 1 8 32
 
-measures instead chips that answer together, of the numbers given, beside the digital network, on a
+measures instead batched inference over the numbers of chips given, beside the digital network, on a
 CPU or a GPU (there in seconds of the clock, after everything sent to it is done).
 """
 
@@ -139,7 +139,7 @@ class PlainLoop:
 def digital_forward(
     network: nn.Module, images: Tensor, where: str = "cpu"
 ) -> tuple[Callable[..., object], float]:
-    """The digital network as fast as torch runs it: traced, or step by step; and its warm-up."""
+    """The digital network as fast as torch runs it: traced or eager; and its warm-up."""
     last = copy.deepcopy(network).to(memory_format=torch.channels_last)
     traced = torch.compile(last)
     forwards: list[Callable[..., object]] = [
@@ -251,7 +251,7 @@ def measure(model: str, periphery: str, rounds: int) -> dict[str, object]:
 def measure_together(
     model: str, periphery: str, rounds: int, where: str, sizes: list[int]
 ) -> dict[str, object]:
-    """Medians over interleaved rounds: chips that answer together, and the digital network."""
+    """Medians over interleaved rounds: batched inference over chips, and the digital network."""
     network = build_model(model, image_shape=SHAPES[model], n_classes=10, seed=0).eval()
     network.requires_grad_(False)
     images = torch.randn(IMAGES[model] * (1 if where == "cpu" else 16), *SHAPES[model])

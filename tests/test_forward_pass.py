@@ -110,7 +110,7 @@ class ThroughManyAtOnce(WithBuffer):
     """What depends on the input was written by an operation that returns nothing."""
 
     def between(self, x):
-        whole = torch.zeros_like(x)
+        whole = torch.zeros(len(x), N)
         torch._foreach_add_([whole], [x])
         return whole @ self.table
 

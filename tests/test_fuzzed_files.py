@@ -239,6 +239,8 @@ def test_a_chip_of_any_bytes(data: st.DataObject, chip: Path, path: Path) -> Non
     open_chip(path)
 
 
+# numpy's warning of a device whose reads last longer than it has existed comes before the sentence
+@pytest.mark.filterwarnings("ignore:invalid value encountered in sqrt:RuntimeWarning")
 @fuzzed
 @given(data=st.data())
 def test_a_chip_with_any_header(data: st.DataObject, chip: Path, path: Path) -> None:

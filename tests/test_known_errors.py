@@ -15,12 +15,11 @@ from torch import nn
 from analog_samson import load_device, program
 from analog_samson.analog.own_models import SingleDeviceConverter
 from analog_samson.checkpoint import Checkpoint, TrainingSpec
-from analog_samson.compiled import network as network_module
+from analog_samson.compiled import tracing
 from analog_samson.devices import validated
 from analog_samson.provenance import audit_rows
-from analog_samson.report import write_report
+from analog_samson.report import Content, write_report
 from analog_samson.report.contents import study_tables, warnings_of
-from analog_samson.results import summarise
 from analog_samson.times import DAY, HOUR, YEAR
 
 ENGINES = ["aihwkit", "compiled"]
@@ -234,9 +233,7 @@ def test_compensation_is_one_again_at_the_programmed_state(engine, kind):
 )
 def test_a_chip_can_be_copied_and_pickled(name, engine, expected_images, monkeypatch):
     # what torch.compile gives is no more than another function here: it does not pickle either
-    monkeypatch.setattr(
-        network_module, "_tracer", lambda _: lambda network, images: network(images)
-    )
+    monkeypatch.setattr(tracing, "_tracer", lambda _: lambda network, images: network(images))
     network, x = seeded(mlp), inputs()
     chip = program(
         network, name, calibration=x, engine=engine, expected_images=expected_images
@@ -267,7 +264,7 @@ def test_alpha_stands_in_the_tables_as_measured():
 
 
 def test_the_page_warns_where_compensation_is_off(tmp_path, monkeypatch):
-    monkeypatch.setattr("analog_samson.report.page.study_figures", lambda *_, **__: {})  # slow
+    monkeypatch.setattr("analog_samson.report.page.write_figures", lambda *_, **__: [])  # slow
     words = "No drift compensation on bare."
     trials = pd.concat(
         [make_trials(), make_trials(device="bare", compensation="none")], ignore_index=True
@@ -276,9 +273,8 @@ def test_the_page_warns_where_compensation_is_off(tmp_path, monkeypatch):
     write_report(tmp_path)
     assert words in (tmp_path / "report.html").read_text()
     only_programmed = trials[trials["t_inference_s"] == 0]
-    assert words not in warnings_of(only_programmed, summarise(only_programmed))
-    covered = make_trials()
-    assert not any("compensation" in text for text in warnings_of(covered, summarise(covered)))
+    assert words not in warnings_of(Content(only_programmed))
+    assert not any("compensation" in text for text in warnings_of(Content(make_trials())))
 
 
 class Gain(nn.Module):

@@ -87,7 +87,7 @@ def scheduler(tmp_path):
     """A Dask scheduler and one worker: their processes, and a client that gives up in a second."""
     distributed = pytest.importorskip("distributed")
     file = tmp_path / "scheduler.json"
-    where = [f"--scheduler-file={file}", "--no-dashboard"]
+    where = [f"--scheduler-file={file}", "--dashboard-address=127.0.0.1:0"]
     commands = (["dask_scheduler", "--host=127.0.0.1", "--port=0"], ["dask_worker", "--nthreads=1"])
     processes = [
         subprocess.Popen(

@@ -1,7 +1,9 @@
 """From a device to its noise model: the converter of its cells, and the models of aihwkit.
 
 Each function is named by a section (``NoiseSection.built_by``) and builds one of aihwkit's models
-with the constants of the section; models that aihwkit lacks are in ``own_models``.
+with the constants of the section; models that aihwkit lacks are in ``own_models``. A model whose
+``is_elementwise`` is true draws by ``randn_like`` alone, one number a cell: small arrays are then
+programmed and read in one call.
 """
 
 from typing import Any
@@ -45,7 +47,9 @@ def pcm_like(noise: PCMLike, converter: Any) -> Any:
     """aihwkit's ``PCMLikeNoiseModel``."""
     from aihwkit.inference import PCMLikeNoiseModel
 
-    return PCMLikeNoiseModel(**_power_law(noise, converter))
+    model = PCMLikeNoiseModel(**_power_law(noise, converter))
+    model.is_elementwise = True
+    return model
 
 
 def custom_drift(noise: CustomDriftPCMLike, converter: Any) -> Any:

@@ -8,13 +8,14 @@ cumulative, and t = 0 is the programmed state before any read.
 from analog_samson.chip.chip import Chip
 from analog_samson.chip.engines import Engine, check_precision, choose_engine
 from analog_samson.chip.group import ChipGroup, why_alone
-from analog_samson.chip.programming import load_chip, program
+from analog_samson.chip.programming import MappedNetwork, load_chip, program
 from analog_samson.chip.training_images import any_input, evenly_spread
 
 __all__ = [
     "Chip",
     "ChipGroup",
     "Engine",
+    "MappedNetwork",
     "any_input",
     "check_precision",
     "choose_engine",

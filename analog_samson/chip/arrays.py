@@ -1,6 +1,7 @@
 """The crossbar arrays of a chip: programmed once, aged to any time, read out, compensated."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,13 +11,67 @@ from torch import Tensor
 from analog_samson.analog import DeviceState, Physics, Tile, seeded
 from analog_samson.compiled import Array
 from analog_samson.devices import Device
+from analog_samson.streams import derive_seed
 
 
-def array_of(tile: Tile | Array, device: Device, physics: Physics, seeds: Any) -> "ChipArray":
-    """Program an array: at the level of its conductances, or on aihwkit's own path."""
-    if device.noise_level == "weight_as_in_aihwkit" and isinstance(tile, Tile):
-        return AihwkitArray(tile, device, seeds)
-    return ConductanceArray(tile, device, physics, seeds)
+class PhysicsOfLayers:
+    """The device of every layer and its physics, for all chips of a mapped network."""
+
+    def __init__(self, device: Device) -> None:
+        self._device, self._shared = device, Physics(device)
+        self._of_layers: dict[str, tuple[Device, Physics]] = {}
+
+    def of(self, layer: str) -> tuple[Device, Physics]:
+        """Device and physics of a layer."""
+        if layer not in self._of_layers:
+            own = self._device.for_layer(layer)
+            physics = self._shared if own is self._device else Physics(own)
+            self._of_layers[layer] = own, physics
+        return self._of_layers[layer]
+
+
+def program_arrays(
+    tiles: Sequence[Tile | Array], physics: PhysicsOfLayers, seed: int
+) -> list["ChipArray"]:
+    """Program arrays: at the level of their conductances, or on aihwkit's own path."""
+    programmed: list[ChipArray] = []
+    for tile in tiles:
+        device, of_layer = physics.of(tile.layer)
+        seeds = partial(derive_seed, seed, tile.layer, tile.index)
+        if device.noise_level == "weight_as_in_aihwkit" and isinstance(tile, Tile):
+            programmed.append(AihwkitArray(tile, device, seeds))
+        else:
+            programmed.append(ConductanceArray(tile, device, of_layer, seeds))
+    for of_layer, arrays in _by_physics(programmed):
+        targets = [target for array in arrays for target in array.targets()]
+        states = iter(of_layer.program_all(targets, [own for a in arrays for own in a.seeds]))
+        for array in arrays:
+            array.start([next(states) for _ in array.seeds])
+    return programmed
+
+
+def drift_arrays(arrays: Sequence["ChipArray"], t_inference_s: float, read: int) -> None:
+    """Age arrays to a time and read them."""
+    for array in arrays:
+        if isinstance(array, AihwkitArray):
+            array.drift_to(t_inference_s, read)
+    for of_layer, alike in _by_physics(arrays):
+        states = [state for array in alike for state in array.states]
+        seeds = [own for array in alike for own in array.seeds]
+        conductances = iter(of_layer.read_all(states, t_inference_s, read, seeds))
+        for array in alike:
+            array.point = t_inference_s, read
+            array.take([next(conductances) for _ in array.seeds])
+
+
+def _by_physics(
+    arrays: Sequence["ChipArray"],
+) -> list[tuple[Physics, list["ConductanceArray"]]]:
+    alike: dict[int, tuple[Physics, list[ConductanceArray]]] = {}
+    for array in arrays:
+        if isinstance(array, ConductanceArray):
+            alike.setdefault(id(array.physics), (array.physics, []))[1].append(array)
+    return list(alike.values())
 
 
 class ChipArray:
@@ -29,10 +84,6 @@ class ChipArray:
         self.tile = tile
         self.kind = kind
         self.alpha = torch.ones(*tile.target.shape[:-2], 1)
-
-    def drift_to(self, t_inference_s: float, read: int) -> None:
-        """Age to a time and read; measure the factor of an array that has one of its own."""
-        raise NotImplementedError
 
     def check_finite(self, weights: Tensor) -> None:
         """Raise ValueError unless weights and factors, as they are now, are numbers."""
@@ -51,53 +102,65 @@ class ChipArray:
 
 
 class ConductanceArray(ChipArray):
-    """Both devices of every pair keep their own conductance, exponent and place through time."""
+    """Both devices of every pair keep their own conductance, exponent and quantile over time.
+
+    Attributes:
+        physics: Of its devices.
+        seeds: Streams of its devices: one a device of a weight.
+        states: Its devices as programmed.
+        point: Time since programming [s] and read at which it holds its weights.
+    """
 
     def __init__(self, tile: Tile | Array, device: Device, physics: Physics, seeds: Any) -> None:
         super().__init__(tile, device.drift_compensation.kind)
-        self._physics = physics
-        targets, self._scale = self._physics.to_conductances(tile.target)
-        self._seeds = [partial(_device_seed, seeds, number) for number in range(len(targets))]
-        self.states: list[DeviceState] = [
-            self._physics.program(target, device_seeds)
-            for target, device_seeds in zip(targets, self._seeds, strict=True)
-        ]
-        self._reference = self._read_out(self._weights([s.programmed_uS for s in self.states]))
-        self._point = 0.0, 0
+        self.physics = physics
+        targets, self._scale = physics.to_conductances(tile.target)
+        self._targets: list[Tensor] | None = targets
+        self.seeds = [partial(_device_seed, seeds, number) for number in range(len(targets))]
+        self.states: list[DeviceState] = []
+        self.point = 0.0, 0
+        self._are_all_used = bool(tile.used.all())
+        n_used = tile.used.sum(dim=-1, keepdim=True).clamp(min=1)
+        self._n_read_out = n_used * tile.target.shape[-1]
+
+    def start(self, states: list[DeviceState]) -> None:
+        """Take the devices as programmed; the programmed state is what reads are compared with."""
+        self.states, self._targets = states, None
+        self._reference = self._read_out(self._weights([s.programmed_uS for s in states]))
 
     def targets(self) -> list[Tensor]:
         """Conductances [µS] that were to be written, one tensor a device."""
-        return self._physics.to_conductances(self.tile.target)[0]
+        kept = self._targets
+        return self.physics.to_conductances(self.tile.target)[0] if kept is None else kept
 
     def conductances(self) -> list[Tensor]:
         """Conductances [µS] as read now, one tensor a device: drawn again, not kept."""
         return [
-            self._physics.read(state, *self._point, seeds)
-            for state, seeds in zip(self.states, self._seeds, strict=True)
+            self.physics.read(state, *self.point, seeds)
+            for state, seeds in zip(self.states, self.seeds, strict=True)
         ]
 
-    def drift_to(self, t_inference_s: float, read: int) -> None:
-        """Read every device at a time and put the weights they make on the tile."""
-        self._point = t_inference_s, read
-        weights = self._weights(self.conductances())
+    def take(self, conductances_uS: list[Tensor]) -> None:
+        """Put the weights that conductances [µS] make on the tile; measure a factor of its own."""
+        weights = self._weights(conductances_uS)
         self.tile.set_weights(weights)
         if self.kind in ("global", "per_column"):
             self.set_compensation(self._reference / self._read_out(weights))
         self.check_finite(weights)
 
     def _weights(self, conductances_uS: list[Tensor]) -> Tensor:
-        weights = self._physics.to_weights(conductances_uS, self._scale)
+        weights = self.physics.to_weights(conductances_uS, self._scale)
+        if self._are_all_used:
+            return weights
         return weights.where(self.tile.used[..., None], 0)  # all-zero columns are unused, not noise
 
     def _read_out(self, weights: Tensor) -> Tensor:
         """Mean |output| for one-hot inputs, exact: mean |w| of the array, or of each column."""
         smallest = 1e-4  # aihwkit's guard against a division by zero
-        n_rows = weights.shape[-1]
         sums = weights.abs().sum(dim=-1)
         if self.kind == "per_column":
-            return (sums / n_rows).clamp(min=smallest)
-        n_used = self.tile.used.sum(dim=-1, keepdim=True).clamp(min=1)
-        return (sums.sum(dim=-1, keepdim=True) / (n_used * n_rows)).clamp(min=smallest)
+            return (sums / weights.shape[-1]).clamp(min=smallest)
+        return (sums.sum(dim=-1, keepdim=True) / self._n_read_out).clamp(min=smallest)
 
 
 def _device_seed(array_seeds: Any, number: int, *words: str | int | float) -> int:

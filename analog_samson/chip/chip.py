@@ -1,19 +1,24 @@
-"""A chip as it is after programming: ages to any time, answers to images, is saved."""
+"""A chip as it is after programming: ages to any time, runs the network, is saved."""
 
 import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from analog_samson.analog import DeviceState, Physics, TiledNetwork
+from analog_samson.analog import DeviceState, TiledNetwork
 from analog_samson.checkpoint import write_tensors
-from analog_samson.chip.arrays import ConductanceArray, array_of
+from analog_samson.chip.arrays import (
+    ConductanceArray,
+    PhysicsOfLayers,
+    drift_arrays,
+    program_arrays,
+)
 from analog_samson.chip.engines import Engine
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.devices import Device
@@ -43,6 +48,7 @@ class Chip:
         self,
         network: TiledNetwork | FunctionalNetwork,
         device: Device,
+        physics: PhysicsOfLayers,
         seed: int,
         input_ranges: Mapping[str, float] | None = None,
         keep_digital: Sequence[str] = (),
@@ -64,20 +70,7 @@ class Chip:
         self._unchecked = unchecked
         self._trained_statistics = batch_norm.statistics(network.network)
         self._needs_recalibration = False
-        by_layer = {tile.layer: device.for_layer(tile.layer) for tile in network.tiles}
-        shared = Physics(device)
-        physics = {
-            layer: shared if own is device else Physics(own) for layer, own in by_layer.items()
-        }
-        self._arrays = [
-            array_of(
-                tile,
-                by_layer[tile.layer],
-                physics[tile.layer],
-                partial(derive_seed, seed, tile.layer, tile.index),
-            )
-            for tile in network.tiles
-        ]
+        self._arrays = program_arrays(network.tiles, physics, seed)
         self.t_inference_s = math.nan
         self.read = 0
         self.drift_to(device.first_time_s)
@@ -100,8 +93,7 @@ class Chip:
         self.device.check_time(t_inference_s)
         if read < 0:
             raise ValueError(f"read counts draws of the read noise from 0; got {read}.")
-        for array in self._arrays:
-            array.drift_to(float(t_inference_s), read)
+        drift_arrays(self._arrays, float(t_inference_s), read)
         self._rescale_layers()
         self.t_inference_s, self.read = float(t_inference_s), read
         self._forward_seeds = partial(derive_seed, self.seed, "forward", self.t_inference_s, read)
@@ -161,6 +153,12 @@ class Chip:
             self._unchecked = None
         return images.float() if images.is_floating_point() else images
 
+    @property
+    def is_batch_invariant(self) -> bool:
+        """Whether outputs are known to be the same bits whatever the size of the batch."""
+        network = self._network
+        return isinstance(network, FunctionalNetwork) and network.is_batch_invariant
+
     def check_calibrated(self) -> None:
         """Raise ValueError if the device's DAC needs input ranges and there are none."""
         if self.device.periphery.needs_input_ranges and not self._network.has_input_ranges:
@@ -180,7 +178,12 @@ class Chip:
         network, images = self._network, images.to(where)
         batch_norm.restore(network.network, self._trained_statistics)
         seeds = partial(derive_seed, self.seed, "recalibration", self.t_inference_s, self.read)
-        with step_by_step(network, images[:1], seeds):
+        untraced = (
+            network.eager(images[:1], seeds)
+            if isinstance(network, FunctionalNetwork)
+            else contextlib.nullcontext()
+        )
+        with untraced:
             batch_norm.recalibrate(
                 network.network, lambda batch, first: network.forward(batch, first, seeds), images
             )
@@ -289,20 +292,3 @@ class Chip:
                 "no conductances; use a device at conductance level."
             )
         return arrays
-
-
-@contextlib.contextmanager
-def step_by_step(
-    network: TiledNetwork | FunctionalNetwork, image: Tensor, seeds: Any
-) -> Iterator[None]:
-    """Keep the compiled engine from tracing a network whose modules are for once in training."""
-    if not isinstance(network, FunctionalNetwork):
-        yield
-        return
-    if network._is_traced is None:
-        network._probe(image, 0, seeds)
-    is_traced, network._is_traced = network._is_traced, False
-    try:
-        yield
-    finally:
-        network._is_traced = is_traced

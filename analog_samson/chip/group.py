@@ -1,4 +1,7 @@
-"""Several chips of one network and device that answer together, to fill a GPU."""
+"""Batched inference over chips of one network and device, to fill a GPU.
+
+The layers of several chips at once are in :mod:`analog_samson.compiled.stacked`.
+"""
 
 from collections.abc import Sequence
 from typing import Self
@@ -13,7 +16,7 @@ from analog_samson.devices import Device
 
 
 def why_alone(device: Device, engine: Engine) -> str:
-    """Say why chips of a device cannot answer together; "" if they can."""
+    """Say why chips of a device cannot run in one forward pass; "" if they can."""
     if engine != "compiled":
         return "aihwkit's tiles run one chip at a time"
     if device.drift_compensation.batch_norm == "recalibrated":
@@ -24,12 +27,11 @@ def why_alone(device: Device, engine: Engine) -> str:
 
 
 class ChipGroup:
-    """Chips of one network on one device that answer in one forward pass.
+    """Chips of one network on one device in one forward pass.
 
     Every chip gives what it gives alone: the same draws; floating point differs in the last bits,
-    and an ADC tie may flip. It is made for GPUs, which one chip does not fill. One chip does fill
-    the core of a CPU: there they answer one after the other (in one pass LeNet-5 took 1.3 and
-    ResNet-20 1.8 times as long). The chips stay usable by themselves.
+    and an ADC tie may flip. It is made for GPUs, which one chip does not fill; on a CPU chips run
+    one after the other. The chips stay usable by themselves.
 
     Args:
         chips: At least one, made by ``program`` from one network on one device.
@@ -52,12 +54,12 @@ class ChipGroup:
         for chip in chips:
             if reason := why_alone(chip.device, chip.engine):
                 raise ValueError(
-                    f"Chips of device {chip.device.name!r} cannot answer together: {reason}; "
-                    "let every chip answer alone."
+                    f"Chips of device {chip.device.name!r} cannot run in one forward "
+                    f"pass: {reason}; run every chip alone."
                 )
             if what := _difference(chip, first):
                 raise ValueError(
-                    f"Chips that answer together are of one network on one device; got {what}."
+                    f"Chips in one forward pass are of one network on one device; got {what}."
                 )
         self._places = [*chips, *[chips[-1]] * (size - len(chips))]
         networks = [chip._network for chip in self._places]
@@ -73,7 +75,7 @@ class ChipGroup:
         """Run the network on all chips.
 
         Args:
-            images: As for a chip, shape (n, ...); all chips answer the same.
+            images: As for a chip, shape (n, ...); the same for all chips.
             first_index: As for a chip.
 
         Returns:
@@ -87,7 +89,7 @@ class ChipGroup:
         if images.device.type == "cpu" and kernels.library() is not None:
             return torch.stack([chip(images, first_index) for chip in self.chips])
         seeds = [chip._forward_seeds for chip in self._places]
-        return self._network.answers(images, first_index, seeds)[: len(self.chips)]
+        return self._network.forward(images, first_index, seeds)[: len(self.chips)]
 
 
 def _difference(chip: Chip, other: Chip) -> str:

@@ -1,6 +1,7 @@
 """From a trained network to a chip: mapped, calibrated, programmed; and from a file of one."""
 
 import copy
+import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from analog_samson.checkpoint import (
     load_checkpoint,
     read_tensors,
 )
+from analog_samson.chip.arrays import PhysicsOfLayers
 from analog_samson.chip.chip import CHIP_FILE, Chip
 from analog_samson.chip.engines import Engine, check_precision, choose_engine
 from analog_samson.chip.training_images import any_input, training_images
@@ -87,48 +89,129 @@ def program(
             the images for recalibration are missing or not known to be training images.
         FileNotFoundError: If there is no such device or checkpoint.
     """
-    if not isinstance(device, Device):
-        device = load_device(device)
-    engine = choose_engine(device, engine)
-    check_precision(engine, precision, device)
-    if isinstance(model, str | Path):
-        model = load_checkpoint(model, trust)
-    training = training_images(recalibration, model)
-    plain, as_trained = training or (None, None)
-    checkpoint = model if isinstance(model, Checkpoint) else None
-    of_network = checkpoint.keep_digital if checkpoint else ()
-    keep_digital = tuple(dict.fromkeys((*of_network, *keep_digital, *device.digital_layers)))
-    if calibration is not None and not isinstance(calibration, Tensor):
-        raise ValueError(
-            "calibration is one tensor of training images, shape (n, ...); got "
-            f"{type(calibration).__name__}."
-        )
-    model = model.build() if isinstance(model, Checkpoint) else _plain(model)
-    network = _mapped(model, device, keep_digital)
-    unchecked = _checked(network, device, keep_digital, checkpoint, calibration, plain)
-    products = _products(network, device, keep_digital, plain)
+    mapped = MappedNetwork(
+        model,
+        device,
+        calibration=calibration,
+        engine=engine,
+        precision=precision,
+        keep_digital=keep_digital,
+        expected_images=expected_images,
+        input_ranges=input_ranges,
+        recalibration=recalibration,
+        trust=trust,
+    )
+    return mapped.program(seed, only=True)
 
-    def chip(ranges: Mapping[str, float] | None) -> Chip:
-        on_arrays: TiledNetwork | FunctionalNetwork
-        if engine == "aihwkit":
-            on_arrays = TiledNetwork(network, device, keep_digital, ranges)
-        else:
-            on_arrays = FunctionalNetwork(
-                network, device, keep_digital, ranges, precision, expected_images
+
+class MappedNetwork:
+    """A trained network mapped onto a device: checked once, for any number of chips.
+
+    Arguments and errors are those of :func:`program`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Checkpoint | str | Path,
+        device: Device | str | Path,
+        *,
+        calibration: Tensor | None = None,
+        engine: Engine | None = None,
+        precision: Precision = "fp32",
+        keep_digital: Sequence[str] = (),
+        expected_images: int = 0,
+        input_ranges: Mapping[str, float] | None = None,
+        recalibration: Dataset | Tensor | None = None,
+        trust: Sequence[str] = (),
+    ) -> None:
+        device = device if isinstance(device, Device) else load_device(device)
+        self.device = device
+        self._engine = choose_engine(device, engine)
+        check_precision(self._engine, precision, device)
+        self._precision, self._expected_images = precision, expected_images
+        if isinstance(model, str | Path):
+            model = load_checkpoint(model, trust)
+        if calibration is not None and not isinstance(calibration, Tensor):
+            raise ValueError(
+                "calibration is one tensor of training images, shape (n, ...); got "
+                f"{type(calibration).__name__}."
             )
-        return Chip(on_arrays, device, seed, ranges, keep_digital, as_trained, products, unchecked)
+        training = training_images(recalibration, model)
+        plain = training and training.plain
+        self._as_trained = training and training.as_trained
+        checkpoint = model if isinstance(model, Checkpoint) else None
+        of_network = checkpoint.keep_digital if checkpoint else ()
+        names = (*of_network, *keep_digital, *device.digital_layers)
+        self._keep_digital = tuple(dict.fromkeys(names))
+        model = model.build() if isinstance(model, Checkpoint) else _plain(model)
+        self._network = _mapped(model, device, self._keep_digital)
+        self._unchecked = _checked(
+            self._network, device, self._keep_digital, checkpoint, calibration, plain
+        )
+        self._products = _products(self._network, device, self._keep_digital, plain)
+        self._ranges, self._range_images = input_ranges, None
+        if input_ranges is not None or not device.periphery.needs_input_ranges:
+            return
+        how = device.input_ranges
+        if how.of == "chip":
+            images = plain if calibration is None else calibration
+            self._range_images = _needed(images, device, "finds input ranges chip by chip")
+        elif calibration is not None:
+            self._ranges = self._measured(self._network, calibration)
+        elif checkpoint is not None:
+            self._ranges = checkpoint.ranges(how.statistic)
 
-    if input_ranges is not None or not device.periphery.needs_input_ranges:
-        return chip(input_ranges)
-    how = device.input_ranges
-    if how.of == "chip":
-        images = plain if calibration is None else calibration
-        images = _needed(images, device, "finds input ranges chip by chip")
-        held = _holding(network, chip(None).weights())
-        return chip(models.input_ranges(held, images, keep_digital, how.quantile))
-    if calibration is not None:
-        return chip(models.input_ranges(network, calibration, keep_digital, how.quantile))
-    return chip(None if checkpoint is None else checkpoint.ranges(how.statistic))
+    def program(self, seed: int, *, only: bool = False) -> Chip:
+        """Program a new chip.
+
+        Args:
+            seed: As for :func:`program`.
+            only: Whether it is the only chip, for which nothing is copied.
+
+        Returns:
+            The chip in its programmed state, as :func:`program` gives it.
+        """
+        if self._range_images is None:
+            return self._chip(self._on_arrays(only), seed, self._ranges)
+        held = _holding(self._network, self._chip(self._on_arrays(only), seed, None).weights())
+        ranges = self._measured(held, self._range_images)
+        return self._chip(self._new_on_arrays(ranges), seed, ranges)
+
+    def _measured(self, network: nn.Module, images: Tensor) -> dict[str, float]:
+        quantile = self.device.input_ranges.quantile
+        return models.input_ranges(network, images, self._keep_digital, quantile)
+
+    def _chip(
+        self,
+        on_arrays: TiledNetwork | FunctionalNetwork,
+        seed: int,
+        ranges: Mapping[str, float] | None,
+    ) -> Chip:
+        given = ranges, self._keep_digital, self._as_trained, self._products, self._unchecked
+        return Chip(on_arrays, self.device, self._physics, seed, *given)
+
+    def _on_arrays(self, only: bool) -> TiledNetwork | FunctionalNetwork:
+        if only or self._engine == "aihwkit":
+            return self._new_on_arrays(self._ranges)
+        return self._blank.fresh()
+
+    def _new_on_arrays(
+        self, ranges: Mapping[str, float] | None
+    ) -> TiledNetwork | FunctionalNetwork:
+        given = self._network, self.device, self._keep_digital, ranges
+        if self._engine == "aihwkit":
+            return TiledNetwork(*given)
+        return FunctionalNetwork(*given, self._precision, self._expected_images)
+
+    @functools.cached_property
+    def _blank(self) -> FunctionalNetwork:
+        """What chips on the compiled engine are copied from; it is never run itself."""
+        given = self._network, self.device, self._keep_digital, self._ranges
+        return FunctionalNetwork(*given, self._precision, self._expected_images)
+
+    @functools.cached_property
+    def _physics(self) -> PhysicsOfLayers:
+        return PhysicsOfLayers(self.device)
 
 
 def load_chip(
@@ -200,7 +283,7 @@ def _plain(model: nn.Module) -> nn.Module:
         listed = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in others))
         warnings.warn(
             f"The network holds {listed} and is converted to float32, in which chips compute.",
-            stacklevel=4,
+            stacklevel=5,
         )
         model = copy.deepcopy(model).float()
     return model

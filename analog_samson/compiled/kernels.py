@@ -25,13 +25,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from analog_samson.compiled import operations
+from analog_samson.compiled import operations, structs
 
 _FLAGS = (
     *("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"),
     *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []),
 )
-_PARTS = "lanes", "normals", "converters", "products", "arrays", "narrow"
+_PARTS = "lanes", "normals", "converters", "products", "per_vector", "narrow"
 """Files of the C library, which is built from all of them in a row."""
 
 _log = logging.getLogger(__name__)
@@ -100,38 +100,29 @@ def adc(
     Returns:
         The outputs, float32; on a CPU they stand in y if that is float32, too.
     """
+    held = [scale, offset, stream, limits]
+    how = [block, call, rounds, innermost, draws]
     if y.device.type != "cpu":
-        given = y.float(), previous, scale, offset, stream, limits, block, call, rounds, innermost
-        return _adc_of_torch(*given, draws)
+        return _adc_in_torch(y.float(), previous, held, how)
     apply = _adc_operation if torch.compiler.is_compiling() else _adc
     out = y if y.dtype == torch.float32 else torch.empty_like(y, dtype=torch.float32)
-    products = None if out is y else y
-    apply(out, products, previous, scale, offset, stream, limits, block, call, rounds, innermost)
+    apply(out, None if out is y else y, previous, held, how)
     return out
 
 
 def _adc(
-    y: Tensor,
-    products: Tensor | None,
-    previous: Tensor | None,
-    scale: Tensor,
-    offset: Tensor,
-    stream: Tensor,
-    limits: Tensor,
-    block: int,
-    call: int,
-    rounds: bool,
-    innermost: bool,
+    y: Tensor, products: Tensor | None, previous: Tensor | None, held: list[Tensor], how: list[int]
 ) -> None:
+    """Convert in place; `held` and `how` are the arguments of :func:`adc`, in order."""
     if not y.numel():
         return
-    noise, levels = limits.tolist()
     built = library_for(y)
     if built is None or not (previous is None or previous.is_contiguous()):
         x = y if products is None else products.float()
-        given = x, previous, scale, offset, stream, limits, block, call, rounds, innermost
-        y.copy_(_adc_of_torch(*given, noise > 0))
+        y.copy_(_adc_in_torch(x, previous, held, how))
         return
+    (scale, offset, stream, limits), (block, call, rounds, innermost, _) = held, how
+    noise, levels = limits.tolist()
     first_image, *keys = stream.tolist()
     key = operations.key_of_call(keys[block], call)
     n_images, outer, inner = y.shape
@@ -153,27 +144,16 @@ def _adc(
     share(run, n_images)
 
 
-def _adc_of_torch(
-    y: Tensor,
-    previous: Tensor | None,
-    scale: Tensor,
-    offset: Tensor,
-    stream: Tensor,
-    limits: Tensor,
-    block: int,
-    call: int,
-    rounds: bool,
-    innermost: bool,
-    draws: bool,
-) -> Tensor:
+def _adc_in_torch(y: Tensor, previous: Tensor | None, held: list[Tensor], how: list[int]) -> Tensor:
     """The same in torch operations: those of several chips, for one."""
+    (scale, offset, stream, limits), (block, call, rounds, innermost, draws) = held, how
     return operations.adc(
         *(y, previous, scale[None], offset[None]),
         operations.key_of_call(stream[None, 1 + block], call),
         *(stream[0], limits),
-        rounds=rounds,
-        innermost=innermost,
-        draws=draws,
+        rounds=bool(rounds),
+        innermost=bool(innermost),
+        draws=bool(draws),
     )
 
 
@@ -346,8 +326,11 @@ def _load(path: Path) -> ctypes.CDLL:
         *(word, word, number, ctypes.c_int, number),
     ]
     loaded.adc.restype = ctypes.c_int
-    loaded.arrays.argtypes = [pointer, pointer, pointer, count, word]
-    loaded.arrays.restype = ctypes.c_int
+    loaded.per_vector.argtypes = [pointer, pointer, pointer, count, word]
+    loaded.per_vector.restype = ctypes.c_int
+    loaded.layer_layout.argtypes = [pointer, count]
+    loaded.layer_layout.restype = count
+    structs.check(loaded)
     loaded.lanes.restype = ctypes.c_int64
     loaded.narrow.argtypes = [pointer] * 4 + [count] * 9
     loaded.narrow.restype = ctypes.c_int

@@ -1,6 +1,7 @@
 /* Vector instructions without naming any. First of several files that are built as one. */
 
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,17 +1,32 @@
-"""Convolutions of images with few channels (a first layer): in C, vectors over pixels.
+"""Narrow networks (LeNet-5): convolution and pooling in C, channels outermost in memory.
 
-Torch's kernels fill vectors with channels. Where there are one to four, ``narrow.c`` is two to four
-times as fast on CPUs; channels are outermost in memory. Sums run in one order whatever the batch.
+Torch's kernels fill vectors with channels; ``narrow.c`` fills them with pixels. Measured on LeNet-5
+(one thread, AVX-512): without the convolution a forward pass takes 1.28 to 1.35 times as long,
+without the pooling 1.09 to 1.13 times. Sums run in one order whatever the batch.
 """
 
+from collections.abc import Iterable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from analog_samson.compiled import kernels
 
 MOST_INPUTS, MOST_OUTPUTS = 4, 16
 """Channels up to which the C kernel is faster than torch's (measured, AVX-512): our choice."""
+
+
+WIDE = 16
+"""Input channels or features from which a layer fills vectors: bf16 and channels last pay there."""
+
+
+def is_narrow(shapes: Iterable[torch.Size]) -> bool:
+    """Whether all two-dimensional convolutions of a network, by their weights, are narrow."""
+    kernels_2d = [shape for shape in shapes if len(shape) == 4]
+    return bool(kernels_2d) and all(
+        n_out <= WIDE and n_in < WIDE / 2 for n_out, n_in, *_ in kernels_2d
+    )
 
 
 def suits(shape: torch.Size, geometry: tuple[tuple[int, ...], ...]) -> bool:
@@ -63,3 +78,36 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int,
 
     kernels.share(run, n_images)
     return out
+
+
+class Halving(nn.Module):
+    """Largest of every 2 x 2 pixels, the numbers of ``torch.nn.MaxPool2d(2)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool images, shape (n, channels, height, width) to (n, channels, height/2, width/2)."""
+        built = None if torch.compiler.is_compiling() else kernels.library_for(x)
+        n_images, planes, height, width = x.shape
+        if built is None or height % 2 or width % 2 or not x.is_contiguous():
+            return F.max_pool2d(x, 2)
+        out = x.new_empty(n_images, planes, height // 2, width // 2)
+
+        def run(first: int, count: int) -> int:
+            pointers = x[first].data_ptr(), out[first].data_ptr()
+            return int(built.halve(*pointers, count, planes, *out.shape[2:]))
+
+        if out.numel():
+            kernels.share(run, n_images)
+        return out
+
+
+def halvings(network: nn.Module) -> dict[int, nn.Module]:
+    """Id of every pooling that halves images to what takes its place."""
+    return {id(module): Halving() for module in network.modules() if _halves(module)}
+
+
+def _halves(module: nn.Module) -> bool:
+    if not isinstance(module, nn.MaxPool2d) or module.ceil_mode or module.return_indices:
+        return False
+    geometry = module.kernel_size, module.stride, module.padding, module.dilation
+    wanted = zip(geometry, (2, 2, 0, 1), strict=True)
+    return all(value in (number, (number, number)) for value, number in wanted)

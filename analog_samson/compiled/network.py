@@ -5,22 +5,23 @@ weights, keys and ranges are inputs of the graph, so one compilation serves all 
 checkpoints of an architecture, and torch keeps it on disk between processes.
 """
 
+import contextlib
 import copy
-import functools
-import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from analog_samson import models
 from analog_samson.analog import check_input_ranges
-from analog_samson.compiled.layers import CPU, FunctionalLayer
-from analog_samson.compiled.norms import affine_norms
-from analog_samson.compiled.pooling import halvings
+from analog_samson.compiled import kernels, narrow
+from analog_samson.compiled.computing import CPU
+from analog_samson.compiled.layers import FunctionalLayer, Seeds
+from analog_samson.compiled.norms import AffineNorm, affine_norms
+from analog_samson.compiled.tracing import LayoutObserver, Plan, Runner
 from analog_samson.devices import Device
 from analog_samson.evaluation import exact_products
 
@@ -30,12 +31,7 @@ LONG_JOB = 5e8
 About 0.05 s of a core a layer and reading; tracing costs 0.3 to 1 s a layer, once.
 """
 
-WIDE = 16
-"""Input channels or features from which a layer fills vectors: bf16 and channels last pay there."""
-
 Precision = Literal["fp32", "bf16"]
-
-_log = logging.getLogger(__name__)
 
 _PERIPHERY = {"source", "dac_bits", "adc_bits", "output_bound", "output_noise"}
 _PERIPHERY |= {"input_scaling", "bound_management"}
@@ -73,8 +69,13 @@ class FunctionalNetwork:
         precision: "bf16" rounds weights, inputs and products of wide layers to bfloat16 (8 bits of
             precision; sums within a product are fp32): twice as fast where the processor has
             instructions for it.
-        expected_images: How many images every reading will meet; decides whether tracing pays
+        expected_images: How many images follow every reading; decides whether tracing pays
             (see ``LONG_JOB``), from the network's shapes alone, never from a clock.
+
+    Attributes:
+        layers: Layer name to the layer on arrays.
+        tiles: The arrays of all layers.
+        network: The network that runs.
 
     Raises:
         ValueError: If a layer cannot become arrays and is not to be kept digital, weights are NaN,
@@ -93,6 +94,7 @@ class FunctionalNetwork:
         self.device = device
         self.precision = precision
         self.has_input_ranges = input_ranges is not None
+        self._expected_images = expected_images
         network = copy.deepcopy(network).to(CPU).eval().requires_grad_(False)
         digital = models.analog_layers(network, keep_digital)
         models.check_weights(network, list(digital))
@@ -100,40 +102,64 @@ class FunctionalNetwork:
             check_input_ranges(input_ranges, list(digital))
         else:
             input_ranges = dict.fromkeys(digital, math.nan)
-        self.layers = {
-            name: FunctionalLayer(name, layer, device, float(input_ranges[name]))
-            for name, layer in digital.items()
-        }
-        self.tiles = [array for layer in self.layers.values() for array in layer.arrays]
-        kernels = [layer.shape for layer in self.layers.values() if len(layer.shape) == 4]
-        # the kernel of what looks at every vector takes channels innermost
-        self._is_narrow = bool(kernels) and not device.periphery.is_by_vector
-        self._is_narrow &= all(n_out <= WIDE and n_in < WIDE / 2 for n_out, n_in, *_ in kernels)
-        norms = affine_norms(network)
-        self._norms = tuple(norms.values())
-        replaced: dict[int, nn.Module] = {**norms}
-        replaced |= halvings(network) if self._is_narrow else {}
-        replaced |= {id(layer): self.layers[name] for name, layer in digital.items()}
-        self.network = models.replace_everywhere(network, replaced)
-        if precision == "bf16":
-            for layer in self.layers.values():
-                if layer.shape[1] >= WIDE:
-                    layer.dtype = torch.bfloat16
-        self._where = CPU
-        self._expected_images = expected_images
-        self._set_layout(channels_last=not self._is_narrow)
-        self._is_traced: bool | None = None
+        layers = {}
+        for name, layer in digital.items():
+            is_wide = layer.weight.shape[1] >= narrow.WIDE  # type: ignore[index]
+            dtype = torch.bfloat16 if precision == "bf16" and is_wide else torch.float32
+            layers[name] = FunctionalLayer(name, layer, device, float(input_ranges[name]), dtype)
+        # per-vector computing takes channels innermost
+        is_narrow = not device.periphery.is_by_vector
+        is_narrow &= narrow.is_narrow(layer.mapped.geometry.shape for layer in layers.values())
+        self.plan = Plan(is_narrow)
+        replaced: dict[int, nn.Module] = {**affine_norms(network)}
+        replaced |= narrow.halvings(network) if is_narrow else {}
+        replaced |= {id(layer): layers[name] for name, layer in digital.items()}
+        self._start(layers, models.replace_everywhere(network, replaced))
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the traced function out of pickles and copies: it is found again."""
-        return {key: value for key, value in vars(self).items() if key != "_traced"}
+    def fresh(self) -> Self:
+        """The same network for another chip, on arrays that hold their targets.
+
+        What no chip changes is shared, and so is what was decided about layout and tracing.
+        """
+        other = copy.copy(self)
+        layers = {name: layer.fresh() for name, layer in self.layers.items()}
+        in_place: dict[int, object] = {id(self.layers[name]): new for name, new in layers.items()}
+        in_place |= {id(m): m for m in self.network.modules() if _holds_nothing(m)}
+        other._start(layers, copy.deepcopy(self.network, in_place))
+        return other
+
+    def _start(self, layers: dict[str, FunctionalLayer], network: nn.Module) -> None:
+        self.layers, self.network = layers, network
+        self.tiles = [array for layer in layers.values() for array in layer.arrays]
+        self._norms = [norm for norm in network.modules() if isinstance(norm, AffineNorm)]
+        self._runner = Runner(network, self.plan, self._structure)
+        self._where = CPU
+        self._is_eager = False
+        self._is_last: bool | None = None  # the layout that the layers have
+
+    def _structure(self) -> Hashable:
+        return tuple((name, layer.structure) for name, layer in self.layers.items())
 
     def weights(self) -> dict[str, Tensor]:
         """Weights on the arrays in model units and the layers' shapes, without compensation."""
         return {name: layer.model_weights() for name, layer in self.layers.items()}
 
+    @property
+    def is_batch_invariant(self) -> bool:
+        """Whether outputs are known to be the same bits whatever the size of the batch, on a CPU.
+
+        So it is where layers run vector by vector in C, all others work number by number, and
+        nothing is traced; known from the first forward pass on.
+        """
+        return (
+            self.plan.is_traced is False
+            and kernels.library() is not None
+            and all(layer.computing.is_batch_invariant for layer in self.layers.values())
+            and all(type(module) in _BATCH_INVARIANT for module in self.network.modules())
+        )
+
     @torch.no_grad()
-    def forward(self, images: Tensor, first_index: int, seeds: Callable[..., int]) -> Tensor:
+    def forward(self, images: Tensor, first_index: int, seeds: Seeds) -> Tensor:
         """Outputs of the network; an image's noise does not depend on its batch.
 
         It runs where the images are; on a GPU in torch operations that draw the same integers.
@@ -146,101 +172,80 @@ class FunctionalNetwork:
         Returns:
             Outputs, shape (n, ...).
         """
-        if self._is_traced is None:
-            self._probe(images[:1], first_index, seeds)
+        if self.plan.is_traced is None:
+            self._decide(images[:1], seeds)
         if images.device != self._where:
             self._where = images.device
             self.network.to(images.device)
-        self._prepare(len(images), first_index, seeds)
-        if self._channels_last and images.ndim == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
+        prepare = partial(self._prepare, len(images), first_index, seeds)
         with exact_products(images.device):
-            if self._is_traced:
-                try:
-                    return self._traced(self.network, images)
-                except Exception as error:  # control flow that depends on data, no compiler, ...
-                    _log.warning("Tracing failed, the network runs step by step: %s", error)
-                    self._is_traced = False
-                    self._prepare(len(images), first_index, seeds)
-            outputs: Tensor = self.network(images)
-            return outputs
+            return self._runner(images, prepare, self._is_eager)
 
-    def _prepare(self, n_images: int, first_index: int, seeds: Callable[..., int]) -> None:
+    def _prepare(self, n_images: int, first_index: int, seeds: Seeds) -> None:
+        if self._is_last != self.plan.channels_last:
+            self._is_last = self.plan.channels_last
+            for layer in self.layers.values():
+                layer.set_layout(self._is_last)
         for layer in self.layers.values():
             layer.prepare(n_images, first_index, seeds, self._where)
         for norm in self._norms:
             norm.refresh()
 
-    def _set_layout(self, channels_last: bool) -> None:
-        self._channels_last = channels_last
-        for layer in self.layers.values():
-            layer.channels_last = channels_last
-        for array in self.tiles:
-            array.has_changed = True
+    @contextlib.contextmanager
+    def eager(self, image: Tensor, seeds: Seeds) -> Iterator[None]:
+        """Do not trace within a block, in which modules may be in training.
 
-    def _probe(self, image: Tensor, first_index: int, seeds: Callable[..., int]) -> None:
+        Args:
+            image: One input, from which layout and tracing are decided before the block.
+            seeds: As for :meth:`forward`.
+        """
+        if self.plan.is_traced is None:
+            self._decide(image, seeds)
+        was_eager, self._is_eager = self._is_eager, True
+        try:
+            yield
+        finally:
+            self._is_eager = was_eager
+
+    @torch.no_grad()
+    def _decide(self, image: Tensor, seeds: Seeds) -> None:
         """Run one image: choose the memory layout, count multiplications.
 
-        Narrow convolutions (LeNet-5) are fastest with channels outermost and step by step, unless
-        torch pools, which it does fast only with channels innermost (``MaxPool2d(2)`` is ours).
+        Narrow convolutions (LeNet-5) are fastest with channels outermost and untraced, unless
+        torch pools, which it does fast only with channels innermost. ``view`` of what is not
+        contiguous needs channels outermost.
         """
         counts: list[int] = []
         hooks = [
             layer.register_forward_hook(
-                lambda layer, _, out: counts.append(out.numel() * math.prod(layer.shape[1:]))
+                lambda layer, _, out: counts.append(
+                    out.numel() * math.prod(layer.mapped.geometry.shape[1:])
+                )
             )
             for layer in self.layers.values()
         ]
-        self._is_traced = False
+        plan, is_long = self.plan, None
+        plan.is_traced = False
         try:
-            with _PoolingSeen() as pooling:
-                self.forward(image, first_index, seeds)
-            if self._is_narrow and pooling.seen:
-                self._is_narrow = False
-                self._set_layout(channels_last=True)
-                counts.clear()
-                self.forward(image, first_index, seeds)
-        except RuntimeError:
-            if not self._channels_last:
-                raise
-            # `view` of what is not contiguous, most often
-            self._set_layout(channels_last=False)
-            counts.clear()
-            self.forward(image, first_index, seeds)
+            with LayoutObserver() as seen:
+                self.forward(image, 0, seeds)
+                n_multiplications = sum(counts)
+                if plan.is_narrow and seen.pools:
+                    plan.is_narrow, plan.channels_last = False, True
+                    seen.needs_contiguous = False
+                    self.forward(image, 0, seeds)
+            plan.channels_last &= not seen.needs_contiguous
+            is_long = n_multiplications * self._expected_images > LONG_JOB * len(self.layers)
         finally:
             for hook in hooks:
                 hook.remove()
-        is_long = sum(counts) * self._expected_images > LONG_JOB * len(self.layers)
-        self._is_traced = is_long and not self._is_narrow
-
-    @functools.cached_property
-    def _traced(self) -> Callable[[nn.Module, Tensor], Tensor]:
-        structures = [(name, layer.structure) for name, layer in self.layers.items()]
-        return _tracer(f"{self.network} {structures}")
+            plan.is_traced = None if is_long is None else is_long and not plan.is_narrow
 
 
-class _PoolingSeen(TorchFunctionMode):
-    """Whether torch's own two-dimensional pooling runs within a block."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen = False
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen = self.seen or "pool2d" in getattr(func, "__name__", "")
-        return func(*args, **(kwargs or {}))
+_ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.Identity, nn.Dropout)
+_BATCH_INVARIANT = (nn.Sequential, nn.Flatten, FunctionalLayer, *_ELEMENTWISE)
 
 
-@functools.lru_cache(maxsize=32)
-def _tracer(structure: str) -> Callable[[nn.Module, Tensor], Tensor]:
-    """Give every structure a traced function of its own; torch's guards keep them right.
-
-    A code object of its own, too: by these torch counts and searches its graphs, eight at most.
-    """
-
-    def run(network: nn.Module, images: Tensor) -> Tensor:
-        outputs: Tensor = network(images)
-        return outputs
-
-    run.__code__ = run.__code__.replace()
-    return torch.compile(run, fullgraph=True, dynamic=False, options={"compile_threads": 1})
+def _holds_nothing(module: nn.Module) -> bool:
+    """Whether chips can share a module: one of torch's without tensors."""
+    return type(module) in _ELEMENTWISE or type(module) is nn.Flatten

@@ -1,7 +1,7 @@
 """Batch normalisation in evaluation: one product and one sum a number.
 
-As torch writes it, every number meets the root of its channel's variance; torch.compile leaves that
-root, and a division by it, in the innermost loop.
+As torch writes it, torch.compile leaves the root of a channel's variance, and a division by it, in
+the innermost loop.
 """
 
 import torch
@@ -14,7 +14,7 @@ from analog_samson.models import batch_norm
 class AffineNorm(_BatchNorm):
     """A batch normalisation with the parameters and statistics of another, which it shares.
 
-    In training it is what it was. In evaluation it answers ``x * gain + shift``;
+    In training it is what it was. In evaluation it gives ``x * gain + shift``;
     :meth:`refresh` takes both from statistics that have changed.
     """
 

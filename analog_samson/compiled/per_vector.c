@@ -1,6 +1,7 @@
-/* A layer of arrays, vector by vector: what scales, currents or noise depend on the single input
- * vector. Patches are gathered and turned into DAC levels, multiplied, and finished (IR drop, noise,
- * ADC, bounds, scale) while they are in the cache. */
+/* A layer of arrays, vector by vector: scales, currents or noise depend on the single input vector.
+ * The chain of the periphery, while data are in the cache: input scaling and DAC (`pad`, `scaled`),
+ * products (`product...`), IR drop (`drop_voltage`), spread of the noise (`deviate`), noise, ADC and
+ * bound (`finish`), repeated where bounds are managed (`manage_bounds`), scale and sum (`add`). */
 
 enum { CHUNK = 96, MOST_TILES = 3 }; /* vectors at a time: a multiple of WIDE and of NARROW */
 
@@ -24,6 +25,26 @@ struct layer {
     float drop, current; /* scale of the IR drop; of rows x sum |w| |x| */
     float rounds;        /* whether there is an ADC */
 };
+
+/* Size of the struct, then where each field lies: what Python's copy is compared with. Returns how
+ * many numbers these are; `most` of them are written at most. */
+int64_t layer_layout(int64_t *out, int64_t most)
+{
+#define AT(field) (int64_t)offsetof(struct layer, field)
+    const int64_t layout[] = {
+        (int64_t)sizeof(struct layer), AT(height), AT(width), AT(channels), AT(out_height),
+        AT(out_width), AT(kernel_height), AT(kernel_width), AT(stride_y), AT(stride_x), AT(top),
+        AT(left), AT(dilation_y), AT(dilation_x), AT(groups), AT(columns), AT(inputs_an_image),
+        AT(n_row_blocks), AT(n_column_blocks), AT(row_blocks), AT(column_blocks), AT(weights),
+        AT(places), AT(scales), AT(offsets), AT(keys), AT(range), AT(step), AT(levels),
+        AT(most_halvings), AT(output_noise), AT(output_levels), AT(largest_fit),
+        AT(read_variance), AT(additive_variance), AT(drop), AT(current), AT(rounds),
+    };
+#undef AT
+    const int64_t n = sizeof layout / sizeof layout[0];
+    memcpy(out, layout, (size_t)(n < most ? n : most) * sizeof(int64_t));
+    return n;
+}
 
 /* Rows of a block in a padded input, by place in the kernel, then channel. */
 static void find_runs(struct runs *runs, const struct layer *l, int64_t first, int64_t rows)
@@ -364,7 +385,7 @@ static void compute(const struct layer *l, struct work *w, int64_t block, int64_
 
 /* Images (height, width, channels) through a layer: out (height, width, columns of all groups).
  * Returns 0, or 1 if there is no memory. */
-int arrays(const struct layer *l, const float *x, float *out, int64_t images, uint64_t first_image)
+int per_vector(const struct layer *l, const float *x, float *out, int64_t images, uint64_t first_image)
 {
     const int64_t positions = l->inputs_an_image * l->out_height * l->out_width;
     const int64_t outputs = l->groups * l->columns, values = l->height * l->width * l->channels;

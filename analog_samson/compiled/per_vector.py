@@ -1,0 +1,366 @@
+"""Per-vector computing: input scaling, currents or noise depend on the single input vector.
+
+Follows aihwkit's C++ tile: the range of the DAC may be that of every vector (a patch of a
+convolution), products that clip may be repeated at half the input, columns lose to the IR drop and
+gain read noise of weights. Row blocks of a layer have scales, ADC and noise of their own. The chain
+runs in C (``per_vector.c``), or in torch operations where there is no compiler
+(:func:`_outputs_of_array`). Linear layers of a fixed range run here, too: one call in C.
+"""
+
+import ctypes
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from analog_samson.compiled import kernels, operations
+from analog_samson.compiled.computing import Computing, Pass
+from analog_samson.compiled.mapped import Array, MappedLayer
+from analog_samson.compiled.structs import Constants, Layer, Walk, constants
+
+_NEXT_ROUND = 0xD1B54A32D192ED03  # added to the key of the noise when a product is repeated
+
+
+class PerVector(Computing):
+    """A layer of arrays, vector by vector, in fp32."""
+
+    is_batch_invariant = True  # in C sums run in one order; in torch operations they may not
+
+    def __init__(self, mapped: MappedLayer) -> None:
+        super().__init__(mapped)
+        steps = mapped.dac_step, mapped.adc_step
+        self._constants = constants(mapped.periphery, mapped.input_range, *steps)
+        rows, columns = mapped.geometry.rows, mapped.geometry.columns
+        walk = mapped.geometry.walk((1, 1, mapped.geometry.shape[1] * mapped.geometry.groups), 1)
+        orders = list(_orders(rows, walk))
+        self._places = torch.cat([1 - (1 - order / len(order)) ** 2 for order in orders])
+        self._packing = _packing(orders, columns, mapped.geometry.shape[0])
+        self._bias = torch.zeros(mapped.geometry.shape[0]) if mapped.bias is None else mapped.bias
+        self._contents: list[Tensor] = []
+        self._native: dict[Walk, _Native] = {}
+
+    @property
+    def structure(self) -> tuple[object, ...]:
+        """What a graph depends on besides shapes."""
+        return ("vectors",)
+
+    def fresh(self) -> Self:
+        """The same for another chip; constants are shared."""
+        other = super().fresh()
+        other._native = {}
+        return other
+
+    def load(self, arrays: Sequence[Array], where: torch.device) -> None:
+        """Take weights from DAC to ADC steps, and as the C library reads them."""
+        mapped = self.mapped
+        whole = mapped.weights_in_steps(arrays)
+        packed = F.pad(whole.flatten(), (1, 0)).index_select(0, self._packing)
+        in_range = 1.0 if math.isnan(mapped.input_range) else mapped.input_range
+        scales = mapped.scales(arrays).T * (in_range * (mapped.adc_step or 1.0))
+        contents = whole, packed, self._places, scales.contiguous(), self._bias
+        self._contents = [tensor.to(where) for tensor in contents]
+        self._native = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave what points into memory out of pickles and copies: it is built again."""
+        return vars(self) | {"_native": {}}
+
+    def __call__(self, x: Tensor, now: Pass) -> Tensor:
+        """Inputs as (images or several pieces of each, height, width, channels), and back."""
+        rank = self.geometry.rank
+        if rank == 2:
+            inputs = x.permute(0, 2, 3, 1)
+        elif rank == 1:
+            inputs = x.transpose(1, 2)[:, None]
+        else:
+            inputs = x.reshape(now.n_images, 1, -1, x.shape[-1])
+        out = self._multiply(inputs, now)
+        now.call += 1  # a layer used twice in a pass draws other noise the second time
+        if rank == 2:
+            out = out.permute(0, 3, 1, 2)
+            return out if self.channels_last else out.contiguous()
+        if rank == 1:
+            return out[:, 0].transpose(1, 2).contiguous()
+        return out.view(*x.shape[:-1], -1)
+
+    def _multiply(self, x: Tensor, now: Pass) -> Tensor:
+        n, height, width, channels = x.shape
+        wanted = self.geometry.shape[1] * self.geometry.groups
+        if channels != wanted:
+            raise RuntimeError(
+                f"Layer {self.mapped.name!r} takes {wanted} channels; got {channels}."
+            )
+        walk = self.geometry.walk((height, width, channels), n // now.n_images)
+        rows, columns = self.geometry.rows, self.geometry.columns
+        if torch.compiler.is_compiling():
+            sizes = [*walk, len(rows), *rows, *columns]
+            contents = self._contents
+            out: Tensor = _operation(x, contents, now.stream, self._constants, sizes, now.call)
+            return out
+        if built := _library(x, self._contents):
+            if walk not in self._native:
+                given = self._contents, self._constants, walk, rows, columns
+                self._native[walk] = _Native(built, *given)
+            return self._native[walk](x, now.stream, now.call)
+        values = Constants(*self._constants.tolist())
+        return _in_torch(x, self._contents, now.stream, values, walk, rows, columns, now.call)
+
+
+def _orders(rows: Sequence[int], walk: Walk) -> Iterator[Tensor]:
+    """Rows of every block as its patches lie in memory: by place in the kernel, then channel."""
+    taps = walk.kernel_height * walk.kernel_width
+    for first, end in itertools.pairwise(itertools.accumulate(rows, initial=0)):
+        numbers = torch.arange(first, end)
+        yield torch.argsort(numbers % taps, stable=True)
+
+
+def _packing(orders: Sequence[Tensor], columns: Sequence[int], n_outputs: int) -> Tensor:
+    """Which weights, numbered from 1, the C library reads one after another; 0 for none.
+
+    Of every block of rows, group and block of columns: tiles of columns as wide as a vector of the
+    processor, rows in the order of memory. Empty where there is no C library.
+    """
+    built = kernels.library()
+    if built is None:
+        return torch.zeros(0, dtype=torch.int32)
+    lanes = built.lanes()
+    rows = [len(order) for order in orders]
+    numbers = torch.arange(1, 1 + n_outputs * sum(rows), dtype=torch.int32).view(n_outputs, -1)
+    parts = []
+    for block, order in zip(torch.split(numbers, rows, dim=1), orders, strict=True):
+        for group in torch.split(block[:, order], sum(columns)):
+            for part in torch.split(group, list(columns)):
+                tiles = F.pad(part, (0, 0, 0, -len(part) % lanes)).view(-1, lanes, len(order))
+                parts.append(tiles.transpose(1, 2).flatten())
+    return torch.cat(parts)
+
+
+def _library(x: Tensor, contents: Sequence[Tensor]) -> ctypes.CDLL | None:
+    return kernels.library_for(x) if contents[1].numel() else None
+
+
+class _Native:
+    """A layer as the C library takes it, for inputs of one size; keeps what it points to."""
+
+    def __init__(
+        self,
+        built: ctypes.CDLL,
+        contents: Sequence[Tensor],
+        values: Tensor,
+        walk: Walk,
+        rows: Sequence[int],
+        columns: Sequence[int],
+    ) -> None:
+        self._run = built.per_vector
+        self._walk, self._kept = walk, list(contents)
+        self._keys = (ctypes.c_uint64 * len(rows))()
+        self._layer = Layer(
+            *walk,
+            len(rows),
+            len(columns),
+            (ctypes.c_int64 * len(rows))(*rows),
+            (ctypes.c_int64 * len(columns))(*columns),
+            *(tensor.data_ptr() for tensor in contents[1:]),
+            self._keys,
+            *values.tolist(),
+        )
+
+    def __call__(self, x: Tensor, stream: Tensor, call: int) -> Tensor:
+        walk, x = self._walk, x.contiguous()
+        out = x.new_empty(len(x), walk.out_height, walk.out_width, walk.groups * walk.columns)
+        if not out.numel():
+            return out
+        first_image, *keys = stream.tolist()
+        self._keys[:] = [operations.key_of_call(key, call) for key in keys]
+        layer = ctypes.byref(self._layer)
+        n_images = len(x) // walk.inputs_an_image
+        (a, b), (step_a, step_b) = zip(
+            *((each.data_ptr(), 4 * each.numel() // n_images) for each in (x, out)), strict=True
+        )
+
+        def run(first: int, count: int) -> int:
+            inputs, outputs = a + first * step_a, b + first * step_b
+            return int(self._run(layer, inputs, outputs, count, first_image + first))
+
+        kernels.share(run, n_images)
+        return out
+
+
+def _run(
+    x: Tensor,
+    contents: list[Tensor],
+    stream: Tensor,
+    values: Tensor,
+    sizes: list[int],
+    call: int,
+) -> Tensor:
+    """Inputs (n, height, width, channels) through a layer, within a traced network.
+
+    Args:
+        x: The inputs.
+        contents: Weights from DAC to ADC steps (columns of all groups, rows); the same packed;
+            share of the IR drop of every row; model units an ADC step (row blocks, columns of all
+            groups); what is added to the sum of the row blocks (columns of all groups,).
+        stream: As in ``Pass``.
+        values: As :func:`~analog_samson.compiled.structs.constants` gives them, on the CPU.
+        sizes: Of the walk, number of row blocks, sizes of row blocks, of column blocks.
+        call: How often the layer was used before in this pass.
+
+    Returns:
+        Outputs, shape (n, out_height, out_width, columns of all groups).
+    """
+    n = len(Walk._fields)
+    walk, n_rows = Walk(*sizes[:n]), sizes[n]
+    rows, columns = sizes[n + 1 : n + 1 + n_rows], sizes[n + 1 + n_rows :]
+    if built := _library(x, contents):
+        return _Native(built, contents, values, walk, rows, columns)(x, stream, call)
+    numbers = Constants(*values.tolist())
+    return _in_torch(x, contents, stream, numbers, walk, rows, columns, call)
+
+
+_operation = torch.library.custom_op("analog_samson::per_vector", _run, mutates_args=())
+
+
+@_operation.register_fake
+def _(x: Tensor, *others: object) -> Tensor:
+    walk = Walk(*others[3][: len(Walk._fields)])  # type: ignore[index]
+    return x.new_empty(len(x), walk.out_height, walk.out_width, walk.groups * walk.columns)
+
+
+def _in_torch(
+    x: Tensor,
+    contents: Sequence[Tensor],
+    stream: Tensor,
+    values: Constants,
+    walk: Walk,
+    rows: Sequence[int],
+    columns: Sequence[int],
+    call: int,
+) -> Tensor:
+    """The same in torch operations."""
+    weights, _, _, scales, offsets = contents
+    if values.input_range:
+        x = (x / values.input_range).clamp(-1, 1)
+    patches = F.unfold(
+        x.movedim(-1, 1),
+        (walk.kernel_height, walk.kernel_width),
+        dilation=(walk.dilation_y, walk.dilation_x),
+        padding=(walk.top, walk.left),
+        stride=(walk.stride_y, walk.stride_x),
+    )
+    # (inputs, positions, groups, rows); weights: (groups, columns, rows)
+    patches = patches.transpose(1, 2)
+    patches = patches.reshape(*patches.shape[:2], walk.groups, -1)
+    whole = weights.view(walk.groups, walk.columns, -1)
+    shape = (*patches.shape[:3], walk.columns)
+    total = offsets.view(walk.groups, walk.columns).expand(shape)
+    for key, block, block_weights, scale in zip(
+        operations.key_of_call(stream[1:], call),
+        torch.split(patches, list(rows), dim=3),
+        torch.split(whole, list(rows), dim=2),
+        scales,
+        strict=True,
+    ):
+        outputs = []
+        for part in torch.split(torch.arange(walk.columns, device=x.device), list(columns)):
+            noise = partial(_noise, key, stream[0], shape, walk, part)
+            outputs.append(_outputs_of_array(block, block_weights[:, part], noise, values))
+        total = total + torch.cat(outputs, dim=-1) * scale.view(walk.groups, -1)
+    return total.reshape(len(x), walk.out_height, walk.out_width, -1)
+
+
+def _noise(
+    key: Tensor,
+    first_image: Tensor,
+    shape: tuple[int, ...],
+    walk: Walk,
+    part: Tensor,
+    repeated: int,
+) -> Tensor:
+    """Standard normals of some columns, in the round in which products are repeated."""
+    n_images = shape[0] // walk.inputs_an_image
+    of_an_image = (n_images, math.prod(shape) // n_images)
+    round_key = operations.shifted(key, repeated * _NEXT_ROUND)
+    drawn = operations.normals(round_key, first_image, of_an_image, part.device)
+    return drawn.view(shape)[..., part]
+
+
+def _outputs_of_array(
+    x: Tensor, weights: Tensor, noise: "partial[Tensor]", values: Constants
+) -> Tensor:
+    """The chain of the periphery, for one array in every group.
+
+    Args:
+        x: Inputs, shape (..., groups, rows).
+        weights: From DAC to ADC steps, shape (groups, columns, rows).
+        noise: Standard normals of the outputs in a round.
+        values: Constants of the periphery.
+
+    Returns:
+        Outputs in ADC steps, times what inputs were divided by.
+    """
+    largest = x.new_ones(*x.shape[:-1], 1)
+    if not values.input_range:
+        largest = x.abs().amax(dim=-1, keepdim=True)
+    halving, repeated = torch.ones_like(largest), 0
+    done = largest == 0
+    out = x.new_zeros(*x.shape[:-1], weights.shape[1])
+    while True:
+        levels = _dac(x * (1 / largest / halving), values)
+        y = _times(levels, weights)
+        y = _less_ir_drop(y, levels, weights, values)
+        y = _with_noise(y, levels, weights, values, noise, repeated)
+        y = y.round() if values.rounds else y  # ADC
+        is_clipped = (y.abs() > values.largest_fit).any(dim=-1, keepdim=True)
+        y = y.clamp(-values.output_levels, values.output_levels) * (largest * halving)
+        out = torch.where(done, out, y)
+        done = done | ~is_clipped
+        if 2.0**repeated > values.most_halvings or bool(done.all()):
+            return out
+        repeated += 1  # bound management: what was clipped again, at half the input
+        halving = torch.where(done, halving, 2.0**repeated)
+
+
+def _dac(x: Tensor, values: Constants) -> Tensor:
+    if not values.step:
+        return x
+    return (x / values.step).round().clamp(-values.levels, values.levels)
+
+
+def _times(x: Tensor, weights: Tensor) -> Tensor:
+    return torch.einsum("...gk,gck->...gc", x, weights)
+
+
+def _less_ir_drop(y: Tensor, levels: Tensor, weights: Tensor, values: Constants) -> Tensor:
+    """The voltage drop along columns, from the current of each; far rows lose most."""
+    if not values.drop:
+        return y
+    n = weights.shape[-1]
+    far = 1 - torch.arange(n, device=weights.device) / n
+    a = values.current * n * _times(levels.abs(), weights.abs())
+    lost = a * (a * (0.05 * a - 0.2) + 0.5)
+    return y - values.drop * lost * _times(levels, weights * (1 - far * far))
+
+
+def _with_noise(
+    y: Tensor,
+    levels: Tensor,
+    weights: Tensor,
+    values: Constants,
+    noise: "partial[Tensor]",
+    repeated: int,
+) -> Tensor:
+    """Noise of outputs and read noise of weights, independent normals: one of both variances."""
+    if not (values.output_noise or values.additive_variance or values.read_variance):
+        return y
+    variance = torch.full_like(y[..., :1], values.output_noise**2)
+    if values.additive_variance:
+        variance = variance + values.additive_variance * (levels**2).sum(dim=-1, keepdim=True)
+    if values.read_variance:
+        variance = variance + values.read_variance * _times(levels**2, weights.abs())
+    return y + variance.sqrt() * noise(repeated)

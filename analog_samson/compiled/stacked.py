@@ -1,0 +1,250 @@
+"""Batched inference over several chips of one network, for GPUs, which one chip does not fill.
+
+The first dimension holds chips x images, chip after chip, so digital layers need no change. An
+analog layer multiplies all chips at once: a convolution in groups of channels, one or more a chip;
+a linear layer as a batch of matrices. Every chip draws the integers it draws alone. Where computing
+is per vector, a layer runs chip after chip. Nothing else in the engine knows of this file; it is
+entered by :class:`StackedNetwork`.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from operator import is_
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from analog_samson.compiled import operations
+from analog_samson.compiled.computing import CPU, Computing, Ideal, Pass
+from analog_samson.compiled.layers import FunctionalLayer, Seeds, computing_for
+from analog_samson.compiled.network import FunctionalNetwork
+from analog_samson.compiled.static_range import StaticRange
+from analog_samson.compiled.tracing import Runner
+from analog_samson.evaluation import exact_products
+
+_ANYWHERE_BUT_IN_C = torch.device("meta")
+
+
+class StackedNetwork:
+    """The networks of several chips, whose digital parts and devices are the same.
+
+    Args:
+        networks: One a chip; they keep their arrays and can still run alone.
+    """
+
+    def __init__(self, networks: Sequence[FunctionalNetwork]) -> None:
+        first = self._first = networks[0]
+        self._n_chips = len(networks)
+        self._layers = {
+            name: StackedLayer([network.layers[name] for network in networks])
+            for name in first.layers
+        }
+        # the digital part is copied; a stack takes the place of every analog layer
+        in_place = {id(layer): self._layers[name] for name, layer in first.layers.items()}
+        network = copy.deepcopy(first.network, in_place).to(CPU)
+        self._runner = Runner(network, first.plan, self._structure)
+        self._where = CPU
+
+    def _structure(self) -> tuple[object, ...]:
+        return tuple((name, layer.structure) for name, layer in self._layers.items())
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, first_index: int, seeds: Sequence[Seeds]) -> Tensor:
+        """Outputs of all chips for the same images.
+
+        Args:
+            images: Network inputs, shape (n, ...).
+            first_index: Number of the first image in the whole set.
+            seeds: One a chip, as for one network: another object whenever a chip was read anew.
+
+        Returns:
+            Outputs, shape (chips, n, ...).
+        """
+        with self._first.eager(torch.zeros_like(images[:1], device=CPU), seeds[0]):
+            pass  # layout and tracing are those of the first chip alone
+        if images.device != self._where:
+            self._where = images.device
+            self._runner.network.to(images.device)
+        every = images.repeat(self._n_chips, *[1] * (images.ndim - 1))
+        if self._runner.plan.channels_last and every.ndim == 4:
+            every = every.contiguous(memory_format=torch.channels_last)
+
+        def prepare() -> None:
+            for layer in self._layers.values():
+                layer.prepare(every, first_index, seeds, self._runner.plan.channels_last)
+
+        with exact_products(images.device):
+            outputs = self._runner(every, prepare, eager=False)
+        return outputs.view(self._n_chips, len(images), *outputs.shape[1:])
+
+
+class StackedLayer(nn.Module):
+    """One layer of several chips.
+
+    Args:
+        parts: The layer of every chip.
+    """
+
+    def __init__(self, parts: Sequence[FunctionalLayer]) -> None:
+        super().__init__()
+        first = parts[0]
+        self._parts = tuple(parts)
+        self._every: Tensor | None = None
+        self._seeds: Sequence[Seeds] = ()
+        self._where: torch.device | None = None
+        self._now = Pass(len(first.mapped.geometry.rows))
+        # one a chip, which the stack is put together from
+        self._single = [computing_for(part.mapped, _ANYWHERE_BUT_IN_C) for part in parts]
+        self._computing: _StackedIdeal | _StackedStaticRange | None = None
+        if isinstance(self._single[0], Ideal):
+            self._computing = _StackedIdeal(first, len(parts))
+        elif isinstance(self._single[0], StaticRange):
+            self._computing = _StackedStaticRange(first, len(parts))
+
+    @property
+    def structure(self) -> tuple[object, ...]:
+        """What a graph of this layer depends on; all else are tensors."""
+        first, n_chips = self._parts[0], len(self._parts)
+        how = first.computing if self._computing is None else self._computing
+        settings = how.channels_last, first.mapped.dtype
+        return n_chips, *first.mapped.geometry.structure, *settings, *how.structure
+
+    def prepare(
+        self, every: Tensor, first_image: int, seeds: Sequence[Seeds], channels_last: bool
+    ) -> None:
+        """Set what the next forward pass needs, of every chip.
+
+        Args:
+            every: What the network is given. Where the layer sees that, and not what chips made of
+                it, it is the same for all of them and multiplied once.
+            first_image: Number of the first image.
+            seeds: One a chip; where they are the objects of the last time, no chip was read since.
+            channels_last: Whether images have their channels innermost.
+        """
+        n_images, where = len(every) // len(self._parts), every.device
+        self._every, self._now.call = every, 0
+        if self._computing is None:
+            for part, own in zip(self._parts, seeds, strict=True):
+                part.prepare(n_images, first_image, own, where)
+            return
+        self._now.n_images = len(every)
+        is_known = len(seeds) == len(self._seeds) and where == self._where
+        if not (is_known and all(map(is_, seeds, self._seeds))):
+            for single in (*self._single, self._computing):
+                single.channels_last = channels_last
+            for part, single in zip(self._parts, self._single, strict=True):
+                single.load(part.arrays, CPU)
+            self._computing.stack(self._single, where)
+            keys = [part.keys(own) for part, own in zip(self._parts, seeds, strict=True)]
+            self._now.stream = torch.tensor([[first_image, *each] for each in keys]).to(where)
+            self._seeds, self._where = tuple(seeds), where
+        self._now.stream[:, 0].fill_(first_image)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs of the layer for all chips, shape (chips x images, ...)."""
+        if self._computing is None:
+            pieces = x.chunk(len(self._parts))
+            return torch.cat([part(piece) for part, piece in zip(self._parts, pieces, strict=True)])
+        is_shared = x is self._every and self._computing.geometry.groups == 1
+        self._computing.is_shared = is_shared
+        return self._computing(x[: len(x) // len(self._parts)] if is_shared else x, self._now)
+
+    def extra_repr(self) -> str:
+        """Say how many chips."""
+        return f"chips={len(self._parts)}"
+
+
+class _OfChips(Computing):
+    """What computing of several chips has in common.
+
+    Attributes:
+        n_chips: How many.
+        is_shared: Whether inputs are the same for all chips, and given once.
+    """
+
+    def __init__(self, first: FunctionalLayer, n_chips: int) -> None:
+        super().__init__(first.mapped)
+        self.n_chips, self.is_shared = n_chips, False
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """One product for all chips, without bias."""
+        x, geometry, n_chips = x.to(self.mapped.dtype), self.geometry, self.n_chips
+        if not geometry.rank:
+            matrices = weight.view(n_chips, -1, weight.shape[1])
+            vectors = x.reshape(1 if self.is_shared else n_chips, -1, x.shape[-1])
+            out = torch.bmm(vectors.expand(n_chips, -1, -1), matrices.mT)
+            return out.view(-1, *x.shape[1:-1], matrices.shape[1])
+        groups = geometry.groups
+        if not self.is_shared:
+            x, groups = self._side_by_side(x), groups * n_chips
+        convolution: Callable[..., Tensor] = F.conv2d if geometry.rank == 2 else F.conv1d
+        return self._one_by_one(convolution(x, weight, None, *geometry.how[:3], groups))
+
+    def _by_chip(self, x: Tensor) -> Tensor:
+        return x.view(self.n_chips, len(x) // self.n_chips, *x.shape[1:])
+
+    def _side_by_side(self, x: Tensor) -> Tensor:
+        """(chips x images, channels, ...) to (images, chips x channels, ...)."""
+        each = self._by_chip(x)
+        if self.geometry.rank == 2 and self.channels_last:
+            return each.permute(1, 3, 4, 0, 2).flatten(3).movedim(-1, 1)
+        return each.transpose(0, 1).flatten(1, 2)
+
+    def _one_by_one(self, x: Tensor) -> Tensor:
+        """(images, chips x channels, ...) to (chips x images, channels, ...)."""
+        each = x.view(len(x), self.n_chips, -1, *x.shape[2:]).transpose(0, 1)
+        if self.geometry.rank == 2 and self.channels_last:
+            return each.movedim(2, -1).flatten(0, 1).movedim(-1, 1)
+        return each.flatten(0, 1)
+
+
+class _StackedIdeal(_OfChips, Ideal):
+    def stack(self, chips: Sequence[Computing], where: torch.device) -> None:
+        """Put together what every chip holds."""
+        ideal = [chip for chip in chips if isinstance(chip, Ideal)]
+        weight = torch.cat([chip._weight for chip in ideal])
+        self._weight = self._laid_out(weight).to(where)
+        biases = [chip._bias for chip in ideal if chip._bias is not None]
+        self._bias = torch.stack(biases).to(where) if biases else None
+
+    def __call__(self, x: Tensor, now: Pass) -> Tensor:
+        """Product and bias."""
+        product = self._product(x, self._weight).to(x.dtype)
+        if self._bias is None:
+            return product
+        each, rank = self._by_chip(product), self.geometry.rank
+        ones = [1] * (each.ndim - 2)
+        shape = (self.n_chips, 1, -1, *ones[1:]) if rank else (self.n_chips, *ones, -1)
+        return (each + self._bias.view(shape)).flatten(0, 1)
+
+
+class _StackedStaticRange(_OfChips, StaticRange):
+    def stack(self, chips: Sequence[Computing], where: torch.device) -> None:
+        """Put together what every chip holds; the list of a quantity has one tensor a block."""
+        static = [chip for chip in chips if isinstance(chip, StaticRange)]
+        weights = map(torch.cat, zip(*[chip._weights for chip in static], strict=True))
+        self._weights = [self._laid_out(weight).to(where) for weight in weights]
+        self._scales, self._offsets = (
+            [torch.stack(of_block).to(where) for of_block in zip(*held, strict=True)]
+            for held in ([c._scales for c in static], [c._offsets for c in static])
+        )
+        self._dac_gain = static[0]._dac_gain.to(where)
+        self._noise_and_bound = static[0]._noise_and_bound.to(where)
+
+    def _adc(
+        self, product: Tensor, previous: Tensor | None, block: int, now: Pass, innermost: bool
+    ) -> Tensor:
+        """Noise, ADC, bound and scale of a block of rows, added to the sum of those before."""
+        return operations.adc(
+            product.float(),
+            previous,
+            self._scales[block],
+            self._offsets[block],
+            operations.key_of_call(now.stream[:, 1 + block], now.call),
+            now.stream[0, 0],
+            self._noise_and_bound,
+            rounds=self._has_adc,
+            innermost=innermost,
+            draws=self._is_noisy,
+        )

@@ -1,0 +1,100 @@
+"""Converters of a fixed range: inputs become DAC levels once for the whole layer.
+
+Every block of rows is a convolution over its channels, and noise, ADC, bound and scale follow in
+one pass over memory (:func:`analog_samson.compiled.kernels.adc`).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from analog_samson.compiled import kernels
+from analog_samson.compiled.computing import Computing, Pass
+from analog_samson.compiled.mapped import Array, MappedLayer
+
+
+class StaticRange(Computing):
+    """DAC and ADC of a range fixed by calibration, noise of every output."""
+
+    def __init__(self, mapped: MappedLayer) -> None:
+        super().__init__(mapped)
+        periphery, step = mapped.periphery, mapped.adc_step or 1.0
+        self._noise_and_bound = torch.tensor(
+            [periphery.output_noise / step, periphery.output_bound / step]
+        )
+        self._dac_gain = 1 / (torch.tensor(mapped.input_range) * (mapped.dac_step or 1.0))
+        self._dac_levels = round(1 / (mapped.dac_step or 1.0))
+        # no numbers of the device where a graph is traced: it would depend on their values
+        self._has_dac, self._has_adc = mapped.dac_step > 0, mapped.adc_step > 0
+        self._is_noisy = mapped.is_noisy
+        self._weights: list[Tensor] = []
+        self._scales: list[Tensor] = []
+        self._offsets: list[Tensor] = []
+
+    @property
+    def structure(self) -> tuple[object, ...]:
+        """What a graph depends on besides shapes."""
+        return self._dac_levels, self._has_dac, self._has_adc, self._is_noisy
+
+    def load(self, arrays: Sequence[Array], where: torch.device) -> None:
+        """Take one weight and one scale a block of rows: its channels, zeros around its rows."""
+        mapped, geometry = self.mapped, self.geometry
+        whole, scales = mapped.weights_in_steps(arrays), mapped.scales(arrays)
+        kernel = math.prod(geometry.shape[2:])
+        self._weights, self._scales = [], []
+        first = 0
+        for block, (size, (low, high)) in enumerate(
+            zip(geometry.rows, geometry.channels, strict=True)
+        ):
+            weight = whole.new_zeros(len(whole), (high - low) * kernel)
+            start = first - low * kernel
+            weight[:, start : start + size] = whole[:, first : first + size]
+            shape = (len(whole), high - low, *geometry.shape[2:])
+            self._weights.append(self._laid_out(weight.view(shape)).to(where))
+            scale = scales[:, block] * mapped.input_range * (mapped.adc_step or 1.0)
+            self._scales.append(scale.to(where))
+            first += size
+        zeros = torch.zeros_like(self._scales[0])
+        bias = zeros if mapped.bias is None else mapped.bias.to(where)
+        self._offsets = [bias, *[zeros] * (len(geometry.rows) - 1)]
+        self._dac_gain = self._dac_gain.to(where)
+        self._noise_and_bound = self._noise_and_bound.to(where)
+
+    def __call__(self, x: Tensor, now: Pass) -> Tensor:
+        """DAC; for every block of rows product, noise, ADC, bound, scale; their sum."""
+        geometry = self.geometry
+        innermost = geometry.rank == 0 or (geometry.rank == 2 and self.channels_last)
+        levels = kernels.dac(x, self._dac_gain, self._dac_levels, self._has_dac)
+        total: Tensor | None = None
+        for block, weight in enumerate(self._weights):
+            product = self._product(geometry.channels_of_block(levels, block), weight)
+            product = product.movedim(1, -1) if innermost and geometry.rank else product
+            shape = product.shape
+            # The first dimension may be images times something (tokens, windows).
+            last = shape[-1] if innermost else math.prod(shape[2:])
+            product = product.reshape(now.n_images, -1, last).contiguous()
+            total = self._adc(product, total, block, now, innermost)
+        now.call += 1  # a layer used twice in a pass draws other noise the second time
+        out = cast(Tensor, total).view(shape)
+        return out.movedim(-1, 1) if innermost and geometry.rank else out
+
+    def _adc(
+        self, product: Tensor, previous: Tensor | None, block: int, now: Pass, innermost: bool
+    ) -> Tensor:
+        """Noise, ADC, bound and scale of a block of rows, added to the sum of those before."""
+        return kernels.adc(
+            product,
+            previous,
+            self._scales[block],
+            self._offsets[block],
+            now.stream,
+            self._noise_and_bound,
+            block=block,
+            call=now.call,
+            rounds=self._has_adc,
+            innermost=innermost,
+            draws=self._is_noisy,
+        )

@@ -1,0 +1,121 @@
+"""Whether and how a network is traced by torch.compile, and in which memory layout it runs."""
+
+import functools
+import logging
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+_log = logging.getLogger(__name__)
+
+_VIEWS = (torch.Tensor.view, torch.Tensor.view_as)
+
+
+class Plan:
+    """How a network runs, decided once for all chips of it.
+
+    Attributes:
+        is_narrow: Whether it runs in the kernels for narrow networks, channels outermost.
+        channels_last: Whether images have their channels innermost.
+        is_traced: Whether it is traced; None: not decided yet.
+    """
+
+    def __init__(self, is_narrow: bool) -> None:
+        self.is_narrow = is_narrow
+        self.channels_last = not is_narrow
+        self.is_traced: bool | None = None
+
+
+class LayoutObserver(TorchFunctionMode):
+    """Sees what a forward pass asks of the memory layout, within a block.
+
+    Attributes:
+        pools: Whether torch's own two-dimensional pooling ran.
+        needs_contiguous: Whether a tensor was viewed in a shape that its layout does not allow.
+            There ``reshape`` takes the place of ``view``, so the pass comes to its end.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pools = self.needs_contiguous = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.pools |= "pool2d" in getattr(func, "__name__", "")
+        if func in _VIEWS and not kwargs and not isinstance(args[1], torch.dtype):
+            x, *shape = args
+            shape = shape[0].shape if isinstance(shape[0], Tensor) else shape
+            out = x.reshape(*shape)
+            memory = (tensor.untyped_storage().data_ptr() for tensor in (x, out))
+            self.needs_contiguous |= len(set(memory)) > 1
+            return out
+        return func(*args, **(kwargs or {}))
+
+
+class Runner:
+    """Runs a network operation by operation, or traced.
+
+    Args:
+        network: The network.
+        plan: How it runs.
+        structure: Gives what its graph depends on.
+    """
+
+    def __init__(self, network: nn.Module, plan: Plan, structure: Callable[[], Hashable]) -> None:
+        self.network, self.plan = network, plan
+        self._structure = structure
+        self._traced: Callable[[nn.Module, Tensor], Tensor] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the traced function out of pickles and copies: it is found again."""
+        return vars(self) | {"_traced": None}
+
+    def __call__(self, images: Tensor, prepare: Callable[[], None], eager: bool) -> Tensor:
+        """Outputs; ``prepare`` is called before every attempt."""
+        prepare()
+        if self.plan.channels_last and images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
+        if self.plan.is_traced and not eager:
+            if self._traced is None:
+                self._traced = _tracer((_modules(self.network), self._structure()))
+            try:
+                return self._traced(self.network, images)
+            except Exception as error:  # control flow that depends on data, no compiler, ...
+                _log.warning("Tracing failed, falling back to eager execution: %s", error)
+                self.plan.is_traced = False
+                prepare()
+        outputs: Tensor = self.network(images)
+        return outputs
+
+
+def _modules(network: nn.Module) -> Hashable:
+    """Names, kinds and settings of the modules of a network."""
+    return tuple(
+        (name, type(module), tuple(sorted(_settings(module))))
+        for name, module in network.named_modules()
+    )
+
+
+def _settings(module: nn.Module) -> list[tuple[str, str]]:
+    return [
+        (key, repr(value))
+        for key, value in vars(module).items()
+        if isinstance(value, bool | int | float | str | tuple) and not key.startswith("_")
+    ]
+
+
+@functools.lru_cache(maxsize=32)
+def _tracer(structure: Hashable) -> Callable[[nn.Module, Tensor], Tensor]:
+    """Give every structure a traced function of its own; torch's guards keep them right.
+
+    A code object of its own, too: by these torch counts and searches its graphs, eight at most.
+    """
+
+    def run(network: nn.Module, images: Tensor) -> Tensor:
+        outputs: Tensor = network(images)
+        return outputs
+
+    run.__code__ = run.__code__.replace()
+    return torch.compile(run, fullgraph=True, dynamic=False, options={"compile_threads": 1})

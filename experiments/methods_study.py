@@ -1,0 +1,282 @@
+"""Many training methods, each at its best strength, on unseen seeds: which stands analog memory?
+
+    python experiments/methods_study.py results/mnist-methods
+
+The folder holds `protocol.toml`: methods with the strengths to try, what all networks share, seeds,
+and the studies (TOML files) that every network is evaluated in. First the grid: every strength, a
+share of the epochs, one seed that is not used again; the best validation accuracy, clean and under
+generic weight noise, chooses. Then seed by seed all methods; a network is evaluated as soon as it
+is trained. Nothing looks at a device or a test image before `strengths.csv` is written. Without
+`grid_seed` there is no grid and no choice: every strength is trained on every seed.
+
+What is finished lies in the folder and is not done again, on whichever machine the same line runs;
+`--steps 1` trains one network more and ends. Written: `candidates.csv` and `candidate_curves.csv`
+(the grid), `strengths.csv` (the choice), `networks.csv` (what was trained, with digests),
+`sharpness.csv`, `training_curves.csv`, `training_images.csv` (chips on training images), the
+studies' `trials.csv` and `manifest.json`, and the networks of a few seeds in `networks/`.
+"""
+
+import json
+import shutil
+import subprocess
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import tyro
+
+from analog_samson.checkpoint import TrainingSpec, load_checkpoint
+from analog_samson.commands import run_command
+from analog_samson.data import Dataset
+from analog_samson.evaluation import count_correct
+from analog_samson.landscape import sharpness
+from analog_samson.report import training_curves
+from analog_samson.results import append_rows, read_trials
+from analog_samson.results.trials import KEY
+from analog_samson.study import TRIALS_FILE, collect, load_study
+from analog_samson.study.trial import one_thread, programmed
+from analog_samson.training import choose_strengths, grid, train_grid
+from analog_samson.training.loop import dataset_of
+
+
+def main(
+    folder: Annotated[Path, tyro.conf.Positional],
+    networks: Path = Path("checkpoints"),
+    data_folder: Path | None = None,
+    steps: int | None = None,
+) -> None:
+    """Train and evaluate what a study of methods still lacks.
+
+    Args:
+        folder: Folder of the study, with `protocol.toml`.
+        networks: Folder for networks and trainings that are under way.
+        data_folder: Folder that holds the images.
+        steps: Networks to train before it ends; all by default.
+    """
+    plan = tomllib.loads((folder / "protocol.toml").read_text(encoding="utf-8"))
+    networks = networks / folder.name
+    left = -1 if steps is None else steps
+    for variant, spec in grid_specs(plan):
+        if left and not _is_there(folder / "candidates.csv", variant, spec):
+            path = networks / "grid" / variant
+            row = _trained(plan, spec, path, data_folder)
+            if not row["failure"]:
+                _add_curves(folder / "candidate_curves.csv", path / row["checkpoint"])
+            _add_row(folder / "candidates.csv", variant, row)
+            left -= 1
+    if not left:
+        return
+    strengths = folder / "strengths.csv"
+    if "grid_seed" in plan and not strengths.exists():
+        _write(choose(folder / "candidates.csv"), strengths)
+    wanted = chosen_specs(plan, strengths) if strengths.exists() else all_specs(plan)
+    for variant, spec in wanted:
+        if left and not _is_there(folder / "networks.csv", variant, spec):
+            path = networks / variant
+            row = _trained(plan, spec, path, data_folder)
+            if not row["failure"]:
+                row |= _evaluated(plan, folder, path / row["checkpoint"], data_folder)
+            _add_row(folder / "networks.csv", variant, row)
+            left -= 1
+    if left:
+        print(f"{folder}: finished, {len(wanted)} networks.")
+
+
+def grid_specs(plan: dict[str, Any]) -> list[tuple[str, TrainingSpec]]:
+    """Every candidate of every method, trained for the grid's epochs with the grid's seed."""
+    if "grid_seed" not in plan:
+        return []
+    return _specs(plan, plan["grid_seed"], plan["grid_epochs"])
+
+
+def all_specs(plan: dict[str, Any]) -> list[tuple[str, TrainingSpec]]:
+    """Every candidate of every method, seed by seed, where none is chosen."""
+    epochs = plan["common"]["epochs"]
+    return [one for seed in plan["seeds"] for one in _specs(plan, seed, epochs)]
+
+
+def choose(table: Path) -> pd.DataFrame:
+    """Choose every method's strength on the validation images, as `train_methods.py` does."""
+    rows = pd.read_csv(table, keep_default_na=False, na_values={"validation_clean": "",
+                       "validation_noisy": ""})  # fmt: skip
+    return pd.concat(
+        [
+            choose_strengths(group.drop(columns="variant")).assign(variant=variant)
+            for variant, group in rows.groupby("variant", sort=False)
+        ],
+        ignore_index=True,
+    )
+
+
+def chosen_specs(plan: dict[str, Any], strengths: Path) -> list[tuple[str, TrainingSpec]]:
+    """What is trained with the chosen strengths, seed by seed, all methods of a seed together."""
+    table = pd.read_csv(strengths, keep_default_na=False).set_index("variant")
+    candidates = {(variant, spec.strength): spec for variant, spec in grid_specs(plan)}
+    return [
+        (variant, replace(spec, epochs=plan["common"]["epochs"], seed=seed))
+        for seed in plan["seeds"]
+        for variant in plan["methods"]
+        for spec in [candidates[variant, table.loc[variant, "strength"]]]
+    ]
+
+
+def _specs(plan: dict[str, Any], seed: int, epochs: int) -> list[tuple[str, TrainingSpec]]:
+    common = plan["common"] | {"epochs": epochs}
+    return [
+        (variant, spec)
+        for variant, text in plan["methods"].items()
+        for spec in grid([text], [seed], common)
+    ]
+
+
+def _trained(
+    plan: dict[str, Any], spec: TrainingSpec, path: Path, data_folder: Path | None
+) -> dict[str, Any]:
+    table = train_grid(
+        [spec],
+        path,
+        noise_sigma=plan["noise_sigma"],
+        noise_draws=plan["noise_draws"],
+        data_folder=data_folder,
+    )
+    return dict(table.iloc[0])
+
+
+def _evaluated(
+    plan: dict[str, Any], folder: Path, path: Path, data_folder: Path | None
+) -> dict[str, Any]:
+    """Evaluate a network in all studies; every file is replaced or appended to as a whole."""
+    network = load_checkpoint(path)
+    digest, seed = network.digest[:16], network.spec.seed
+    if seed in plan["kept_seeds"]:
+        (folder / "networks").mkdir(exist_ok=True)
+        shutil.copyfile(path, folder / "networks" / path.name)
+    for name in plan["studies"]:
+        _collect(folder / name, path, data_folder, plan["claims"])
+    _add_curves(folder / "training_curves.csv", path)
+    dataset = dataset_of(network.spec.dataset, data_folder, network.spec.validation_fraction)
+    sharp = sharpness(network, dataset, n_images=plan["sharpness_images"])
+    _replace_rows(folder / "sharpness.csv", digest, pd.DataFrame([sharp]))
+    on_training = _on_training_images(plan["training_images"], folder, path, dataset, data_folder)
+    _replace_rows(folder / "training_images.csv", digest, on_training)
+    return {
+        "digest": network.digest,
+        "n_correct_digital": network.n_correct_digital,
+        "n_images": network.n_images,
+        "package": _package_tree(),
+    }
+
+
+def _collect(toml: Path, path: Path, data_folder: Path | None, claims: dict[str, Any]) -> None:
+    """Evaluate a network in a study, beside it; then add rows and manifest to the study's own."""
+    part, study = path.parent / toml.parent.name / path.stem, toml.parent
+    asked = replace(load_study(toml), checkpoints=[path], data_folder=data_folder)
+    rows = collect(asked, part)
+    table = study / TRIALS_FILE
+    if table.exists():
+        there = read_trials(table).set_index(list(KEY)).index
+        rows = rows[~rows.set_index(list(KEY)).index.isin(there)]
+    append_rows(rows, table)
+    manifest = json.loads((part / "manifest.json").read_text(encoding="utf-8"))
+    whole = study / "manifest.json"
+    if whole.exists():
+        before = json.loads(whole.read_text(encoding="utf-8"))
+        manifest["checkpoints"] |= before["checkpoints"]
+        manifest["environments"] = _different(before["environments"] + manifest["environments"])
+    manifest["claims"] = claims
+    manifest["study"]["checkpoints"] = sorted(manifest["checkpoints"])
+    whole.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    for file in [*part.glob("device_*.csv"), part / "audit.csv"]:
+        if not (study / file.name).exists():
+            shutil.copyfile(file, study / file.name)
+
+
+def _different(environments: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Environments that differ in more than the commit, which every new row changes."""
+    kinds = {
+        json.dumps(one | {"git_commit": ""}, sort_keys=True): one for one in environments[::-1]
+    }
+    return list(kinds.values())[::-1]
+
+
+def _on_training_images(
+    asked: dict[str, Any],
+    folder: Path,
+    path: Path,
+    dataset: Dataset,
+    data_folder: Path | None,
+) -> pd.DataFrame:
+    """Accuracy of some chips of a study on training images, to set beside that on test images."""
+    images = dataset.train.images[: asked["n_images"]]
+    labels = dataset.train.labels[: asked["n_images"]]
+    study = replace(
+        load_study(folder / asked["study"]),
+        checkpoints=[path],
+        data_folder=data_folder,
+        n_chips=asked["n_chips"],
+    )
+    rows = []
+    with one_thread():
+        for trial in study.trials():
+            if trial.device.name != asked["device"]:
+                continue
+            chip = programmed(trial)
+            for time, read in trial.points:
+                forward = chip.drift_to(time, read)
+                n_correct = count_correct(forward, images, labels, dataset.normalise)
+                rows.append(
+                    {"checkpoint": trial.checkpoint[:16], "chip_id": trial.chip_id,
+                     "device": trial.device.name, "axes": trial.axes, "chip": trial.chip,
+                     "t_inference_s": time, "n_correct_training": n_correct,
+                     "n_training_images": len(labels)}
+                )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _add_curves(table: Path, path: Path) -> None:
+    digest = load_checkpoint(path).digest[:16]
+    curves = training_curves([path.with_suffix(".csv")]).assign(checkpoint=digest)
+    _replace_rows(table, digest, curves)
+
+
+def _package_tree() -> str:
+    """Git's hash of the package's files at this commit: equal where the code is."""
+    if shutil.which("git") is None:
+        return ""
+    command = ["git", "rev-parse", "HEAD:analog_samson"]
+    answer = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    return answer.stdout.strip()
+
+
+def _is_there(table: Path, variant: str, spec: TrainingSpec) -> bool:
+    if not table.exists():
+        return False
+    rows = pd.read_csv(table, usecols=["variant", "strength", "training_seed"], dtype=str)
+    wanted = [variant, spec.strength, str(spec.seed)]
+    return bool((rows.fillna("") == wanted).all(axis=1).any())
+
+
+def _add_row(table: Path, variant: str, row: dict[str, Any]) -> None:
+    there = [pd.read_csv(table, keep_default_na=False, dtype=str)] if table.exists() else []
+    new = pd.DataFrame([{"variant": variant} | row])
+    _write(pd.concat([*there, new], ignore_index=True), table)
+
+
+def _replace_rows(table: Path, digest: str, rows: pd.DataFrame) -> None:
+    """Add the rows of a network, in the place of those that an interrupted run has left."""
+    if table.exists():
+        there = pd.read_csv(table, dtype=str, keep_default_na=False)
+        rows = pd.concat([there[there["checkpoint"] != digest], rows], ignore_index=True)
+    _write(rows, table)
+
+
+def _write(rows: pd.DataFrame, table: Path) -> None:
+    temporary = table.with_name(f".{table.name}.tmp")
+    rows.to_csv(temporary, index=False)
+    temporary.replace(table)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,159 @@
+"""Does a committed study come out again?
+
+    python experiments/rerun.py results/mnist-methods           # tables and figures, from the rows
+    python experiments/rerun.py results/mnist-methods --verify  # and a random 1 % of the rows
+
+`--verify` programs the chips of some rows again and compares every count. It takes those rows whose
+networks are committed (`study.toml` says where). Where processor and versions are those of the
+manifest, rows must be equal; elsewhere an ADC tie may flip, and 5 of 10,000 images may differ.
+Tables that lie in the study's folder must come out byte for byte. A fifth of a second a row of
+LeNet-5, a third of one of ResNet-8, two thirds with recalibrated batch normalisation.
+"""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import tyro
+
+from analog_samson.commands import run_command
+from analog_samson.provenance import MANIFEST_FILE, environment
+from analog_samson.report import (
+    beside_figures,
+    study_figures,
+    study_tables,
+    write_figures,
+    write_tables,
+)
+from analog_samson.results import read_trials
+from analog_samson.results.trials import KEY
+from analog_samson.running import run_jobs
+from analog_samson.study import Trial, load_study, run_trial
+from analog_samson.study.definition import Point
+
+COMPARED = ("n_correct", "n_correct_digital", "n_changed", "n_images", "n_test")
+TOLERANCE = 5 / 10_000
+"""Largest share of images that may differ on another processor or with other versions."""
+
+
+def main(
+    folder: Annotated[Path, tyro.conf.Positional],
+    verify: bool = False,
+    share: float = 0.01,
+    seed: int = 0,
+    data_folder: Path | None = None,
+    jobs: int = 2,
+) -> None:
+    """Redraw a study from its rows; with `--verify`, evaluate some of them again first.
+
+    Args:
+        folder: Folder of the study, with `trials.csv` and `study.toml`.
+        verify: Whether rows are evaluated again.
+        share: Share of the rows with committed networks that is evaluated again.
+        seed: Which rows those are.
+        data_folder: Folder that holds the images.
+        jobs: Worker processes.
+    """
+    rows = read_trials(folder)
+    if verify:
+        trials = replace(load_study(folder / "study.toml"), data_folder=data_folder).trials()
+        print(verified(folder, rows, chosen(rows, trials, share, seed), jobs))
+    print(redrawn(folder, rows))
+
+
+def chosen(
+    rows: pd.DataFrame, trials: Sequence[Trial], share: float, seed: int
+) -> list[tuple[Trial, tuple[Point, ...]]]:
+    """Draw rows whose networks are here, at least one, and group them by chip.
+
+    Raises:
+        ValueError: If no row belongs to a chip of the study as its file describes it.
+    """
+    chips = {trial.chip_id: trial for trial in trials}
+    there = rows[rows["chip_id"].isin(list(chips))]
+    if there.empty:
+        raise ValueError(
+            "No row belongs to a network that is here; they come from other files, or from a "
+            "version with other numerics."
+        )
+    n = max(1, round(share * len(there)))
+    picked = np.random.default_rng(seed).choice(len(there), size=n, replace=False)
+    return [
+        (chips[str(chip)], tuple(zip(group["t_inference_s"], group["read"], strict=True)))
+        for chip, group in there.iloc[np.sort(picked)].groupby("chip_id", sort=False)
+    ]
+
+
+def verified(
+    folder: Path, rows: pd.DataFrame, again: Sequence[tuple[Trial, tuple[Point, ...]]], jobs: int
+) -> str:
+    """Evaluate chips again and say how the rows compare.
+
+    Raises:
+        ValueError: If a row differs by more than it may.
+    """
+    new = pd.concat(run_jobs(_run, again, jobs=jobs, progress="rows"), ignore_index=True)
+    both = new.merge(rows, on=list(KEY), suffixes=("", "_committed"), validate="one_to_one")
+    differ = np.zeros(len(both), dtype=bool)
+    for name in COMPARED:
+        differ |= (both[name] != both[f"{name}_committed"]).to_numpy()
+    off = (both["n_correct"] - both["n_correct_committed"]).abs()
+    same_machine = _is_of_manifest(folder)
+    too_far = differ if same_machine else off > np.ceil(TOLERANCE * both["n_images"])
+    machine = "the same" if same_machine else "another"
+    said = (
+        f"{folder}: {len(both)} rows of {both['checkpoint'].nunique()} networks again: "
+        f"{int((~differ).sum())} equal, largest difference {int(off.max())} of "
+        f"{int(both['n_images'].max())} images ({machine} processor and versions)."
+    )
+    if too_far.any():
+        row = both[too_far].iloc[0]
+        raise ValueError(
+            f"{said} Chip {row['chip_id']} at {row['t_inference_s']} s: {row['n_correct']} "
+            f"correct, {row['n_correct_committed']} in the table."
+        )
+    return said
+
+
+def redrawn(folder: Path, rows: pd.DataFrame) -> str:
+    """Redraw figures in the folder, and compare its tables with new ones.
+
+    Raises:
+        ValueError: If a table differs.
+    """
+    tables = study_tables(rows)
+    with tempfile.TemporaryDirectory() as new:
+        written = write_tables(tables, Path(new))
+        contents = {path.name: path.read_bytes() for path in written}
+    there = [name for name in contents if (folder / name).exists()]
+    other = [name for name in there if (folder / name).read_bytes() != contents[name]]
+    if other:
+        raise ValueError(f"{folder}: these tables come out differently: {', '.join(other)}.")
+    for name in set(contents) - set(there):
+        (folder / name).write_bytes(contents[name])
+    figures = study_figures(rows) | beside_figures([folder], rows)
+    drawn = write_figures(figures, folder, ("pdf", "png"), look="paper")
+    return (
+        f"{folder}: {len(there)} tables as they are, {len(contents) - len(there)} new, "
+        f"{len(drawn)} figures."
+    )
+
+
+def _run(job: tuple[Trial, tuple[Point, ...]]) -> pd.DataFrame:
+    return run_trial(*job)
+
+
+def _is_of_manifest(folder: Path) -> bool:
+    """Whether all rows come from this processor and these versions."""
+    manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    commits = {"git_commit": ""}
+    return [one | commits for one in manifest["environments"]] == [environment() | commits]
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,150 @@
+"""A study of methods: strengths chosen without test images, networks that come again, rows too."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analog_samson.checkpoint import load_checkpoint
+from analog_samson.results import COLUMNS, read_trials
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+PROTOCOL = """
+seeds = [10, 11]
+kept_seeds = [10]
+grid_seed = 100
+grid_epochs = 1
+noise_sigma = 0.1
+noise_draws = 2
+studies = ["study.toml"]
+sharpness_images = 50
+
+[training_images]
+study = "study.toml"
+device = "gaussian_max"
+n_chips = 1
+n_images = 200
+
+[common]
+dataset = "digits"
+model = "mlp"
+epochs = 2
+
+[methods]
+sgd = "sgd"
+rwp = "rwp:sigma=0.1,0.2"
+clipping = "sgd:clip_weights=1.5,2.0"
+
+[claims.gain]
+claim = "RWP helps."
+endpoint = "gain of rwp over sgd"
+"""
+
+STUDY = """
+name = "digits-methods"
+checkpoints = ["networks/*.safetensors"]
+devices = ["gaussian_max"]
+times_s = [0.0]
+n_chips = 3
+
+[axes]
+sigma = [0.05, 0.1]
+"""
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+methods_study, rerun = script("methods_study"), script("rerun")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results") / "digits-methods"
+    folder.mkdir()
+    (folder / "protocol.toml").write_text(PROTOCOL)
+    (folder / "study.toml").write_text(STUDY)
+    methods_study.main(folder, networks=folder.parent / "networks")
+    return folder
+
+
+def test_every_method_has_its_best_strength_on_every_seed(finished):
+    candidates = pd.read_csv(finished / "candidates.csv", keep_default_na=False)
+    assert len(candidates) == 5 and (candidates["training_seed"] == 100).all()
+    candidates["score"] = candidates[["validation_clean", "validation_noisy"]].mean(axis=1)
+    best = candidates.loc[candidates.groupby("variant")["score"].idxmax()].set_index("variant")
+    networks = pd.read_csv(finished / "networks.csv", keep_default_na=False)
+    assert len(networks) == 6 and set(networks["training_seed"]) == {10, 11}
+    for row in networks.itertuples():
+        assert row.strength == best.loc[row.variant, "strength"]
+    rows = read_trials(finished)
+    assert len(rows) == 6 * 3 * 2 and not rows.duplicated(["chip_id", "t_inference_s"]).any()
+    manifest = json.loads((finished / "manifest.json").read_text())
+    assert len(manifest["checkpoints"]) == 6 and "gain" in manifest["claims"]
+    assert len(pd.read_csv(finished / "sharpness.csv")) == 6
+    assert len(pd.read_csv(finished / "training_images.csv")) == 6 * 2
+    assert len(list((finished / "networks").iterdir())) == 3
+
+
+def test_what_is_committed_goes_on_elsewhere_to_the_same_study(finished, tmp_path):
+    """A clone has no networks but the kept ones; a seed that is taken out comes again."""
+    clone = tmp_path / "digits-methods"
+    shutil.copytree(finished, clone)
+    networks = pd.read_csv(clone / "networks.csv", dtype=str, keep_default_na=False)
+    networks[networks["training_seed"] == "10"].to_csv(clone / "networks.csv", index=False)
+    gone = set(networks.loc[networks["training_seed"] == "11", "digest"].str[:16])
+    rows = pd.read_csv(clone / "trials.csv", dtype=str, keep_default_na=False)
+    rows[~rows["checkpoint"].isin(gone)].to_csv(clone / "trials.csv", index=False)
+    for step in range(4):
+        methods_study.main(clone, networks=tmp_path / "other", steps=1)
+        assert len(pd.read_csv(clone / "networks.csv")) == min(4 + step, 6)
+    again = pd.read_csv(clone / "networks.csv", dtype=str, keep_default_na=False)
+    same = [name for name in networks if name not in ("seconds", "package")]
+    pd.testing.assert_frame_equal(again[same], networks[same])
+    assert (clone / "trials.csv").read_bytes() == (finished / "trials.csv").read_bytes()
+    assert len(list((tmp_path / "other").rglob("*seed10*.safetensors"))) == 0
+
+
+def test_kept_networks_are_those_of_the_table(finished):
+    digests = set(pd.read_csv(finished / "networks.csv")["digest"])
+    assert {load_checkpoint(p).digest for p in (finished / "networks").iterdir()} < digests
+
+
+def test_rows_come_again_and_a_changed_one_is_found(finished, tmp_path, capsys):
+    study = tmp_path / "digits-methods"
+    shutil.copytree(finished, study)
+    rerun.main(study, verify=True, share=1.0, jobs=1)
+    assert "18 rows of 3 networks again: 18 equal" in capsys.readouterr().out
+    rerun.main(study)
+    assert "0 new" in capsys.readouterr().out
+    (study / "accuracy.csv").write_text("other")
+    with pytest.raises(ValueError, match=r"come out differently: accuracy\.csv"):
+        rerun.main(study)
+    rows = pd.read_csv(study / "trials.csv")
+    kept = rows["training_seed"] == 10
+    changed = rows["n_correct"].where(~kept, rows["n_correct"] - 1)
+    changed = changed.clip(lower=0)
+    rows.assign(n_correct=changed, n_changed=rows["n_changed"] + 1)[list(COLUMNS)].to_csv(
+        study / "trials.csv", index=False
+    )
+    with pytest.raises(ValueError, match="0 equal, largest difference 1 of 359 images"):
+        rerun.main(study, verify=True, share=1.0, jobs=1)
+
+
+def test_without_a_grid_every_strength_is_trained(finished, tmp_path):
+    folder = tmp_path / "digits-strengths"
+    folder.mkdir()
+    protocol = PROTOCOL.replace("grid_seed = 100\n", "").replace("seeds = [10, 11]", "seeds = [10]")
+    (folder / "protocol.toml").write_text(protocol)
+    (folder / "study.toml").write_text(STUDY.replace("-methods", "-strengths"))
+    methods_study.main(folder, networks=tmp_path / "networks")
+    assert len(pd.read_csv(folder / "networks.csv")) == 5
+    assert not (folder / "candidates.csv").exists()
