@@ -105,7 +105,7 @@ def test_other_arrays_are_mapped_as_by_aihwkit_bit_for_bit():
         assert torch.equal(found, expected)
         noisy = found + torch.randn(20, 30, generator=draws)
         back = theirs.convert_back_to_weights(noisy, their_scale)
-        assert torch.equal(ours.convert_back_to_weights([noisy], scale), back)
+        assert torch.equal(ours.convert_back_to_weights(noisy, scale), back)
 
 
 @pytest.mark.parametrize("name", ["pcm_like", "pcm_like_as_in_aihwkit"])

@@ -83,7 +83,7 @@ def _of_devices(
     seed: int,
 ) -> list[_Row]:
     """Moments of single devices at evenly spaced targets."""
-    level = torch.linspace(*device.noise.range_uS, n_levels)
+    level = torch.linspace(*device.noise.conductance_range, n_levels)
     seeds = partial(derive_seed, seed, "datasheet", 0)
     target = level[:, None].expand(-1, n).clone()
     state = physics.program(target, seeds)

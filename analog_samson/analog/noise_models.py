@@ -44,7 +44,7 @@ def noise_model(device: Device) -> Any:
 
 
 def pcm_like(noise: PCMLike, converter: Any) -> Any:
-    """aihwkit's ``PCMLikeNoiseModel``."""
+    """Aihwkit's ``PCMLikeNoiseModel``."""
     from aihwkit.inference import PCMLikeNoiseModel
 
     model = PCMLikeNoiseModel(**_power_law(noise, converter))
@@ -53,7 +53,7 @@ def pcm_like(noise: PCMLike, converter: Any) -> Any:
 
 
 def custom_drift(noise: CustomDriftPCMLike, converter: Any) -> Any:
-    """aihwkit's ``CustomDriftPCMLikeNoiseModel``."""
+    """Aihwkit's ``CustomDriftPCMLikeNoiseModel``."""
     from aihwkit.inference.noise.pcm import CustomDriftPCMLikeNoiseModel
 
     table = {
@@ -65,7 +65,7 @@ def custom_drift(noise: CustomDriftPCMLike, converter: Any) -> Any:
 
 
 def hermes(noise: Hermes, converter: Any) -> Any:
-    """aihwkit's ``HermesNoiseModel``."""
+    """Aihwkit's ``HermesNoiseModel``."""
     from aihwkit.inference.noise.hermes import HermesNoiseModel
 
     devices = noise.devices_per_conductance
@@ -74,7 +74,7 @@ def hermes(noise: Hermes, converter: Any) -> Any:
 
 
 def state_independent(noise: StateIndependent, converter: Any) -> Any:
-    """aihwkit's ``StateIndependentNoiseModel``."""
+    """Aihwkit's ``StateIndependentNoiseModel``."""
     from aihwkit.inference.noise.custom import StateIndependentNoiseModel
 
     return StateIndependentNoiseModel(
@@ -86,7 +86,7 @@ def state_independent(noise: StateIndependent, converter: Any) -> Any:
 
 
 def wan2022(noise: ReRAMWan2022, converter: Any) -> Any:
-    """aihwkit's ``ReRamWan2022NoiseModel``."""
+    """Aihwkit's ``ReRamWan2022NoiseModel``."""
     from aihwkit.inference import ReRamWan2022NoiseModel
 
     model = ReRamWan2022NoiseModel(g_converter=converter, noise_scale=noise.programming_noise_scale)
@@ -112,7 +112,7 @@ def _converter(device: Device) -> Any:
     """What turns the weights of an array into conductances and back."""
     from analog_samson.analog import own_models
 
-    low, high = device.noise.range_uS
+    low, high = device.noise.conductance_range
     if device.noise.cells == "signed":
         return own_models.SignedConverter()
     if device.noise.cells == "single":

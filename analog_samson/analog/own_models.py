@@ -15,9 +15,9 @@ from aihwkit.inference.noise.base import BaseNoiseModel
 from torch import Tensor
 
 from analog_samson.devices import (
-    ReRAMCMO,
     Ideal,
     PolynomialError,
+    ReRAMCMO,
     Resampled,
     Sonos,
     Tabulated,

@@ -176,7 +176,7 @@ class Physics:
             return None
         with seeded(seeds("faults")):
             lot = torch.rand(target_uS.shape, dtype=torch.float64)
-        g_min, g_max = self.noise.range_uS
+        g_min, g_max = self.noise.conductance_range
         if self.noise.cells == "signed":
             g_min = -g_max
         stuck = torch.full_like(target_uS, math.nan)

@@ -76,7 +76,7 @@ def program(
             ``TRAINING_IMAGES`` training images are taken, never others; batch normalisation sees
             them augmented as the network's training did, with draws that all chips share. For a
             network that is no checkpoint also training images as it takes them, shape (n, ...).
-        trust: Packages that a checkpoint given by its path may import from (see
+        trust: Packages that a checkpoint or device file given by its path may import from (see
             :func:`load_checkpoint`).
 
     Returns:
@@ -124,7 +124,7 @@ class MappedNetwork:
         recalibration: Dataset | Tensor | None = None,
         trust: Sequence[str] = (),
     ) -> None:
-        device = device if isinstance(device, Device) else load_device(device)
+        device = device if isinstance(device, Device) else load_device(device, trust)
         self.device = device
         self._engine = choose_engine(device, engine)
         check_precision(self._engine, precision, device)
@@ -249,7 +249,7 @@ def load_chip(
     try:
         chip = program(
             model,
-            validated(header["device"], "its device", from_json=True),
+            validated(header["device"], "its device", from_json=True, trust=trust),
             seed=header["seed"],
             engine=header["engine"],
             precision=header["precision"],

@@ -14,12 +14,13 @@ from analog_samson.devices.array import (
     Times,
     WeightMapping,
 )
-from analog_samson.devices.device import AXES, Device, validated
+from analog_samson.devices.device import Device, validated
 from analog_samson.devices.files import device_names, load_device
 from analog_samson.devices.noise import (
     CustomDriftPCMLike,
     Hermes,
     Ideal,
+    NoiseSection,
     PCMLike,
     PolynomialError,
     ReRAMCMO,
@@ -30,6 +31,7 @@ from analog_samson.devices.noise import (
     Tabulated,
     WeightNoise,
 )
+from analog_samson.devices.settings import AXES
 
 __all__ = [
     "AXES",
@@ -40,6 +42,7 @@ __all__ = [
     "Hermes",
     "Ideal",
     "InputRanges",
+    "NoiseSection",
     "PCMLike",
     "Periphery",
     "PolynomialError",

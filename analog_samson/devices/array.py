@@ -1,7 +1,8 @@
 """The sections of device files around the memory cell: times, mapping, periphery, compensation."""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
 from pydantic import BeforeValidator, Field
@@ -23,6 +24,11 @@ def no_truth_value(given: Any) -> Any:
 
 class Times(Section):
     """When the model holds: times after programming [s]."""
+
+    not_swept: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("valid_from_s", "valid_to_s", "measured_to_s", "valid_times_s"),
+        "it says at which times the model holds and changes no number",
+    )
 
     valid_from_s: Moment = Field(
         default=0.0, description="earlier times, but for the programmed state, are an error"

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 from pydantic import Field
@@ -21,38 +21,19 @@ from analog_samson.devices.array import (
 )
 from analog_samson.devices.named import names_in
 from analog_samson.devices.noise import Noise
-from analog_samson.devices.section import Name, Section, neutral
-from analog_samson.devices.sentences import did_you_mean, explain
+from analog_samson.devices.section import PROSE, Name, Section, neutral
+from analog_samson.devices.sentences import explain
+from analog_samson.devices.settings import find_setting, settings_of
 from analog_samson.importing import check_trust
 from analog_samson.times import LONGEST_S, SHORTEST_S, label
-
-AXES = {
-    "programming_noise_scale": ("noise", "programming_noise_scale"),
-    "read_noise_1f_scale": ("noise", "read_noise_1f_scale"),
-    "drift_scale": ("noise", "drift_scale"),
-    "g_max_uS": ("noise", "g_max_uS"),
-    "t_0_s": ("noise", "t_0_s"),
-    "output_noise": ("periphery", "output_noise"),
-    "compensation": ("drift_compensation", "kind"),
-    "batch_norm": ("drift_compensation", "batch_norm"),
-    "stuck_low": ("faults", "stuck_low"),
-    "stuck_high": ("faults", "stuck_high"),
-    "sigma": ("noise", "sigma"),
-    "times_share": ("noise", "times_share"),
-    "mvm_read_noise": ("periphery", "mvm_read_noise"),
-    "mvm_read_noise_kind": ("periphery", "mvm_read_noise_kind"),
-    "ir_drop": ("periphery", "ir_drop"),
-    "output_bound": ("periphery", "output_bound"),
-    "adc_bits": ("periphery", "adc_bits"),
-    "dac_bits": ("periphery", "dac_bits"),
-    "input_range": ("input_ranges", "statistic"),
-    "input_range_of": ("input_ranges", "of"),
-}
-"""Axes that a study can sweep, and where each stands in a device file."""
 
 
 class Device(Section):
     """One memory technology with its array: everything that turns weights into a chip."""
+
+    not_swept: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("name", "technology", "summary", "limits"), PROSE
+    )
 
     name: Name
     technology: str
@@ -159,7 +140,7 @@ class Device(Section):
                 "has none"
             )
         for table in self.mapping.pair_tables_uS:
-            allowed = self.noise.range_uS
+            allowed = self.noise.conductance_range
             if min(table) < allowed[0] or max(table) > allowed[1]:
                 raise ValueError(
                     f"mapping.pair_tables_uS spans {min(table)} to {max(table)} µS and must stay "
@@ -276,26 +257,37 @@ class Device(Section):
         """Override parameters by the names a study sweeps.
 
         Args:
-            axes: Axis name to value, names from ``AXES``.
+            axes: Axis name to value: any setting (``settings``), with its section or, where the
+                name is unique, without.
 
         Returns:
             A validated copy; the device itself does not change.
 
         Raises:
-            ValueError: If an axis is unknown, does not apply to this device, or a value is wrong.
+            ValueError: If an axis is unknown, given twice, does not apply to this device or cannot
+                be swept, or a value is wrong.
         """
         content = self.model_dump()
+        seen: set[str] = set()
         for axis, value in axes.items():
-            if axis not in AXES:
-                raise ValueError(f"Unknown axis {axis!r}{did_you_mean(axis, AXES)}")
-            section, key = AXES[axis]
-            if key not in content[section]:
-                raise ValueError(
-                    f"Axis {axis!r} does not apply to device {self.name!r}: its "
-                    f"{section} section ({content[section].get('model', section)}) has no {key!r}."
-                )
-            content[section][key] = value
+            name, path = find_setting(axis, self, self.name)
+            if name in seen:
+                raise ValueError(f"Axis {name!r} is given twice, once as {axis!r}; give it once.")
+            seen.add(name)
+            section: Any = content
+            for part in path[:-1]:
+                section = section[part]
+            section[path[-1]] = value
         return _device(content, f"device {self.name!r} with {dict(axes)}")
+
+    def axis_name(self, axis: str) -> str:
+        """The name that tables use for an axis, however it was called."""
+        return find_setting(axis, self, self.name)[0]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Every setting, ``"section.key"``, to the reason why it cannot be swept: "" if it can."""
+        return {name: reason for name, (_, reason) in settings_of(self).items()}
 
 
 def validated(

@@ -1,7 +1,7 @@
 """Sections of other packages, named in a device file by ``"package.module:Section"``."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pydantic
 
@@ -15,6 +15,11 @@ class OpenSection(Section):
 
     A class of another package has no ``model`` of its own: there it is the importable name.
     """
+
+    not_swept: ClassVar[Mapping[str, str]] = {
+        **Section.not_swept,
+        "model": "other models have other keys; give one device file for each",
+    }
 
     model: str
 

@@ -5,10 +5,10 @@ imported when chips are programmed and called with the section and a converter f
 conductances; it returns a noise model as aihwkit's ``BaseNoiseModel``. What the simulation has to
 know about a model is a property of its section.
 
-A section of another package is named in a device file: ``model = "my_package.my_module:MySection"``.
+A device file names a section of another package: ``model = "my_package.my_module:MySection"``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -52,7 +52,7 @@ class NoiseSection(OpenSection):
     source: str = Field(description="key of references.bib")
 
     @property
-    def range_uS(self) -> tuple[float, float]:
+    def conductance_range(self) -> tuple[float, float]:
         """Lowest and highest conductance of a cell [µS]; where there is none, 0 and 1."""
         return getattr(self, "g_min_uS", 0.0), getattr(self, "g_max_uS", 1.0)
 
@@ -220,6 +220,13 @@ class Resampled(_PairSection):
     """
 
     built_by = "analog_samson.analog.own_models:ResampledNoiseModel"
+    not_swept: ClassVar[Mapping[str, str]] = {
+        **NoiseSection.not_swept,
+        **dict.fromkeys(
+            ("measurements", "sha256", "targets_uS", "first_s", "last_s"),
+            "it is taken from the file of measurements; give one device file for each",
+        ),
+    }
 
     model: Literal["ResampledNoiseModel"]
     measurements: str = Field(description="CSV file of measured devices, relative to this one")
