@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from analog_samson import Study, collect, load_device, program, read_trials
-from analog_samson.chip import load_chip
+from analog_samson.chip import choose_engine, load_chip
+from analog_samson.chip.group import why_alone
 from analog_samson.devices import Device, NoiseSection, validated
 from analog_samson.importing import TRUST_VARIABLE
 from analog_samson.report import write_report
@@ -61,6 +62,64 @@ class DoublingModel(BaseNoiseModel):
     def apply_drift_noise_to_conductance(self, g_prog, drift_noise_param, t_inference):
         return g_prog * (2 if t_inference >= 1 else 1)
 '''
+
+EFFECTS = '''
+"""Current through a device grows with the hyperbolic sine of the voltage; a constant current."""
+
+from pydantic import Field
+
+from analog_samson.devices import EffectSection
+
+
+class Sinh(EffectSection):
+    """x becomes sinh(a x) / sinh(a)."""
+
+    aihwkit_by = "{package}.sinh:SinhInputs"
+    compiled_by = "{package}.sinh:SinhInputs"
+
+    a: float = Field(gt=0, le=10)
+
+
+class Offset(EffectSection):
+    """Every output is moved by a current."""
+
+    aihwkit_by = "{package}.sinh:Moved"
+    compiled_by = "{package}.sinh:Moved"
+
+    current: float
+
+
+class OnlyOnTiles(Offset):
+    """The same, without an implementation on the compiled engine."""
+
+    compiled_by = ""
+
+
+class Nowhere(EffectSection):
+    """No engine has it."""
+'''
+
+SINH = """
+import math
+
+from analog_samson.analog import Effect
+
+
+class SinhInputs(Effect):
+    def __init__(self, section):
+        self.a = section.a
+
+    def inputs(self, x):
+        return (self.a * x).sinh() / math.sinh(self.a)
+
+
+class Moved(Effect):
+    def __init__(self, section):
+        self.current = section.current
+
+    def outputs(self, y):
+        return y + self.current
+"""
 
 DEVICE = """
 name = "mine"
@@ -112,6 +171,8 @@ def package(tmp_path, monkeypatch):
     (folder / "__init__.py").write_text("")
     (folder / "sections.py").write_text(SECTION.format(package=name))
     (folder / "models.py").write_text(MODELS)
+    (folder / "effects.py").write_text(EFFECTS.format(package=name))
+    (folder / "sinh.py").write_text(SINH)
     monkeypatch.delenv(TRUST_VARIABLE, raising=False)
     monkeypatch.syspath_prepend(str(folder.parent))
     yield name
@@ -250,3 +311,132 @@ def test_a_study_of_it_runs_to_the_page_and_the_page_imports_nothing(file, packa
     finally:
         del os.environ[TRUST_VARIABLE]
     assert (tmp_path / "results" / "report.html").read_text() == page
+
+
+# --- effects of the periphery -------------------------------------------------------------------
+
+ENGINES = ("aihwkit", "compiled")
+
+
+def with_effects(name, *effects, noise="ideal", **periphery):
+    """A device of this name with the noise of another and some effects."""
+    content = load_device(noise).model_dump() | {"name": name}
+    content["periphery"] |= {"source": "mine", "effects": effects, **periphery}
+    return Device.model_validate(content)
+
+
+def sinh(package, a=2.0):
+    return {"model": f"{package}.effects:Sinh", "source": "mine", "a": a}
+
+
+def offset(package, current=0.25, kind="Offset"):
+    return {"model": f"{package}.effects:{kind}", "source": "mine", "current": current}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_effects_act_behind_the_dac_and_before_the_adc(package, engine):
+    """y = r s (w f(x / r) + c) in every block of rows, by hand; with converters, their levels."""
+    torch.manual_seed(0)
+    layer, x, a, c = nn.Linear(24, 5), 2 * torch.rand(40, 24) - 1, 2.0, 0.25
+    device = with_effects("exact", sinh(package, a), offset(package, c))
+    ranges = {"": 0.8}
+    chip = program(layer, device, engine=engine, input_ranges=ranges)
+    scale = layer.weight.abs().amax(dim=1)
+    inputs = torch.sinh(a * (x / 0.8).clamp(-1, 1)) / torch.sinh(torch.tensor(a))
+    expected = inputs @ (layer.weight / scale[:, None]).T + c
+    expected = 0.8 * scale * expected + layer.bias
+    torch.testing.assert_close(chip(x), expected.detach())
+    coarse = device.model_dump()
+    coarse["periphery"] |= {"dac_bits": 4, "adc_bits": 5, "output_bound": 4.0}
+    chip = program(layer, Device.model_validate(coarse), engine=engine, input_ranges=ranges)
+    levels = ((x / 0.8).clamp(-1, 1) * 7).round() / 7
+    inputs = torch.sinh(a * levels) / torch.sinh(torch.tensor(a))
+    summed = inputs @ (layer.weight / scale[:, None]).T + c
+    summed = ((summed / (4 / 15)).round() * (4 / 15)).clamp(-4, 4)
+    expected = (0.8 * scale * summed + layer.bias).detach()
+    step = float((0.8 * scale * 4 / 15).detach().max())
+    difference = (chip(x) - expected).abs()
+    assert (difference > 1e-5).float().mean() < 0.02 and difference.max() < 1.01 * step  # ties
+
+
+def convolutions():
+    torch.manual_seed(1)
+    return nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 20, 3, stride=2), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(20 * 3 * 3, 7)),
+    ).eval()
+
+
+@pytest.mark.parametrize("expected_images", [0, 10**6])
+def test_both_engines_compute_the_same_network(package, expected_images):
+    """Noise off, arrays of 50 rows; the second case traces the network."""
+    network, images = convolutions(), torch.rand(16, 3, 8, 8)
+    device = with_effects("fine", sinh(package), offset(package), dac_bits=12, adc_bits=16,
+                          output_bound=20.0)  # fmt: skip
+    device = device.with_axes({"max_rows": 50})
+    theirs, ours = (
+        program(
+            network, device, engine=engine, calibration=images, expected_images=expected_images
+        )(images)
+        for engine in ENGINES
+    )
+    plain = program(network, device.with_axes({"periphery.effects.0.a": 0.01}), calibration=images)
+    assert (ours - theirs).abs().max() < 0.02 * ours.std()
+    assert (ours - plain(images)).abs().max() > 0.2 * ours.std()
+
+
+def test_an_effect_without_an_implementation_runs_on_the_other_engine(package):
+    device = with_effects("tiles", offset(package, kind="OnlyOnTiles"))
+    assert choose_engine(device) == "aihwkit"
+    with pytest.raises(ValueError, match="compiled engine cannot run.*names no implementation"):
+        choose_engine(device, "compiled")
+    both = with_effects("both", offset(package))
+    assert choose_engine(both) == "compiled" and choose_engine(both, "aihwkit") == "aihwkit"
+    nowhere = {"model": f"{package}.effects:Nowhere", "source": "mine"}
+    with pytest.raises(ValueError, match="No engine can run device 'none'.*names no impl"):
+        choose_engine(with_effects("none", nowhere))
+    by_vector = with_effects("by vector", offset(package), input_scaling="per_vector", dac_bits=8)
+    with pytest.raises(ValueError, match="No engine can run.*exclude each other.*torch tile"):
+        choose_engine(by_vector)
+    assert "chip by chip" in why_alone(both, "compiled")
+
+
+def test_an_effect_is_part_of_the_identity_and_needs_consent(file, package):
+    plain = file.read_text()
+    effect = f"""
+[[periphery.effects]]
+model = "{package}.effects:Sinh"
+source = "mine"
+a = 2.0
+"""
+    file.write_text(plain.replace(f"{package}.sections:Doubling", "PolynomialErrorNoiseModel"))
+    file.write_text(file.read_text() + effect)
+    with pytest.raises(ValueError, match="wants to import .*effects:Sinh"):
+        load_device(file)
+    file.write_text(plain + effect)
+    device = load_device(file, trust=(package,))
+    without = validated(device.model_dump() | {"periphery": {**device.periphery.model_dump(),
+        "effects": ()}}, "mine", trust=(package,))  # fmt: skip
+    swept = device.with_axes({"a": 3.0})
+    assert swept.periphery.effects[0].a == 3.0
+    assert device.axis_name("a") == "periphery.effects.0.a"
+    assert len({device.digest, without.digest, swept.digest}) == 3
+    again = json.loads(device.model_dump_json())
+    assert validated(again, "manifest", from_json=True, trust=(package,)) == device
+    with pytest.raises(ValueError, match="the key 'model' of an effect is its importable name"):
+        with_effects("mine", {"a": 1.0})
+    with pytest.raises(ValueError, match="key 'a' is missing"):
+        with_effects("mine", {"model": f"{package}.effects:Sinh", "source": "mine"})
+
+
+def test_a_study_of_an_effect_runs_to_the_page(package, tmp_path):
+    device = with_effects("bent", sinh(package), noise="pcm_like", dac_bits=8)
+    study = Study(
+        "bent", [CHECKPOINT], [device], [1.0], n_chips=1, n_images=50, axes={"a": [0.5, 4.0]}
+    )
+    collect(study, tmp_path)
+    assert len(read_trials(tmp_path)) == 2
+    done = run(PAGE, tmp_path, package)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "report.html").read_text()
+    assert f"{package}.effects:Sinh is not part of analog-samson" in page

@@ -8,6 +8,7 @@ of ``device_configs/references.bib``.
 
 from analog_samson.devices.array import (
     DriftCompensation,
+    EffectSection,
     Faults,
     InputRanges,
     Periphery,
@@ -38,6 +39,7 @@ __all__ = [
     "CustomDriftPCMLike",
     "Device",
     "DriftCompensation",
+    "EffectSection",
     "Faults",
     "Hermes",
     "Ideal",
