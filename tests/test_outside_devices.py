@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,14 @@ import torch
 from torch import nn
 
 from analog_samson import Study, collect, load_device, program, read_trials
+from analog_samson.algorithm import Setting
 from analog_samson.chip import choose_engine, load_chip
 from analog_samson.chip.group import why_alone
 from analog_samson.devices import Device, NoiseSection, validated
+from analog_samson.devices.named import names_in
 from analog_samson.importing import TRUST_VARIABLE
 from analog_samson.report import write_report
+from analog_samson.training.hardware import HardwareAware
 
 SECTION = '''
 """A section, free of torch."""
@@ -154,12 +158,14 @@ print(load_device(sys.argv[1], trust=(sys.argv[2],)).digest)
 PAGE = """
 import sys
 from analog_samson.report import write_report
+from analog_samson.training.hardware import HardwareAware
 write_report(sys.argv[1])
 assert sys.argv[2] not in sys.modules
 """
 
 
-CHECKPOINT = Path(__file__).parent / "golden" / "digits-mlp-format1.safetensors"
+ROOT = Path(__file__).parents[1]
+CHECKPOINT = ROOT / "tests" / "golden" / "digits-mlp-format1.safetensors"
 
 
 @pytest.fixture
@@ -287,14 +293,14 @@ def test_a_chip_comes_back_from_its_file_with_consent(file, package, tmp_path):
 
 
 def test_a_study_of_it_runs_to_the_page_and_the_page_imports_nothing(file, package, tmp_path):
-    asked = {"n_chips": 2, "n_images": 50, "axes": {"spread_uS": [0.0, 0.5], "max_rows": [16, 64]}}
+    asked = {"n_chips": 1, "n_images": 20, "axes": {"spread_uS": [0.0, 0.5], "max_rows": [16, 64]}}
     study = Study("outside", [CHECKPOINT], [file], [0.0, 1.0], **asked)
     with pytest.raises(ValueError, match=rf"{package}.*trust"):
         collect(study, tmp_path / "refused")
     study = Study("outside", [CHECKPOINT], [file], [0.0, 1.0], trust=(package,), **asked)
     collect(study, tmp_path / "results")
     rows = read_trials(tmp_path / "results")
-    assert len(rows) == 2 * 2 * 4
+    assert len(rows) == 2 * 4
     assert set(rows["axes"].map(lambda text: tuple(sorted(json.loads(text))))) == {
         ("mapping.max_rows", "noise.spread_uS")
     }
@@ -311,6 +317,59 @@ def test_a_study_of_it_runs_to_the_page_and_the_page_imports_nothing(file, packa
     finally:
         del os.environ[TRUST_VARIABLE]
     assert (tmp_path / "results" / "report.html").read_text() == page
+
+
+def test_a_training_reads_its_device_with_the_consent_of_who_trains(file, package):
+    given = {"device": str(file), "drop_share": 0.0, "device_time_s": None}
+    setting = Setting(
+        model=nn.Linear(8, 8),
+        analog_weights=frozenset({"weight"}),
+        n_images=1,
+        n_classes=8,
+        epochs=1,
+        accelerator=torch.device("cpu"),
+    )
+    with pytest.raises(ValueError, match="wants to import"):
+        HardwareAware(setting, **given)
+    HardwareAware(replace(setting, trust=(package,)), **given)
+
+
+def test_moments_and_page_of_a_device_need_consent_too(file, package, tmp_path):
+    script = ROOT / "experiments" / "describe_device.py"
+    command = [sys.executable, script, file, "--folder", tmp_path / "described"]
+    environment = os.environ | {"PYTHONPATH": str(file.parent / "packages")}
+    done = [
+        subprocess.run([*command, *more], env=environment, capture_output=True, text=True)
+        for more in ((), ("--trust", package))
+    ]
+    assert done[0].returncode and "--trust" in done[0].stderr
+    assert (tmp_path / "described" / "device_mine.png").is_file(), done[1].stderr
+
+
+def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch):
+    text = (ROOT / "device_configs" / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(python|toml)\n(.*?)^```", text, re.M | re.S)
+    for kind, block in blocks:
+        if kind == "python":
+            path = tmp_path / re.match(r"# (\S+\.py)", block)[1]
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(block)
+    noise, effect = (block for kind, block in blocks if kind == "toml")
+    head, _, rest = DEVICE.partition("[noise]")
+    device = f"{head}{noise}[periphery]{rest.partition('[periphery]')[2]}{effect}"
+    (tmp_path / "mine.toml").write_text(device)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    chip = program(nn.Linear(16, 4), tmp_path / "mine.toml", trust=("my_package",),
+                   calibration=torch.rand(8, 16))  # fmt: skip
+    assert chip(torch.rand(8, 16)).isfinite().all()
+    assert chip.device.noise.sigma == 0.1 and chip.device.periphery.effects[0].a == 2.0
+
+
+def test_sections_of_this_package_need_no_consent():
+    own = {"model": "analog_samson.devices.effects:Own"}
+    other = {"model": "analog_samson_extra.effects:Own"}
+    content = {"periphery": {"effects": [own, other, 3]}, "noise": 4, "layers": "none"}
+    assert names_in(content) == ["analog_samson_extra.effects:Own"]
 
 
 # --- effects of the periphery -------------------------------------------------------------------
@@ -362,18 +421,18 @@ def test_effects_act_behind_the_dac_and_before_the_adc(package, engine):
 def convolutions():
     torch.manual_seed(1)
     return nn.Sequential(
-        *(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 20, 3, stride=2), nn.ReLU()),
-        *(nn.Flatten(), nn.Linear(20 * 3 * 3, 7)),
+        *(nn.Conv2d(3, 8, 3, padding=1, stride=2), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(8 * 4 * 4, 7)),
     ).eval()
 
 
 @pytest.mark.parametrize("expected_images", [0, 10**6])
 def test_both_engines_compute_the_same_network(package, expected_images):
-    """Noise off, arrays of 50 rows; the second case traces the network."""
+    """Noise off, arrays of 20 rows; the second case traces the network."""
     network, images = convolutions(), torch.rand(16, 3, 8, 8)
     device = with_effects("fine", sinh(package), offset(package), dac_bits=12, adc_bits=16,
                           output_bound=20.0)  # fmt: skip
-    device = device.with_axes({"max_rows": 50})
+    device = device.with_axes({"max_rows": 20})
     theirs, ours = (
         program(
             network, device, engine=engine, calibration=images, expected_images=expected_images
@@ -432,7 +491,7 @@ a = 2.0
 def test_a_study_of_an_effect_runs_to_the_page(package, tmp_path):
     device = with_effects("bent", sinh(package), noise="pcm_like", dac_bits=8)
     study = Study(
-        "bent", [CHECKPOINT], [device], [1.0], n_chips=1, n_images=50, axes={"a": [0.5, 4.0]}
+        "bent", [CHECKPOINT], [device], [1.0], n_chips=1, n_images=20, axes={"a": [0.5, 4.0]}
     )
     collect(study, tmp_path)
     assert len(read_trials(tmp_path)) == 2

@@ -71,7 +71,7 @@ def named_section(given: Any, kind: type[Kind]) -> Kind | None:
 
 
 def names_in(content: Mapping[str, Any]) -> list[str]:
-    """The importable names that a device file of this content, valid or not, names."""
+    """What a device file of this content, valid or not, imports from other packages."""
     layers, periphery = content.get("layers"), content.get("periphery")
     effects = periphery.get("effects") if isinstance(periphery, Mapping) else None
     overrides = layers if isinstance(layers, list | tuple) else ()
@@ -81,4 +81,5 @@ def names_in(content: Mapping[str, Any]) -> list[str]:
         *(effects if isinstance(effects, list | tuple) else ()),
     ]
     names = [section.get("model") for section in sections if isinstance(section, Mapping)]
-    return [name for name in names if isinstance(name, str) and is_import_name(name)]
+    named = [name for name in names if isinstance(name, str) and is_import_name(name)]
+    return [name for name in named if not name.startswith(f"{__package__}.")]
