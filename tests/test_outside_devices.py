@@ -17,6 +17,7 @@ from analog_samson.algorithm import Setting
 from analog_samson.chip import choose_engine, load_chip
 from analog_samson.chip.group import why_alone
 from analog_samson.devices import Device, NoiseSection, validated
+from analog_samson.devices.describe import parameters
 from analog_samson.devices.named import names_in
 from analog_samson.importing import TRUST_VARIABLE
 from analog_samson.report import write_report
@@ -480,6 +481,8 @@ a = 2.0
     assert swept.periphery.effects[0].a == 3.0
     assert device.axis_name("a") == "periphery.effects.0.a"
     assert len({device.digest, without.digest, swept.digest}) == 3
+    listed = parameters(device).set_index("parameter")["value"]
+    assert listed["periphery.effects.0.a"] == "2"
     again = json.loads(device.model_dump_json())
     assert validated(again, "manifest", from_json=True, trust=(package,)) == device
     with pytest.raises(ValueError, match="the key 'model' of an effect is its importable name"):
