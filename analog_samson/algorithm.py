@@ -26,6 +26,7 @@ class Setting:
         n_classes: Number of classes.
         epochs: Passes over the training split.
         accelerator: Where the training runs.
+        trust: Packages that files which the method reads may import from.
     """
 
     model: nn.Module
@@ -34,6 +35,7 @@ class Setting:
     n_classes: int
     epochs: int
     accelerator: torch.device
+    trust: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

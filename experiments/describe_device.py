@@ -23,6 +23,7 @@ def main(
     all: bool = False,
     folder: Path = Path("results/devices"),
     table: Path | None = None,
+    trust: tuple[str, ...] = (),
 ) -> None:
     """Print every parameter of devices, measure their moments, and draw a page of each.
 
@@ -31,8 +32,9 @@ def main(
         all: Take all devices that come with the package.
         folder: Where device_<name>.csv, .pdf and .png go.
         table: Instead: write the table of the devices (Markdown) here.
+        trust: Packages that device files may import from.
     """
-    loaded = [load_device(name) for name in (device_names() if all else devices)]
+    loaded = [load_device(name, trust) for name in (device_names() if all else devices)]
     if not loaded:
         raise ValueError(f"Name a device, or give --all; known: {', '.join(device_names())}.")
     if table is not None:

@@ -72,12 +72,12 @@ def main(
         chips_together: Chips of a network that answer in one forward pass, to fill a GPU.
         question: What the study asks; stands at the head of its page.
         estimate_only: Time one chip of every kind, say how long the study will take, and end.
-        trust: Packages that the checkpoints may import their networks from.
+        trust: Packages that checkpoints and device files may import from.
     """
     if study is not None:
         chosen = replace(load_study(study), trust=trust)
     else:
-        loaded = [load_device(device) for device in devices]
+        loaded = [load_device(device, trust) for device in devices]
         chosen = Study(
             name,
             checkpoints,

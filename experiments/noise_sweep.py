@@ -5,12 +5,14 @@ Each source is scaled from off (0) upward while the others stay as the device ha
     python experiments/noise_sweep.py checkpoints/*.safetensors --axis programming_noise_scale
 """
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from analog_samson.commands import run_command, written
+from analog_samson.devices import Device, load_device
 from analog_samson.report import write_report
 from analog_samson.study import Study, collect, unfinished
 from analog_samson.times import DAY
@@ -20,7 +22,7 @@ def main(
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional],
     device: str = "pcm_like",
     axis: str = "programming_noise_scale",
-    values: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0),
+    values: tuple[int | float | str, ...] = (0.0, 0.5, 1.0, 2.0, 4.0),
     t_inference_s: float = DAY,
     name: str = "noise",
     folder: Path | None = None,
@@ -37,9 +39,10 @@ def main(
     Args:
         checkpoints: Trained networks (.safetensors).
         device: Name of a device, or path of a device file.
-        axis: What to sweep: programming_noise_scale, read_noise_1f_scale, drift_scale, g_max_uS,
-            t_0_s or output_noise.
-        values: Values of the axis; 0 switches a source off, 1 is the device as it is.
+        axis: What to sweep: programming_noise_scale, drift_scale, output_noise, g_max_uS, or any
+            other setting of the device, such as mapping.max_rows.
+        values: Values of the axis; of a scale, 0 switches a source off and 1 is the device as it
+            is.
         t_inference_s: Time since programming finished [s].
         name: Name of the study.
         folder: Where trials.csv, table and figure go; results/<name> by default.
@@ -49,16 +52,17 @@ def main(
         data_folder: Folder that holds the images.
         n_images: Test images, counted from the first; all by default.
         images: How many of those a chip answers, drawn anew for every chip; all by default.
-        trust: Packages that the checkpoints may import their networks from.
+        trust: Packages that checkpoints and device files may import from.
     """
     folder = folder or Path("results") / name
+    loaded = load_device(device, trust)
     study = Study(
         name,
         checkpoints,
-        [device],
+        [loaded],
         [t_inference_s],
         n_chips=chips,
-        axes={axis: values},
+        axes={axis: [_of_its_kind(loaded, axis, value) for value in values]},
         data_folder=data_folder,
         n_images=n_images,
         images=images,
@@ -66,6 +70,15 @@ def main(
     )
     rows = collect(study, folder, part=part, jobs=jobs, progress=True)
     print(unfinished(study, rows) or written(write_report(folder)))
+
+
+def _of_its_kind(device: Device, axis: str, value: float | str) -> float | str:
+    """A whole number as a fraction where the setting may be one: 1 and 1.0 are one condition."""
+    if isinstance(value, int):
+        with contextlib.suppress(ValueError):  # counts, which are no fractions
+            device.with_axes({axis: float(value)})
+            return float(value)
+    return value
 
 
 if __name__ == "__main__":

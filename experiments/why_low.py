@@ -43,7 +43,7 @@ def main(
         seed: Seed of the study whose chips these are.
         data_folder: Folder that holds the images.
         n_images: Test images, counted from the first; all by default.
-        trust: Packages that the checkpoints may import their networks from.
+        trust: Packages that checkpoints and device files may import from.
     """
     folder.mkdir(parents=True, exist_ok=True)
     networks = [load_checkpoint(path, trust) for path in checkpoints]

@@ -132,6 +132,17 @@ def test_as_in_aihwkit_is_a_plain_tile_with_aihwkits_defaults(name):
         torch.testing.assert_close(chip.drift_to(t).weights()[""], tile.get_weights()[0])
 
 
+@pytest.mark.parametrize("t", [0.0, DAY])
+def test_ideal_cells_on_aihwkits_path_hold_the_weights(t):
+    """As in the first stages of a waterfall, whose errors are those of the periphery alone."""
+    content = load_device("pcm_like_as_in_aihwkit").model_dump()
+    content["noise"] = load_device("ideal").noise.model_dump()
+    content["drift_compensation"] = {"kind": "none"}
+    layer = nn.Linear(30, 7)
+    held = program(layer, validated(content, "ideal"), seed=1).drift_to(t).weights()[""]
+    torch.testing.assert_close(held, layer.weight.detach())
+
+
 # --- generic errors -----------------------------------------------------------------------------
 
 

@@ -100,12 +100,12 @@ def test_other_arrays_are_mapped_as_by_aihwkit_bit_for_bit():
     draws = torch.Generator().manual_seed(0)
     for low, high in ((-1, 1), (0.3, 1), (-1, -0.9), (0, 1)):
         weights = low + (high - low) * torch.rand(20, 30, generator=draws)
-        (found,), scale = ours.convert_to_conductances(weights)
+        found, scale = ours.convert_to_conductances(weights)
         expected, their_scale = theirs.convert_to_conductances(weights)
         assert torch.equal(found, expected)
         noisy = found + torch.randn(20, 30, generator=draws)
         back = theirs.convert_back_to_weights(noisy, their_scale)
-        assert torch.equal(ours.convert_back_to_weights([noisy], scale), back)
+        assert torch.equal(ours.convert_back_to_weights(noisy, scale), back)
 
 
 @pytest.mark.parametrize("name", ["pcm_like", "pcm_like_as_in_aihwkit"])

@@ -172,7 +172,7 @@ WRONG_VALUES = [
     ("axes", "{", "a JSON object of numbers and words"),
     ("axes", "[]", "a JSON object of numbers and words"),
     ("axes", '"{""a"": null}"', "a JSON object of numbers and words"),
-    ("axes", '"{""a"": true}"', "a JSON object of numbers and words"),
+    ("axes", '"{""a"": [1]}"', "a JSON object of numbers and words"),
     ("extrapolated", "maybe", "neither True nor False"),
     ("reproducible", "", "has no reproducible"),
 ]

@@ -5,6 +5,7 @@ Noise models are aihwkit's own objects, called at the level of conductances unde
 else in the package but the compiled engine knows aihwkit.
 """
 
+from analog_samson.analog.effects import Effect, effects_of
 from analog_samson.analog.physics import DeviceState, Physics, Seeds, seeded
 from analog_samson.analog.tiles import (
     TILE_BLOCK,
@@ -13,6 +14,7 @@ from analog_samson.analog.tiles import (
     check_input_ranges,
     draws_from_the_clock,
     tile_configuration,
+    why_not_on_tiles,
 )
 from analog_samson.analog.versions import WORKING_PAIRS, check_versions
 
@@ -20,6 +22,7 @@ __all__ = [
     "TILE_BLOCK",
     "WORKING_PAIRS",
     "DeviceState",
+    "Effect",
     "Physics",
     "Seeds",
     "Tile",
@@ -27,6 +30,8 @@ __all__ = [
     "check_input_ranges",
     "check_versions",
     "draws_from_the_clock",
+    "effects_of",
     "seeded",
     "tile_configuration",
+    "why_not_on_tiles",
 ]

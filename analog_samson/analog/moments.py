@@ -23,9 +23,6 @@ weights together, g_uS empty) and "weight, best gain" (the same after the factor
 
 TIMES_S = (1.0, 60.0, HOUR, DAY, MONTH, YEAR)
 
-_ENDS = (("min", 0.0), ("max", 1.0))
-"""Ends of the conductances of a device; of one without any, those of a weight."""
-
 
 def default_times_s(device: Device) -> tuple[float, ...]:
     """Times [s] of a datasheet: the device's own, or one second to one year within its domain."""
@@ -86,14 +83,13 @@ def _of_devices(
     seed: int,
 ) -> list[_Row]:
     """Moments of single devices at evenly spaced targets."""
-    low, high = (getattr(device.noise, f"g_{end}_uS", default) for end, default in _ENDS)
-    level = torch.linspace(low, high, n_levels)
+    level = torch.linspace(*device.noise.conductance_range, n_levels)
     seeds = partial(derive_seed, seed, "datasheet", 0)
     target = level[:, None].expand(-1, n).clone()
     state = physics.program(target, seeds)
     known = device.noise.has_programmed_state
     start = state.programmed_uS if known else target
-    unit = "" if device.noise.model == "WeightNoiseModel" else "µS"
+    unit = "" if device.noise.cells == "signed" else "µS"
     rows = []
     if known:
         rows += _moments("programming", level, 0.0, state.programmed_uS - target, unit)
@@ -113,8 +109,8 @@ def _of_weights(
     device: Device, physics: Physics, times_s: Sequence[float], n_levels: int, n: int, seed: int
 ) -> list[_Row]:
     """Errors of evenly spaced weights, made of the devices that the mapping gives them."""
-    single = device.noise.model == "ReRamCMONoiseModel"
-    weights = torch.linspace(-1 if single else 0, 1, n_levels)[:, None].expand(-1, n).clone()
+    lowest = -1 if device.noise.cells == "single" else 0
+    weights = torch.linspace(lowest, 1, n_levels)[:, None].expand(-1, n).clone()
     targets, scale = physics.to_conductances(weights)
     seeds = [partial(derive_seed, seed, "datasheet", number) for number in range(len(targets))]
     states = [

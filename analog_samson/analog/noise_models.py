@@ -1,4 +1,10 @@
-"""Devices as aihwkit's noise models: its own, with the right constants, and those it lacks."""
+"""From a device to its noise model: the converter of its cells, and the models of aihwkit.
+
+Each function is named by a section (``NoiseSection.built_by``) and builds one of aihwkit's models
+with the constants of the section; models that aihwkit lacks are in ``own_models``. A model whose
+``is_elementwise`` is true draws by ``randn_like`` alone, one number a cell: small arrays are then
+programmed and read in one call.
+"""
 
 from typing import Any
 
@@ -6,82 +12,81 @@ from analog_samson.devices import (
     CustomDriftPCMLike,
     Device,
     Hermes,
-    Ideal,
     PCMLike,
-    PolynomialError,
-    ReRAMCMO,
     ReRAMWan2022,
-    Resampled,
-    Sonos,
     StateIndependent,
-    Tabulated,
-    WeightNoise,
 )
+from analog_samson.importing import import_callable
 
 
 def noise_model(device: Device) -> Any:
-    """Build the aihwkit noise model of a device.
+    """Build the noise model of a device.
 
     Args:
         device: The device; its mapping says how weights become conductances.
 
     Returns:
         An object of a subclass of aihwkit's ``BaseNoiseModel``.
+
+    Raises:
+        ValueError: If what the section names cannot be imported, or is no noise model.
     """
-    from analog_samson.analog import own_models
+    from aihwkit.inference.noise.base import BaseNoiseModel
 
-    noise = device.noise
-    if isinstance(noise, ReRAMCMO):
-        return _cmo(device, noise)
-    if isinstance(noise, WeightNoise):
-        return own_models.WeightNoiseModel(noise)
-    converter = _pairs(device, noise)
-    if isinstance(noise, ReRAMWan2022):
-        return _wan(noise, converter)
-    if isinstance(noise, PolynomialError):
-        return own_models.PolynomialErrorNoiseModel(noise, converter)
-    if isinstance(noise, Sonos):
-        return own_models.SonosNoiseModel(noise, converter)
-    if isinstance(noise, Resampled):
-        return own_models.ResampledNoiseModel(noise, converter)
-    if isinstance(noise, Tabulated):
-        return own_models.TabulatedNoiseModel(noise, converter)
-    return _power_law(noise, converter)
+    section = device.noise
+    model = import_callable(section.built_by, "noise model")(section, _converter(device))
+    if not isinstance(model, BaseNoiseModel):
+        raise ValueError(
+            f"{section.built_by!r} gave a {type(model).__name__}; the noise model of "
+            f"{section.model!r} must be derived from aihwkit's BaseNoiseModel."
+        )
+    return model
 
 
-def _power_law(
-    noise: PCMLike | CustomDriftPCMLike | Hermes | StateIndependent | Ideal, converter: Any
-) -> Any:
+def pcm_like(noise: PCMLike, converter: Any) -> Any:
+    """Aihwkit's ``PCMLikeNoiseModel``."""
     from aihwkit.inference import PCMLikeNoiseModel
-    from aihwkit.inference.noise.custom import StateIndependentNoiseModel
-    from aihwkit.inference.noise.hermes import HermesNoiseModel
+
+    model = PCMLikeNoiseModel(**_power_law(noise, converter))
+    model.is_elementwise = True
+    return model
+
+
+def custom_drift(noise: CustomDriftPCMLike, converter: Any) -> Any:
+    """Aihwkit's ``CustomDriftPCMLikeNoiseModel``."""
     from aihwkit.inference.noise.pcm import CustomDriftPCMLikeNoiseModel
 
-    if isinstance(noise, Ideal):  # only its converter is used
-        return PCMLikeNoiseModel(g_converter=converter)
-    constants = {"g_converter": converter, "t_0": noise.t_0_s, "t_read": noise.t_read_s}
-    constants |= _scales(noise)
-    if isinstance(noise, Hermes):
-        devices = noise.devices_per_conductance
-        return HermesNoiseModel(num_devices=devices, g_max=noise.g_max_uS, **constants)
-    if isinstance(noise, StateIndependent):
-        return StateIndependentNoiseModel(
-            prog_coeff=[noise.programming_spread_uS, 0.0, 0.0],
-            drift_nu_mean=noise.nu_mean,
-            drift_nu_std=noise.nu_spread,
-            **constants,
-        )
-    if isinstance(noise, CustomDriftPCMLike):
-        table = {
-            "g_lst": list(noise.nu_at_uS),
-            "nu_mean_lst": list(noise.nu_mean),
-            "nu_std_lst": list(noise.nu_spread),
-        }
-        return CustomDriftPCMLikeNoiseModel(table, **constants)
-    return PCMLikeNoiseModel(**constants)
+    table = {
+        "g_lst": list(noise.nu_at_uS),
+        "nu_mean_lst": list(noise.nu_mean),
+        "nu_std_lst": list(noise.nu_spread),
+    }
+    return CustomDriftPCMLikeNoiseModel(table, **_power_law(noise, converter))
 
 
-def _wan(noise: ReRAMWan2022, converter: Any) -> Any:
+def hermes(noise: Hermes, converter: Any) -> Any:
+    """Aihwkit's ``HermesNoiseModel``."""
+    from aihwkit.inference.noise.hermes import HermesNoiseModel
+
+    devices = noise.devices_per_conductance
+    given = _power_law(noise, converter)
+    return HermesNoiseModel(num_devices=devices, g_max=noise.g_max_uS, **given)
+
+
+def state_independent(noise: StateIndependent, converter: Any) -> Any:
+    """Aihwkit's ``StateIndependentNoiseModel``."""
+    from aihwkit.inference.noise.custom import StateIndependentNoiseModel
+
+    return StateIndependentNoiseModel(
+        prog_coeff=[noise.programming_spread_uS, 0.0, 0.0],
+        drift_nu_mean=noise.nu_mean,
+        drift_nu_std=noise.nu_spread,
+        **_power_law(noise, converter),
+    )
+
+
+def wan2022(noise: ReRAMWan2022, converter: Any) -> Any:
+    """Aihwkit's ``ReRamWan2022NoiseModel``."""
     from aihwkit.inference import ReRamWan2022NoiseModel
 
     model = ReRamWan2022NoiseModel(g_converter=converter, noise_scale=noise.programming_noise_scale)
@@ -90,31 +95,40 @@ def _wan(noise: ReRAMWan2022, converter: Any) -> Any:
     return model
 
 
-def _cmo(device: Device, noise: ReRAMCMO) -> Any:
-    from aihwkit.inference import ReRamCMONoiseModel
+def _power_law(
+    noise: PCMLike | CustomDriftPCMLike | Hermes | StateIndependent, converter: Any
+) -> dict[str, Any]:
+    return {
+        "g_converter": converter,
+        "t_0": noise.t_0_s,
+        "t_read": noise.t_read_s,
+        "prog_noise_scale": noise.programming_noise_scale,
+        "read_noise_scale": noise.read_noise_1f_scale,
+        "drift_scale": noise.drift_scale,
+    }
 
+
+def _converter(device: Device) -> Any:
+    """What turns the weights of an array into conductances and back."""
     from analog_samson.analog import own_models
 
-    # A float such as 0.02 is no key of aihwkit's table and would silently mean 0.2 %.
-    accepted = 0.2 if noise.acceptance_percent == 0.2 else 2
-    model = ReRamCMONoiseModel(
-        g_max=noise.g_max_uS, g_min=noise.g_min_uS, acceptance_range=accepted, **_scales(noise)
-    )
-    one_a_weight = own_models.SingleDeviceConverter
-    with_reference = own_models.ReferenceColumnConverter
-    converter = with_reference if device.mapping.reference_column else one_a_weight
-    model.g_converter = converter(noise.g_max_uS, noise.g_min_uS)
-    return model
+    low, high = device.noise.conductance_range
+    if device.noise.cells == "signed":
+        return own_models.SignedConverter()
+    if device.noise.cells == "single":
+        one_a_weight = own_models.SingleDeviceConverter
+        with_reference = own_models.ReferenceColumnConverter
+        return (with_reference if device.mapping.reference_column else one_a_weight)(high, low)
+    return _pairs(device, {"g_max": high, "g_min": low})
 
 
-def _pairs(device: Device, noise: Any) -> Any:
+def _pairs(device: Device, limits: dict[str, float]) -> Any:
     from aihwkit.inference.converter.conductance import (
         CustomPairConductanceConverter,
         NPairConductanceConverter,
         SinglePairConductanceConverter,
     )
 
-    limits = {"g_max": noise.g_max_uS, "g_min": getattr(noise, "g_min_uS", 0.0)}
     mapping = device.mapping
     significances = list(mapping.pair_significances)
     if mapping.pair_tables_uS:
@@ -129,11 +143,3 @@ def _pairs(device: Device, noise: Any) -> Any:
     if significances != [1.0]:
         return NPairConductanceConverter(significances, **limits)
     return SinglePairConductanceConverter(**limits)
-
-
-def _scales(noise: Any) -> dict[str, float]:
-    return {
-        "prog_noise_scale": noise.programming_noise_scale,
-        "read_noise_scale": noise.read_noise_1f_scale,
-        "drift_scale": noise.drift_scale,
-    }

@@ -1,17 +1,28 @@
-"""Published noise models that aihwkit lacks, as its ``BaseNoiseModel``, so that tiles run them.
+"""Noise models that aihwkit lacks or that need more than its constants, as its ``BaseNoiseModel``.
 
 Conductances are in µS and times in seconds, as in aihwkit.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
+from aihwkit.inference import ReRamCMONoiseModel
 from aihwkit.inference.converter.base import BaseConductanceConverter
 from aihwkit.inference.noise.base import BaseNoiseModel
 from torch import Tensor
 
-from analog_samson.devices import PolynomialError, Resampled, Sonos, Tabulated, WeightNoise
+from analog_samson.devices import (
+    Ideal,
+    PolynomialError,
+    ReRAMCMO,
+    Resampled,
+    Sonos,
+    Tabulated,
+    WeightNoise,
+)
 from analog_samson.devices.measurements import load_trajectories
 from analog_samson.times import DAY
 
@@ -33,7 +44,8 @@ class SignedConverter(BaseConductanceConverter):
 class SingleDeviceConverter(BaseConductanceConverter):
     """One device a weight: the smallest weight of an array at g_min, the largest at g_max.
 
-    As aihwkit's, which divides by zero where all weights of an array are equal. There, 0 counts as
+    As aihwkit's, which is no list but one tensor (its noise models draw column by column then), and
+    which divides by zero where all weights of an array are equal. There, 0 counts as
     a weight, too: a positive constant lies at g_max, a negative one at g_min, so that the devices
     hold it with the noise they would have in an array with a zero in it. Without that, the mapping
     (its offset is digital) would give the devices nothing to hold, and no error to the weights.
@@ -46,7 +58,7 @@ class SingleDeviceConverter(BaseConductanceConverter):
     def __init__(self, g_max: float, g_min: float) -> None:
         self.g_max, self.g_min = g_max, g_min
 
-    def convert_to_conductances(self, weights: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def convert_to_conductances(self, weights: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Map weights, shape (columns, rows), to conductances [µS]."""
         smallest, largest = weights.min(), weights.max()
         is_constant = smallest == largest
@@ -54,13 +66,14 @@ class SingleDeviceConverter(BaseConductanceConverter):
         span = torch.where(is_constant, smallest.abs(), largest - smallest)
         span = torch.where(span == 0, 1, span)  # all zero
         scale = (self.g_max - self.g_min) / span
-        return [(weights - low) * scale + self.g_min], {"scale": scale, "low": low}
+        return (weights - low) * scale + self.g_min, {"scale": scale, "low": low}
 
     def convert_back_to_weights(
-        self, conductances: list[Tensor], params: dict[str, Tensor]
+        self, conductances: Tensor | list[Tensor], params: dict[str, Tensor]
     ) -> Tensor:
-        """Map conductances back to weights."""
-        return params["low"] + (conductances[0] - self.g_min) / params["scale"]
+        """Map conductances, a tensor or a list of its columns, back to weights."""
+        given = conductances if isinstance(conductances, Tensor) else torch.stack(conductances)
+        return params["low"] + (given - self.g_min) / params["scale"]
 
 
 class ReferenceColumnConverter(BaseConductanceConverter):
@@ -91,7 +104,33 @@ class ReferenceColumnConverter(BaseConductanceConverter):
         return (conductances[0] - conductances[1]) / params["scale"]
 
 
-class PolynomialErrorNoiseModel(BaseNoiseModel):
+class _WithoutDrift(BaseNoiseModel):
+    """Models whose devices keep what was programmed."""
+
+    def apply_drift_noise_to_conductance(
+        self, g_prog: Tensor, drift_noise_param: Tensor | None, t_inference: float
+    ) -> Tensor:
+        """Return what was programmed."""
+        return g_prog
+
+
+class IdealNoiseModel(_WithoutDrift):
+    """No error of any kind.
+
+    Args:
+        noise: The section of the device file.
+        g_converter: From weights to conductances.
+    """
+
+    def __init__(self, noise: Ideal, g_converter: BaseConductanceConverter) -> None:
+        super().__init__(g_converter)
+
+    def apply_programming_noise_to_conductance(self, g_target: Tensor) -> Tensor:
+        """Return the targets."""
+        return g_target
+
+
+class PolynomialErrorNoiseModel(_WithoutDrift):
     """A programming error whose spread is a polynomial of the conductance; no drift.
 
     Args:
@@ -109,12 +148,6 @@ class PolynomialErrorNoiseModel(BaseNoiseModel):
         spread = _polynomial(self.noise.spread_powers_uS, g_target).clamp(min=0)
         error = self.noise.programming_noise_scale * spread * torch.randn_like(g_target)
         return (g_target + error).clamp(min=0)
-
-    def apply_drift_noise_to_conductance(
-        self, g_prog: Tensor, drift_noise_param: Tensor | None, t_inference: float
-    ) -> Tensor:
-        """Return what was programmed."""
-        return g_prog
 
 
 class _AroundTargets(BaseNoiseModel):
@@ -134,7 +167,7 @@ class SonosNoiseModel(_AroundTargets):
     """Charge-trap memory: mean shift and spread of the current by days after programming.
 
     Between the days of the tables their coefficients are interpolated linearly. A device's error
-    is one normal draw, so under one seed it keeps its place in the distribution of every time.
+    is one normal draw, so under one seed it keeps its quantile over time.
 
     Args:
         noise: The section of the device file.
@@ -255,15 +288,16 @@ class ResampledNoiseModel(_AroundTargets):
         return followed.clamp(min=0).to(drift_noise_param.dtype)
 
 
-class WeightNoiseModel(BaseNoiseModel):
+class WeightNoiseModel(_WithoutDrift):
     """The generic errors of papers on normalised weights, whose largest is 1.
 
     Args:
         noise: The section of the device file.
+        g_converter: Leaves weights as they are.
     """
 
-    def __init__(self, noise: WeightNoise) -> None:
-        super().__init__(SignedConverter())
+    def __init__(self, noise: WeightNoise, g_converter: BaseConductanceConverter) -> None:
+        super().__init__(g_converter)
         self.noise = noise
 
     def apply_programming_noise_to_conductance(self, g_target: Tensor) -> Tensor:
@@ -278,11 +312,55 @@ class WeightNoiseModel(BaseNoiseModel):
             return g_target + sigma * g_target.abs() * draw
         return g_target * torch.exp(sigma * draw)
 
-    def apply_drift_noise_to_conductance(
-        self, g_prog: Tensor, drift_noise_param: Tensor | None, t_inference: float
-    ) -> Tensor:
-        """Return what was programmed."""
-        return g_prog
+
+class CMONoiseModel(ReRamCMONoiseModel):
+    """aihwkit's ``ReRamCMONoiseModel``, whose relaxation and read are two calls.
+
+    aihwkit draws both in one call. Relaxation belongs to the device and read noise to the read, so
+    the same law is applied in two steps with one of them at zero.
+
+    Args:
+        noise: The section of the device file.
+        g_converter: From weights to conductances.
+    """
+
+    def __init__(self, noise: ReRAMCMO, g_converter: BaseConductanceConverter) -> None:
+        # A float such as 0.02 is no key of aihwkit's table and would silently mean 0.2 %.
+        accepted = 0.2 if noise.acceptance_percent == 0.2 else 2
+        super().__init__(
+            g_max=noise.g_max_uS,
+            g_min=noise.g_min_uS,
+            acceptance_range=accepted,
+            prog_noise_scale=noise.programming_noise_scale,
+            read_noise_scale=noise.read_noise_1f_scale,
+            drift_scale=noise.drift_scale,
+        )
+        self.g_converter = g_converter
+
+    def relax(self, programmed_uS: Tensor, t_inference_s: float) -> Tensor:
+        """Draw the relaxation until a time, before the limits of the read."""
+        with self._changed(read_noise_scale=0.0, g_min=-math.inf, g_max=math.inf):
+            relaxed: Tensor = self.apply_drift_noise_to_conductance(
+                programmed_uS, None, t_inference_s
+            )
+        return relaxed
+
+    def read(self, relaxed_uS: Tensor, t_inference_s: float) -> Tensor:
+        """Draw the noise of one read."""
+        with self._changed(drift_scale=0.0):
+            read: Tensor = self.apply_drift_noise_to_conductance(relaxed_uS, None, t_inference_s)
+        return read
+
+    @contextlib.contextmanager
+    def _changed(self, **values: float) -> Iterator[None]:
+        before = {name: getattr(self, name) for name in values}
+        try:
+            for name, value in values.items():
+                setattr(self, name, value)
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(self, name, value)
 
 
 def _polynomial(powers: list[float] | tuple[float, ...], x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from analog_samson.analog.noise_models import noise_model
 from analog_samson.analog.versions import check_versions
-from analog_samson.devices import Device, Ideal, PCMLike, ReRAMCMO, ReRAMWan2022, WeightNoise
+from analog_samson.devices import Device
 
 _check_versions_once = functools.cache(check_versions)
 
@@ -56,7 +56,7 @@ class DeviceState:
 
 
 class Physics:
-    """aihwkit's noise model of a device, called at conductance level under seeds by purpose.
+    """The noise model of a device, called at conductance level under seeds by purpose.
 
     The scale between weights and conductances is fixed by the target weights, so nothing is
     renormalised by a noisy maximum and every device keeps its own state.
@@ -89,15 +89,14 @@ class Physics:
 
     def _by_array(self, convert: Callable[..., Any], values: Tensor) -> Callable[..., Any]:
         """A conversion for each array where it depends on the range of the array."""
-        needed = isinstance(self.noise, ReRAMCMO) and values.ndim > 2
+        needed = self.noise.cells == "single" and values.ndim > 2
         return torch.vmap(convert) if needed else convert
 
     def program(self, target_uS: Tensor, seeds: Seeds) -> DeviceState:
         """Write target conductances once: programming error and drift exponents are drawn here."""
-        programmed, exponent = target_uS, None
-        if not isinstance(self.noise, Ideal):
-            with seeded(seeds("programming")):
-                programmed = self.model.apply_programming_noise_to_conductance(target_uS.clone())
+        exponent = None
+        with seeded(seeds("programming")):
+            programmed = self.model.apply_programming_noise_to_conductance(target_uS.clone())
         if self.noise.keeps_exponents:
             with seeded(seeds("drift")):
                 exponent = self.model.generate_drift_coefficients(target_uS.clone())
@@ -165,7 +164,7 @@ class Physics:
 
     def _joins(self, conductances_uS: Tensor) -> bool:
         """Whether conductances can stand in a row with others and give the same bits."""
-        is_elementwise = type(self.noise) is PCMLike
+        is_elementwise = getattr(self.model, "is_elementwise", False)
         return is_elementwise and conductances_uS.numel() % _VECTORS == 0
 
     def _are_small(self, conductances_uS: Sequence[Tensor]) -> bool:
@@ -177,10 +176,9 @@ class Physics:
             return None
         with seeded(seeds("faults")):
             lot = torch.rand(target_uS.shape, dtype=torch.float64)
-        g_max = getattr(self.noise, "g_max_uS", 1.0)
-        g_min = getattr(self.noise, "g_min_uS", 0.0)
-        if isinstance(self.noise, WeightNoise):
-            g_min = -1.0  # one signed device a weight
+        g_min, g_max = self.noise.conductance_range
+        if self.noise.cells == "signed":
+            g_min = -g_max
         stuck = torch.full_like(target_uS, math.nan)
         stuck[lot < low] = g_min
         stuck[lot >= 1 - high] = g_max
@@ -195,8 +193,11 @@ class Physics:
             return state.programmed_uS
         if self.noise.keeps_its_place:
             aged = self._read_marginal(state, t_inference_s, seeds)
-        elif isinstance(self.noise, ReRAMCMO):
-            aged = self._read_cmo(state, t_inference_s, read, seeds)
+        elif self.noise.reads_in_two_steps:
+            with seeded(seeds("drift")):
+                relaxed = self.model.relax(state.programmed_uS.clone(), t_inference_s)
+            with seeded(seeds("read", t_inference_s, read)):
+                aged = self.model.read(relaxed, t_inference_s)
         else:
             aged = self._age(
                 state.programmed_uS,
@@ -208,31 +209,11 @@ class Physics:
 
     def _read_marginal(self, state: DeviceState, t_inference_s: float, seeds: Seeds) -> Tensor:
         # The model draws one normal a device around the target. Under the seed of the programming
-        # it is the same normal at every time, so a device keeps its place in the distribution.
-        independent = isinstance(self.noise, ReRAMWan2022) and (
-            self.noise.times_share == "independent"
-        )
-        seed = seeds("drift", t_inference_s) if independent else seeds("programming")
+        # it is the same normal at every time, so a device keeps its quantile.
+        is_new = self.noise.draws_each_time_anew
+        seed = seeds("drift", t_inference_s) if is_new else seeds("programming")
         target_uS = cast(Tensor, state.target_uS)
         return self._age(target_uS, target_uS, t_inference_s, seed)
-
-    def _read_cmo(
-        self, state: DeviceState, t_inference_s: float, read: int, seeds: Seeds
-    ) -> Tensor:
-        # aihwkit draws relaxation and read noise in one call. Relaxation belongs to the device and
-        # read noise to the read, so the same law is applied in two steps with one of them at zero.
-        scales = self.model.drift_scale, self.model.read_noise_scale
-        bounds = self.model.g_min, self.model.g_max
-        try:
-            self.model.read_noise_scale = 0.0
-            self.model.g_min, self.model.g_max = -math.inf, math.inf
-            relaxed = self._age(state.programmed_uS, None, t_inference_s, seeds("drift"))
-            self.model.drift_scale, self.model.read_noise_scale = 0.0, scales[1]
-            self.model.g_min, self.model.g_max = bounds
-            return self._age(relaxed, None, t_inference_s, seeds("read", t_inference_s, read))
-        finally:
-            self.model.drift_scale, self.model.read_noise_scale = scales
-            self.model.g_min, self.model.g_max = bounds
 
     def _age(
         self, start_uS: Tensor, parameter: Tensor | None, t_inference_s: float, seed: int

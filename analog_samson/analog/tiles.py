@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from analog_samson import models
+from analog_samson.analog.effects import WithEffects, effects_of
 from analog_samson.analog.noise_models import noise_model
 from analog_samson.analog.physics import seeded
 from analog_samson.analog.versions import check_versions
@@ -98,6 +99,9 @@ class TiledNetwork:
             if handle := getattr(tile.aihwkit_tile, "_backward_hook_handle", None):
                 handle.remove()
                 tile.aihwkit_tile._backward_hook_handle = None
+        if effects := effects_of(device.periphery, "aihwkit"):
+            for tile in self.tiles:
+                tile.aihwkit_tile.tile._analog_mvm = WithEffects(effects)
         if input_ranges is not None and device.periphery.needs_input_ranges:
             self._set_input_ranges(input_ranges)
 
@@ -163,6 +167,13 @@ def draws_from_the_clock(device: Device) -> bool:
     periphery = device.periphery
     is_noisy = periphery.output_noise > 0 or periphery.mvm_read_noise > 0
     return is_noisy and periphery.is_by_vector
+
+
+def why_not_on_tiles(device: Device) -> str:
+    """Say why aihwkit's tiles cannot run a device; "" if they can."""
+    if device.periphery.effects and device.periphery.is_by_vector:
+        return "effects of the periphery need its torch tile, per-vector computing its C++ tile"
+    return device.periphery.without_implementation("aihwkit")
 
 
 def tile_configuration(device: Device) -> Any:

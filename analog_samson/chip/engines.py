@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 import torch
 
+from analog_samson.analog import why_not_on_tiles
 from analog_samson.compiled import Precision, why_not
 from analog_samson.devices import Device
 from analog_samson.evaluation import Accelerator, warn_of_slow_bf16
@@ -22,17 +23,28 @@ def choose_engine(device: Device, engine: Engine | None = None) -> Engine:
         "compiled", or "aihwkit" (the tile itself, the reference).
 
     Raises:
-        ValueError: If there is no such engine, or "compiled" is wanted and cannot run the device.
+        ValueError: If there is no such engine, or the one that is wanted, or none, can run the
+            device.
     """
     if engine is not None and engine not in get_args(Engine):
         raise ValueError(
             f"Unknown engine {engine!r}; allowed: 'aihwkit', 'compiled', or None to choose."
         )
-    reason = why_not(device)
+    reason, of_tiles = why_not(device), why_not_on_tiles(device)
+    if reason and of_tiles:
+        raise ValueError(
+            f"No engine can run device {device.name!r}: not the compiled one ({reason}), and not "
+            f"aihwkit's tiles ({of_tiles}); change its periphery."
+        )
     if engine == "compiled" and reason:
         raise ValueError(
             f"The compiled engine cannot run device {device.name!r}: {reason}; use engine="
             "'aihwkit', or None to choose."
+        )
+    if engine == "aihwkit" and of_tiles:
+        raise ValueError(
+            f"aihwkit's tiles cannot run device {device.name!r}: {of_tiles}; use engine="
+            "'compiled', or None to choose."
         )
     return engine or ("aihwkit" if reason else "compiled")
 

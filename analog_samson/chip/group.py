@@ -21,6 +21,8 @@ def why_alone(device: Device, engine: Engine) -> str:
         return "aihwkit's tiles run one chip at a time"
     if device.drift_compensation.batch_norm == "recalibrated":
         return "recalibrated statistics of batch normalisation belong to one chip"
+    if device.periphery.effects:
+        return "effects of the periphery are computed chip by chip"
     if device.periphery.needs_input_ranges and device.input_ranges.of == "chip":
         return "its input ranges are found chip by chip"
     return ""

@@ -79,7 +79,7 @@ def program(
             network that is no checkpoint also training images as it takes them, shape (n, ...).
         rewrites: Importable names of rules that rewrite layers of other kinds into layers that
             become tiles (see ``models.rewriting``); a checkpoint has its own in its specification.
-        trust: Packages that a checkpoint given by its path may import from (see
+        trust: Packages that a checkpoint or device file given by its path may import from (see
             :func:`load_checkpoint`).
 
     Returns:
@@ -128,9 +128,9 @@ class MappedNetwork:
         input_ranges: Mapping[str, float] | None = None,
         recalibration: Dataset | Tensor | None = None,
         trust: Sequence[str] = (),
-        rewrites: Sequence[str | models.Rewrite] = (),
+        rewrites: Sequence[str] = (),
     ) -> None:
-        device = device if isinstance(device, Device) else load_device(device)
+        device = device if isinstance(device, Device) else load_device(device, trust)
         self.device = device
         self._engine = choose_engine(device, engine)
         check_precision(self._engine, precision, device)
@@ -265,7 +265,7 @@ def load_chip(
     try:
         chip = program(
             model,
-            validated(header["device"], "its device", from_json=True),
+            validated(header["device"], "its device", from_json=True, trust=trust),
             seed=header["seed"],
             engine=header["engine"],
             precision=header["precision"],

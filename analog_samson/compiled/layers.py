@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from analog_samson.compiled import kernels
 from analog_samson.compiled.computing import CPU, Computing, Ideal, Pass
+from analog_samson.compiled.effects import WithEffects
 from analog_samson.compiled.mapped import Array, MappedLayer
 from analog_samson.compiled.per_vector import PerVector
 from analog_samson.compiled.static_range import StaticRange
@@ -22,6 +23,8 @@ def computing_for(mapped: MappedLayer, where: torch.device) -> Computing:
     periphery = mapped.periphery
     if periphery.is_ideal:
         return Ideal(mapped)
+    if periphery.effects:
+        return WithEffects(mapped)
     is_flat = mapped.geometry.rank == 0 and mapped.dtype == torch.float32
     in_c = where == CPU and kernels.library() is not None
     if periphery.is_by_vector or (is_flat and in_c):

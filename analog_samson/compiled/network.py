@@ -34,7 +34,7 @@ About 0.05 s of a core a layer and reading; tracing costs 0.3 to 1 s a layer, on
 Precision = Literal["fp32", "bf16"]
 
 _PERIPHERY = {"source", "dac_bits", "adc_bits", "output_bound", "output_noise"}
-_PERIPHERY |= {"input_scaling", "bound_management"}
+_PERIPHERY |= {"input_scaling", "bound_management", "effects"}
 _PERIPHERY |= {"mvm_read_noise", "mvm_read_noise_kind", "ir_drop"}
 _MAPPING = {"scale", "max_rows", "max_columns"}
 # what acts on weights before they are mapped, or between weights and devices
@@ -54,7 +54,9 @@ def why_not(device: Device) -> str:
             value = getattr(section, key)
             if key not in known and value != field.get_default(call_default_factory=True):
                 return f"it does not know {key} = {value!r}"
-    return ""
+    if device.periphery.effects and device.periphery.is_by_vector:
+        return "effects of the periphery and per-vector computing exclude each other"
+    return device.periphery.without_implementation("compiled")
 
 
 class FunctionalNetwork:

@@ -67,10 +67,11 @@ class StaticRange(Computing):
         """DAC; for every block of rows product, noise, ADC, bound, scale; their sum."""
         geometry = self.geometry
         innermost = geometry.rank == 0 or (geometry.rank == 2 and self.channels_last)
-        levels = kernels.dac(x, self._dac_gain, self._dac_levels, self._has_dac)
+        levels = self._inputs(kernels.dac(x, self._dac_gain, self._dac_levels, self._has_dac))
         total: Tensor | None = None
         for block, weight in enumerate(self._weights):
             product = self._product(geometry.channels_of_block(levels, block), weight)
+            product = self._outputs(product)
             product = product.movedim(1, -1) if innermost and geometry.rank else product
             shape = product.shape
             # The first dimension may be images times something (tokens, windows).
@@ -80,6 +81,14 @@ class StaticRange(Computing):
         now.call += 1  # a layer used twice in a pass draws other noise the second time
         out = cast(Tensor, total).view(shape)
         return out.movedim(-1, 1) if innermost and geometry.rank else out
+
+    def _inputs(self, levels: Tensor) -> Tensor:
+        """What the arrays are given, in steps of the DAC."""
+        return levels
+
+    def _outputs(self, product: Tensor) -> Tensor:
+        """What the ADC is given, in its steps and before noise."""
+        return product
 
     def _adc(
         self, product: Tensor, previous: Tensor | None, block: int, now: Pass, innermost: bool

@@ -8,18 +8,20 @@ of ``device_configs/references.bib``.
 
 from analog_samson.devices.array import (
     DriftCompensation,
+    EffectSection,
     Faults,
     InputRanges,
     Periphery,
     Times,
     WeightMapping,
 )
-from analog_samson.devices.device import AXES, Device, validated
+from analog_samson.devices.device import Device, validated
 from analog_samson.devices.files import device_names, load_device
 from analog_samson.devices.noise import (
     CustomDriftPCMLike,
     Hermes,
     Ideal,
+    NoiseSection,
     PCMLike,
     PolynomialError,
     ReRAMCMO,
@@ -30,16 +32,19 @@ from analog_samson.devices.noise import (
     Tabulated,
     WeightNoise,
 )
+from analog_samson.devices.settings import AXES
 
 __all__ = [
     "AXES",
     "CustomDriftPCMLike",
     "Device",
     "DriftCompensation",
+    "EffectSection",
     "Faults",
     "Hermes",
     "Ideal",
     "InputRanges",
+    "NoiseSection",
     "PCMLike",
     "Periphery",
     "PolynomialError",

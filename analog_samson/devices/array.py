@@ -1,11 +1,13 @@
 """The sections of device files around the memory cell: times, mapping, periphery, compensation."""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainValidator, SerializeAsAny
 
+from analog_samson.devices.named import OpenSection, named_section
 from analog_samson.devices.section import Duration, Moment, Scale, Section, Table, neutral
 
 Bits = Annotated[int, Field(ge=2, le=16)] | Literal["ideal"]
@@ -23,6 +25,11 @@ def no_truth_value(given: Any) -> Any:
 
 class Times(Section):
     """When the model holds: times after programming [s]."""
+
+    not_swept: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("valid_from_s", "valid_to_s", "measured_to_s", "valid_times_s"),
+        "it says at which times the model holds and changes no number",
+    )
 
     valid_from_s: Moment = Field(
         default=0.0, description="earlier times, but for the programmed state, are an error"
@@ -86,6 +93,37 @@ class WeightMapping(Section):
         return self
 
 
+class EffectSection(OpenSection):
+    """The base of sections that describe an effect of the periphery; always named by import.
+
+    Attributes:
+        aihwkit_by: Importable name of its implementation on aihwkit's tiles,
+            ``"package.module:name"``: called with the section, it gives an ``analog.Effect``. ""
+            where there is none.
+        compiled_by: The same for the compiled engine.
+    """
+
+    aihwkit_by: ClassVar[str] = ""
+    compiled_by: ClassVar[str] = ""
+
+    source: str = Field(description="key of references.bib")
+
+    def implementation(self, engine: str) -> str:
+        """Importable name of its implementation for an engine; "" where there is none."""
+        return {"aihwkit": self.aihwkit_by, "compiled": self.compiled_by}[engine]
+
+
+def _named_effect(given: Any) -> EffectSection:
+    if (section := named_section(given, EffectSection)) is None:
+        raise ValueError(
+            "the key 'model' of an effect is its importable name, 'package.module:Name'"
+        )
+    return section
+
+
+Effect = Annotated[SerializeAsAny[EffectSection], PlainValidator(_named_effect)]
+
+
 class Periphery(Section):
     """Converters and bounds around an array; outputs in units of normalised weight x input."""
 
@@ -112,6 +150,10 @@ class Periphery(Section):
         0.0, "scale of the voltage drop along columns, for wires of 0.35 ohm and cells of 5 uS"
     )
 
+    effects: Annotated[tuple[Effect, ...], Field(strict=False)] = neutral(
+        (), "effects of other packages, in the order in which they act"
+    )
+
     @pydantic.model_validator(mode="after")
     def _steps_are_finite(self) -> Self:
         if self.adc_bits != "ideal" and math.isinf(self.output_bound):
@@ -123,9 +165,10 @@ class Periphery(Section):
 
     @property
     def is_ideal(self) -> bool:
-        """Whether the array multiplies exactly: no converter, no bound, no noise, no IR drop."""
+        """Whether the array multiplies exactly: no converter, bound, noise, IR drop or effect."""
         return (
-            self.mvm_read_noise == 0
+            not self.effects
+            and self.mvm_read_noise == 0
             and self.ir_drop == 0
             and self.dac_bits == "ideal"
             and self.adc_bits == "ideal"
@@ -147,6 +190,13 @@ class Periphery(Section):
     def needs_input_ranges(self) -> bool:
         """Whether inputs are clipped to a calibrated range before the DAC."""
         return not self.is_ideal and self.input_scaling == "calibrated"
+
+    def without_implementation(self, engine: str) -> str:
+        """Say which effect an engine ("aihwkit" or "compiled") has no implementation of, or ""."""
+        for effect in self.effects:
+            if not effect.implementation(engine):
+                return f"the effect {effect.model!r} names no implementation for it"
+        return ""
 
 
 class InputRanges(Section):

@@ -7,6 +7,7 @@ import pandas as pd
 from pydantic_core import PydanticUndefined
 
 from analog_samson.devices.device import Device
+from analog_samson.devices.named import OpenSection
 from analog_samson.devices.section import Section
 from analog_samson.times import label
 
@@ -68,6 +69,9 @@ def _rows(section: Section, prefix: str, source: str) -> Iterator[tuple[str, ...
         value = getattr(section, key)
         if isinstance(value, Section):
             yield from _rows(value, f"{prefix}{key}.", "")
+        elif isinstance(value, tuple) and value and isinstance(value[0], OpenSection):
+            for number, part in enumerate(value):
+                yield from _rows(part, f"{prefix}{key}.{number}.", "")
         elif key not in _PROSE or key == "model":
             default = field.get_default(call_default_factory=True)
             yield (

@@ -4,8 +4,8 @@ import fnmatch
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 from pydantic import Field
@@ -19,38 +19,21 @@ from analog_samson.devices.array import (
     Times,
     WeightMapping,
 )
-from analog_samson.devices.noise import Noise, Resampled
-from analog_samson.devices.section import Name, Section, neutral
-from analog_samson.devices.sentences import did_you_mean, explain
+from analog_samson.devices.named import names_in
+from analog_samson.devices.noise import Noise
+from analog_samson.devices.section import PROSE, Name, Section, neutral
+from analog_samson.devices.sentences import explain
+from analog_samson.devices.settings import find_setting, settings_of
+from analog_samson.importing import check_trust
 from analog_samson.times import LONGEST_S, SHORTEST_S, label
-
-AXES = {
-    "programming_noise_scale": ("noise", "programming_noise_scale"),
-    "read_noise_1f_scale": ("noise", "read_noise_1f_scale"),
-    "drift_scale": ("noise", "drift_scale"),
-    "g_max_uS": ("noise", "g_max_uS"),
-    "t_0_s": ("noise", "t_0_s"),
-    "output_noise": ("periphery", "output_noise"),
-    "compensation": ("drift_compensation", "kind"),
-    "batch_norm": ("drift_compensation", "batch_norm"),
-    "stuck_low": ("faults", "stuck_low"),
-    "stuck_high": ("faults", "stuck_high"),
-    "sigma": ("noise", "sigma"),
-    "times_share": ("noise", "times_share"),
-    "mvm_read_noise": ("periphery", "mvm_read_noise"),
-    "mvm_read_noise_kind": ("periphery", "mvm_read_noise_kind"),
-    "ir_drop": ("periphery", "ir_drop"),
-    "output_bound": ("periphery", "output_bound"),
-    "adc_bits": ("periphery", "adc_bits"),
-    "dac_bits": ("periphery", "dac_bits"),
-    "input_range": ("input_ranges", "statistic"),
-    "input_range_of": ("input_ranges", "of"),
-}
-"""Axes that a study can sweep, and where each stands in a device file."""
 
 
 class Device(Section):
     """One memory technology with its array: everything that turns weights into a chip."""
+
+    not_swept: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("name", "technology", "summary", "limits"), PROSE
+    )
 
     name: Name
     technology: str
@@ -113,7 +96,7 @@ class Device(Section):
                 content[section] = changes
             else:
                 content[section] = {**content[section], **changes}
-        return validated(content, f"layers, {override.pattern!r}")
+        return _device(content, f"layers, {override.pattern!r}")
 
     @pydantic.model_validator(mode="after")
     def _as_in_aihwkit(self) -> "Device":
@@ -144,20 +127,20 @@ class Device(Section):
 
     @pydantic.model_validator(mode="after")
     def _mapping_fits_the_cell(self) -> "Device":
-        single = self.noise.model == "ReRamCMONoiseModel"
+        single, signed = self.noise.cells == "single", self.noise.cells == "signed"
         pairs = self.mapping.pair_significances != (1.0,) or self.mapping.pair_tables_uS
         if self.mapping.reference_column and not single:
             raise ValueError(
                 f"mapping.reference_column is for one device a weight; {self.noise.model} has "
                 "differential pairs"
             )
-        if pairs and (single or self.noise.model == "WeightNoiseModel"):
+        if pairs and (single or signed):
             raise ValueError(
                 f"mapping.pair_significances and pair_tables_uS are for pairs; {self.noise.model} "
                 "has none"
             )
         for table in self.mapping.pair_tables_uS:
-            allowed = getattr(self.noise, "g_min_uS", 0.0), getattr(self.noise, "g_max_uS", 0.0)
+            allowed = self.noise.conductance_range
             if min(table) < allowed[0] or max(table) > allowed[1]:
                 raise ValueError(
                     f"mapping.pair_tables_uS spans {min(table)} to {max(table)} µS and must stay "
@@ -177,39 +160,7 @@ class Device(Section):
 
     @pydantic.model_validator(mode="after")
     def _times_with_data(self) -> "Device":
-        known = self.noise.known_times_s
-        if known is None:
-            return self
-        given = self.times.valid_times_s
-        unknown = sorted(set(given or ()) - set(known))
-        if given is None or unknown:
-            raise ValueError(
-                f"times.valid_times_s must name times that {self.noise.model} has "
-                f"data for, {', '.join(f'{t:g}' for t in known)} s; "
-                + (f"{unknown[0]:g} s is none of them" if unknown else "it is missing")
-            )
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _times_measured(self) -> "Device":
-        noise, times = self.noise, self.times
-        if not isinstance(noise, Resampled):
-            return self
-        listed = times.valid_times_s
-        first, last = (
-            (times.valid_from_s, times.valid_to_s) if listed is None else (min(listed), max(listed))
-        )
-        if noise.extrapolate:
-            if times.measured_to_s is None or times.measured_to_s > noise.last_s:
-                raise ValueError(
-                    f"times.measured_to_s must be given, at most {noise.last_s:g} s, so that "
-                    "extrapolated times are flagged"
-                )
-        elif first < noise.first_s or last is None or last > noise.last_s:
-            raise ValueError(
-                f"times.valid_from_s = {first:g} and valid_to_s = {last} must lie within the "
-                f"measurements, {noise.first_s:g} to {noise.last_s:g} s; or allow noise.extrapolate"
-            )
+        self.noise.check_times(self.times)
         return self
 
     @property
@@ -230,8 +181,8 @@ class Device(Section):
     @property
     def said_in_every_row(self) -> dict[str, str]:
         """Axes that a table names even where they are not swept: they change what it may say."""
-        shares = {getattr(device.noise, "times_share", None) for device in self._devices_of_layers}
-        return {"times_share": "independent"} if "independent" in shares else {}
+        is_new = any(device.noise.draws_each_time_anew for device in self._devices_of_layers)
+        return {"times_share": "independent"} if is_new else {}
 
     @property
     def digest(self) -> str:
@@ -306,44 +257,66 @@ class Device(Section):
         """Override parameters by the names a study sweeps.
 
         Args:
-            axes: Axis name to value, names from ``AXES``.
+            axes: Axis name to value: any setting (``settings``), with its section or, where the
+                name is unique, without.
 
         Returns:
             A validated copy; the device itself does not change.
 
         Raises:
-            ValueError: If an axis is unknown, does not apply to this device, or a value is wrong.
+            ValueError: If an axis is unknown, given twice, does not apply to this device or cannot
+                be swept, or a value is wrong.
         """
         content = self.model_dump()
+        seen: set[str] = set()
         for axis, value in axes.items():
-            if axis not in AXES:
-                raise ValueError(f"Unknown axis {axis!r}{did_you_mean(axis, AXES)}")
-            section, key = AXES[axis]
-            if key not in content[section]:
-                raise ValueError(
-                    f"Axis {axis!r} does not apply to device {self.name!r}: its "
-                    f"{section} section ({content[section].get('model', section)}) has no {key!r}."
-                )
-            content[section][key] = value
-        return validated(content, f"device {self.name!r} with {dict(axes)}")
+            name, path = find_setting(axis, self, self.name)
+            if name in seen:
+                raise ValueError(f"Axis {name!r} is given twice, once as {axis!r}; give it once.")
+            seen.add(name)
+            section: Any = content
+            for part in path[:-1]:
+                section = section[part]
+            section[path[-1]] = value
+        return _device(content, f"device {self.name!r} with {dict(axes)}")
+
+    def axis_name(self, axis: str) -> str:
+        """The name that tables use for an axis, however it was called."""
+        return find_setting(axis, self, self.name)[0]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Every setting, ``"section.key"``, to the reason why it cannot be swept: "" if it can."""
+        return {name: reason for name, (_, reason) in settings_of(self).items()}
 
 
-def validated(content: dict[str, Any], where: str, *, from_json: bool = False) -> Device:
+def validated(
+    content: dict[str, Any], where: str, *, from_json: bool = False, trust: Sequence[str] = ()
+) -> Device:
     """Validate the content of a device file.
 
     Args:
         content: Sections and keys.
         where: Name of the file, for the error.
         from_json: Whether it comes from ``model_dump_json``, which spells infinity as a text.
+        trust: Packages that it may import sections from, beside those of the environment variable
+            ``ANALOG_SAMSON_TRUST``.
 
     Returns:
         The device.
 
     Raises:
-        ValueError: If a key is missing, unknown or out of range; one sentence.
+        ValueError: If a key is missing, unknown or out of range, or the content names code of a
+            package that is not trusted; one sentence.
     """
+    check_trust(names_in(content), source=where, trust=trust)
+    return _device(_with_infinity(content) if from_json else content, where)
+
+
+def _device(content: dict[str, Any], where: str) -> Device:
+    """The device of a content that may import what it names."""
     try:
-        return Device.model_validate(_with_infinity(content) if from_json else content)
+        return Device.model_validate(content)
     except pydantic.ValidationError as error:
         raise ValueError(f"{where}: {explain(error.errors(), Device)}") from None
 

@@ -1,12 +1,14 @@
 """Finding and reading device files, without loading torch."""
 
 import importlib.resources
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from analog_samson.devices.device import Device, validated
 from analog_samson.devices.sentences import did_you_mean, shown
 from analog_samson.devices.toml import parse_toml
+from analog_samson.importing import is_import_name
 
 
 def device_names() -> list[str]:
@@ -18,12 +20,14 @@ def device_names() -> list[str]:
     )
 
 
-def load_device(name_or_path: str | Path) -> Device:
+def load_device(name_or_path: str | Path, trust: Sequence[str] = ()) -> Device:
     """Load and validate a device by name or from a file of one's own.
 
     Args:
         name_or_path: A name from ``device_names()``, or the path of a TOML file (anything that ends
             in ``.toml`` or contains a path separator is a path).
+        trust: Packages that a file may import sections from, beside those of the environment
+            variable ``ANALOG_SAMSON_TRUST``.
 
     Returns:
         The validated, frozen device.
@@ -31,14 +35,15 @@ def load_device(name_or_path: str | Path) -> Device:
     Raises:
         FileNotFoundError: If there is no such file, no device of that name, or no measurements
             where the file says that they are.
-        ValueError: If the file is not valid TOML, or a key is missing, unknown or out of range.
+        ValueError: If the file is not valid TOML, a key is missing, unknown or out of range, or it
+            names code of a package that is not trusted.
     """
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or text.endswith(".toml") or "/" in text:
         path = Path(name_or_path)
         if not path.is_file():
             raise FileNotFoundError(f"No device file {path}; give an existing .toml file.")
-        return _parse(path.read_bytes(), str(path), path.parent)
+        return _parse(path.read_bytes(), str(path), path.parent, trust)
     names = device_names()
     if text not in names:
         raise FileNotFoundError(f"Unknown device {text!r}{did_you_mean(text, names)}")
@@ -46,18 +51,27 @@ def load_device(name_or_path: str | Path) -> Device:
     return _parse(resource.read_bytes(), f"{text}.toml")
 
 
-def _parse(text: bytes, where: str, folder: Path | None = None) -> Device:
+def _parse(
+    text: bytes, where: str, folder: Path | None = None, trust: Sequence[str] = ()
+) -> Device:
     content = parse_toml(text, where)
+    if "trust" in content:
+        raise ValueError(
+            f"{where}: a file cannot trust packages, only who reads it can: leave the key 'trust' "
+            "out and give --trust on the command line, or load_device(path, trust=...)."
+        )
     overrides = content.get("layers", [])
     sections = [content, *overrides] if isinstance(overrides, list) else [content]
     for section in sections:
         noise = section.get("noise") if isinstance(section, dict) else None
-        if isinstance(noise, dict) and isinstance(noise.get("measurements"), str):
+        if not isinstance(noise, dict) or is_import_name(str(noise.get("model"))):
+            continue
+        if isinstance(noise.get("measurements"), str):
             _add_measurements(noise, folder or Path(), where)
             times = content.setdefault("times", {})
             if section is content and isinstance(times, dict):
                 _add_times(times, noise)
-    return validated(content, where)
+    return validated(content, where, trust=trust)
 
 
 def _add_measurements(noise: dict[str, Any], folder: Path, where: str) -> None:

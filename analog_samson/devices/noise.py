@@ -1,12 +1,22 @@
-"""The noise sections of device files: one class a model of the memory cell."""
+"""The noise sections of device files: one class a model of the memory cell.
 
+A section is free of torch. It names the implementation of its model (``built_by``), which is
+imported when chips are programmed and called with the section and a converter from weights to
+conductances; it returns a noise model as aihwkit's ``BaseNoiseModel``. What the simulation has to
+know about a model is a property of its section.
+
+A device file names a section of another package: ``model = "my_package.my_module:MySection"``.
+"""
+
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, SerializeAsAny, WrapValidator
 
-from analog_samson.devices.array import no_truth_value
+from analog_samson.devices.array import Times, no_truth_value
+from analog_samson.devices.named import OpenSection, named_section
 from analog_samson.devices.section import (
     Conductance,
     Duration,
@@ -14,17 +24,37 @@ from analog_samson.devices.section import (
     LowConductance,
     Moment,
     Scale,
-    Section,
     Table,
     neutral,
 )
 from analog_samson.times import DAY
 
 
-class NoiseSection(Section):
-    """What the noise sections of all models have in common."""
+class NoiseSection(OpenSection):
+    """What the noise sections of all models have in common; the base of sections of one's own.
 
+    Attributes:
+        built_by: Importable name of the model's implementation, ``"package.module:name"``: called
+            with the section and an aihwkit conductance converter that follows ``cells`` and the
+            mapping, it returns an aihwkit noise model (``BaseNoiseModel``).
+        cells: What holds a weight: a differential "pair" of cells, a "single" cell between g_min
+            and g_max, or one "signed" value in units of the largest weight.
+        reads_in_two_steps: Whether relaxation, drawn once a chip, and the noise of a read are
+            separate calls of the implementation: ``relax(programmed_uS, t_inference_s)`` and
+            ``read(relaxed_uS, t_inference_s)``.
+    """
+
+    built_by: ClassVar[str]
+    cells: ClassVar[Literal["pair", "single", "signed"]] = "pair"
+    reads_in_two_steps: ClassVar[bool] = False
+
+    model: str = Field(description="name of the noise model")
     source: str = Field(description="key of references.bib")
+
+    @property
+    def conductance_range(self) -> tuple[float, float]:
+        """Lowest and highest conductance of a cell [µS]; where there is none, 0 and 1."""
+        return getattr(self, "g_min_uS", 0.0), getattr(self, "g_max_uS", 1.0)
 
     @property
     def has_programmed_state(self) -> bool:
@@ -48,8 +78,27 @@ class NoiseSection(Section):
 
     @property
     def keeps_its_place(self) -> bool:
-        """Whether time is a distribution around the target in which a device has its place."""
+        """Whether each time is a distribution around the target; a device keeps its quantile."""
         return False
+
+    @property
+    def draws_each_time_anew(self) -> bool:
+        """Whether a device takes a new quantile at each time (``keeps_its_place`` only)."""
+        return False
+
+    def check_times(self, times: Times) -> None:
+        """Raise ValueError where a device file allows times that the model has no data for."""
+        known = self.known_times_s
+        if known is None:
+            return
+        given = times.valid_times_s
+        unknown = sorted(set(given or ()) - set(known))
+        if given is None or unknown:
+            raise ValueError(
+                f"times.valid_times_s must name times that {self.model} has "
+                f"data for, {', '.join(f'{t:g}' for t in known)} s; "
+                + (f"{unknown[0]:g} s is none of them" if unknown else "it is missing")
+            )
 
 
 class _PairSection(NoiseSection):
@@ -88,6 +137,8 @@ class _PowerLaw(_PairSection):
 class Ideal(NoiseSection):
     """No noise of any kind: what is programmed is what is read, for ever."""
 
+    built_by = "analog_samson.analog.own_models:IdealNoiseModel"
+
     model: Literal["Ideal"]
     source: str = "this project's reference device"
     g_max_uS: Conductance = 25.0
@@ -101,11 +152,15 @@ class Ideal(NoiseSection):
 class PCMLike(_PowerLaw):
     """aihwkit's ``PCMLikeNoiseModel``: programming noise, power-law drift, 1/f noise."""
 
+    built_by = "analog_samson.analog.noise_models:pcm_like"
+
     model: Literal["PCMLikeNoiseModel"]
 
 
 class CustomDriftPCMLike(_PowerLaw):
     """aihwkit's ``CustomDriftPCMLikeNoiseModel``: PCM-like, exponents from a table."""
+
+    built_by = "analog_samson.analog.noise_models:custom_drift"
 
     model: Literal["CustomDriftPCMLikeNoiseModel"]
     nu_at_uS: Table = Field(description="conductances of the table, ascending, from g_min to g_max")
@@ -125,6 +180,8 @@ class StateIndependent(_PowerLaw):
     ``read_noise_1f_scale`` g / g_max sqrt(ln((t + t_0 + t_read) / (2 t_read))) µS.
     """
 
+    built_by = "analog_samson.analog.noise_models:state_independent"
+
     model: Literal["StateIndependentNoiseModel"]
     programming_spread_uS: Scale
     nu_mean: Exponent
@@ -133,6 +190,8 @@ class StateIndependent(_PowerLaw):
 
 class Tabulated(_PowerLaw):
     """A measured device: every law is a table over conductance, linear between its points."""
+
+    built_by = "analog_samson.analog.own_models:TabulatedNoiseModel"
 
     model: Literal["TabulatedNoiseModel"]
     table_uS: Table = Field(description="conductances of the tables, ascending, g_min to g_max")
@@ -159,6 +218,15 @@ class Resampled(_PairSection):
     added), and between measurements it is linear in ln(1 + t). What does not stand in the device
     file is taken from the measurements.
     """
+
+    built_by = "analog_samson.analog.own_models:ResampledNoiseModel"
+    not_swept: ClassVar[Mapping[str, str]] = {
+        **NoiseSection.not_swept,
+        **dict.fromkeys(
+            ("measurements", "sha256", "targets_uS", "first_s", "last_s"),
+            "it is taken from the file of measurements; give one device file for each",
+        ),
+    }
 
     model: Literal["ResampledNoiseModel"]
     measurements: str = Field(description="CSV file of measured devices, relative to this one")
@@ -192,12 +260,32 @@ class Resampled(_PairSection):
 
     @property
     def keeps_its_place(self) -> bool:
-        """Whether a device keeps its place in the distribution of every time: one trajectory."""
+        """Whether a device keeps its quantile over time: it follows one trajectory."""
         return True
+
+    def check_times(self, times: Times) -> None:
+        """Raise ValueError where a device file allows times outside the measurements."""
+        listed = times.valid_times_s
+        first, last = (
+            (times.valid_from_s, times.valid_to_s) if listed is None else (min(listed), max(listed))
+        )
+        if self.extrapolate:
+            if times.measured_to_s is None or times.measured_to_s > self.last_s:
+                raise ValueError(
+                    f"times.measured_to_s must be given, at most {self.last_s:g} s, so that "
+                    "extrapolated times are flagged"
+                )
+        elif first < self.first_s or last is None or last > self.last_s:
+            raise ValueError(
+                f"times.valid_from_s = {first:g} and valid_to_s = {last} must lie within the "
+                f"measurements, {self.first_s:g} to {self.last_s:g} s; or allow noise.extrapolate"
+            )
 
 
 class PolynomialError(_PairSection):
     """A published programming error: its spread is a polynomial of the conductance in µS."""
+
+    built_by = "analog_samson.analog.own_models:PolynomialErrorNoiseModel"
 
     model: Literal["PolynomialErrorNoiseModel"]
     fit_source: str = Field(description="who fitted the published figure")
@@ -226,6 +314,8 @@ class Sonos(_PairSection):
     Spread at a current I: A (1 - exp(-I / B)) after the mean has shifted by a polynomial of I.
     """
 
+    built_by = "analog_samson.analog.own_models:SonosNoiseModel"
+
     model: Literal["SonosNoiseModel"]
     read_voltage_V: Annotated[float, Field(ge=1e-6, le=1e3)] = Field(
         description="turns currents [nA] into conductances"
@@ -252,7 +342,7 @@ class Sonos(_PairSection):
 
     @property
     def keeps_its_place(self) -> bool:
-        """Whether a device keeps its place in the distribution of every time: assumed."""
+        """Whether a device keeps its quantile over time: assumed."""
         return True
 
 
@@ -262,6 +352,9 @@ class WeightNoise(NoiseSection):
     gaussian_max: w + sigma max|w| n; proportional: w + sigma |w| n; multiplicative:
     w exp(sigma n); uniform: w + sigma max|w| u with u uniform in [-1, 1]; n standard normal.
     """
+
+    built_by = "analog_samson.analog.own_models:WeightNoiseModel"
+    cells = "signed"
 
     model: Literal["WeightNoiseModel"]
     law: Literal["gaussian_max", "proportional", "multiplicative", "uniform"]
@@ -275,6 +368,8 @@ class WeightNoise(NoiseSection):
 
 class Hermes(_PowerLaw):
     """aihwkit's ``HermesNoiseModel``: one or two devices a conductance, HERMES chip."""
+
+    built_by = "analog_samson.analog.noise_models:hermes"
 
     model: Literal["HermesNoiseModel"]
     devices_per_conductance: Annotated[Literal[1, 2], BeforeValidator(no_truth_value)]
@@ -293,6 +388,8 @@ class Hermes(_PowerLaw):
 class ReRAMWan2022(_PairSection):
     """aihwkit's ``ReRamWan2022NoiseModel``: spread around the target at three measured times."""
 
+    built_by = "analog_samson.analog.noise_models:wan2022"
+
     model: Literal["ReRamWan2022NoiseModel"]
     g_max_reference_uS: Conductance = Field(description="g_max of the published fit")
     times_share: Literal["one_normal_a_device", "independent"] = "one_normal_a_device"
@@ -310,12 +407,21 @@ class ReRAMWan2022(_PairSection):
 
     @property
     def keeps_its_place(self) -> bool:
-        """Whether a device keeps its place in the distribution of every time: assumed or not."""
+        """Whether each time is a distribution around the target: yes."""
         return True
+
+    @property
+    def draws_each_time_anew(self) -> bool:
+        """Whether a device takes a new quantile at each time: by ``times_share``."""
+        return self.times_share == "independent"
 
 
 class ReRAMCMO(NoiseSection):
     """aihwkit's ``ReRamCMONoiseModel``: one device a weight, no reference device."""
+
+    built_by = "analog_samson.analog.own_models:CMONoiseModel"
+    cells = "single"
+    reads_in_two_steps = True
 
     model: Literal["ReRamCMONoiseModel"]
     g_min_uS: LowConductance
@@ -337,7 +443,7 @@ class ReRAMCMO(NoiseSection):
         return self
 
 
-Noise = Annotated[
+ShippedNoise = Annotated[
     Ideal
     | PCMLike
     | CustomDriftPCMLike
@@ -352,6 +458,14 @@ Noise = Annotated[
     | WeightNoise,
     Field(discriminator="model"),
 ]
+
+
+def _shipped_or_named(given: Any, handler: Callable[[Any], NoiseSection]) -> NoiseSection:
+    return named_section(given, NoiseSection) or handler(given)
+
+
+Noise = Annotated[SerializeAsAny[ShippedNoise], WrapValidator(_shipped_or_named)]
+"""A noise section of this package, or one of another package by its importable name."""
 
 
 def _check_table(section: Any, at: str, *laws: str) -> None:

@@ -1,7 +1,8 @@
 """What all sections of a device file have in common: strict types, frozen, no unknown keys."""
 
 import re
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import pydantic
 from pydantic import AfterValidator, Field
@@ -67,6 +68,10 @@ def neutral(default: Any, description: str) -> Any:
     )
 
 
+PROSE = "it is a text and changes no number"
+"""Why names, descriptions and sources are not swept."""
+
+
 class Section(pydantic.BaseModel):
     """A part of a device file; no truth values or texts as numbers, no fractions as counts."""
 
@@ -78,3 +83,6 @@ class Section(pydantic.BaseModel):
         allow_inf_nan=True,
         protected_namespaces=(),
     )
+
+    not_swept: ClassVar[Mapping[str, str]] = {"source": PROSE, "fit_source": PROSE}
+    """Keys that no study can sweep, and why."""

@@ -63,6 +63,7 @@ def _periphery(device: Device) -> str:
     for key, what in (("mvm_read_noise", "read noise a product"), ("ir_drop", "IR drop")):
         if getattr(periphery, key) > 0:
             parts.append(f"{what} {getattr(periphery, key):g}")
+    parts += [f"effect {effect.model.rpartition(':')[2]}" for effect in periphery.effects]
     return ", ".join(parts)
 
 

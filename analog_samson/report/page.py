@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analog_samson.devices import validated
+from analog_samson.devices.named import names_in
 from analog_samson.report.citations import bibtex
 from analog_samson.report.content import Content
 from analog_samson.report.contents import warnings_of, write_figures, write_tables
@@ -225,11 +226,18 @@ def _datasheets(folder: Path, devices: Mapping[str, Any]) -> list[str]:
 
 
 def _datasheet(name: str, definition: Mapping[str, Any], moments: pd.DataFrame) -> str:
-    try:
-        device = validated(dict(definition), f"device {name!r} of manifest.json", from_json=True)
+    why_no_figure = ""
+    try:  # what a table names is not imported
+        if outside := names_in(definition):
+            why_no_figure = f"{outside[0]} is not part of analog-samson"
+        else:
+            where = f"device {name!r} of manifest.json"
+            device = validated(dict(definition), where, from_json=True)
     except ValueError:
+        why_no_figure = "the definition is of another version of analog-samson"
+    if why_no_figure:
         text = moments.to_html(index=False, border=0, float_format="{:.4g}".format)
-        note = "Moments (the definition is of another version of analog-samson: no figure)"
+        note = f"Moments ({html.escape(why_no_figure)}: no figure)"
         return f"<details><summary>{note}</summary>{text}</details>"
     figure = datasheet(device, moments)
     image = _image(figure, f"Datasheet of {name}")

@@ -69,8 +69,8 @@ def axis_name(axis: str) -> str:
     """An axis in words: "programming_noise_scale" -> "programming noise scale"."""
     for unit, sign in (("_uS", " [µS]"), ("_s", " [s]")):
         if axis.endswith(unit):
-            return axis.removesuffix(unit).replace("_", " ") + sign
-    return axis.replace("_1f", " 1/f").replace("_", " ")
+            return axis.removesuffix(unit).replace("_", " ").replace(".", " ") + sign
+    return axis.replace("_1f", " 1/f").replace("_", " ").replace(".", " ")
 
 
 def varying(rows: pd.DataFrame) -> list[str]:

@@ -194,8 +194,7 @@ def _are_axes(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(axes, dict) and all(
-        isinstance(value, int | float | str) and not isinstance(value, bool) and value == value
-        for value in axes.values()
+        isinstance(value, int | float | str) and value == value for value in axes.values()
     )
 
 

@@ -148,7 +148,8 @@ class Study:
         devices: Names or paths of device files, or devices.
         times_s: Times since programming finished [s]; one list, or one a device by its name.
         n_chips: Chips of every network on every device.
-        axes: Axis name (``devices.AXES``) to the values it takes; the grid of all of them.
+        axes: Any setting of the devices, such as "mapping.max_rows" or "drift_scale", to the values
+            it takes; the grid of all of them. The section may be left out of a unique name.
         n_reads: Reads of every chip at every time.
         seed: Seed of the study: another seed draws other chips.
         engine: What runs the forward pass; None takes the best that supports the device.
@@ -165,7 +166,8 @@ class Study:
             a GPU; on a CPU it does not pay. Those whose images, input ranges or statistics of batch
             normalisation are their own, and chips on aihwkit's tiles, answer alone.
         question: What is asked, in a sentence or two; stands at the head of the study's page.
-        trust: Packages that its checkpoints may import from (see :func:`load_checkpoint`).
+        trust: Packages that its checkpoints and device files may import from (see
+            :func:`load_checkpoint`).
     """
 
     name: Name
@@ -173,7 +175,7 @@ class Study:
     devices: Annotated[Sequence[str | Path | Device], Field(min_length=1)]
     times_s: Sequence[float] | Mapping[str, Sequence[float]]
     n_chips: Count = 10
-    axes: Mapping[str, Annotated[Sequence[int | float | str], Field(min_length=1)]] = field(
+    axes: Mapping[str, Annotated[Sequence[bool | int | float | str], Field(min_length=1)]] = field(
         default_factory=dict
     )
     n_reads: Count = 1
@@ -264,7 +266,9 @@ class Study:
 
     def loaded_devices(self) -> list[Device]:
         """The devices as they are in their files, before any axis."""
-        return [d if isinstance(d, Device) else load_device(d) for d in self.devices]
+        return [
+            d if isinstance(d, Device) else load_device(d, tuple(self.trust)) for d in self.devices
+        ]
 
     def _networks(self) -> Iterator[tuple[Path, Checkpoint, str, int]]:
         """Path, contents, digest of the test set and how many of its images count."""
@@ -296,13 +300,13 @@ class Study:
     def _devices(self) -> list[tuple[Device, str, tuple[Point, ...]]]:
         found = []
         for device in self.loaded_devices():
-            points = self._points(device)
             for values in itertools.product(*self.axes.values()):
                 axes = dict(zip(self.axes, values, strict=True))
                 swept = device.with_axes(axes)
+                axes = {device.axis_name(axis): value for axis, value in axes.items()}
                 axes.pop("compensation", None)  # it has a column of its own
                 axes |= swept.said_in_every_row
-                found.append((swept, json.dumps(axes, sort_keys=True), points))
+                found.append((swept, json.dumps(axes, sort_keys=True), self._points(swept)))
         return found
 
     def _check_something_changes(

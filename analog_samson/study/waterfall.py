@@ -72,7 +72,7 @@ def waterfall(
             read, where the study evaluates its chips on the same images.
         data_folder: Where the images lie, if not where ``load_test`` looks by itself.
         n_images: Test images, counted from the first; None takes all.
-        trust: Packages that the checkpoint may import from (see :func:`load_checkpoint`).
+        trust: Packages that checkpoint and device file may import from (see `load_checkpoint`).
 
     Returns:
         One row a chip and stage, columns ``WATERFALL_COLUMNS``, accuracy in [0, 1].
@@ -171,7 +171,7 @@ class _Readings:
         network = (
             checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint, trust)
         )
-        device = device if isinstance(device, Device) else load_device(device)
+        device = device if isinstance(device, Device) else load_device(device, trust)
         device.check_time(t_inference_s)
         name = network.spec.dataset
         test = load_test(name, data_folder)

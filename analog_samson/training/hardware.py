@@ -35,7 +35,8 @@ class HardwareAware(Algorithm):
         drop_share: float,
         device_time_s: float | None,
     ) -> None:
-        self._noise = HardwareNoise(load_device(device), setting.analog_weights, device_time_s)
+        loaded = load_device(device, setting.trust)
+        self._noise = HardwareNoise(loaded, setting.analog_weights, device_time_s)
         self._drop_share = drop_share
 
     def offsets(

@@ -74,8 +74,8 @@ def train(
         folder: Where the checkpoint goes; its name comes from the specification.
         data_folder: Where the data set lies (see `load_dataset`).
         progress: Whether to show a bar over the epochs.
-        trust: Packages that the checkpoint to start from may import from, beside those that the
-            specification itself names (see `load_checkpoint`).
+        trust: Packages that the checkpoint to start from and a device file may import from, beside
+            those that the specification itself names (see `load_checkpoint`).
 
     Returns:
         Path of the checkpoint. If it is there already with the same specification, nothing is done.
@@ -165,6 +165,7 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
         n_classes=dataset.n_classes,
         epochs=spec.epochs,
         accelerator=device,
+        trust=tuple(trust),
     )
     state = State(
         model=model,

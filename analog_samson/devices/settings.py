@@ -1,0 +1,107 @@
+"""Settings of a device that a study can sweep: the fields of its sections, by their names."""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from analog_samson.devices.named import OpenSection
+from analog_samson.devices.section import Section
+from analog_samson.devices.sentences import did_you_mean
+
+AXES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "programming_noise_scale": ("noise", "programming_noise_scale"),
+        "read_noise_1f_scale": ("noise", "read_noise_1f_scale"),
+        "drift_scale": ("noise", "drift_scale"),
+        "g_max_uS": ("noise", "g_max_uS"),
+        "t_0_s": ("noise", "t_0_s"),
+        "output_noise": ("periphery", "output_noise"),
+        "compensation": ("drift_compensation", "kind"),
+        "batch_norm": ("drift_compensation", "batch_norm"),
+        "stuck_low": ("faults", "stuck_low"),
+        "stuck_high": ("faults", "stuck_high"),
+        "sigma": ("noise", "sigma"),
+        "times_share": ("noise", "times_share"),
+        "mvm_read_noise": ("periphery", "mvm_read_noise"),
+        "mvm_read_noise_kind": ("periphery", "mvm_read_noise_kind"),
+        "ir_drop": ("periphery", "ir_drop"),
+        "output_bound": ("periphery", "output_bound"),
+        "adc_bits": ("periphery", "adc_bits"),
+        "dac_bits": ("periphery", "dac_bits"),
+        "input_range": ("input_ranges", "statistic"),
+        "input_range_of": ("input_ranges", "of"),
+    }
+)
+"""Settings that tables name without their section, or by another word; all others are named
+``section.key`` there."""
+
+_SHORT = {f"{section}.{key}": axis for axis, (section, key) in AXES.items()}
+
+Path = tuple[str | int, ...]
+"""Where a setting stands in the content of a device file."""
+
+
+def settings_of(section: Section, path: Path = ()) -> dict[str, tuple[Path, str]]:
+    """List the settings of a section and of the sections in it.
+
+    Args:
+        section: A device, or one of its sections.
+        path: Where it stands in the device.
+
+    Returns:
+        Name of each setting (``"mapping.max_rows"``; of an effect of the periphery
+        ``"periphery.effects.0.key"``) to its place, and why it cannot be swept: "" where it can.
+    """
+    found: dict[str, tuple[Path, str]] = {}
+    for key in type(section).model_fields:
+        value, at = getattr(section, key), (*path, key)
+        parts: Iterable[object] = value if isinstance(value, tuple) else ()
+        reason = section.not_swept.get(key, "")
+        if isinstance(value, Section):
+            found |= settings_of(value, at)
+            continue
+        for number, part in enumerate(parts):
+            if isinstance(part, OpenSection):
+                found |= settings_of(part, (*at, number))
+        if not reason and isinstance(value, tuple):
+            reason = "it holds a list, and an axis takes numbers, words and truth values"
+        found[".".join(map(str, at))] = at, reason
+    return found
+
+
+def find_setting(axis: str, section: Section, device: str) -> tuple[str, Path]:
+    """Find the setting that a study calls by a name, with or without its section.
+
+    Args:
+        axis: The name.
+        section: The device.
+        device: Its name, for messages.
+
+    Returns:
+        The name that tables use, and where the setting stands.
+
+    Raises:
+        ValueError: If there is no such setting, several have the name, or it cannot be swept.
+    """
+    settings = settings_of(section)
+    wanted = ".".join(AXES[axis]) if axis in AXES else axis
+    matching = [name for name in settings if name == wanted]
+    matching = matching or [name for name in settings if name.endswith(f".{wanted}")]
+    if len(matching) > 1:
+        raise ValueError(
+            f"Axis {axis!r} of device {device!r} may mean {' or '.join(matching)}; give one of "
+            "these names."
+        )
+    if not matching and axis in AXES:
+        given = getattr(section, AXES[axis][0])
+        model = getattr(given, "model", AXES[axis][0])
+        raise ValueError(
+            f"Axis {axis!r} does not apply to device {device!r}: its {AXES[axis][0]} section "
+            f"({model}) has no {AXES[axis][1]!r}."
+        )
+    if not matching:
+        known = {_SHORT.get(name, name) for name, (_, reason) in settings.items() if not reason}
+        raise ValueError(f"Unknown axis {axis!r}{did_you_mean(axis, known)}")
+    path, reason = settings[matching[0]]
+    if reason:
+        raise ValueError(f"Axis {axis!r}: {matching[0]} cannot be swept: {reason}.")
+    return _SHORT.get(matching[0], matching[0]), path
