@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from analog_samson.analog import DeviceState, TiledNetwork
 from analog_samson.checkpoint import write_tensors
-from analog_samson.chip.arrays import (
+from analog_samson.chip.engines import Engine
+from analog_samson.chip.programmed import (
     ConductanceArray,
     PhysicsOfLayers,
     drift_arrays,
     program_arrays,
 )
-from analog_samson.chip.engines import Engine
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.devices import Device
 from analog_samson.evaluation import exact_products

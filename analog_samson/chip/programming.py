@@ -19,9 +19,9 @@ from analog_samson.checkpoint import (
     load_checkpoint,
     read_tensors,
 )
-from analog_samson.chip.arrays import PhysicsOfLayers
 from analog_samson.chip.chip import CHIP_FILE, Chip
 from analog_samson.chip.engines import Engine, check_precision, choose_engine
+from analog_samson.chip.programmed import PhysicsOfLayers
 from analog_samson.chip.training_images import any_input, training_images
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.data import Dataset
