@@ -253,7 +253,7 @@ def audit_rows(
     keep_digital = (*checkpoint.keep_digital, *device.digital_layers)
     analog = models.analog_layers(network, keep_digital)
     is_compiled = choose_engine(device, engine) == "compiled"
-    tiled = [] if is_compiled else TiledNetwork(network, device, keep_digital).tiles
+    tiled = [] if is_compiled else TiledNetwork(network, device, keep_digital).arrays
     entries = models.audit(network, keep_digital)
     listed = {entry.name for entry in entries}
     factors = models.check_forward(network, any_input(checkpoint), keep_digital)

@@ -89,12 +89,12 @@ class TiledNetwork:
         )
         self.network.eval()
         self.network.requires_grad_(False)
-        self.tiles = [
+        self.arrays = [
             _tile(name, index, aihwkit_tile)
             for name, layer in self.layers.items()
             for index, aihwkit_tile in enumerate(layer.analog_tiles())
         ]
-        for tile in self.tiles:  # its hook on gradients, which nobody takes here, does not pickle
+        for tile in self.arrays:  # its hook on gradients, which nobody takes here, does not pickle
             if handle := getattr(tile.aihwkit_tile, "_backward_hook_handle", None):
                 handle.remove()
                 tile.aihwkit_tile._backward_hook_handle = None
@@ -103,7 +103,7 @@ class TiledNetwork:
 
     def _set_input_ranges(self, input_ranges: Mapping[str, float]) -> None:
         check_input_ranges(input_ranges, self.layers)
-        for tile in self.tiles:
+        for tile in self.arrays:
             tile.aihwkit_tile.set_input_range(float(input_ranges[tile.layer]))
 
     def weights(self) -> dict[str, Tensor]:

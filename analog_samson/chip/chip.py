@@ -70,7 +70,7 @@ class Chip:
         self._unchecked = unchecked
         self._trained_statistics = batch_norm.statistics(network.network)
         self._needs_recalibration = False
-        self._arrays = program_arrays(network.tiles, physics, seed)
+        self._arrays = program_arrays(network.arrays, physics, seed)
         self.t_inference_s = math.nan
         self.read = 0
         self.drift_to(device.first_time_s)
@@ -111,10 +111,10 @@ class Chip:
         weights = self._network.weights()
         gains = {
             name: self._products.gain(name, weights[name])
-            for name in dict.fromkeys(array.tile.layer for array in rescaled)
+            for name in dict.fromkeys(array.mapped.layer for array in rescaled)
         }
         for array in rescaled:
-            array.set_compensation(gains[array.tile.layer])
+            array.set_compensation(gains[array.mapped.layer])
 
     def __call__(self, images: Tensor, first_index: int = 0) -> Tensor:
         """Run the network on the chip, digital periphery and compensation included.
@@ -200,7 +200,7 @@ class Chip:
         """Compensation factors now, {layer: tensor}: one entry an array or a column; 1 is none."""
         factors: dict[str, list[Tensor]] = {}
         for array in self._arrays:
-            factors.setdefault(array.tile.layer, []).append(array.alpha.reshape(-1))
+            factors.setdefault(array.mapped.layer, []).append(array.alpha.reshape(-1))
         return {layer: torch.cat(values) for layer, values in factors.items()}
 
     def save(self, path: str | Path) -> Path:
@@ -235,7 +235,7 @@ class Chip:
     def _state(self) -> dict[str, Tensor]:
         """Every device of every array as programmed, by (layer, array, device, quantity)."""
         return {
-            f"{array.tile.layer}/{array.tile.index}/{number}/{quantity}": tensor
+            f"{array.mapped.layer}/{array.mapped.index}/{number}/{quantity}": tensor
             for array in self._conductance_arrays()
             for number, (state, target) in enumerate(
                 zip(array.states, array.targets(), strict=True)
@@ -267,7 +267,7 @@ class Chip:
                 raise ValueError(f"{name!r} holds NaN or infinity; a chip's devices are finite.")
         for array in self._conductance_arrays():
             for number, state in enumerate(array.states):
-                prefix = f"{array.tile.layer}/{array.tile.index}/{number}/"
+                prefix = f"{array.mapped.layer}/{array.mapped.index}/{number}/"
                 found = {quantity: tensors.get(prefix + quantity) for quantity in vars(state)}
                 found["target_uS"] = state.target_uS
                 array.states[number] = DeviceState(**found)  # type: ignore[arg-type]
@@ -281,7 +281,7 @@ class Chip:
         found: dict[str, list[tuple[Tensor, ...]]] = {}
         for array in self._conductance_arrays():
             devices = [g.reshape(-1, *g.shape[-2:]) for g in array.conductances()]
-            found.setdefault(array.tile.layer, []).extend(zip(*devices, strict=True))
+            found.setdefault(array.mapped.layer, []).extend(zip(*devices, strict=True))
         return found
 
     def _conductance_arrays(self) -> list["ConductanceArray"]:

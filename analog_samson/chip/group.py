@@ -99,7 +99,7 @@ def _difference(chip: Chip, other: Chip) -> str:
     if chip.precision != other.precision:
         return f"precisions {other.precision!r} and {chip.precision!r}"
     ours, theirs = chip._network, other._network
-    shapes, others = ([tile.target.shape for tile in n.tiles] for n in (ours, theirs))
+    shapes, others = ([array.target.shape for array in n.arrays] for n in (ours, theirs))
     if str(ours.network) != str(theirs.network) or shapes != others:
         return "different networks"
     if chip.input_ranges != other.input_ranges:

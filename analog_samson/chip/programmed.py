@@ -31,22 +31,22 @@ class PhysicsOfLayers:
 
 
 def program_arrays(
-    tiles: Sequence[Tile | Array], physics: PhysicsOfLayers, seed: int
+    mapped: Sequence[Tile | Array], physics: PhysicsOfLayers, seed: int
 ) -> list["ChipArray"]:
     """Program arrays: at the level of their conductances, or on aihwkit's own path."""
     programmed: list[ChipArray] = []
-    for tile in tiles:
-        device, of_layer = physics.of(tile.layer)
-        seeds = partial(derive_seed, seed, tile.layer, tile.index)
-        if device.noise_level == "weight_as_in_aihwkit" and isinstance(tile, Tile):
-            programmed.append(AihwkitArray(tile, device, seeds))
+    for array in mapped:
+        device, of_layer = physics.of(array.layer)
+        seeds = partial(derive_seed, seed, array.layer, array.index)
+        if device.noise_level == "weight_as_in_aihwkit" and isinstance(array, Tile):
+            programmed.append(AihwkitArray(array, device, seeds))
         else:
-            programmed.append(ConductanceArray(tile, device, of_layer, seeds))
-    for of_layer, arrays in _by_physics(programmed):
-        targets = [target for array in arrays for target in array.targets()]
-        states = iter(of_layer.program_all(targets, [own for a in arrays for own in a.seeds]))
-        for array in arrays:
-            array.start([next(states) for _ in array.seeds])
+            programmed.append(ConductanceArray(array, device, of_layer, seeds))
+    for of_layer, alike in _by_physics(programmed):
+        targets = [target for one in alike for target in one.targets()]
+        states = iter(of_layer.program_all(targets, [own for one in alike for own in one.seeds]))
+        for one in alike:
+            one.start([next(states) for _ in one.seeds])
     return programmed
 
 
@@ -75,30 +75,29 @@ def _by_physics(
 
 
 class ChipArray:
-    """One crossbar array of a chip: its tile, the kind of its compensation and its factor.
+    """One crossbar array of a chip: where it is mapped, how it is compensated, and its factor.
 
     Of a grouped layer it is the arrays of all groups at one place, drawn and aged together.
     """
 
-    def __init__(self, tile: Tile | Array, kind: str) -> None:
-        self.tile = tile
+    def __init__(self, mapped: Tile | Array, kind: str) -> None:
+        self.mapped = mapped
         self.kind = kind
-        self.alpha = torch.ones(*tile.target.shape[:-2], 1)
+        self.alpha = torch.ones(*mapped.target.shape[:-2], 1)
 
     def check_finite(self, weights: Tensor) -> None:
         """Raise ValueError unless weights and factors, as they are now, are numbers."""
         if not math.isfinite(float(weights.sum()) + float(self.alpha.sum())):
             raise ValueError(
-                f"Layer {self.tile.layer!r} has weights or a compensation factor on the chip that "
-                "are NaN or infinite; no such number may leave a chip. Look at the noise and "
-                "mapping of the device file (a law that is no number at some conductance), or keep "
-                "the layer digital."
+                f"Layer {self.mapped.layer!r} has weights or a compensation factor on the chip "
+                "that are NaN or infinite. Check the noise and mapping of the device file (a law "
+                "that is not finite at some conductance), or keep the layer digital."
             )
 
     def set_compensation(self, alpha: Tensor) -> None:
         """Set the factor (or one a column) that multiplies the outputs."""
-        self.alpha = alpha.expand(*self.tile.target.shape[:-2], -1)
-        self.tile.set_compensation(self.alpha)
+        self.alpha = alpha.expand(*self.mapped.target.shape[:-2], -1)
+        self.mapped.set_compensation(self.alpha)
 
 
 class ConductanceArray(ChipArray):
@@ -111,17 +110,17 @@ class ConductanceArray(ChipArray):
         point: Time since programming [s] and read at which it holds its weights.
     """
 
-    def __init__(self, tile: Tile | Array, device: Device, physics: Physics, seeds: Any) -> None:
-        super().__init__(tile, device.drift_compensation.kind)
+    def __init__(self, mapped: Tile | Array, device: Device, physics: Physics, seeds: Any) -> None:
+        super().__init__(mapped, device.drift_compensation.kind)
         self.physics = physics
-        targets, self._scale = physics.to_conductances(tile.target)
+        targets, self._scale = physics.to_conductances(mapped.target)
         self._targets: list[Tensor] | None = targets
         self.seeds = [partial(_device_seed, seeds, number) for number in range(len(targets))]
         self.states: list[DeviceState] = []
         self.point = 0.0, 0
-        self._are_all_used = bool(tile.used.all())
-        n_used = tile.used.sum(dim=-1, keepdim=True).clamp(min=1)
-        self._n_read_out = n_used * tile.target.shape[-1]
+        self._are_all_used = bool(mapped.used.all())
+        n_used = mapped.used.sum(dim=-1, keepdim=True).clamp(min=1)
+        self._n_read_out = n_used * mapped.target.shape[-1]
 
     def start(self, states: list[DeviceState]) -> None:
         """Take the devices as programmed; the programmed state is what reads are compared with."""
@@ -131,7 +130,7 @@ class ConductanceArray(ChipArray):
     def targets(self) -> list[Tensor]:
         """Conductances [µS] that were to be written, one tensor a device."""
         kept = self._targets
-        return self.physics.to_conductances(self.tile.target)[0] if kept is None else kept
+        return self.physics.to_conductances(self.mapped.target)[0] if kept is None else kept
 
     def conductances(self) -> list[Tensor]:
         """Conductances [µS] as read now, one tensor a device: drawn again, not kept."""
@@ -143,7 +142,7 @@ class ConductanceArray(ChipArray):
     def take(self, conductances_uS: list[Tensor]) -> None:
         """Put the weights that conductances [µS] make on the tile; measure a factor of its own."""
         weights = self._weights(conductances_uS)
-        self.tile.set_weights(weights)
+        self.mapped.set_weights(weights)
         if self.kind in ("global", "per_column"):
             self.set_compensation(self._reference / self._read_out(weights))
         self.check_finite(weights)
@@ -152,7 +151,9 @@ class ConductanceArray(ChipArray):
         weights = self.physics.to_weights(conductances_uS, self._scale)
         if self._are_all_used:
             return weights
-        return weights.where(self.tile.used[..., None], 0)  # all-zero columns are unused, not noise
+        return weights.where(
+            self.mapped.used[..., None], 0
+        )  # all-zero columns are unused, not noise
 
     def _read_out(self, weights: Tensor) -> Tensor:
         """Mean |output| for one-hot inputs, exact: mean |w| of the array, or of each column."""

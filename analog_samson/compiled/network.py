@@ -74,7 +74,7 @@ class FunctionalNetwork:
 
     Attributes:
         layers: Layer name to the layer on arrays.
-        tiles: The arrays of all layers.
+        arrays: The arrays of all layers.
         network: The network that runs.
 
     Raises:
@@ -130,7 +130,7 @@ class FunctionalNetwork:
 
     def _start(self, layers: dict[str, FunctionalLayer], network: nn.Module) -> None:
         self.layers, self.network = layers, network
-        self.tiles = [array for layer in layers.values() for array in layer.arrays]
+        self.arrays = [array for layer in layers.values() for array in layer.arrays]
         self._norms = [norm for norm in network.modules() if isinstance(norm, AffineNorm)]
         self._runner = Runner(network, self.plan, self._structure)
         self._where = CPU
