@@ -42,6 +42,12 @@ class Tile:
         """Put normalised weights (columns, rows) on the array."""
         self.aihwkit_tile.tile.set_weights(weights)
 
+    @property
+    def alpha(self) -> Tensor:
+        """Compensation factor now, shape (1,) or (columns,)."""
+        alpha: Tensor = self.aihwkit_tile.alpha.detach()
+        return alpha
+
     def set_compensation(self, alpha: Tensor) -> None:
         """Set the factor (or one a column) that multiplies the array's outputs."""
         buffer = self.aihwkit_tile.alpha

@@ -200,7 +200,7 @@ class Chip:
         """Compensation factors now, {layer: tensor}: one entry an array or a column; 1 is none."""
         factors: dict[str, list[Tensor]] = {}
         for array in self._arrays:
-            factors.setdefault(array.mapped.layer, []).append(array.alpha.reshape(-1))
+            factors.setdefault(array.mapped.layer, []).append(array.mapped.alpha.reshape(-1))
         return {layer: torch.cat(values) for layer, values in factors.items()}
 
     def save(self, path: str | Path) -> Path:

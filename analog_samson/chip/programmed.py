@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from analog_samson.analog import DeviceState, Physics, Tile, seeded
@@ -75,19 +74,23 @@ def _by_physics(
 
 
 class ChipArray:
-    """One crossbar array of a chip: where it is mapped, how it is compensated, and its factor.
+    """One programmed crossbar array of a chip.
 
-    Of a grouped layer it is the arrays of all groups at one place, drawn and aged together.
+    In a grouped layer it stands for the arrays of all groups at one position, which are drawn and
+    aged together.
+
+    Attributes:
+        mapped: The array as mapped, which holds the weights and the compensation factor now.
+        kind: Kind of the drift compensation.
     """
 
     def __init__(self, mapped: Tile | Array, kind: str) -> None:
         self.mapped = mapped
         self.kind = kind
-        self.alpha = torch.ones(*mapped.target.shape[:-2], 1)
 
     def check_finite(self, weights: Tensor) -> None:
         """Raise ValueError unless weights and factors, as they are now, are numbers."""
-        if not math.isfinite(float(weights.sum()) + float(self.alpha.sum())):
+        if not math.isfinite(float(weights.sum()) + float(self.mapped.alpha.sum())):
             raise ValueError(
                 f"Layer {self.mapped.layer!r} has weights or a compensation factor on the chip "
                 "that are NaN or infinite. Check the noise and mapping of the device file (a law "
@@ -95,9 +98,8 @@ class ChipArray:
             )
 
     def set_compensation(self, alpha: Tensor) -> None:
-        """Set the factor (or one a column) that multiplies the outputs."""
-        self.alpha = alpha.expand(*self.mapped.target.shape[:-2], -1)
-        self.mapped.set_compensation(self.alpha)
+        """Set the factor that multiplies the outputs, shape (..., 1) or (..., columns)."""
+        self.mapped.set_compensation(alpha.expand(*self.mapped.target.shape[:-2], -1))
 
 
 class ConductanceArray(ChipArray):
@@ -188,5 +190,4 @@ class AihwkitArray(ChipArray):
         """Let the tile drift, read and compensate itself."""
         with seeded(self._seeds("read", t_inference_s, read)):
             self._aihwkit_tile.drift_weights(t_inference_s)
-        self.alpha = self._aihwkit_tile.alpha.detach().clone()
         self.check_finite(self._aihwkit_tile.tile.get_weights())
