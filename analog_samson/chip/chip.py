@@ -204,7 +204,7 @@ class Chip:
         return {layer: torch.cat(values) for layer, values in factors.items()}
 
     def save(self, path: str | Path) -> Path:
-        """Write the chip to a safetensors file: every device as programmed, ranges, seed, time.
+        """Write the chip to a safetensors file: every cell as programmed, ranges, seed, time.
 
         The digital part of the network is not contained; :func:`load_chip` is given it again.
 
@@ -215,7 +215,7 @@ class Chip:
             The path.
 
         Raises:
-            ValueError: If the device uses aihwkit's own weight-level path, which keeps no devices.
+            ValueError: If the device uses aihwkit's own weight-level path, which has no cells.
             OSError: If the file cannot be written.
         """
         header = {
@@ -233,7 +233,7 @@ class Chip:
         return write_tensors(path, self._state(), header)
 
     def _state(self) -> dict[str, Tensor]:
-        """Every device of every array as programmed, by (layer, array, device, quantity)."""
+        """Every cell of every array as programmed, by (layer, array, cell, quantity)."""
         return {
             f"{array.mapped.layer}/{array.mapped.index}/{number}/{quantity}": tensor
             for array in self._conductance_arrays()
@@ -261,10 +261,10 @@ class Chip:
                     "The network's weights are not those that were programmed "
                     f"({name.split('/')[0]!r} differs); give the network the chip was made from."
                 )
-            if name.endswith("stuck_uS"):  # NaN where a device is not stuck
+            if name.endswith("stuck_uS"):  # NaN where a cell is not stuck
                 given = given.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
             if not bool(given.isfinite().all()):
-                raise ValueError(f"{name!r} holds NaN or infinity; a chip's devices are finite.")
+                raise ValueError(f"{name!r} holds NaN or infinity; the cells of a chip are finite.")
         for array in self._conductance_arrays():
             for number, state in enumerate(array.states):
                 prefix = f"{array.mapped.layer}/{array.mapped.index}/{number}/"
@@ -273,22 +273,22 @@ class Chip:
                 array.states[number] = DeviceState(**found)  # type: ignore[arg-type]
 
     def conductances(self) -> dict[str, list[tuple[Tensor, ...]]]:
-        """Conductances as read now [µS], {layer: [one tuple an array: a tensor a device]}.
+        """Conductances as read now [µS], {layer: [one tuple per array: one tensor per cell]}.
 
         Raises:
-            ValueError: If the device uses aihwkit's own weight-level path, which keeps none.
+            ValueError: If the device uses aihwkit's own weight-level path, which has none.
         """
         found: dict[str, list[tuple[Tensor, ...]]] = {}
         for array in self._conductance_arrays():
-            devices = [g.reshape(-1, *g.shape[-2:]) for g in array.conductances()]
-            found.setdefault(array.mapped.layer, []).extend(zip(*devices, strict=True))
+            cells = [g.reshape(-1, *g.shape[-2:]) for g in array.conductances()]
+            found.setdefault(array.mapped.layer, []).extend(zip(*cells, strict=True))
         return found
 
     def _conductance_arrays(self) -> list["ConductanceArray"]:
         arrays = [array for array in self._arrays if isinstance(array, ConductanceArray)]
         if len(arrays) < len(self._arrays):
             raise ValueError(
-                f"Device {self.device.name!r} follows aihwkit's weight-level path, which keeps "
+                f"Device {self.device.name!r} follows aihwkit's weight-level path, which has "
                 "no conductances; use a device at conductance level."
             )
         return arrays

@@ -103,13 +103,15 @@ class ChipArray:
 
 
 class ConductanceArray(ChipArray):
-    """Both devices of every pair keep their own conductance, exponent and quantile over time.
+    """An array at conductance level: every cell keeps its state over time.
+
+    The state of a cell is its programmed conductance, drift exponent and quantile.
 
     Attributes:
-        physics: Of its devices.
-        seeds: Streams of its devices: one a device of a weight.
-        states: Its devices as programmed.
-        point: Time since programming [s] and read at which it holds its weights.
+        physics: Physics of its cells.
+        seeds: Random streams, one per cell of a weight.
+        states: State of the cells as programmed, one entry per cell of a weight.
+        point: Time since programming [s] and read number of the present weights.
     """
 
     def __init__(self, mapped: Tile | Array, device: Device, physics: Physics, seeds: Any) -> None:
@@ -117,7 +119,7 @@ class ConductanceArray(ChipArray):
         self.physics = physics
         targets, self._scale = physics.to_conductances(mapped.target)
         self._targets: list[Tensor] | None = targets
-        self.seeds = [partial(_device_seed, seeds, number) for number in range(len(targets))]
+        self.seeds = [partial(_cell_seed, seeds, number) for number in range(len(targets))]
         self.states: list[DeviceState] = []
         self.point = 0.0, 0
         self._are_all_used = bool(mapped.used.all())
@@ -125,24 +127,24 @@ class ConductanceArray(ChipArray):
         self._n_read_out = n_used * mapped.target.shape[-1]
 
     def start(self, states: list[DeviceState]) -> None:
-        """Take the devices as programmed; the programmed state is what reads are compared with."""
+        """Take the programmed cells; their read-out is the reference of the compensation."""
         self.states, self._targets = states, None
         self._reference = self._read_out(self._weights([s.programmed_uS for s in states]))
 
     def targets(self) -> list[Tensor]:
-        """Conductances [µS] that were to be written, one tensor a device."""
+        """Target conductances [µS], one tensor per cell of a weight."""
         kept = self._targets
         return self.physics.to_conductances(self.mapped.target)[0] if kept is None else kept
 
     def conductances(self) -> list[Tensor]:
-        """Conductances [µS] as read now, one tensor a device: drawn again, not kept."""
+        """Conductances [µS] as read now, one tensor per cell of a weight; drawn anew."""
         return [
             self.physics.read(state, *self.point, seeds)
             for state, seeds in zip(self.states, self.seeds, strict=True)
         ]
 
     def take(self, conductances_uS: list[Tensor]) -> None:
-        """Put the weights that conductances [µS] make on the tile; measure a factor of its own."""
+        """Set the weights that follow from conductances [µS]; measure the array's own factor."""
         weights = self._weights(conductances_uS)
         self.mapped.set_weights(weights)
         if self.kind in ("global", "per_column"):
@@ -166,7 +168,7 @@ class ConductanceArray(ChipArray):
         return (sums.sum(dim=-1, keepdim=True) / self._n_read_out).clamp(min=smallest)
 
 
-def _device_seed(array_seeds: Any, number: int, *words: str | int | float) -> int:
+def _cell_seed(array_seeds: Any, number: int, *words: str | int | float) -> int:
     seed: int = array_seeds(number, *words)
     return seed
 

@@ -261,7 +261,7 @@ def load_chip(
         chip.drift_to(header["t_inference_s"], header["read"])
         for name, weight in chip.weights().items():
             if not bool(weight.isfinite().all()):
-                raise ValueError(f"its devices give weights of layer {name!r} that are not finite.")
+                raise ValueError(f"its cells give weights of layer {name!r} that are not finite.")
         return chip
     except ValueError as error:
         raise ValueError(f"The {where} cannot be loaded: {error}") from error
