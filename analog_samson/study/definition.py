@@ -242,14 +242,14 @@ class Study:
                 evaluation_set=evaluation_set,
                 n_test=n_test,
                 n_images=n_test if self.images is None else self.images,
-                engine=choose_engine(device, self.engine),
+                engine=engine,
                 precision=self.precision,
                 accelerator=self.accelerator,
                 points=points,
                 trust=tuple(self.trust),
             )
             for path, checkpoint, evaluation_set, n_test in self._networks()
-            for device, axes, points in devices
+            for device, axes, points, engine in devices
             for chip in range(self.n_chips)
         ]
         seen: dict[str, Trial] = {}
@@ -298,7 +298,8 @@ class Study:
             )
         return n_test
 
-    def _devices(self) -> list[tuple[Device, str, tuple[Point, ...]]]:
+    def _devices(self) -> list[tuple[Device, str, tuple[Point, ...], Engine]]:
+        """Every device under every combination of axes, its points, and its engine."""
         found = []
         for device in self.loaded_devices():
             points = self._points(device)
@@ -307,15 +308,27 @@ class Study:
                 swept = device.with_axes(axes)
                 axes.pop("compensation", None)  # it has a column of its own
                 axes |= swept.said_in_every_row
-                found.append((swept, json.dumps(axes, sort_keys=True), points))
+                text = json.dumps(axes, sort_keys=True)
+                found.append((swept, text, points, self._engine(swept)))
         return found
 
+    def _engine(self, device: Device) -> Engine:
+        """What runs the chips of a device; checks precision and accelerator."""
+        engine = choose_engine(device, self.engine)
+        check_precision(engine, self.precision, device, self.accelerator)
+        if self.accelerator != "cpu" and engine != "compiled":
+            raise ValueError(
+                f"accelerator={self.accelerator!r} is for the compiled engine only, and device "
+                f"{device.name!r} would run on aihwkit's tiles; use 'cpu'."
+            )
+        return engine
+
     def _check_something_changes(
-        self, devices: Sequence[tuple[Device, str, tuple[Point, ...]]]
+        self, devices: Sequence[tuple[Device, str, tuple[Point, ...], Engine]]
     ) -> None:
-        times = {time for _, _, points in devices for time, _ in points}
-        if len(times) > 1 and not any(device.changes_with_time for device, _, _ in devices):
-            names = ", ".join(sorted({device.name for device, _, _ in devices}))
+        times = {time for _, _, points, _ in devices for time, _ in points}
+        if len(times) > 1 and not any(device.changes_with_time for device, *_ in devices):
+            names = ", ".join(sorted({device.name for device, *_ in devices}))
             raise ValueError(
                 f"Study {self.name!r} asks for {len(times)} times, and nothing changes with time "
                 f"on {names} as it stands in the study; give one time, or a device that drifts."
@@ -341,13 +354,6 @@ class Study:
                     f"Study {self.name!r} asks for {time!r} and {later!r} s, which agree to nine "
                     "digits; give one of them, once."
                 )
-        engine = choose_engine(device, self.engine)
-        check_precision(engine, self.precision, device, self.accelerator)
-        if self.accelerator != "cpu" and engine != "compiled":
-            raise ValueError(
-                f"accelerator={self.accelerator!r} runs the compiled engine alone, and device "
-                f"{device.name!r} would run on aihwkit's tiles; use 'cpu'."
-            )
         return tuple((float(time), read) for time in times for read in range(self.n_reads))
 
 
