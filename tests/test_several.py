@@ -8,8 +8,9 @@ from test_compiled import LAYERS, SMALL, TinyResidual, assert_equal_but_for_ties
 from test_compiled_networks import Pooled, build, every_second, random_images
 from torch import Tensor, nn
 
+import analog_samson.chip
 from analog_samson import load_device, program
-from analog_samson.chip import ChipGroup, choose_engine, why_alone
+from analog_samson.chip import ChipGroup, choose_engine, why_not_batched
 from analog_samson.compiled import kernels, operations
 from analog_samson.compiled import network as network_module
 from analog_samson.models import build_model
@@ -265,12 +266,17 @@ def test_chips_with_statistics_or_ranges_of_their_own_run_alone():
     own_ranges = kind.model_validate(
         content | {"input_ranges": content["input_ranges"] | {"of": "chip"}}
     )
-    assert "belong to one chip" in why_alone(recalibrated, choose_engine(recalibrated))
-    assert "chip by chip" in why_alone(own_ranges, choose_engine(own_ranges))
-    assert why_alone(load_device("pcm_like"), "compiled") == ""
-    assert "one chip at a time" in why_alone(load_device("pcm_like"), "aihwkit")
+    assert "belong to one chip" in why_not_batched(recalibrated, choose_engine(recalibrated))
+    assert "chip by chip" in why_not_batched(own_ranges, choose_engine(own_ranges))
+    assert why_not_batched(load_device("pcm_like"), "compiled") == ""
+    assert "one chip at a time" in why_not_batched(load_device("pcm_like"), "aihwkit")
     network = build(partial(a_network, "resnet8", (3, 8, 8)))
     images = random_images(64, 3, 8, 8)
     chip = program(network, recalibrated, calibration=images, recalibration=images)
     with pytest.raises(ValueError, match="belong to one chip"):
         ChipGroup([chip, chip])
+
+
+def test_the_old_name_of_why_not_batched_still_works_and_names_the_new_one():
+    with pytest.warns(FutureWarning, match="why_not_batched"):
+        assert analog_samson.chip.why_alone is why_not_batched

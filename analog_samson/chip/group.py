@@ -15,7 +15,7 @@ from analog_samson.compiled import FunctionalNetwork, StackedNetwork, kernels
 from analog_samson.devices import Device
 
 
-def why_alone(device: Device, engine: Engine) -> str:
+def why_not_batched(device: Device, engine: Engine) -> str:
     """Say why chips of a device cannot run in one forward pass; "" if they can."""
     if engine != "compiled":
         return "aihwkit's tiles run one chip at a time"
@@ -43,7 +43,7 @@ class ChipGroup:
 
     Raises:
         ValueError: If there are none, they are not of one network and device, or the device does
-            not allow it (see :func:`why_alone`).
+            not allow it (see :func:`why_not_batched`).
     """
 
     def __init__(self, chips: Sequence[Chip], size: int = 1) -> None:
@@ -52,7 +52,7 @@ class ChipGroup:
         self.chips = tuple(chips)
         first = chips[0]
         for chip in chips:
-            if reason := why_alone(chip.device, chip.engine):
+            if reason := why_not_batched(chip.device, chip.engine):
                 raise ValueError(
                     f"Chips of device {chip.device.name!r} cannot run in one forward "
                     f"pass: {reason}; run every chip alone."
