@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analog_samson.compiled import narrow
+from analog_samson.compiled import few_channels
 from analog_samson.compiled.structs import Walk
 from analog_samson.devices.array import WeightMapping
 
@@ -42,7 +42,9 @@ class Geometry:
         kernel = math.prod(self.shape[2:])
         ends = list(itertools.accumulate(self.rows, initial=0))
         self.channels = [(a // kernel, -(-b // kernel)) for a, b in itertools.pairwise(ends)]
-        self._is_narrow = self.groups == 1 and narrow.suits(self.shape, self.how[:3])
+        self._has_few_channels = self.groups == 1 and few_channels.is_faster(
+            self.shape, self.how[:3]
+        )
 
     @property
     def structure(self) -> tuple[object, ...]:
@@ -78,8 +80,8 @@ class Geometry:
         """Multiply inputs with a weight of this layer, or with some of its channels."""
         if not self.rank:
             return F.linear(x, weight, bias)
-        if self._is_narrow and not channels_last:
-            return narrow.convolve(x, weight, bias, self.how[1])
+        if self._has_few_channels and not channels_last:
+            return few_channels.convolve(x, weight, bias, self.how[1])
         convolution: Callable[..., Tensor] = F.conv2d if self.rank == 2 else F.conv1d
         return convolution(x, weight, bias, *self.how)
 

@@ -31,7 +31,7 @@ _FLAGS = (
     *("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"),
     *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []),
 )
-_PARTS = "lanes", "normals", "converters", "products", "per_vector", "narrow"
+_PARTS = "lanes", "normals", "converters", "products", "per_vector", "few_channels"
 """Files of the C library, which is built from all of them in a row."""
 
 _log = logging.getLogger(__name__)
@@ -332,11 +332,11 @@ def _load(path: Path) -> ctypes.CDLL:
     loaded.layer_layout.restype = count
     structs.check(loaded)
     loaded.lanes.restype = ctypes.c_int64
-    loaded.narrow.argtypes = [pointer] * 4 + [count] * 9
-    loaded.narrow.restype = ctypes.c_int
-    loaded.narrow_side.restype = ctypes.c_int64
-    loaded.halve.argtypes = [pointer, pointer, *[count] * 4]
-    loaded.halve.restype = ctypes.c_int
+    loaded.few_channels.argtypes = [pointer] * 4 + [count] * 9
+    loaded.few_channels.restype = ctypes.c_int
+    loaded.few_channels_side.restype = ctypes.c_int64
+    loaded.max_pool_2x2.argtypes = [pointer, pointer, *[count] * 4]
+    loaded.max_pool_2x2.restype = ctypes.c_int
     loaded.normals.argtypes = [pointer, count, word, word]
     loaded.normals.restype = None
     return loaded

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from analog_samson import models
 from analog_samson.analog import check_input_ranges
-from analog_samson.compiled import kernels, narrow
+from analog_samson.compiled import few_channels, kernels
 from analog_samson.compiled.computing import CPU
 from analog_samson.compiled.layers import FunctionalLayer, Seeds
 from analog_samson.compiled.norms import AffineNorm, affine_norms
@@ -104,15 +104,17 @@ class FunctionalNetwork:
             input_ranges = dict.fromkeys(digital, math.nan)
         layers = {}
         for name, layer in digital.items():
-            is_wide = layer.weight.shape[1] >= narrow.WIDE  # type: ignore[index]
+            is_wide = layer.weight.shape[1] >= few_channels.MANY_CHANNELS  # type: ignore[index]
             dtype = torch.bfloat16 if precision == "bf16" and is_wide else torch.float32
             layers[name] = FunctionalLayer(name, layer, device, float(input_ranges[name]), dtype)
         # per-vector computing takes channels innermost
-        is_narrow = not device.periphery.is_by_vector
-        is_narrow &= narrow.is_narrow(layer.mapped.geometry.shape for layer in layers.values())
-        self.plan = Plan(is_narrow)
+        has_few_channels = not device.periphery.is_by_vector
+        has_few_channels &= few_channels.has_few_channels(
+            layer.mapped.geometry.shape for layer in layers.values()
+        )
+        self.plan = Plan(has_few_channels)
         replaced: dict[int, nn.Module] = {**affine_norms(network)}
-        replaced |= narrow.halvings(network) if is_narrow else {}
+        replaced |= few_channels.max_pools(network) if has_few_channels else {}
         replaced |= {id(layer): layers[name] for name, layer in digital.items()}
         self._start(layers, models.replace_everywhere(network, replaced))
 
@@ -211,9 +213,9 @@ class FunctionalNetwork:
     def _decide(self, image: Tensor, seeds: Seeds) -> None:
         """Run one image: choose the memory layout, count multiplications.
 
-        Narrow convolutions (LeNet-5) are fastest with channels outermost and untraced, unless
-        torch pools, which it does fast only with channels innermost. ``view`` of what is not
-        contiguous needs channels outermost.
+        Convolutions of few channels are fastest untraced and with channels outermost, unless the
+        network uses torch's own pooling, which is fast only with channels innermost. ``view`` of a
+        tensor that is not contiguous needs channels outermost.
         """
         counts: list[int] = []
         hooks = [
@@ -230,8 +232,8 @@ class FunctionalNetwork:
             with LayoutObserver() as seen:
                 self.forward(image, 0, seeds)
                 n_multiplications = sum(counts)
-                if plan.is_narrow and seen.pools:
-                    plan.is_narrow, plan.channels_last = False, True
+                if plan.has_few_channels and seen.pools:
+                    plan.has_few_channels, plan.channels_last = False, True
                     seen.needs_contiguous = False
                     self.forward(image, 0, seeds)
             plan.channels_last &= not seen.needs_contiguous
@@ -239,7 +241,7 @@ class FunctionalNetwork:
         finally:
             for hook in hooks:
                 hook.remove()
-            plan.is_traced = None if is_long is None else is_long and not plan.is_narrow
+            plan.is_traced = None if is_long is None else is_long and not plan.has_few_channels
 
 
 _ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.Identity, nn.Dropout)

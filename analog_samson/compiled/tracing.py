@@ -18,14 +18,14 @@ class Plan:
     """How a network runs, decided once for all chips of it.
 
     Attributes:
-        is_narrow: Whether it runs in the kernels for narrow networks, channels outermost.
+        has_few_channels: Whether it runs in the kernels for few channels, channels outermost.
         channels_last: Whether images have their channels innermost.
         is_traced: Whether it is traced; None: not decided yet.
     """
 
-    def __init__(self, is_narrow: bool) -> None:
-        self.is_narrow = is_narrow
-        self.channels_last = not is_narrow
+    def __init__(self, has_few_channels: bool) -> None:
+        self.has_few_channels = has_few_channels
+        self.channels_last = not has_few_channels
         self.is_traced: bool | None = None
 
 
