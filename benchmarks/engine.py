@@ -61,7 +61,7 @@ TARGETS = {
     "abs_max": {"lenet5": (4, None), "resnet20": (5, None), "resnet18": (3, None)},
 }
 """Times faster than aihwkit, fp32 and bf16, that the engine was built for; None: no bf16."""
-LIMITS = {"weight_only": 1.15, "static_range": 1.5, "hwa_preset": 5, "abs_max": 5}
+ALLOWED = {"weight_only": 1.15, "static_range": 1.5, "hwa_preset": 5, "abs_max": 5}
 """Times the digital network, at most, fp32."""
 OTHERS = {
     "CrossSim": "not measured: it is not on PyPI",
@@ -158,7 +158,7 @@ def lightning_forward(
     network: nn.Module, periphery: str, ranges: dict[str, float]
 ) -> Callable[[Tensor, int], object] | None:
     """The network on aihwkit-lightning; None if it is not installed or has no such periphery."""
-    if not importlib.util.find_spec("aihwkit_lightning") or LIMITS[periphery] > 2:
+    if not importlib.util.find_spec("aihwkit_lightning") or ALLOWED[periphery] > 2:
         return None
     from aihwkit_lightning.nn.conversion import convert_to_analog
     from aihwkit_lightning.simulator.configs import TorchInferenceRPUConfig
@@ -244,7 +244,7 @@ def measure(model: str, periphery: str, rounds: int) -> dict[str, object]:
             kind: statistics.median(slope[kind]) / statistics.median(slope["digital"])
             for kind in kinds
         },
-        "times_the_digital_network_allowed": LIMITS[periphery],
+        "times_the_digital_network_allowed": ALLOWED[periphery],
     }
 
 

@@ -40,7 +40,7 @@ METHODS = {
     "saf": {"trajectory_weight": 0.3, "trajectory_start": 0.0},
     "mesa": {"trajectory_weight": 0.8, "trajectory_start": 0.0},
 }
-LIMITS = {"sam": 2.1, "asam": 2.1, "samson": 2.1, "rwp": 1.1, "saf": 1.05, "mesa": 1.4}
+ALLOWED = {"sam": 2.1, "asam": 2.1, "samson": 2.1, "rwp": 1.1, "saf": 1.05, "mesa": 1.4}
 LOOPS: dict[str, int | dict] = {
     "plain, 0 loading processes": 0,
     "plain, 2 loading processes": 2,
@@ -253,7 +253,7 @@ def main(
         sgd = np.array(seconds["sgd"])
         ratios = {name: quartiles(np.array(s) / sgd) for name, s in seconds.items()}
         for name, ratio in ratios.items():
-            ratio["limit"] = LIMITS.get(name)
+            ratio["limit"] = ALLOWED.get(name)
             print(f"{model:9s} {name:7s} {ratio['median']:.3f} {ratio['quartiles']}", flush=True)
         with loops_apart(usual) as loops:
             spent = {

@@ -72,7 +72,7 @@ def adc(
     scale: Tensor,
     offset: Tensor,
     stream: Tensor,
-    limits: Tensor,
+    noise_and_bound: Tensor,
     *,
     block: int,
     call: int,
@@ -90,7 +90,7 @@ def adc(
         scale: Model units a step, shape (channels,).
         offset: Added to the result, shape (channels,).
         stream: int64: the number of the first image in the whole set, then a key for every block.
-        limits: Standard deviation of the noise and largest output (may be infinite).
+        noise_and_bound: Standard deviation of the noise and largest output (may be infinite).
         block: Which key.
         call: How often the layer was used before in this forward pass.
         rounds: Whether there is an ADC.
@@ -100,7 +100,7 @@ def adc(
     Returns:
         The outputs, float32; on a CPU they stand in y if that is float32, too.
     """
-    held = [scale, offset, stream, limits]
+    held = [scale, offset, stream, noise_and_bound]
     how = [block, call, rounds, innermost, draws]
     if y.device.type != "cpu":
         return _adc_in_torch(y.float(), previous, held, how)
@@ -121,8 +121,8 @@ def _adc(
         x = y if products is None else products.float()
         y.copy_(_adc_in_torch(x, previous, held, how))
         return
-    (scale, offset, stream, limits), (block, call, rounds, innermost, _) = held, how
-    noise, levels = limits.tolist()
+    (scale, offset, stream, noise_and_bound), (block, call, rounds, innermost, _) = held, how
+    noise, levels = noise_and_bound.tolist()
     first_image, *keys = stream.tolist()
     key = operations.key_of_call(keys[block], call)
     n_images, outer, inner = y.shape
@@ -146,11 +146,11 @@ def _adc(
 
 def _adc_in_torch(y: Tensor, previous: Tensor | None, held: list[Tensor], how: list[int]) -> Tensor:
     """The same in torch operations: those of several chips, for one."""
-    (scale, offset, stream, limits), (block, call, rounds, innermost, draws) = held, how
+    (scale, offset, stream, noise_and_bound), (block, call, rounds, innermost, draws) = held, how
     return operations.adc(
         *(y, previous, scale[None], offset[None]),
         operations.key_of_call(stream[None, 1 + block], call),
-        *(stream[0], limits),
+        *(stream[0], noise_and_bound),
         rounds=bool(rounds),
         innermost=bool(innermost),
         draws=bool(draws),

@@ -34,7 +34,7 @@ def adc(
     offset: Tensor,
     keys: Tensor,
     first_image: Tensor,
-    limits: Tensor,
+    noise_and_bound: Tensor,
     *,
     rounds: bool,
     innermost: bool,
@@ -49,7 +49,7 @@ def adc(
         offset: Added to the result, shape (chips, channels).
         keys: A key of the noise a chip, int64, shape (chips,).
         first_image: Number of the first image in the whole set, the same for all chips, shape ().
-        limits: Standard deviation of the noise and largest output (may be infinite).
+        noise_and_bound: Standard deviation of the noise and largest output (may be infinite).
         rounds: Whether there is an ADC.
         innermost: Whether channels are the last dimension of y.
         draws: Whether there is any noise.
@@ -71,7 +71,7 @@ def adc(
     convert = _convert
     if draws and (torch.compiler.is_compiling() or y.device.type == "cuda"):
         convert = _convert_operation
-    out: Tensor = convert(outputs, scale, offset, keys, first_image, limits, rounds, draws)
+    out: Tensor = convert(outputs, scale, offset, keys, first_image, noise_and_bound, rounds, draws)
     out = out.view_as(y)
     return out if previous is None else out + previous
 
@@ -82,12 +82,12 @@ def _convert(
     offset: Tensor,
     keys: Tensor,
     first_image: Tensor,
-    limits: Tensor,
+    noise_and_bound: Tensor,
     rounds: bool,
     draws: bool,
 ) -> Tensor:
     """The same for outputs in a row, shape (chips, images, n); scale and offset (chips, n)."""
-    noise, levels = limits.unbind()
+    noise, levels = noise_and_bound.unbind()
     if draws:
         y = y + noise * normals(keys[:, None, None], first_image, y.shape[1:], y.device)
     y = (y.round() if rounds else y).clamp(-levels, levels)
@@ -99,9 +99,18 @@ def _fused(where: torch.device) -> Callable[..., Tensor]:
     """The same as one kernel for all shapes; operation by operation where that cannot be built."""
     fused = torch.compile(_convert, dynamic=True, options={"compile_threads": 1})
     numbers = torch.ones(2, 4, 8, device=where)  # sizes of 1 would be kernels of their own
-    keys, limits = torch.arange(2, device=where), torch.ones(2, device=where)
+    keys, noise_and_bound = torch.arange(2, device=where), torch.ones(2, device=where)
     try:
-        fused(numbers, numbers[:, 0], numbers[:, 1], keys, keys[0].clone(), limits, True, True)
+        fused(
+            numbers,
+            numbers[:, 0],
+            numbers[:, 1],
+            keys,
+            keys[0].clone(),
+            noise_and_bound,
+            True,
+            True,
+        )
     except RuntimeError as error:
         _log.warning("Noise is drawn operation by operation, no kernel can be built: %s", error)
         return _convert
