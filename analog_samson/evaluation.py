@@ -34,14 +34,14 @@ _PROCESSOR = Path("/proc/cpuinfo")
 _log = logging.getLogger(__name__)
 
 
-def device_of(accelerator: str) -> torch.device:
-    """Say where torch finds an accelerator.
+def find_accelerator(accelerator: str) -> torch.device:
+    """Find an accelerator of this machine.
 
     Args:
         accelerator: "cpu" or "cuda".
 
     Returns:
-        Its device.
+        The accelerator as torch names it.
 
     Raises:
         ValueError: If there is no accelerator of that name, or none on this machine.
@@ -85,16 +85,16 @@ def _warn_once(what: str) -> None:
 
 
 @contextlib.contextmanager
-def exact_products(where: torch.device) -> Iterator[None]:
+def exact_products(accelerator: torch.device) -> Iterator[None]:
     """Let fp32 products keep all their bits, autocast or not, and give the same bits every time.
 
     On a GPU torch's own choice rounds the factors of convolutions to 10 bits (TF32).
     """
     with contextlib.ExitStack() as stack:
-        has_autocast = torch.amp.autocast_mode.is_autocast_available(where.type)
-        if has_autocast and torch.is_autocast_enabled(where.type):
-            stack.enter_context(torch.autocast(where.type, enabled=False))
-        if where.type == "cuda":
+        has_autocast = torch.amp.autocast_mode.is_autocast_available(accelerator.type)
+        if has_autocast and torch.is_autocast_enabled(accelerator.type):
+            stack.enter_context(torch.autocast(accelerator.type, enabled=False))
+        if accelerator.type == "cuda":
             stack.enter_context(
                 torch.backends.cudnn.flags(
                     enabled=True, benchmark=False, deterministic=True, allow_tf32=False

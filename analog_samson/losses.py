@@ -56,7 +56,7 @@ class TrajectoryMemory:
 
     @classmethod
     def empty(
-        cls, n_images: int, n_classes: int, *, lag: int, device: torch.device | str = "cpu"
+        cls, n_images: int, n_classes: int, *, lag: int, accelerator: torch.device | str = "cpu"
     ) -> Self:
         """Make a memory that holds nothing yet.
 
@@ -64,9 +64,9 @@ class TrajectoryMemory:
             n_images: Size of the training split.
             n_classes: Number of classes.
             lag: Epochs between remembering and recalling, at least 1.
-            device: Where it is kept.
+            accelerator: Where it is stored.
         """
-        return cls(torch.full((lag + 1, n_images, n_classes), torch.nan, device=device))
+        return cls(torch.full((lag + 1, n_images, n_classes), torch.nan, device=accelerator))
 
     @property
     def lag(self) -> int:
@@ -112,7 +112,7 @@ class OwnTrajectory(Algorithm):
         self._temperature = temperature
         self._first_epoch = math.ceil(trajectory_start * setting.epochs)
         self._memory = TrajectoryMemory.empty(
-            setting.n_images, setting.n_classes, lag=trajectory_lag, device=setting.accelerator
+            setting.n_images, setting.n_classes, lag=trajectory_lag, accelerator=setting.accelerator
         )
 
     def penalty(self, batch: Batch, logits: Tensor, epoch: int) -> Tensor | None:

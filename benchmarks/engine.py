@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from analog_samson import Device, load_device, program
 from analog_samson.analog import tile_configuration
 from analog_samson.chip import ChipGroup
-from analog_samson.evaluation import EVALUATION_BATCH, device_of, exact_products
+from analog_samson.evaluation import EVALUATION_BATCH, find_accelerator, exact_products
 from analog_samson.models import build_model, input_ranges
 from analog_samson.times import DAY
 
@@ -341,7 +341,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    where = device_of(arguments.accelerator)
+    where = find_accelerator(arguments.accelerator)
     together = arguments.chips_together or ([1, 8] if where.type == "cuda" else [])
     is_cpu = where.type == "cpu"
     report = {

@@ -167,7 +167,7 @@ class Chip:
                 "calibrated; give program(..., calibration=images of the training set)."
             )
 
-    def _recalibrate(self, where: torch.device) -> None:
+    def _recalibrate(self, accelerator: torch.device) -> None:
         """Take the statistics of batch normalisation anew, from the trained ones, at this read."""
         images = self._recalibration
         if images is None:
@@ -175,7 +175,7 @@ class Chip:
                 f"Device {self.device.name!r} recalibrates batch normalisation and this chip has "
                 "no images for it; give program(..., recalibration=images of the training set)."
             )
-        network, images = self._network, images.to(where)
+        network, images = self._network, images.to(accelerator)
         batch_norm.restore(network.network, self._trained_statistics)
         seeds = partial(derive_seed, self.seed, "recalibration", self.t_inference_s, self.read)
         untraced = (

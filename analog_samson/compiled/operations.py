@@ -141,7 +141,7 @@ def normals(
     key: int | Tensor,
     first_image: int | Tensor,
     shape: torch.Size | tuple[int, ...],
-    device: torch.device,
+    where: torch.device,
 ) -> Tensor:
     """Draw the standard normals of a block of images.
 
@@ -149,7 +149,7 @@ def normals(
         key: Key of the stream, 64 bits; or one a chip, int64, shape (chips, 1, 1).
         first_image: Number of the first image.
         shape: (images, ...).
-        device: Where.
+        where: Accelerator to draw on.
 
     Returns:
         Normals, float32, of the shape, or (chips, *shape): those of one image depend on the key,
@@ -157,8 +157,8 @@ def normals(
     """
     n_images, n = shape[0], math.prod(shape[1:])
     half = (n + 1) // 2
-    counter = torch.arange(half, device=device)
-    image = (torch.arange(n_images, device=device) + first_image)[:, None]
+    counter = torch.arange(half, device=where)
+    image = (torch.arange(n_images, device=where) + first_image)[:, None]
     word0, word1 = threefry2x32(key, counter, image)
     uniform = (word0 >> 1).float() * 2.0**-31 + 2.0**-32
     turn = (word1 - ((word1 >> 31) << 32)).float() * (math.pi * 2.0**-31)

@@ -128,10 +128,10 @@ class Dataset:
         """Turn pixel values into network inputs: (images / full_scale - mean) / std.
 
         Args:
-            images: uint8, shape (n, C, H, W), on any device.
+            images: uint8, shape (n, C, H, W), on any accelerator.
 
         Returns:
-            float32 of the same shape, on the same device.
+            float32 of the same shape, on the same accelerator.
         """
         return normalise(images, mean=self.mean, std=self.std, full_scale=self.full_scale)
 

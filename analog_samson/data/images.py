@@ -15,13 +15,13 @@ def normalise(
     """Turn pixel values into network inputs: (images / full_scale - mean) / std.
 
     Args:
-        images: uint8, shape (n, C, H, W), on any device.
+        images: uint8, shape (n, C, H, W), on any accelerator.
         mean: One number a channel, in units of full scale.
         std: One positive number a channel, in units of full scale.
         full_scale: Pixel value that means 1.0.
 
     Returns:
-        float32 of the same shape, on the same device.
+        float32 of the same shape, on the same accelerator.
 
     Raises:
         ValueError: If there are not as many numbers as channels, or a standard deviation is not
@@ -65,7 +65,7 @@ def augment(
     the border is black.
 
     Args:
-        images: Shape (n, C, H, W), any dtype and device.
+        images: Shape (n, C, H, W), any dtype and accelerator.
         generator: Where the draws come from: three for each image, always in the same order.
         padding: Largest shift in each direction [pixels]; 0 for none.
         flip: Whether to mirror; not for digits.
@@ -79,19 +79,19 @@ def augment(
     if padding < 0:
         raise ValueError(f"padding must be at least 0 pixels; got {padding}.")
     n, _, height, width = images.shape
-    device = images.device
+    accelerator = images.device
 
     def draw(values: int) -> Tensor:
         drawn = torch.randint(values, (n, 1), generator=generator, device=generator.device)
-        return drawn.to(device)
+        return drawn.to(accelerator)
 
     top, left, mirrored = draw(2 * padding + 1), draw(2 * padding + 1), draw(2)
-    rows = top + torch.arange(height, device=device)
-    columns = torch.arange(width, device=device).expand(n, width)
+    rows = top + torch.arange(height, device=accelerator)
+    columns = torch.arange(width, device=accelerator).expand(n, width)
     if flip:
         columns = torch.where(mirrored.bool(), width - 1 - columns, columns)
     columns = left + columns
     padded = torch.nn.functional.pad(images, (padding,) * 4).permute(0, 2, 3, 1)
-    picture = torch.arange(n, device=device)[:, None, None]
+    picture = torch.arange(n, device=accelerator)[:, None, None]
     cropped = padded[picture, rows[:, :, None], columns[:, None, :]]
     return cropped.permute(0, 3, 1, 2).contiguous()

@@ -59,11 +59,11 @@ def check_forward(
     inputs = image.to(like if image.is_floating_point() else like.device)
     watch = _Watch(inputs, keep_digital)
     twin = watch.follow(network)
-    devices = [inputs.device] if inputs.device.type == "cuda" else []
+    accelerators = [inputs.device] if inputs.device.type == "cuda" else []
     with evaluating(network):
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng(accelerators):
             expected = network(inputs.clone())
-        with torch.random.fork_rng(devices), watch, watch.knowing_where():
+        with torch.random.fork_rng(accelerators), watch, watch.knowing_where():
             try:
                 found = twin(inputs)
             except Exception as error:  # whatever the network's own code raises

@@ -136,7 +136,7 @@ def rwp(
             tensor or the network; "filter_norm": the 2-norm of an output filter (Li et al., arXiv
             2211.11489); "constant": 1.
         drop_share: Probability that a weight is moved to zero instead (drop-connect).
-        generator: Where the draws come from, on the device of the weights.
+        generator: Where the draws come from, on the accelerator of the weights.
 
     Returns:
         Offsets by name; gains, shifts and biases are not perturbed.
@@ -187,7 +187,7 @@ def arwp(
         sigma: Size relative to the filter's 2-norm, at least 0.
         fisher: F by name, one number per output filter (see `update_fisher`); absent: 0.
         eta: Strength of the adaptation.
-        generator: Where the draws come from, on the device of the weights.
+        generator: Where the draws come from, on the accelerator of the weights.
 
     Returns:
         Offsets by name.
@@ -233,7 +233,7 @@ def drop_connect(
         offsets: Offsets by name.
         weights: Weights of the same names.
         share: Probability of each weight, in [0, 1]; 0 draws nothing.
-        generator: Where the draws come from, on the device of the weights.
+        generator: Where the draws come from, on the accelerator of the weights.
 
     Raises:
         ValueError: If the share is no probability.

@@ -20,7 +20,7 @@ from analog_samson.data import Split
 from analog_samson.devices import Device, load_device
 from analog_samson.devices.section import Name
 from analog_samson.devices.sentences import explain
-from analog_samson.evaluation import Accelerator, device_of
+from analog_samson.evaluation import Accelerator, find_accelerator
 from analog_samson.results.checking import check_text
 from analog_samson.streams import derive_seed
 from analog_samson.study.sources import the_checkpoint, the_test_set
@@ -225,7 +225,7 @@ class Study:
             FileNotFoundError: If a checkpoint, device or data set is missing.
         """
         self.check(f"Study {str(self.name)[:100]!r}")
-        device_of(self.accelerator)
+        find_accelerator(self.accelerator)
         devices = self._devices()
         self._check_something_changes(devices)
         trials = [

@@ -29,7 +29,7 @@ from analog_samson.checkpoint import (
     save_checkpoint,
 )
 from analog_samson.data import Dataset, augmented, load_dataset
-from analog_samson.evaluation import count_correct, device_of, warn_of_slow_bf16
+from analog_samson.evaluation import count_correct, find_accelerator, warn_of_slow_bf16
 from analog_samson.losses import moving_average
 from analog_samson.models import analog_layers, build_model, input_ranges
 from analog_samson.perturbation import MicroRing, strength_factor
@@ -131,7 +131,7 @@ def dataset_of(name: str, data_folder: str | Path | None, validation_fraction: f
 
 
 def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
-    device = torch.device(spec.accelerator)
+    accelerator = torch.device(spec.accelerator)
     model = build_model(
         spec.model,
         image_shape=dataset.image_shape,
@@ -148,7 +148,7 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
     if spec.parametrisation == "microring":
         for layer in layers.values():
             parametrize.register_parametrization(layer, "weight", MicroRing())
-    model.to(device).train()
+    model.to(accelerator).train()
     if spec.channels_last:
         untyped: Any = model  # older stubs of torch do not know memory_format
         untyped.to(memory_format=torch.channels_last)
@@ -158,14 +158,14 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
         n_images=len(dataset.train.labels),
         n_classes=dataset.n_classes,
         epochs=spec.epochs,
-        accelerator=device,
+        accelerator=accelerator,
     )
     state = State(
         model=model,
         forward=torch.compile(model) if spec.compile else model,
         optimizer=_optimizer(model, spec),
-        images=dataset.train.images.to(device),
-        labels=dataset.train.labels.to(device),
+        images=dataset.train.images.to(accelerator),
+        labels=dataset.train.labels.to(accelerator),
         algorithm=build_algorithm(spec.entry, spec.options, setting),
         start_digest=start_digest,
     )
@@ -176,15 +176,19 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
 
 def _train_epoch(state: State, spec: TrainingSpec, dataset: Dataset) -> list[dict[str, Any]]:
     """Train for one epoch and return its rows of the log, the one of the whole network first."""
-    device = state.images.device
+    accelerator = state.images.device
     started = time.perf_counter()
     epoch, size = state.epoch, spec.batch_size
     torch.manual_seed(derive_seed(spec.seed, "dropout", epoch))
     draws = {
-        purpose: torch.Generator(where).manual_seed(derive_seed(spec.seed, purpose, epoch))
-        for purpose, where in (("order", "cpu"), ("augmentation", device), ("perturbation", device))
+        purpose: torch.Generator(place).manual_seed(derive_seed(spec.seed, purpose, epoch))
+        for purpose, place in (
+            ("order", "cpu"),
+            ("augmentation", accelerator),
+            ("perturbation", accelerator),
+        )
     }
-    order = torch.randperm(len(state.labels), generator=draws["order"]).to(device)
+    order = torch.randperm(len(state.labels), generator=draws["order"]).to(accelerator)
     n_steps = len(order) // size
     last = max(spec.epochs * n_steps - 1, 1)
     losses, norms = [], []
@@ -321,7 +325,7 @@ def _optimizer(model: nn.Module, spec: TrainingSpec) -> torch.optim.Optimizer:
 @contextmanager
 def own_machine(spec: TrainingSpec) -> Iterator[None]:
     """Set what decides the last bits, and leave the caller's random numbers and threads alone."""
-    is_cuda = device_of(spec.accelerator).type == "cuda"
+    is_cuda = find_accelerator(spec.accelerator).type == "cuda"
     n_threads = torch.get_num_threads()
     torch.set_num_threads(spec.threads)
     try:

@@ -98,7 +98,7 @@ def resume(state: State, spec: TrainingSpec, path: Path) -> None:
             f"The training in {str(path)!r} began from other weights than {spec.start_from!r} "
             "holds now; remove the file to begin again."
         )
-    device = state.images.device
+    accelerator = state.images.device
     for part, module in state.modules.items():
         module.load_state_dict(_below(tensors, part))
     slots: dict[int, dict[str, Tensor]] = {}
@@ -108,7 +108,7 @@ def resume(state: State, spec: TrainingSpec, path: Path) -> None:
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": slots, "param_groups": groups})
     state.algorithm.load(
-        {name: t.to(device) for name, t in tensors.items() if name.split(".")[0] not in _PARTS}
+        {name: t.to(accelerator) for name, t in tensors.items() if name.split(".")[0] not in _PARTS}
     )
     state.epoch, state.relative_loss = header["epoch"], header["relative_loss"]
     state.log = header["log"]

@@ -140,12 +140,12 @@ def measured(rule: Rule, ratios: dict[str, float | None]) -> Rule:
     return measure
 
 
-def _dropout_state(device: torch.device) -> Tensor:
-    return torch.cuda.get_rng_state() if device.type == "cuda" else torch.get_rng_state()
+def _dropout_state(accelerator: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state() if accelerator.type == "cuda" else torch.get_rng_state()
 
 
-def _set_dropout_state(state: Tensor, device: torch.device) -> None:
-    if device.type == "cuda":
+def _set_dropout_state(state: Tensor, accelerator: torch.device) -> None:
+    if accelerator.type == "cuda":
         torch.cuda.set_rng_state(state)
     else:
         torch.set_rng_state(state)
