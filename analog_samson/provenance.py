@@ -246,8 +246,9 @@ def audit_rows(
         Rows with the columns ``AUDIT_COLUMNS``.
 
     Raises:
-        ValueError: If a layer cannot become tiles and is not kept digital, nothing is analog, or
-            the forward pass multiplies by what neither is an analog layer nor kept digital.
+        ValueError: If a layer cannot be mapped onto arrays and is not kept digital, nothing is
+            analog, or the forward pass multiplies by what neither is an analog layer nor kept
+            digital.
     """
     network = checkpoint.build()
     keep_digital = (*checkpoint.keep_digital, *device.digital_layers)

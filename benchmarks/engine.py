@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from analog_samson import Device, load_device, program
 from analog_samson.analog import tile_configuration
 from analog_samson.chip import ChipGroup
-from analog_samson.evaluation import EVALUATION_BATCH, find_accelerator, exact_products
+from analog_samson.evaluation import EVALUATION_BATCH, exact_products, find_accelerator
 from analog_samson.models import build_model, input_ranges
 from analog_samson.times import DAY
 

@@ -240,7 +240,7 @@ def test_unusable_weights_are_named(network):
             program(broken, "pcm_like")
 
 
-def test_what_cannot_become_tiles_is_an_error_unless_kept_digital(images):
+def test_what_cannot_be_mapped_is_an_error_unless_kept_digital(images):
     network = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(64, 3)
     ).eval()

@@ -91,7 +91,7 @@ class Checkpoint:
 
     @property
     def keep_digital(self) -> tuple[str, ...]:
-        """Layers that will not become tiles."""
+        """Layers that are not mapped onto arrays."""
         return self.spec.keep_digital
 
     def ranges(self, statistic: str) -> Mapping[str, float]:

@@ -106,7 +106,7 @@ class TrainingSpec:
         augmentation: A name from `data.AUGMENTATIONS`.
         validation_fraction: Share of the training images that is held out.
         parametrisation: "microring": trained are the control parameters of micro-ring weights.
-        keep_digital: Layers that will not become tiles.
+        keep_digital: Layers that are not mapped onto arrays.
         precision: "bfloat16": forward and backward under autocast.
         channels_last: Memory format of the convolutions; on CPUs the faster one.
         compile: Whether the forward and backward go through `torch.compile`.

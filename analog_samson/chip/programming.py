@@ -83,10 +83,11 @@ def program(
         The chip in its programmed state, t = 0 (a device without data there: at its first time).
 
     Raises:
-        ValueError: If a layer cannot become tiles and is not kept digital, the network's forward
-            multiplies by what neither is an analog layer nor kept digital, weights are NaN,
-            infinite or all zero, the engine or precision is unknown or cannot run the device, or
-            the images for recalibration are missing or not known to be training images.
+        ValueError: If a layer cannot be mapped onto arrays and is not kept digital, the network's
+            forward multiplies by weights that are neither in an analog layer nor kept digital,
+            weights are NaN, infinite or all zero, the engine or precision is unknown or cannot run
+            the device, or the images for recalibration are missing or not known to be training
+            images.
         FileNotFoundError: If there is no such device or checkpoint.
     """
     mapped = MappedNetwork(

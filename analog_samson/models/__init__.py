@@ -1,9 +1,9 @@
-"""Networks by name, and what of a network can live on analog tiles.
+"""Networks by name, and which of their layers can be mapped onto arrays.
 
 The names build small networks whose sizes follow the image shape; `package.module:function` builds
-any other. `audit` says of every layer whether it becomes tiles and, if not, why; `analog_layers`
-turns that into an error unless the layer is named in `keep_digital`, so nothing stays digital in
-silence.
+any other. `audit` reports for every layer whether it is mapped onto arrays and, if not, why.
+`analog_layers` raises an error for layers that cannot be mapped, unless they are named in
+`keep_digital`: no layer stays digital unnoticed.
 """
 
 from analog_samson.models.auditing import (

@@ -1,4 +1,4 @@
-"""Which layers of a network become analog tiles, and why the others do not."""
+"""Which layers of a network are mapped onto crossbar arrays, and why the others are not."""
 
 import difflib
 from collections import defaultdict
@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
 ANALOG_KINDS: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv1d, nn.Conv2d)
-"""Exact types that become tiles (convolutions: padding a number of zeros).
+"""Exact types that are mapped onto arrays (convolutions: padding a number of zeros).
 
 Every group of a grouped or depthwise convolution is an array of its own, with its own scale and
 compensation factor: (outputs / groups) columns of (inputs / groups x kernel) rows.
@@ -28,10 +28,10 @@ class LayerAudit:
         kind: Class of the layer, or "Parameter".
         n_weights: Elements of its weights (parameters of two dimensions or more that are no
             normalisation); weights that an earlier layer shares are counted there.
-        analog: Whether it becomes tiles.
+        analog: Whether it is mapped onto arrays.
         reason: Why not; "" if analog.
-        is_refused: Whether it holds weights that cannot become tiles and that nobody asked to keep
-            digital.
+        is_refused: Whether it holds weights that cannot be mapped onto arrays and is not in
+            `keep_digital`.
     """
 
     name: str
@@ -43,7 +43,7 @@ class LayerAudit:
 
 
 def audit(model: nn.Module, keep_digital: Sequence[str] = ()) -> list[LayerAudit]:
-    """Say of every layer with parameters whether it becomes tiles.
+    """Say of every layer with parameters whether it is mapped onto arrays.
 
     Args:
         model: Any network. A module used under several names is one layer, listed once, under its
@@ -89,7 +89,7 @@ def audit(model: nn.Module, keep_digital: Sequence[str] = ()) -> list[LayerAudit
 
 
 def analog_layers(model: nn.Module, keep_digital: Sequence[str] = ()) -> dict[str, nn.Module]:
-    """Return the layers that become tiles, by name, in the order of `named_modules()`.
+    """Return the layers that are mapped onto arrays, by name, in the order of `named_modules()`.
 
     Args:
         model: Any network.
@@ -100,9 +100,9 @@ def analog_layers(model: nn.Module, keep_digital: Sequence[str] = ()) -> dict[st
         `torch.nn.utils.parametrize`); a module used under several names is there once.
 
     Raises:
-        ValueError: If a layer holds weights that cannot become tiles and is not in `keep_digital`
-            (each is named, with its reason), a name in `keep_digital` fits nothing, or no layer is
-            left for tiles.
+        ValueError: If a layer holds weights that cannot be mapped onto arrays and is not in
+            `keep_digital` (each is named, with its reason), a name in `keep_digital` matches no
+            layer, or no layer is left for arrays.
     """
     entries = audit(model, keep_digital)
     known = {name for name, _ in model.named_modules(remove_duplicate=False)}
@@ -120,20 +120,20 @@ def analog_layers(model: nn.Module, keep_digital: Sequence[str] = ()) -> dict[st
         )
         names = ", ".join(repr(entry.name) for entry in refused)
         raise ValueError(
-            f"{len(refused)} layer(s) cannot become analog tiles: {listed}. Change them, or keep "
+            f"{len(refused)} layer(s) cannot be mapped onto arrays: {listed}. Change them, or keep "
             f"them digital: keep_digital=[{names}]."
         )
     layers = {entry.name: model.get_submodule(entry.name) for entry in entries if entry.analog}
     if not layers:
         raise ValueError(
-            "The model has no layer for analog tiles: it holds none of "
+            "The model has no layer for arrays: it holds none of "
             f"{', '.join(kind.__name__ for kind in ANALOG_KINDS)}, or all are kept digital."
         )
     return layers
 
 
 def analog_share(model: nn.Module, keep_digital: Sequence[str] = ()) -> float:
-    """Share of the weights that live on tiles.
+    """Share of the weights that are on arrays.
 
     Args:
         model: Any network.
@@ -225,7 +225,7 @@ def _torch_kind(kind: type) -> type:
 
 
 def _why_not(layer: nn.Module, kind: type) -> str:
-    """Why a linear or convolutional layer cannot become tiles; "" if it can."""
+    """Why a linear or convolutional layer cannot be mapped onto arrays; "" if it can."""
     if kind not in ANALOG_KINDS:
         parent = next(parent for parent in ANALOG_KINDS if issubclass(kind, parent))
         return f"a subclass of {parent.__name__}, whose forward may compute something else"

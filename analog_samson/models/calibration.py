@@ -1,4 +1,4 @@
-"""What is measured and checked on a trained network before it is put on tiles."""
+"""What is measured and checked on a trained network before it is mapped onto arrays."""
 
 import contextlib
 import math

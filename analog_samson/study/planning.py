@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from analog_samson.chip import Chip, ChipGroup
-from analog_samson.evaluation import find_accelerator, exact_products
+from analog_samson.evaluation import exact_products, find_accelerator
 from analog_samson.study.definition import Study, Trial
 from analog_samson.study.jobs import Job, jobs_of
 from analog_samson.study.sources import the_checkpoint
