@@ -249,7 +249,7 @@ def test_what_cannot_answer_together_is_refused():
         ChipGroup([program(network, "pcm_like", **ranges), program(moved, "pcm_like", **ranges)])
     with pytest.raises(ValueError, match="different input ranges"):
         ChipGroup([chip, program(network, "pcm_like", calibration=images * 2, engine="compiled")])
-    with pytest.raises(ValueError, match="one chip at a time; run every chip alone"):
+    with pytest.raises(ValueError, match="one chip at a time; run each chip alone"):
         ChipGroup([program(network, "ideal", engine="aihwkit")])
     uncalibrated = ChipGroup([program(network, "pcm_like", engine="compiled")])
     with pytest.raises(ValueError, match="was not calibrated"):

@@ -1,8 +1,8 @@
 """A chip: one programming of one trained network on one device, and its ageing.
 
-Programming error, drift exponents and faults belong to the chip and stay with it; read noise
-belongs to a read at a time. ``drift_to`` is a pure function of (time, read): any order, never
-cumulative, and t = 0 is the programmed state before any read.
+Programming errors, drift exponents and faults are drawn once per chip; read noise is drawn once per
+time and read. The state after ``drift_to`` depends on (time, read) only, not on earlier calls.
+t = 0 is the programmed state before any read.
 """
 
 import warnings

@@ -1,4 +1,4 @@
-"""A chip as it is after programming: ages to any time, runs the network, is saved."""
+"""A programmed chip: drift to any time, run the network, save."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ from analog_samson.models import DigitalProducts, batch_norm, check_forward
 from analog_samson.streams import derive_seed
 
 CHIP_FILE = "programmed chip"
-"""What the header of a saved chip says it is."""
+"""Value of ``kind`` in the header of a saved chip."""
 
 
 class Chip:
@@ -35,13 +35,13 @@ class Chip:
 
     Attributes:
         device: The device.
-        seed: What every draw of this chip derives from.
+        seed: Random seed of the chip, from which all its random streams are derived.
         engine: What runs the forward pass.
         precision: Precision of its products.
-        input_ranges: Layer name to the largest input its DAC takes; None: not calibrated.
+        input_ranges: {layer: input range of its DAC, model units}; None: not calibrated.
         keep_digital: Layers that are not on the chip.
         t_inference_s: Time since programming finished [s] at which the chip is read.
-        read: Which draw of the read noise.
+        read: Number of the read, which selects the draw of the read noise.
     """
 
     def __init__(
@@ -77,11 +77,12 @@ class Chip:
 
     @exact_products(torch.device("cpu"))
     def drift_to(self, t_inference_s: float, read: int = 0) -> Self:
-        """Age this chip to a time and read it: any order, never cumulative.
+        """Age this chip to a time and read it; the result does not depend on earlier calls.
 
         Args:
-            t_inference_s: Time since programming finished [s]; 0 is the programmed state, not read.
-            read: Which draw of the read noise at that time, 0 upward.
+            t_inference_s: Time since programming finished [s]; 0 is the programmed state, without
+                read noise.
+            read: Number of the read at that time, from 0; selects the draw of the read noise.
 
         Returns:
             The chip itself.
@@ -104,7 +105,7 @@ class Chip:
         return self
 
     def _rescale_layers(self) -> None:
-        """Give all arrays of a layer that is compensated as one the factor that fits it best."""
+        """Set the least-squares factor of each layer with compensation ``per_layer``."""
         rescaled = [array for array in self._arrays if array.kind == "per_layer"]
         if not rescaled or self._products is None:
             return
@@ -117,23 +118,23 @@ class Chip:
             array.set_compensation(gains[array.mapped.layer])
 
     def __call__(self, images: Tensor, first_index: int = 0) -> Tensor:
-        """Run the network on the chip, digital periphery and compensation included.
+        """Run the network on the chip, including digital periphery and compensation.
 
-        A chip computes in fp32, under autocast too.
+        A chip computes in fp32, also under autocast.
 
         Args:
-            images: Inputs as the digital network takes them, shape (n, ...); one tensor, whose
-                floating numbers are taken as fp32.
-            first_index: Number of the first image in the whole set: forward noise belongs to
-                (chip, time, read, image), whatever the batch size.
+            images: One tensor of inputs as for the digital network, shape (n, ...); floating-point
+                inputs are converted to fp32.
+            first_index: Index of the first image in the whole set. Forward noise depends on
+                (chip, time, read, image) and not on the batch size.
 
         Returns:
             Outputs of the network, shape (n, ...).
 
         Raises:
             ValueError: If the device's DAC needs input ranges and the chip was not calibrated, the
-                input is not one tensor, or (at the first call, where no input was known when the
-                chip was programmed) the network's forward cannot run on arrays.
+                input is not one tensor, or the network's forward cannot run on arrays (checked at
+                the first call if no input was known when the chip was programmed).
         """
         images = self.checked(images)
         if self._needs_recalibration:
@@ -141,7 +142,7 @@ class Chip:
         return self._network.forward(images, first_index, self._forward_seeds)
 
     def checked(self, images: Tensor) -> Tensor:
-        """Return inputs in the chip's precision; raise ValueError if it cannot run them."""
+        """Convert inputs to fp32; raise ValueError if the chip cannot run them."""
         if not isinstance(images, Tensor):
             raise ValueError(
                 f"A chip takes one tensor of shape (n, ...); got {type(images).__name__}. Wrap a "
@@ -155,7 +156,7 @@ class Chip:
 
     @property
     def is_batch_invariant(self) -> bool:
-        """Whether outputs are known to be the same bits whatever the size of the batch."""
+        """Whether outputs are known to be bit-identical for every batch size."""
         network = self._network
         return isinstance(network, FunctionalNetwork) and network.is_batch_invariant
 
@@ -168,7 +169,7 @@ class Chip:
             )
 
     def _recalibrate(self, accelerator: torch.device) -> None:
-        """Take the statistics of batch normalisation anew, from the trained ones, at this read."""
+        """Recompute the running statistics of batch normalisation at this read."""
         images = self._recalibration
         if images is None:
             raise ValueError(
@@ -192,12 +193,12 @@ class Chip:
     def weights(self) -> dict[str, Tensor]:
         """Effective weights now, {layer: tensor of the layer's shape}, model units.
 
-        Drift compensation is not contained; see :meth:`compensation`.
+        Drift compensation is not included; see :meth:`compensation`.
         """
         return self._network.weights()
 
     def compensation(self) -> dict[str, Tensor]:
-        """Compensation factors now, {layer: tensor}: one entry an array or a column; 1 is none."""
+        """Compensation factors now, {layer: tensor}, one per array or column; 1 without any."""
         factors: dict[str, list[Tensor]] = {}
         for array in self._arrays:
             factors.setdefault(array.mapped.layer, []).append(array.mapped.alpha.reshape(-1))
@@ -206,10 +207,10 @@ class Chip:
     def save(self, path: str | Path) -> Path:
         """Write the chip to a safetensors file: every cell as programmed, ranges, seed, time.
 
-        The digital part of the network is not contained; :func:`load_chip` is given it again.
+        The digital part of the network is not saved; :func:`load_chip` needs it again.
 
         Args:
-            path: Where to; a file of that name is replaced only when the new one is complete.
+            path: The file. An existing file is replaced only when the new one is complete.
 
         Returns:
             The path.

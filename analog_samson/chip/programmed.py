@@ -14,7 +14,7 @@ from analog_samson.streams import derive_seed
 
 
 class PhysicsOfLayers:
-    """The device of every layer and its physics, for all chips of a mapped network."""
+    """Device and physics of every layer, shared by all chips of a mapped network."""
 
     def __init__(self, device: Device) -> None:
         self._device, self._shared = device, Physics(device)
@@ -32,7 +32,16 @@ class PhysicsOfLayers:
 def program_arrays(
     mapped: Sequence[Tile | Array], physics: PhysicsOfLayers, seed: int
 ) -> list["ChipArray"]:
-    """Program arrays: at the level of their conductances, or on aihwkit's own path."""
+    """Program arrays, at conductance level or on aihwkit's own weight-level path.
+
+    Args:
+        mapped: Arrays with their target weights.
+        physics: Physics of the layers.
+        seed: Seed of the chip.
+
+    Returns:
+        One programmed array for each, in order.
+    """
     programmed: list[ChipArray] = []
     for array in mapped:
         device, of_layer = physics.of(array.layer)
@@ -50,7 +59,7 @@ def program_arrays(
 
 
 def drift_arrays(arrays: Sequence["ChipArray"], t_inference_s: float, read: int) -> None:
-    """Age arrays to a time and read them."""
+    """Age arrays to a time [s] since programming and read them; `read` numbers the read noise."""
     for array in arrays:
         if isinstance(array, AihwkitArray):
             array.drift_to(t_inference_s, read)
@@ -89,7 +98,7 @@ class ChipArray:
         self.kind = kind
 
     def check_finite(self, weights: Tensor) -> None:
-        """Raise ValueError unless weights and factors, as they are now, are numbers."""
+        """Raise ValueError if a weight or a compensation factor is NaN or infinite."""
         if not math.isfinite(float(weights.sum()) + float(self.mapped.alpha.sum())):
             raise ValueError(
                 f"Layer {self.mapped.layer!r} has weights or a compensation factor on the chip "
@@ -160,7 +169,7 @@ class ConductanceArray(ChipArray):
         )  # all-zero columns are unused, not noise
 
     def _read_out(self, weights: Tensor) -> Tensor:
-        """Mean |output| for one-hot inputs, exact: mean |w| of the array, or of each column."""
+        """Mean |output| for one-hot inputs, without noise: mean |w| of the array or each column."""
         smallest = 1e-4  # aihwkit's guard against a division by zero
         sums = weights.abs().sum(dim=-1)
         if self.kind == "per_column":
@@ -174,11 +183,11 @@ def _cell_seed(array_seeds: Any, number: int, *words: str | int | float) -> int:
 
 
 class AihwkitArray(ChipArray):
-    """aihwkit's own weight-level path: the tile programs, drifts and compensates itself.
+    """An array on aihwkit's own weight-level path: its tile programs, drifts and compensates.
 
-    The stream of an array is seeded before each of aihwkit's two calls: by "programming" before
-    ``program_weights`` (errors, exponents, reference read-out) and by ("read", time, read) before
-    ``drift_weights`` (read noise, read-out).
+    Random numbers are seeded before each of aihwkit's two calls: with "programming" before
+    ``program_weights`` (errors, exponents, reference read-out), and with ("read", time, read)
+    before ``drift_weights`` (read noise, read-out).
     """
 
     def __init__(self, tile: Tile, device: Device, seeds: Any) -> None:
@@ -189,7 +198,7 @@ class AihwkitArray(ChipArray):
             self._aihwkit_tile.program_weights()
 
     def drift_to(self, t_inference_s: float, read: int) -> None:
-        """Let the tile drift, read and compensate itself."""
+        """Drift, read and compensate the tile; time in s."""
         with seeded(self._seeds("read", t_inference_s, read)):
             self._aihwkit_tile.drift_weights(t_inference_s)
         self.check_finite(self._aihwkit_tile.tile.get_weights())
