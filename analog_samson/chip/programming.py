@@ -347,7 +347,7 @@ def _products(
 def _needed(images: Tensor | None, device: Device, why: str) -> Tensor:
     if images is None:
         raise ValueError(
-            f"Device {device.name!r} {why} and was given no training images; give "
+            f"Device {device.name!r} {why} and has no training images; give "
             "program(..., recalibration=the data set)."
         )
     return images
