@@ -423,7 +423,7 @@ def test_a_compiler_that_fails_is_said(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("CC", str(compiler))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert kernels.library.__wrapped__() is None
-    assert "torch operations take their place" in caplog.text and "unknown flag" in caplog.text
+    assert "torch operations are used instead" in caplog.text and "unknown flag" in caplog.text
 
 
 def test_without_a_compiler_the_numbers_are_the_same(residual, images, monkeypatch):

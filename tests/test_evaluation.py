@@ -58,7 +58,7 @@ def test_forward_runs_without_gradients_on_normalised_images() -> None:
 def test_nan_and_wrong_shapes_are_refused() -> None:
     images, labels = numbered(150), torch.full((150,), 9)
     nan = torch.full((EVALUATION_BATCH, 10), float("nan"))
-    with pytest.raises(ValueError, match="NaN to image 0"):
+    with pytest.raises(ValueError, match="NaN for image 0"):
         count_correct(lambda *_: nan, images, labels, as_float)
     with pytest.raises(ValueError, match="labels go up to 9"):
         count_correct(lambda *_: nan[:, :5], images, labels, as_float)
@@ -90,7 +90,7 @@ def test_several_chips_are_told_apart_and_nan_names_the_image() -> None:
     assert torch.equal(is_correct(forward, numbered(n), labels, as_float), ~wrong)
     nan = torch.zeros(n_chips, EVALUATION_BATCH, 10)
     nan[2, 7] = float("nan")
-    with pytest.raises(ValueError, match="NaN to image 7"):
+    with pytest.raises(ValueError, match="NaN for image 7"):
         is_correct(lambda *_: nan, numbered(n), labels, as_float)
 
 

@@ -26,7 +26,7 @@ static void few_channels_block(const float *restrict line, const float *restrict
 
 /* y = conv(x, w) + bias, stride 1. x: (images, inputs, height, width). weights: (blocks of SIDE
  * outputs, inputs, kernel height, kernel width, SIDE). y: (images, outputs, out height, out width).
- * Returns 0, or 1 if there is no memory for an image. */
+ * Returns 0, or 1 if memory could not be allocated. */
 int few_channels(const float *restrict x, const float *restrict weights, const float *restrict bias,
            float *restrict y, int64_t images, int64_t inputs, int64_t height, int64_t width,
            int64_t outputs, int64_t kernel_height, int64_t kernel_width, int64_t top, int64_t left)
@@ -70,9 +70,9 @@ int few_channels(const float *restrict x, const float *restrict weights, const f
 /* Larger of two numbers; NaN if one of them is NaN. */
 static inline float largest(float a, float b) { return a > b || a != a ? a : b; }
 
-/* 2 x 2 max pooling. x: (images, planes, 2 height, 2 width), y: (images, planes, height, width). Rows
- * are written in whole vectors; the excess is overwritten by the next row.
- * Returns 0, or 1 if there is no memory for an image. */
+/* 2 x 2 max pooling. x: (images, planes, 2 height, 2 width), y: (images, planes, height, width).
+ * Rows are written in whole vectors; the excess is overwritten by the next row.
+ * Returns 0, or 1 if memory could not be allocated. */
 int max_pool_2x2(const float *restrict x, float *restrict y, int64_t images, int64_t planes,
                  int64_t height, int64_t width)
 {
