@@ -21,15 +21,15 @@ compensation factor: (outputs / groups) columns of (inputs / groups x kernel) ro
 
 @dataclass(frozen=True)
 class LayerAudit:
-    """Where the weights of one layer live, and why.
+    """Whether the weights of one layer are analog or digital, and why.
 
     Attributes:
         name: As in `named_modules()` ("" is the model itself), or the name of a bare parameter.
         kind: Class of the layer, or "Parameter".
-        n_weights: Elements of its weights (parameters of two dimensions or more that are no
-            normalisation); weights that an earlier layer shares are counted there.
+        n_weights: Number of weights (elements of parameters with at least two dimensions, without
+            normalisation); weights shared with an earlier layer are counted there.
         analog: Whether it is mapped onto arrays.
-        reason: Why not; "" if analog.
+        reason: Why it is not; "" if analog.
         is_refused: Whether it holds weights that cannot be mapped onto arrays and is not in
             `keep_digital`.
     """
@@ -43,17 +43,17 @@ class LayerAudit:
 
 
 def audit(model: nn.Module, keep_digital: Sequence[str] = ()) -> list[LayerAudit]:
-    """Say of every layer with parameters whether it is mapped onto arrays.
+    """Report for every layer with parameters whether it is mapped onto arrays.
 
     Args:
         model: Any network. A module used under several names is one layer, listed once, under its
             first name.
-        keep_digital: Layers to keep digital: dotted names, each with all that is below it; `*`
-            stands for anything (`*.depthwise`).
+        keep_digital: Layers to keep digital: dotted names, each including its submodules; `*`
+            matches anything (`*.depthwise`).
 
     Returns:
-        One entry for each module that carries parameters itself, in the order of `named_modules()`;
-        one for each bare parameter of two dimensions or more.
+        One entry for each module that directly owns parameters, in the order of `named_modules()`,
+        and one for each bare parameter with at least two dimensions.
     """
     aliases: dict[int, list[str]] = defaultdict(list)
     for name, module in model.named_modules(remove_duplicate=False):
@@ -78,7 +78,7 @@ def audit(model: nn.Module, keep_digital: Sequence[str] = ()) -> list[LayerAudit
                 analog=False,
                 is_refused=True,
                 reason=f"shares its weights with {', '.join(map(shown, others))}: one "
-                "array of devices cannot be two layers",
+                "array cannot be two layers",
             )
         names = [*aliases[id(layer.module)], layer.name]
         if (entry.analog or entry.is_refused) and is_kept(names, keep_digital):
@@ -97,7 +97,7 @@ def analog_layers(model: nn.Module, keep_digital: Sequence[str] = ()) -> dict[st
 
     Returns:
         {dotted name: module}, of the exact types in `ANALOG_KINDS` (or those types under
-        `torch.nn.utils.parametrize`); a module used under several names is there once.
+        `torch.nn.utils.parametrize`); a module used under several names is listed once.
 
     Raises:
         ValueError: If a layer holds weights that cannot be mapped onto arrays and is not in
@@ -140,8 +140,8 @@ def analog_share(model: nn.Module, keep_digital: Sequence[str] = ()) -> float:
         keep_digital: As in `audit`.
 
     Returns:
-        Elements of analog weights / elements of all weights (parameters of two dimensions or more,
-        without normalisation), in [0, 1]; 0 for a model without any.
+        Number of analog weights / number of all weights (parameters with at least two dimensions,
+        without normalisation), in [0, 1]; 0 for a model without weights.
     """
     entries = audit(model, keep_digital)
     total = sum(entry.n_weights for entry in entries)
@@ -159,7 +159,7 @@ _CONTAINERS = (
 
 @dataclass(frozen=True)
 class _Layer:
-    """What `_layers` finds: the module, its weights, and the entry before ties and wishes."""
+    """A module, its weights, and its entry before shared weights and `keep_digital` count."""
 
     name: str
     module: nn.Module
@@ -168,7 +168,7 @@ class _Layer:
 
 
 def _layers(model: nn.Module) -> Iterator[_Layer]:
-    """Every module that carries parameters itself (those of its parametrisations included)."""
+    """Every module that directly owns parameters (including those of its parametrisations)."""
     hidden: set[int] = set()  # modules inside a parametrisation belong to the layer they change
     module: nn.Module
     for name, module in model.named_modules():
@@ -196,7 +196,7 @@ def _layers(model: nn.Module) -> Iterator[_Layer]:
             yield _Layer(name, module, (), entry)
         elif isinstance(module, ANALOG_KINDS):
             reason = _why_not(module, kind)
-            if large:  # a parametrisation may keep its weight in other pieces
+            if large:  # a parametrisation may store its weight in several tensors
                 n_weights = cast(Tensor, module.weight).numel()
             entry = LayerAudit(
                 name, kind.__name__, n_weights, not reason, reason, is_refused=bool(reason)
@@ -220,7 +220,7 @@ def _layers(model: nn.Module) -> Iterator[_Layer]:
 
 
 def _torch_kind(kind: type) -> type:
-    """The nearest class of torch.nn that a class is or comes from."""
+    """The nearest class of torch.nn in the inheritance of a class."""
     return next(parent for parent in kind.__mro__ if parent.__module__.startswith("torch.nn"))
 
 
@@ -259,16 +259,16 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def is_kept(names: Iterable[str], keep_digital: Sequence[str]) -> bool:
-    """Whether one of the names of a layer or tensor is to be kept digital."""
+    """Whether one of the names of a layer or tensor is in `keep_digital`."""
     patterns = _patterns(keep_digital)
     return any(_matches(name, pattern) for name in names for pattern in patterns)
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Name every tensor a network holds: parameters, buffers, and what is not registered.
+    """Every tensor of a network with its name: parameters, buffers, and unregistered tensors.
 
-    Tensors and modules that are plain attributes, or in lists and dictionaries of those, have the
-    name of the attribute and their place in it: `heads.0.weight`.
+    Unregistered tensors and modules in attributes, lists or dictionaries are named by attribute and
+    position: `heads.0.weight`.
     """
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)
