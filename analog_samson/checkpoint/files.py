@@ -1,4 +1,4 @@
-"""A trained network in one file: weights in safetensors, everything else as JSON in its header."""
+"""A trained network in one safetensors file: weights as tensors, the rest as JSON in its header."""
 
 import contextlib
 import hashlib
@@ -36,23 +36,23 @@ _PATHS = ("device", "start_from")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network and what is known about it.
+    """A trained network with its specification, input ranges and digital accuracy.
 
     Attributes:
         spec: How it was trained.
         state: State dict of the network, on the CPU.
         input_ranges: Largest input of each analog layer on training images (percentile).
-        n_correct_digital: Correct answers of the digital network on the test split.
+        n_correct_digital: Test images that the digital network classifies correctly.
         n_images: Images in that split.
         image_shape: (C, H, W).
         n_classes: Number of classes.
         mean: Per channel, of images / full scale.
         std: Per channel, of images / full scale.
         class_names: In the order of the labels.
-        made_with: Versions and machine, for the reader; no part of the digest.
-        largest_inputs: Largest |input| of each analog layer on the images of ``input_ranges``; no
-            part of the digest. Empty in files of earlier versions.
-        source: The file that it was read from, for messages; no part of it.
+        made_with: Versions and machine, for information; not in the digest.
+        largest_inputs: Largest |input| of each analog layer on the images of ``input_ranges``; not
+            in the digest. Empty in files of earlier versions.
+        source: The file that it was read from, for messages; not saved.
     """
 
     spec: TrainingSpec
@@ -70,7 +70,7 @@ class Checkpoint:
     source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse weights that are not numbers, and facts that cannot be.
+        """Check that weights are finite and that values have the right type and range.
 
         Raises:
             ValueError: If a tensor of the state holds NaN or infinity or is of a type that no
@@ -117,7 +117,7 @@ class Checkpoint:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) over the tensors and their description: the same wherever the file lies."""
+        """SHA-256 (hex) over the tensors and their description; independent of the path."""
         hashed = hashlib.sha256()
         for name in sorted(self.state):
             tensor = self.state[name].detach().cpu().contiguous()
@@ -134,7 +134,7 @@ class Checkpoint:
         return hashed.hexdigest()
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Turn stored images, uint8, shape (n, C, H, W), into what this network was trained on."""
+        """Normalise images, uint8, shape (n, C, H, W), as for the training of this network."""
         scale = full_scale(self.spec.dataset)
         return normalise(images, mean=self.mean, std=self.std, full_scale=scale)
 
@@ -185,11 +185,11 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint; a file of that name is replaced only when the new one is complete.
+    """Write a checkpoint; an existing file is replaced only when the new one is complete.
 
     Args:
-        path: Where to; the folder is made if it is missing.
-        checkpoint: What to write.
+        path: The file; a missing folder is created.
+        checkpoint: The checkpoint.
 
     Returns:
         The path.
@@ -206,8 +206,8 @@ def load_checkpoint(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
 
     Args:
         path: The file.
-        trust: Packages that it may import from, beside those of the environment variable
-            `ANALOG_SAMSON_TRUST`: needed where its network comes from outside this package.
+        trust: Packages that it may import from, in addition to those of the environment variable
+            `ANALOG_SAMSON_TRUST`; needed if its network is defined outside this package.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -230,7 +230,7 @@ def load_checkpoint(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
 
 
 def read_specification(text: str, where: str, trust: Sequence[str]) -> TrainingSpec:
-    """Read the specification that a file holds; what it names is not imported without consent.
+    """Read the specification in a file; code that it names is imported only if trusted.
 
     Args:
         text: What `TrainingSpec.to_json` gave.
@@ -253,12 +253,12 @@ def named_packages(spec: TrainingSpec) -> tuple[str, ...]:
 
 
 def _named(values: Mapping[str, Any]) -> list[str]:
-    """The texts of a specification that may name code."""
+    """The strings of a specification that may name code."""
     return [value for key, value in values.items() if isinstance(value, str) and key not in _PATHS]
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], *, what: str, name: str) -> None:
-    """Load a state dict, or say in one sentence why it does not fit.
+    """Load a state dict, or raise an error that lists how it differs.
 
     Args:
         model: Network that is loaded in place.
@@ -296,7 +296,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], *, what: str, name
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
 ) -> Path:
-    """Write tensors and a JSON header as one safetensors file, whole or not at all.
+    """Write tensors and a JSON header as one safetensors file, atomically.
 
     Raises:
         OSError: If the folder cannot be written or the disk is full.
@@ -318,9 +318,9 @@ def write_tensors(
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside a file; if the block ends well, it takes the file's place.
+    """Give a temporary path next to a file; it replaces the file if the block ends without error.
 
-    Whoever writes it, its mode is that of any new file (the umask's).
+    The mode of the file is that of any new file (given by the umask).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -336,11 +336,11 @@ def replacing(path: Path) -> Iterator[Path]:
 def read_tensors(
     path: str | Path, what: str = "checkpoint"
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_tensors` wrote.
+    """Read a file written by `write_tensors`.
 
     Args:
         path: The file.
-        what: What it should be, for messages.
+        what: Expected kind of file, for messages.
 
     Returns:
         The tensors by name, and the header.
