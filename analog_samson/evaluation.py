@@ -47,7 +47,7 @@ def find_accelerator(accelerator: str) -> torch.device:
     if accelerator not in get_args(Accelerator):
         raise ValueError(f"Unknown accelerator {accelerator!r}; allowed: 'cpu', 'cuda'.")
     if accelerator == "cuda" and not torch.cuda.is_available():
-        raise ValueError("accelerator='cuda' was asked and torch finds none; use 'cpu'.")
+        raise ValueError("accelerator='cuda', and torch finds no CUDA device; use 'cpu'.")
     return torch.device(accelerator)
 
 

@@ -6,7 +6,7 @@ separate the overhead per study (mostly decoding of images) from the overhead pe
 
     python benchmarks/study_overhead.py --data-folder folder-with-mnist
 
-Also a study of many small chips, whose time is dominated by calls and not by arithmetic: the network
+Also a study of many small chips, whose time is dominated by calls, not by arithmetic: the network
 "mlp" on digits, 359 test images, five times per chip. Without a data folder only this is measured.
 
     python benchmarks/study_overhead.py --small-chips 1000 --jobs 2

@@ -206,7 +206,7 @@ def test_sources_off_by_axis_leave_the_programmed_state(checkpoints, tmp_path):
             {"accelerator": "tpu"},
             "accelerator = 'tpu' is not allowed: input should be 'cpu' or 'cuda'",
         ),
-        ({"accelerator": "cuda"}, "accelerator='cuda' was asked and torch finds none"),
+        ({"accelerator": "cuda"}, "accelerator='cuda', and torch finds no CUDA device"),
         ({"images": 0}, "images, .*, must lie between 2 and 100"),
         ({"images": 1}, "images, .*, must lie between 2 and 100"),
         ({"images": 101}, "images, .*, must lie between 2 and 100"),

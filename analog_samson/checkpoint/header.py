@@ -10,7 +10,7 @@ from pydantic import Field
 
 from analog_samson.checkpoint.specification import FLAT_OPTIONS, TrainingSpec
 
-# Single precision holds 1e-38 to 3e38: what lies within these bounds can also be divided by.
+# single precision covers 1e-38 to 3e38; within these bounds quotients are finite too
 Finite = Annotated[float, Field(gt=-1e30, lt=1e30, allow_inf_nan=False)]
 Positive = Annotated[float, Field(ge=1e-30, lt=1e30, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]

@@ -45,7 +45,7 @@ every other option is under "options". Must not be changed: digests contain thes
 class TrainingSpec:
     """Everything that determines the result of a training.
 
-    The strength and the options of the method are given beside the fields and read as attributes:
+    Strength and options of the method are given as keyword arguments and read as attributes:
 
         spec = TrainingSpec(method="samson", rho=0.5, p=2, epochs=10)
         spec.options        # {"rho": 0.5, "eta": 0.01, "p": 2.0, "perturb_norm_and_bias": True}
@@ -189,12 +189,12 @@ class TrainingSpec:
 
     @property
     def entry(self) -> Method:
-        """What is known about the method."""
+        """The method's entry: its options, label and kind of step."""
         return method_of(self.method)
 
     @property
     def has_clean_pass(self) -> bool:
-        """Whether a step sends its images through weights that nothing has moved."""
+        """Whether a step includes a pass with unperturbed weights."""
         return self.entry.step != "one pass" or self.perturbed_share != 1.0
 
     @property
@@ -213,7 +213,7 @@ class TrainingSpec:
 
     @property
     def strength(self) -> str:
-        """Short text that tells apart what was trained with one method, such as "rho=0.5"."""
+        """Short text that distinguishes trainings with the same method, such as "rho=0.5"."""
         if self.method == EXTERNAL:
             return ""
         method = self.entry

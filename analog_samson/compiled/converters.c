@@ -74,7 +74,8 @@ int adc(float *restrict y, const uint16_t *restrict products, const float *restr
                 convert(y + at, from, noise, rounds, levels, scales, offsets, 0, before, count);
             else {
                 const int64_t c = i / width % channels;
-                convert(y + at, from, noise, rounds, levels, scale + c, offset + c, 1, before, count);
+                convert(y + at, from, noise, rounds, levels, scale + c, offset + c, 1, before,
+                        count);
             }
         }
     }

@@ -3,7 +3,8 @@
  * (`product...`), IR drop (`drop_voltage`), standard deviation of the noise (`deviate`), noise, ADC
  * and bound (`finish`), bound management (`manage_bounds`), scale and sum (`add`). */
 
-enum { CHUNK = 96, MOST_PANELS = 3 }; /* vectors at a time: a multiple of WIDE and of NARROW */
+/* CHUNK: patches at a time, a multiple of VECTORS and of DROP_VECTORS. */
+enum { CHUNK = 96, MOST_PANELS = 3 };
 
 struct layer {
     /* an input: height x width x channels; how kernels move over it */
@@ -230,7 +231,7 @@ static void multiply(const struct layer *l, struct work *w, const struct array *
         used[1][c] = array->columns - (n_panels - 1) * LANES > c ? -1 : 0;
     }
     for (int64_t panel = 0; panel < n_panels;) {
-        int64_t together = 1, vectors = drops ? NARROW : WIDE;
+        int64_t together = 1, vectors = drops ? DROP_VECTORS : VECTORS;
         if (!reads && !drops) {
             const int64_t left = n_panels - panel;
             together = left == 4 ? 2 : left < MOST_PANELS ? left : MOST_PANELS;
@@ -247,7 +248,7 @@ static void multiply(const struct layer *l, struct work *w, const struct array *
             const float output_variance = l->output_noise * l->output_noise;
             if (drops) drop_voltage(y, a, d, size, l->current * (float)rows, l->drop);
             if (reads) deviate(v, size, output_variance, l->read_variance);
-            bits_t is_clipped[WIDE > NARROW ? WIDE : NARROW] = {{0}}, any = {0};
+            bits_t is_clipped[VECTORS > DROP_VECTORS ? VECTORS : DROP_VECTORS] = {{0}}, any = {0};
             for (int64_t t = 0; t < together; t++)
                 for (int64_t r = 0; r < vectors && first + r < n_patches; r++) {
                     const int64_t column = (panel + t) * LANES, patch = first + r;
@@ -410,7 +411,7 @@ int per_vector(const struct layer *l, const float *x, float *out, int64_t images
                              reads && !gathers ? in : 0,
                              gathers ? patches : 0,
                              reads && gathers ? patches : 0,
-                             4 * MOST_PANELS * WIDE * LANES,
+                             4 * MOST_PANELS * VECTORS * LANES,
                              is_noisy(l) ? together * positions * outputs + LANES : 0,
                              l->most_halvings > 0.0f ? 2 * CHUNK * columns : 0,
                              CHUNK * columns};

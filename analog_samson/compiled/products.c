@@ -1,11 +1,11 @@
 /* Products of several input vectors with a panel of columns. */
 
 #if defined(__AVX512F__)
-enum { WIDE = 8, NARROW = 6 }; /* vectors at a time, limited by registers */
+enum { VECTORS = 8, DROP_VECTORS = 6 }; /* vectors at a time, without and with IR drop */
 #elif defined(__AVX__)
-enum { WIDE = 4, NARROW = 2 };
+enum { VECTORS = 4, DROP_VECTORS = 2 };
 #else
-enum { WIDE = 8, NARROW = 6 };
+enum { VECTORS = 8, DROP_VECTORS = 6 };
 #endif
 
 /* Rows of a block as runs of consecutive values; offsets from the start of a patch. */
@@ -59,9 +59,9 @@ struct runs {
                 if (DROPS) store(to + 3 * PANELS * ROWS * LANES, d[t][r]);                        \
             }                                                                                     \
     }
-PRODUCTS(product_of_3, 3, WIDE, 0, 0)
-PRODUCTS(product_of_2, 2, WIDE, 0, 0)
-PRODUCTS(product, 1, WIDE, 0, 0)
-PRODUCTS(product_and_variance, 1, WIDE, 1, 0)
-PRODUCTS(product_and_drop, 1, NARROW, 0, 1)
-PRODUCTS(product_and_both, 1, NARROW, 1, 1)
+PRODUCTS(product_of_3, 3, VECTORS, 0, 0)
+PRODUCTS(product_of_2, 2, VECTORS, 0, 0)
+PRODUCTS(product, 1, VECTORS, 0, 0)
+PRODUCTS(product_and_variance, 1, VECTORS, 1, 0)
+PRODUCTS(product_and_drop, 1, DROP_VECTORS, 0, 1)
+PRODUCTS(product_and_both, 1, DROP_VECTORS, 1, 1)

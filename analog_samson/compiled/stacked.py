@@ -222,7 +222,7 @@ class _StackedIdeal(_OfChips, Ideal):
 
 class _StackedStaticRange(_OfChips, StaticRange):
     def stack(self, chips: Sequence[Computing], where: torch.device) -> None:
-        """Put together what every chip holds; the list of a quantity has one tensor a block."""
+        """Stack the tensors of all chips; every quantity has one tensor per row block."""
         static = [chip for chip in chips if isinstance(chip, StaticRange)]
         weights = map(torch.cat, zip(*[chip._weights for chip in static], strict=True))
         self._weights = [self._laid_out(weight).to(where) for weight in weights]

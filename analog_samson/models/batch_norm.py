@@ -57,7 +57,7 @@ def recalibrate(
     Args:
         network: Contains the batch normalisations; other modules are not changed.
         forward: Runs it on a batch of images; the second argument is the index of the first image.
-        images: Training images as the network takes them, shape (n, ...). The last n modulo
+        images: Training images as network inputs, shape (n, ...). The last n modulo
             ``RECALIBRATION_BATCH`` are not used.
 
     Raises:

@@ -43,7 +43,7 @@ def check_forward(
 
     Args:
         network: The network; its modes and buffers, and torch's random state, are restored.
-        image: One input as the network takes it, shape (1, ...).
+        image: One network input, shape (1, ...).
         keep_digital: As in `audit`.
 
     Returns:

@@ -41,22 +41,22 @@ class HardwareAware(Algorithm):
     def offsets(
         self, weights: Tensors, gradients: Tensors, *, strength: float, generator: torch.Generator
     ) -> Tensors:
-        """Program the weights anew."""
+        """Program the weights again."""
         return self._noise(
             weights, factor=strength, drop_share=self._drop_share, generator=generator
         )
 
 
 class HardwareNoise:
-    """What a device makes of weights, as a rule: programmed anew in every pass.
+    """The programming and read errors of a device as a rule; drawn again in every pass.
 
-    Row blocks of large layers and the periphery are left out: this is noise on weights.
+    Row blocks of large layers and the periphery are not modelled: this is noise on weights.
 
     Args:
         device: The device.
-        names: Parameters that live on it.
-        t_inference_s: When the devices are read after programming [s]; None: at once, or at the
-            first time that the device has data for.
+        names: Parameters that are mapped onto it.
+        t_inference_s: Time of the read after programming [s]; None: 0, or the first time for which
+            the device has data.
 
     Raises:
         ValueError: If the device has no data for that time.
