@@ -144,7 +144,7 @@ def test_forward_noise_has_the_mean_and_spread_of_the_tile():
 
 
 def test_threefry_gives_the_published_words():
-    """Known answers that come with Random123 (Salmon et al., 2011)."""
+    """Test vectors of Random123 (Salmon et al., 2011)."""
     known = {
         (0, 0, 0, 0): (0x6B200159, 0x99BA4EFE),
         (0xFFFFFFFF,) * 4: (0x1CB996FC, 0xBB002BE7),

@@ -240,13 +240,13 @@ def test_values_of_a_swept_axis_share_one_trace(monkeypatch):
     counters.clear()
     network = build(lambda: nn.Sequential(nn.Conv2d(1, 21, 3), nn.ReLU()))
     images = random_images(3, 1, 8, 8)
-    answers = []
+    outputs = []
     for noise, bound in ((0.02, 10.0), (0.06, 10.0), (0.06, 0.5)):
         on = device(output_noise=noise, output_bound=bound)
         chip = program(network, on, calibration=images, engine="compiled", expected_images=9)
-        answers.append(chip(images))
+        outputs.append(chip(images))
     assert counters["stats"]["unique_graphs"] == 1
-    assert not any(torch.equal(a, b) for a, b in itertools.combinations(answers, 2))
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(outputs, 2))
 
 
 def test_the_second_chip_of_a_study_compiles_nothing(tmp_path, monkeypatch):
@@ -316,7 +316,7 @@ def test_torch_operations_and_the_c_library_agree_to_a_millionth(innermost, monk
 
 @pytest.mark.parametrize("name", ["ideal", "pcm_like", "pcm_like_hwa_preset"])
 def test_nothing_of_a_forward_pass_stays_behind_on_the_cpu(name):
-    """torch's "meta" device refuses to meet tensors of another device, as a GPU does."""
+    """torch's "meta" device raises when mixed with tensors of another device, as a GPU does."""
     network = build(partial(build_model, "resnet8", image_shape=(3, 8, 8), n_classes=10))
     images = random_images(8, 3, 8, 8)
     chip = program(network, name, calibration=images, engine="compiled").drift_to(DAY)

@@ -1,4 +1,4 @@
-"""Networks by name, and the audit: nothing stays digital in silence, shared layers stay shared."""
+"""Networks by name, and the audit: no layer stays digital unnoticed, shared layers stay shared."""
 
 import math
 import sys
