@@ -1,4 +1,4 @@
-"""What a training method does in the steps of one training, as far as the optimizer does not."""
+"""The part of a training method that is not the optimizer: hooks of a training step."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,15 +17,15 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a method may know about the training that it is part of.
+    """Properties of a training that a method may use.
 
     Attributes:
-        model: The network that is trained, where it is trained.
-        analog_weights: Names of the parameters that will lie on arrays.
+        model: The network that is trained, on its accelerator.
+        analog_weights: Names of the parameters that are mapped onto arrays.
         n_images: Images in the training split.
         n_classes: Number of classes.
         epochs: Passes over the training split.
-        accelerator: Where the training runs.
+        accelerator: The accelerator that the training runs on.
         trust: Packages that files which the method reads may import from.
     """
 
@@ -40,7 +40,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some training images, normalised, with their labels and their places in the split."""
+    """Normalised training images, with their labels and their indices in the split."""
 
     images: Tensor
     labels: Tensor
@@ -58,7 +58,7 @@ class Batch:
 class Algorithm:
     """The hooks of a training step; each does nothing unless a method overrides it.
 
-    Built once a training.
+    One object is built per training.
 
     Args:
         setting: The training.
@@ -73,23 +73,23 @@ class Algorithm:
         """Offsets that the weights are moved by (steps "one pass" and "two passes").
 
         Args:
-            weights: Parameters by name; must be left as they are.
+            weights: Parameters by name; must not be changed.
             gradients: Gradients of the clean pass by name; empty in a step of one pass.
             strength: The strength in this step.
-            generator: Where random numbers come from, on the device of the weights.
+            generator: Random generator, on the accelerator of the weights.
 
         Returns:
-            Offsets by name; a parameter without one stays where it is.
+            Offsets by name; a parameter without an offset is not moved.
         """
         return {}
 
     def penalty(self, batch: Batch, logits: Tensor, epoch: int) -> Tensor | None:
-        """What is added to the loss, times the strength (step "loss").
+        """A penalty that is multiplied by the strength and added to the loss (step "loss").
 
         Args:
             batch: The images; called under the autocast of the forward pass.
-            logits: (n, classes), fp32.
-            epoch: Counted from 0.
+            logits: Shape (n, classes), fp32.
+            epoch: Epoch, from 0.
 
         Returns:
             A scalar; None adds nothing.
@@ -103,14 +103,14 @@ class Algorithm:
         """Called when the optimizer has changed the weights."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is remembered between steps, for a training that is resumed.
+        """State between steps, by name; saved so that a training can be resumed.
 
-        The names begin with none of "model.", "average." and "optimizer.".
+        Names must not begin with "model.", "average." or "optimizer.".
         """
         return {}
 
     def load(self, tensors: Tensors) -> None:
-        """Take up what `tensors` gave, on the device of the training."""
+        """Restore the state that `tensors` returned, on the accelerator of the training."""
 
 
 class _Rule(Algorithm):

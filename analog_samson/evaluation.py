@@ -1,4 +1,4 @@
-"""Which images a network gets right, and how many, in batches of one fixed size."""
+"""Number of correctly classified images, evaluated in batches of fixed size."""
 
 import contextlib
 import functools
@@ -12,36 +12,34 @@ import torch
 from torch import Tensor
 
 EVALUATION_BATCH = 64
-"""Images in a batch: a multiple of the blocks of 32 that the tiles run.
+"""Images in a batch: our choice (``docs/MEASUREMENTS.md``), a multiple of the blocks of 32 in which
+aihwkit's tiles run.
 
-Our choice: ResNet-20 is a sixth faster than with 128, because its activations stay in the caches,
-LeNet-5 as fast, and ResNet-18 needs less memory.
-
-Floating point sums differ in the last bits between batch sizes, so the size is fixed and part of
-what a result means (`numerics_version`).
+Floating-point sums differ in the last bits between batch sizes, so the size is fixed and belongs to
+the version of the numerics (``NUMERICS_VERSION``).
 """
 
-_LOOKED_AT_TOGETHER = 32
-"""Batches whose outputs wait for one look: a look at each takes as long as the rest of the loop."""
+_BATCHES_PER_ARGMAX = 32
+"""Batches whose outputs are compared with labels in one call, which saves calls per batch."""
 
 Accelerator = Literal["cpu", "cuda"]
 
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx10", "bf16")
-"""How Linux names them among a processor's flags, the last on ARM."""
+"""Flags of processors with bf16 instructions in /proc/cpuinfo; the last one is for ARM."""
 
 _PROCESSOR = Path("/proc/cpuinfo")
 
 _log = logging.getLogger(__name__)
 
 
-def device_of(accelerator: str) -> torch.device:
-    """Say where torch finds an accelerator.
+def find_accelerator(accelerator: str) -> torch.device:
+    """Find an accelerator of this machine.
 
     Args:
         accelerator: "cpu" or "cuda".
 
     Returns:
-        Its device.
+        The accelerator as torch names it.
 
     Raises:
         ValueError: If there is no accelerator of that name, or none on this machine.
@@ -49,12 +47,12 @@ def device_of(accelerator: str) -> torch.device:
     if accelerator not in get_args(Accelerator):
         raise ValueError(f"Unknown accelerator {accelerator!r}; allowed: 'cpu', 'cuda'.")
     if accelerator == "cuda" and not torch.cuda.is_available():
-        raise ValueError("accelerator='cuda' was asked and torch finds none; use 'cpu'.")
+        raise ValueError("accelerator='cuda', and torch finds no CUDA device; use 'cpu'.")
     return torch.device(accelerator)
 
 
 def has_bf16_instructions() -> bool:
-    """Whether this processor multiplies bfloat16 numbers; true where that is not known."""
+    """Whether this processor has bf16 instructions; True if it is not known."""
     try:
         lines = _PROCESSOR.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -64,10 +62,10 @@ def has_bf16_instructions() -> bool:
 
 
 def warn_of_slow_bf16(what: str) -> None:
-    """Say, once a run, that bfloat16 is slow here; say nothing where it is not.
+    """Log a warning, once per process, if this processor has no bf16 instructions.
 
     Args:
-        what: What asks for it, such as ``precision="bf16"``.
+        what: The setting that uses bfloat16, such as ``precision="bf16"``.
     """
     if multiprocessing.parent_process() is None and not has_bf16_instructions():
         _warn_once(what)
@@ -76,25 +74,24 @@ def warn_of_slow_bf16(what: str) -> None:
 @functools.cache
 def _warn_once(what: str) -> None:
     _log.warning(
-        "%s: this processor has no bf16 instructions (%s), so bfloat16 is emulated, which was 10 "
-        "times slower than fp32 on an AVX2 machine (ResNet-20: 126 s instead of 12.5 s a chip and "
-        "time). Use fp32 here.",
+        "%s: this processor has no bf16 instructions (%s), so bfloat16 is emulated, about 10 times "
+        "slower than fp32. Use fp32 on this machine.",
         what,
         " or ".join(BF16_INSTRUCTIONS[:2]),
     )
 
 
 @contextlib.contextmanager
-def exact_products(where: torch.device) -> Iterator[None]:
-    """Let fp32 products keep all their bits, autocast or not, and give the same bits every time.
+def exact_products(accelerator: torch.device) -> Iterator[None]:
+    """Compute fp32 products in full precision and deterministically, also under autocast.
 
-    On a GPU torch's own choice rounds the factors of convolutions to 10 bits (TF32).
+    On a GPU torch by default rounds the inputs of convolutions to 10 bits (TF32).
     """
     with contextlib.ExitStack() as stack:
-        has_autocast = torch.amp.autocast_mode.is_autocast_available(where.type)
-        if has_autocast and torch.is_autocast_enabled(where.type):
-            stack.enter_context(torch.autocast(where.type, enabled=False))
-        if where.type == "cuda":
+        has_autocast = torch.amp.autocast_mode.is_autocast_available(accelerator.type)
+        if has_autocast and torch.is_autocast_enabled(accelerator.type):
+            stack.enter_context(torch.autocast(accelerator.type, enabled=False))
+        if accelerator.type == "cuda":
             stack.enter_context(
                 torch.backends.cudnn.flags(
                     enabled=True, benchmark=False, deterministic=True, allow_tf32=False
@@ -111,7 +108,7 @@ def count_correct(
     *,
     batch_size: int = EVALUATION_BATCH,
 ) -> int:
-    """Count the images whose largest output is that of their label: see :func:`is_correct`."""
+    """Count the correctly classified images; arguments and errors as for :func:`is_correct`."""
     return int(is_correct(forward, images, labels, normalise, batch_size=batch_size).sum())
 
 
@@ -123,21 +120,22 @@ def is_correct(
     *,
     batch_size: int = EVALUATION_BATCH,
 ) -> Tensor:
-    """Whether the largest output is that of the label, image by image.
+    """Whether each image is classified correctly: its largest output is that of its label.
 
     Args:
         forward: Called as `forward(batch, first_index)` without gradients, with normalised images
-            of shape (batch_size, C, H, W) and the position of the first of them in `images`;
-            returns outputs of shape (batch_size, classes), or (chips, batch_size, classes). A
-            module must be in eval mode already.
-        images: What `normalise` takes, shape (n, C, H, W).
+            of shape (batch_size, C, H, W) and the index of the first of them in `images`. Returns
+            outputs of shape (batch_size, classes), or (chips, batch_size, classes). A module must
+            be in evaluation mode.
+        images: Input of `normalise`, shape (n, C, H, W).
         labels: int64, shape (n,).
-        normalise: Turns images (uint8, most often) into network inputs.
-        batch_size: Images in every batch: the last one is filled up with copies of its last image,
-            which are not counted.
+        normalise: Converts images (usually uint8) to network inputs.
+        batch_size: Images in every batch. The last batch is filled up with copies of its last
+            image, which are not counted.
 
     Returns:
-        bool, shape (n,) or (chips, n), on the CPU. Of equal largest outputs the first counts.
+        bool, shape (n,) or (chips, n), on the CPU. If several outputs are largest, the first one
+        is taken.
 
     Raises:
         ValueError: If there are no images, not as many labels, a label without an output, or an
@@ -150,7 +148,7 @@ def is_correct(
             f"{n} images, {len(labels)} labels and batch_size={batch_size}."
         )
     n_labels = int(labels.max()) + 1
-    answers, largest, waiting = [], [], []
+    predicted, largest, waiting = [], [], []
     with torch.no_grad():
         for number, batch in enumerate(torch.split(images, batch_size)):
             if (missing := batch_size - len(batch)) > 0:
@@ -164,16 +162,16 @@ def is_correct(
                     f"{n_labels} or more) is needed."
                 )
             waiting.append(outputs)
-            if len(waiting) == _LOOKED_AT_TOGETHER or (number + 1) * batch_size >= n:
+            if len(waiting) == _BATCHES_PER_ARGMAX or (number + 1) * batch_size >= n:
                 best = torch.cat(waiting, dim=-2).max(dim=-1)
                 largest.append(best.values)
-                answers.append(best.indices)
+                predicted.append(best.indices)
                 waiting.clear()
     is_nan = torch.cat(largest, dim=-1)[..., :n].isnan()
     if bool(is_nan.any()):
         wrong = int(is_nan.nonzero()[:, -1].min())
         raise ValueError(
-            f"The network answers NaN to image {wrong}; check its weights and the normalisation of "
-            "its inputs."
+            f"An output of the network is NaN for image {wrong}; check its weights and the "
+            "normalisation of its inputs."
         )
-    return torch.cat(answers, dim=-1)[..., :n].cpu() == labels.cpu()
+    return torch.cat(predicted, dim=-1)[..., :n].cpu() == labels.cpu()

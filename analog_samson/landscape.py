@@ -1,4 +1,4 @@
-"""How sharp is the minimum that a trained network lies in?
+"""Sharpness of the loss minimum of a trained network.
 
 With a loss L, weights w and an offset from a rule of `perturbation`, the *rise* is
 ``L(w + offset) - L(w)``. Its name depends on the rule:
@@ -9,8 +9,8 @@ With a loss L, weights w and an offset from a rule of `perturbation`, the *rise*
     average   mean over Gaussian noise relative to the largest |w| of each tensor: what an array
               does to weights whose largest one is mapped to g_max
 
-Worst cases follow the gradient (one step, as the training methods do), so they are lower bounds of
-the true maximum. All of it is measured on training images, in evaluation mode.
+Worst cases are one step along the gradient, as in the training methods, so they are lower bounds of
+the true maximum. Everything is measured on training images, in evaluation mode.
 """
 
 import functools
@@ -31,16 +31,16 @@ from analog_samson.data import Dataset, load_dataset
 from analog_samson.perturbation import Rule, asam, is_weight, perturbed, rwp, sam, samson
 
 Loss = Callable[[nn.Module], Iterable[Tensor]]
-"""Gives the parts that add up to a loss, one batch after the other, so that only one is held."""
+"""Yields the summands of a loss, one per batch, so that only one batch is in memory."""
 
 RHO_SAM = 0.05
 RHO_ADAPTIVE = 0.5
 RHO_SAMSON = 0.5
-"""Radii: those that the methods' authors train with (methods with another radius still compare)."""
+"""Radii that the authors of the methods train with."""
 
 SIGMA = 0.05
-"""Noise relative to the largest weight of a tensor: the size of one PCM programming error (1.06 µS
-of 25 µS, 4 %), rounded up: our choice."""
+"""Noise relative to the largest weight of a tensor: our choice, a PCM programming error (1.06 µS of
+25 µS, 4 %), rounded up."""
 
 CONFIDENCE_OF_BOUND = 0.95
 
@@ -79,21 +79,21 @@ def sharpness(
     seed: int = 0,
     trust: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Measure how sharp the minimum of a trained network is.
+    """Measure the sharpness of the minimum of a trained network.
 
     Args:
         checkpoint: The trained network, or its path.
-        dataset: Its data set, where it is loaded already.
-        data_folder: Where the images lie, if not where ``load_dataset`` looks by itself.
-        n_images: Training images, spread evenly over the training part (the same for every
-            network of a data set).
-        draws: Draws of Gaussian noise that `average_sharpness` is the mean of.
-        seed: Seed of those draws: the same noise, in units of its size, for every network.
+        dataset: Its data set, if it is already loaded.
+        data_folder: Folder of the images; None: as for ``load_dataset``.
+        n_images: Number of training images, evenly spaced in the training part (the same images
+            for every network of a data set).
+        draws: Number of draws of Gaussian noise over which `average_sharpness` is averaged.
+        seed: Random seed of those draws: the same relative noise for every network.
         trust: Packages that the checkpoint may import from (see `load_checkpoint`).
 
     Returns:
         One row, keys ``SHARPNESS_COLUMNS``: losses and rises of the loss [nat],
-        ``gradient_norm`` (2-norm over all parameters), ``hessian_eigenvalue`` (the largest),
+        ``gradient_norm`` (2-norm over all parameters), ``hessian_eigenvalue`` (largest),
         ``kl_divergence`` [nat] and ``complexity`` (see `pac_bayes`, at noise ``sigma``).
 
     Raises:
@@ -174,13 +174,13 @@ def cross_entropy(images: Tensor, labels: Tensor, *, batch_size: int = 500) -> L
 
 
 def value(model: nn.Module, loss: Loss) -> float:
-    """The loss, added up in double precision."""
+    """The loss, summed in double precision."""
     with torch.no_grad():
         return sum(float(part) for part in loss(model))
 
 
 def gradient(model: nn.Module, loss: Loss) -> dict[str, Tensor]:
-    """The gradient of a loss by parameter name; the parameters' ``grad`` stays as it is."""
+    """The gradient of a loss, {parameter name: gradient}; ``grad`` of parameters is unchanged."""
     parameters = _trainable(model)
     total = [torch.zeros_like(p) for p in parameters.values()]
     for part in loss(model):
@@ -197,13 +197,13 @@ def norm(tensors: Iterable[Tensor]) -> float:
 
 
 def rises(model: nn.Module, loss: Loss, rules: Sequence[Rule]) -> list[float]:
-    """How much the loss rises when rules move the weights.
+    """Rise of the loss when rules offset the weights.
 
     Args:
-        model: The network; its weights and gradients are as before afterwards.
+        model: The network; weights and gradients are restored afterwards.
         loss: The loss.
-        rules: As for `perturbation.perturbed`; those that follow the gradient get the gradient of
-            this loss at the weights as they are.
+        rules: As for `perturbation.perturbed`; they get the gradient of this loss at the present
+            weights.
 
     Returns:
         ``L(w + offset) - L(w)`` for every rule, in order.
@@ -220,16 +220,16 @@ def rises(model: nn.Module, loss: Loss, rules: Sequence[Rule]) -> list[float]:
 def largest_eigenvalue(model: nn.Module, loss: Loss, *, tolerance: float = 1e-3) -> float:
     """Largest eigenvalue of the Hessian over all trainable parameters, by Lanczos iteration.
 
-    Lanczos needs fewer Hessian-vector products than power iteration, and finds the largest
-    eigenvalue where the one of largest magnitude is negative.
+    Lanczos iteration needs fewer Hessian-vector products than power iteration, and it finds the
+    largest eigenvalue even if the eigenvalue of largest magnitude is negative.
 
     Args:
-        model: The network, two trainable parameters or more.
+        model: The network, with at least two trainable parameters.
         loss: The loss, twice differentiable almost everywhere.
         tolerance: Relative accuracy.
 
     Returns:
-        The eigenvalue, in units of the loss by units of the weights squared.
+        The eigenvalue, in units of loss / weight^2.
 
     Raises:
         scipy.sparse.linalg.ArpackNoConvergence: If the iteration does not converge.
@@ -262,7 +262,7 @@ def pac_bayes(
     n_training: int,
     confidence: float = CONFIDENCE_OF_BOUND,
 ) -> tuple[float, float]:
-    """The two terms that a PAC-Bayes bound adds to the expected error of a noisy network.
+    """The two terms of a PAC-Bayes bound on the expected error of a noisy network.
 
     Posterior N(w, diag(s^2)), prior N(0, sigma_P^2) with the best one variance,
     ``sigma_P^2 = mean(w^2 + s^2)``; then
@@ -272,9 +272,9 @@ def pac_bayes(
 
     (McAllester 1999, COLT, with the Gaussians of Foret et al. 2021, appendix A; equal spreads give
     their k/2 log(1 + ||w||^2 / (k s^2))). The bound is on the expected *error* under the noise,
-    which lies in [0, 1]; choosing sigma_P by the weights costs a little more (a union bound), which
-    is left out. For networks with more weights than images it exceeds 1: it orders, it does not
-    promise.
+    which lies in [0, 1]. The small additional term for choosing sigma_P from the weights (a union
+    bound) is left out. For networks with more weights than images the bound exceeds 1: use it to
+    rank networks, not as a guarantee.
 
     Args:
         weights: The weights that the noise moves.

@@ -1,11 +1,11 @@
-"""Losses that look back: the trajectory loss of SAF and MESA (Du et al., arXiv 2205.14083).
+"""The trajectory loss of SAF and MESA (Du et al., arXiv 2205.14083).
 
-Both add to the cross entropy a penalty on departing from earlier outputs for the same image,
+Both add a penalty to the cross entropy: the divergence from earlier outputs for the same image,
 
     weight * tau^2 * mean_i KL( softmax(past_i / tau) || softmax(logits_i / tau) ).
 
-SAF remembers the logits of every training image over a few epochs; MESA asks a moving average of
-the network. The factor tau^2 is the authors' code's (AngusDujw/SAF).
+SAF stores the logits of every training image over a few epochs; MESA evaluates a moving average of
+the network. The factor tau^2 is that of the authors' code (AngusDujw/SAF).
 """
 
 import math
@@ -21,12 +21,12 @@ from analog_samson.algorithm import Algorithm, Batch, Setting, Tensors
 
 
 def trajectory_loss(logits: Tensor, past: Tensor, *, temperature: float = 5.0) -> Tensor:
-    """Departure of the outputs from earlier ones.
+    """Divergence of the outputs from earlier ones.
 
     Args:
-        logits: (n, classes), now.
-        past: (n, classes), earlier or of a teacher; no gradient flows into it. Rows of NaN are
-            images without a past and count as no departure.
+        logits: Present logits, shape (n, classes).
+        past: Earlier logits, or those of a teacher, shape (n, classes); detached. A row of NaN
+            means no earlier logits and contributes 0.
         temperature: tau, above 0; the authors' value is 5.
 
     Returns:
@@ -43,55 +43,54 @@ def trajectory_loss(logits: Tensor, past: Tensor, *, temperature: float = 5.0) -
 
 @dataclass(frozen=True)
 class TrajectoryMemory:
-    """The logits of every training image over the last epochs, in a ring.
+    """Ring buffer of the logits of every training image over the last epochs.
 
-    It takes 4 bytes for each of (lag + 1) * images * classes: 6 MB for CIFAR-10 with a lag of 2,
-    60 MB for CIFAR-100, 15 GB for ImageNet.
+    Memory: 4 bytes * (lag + 1) * images * classes, which is 6 MB for CIFAR-10 with a lag of 2.
 
     Attributes:
-        logits: (lag + 1, images, classes); NaN where nothing has been remembered.
+        logits: Shape (lag + 1, images, classes); NaN where nothing is stored yet.
     """
 
     logits: Tensor
 
     @classmethod
     def empty(
-        cls, n_images: int, n_classes: int, *, lag: int, device: torch.device | str = "cpu"
+        cls, n_images: int, n_classes: int, *, lag: int, accelerator: torch.device | str = "cpu"
     ) -> Self:
-        """Make a memory that holds nothing yet.
+        """Create an empty buffer.
 
         Args:
             n_images: Size of the training split.
             n_classes: Number of classes.
-            lag: Epochs between remembering and recalling, at least 1.
-            device: Where it is kept.
+            lag: Epochs between storing and reading, at least 1.
+            accelerator: Where it is stored.
         """
-        return cls(torch.full((lag + 1, n_images, n_classes), torch.nan, device=device))
+        return cls(torch.full((lag + 1, n_images, n_classes), torch.nan, device=accelerator))
 
     @property
     def lag(self) -> int:
-        """Epochs between remembering and recalling."""
+        """Epochs between storing and reading."""
         return len(self.logits) - 1
 
     def remember(self, epoch: int, indices: Tensor, logits: Tensor) -> None:
-        """Keep this epoch's outputs for some images.
+        """Store the outputs of this epoch for some images.
 
         Args:
-            epoch: Counted from 0.
-            indices: (n,) places of the images in the training split.
-            logits: (n, classes).
+            epoch: Epoch, from 0.
+            indices: Indices of the images in the training split, shape (n,).
+            logits: Shape (n, classes).
         """
         self.logits[epoch % len(self.logits), indices] = logits.detach().float()
 
     def recall(self, epoch: int, indices: Tensor) -> Tensor:
-        """Outputs of `lag` epochs ago; older ones for an image that was left out then.
+        """Outputs of `lag` epochs ago; older ones for images that were left out in that epoch.
 
         Args:
-            epoch: Now, counted from 0.
-            indices: (n,) places of the images in the training split.
+            epoch: Present epoch, from 0.
+            indices: Indices of the images in the training split, shape (n,).
 
         Returns:
-            (n, classes); rows of NaN for images that have no past.
+            Shape (n, classes); rows of NaN for images without earlier outputs.
         """
         return self.logits[(epoch - self.lag) % len(self.logits), indices]
 
@@ -102,8 +101,8 @@ class OwnTrajectory(Algorithm):
     Args:
         setting: The training.
         temperature: tau, above 0.
-        trajectory_start: Share of the epochs that pass before the loss begins.
-        trajectory_lag: Epochs between the remembered outputs and now, at least 1.
+        trajectory_start: Share of the epochs without the loss at the beginning, in [0, 1].
+        trajectory_lag: Epochs between the stored outputs and the present, at least 1.
     """
 
     def __init__(
@@ -112,11 +111,11 @@ class OwnTrajectory(Algorithm):
         self._temperature = temperature
         self._first_epoch = math.ceil(trajectory_start * setting.epochs)
         self._memory = TrajectoryMemory.empty(
-            setting.n_images, setting.n_classes, lag=trajectory_lag, device=setting.accelerator
+            setting.n_images, setting.n_classes, lag=trajectory_lag, accelerator=setting.accelerator
         )
 
     def penalty(self, batch: Batch, logits: Tensor, epoch: int) -> Tensor | None:
-        """Departure from the remembered outputs; remembers these."""
+        """Divergence from the stored outputs; stores the present ones."""
         past = self._memory.recall(epoch, batch.indices)
         self._memory.remember(epoch, batch.indices, logits)
         if epoch < self._first_epoch:
@@ -124,11 +123,11 @@ class OwnTrajectory(Algorithm):
         return trajectory_loss(logits, past, temperature=self._temperature)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The remembered outputs."""
+        """The stored outputs."""
         return {"memory": self._memory.logits}
 
     def load(self, tensors: Tensors) -> None:
-        """Take up the remembered outputs."""
+        """Restore the stored outputs."""
         self._memory = TrajectoryMemory(tensors["memory"])
 
 
@@ -138,7 +137,7 @@ class AveragedTeacher(Algorithm):
     Args:
         setting: The training.
         temperature: tau, above 0.
-        trajectory_start: Share of the epochs that pass before the loss begins.
+        trajectory_start: Share of the epochs without the loss at the beginning, in [0, 1].
         teacher_decay: Decay of the moving average, in [0, 1].
     """
 
@@ -156,7 +155,7 @@ class AveragedTeacher(Algorithm):
         self._teacher = moving_average(setting.model, teacher_decay).eval()
 
     def penalty(self, batch: Batch, logits: Tensor, epoch: int) -> Tensor | None:
-        """Departure from the outputs of the moving average."""
+        """Divergence from the outputs of the moving average."""
         if epoch < self._first_epoch:
             return None
         with torch.no_grad():
@@ -164,7 +163,7 @@ class AveragedTeacher(Algorithm):
         return trajectory_loss(logits, past, temperature=self._temperature)
 
     def after_update(self) -> None:
-        """Follow the weights."""
+        """Update the moving average."""
         self._teacher.update_parameters(self._model)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -172,16 +171,16 @@ class AveragedTeacher(Algorithm):
         return {f"teacher.{name}": t for name, t in self._teacher.state_dict().items()}
 
     def load(self, tensors: Tensors) -> None:
-        """Take up the moving average."""
+        """Restore the moving average."""
         self._teacher.load_state_dict({n.removeprefix("teacher."): t for n, t in tensors.items()})
 
 
 def moving_average(model: nn.Module, decay: float) -> swa_utils.AveragedModel:
-    """A copy of a network whose weights and statistics follow it, as an exponential average.
+    """A copy of a network that holds the exponential moving average of its weights and buffers.
 
     Args:
         model: The network.
-        decay: Share of the average that stays in a step, in [0, 1].
+        decay: Weight of the old average in each update, in [0, 1].
     """
     average = swa_utils.get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     return swa_utils.AveragedModel(model, multi_avg_fn=average, use_buffers=True)

@@ -16,7 +16,7 @@ from torch import nn
 from analog_samson import models
 from analog_samson.analog import Tile, TiledNetwork
 from analog_samson.checkpoint import Checkpoint, replacing
-from analog_samson.chip import Engine, any_input, choose_engine
+from analog_samson.chip import Engine, any_input
 from analog_samson.compiled import Array, FunctionalLayer, kernels
 from analog_samson.data import DATASETS
 from analog_samson.devices import Device
@@ -234,7 +234,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def audit_rows(
-    name: str, checkpoint: Checkpoint, device: Device, engine: Engine | None = None
+    name: str, checkpoint: Checkpoint, device: Device, engine: Engine
 ) -> list[dict[str, Any]]:
     """Say for every layer of a network what becomes of it on a device.
 
@@ -245,21 +245,22 @@ def audit_rows(
         name: Name of the network for the column ``checkpoint``.
         checkpoint: The trained network.
         device: The device.
-        engine: What will run the forward pass; None as in ``choose_engine``.
+        engine: What runs the forward pass.
 
     Returns:
         Rows with the columns ``AUDIT_COLUMNS``.
 
     Raises:
-        ValueError: If a layer cannot become tiles and is not kept digital, nothing is analog, or
-            the forward pass multiplies by what neither is an analog layer nor kept digital.
+        ValueError: If a layer cannot be mapped onto arrays and is not kept digital, nothing is
+            analog, or the forward pass multiplies by what neither is an analog layer nor kept
+            digital.
     """
     rewriting = checkpoint.rewriting()
     network = rewriting.network
     keep_digital = (*checkpoint.keep_digital, *device.digital_layers)
     analog = models.analog_layers(network, keep_digital)
-    is_compiled = choose_engine(device, engine) == "compiled"
-    tiled = [] if is_compiled else TiledNetwork(network, device, keep_digital).tiles
+    is_compiled = engine == "compiled"
+    tiled = [] if is_compiled else TiledNetwork(network, device, keep_digital).arrays
     entries = models.audit(network, keep_digital)
     listed = {entry.name for entry in entries}
     factors = models.check_forward(network, any_input(checkpoint), keep_digital)

@@ -1,19 +1,18 @@
-"""How much faster is the compiled engine than aihwkit's plain loop, and how far from digital?
+"""Speed of the compiled engine, compared with aihwkit and with the digital network.
 
     python benchmarks/engine.py --models lenet5 resnet20 --output engine.json    # about 15 minutes
 
-One thread, random weights, interleaved: every round measures every competitor once, in seconds of
-this process on the processor (other programs slow all of them alike); medians over the rounds. A
-point is one chip at one time. Its fixed cost (program, drift, compensation) and its cost an image
-are measured apart and reported as fixed + 10,000 x slope. aihwkit runs at the batch size (16 to
-256) that is fastest for it; the engine and the digital network at EVALUATION_BATCH. The digital
-network is traced by torch.compile or runs eagerly, whichever is faster; warm-up is reported
-and not counted: it is paid once an architecture.
+One thread, random weights, interleaved: each round measures every engine once, in CPU seconds of
+this process; the result is the median over rounds. A point is one chip at one time. Its fixed cost
+(program, drift, compensation) and its cost per image are measured separately and reported as fixed
++ 10,000 x cost per image. aihwkit runs at its fastest batch size (16 to 256); the engine and the
+digital network run at EVALUATION_BATCH. The digital network is traced by torch.compile or runs
+eagerly, whichever is faster. Warm-up, once per architecture, is reported and not included.
 
     python benchmarks/engine.py --accelerator cuda --chips-together 1 8 32
 
-measures instead batched inference over the numbers of chips given, beside the digital network, on a
-CPU or a GPU (there in seconds of the clock, after everything sent to it is done).
+measures instead batched inference over the given numbers of chips, and the digital network, on a
+CPU or a GPU (on a GPU in seconds of wall-clock time, after synchronisation).
 """
 
 import argparse
@@ -33,7 +32,7 @@ from torch import Tensor, nn
 from analog_samson import Device, load_device, program
 from analog_samson.analog import tile_configuration
 from analog_samson.chip import ChipGroup
-from analog_samson.evaluation import EVALUATION_BATCH, device_of, exact_products
+from analog_samson.evaluation import EVALUATION_BATCH, exact_products, find_accelerator
 from analog_samson.models import build_model, input_ranges
 from analog_samson.times import DAY
 
@@ -60,9 +59,9 @@ TARGETS = {
     "hwa_preset": {"lenet5": (10, None), "resnet20": (15, None), "resnet18": (10, None)},
     "abs_max": {"lenet5": (4, None), "resnet20": (5, None), "resnet18": (3, None)},
 }
-"""Times faster than aihwkit, fp32 and bf16, that the engine was built for; None: no bf16."""
-LIMITS = {"weight_only": 1.15, "static_range": 1.5, "hwa_preset": 5, "abs_max": 5}
-"""Times the digital network, at most, fp32."""
+"""Required speed relative to aihwkit, (fp32, bf16); None: no bf16."""
+ALLOWED = {"weight_only": 1.15, "static_range": 1.5, "hwa_preset": 5, "abs_max": 5}
+"""Largest allowed time relative to the digital network, fp32."""
 OTHERS = {
     "CrossSim": "not measured: it is not on PyPI",
     "aihwkit-lightning": "forward pass alone, where it is installed: it neither programs nor "
@@ -72,7 +71,7 @@ KINDS = ("fp32", "bf16")
 
 
 def seconds(work: Callable[[], object], where: str = "cpu") -> float:
-    """Seconds of this process on the processor that one call takes; of the clock on a GPU."""
+    """CPU seconds of this process for one call; wall-clock seconds on a GPU."""
     if where != "cpu":
         torch.cuda.synchronize()
     clock = time.process_time if where == "cpu" else time.perf_counter
@@ -90,7 +89,7 @@ def in_batches(forward: Callable[[Tensor, int], object], images: Tensor, size: i
 
 
 def with_periphery(periphery: str, *, as_in_aihwkit: bool = False) -> Device:
-    """The PCM model with one of the peripheries; programmed and drifted by us or by aihwkit."""
+    """The PCM model with one of the peripheries, at conductance level or on aihwkit's path."""
     name, converters = PERIPHERIES[periphery]
     content = load_device(name).model_dump()
     content["periphery"].update(converters)
@@ -101,7 +100,7 @@ def with_periphery(periphery: str, *, as_in_aihwkit: bool = False) -> Device:
 
 
 class PlainLoop:
-    """What a user of aihwkit writes: convert once; program, drift and run a chip at a time."""
+    """The usual loop with aihwkit: convert once; program, drift and run chip by chip."""
 
     def __init__(self, network: nn.Module, periphery: str, ranges: dict[str, float]) -> None:
         from aihwkit.nn.conversion import convert_to_analog
@@ -127,7 +126,7 @@ class PlainLoop:
         return outputs
 
     def choose_batch(self, shape: tuple[int, int, int], n_images: int) -> None:
-        """Take the batch size that is fastest, seconds an image."""
+        """Choose the fastest batch size, by seconds per image."""
         for size in BATCHES:
             some = torch.randn(max(size, n_images // size * size), *shape)
             self.forward(some[:16], 0)
@@ -139,7 +138,7 @@ class PlainLoop:
 def digital_forward(
     network: nn.Module, images: Tensor, where: str = "cpu"
 ) -> tuple[Callable[..., object], float]:
-    """The digital network as fast as torch runs it: traced or eager; and its warm-up."""
+    """The faster of the traced and the eager digital network, and its warm-up in seconds."""
     last = copy.deepcopy(network).to(memory_format=torch.channels_last)
     traced = torch.compile(last)
     forwards: list[Callable[..., object]] = [
@@ -157,8 +156,8 @@ def digital_forward(
 def lightning_forward(
     network: nn.Module, periphery: str, ranges: dict[str, float]
 ) -> Callable[[Tensor, int], object] | None:
-    """The network on aihwkit-lightning; None if it is not installed or has no such periphery."""
-    if not importlib.util.find_spec("aihwkit_lightning") or LIMITS[periphery] > 2:
+    """The network on aihwkit-lightning; None if not installed or the periphery is unsupported."""
+    if not importlib.util.find_spec("aihwkit_lightning") or ALLOWED[periphery] > 2:
         return None
     from aihwkit_lightning.nn.conversion import convert_to_analog
     from aihwkit_lightning.simulator.configs import TorchInferenceRPUConfig
@@ -179,7 +178,7 @@ def lightning_forward(
 
 
 def measure(model: str, periphery: str, rounds: int) -> dict[str, object]:
-    """Medians over interleaved rounds, for one network and one periphery."""
+    """Medians over interleaved rounds for one network and one periphery."""
     kinds = [kind for kind in KINDS if TARGETS[periphery][model][KINDS.index(kind)]]
     network = build_model(model, image_shape=SHAPES[model], n_classes=10, seed=0).eval()
     network.requires_grad_(False)
@@ -244,7 +243,7 @@ def measure(model: str, periphery: str, rounds: int) -> dict[str, object]:
             kind: statistics.median(slope[kind]) / statistics.median(slope["digital"])
             for kind in kinds
         },
-        "times_the_digital_network_allowed": LIMITS[periphery],
+        "times_the_digital_network_allowed": ALLOWED[periphery],
     }
 
 
@@ -297,7 +296,7 @@ def measure_together(
 
 
 def table_together(found: list[dict[str, object]]) -> str:
-    """Markdown: microseconds a chip and image."""
+    """Markdown table: microseconds per chip and image."""
     sizes = list(found[0]["s_per_chip_and_image"])
     heads = " | ".join(["digital", *(f"{size} together" for size in sizes[1:])])
     lines = [f"| network | periphery | {heads} |", "|---" * (len(sizes) + 2) + "|"]
@@ -308,7 +307,7 @@ def table_together(found: list[dict[str, object]]) -> str:
 
 
 def table(found: list[dict[str, object]]) -> str:
-    """Markdown: what was measured, and in brackets what is wanted."""
+    """Markdown table: measured values, and required values in brackets."""
     lines = [
         "| network | periphery | aihwkit | digital | fp32 | bf16 | x aihwkit fp32 | bf16 "
         "| x digital fp32 |",
@@ -330,7 +329,7 @@ def table(found: list[dict[str, object]]) -> str:
 
 
 def main() -> None:
-    """Measure what the command line names, print a table, write JSON."""
+    """Measure as given on the command line, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=["lenet5", "resnet20"], choices=SHAPES)
     parser.add_argument("--peripheries", nargs="+", default=list(PERIPHERIES), choices=PERIPHERIES)
@@ -341,7 +340,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    where = device_of(arguments.accelerator)
+    where = find_accelerator(arguments.accelerator)
     together = arguments.chips_together or ([1, 8] if where.type == "cuda" else [])
     is_cpu = where.type == "cpu"
     report = {

@@ -1,6 +1,6 @@
-"""How long do reading and summarising 1,000,000 trials take?
+"""Time to read and summarise 1,000,000 trials.
 
-    python benchmarks/million_rows.py            # about 30 s, of which most is making the rows
+    python benchmarks/million_rows.py            # about 30 s, mostly for generating the rows
 
 Prints the seconds of each step and the peak memory as JSON.
 """

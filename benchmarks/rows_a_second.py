@@ -1,9 +1,9 @@
-"""How many rows a second can one process write, as chips of five rows are finished elsewhere?
+"""Rows per second that one process writes; each finished chip gives five rows.
 
     python benchmarks/rows_a_second.py
 
-Prints rows a second as JSON: rows checked and appended by the writer chip by chip; lines, as
-workers hand them over, appended in batches; these lines fetched from workers that do nothing else.
+Prints rows per second as JSON: rows checked and appended by the writer chip by chip; lines, as from
+workers, appended in batches; the same lines received from idle workers.
 """
 
 import itertools
@@ -28,7 +28,7 @@ def main(chips: int = 20_000, jobs: int = 2) -> None:
     """Measure each way once.
 
     Args:
-        chips: How many are finished; checked by the writer are a hundredth of them.
+        chips: Number of chips; the writer checks one hundredth of them.
         jobs: Worker processes.
     """
     made = make_rows(2 * 4 * 5 * 5 * 2)

@@ -1,14 +1,13 @@
-"""How much of a study's time is not programming, drifting or the forward pass?
+"""Overhead of a study: time that is not programming, drift or the forward pass.
 
-LeNet-5 on 10,000 MNIST images, one worker: everything that the harness adds (checking the study,
-manifest and audit, reading images, normalising them, counting, writing rows) against the whole.
-What is paid once a study (about half a second, most of it for decoding the images) is told apart
-from what every point costs, from two studies of different size.
+LeNet-5 on 10,000 MNIST images, one worker: time of the harness (checks, manifest and audit, reading
+and normalising images, counting, writing rows) relative to the whole. Two studies of different size
+separate the overhead per study (mostly decoding of images) from the overhead per point.
 
     python benchmarks/study_overhead.py --data-folder folder-with-mnist
 
-Beside it a study of many small chips, where calls count, not arithmetic: the network "mlp" on
-digits, 359 test images, five times a chip. Without a data folder it alone is measured.
+Also a study of many small chips, whose time is dominated by calls, not by arithmetic: the network
+"mlp" on digits, 359 test images, five times per chip. Without a data folder only this is measured.
 
     python benchmarks/study_overhead.py --small-chips 1000 --jobs 2
 """
@@ -33,14 +32,14 @@ from analog_samson.training import train
 
 
 class Stopwatch:
-    """Adds up the seconds spent inside functions; one called inside another counts once."""
+    """Sums the seconds spent in functions; nested calls are counted once."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self._depth = 0
 
     def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a function so that its seconds are added."""
+        """Wrap a function so that its time is added."""
 
         def timed(*arguments: Any, **options: Any) -> Any:
             start = time.perf_counter()
@@ -59,7 +58,7 @@ TIMES = (1, HOUR, DAY, MONTH, YEAR)
 
 
 def small(folder: Path, chips: int, jobs: int) -> dict[str, float]:
-    """Seconds that a study of small chips takes, all of it, after one of a single chip."""
+    """Total seconds of a study of small chips, and per chip (less a study of one chip)."""
     checkpoint = train(TrainingSpec(dataset="digits", model="mlp", epochs=1), folder)
     spent = {}
     for n_chips in (1, chips):
@@ -76,7 +75,7 @@ def small(folder: Path, chips: int, jobs: int) -> dict[str, float]:
 
 
 def overhead(folder: Path, data_folder: Path, chips: int) -> dict[str, float]:
-    """The harness's share of a study's wall-clock time, LeNet-5 on MNIST."""
+    """Share of the harness in the wall-clock time of a study, LeNet-5 on MNIST."""
     work = Stopwatch()
     MappedNetwork.__init__ = work.around(MappedNetwork.__init__)  # type: ignore[method-assign]
     MappedNetwork.program = work.around(MappedNetwork.program)  # type: ignore[method-assign]
@@ -116,11 +115,11 @@ def main(
     jobs: int = 1,
     out: Path | None = None,
 ) -> None:
-    """Measure the harness's share of a study's wall-clock time, and a study of small chips.
+    """Measure the share of the harness in the time of a study, and a study of small chips.
 
     Args:
-        data_folder: Folder that holds mnist/; None leaves LeNet-5 out.
-        chips: Chips of the larger study of LeNet-5, five times each; the other has a tenth of them.
+        data_folder: Folder that contains mnist/; None: without LeNet-5.
+        chips: Chips of the larger study of LeNet-5, five times each; the smaller has a tenth.
         small_chips: Chips of the study of small chips, five times each.
         jobs: Worker processes of the study of small chips.
         out: Where to write the figures as JSON.

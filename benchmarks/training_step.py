@@ -1,12 +1,11 @@
-"""How much does a step of each method cost, and our training loop, beside plain SGD?
+"""Time of a training step of each method, and of the training loop, relative to plain SGD.
 
     python benchmarks/training_step.py                    # about four minutes on one core
 
-Steps of all methods are interleaved on one batch after another, and the ratio to the SGD step of
-the same round is taken; their time is the processor's, so that what else runs does not count. The
-loop is compared with one written with DataLoader and torchvision's transforms on PIL images, in
-fp32, with whichever number of loading processes is faster: every loop in a process of its own, as
-it would run, one epoch of each in turn, time on the clock.
+Steps of all methods are interleaved, batch by batch; the result is the ratio to the SGD step of the
+same round, in CPU time, so that other programs do not count. The loop is compared with a loop with
+DataLoader and torchvision's transforms on PIL images, in fp32, with the faster number of loading
+processes. Every loop runs in its own process, one epoch of each in turn, in wall-clock time.
 Written to results/benchmarks/training_step.json: medians and quartiles, and the machine.
 """
 
@@ -40,7 +39,7 @@ METHODS = {
     "saf": {"trajectory_weight": 0.3, "trajectory_start": 0.0},
     "mesa": {"trajectory_weight": 0.8, "trajectory_start": 0.0},
 }
-LIMITS = {"sam": 2.1, "asam": 2.1, "samson": 2.1, "rwp": 1.1, "saf": 1.05, "mesa": 1.4}
+ALLOWED = {"sam": 2.1, "asam": 2.1, "samson": 2.1, "rwp": 1.1, "saf": 1.05, "mesa": 1.4}
 LOOPS: dict[str, int | dict] = {
     "plain, 0 loading processes": 0,
     "plain, 2 loading processes": 2,
@@ -50,12 +49,12 @@ LOOPS: dict[str, int | dict] = {
     "ours, bfloat16": {"precision": "bfloat16"},
     "ours, bfloat16, compiled": {"precision": "bfloat16", "compile": True},
 }
-"""Loading processes of a plain loop, or fields of our specification."""
+"""Number of loading processes of a plain loop, or fields of the specification."""
 SHAPES = {"resnet20": (3, 32, 32), "lenet5": (1, 28, 28)}
 
 
 def random_dataset(image_shape: tuple[int, int, int], n_images: int) -> Dataset:
-    """Noise in the shape of a data set: the time of a step does not depend on the pictures."""
+    """Random images: the time of a step does not depend on their content."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (n_images, *image_shape), generator=generator, dtype=torch.uint8)
     split = Split(images, torch.randint(10, (n_images,), generator=generator))
@@ -65,7 +64,7 @@ def random_dataset(image_shape: tuple[int, int, int], n_images: int) -> Dataset:
 
 
 def stepper(spec: TrainingSpec, dataset: Dataset) -> Callable[[], None]:
-    """One step of a method on the next batch, as `train` makes it."""
+    """One step of a method on the next batch, as in `train`."""
     state = loop._begin(spec, dataset)
     state.epoch = 1
     generator = torch.Generator().manual_seed(0)
@@ -88,7 +87,7 @@ def stepper(spec: TrainingSpec, dataset: Dataset) -> Callable[[], None]:
 def interleaved(
     steps: dict[str, Callable[[], None]], rounds: int, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
-    """Seconds of every call, all callables in turn, the order turned by one each round."""
+    """Seconds of every call; all callables in turn, with the order rotated every round."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
     for round_ in range(-2, rounds):  # two rounds warm up
@@ -101,7 +100,7 @@ def interleaved(
 
 
 def quartiles(values: np.ndarray) -> dict[str, float]:
-    """Median and quartiles, rounded to what they are worth."""
+    """Median and quartiles, rounded to four digits."""
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
     return {
         "median": round(float(median), 4),
@@ -110,7 +109,7 @@ def quartiles(values: np.ndarray) -> dict[str, float]:
 
 
 def plain_epoch(model_name: str, dataset: Dataset, batch_size: int, workers: int) -> Callable:
-    """An epoch as tutorials write it: DataLoader, PIL images, transforms one image at a time."""
+    """An epoch of a usual loop: DataLoader, PIL images, transforms image by image."""
     from PIL import Image
     from torchvision import transforms
 
@@ -161,7 +160,7 @@ def our_epoch(spec: TrainingSpec, dataset: Dataset) -> Callable[[], None]:
 
 
 def run_epochs(calls: Connection, usual: TrainingSpec, name: str) -> None:
-    """Run an epoch of a loop whenever it is called for, and answer when it is done."""
+    """Run an epoch of a loop for each request, and reply when it is finished."""
     torch.set_num_threads(usual.threads)
     dataset = random_dataset(SHAPES[usual.model], 10 * usual.batch_size)
     how = LOOPS[name]
@@ -179,7 +178,7 @@ def run_epochs(calls: Connection, usual: TrainingSpec, name: str) -> None:
 
 @contextmanager
 def loops_apart(usual: TrainingSpec) -> Iterator[dict[str, Callable[[], None]]]:
-    """Every loop in a process of its own; calling one waits for its epoch."""
+    """Every loop in its own process; a call waits until its epoch is finished."""
     context = multiprocessing.get_context("spawn")
     ours: list[Connection] = []
     processes = []
@@ -220,8 +219,8 @@ def main(
 
     Args:
         models: Networks to measure.
-        rounds: Interleaved steps of every method.
-        epochs: Interleaved epochs of 10 batches of both loops.
+        rounds: Number of interleaved steps of every method.
+        epochs: Number of interleaved epochs of 10 batches of every loop.
         batch_size: Images a step.
         threads: CPU threads.
         out: JSON file that is written.
@@ -253,7 +252,7 @@ def main(
         sgd = np.array(seconds["sgd"])
         ratios = {name: quartiles(np.array(s) / sgd) for name, s in seconds.items()}
         for name, ratio in ratios.items():
-            ratio["limit"] = LIMITS.get(name)
+            ratio["limit"] = ALLOWED.get(name)
             print(f"{model:9s} {name:7s} {ratio['median']:.3f} {ratio['quartiles']}", flush=True)
         with loops_apart(usual) as loops:
             spent = {

@@ -148,7 +148,7 @@ NOISY = {
 
 @pytest.mark.parametrize("noise", NOISY)
 def test_answers_are_distributed_as_those_of_the_tile(noise):
-    """n = 4000 answers, 12 outputs of 2 arrays: two-sample KS test of each, 1e-6 over all."""
+    """n = 4000 outputs, 12 outputs of 2 arrays: two-sample KS test of each, 1e-6 over all."""
     n = 4000
     name, changes = NOISY[noise]
     with torch.random.fork_rng():
@@ -226,9 +226,9 @@ def test_an_empty_vector_gives_the_bias_and_no_noise():
         torch.manual_seed(2)
         layer, x = nn.Sequential(nn.Linear(50, 9)), torch.randn(4, 50)
     x[2] = 0
-    answers = program(layer, ABS_MAX)(x)
-    assert torch.equal(answers[2], layer[0].bias.detach())
-    assert (answers[1] != layer[0].bias.detach()).any()
+    outputs = program(layer, ABS_MAX)(x)
+    assert torch.equal(outputs[2], layer[0].bias.detach())
+    assert (outputs[1] != layer[0].bias.detach()).any()
 
 
 @pytest.mark.parametrize("name", [HWA, ABS_MAX])
@@ -237,8 +237,8 @@ def test_not_a_number_stays_that(name):
         torch.manual_seed(2)
         layer, x = nn.Sequential(nn.Linear(50, 9)), torch.randn(4, 50)
     x[2, 7] = float("nan")
-    answers = program(layer, name, input_ranges={"0": 2.0})(x)
-    assert answers.isnan().all(dim=1).tolist() == [False, False, True, False]
+    outputs = program(layer, name, input_ranges={"0": 2.0})(x)
+    assert outputs.isnan().all(dim=1).tolist() == [False, False, True, False]
 
 
 @pytest.mark.parametrize("groups", [2, 12])
@@ -290,7 +290,7 @@ def test_alpha_is_what_the_tile_would_read_through_a_quiet_periphery(name):
     ideal = {"adc_bits": "ideal", "dac_bits": "ideal", "ir_drop": 0.0}
     on = device(name, QUIET | ideal, {"max_rows": 160})
     chip = program(network, on, input_ranges={"0": 1.0}, engine="aihwkit").drift_to(0.0)
-    tiles = [tile.aihwkit_tile for tile in chip._network.tiles]
+    tiles = [tile.aihwkit_tile for tile in chip._network.arrays]
     before = [tile.rpu_config.drift_compensation.init_baseline(tile) for tile in tiles]
     chip.drift_to(YEAR)
     alphas = chip.compensation()["0"]
@@ -350,7 +350,7 @@ def test_chips_are_as_accurate_as_on_the_tile(tmp_path):
 
 
 def test_sources_are_axes_and_rows_say_what_a_seed_repeats(tmp_path):
-    """All off is the programmed state; each source alone changes answers, on both engines."""
+    """All off is the programmed state; each source alone changes outputs, on both engines."""
     checkpoint = train(TrainingSpec(epochs=1), tmp_path)
     off = {"programming_noise_scale": [0.0], "read_noise_1f_scale": [0.0], "drift_scale": [0.0]}
     off |= {"output_noise": [0.0]}

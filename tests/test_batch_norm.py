@@ -235,8 +235,8 @@ def test_a_study_recalibrates_on_the_training_images_of_its_networks(path, digit
     device, network = changed("pcm_like", **RECALIBRATED), load_checkpoint(path)
     row = collect(Study("s", [path], [device], [DAY], n_chips=1, n_images=60), tmp_path).iloc[0]
     chip = program(path, device, seed=int(row["programming_seed"]), recalibration=digits)
-    answers = chip.drift_to(DAY)(network.normalise(digits.test.images[:60])).argmax(dim=1)
-    assert int((answers == digits.test.labels[:60]).sum()) == row["n_correct"]
+    predicted = chip.drift_to(DAY)(network.normalise(digits.test.images[:60])).argmax(dim=1)
+    assert int((predicted == digits.test.labels[:60]).sum()) == row["n_correct"]
 
 
 def test_statistics_belong_to_images_as_trained_and_factors_to_images_as_they_are(path, digits):
@@ -262,7 +262,7 @@ def test_statistics_belong_to_images_as_trained_and_factors_to_images_as_they_ar
 def test_a_network_trained_on_crops_keeps_its_accuracy_when_recalibrated(digits, tmp_path):
     """On exact arrays: 1024 images move its statistics a little, plain ones in their place a lot.
 
-    Measured on seeds 0, 1, 2 (of 359): 2, -1 and 5 fewer answers, plain 54, 30 and 24 fewer.
+    Measured on seeds 0, 1, 2 (of 359): 2, -1 and 5 fewer correct, plain 54, 30 and 24 fewer.
     """
     spec = TrainingSpec(
         model="resnet8", model_kwargs={"width": 8}, epochs=40, lr=0.1, augmentation="crop"

@@ -1,4 +1,4 @@
-"""Checkpoints: what goes in comes out, the digest is of the contents, and misfits are said."""
+"""Checkpoints: round trip, digest of the contents, and errors for what does not fit."""
 
 import json
 import math

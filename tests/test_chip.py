@@ -54,7 +54,7 @@ def with_small_arrays(name):
 
 
 @pytest.mark.parametrize("products", ["exact", "noisy"])
-def test_bf16_changes_the_answers_to_a_few_images_only(products, tmp_path):
+def test_bf16_changes_the_predictions_of_few_images_only(products, tmp_path):
     """Of 359 digits, 5 chips, 3 networks: exact 1 at most; noisy 2.0 on average, 4 at most."""
     device, digits = load_device("pcm_like"), load_dataset("digits")
     if products == "exact":
@@ -240,7 +240,7 @@ def test_unusable_weights_are_named(network):
             program(broken, "pcm_like")
 
 
-def test_what_cannot_become_tiles_is_an_error_unless_kept_digital(images):
+def test_what_cannot_be_mapped_is_an_error_unless_kept_digital(images):
     network = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(64, 3)
     ).eval()
@@ -252,7 +252,7 @@ def test_what_cannot_become_tiles_is_an_error_unless_kept_digital(images):
         torch.testing.assert_close(chip(images), network(images), rtol=1e-5, atol=1e-6)
 
 
-def test_wrong_versions_are_answered_with_what_to_install(monkeypatch):
+def test_wrong_versions_name_what_to_install(monkeypatch):
     versions = {"aihwkit": "1.1.0", "torch": "2.15.0+cu130"}
     monkeypatch.setattr(analog.versions.metadata, "version", versions.__getitem__)
     with pytest.raises(ImportError, match=r"aihwkit 1.1.0 and torch 2.15.0.*pip install"):

@@ -144,7 +144,7 @@ def test_forward_noise_has_the_mean_and_spread_of_the_tile():
 
 
 def test_threefry_gives_the_published_words():
-    """Known answers that come with Random123 (Salmon et al., 2011)."""
+    """Test vectors of Random123 (Salmon et al., 2011)."""
     known = {
         (0, 0, 0, 0): (0x6B200159, 0x99BA4EFE),
         (0xFFFFFFFF,) * 4: (0x1CB996FC, 0xBB002BE7),
@@ -423,7 +423,7 @@ def test_a_compiler_that_fails_is_said(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("CC", str(compiler))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert kernels.library.__wrapped__() is None
-    assert "torch operations take their place" in caplog.text and "unknown flag" in caplog.text
+    assert "torch operations are used instead" in caplog.text and "unknown flag" in caplog.text
 
 
 def test_without_a_compiler_the_numbers_are_the_same(residual, images, monkeypatch):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from analog_samson import Study, collect, load_device, program
 from analog_samson.checkpoint import TrainingSpec
-from analog_samson.compiled import kernels, narrow
+from analog_samson.compiled import few_channels, kernels
 from analog_samson.compiled import network as network_module
 from analog_samson.models import build_model
 from analog_samson.times import DAY, YEAR
@@ -185,7 +185,7 @@ def every_second(x: Tensor) -> Tensor:
     [(every_second, False), (nn.MaxPool2d(2), False), (nn.MaxPool2d(3, 2, padding=1), True)],
     ids=["slices", "halves", "torch pools"],
 )
-def test_narrow_networks_compute_the_same_in_whichever_layout_is_fast(pool, is_torchs):
+def test_networks_of_few_channels_compute_the_same_in_whichever_layout_is_fast(pool, is_torchs):
     if kernels.library() is None:
         is_torchs = isinstance(pool, nn.Module)
     network = build(lambda: Pooled(pool))
@@ -198,18 +198,18 @@ def test_narrow_networks_compute_the_same_in_whichever_layout_is_fast(pool, is_t
     network = own._network
     with network.eager(images[:1], lambda *words: 0):
         assert network.plan.channels_last == is_torchs
-        assert network.plan.is_narrow != is_torchs
+        assert network.plan.has_few_channels != is_torchs
         found = own(images)
     differs = (found - tile(images)).abs() > 1e-5 * float(tile(images).abs().max())
     assert int(differs.any(dim=1).sum()) <= 2
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 14, 10), (2, 1, 2, 2), (70, 2, 6, 68), (2, 3, 5, 4)])
-def test_halving_pools_as_torch_does_and_hides_no_nan(shape):
+def test_max_pool_2x2_pools_as_torch_does_and_hides_no_nan(shape):
     x = random_images(*shape) - 0.5
     x[0, 0, 0, 1] = x[-1, -1, -2, -2] = torch.nan
     with torch.no_grad():
-        found = narrow.Halving()(x)
+        found = few_channels.MaxPool2x2()(x)
     assert torch.equal(found.nan_to_num(9), nn.functional.max_pool2d(x, 2).nan_to_num(9))
     assert int(found.isnan().sum()) == 2
 
@@ -240,13 +240,13 @@ def test_values_of_a_swept_axis_share_one_trace(monkeypatch):
     counters.clear()
     network = build(lambda: nn.Sequential(nn.Conv2d(1, 21, 3), nn.ReLU()))
     images = random_images(3, 1, 8, 8)
-    answers = []
+    outputs = []
     for noise, bound in ((0.02, 10.0), (0.06, 10.0), (0.06, 0.5)):
         on = device(output_noise=noise, output_bound=bound)
         chip = program(network, on, calibration=images, engine="compiled", expected_images=9)
-        answers.append(chip(images))
+        outputs.append(chip(images))
     assert counters["stats"]["unique_graphs"] == 1
-    assert not any(torch.equal(a, b) for a, b in itertools.combinations(answers, 2))
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(outputs, 2))
 
 
 def test_the_second_chip_of_a_study_compiles_nothing(tmp_path, monkeypatch):
@@ -316,7 +316,7 @@ def test_torch_operations_and_the_c_library_agree_to_a_millionth(innermost, monk
 
 @pytest.mark.parametrize("name", ["ideal", "pcm_like", "pcm_like_hwa_preset"])
 def test_nothing_of_a_forward_pass_stays_behind_on_the_cpu(name):
-    """torch's "meta" device refuses to meet tensors of another device, as a GPU does."""
+    """torch's "meta" device raises when mixed with tensors of another device, as a GPU does."""
     network = build(partial(build_model, "resnet8", image_shape=(3, 8, 8), n_classes=10))
     images = random_images(8, 3, 8, 8)
     chip = program(network, name, calibration=images, engine="compiled").drift_to(DAY)
@@ -352,19 +352,21 @@ def test_resnet18_gives_the_logits_of_aihwkits_tiles():
         (2, 7, (4, 2), (3, 1), (4, 2)),
     ],
 )
-def test_narrow_convolutions_are_torchs(n_in, n_out, kernel, padding, size):
+def test_convolutions_of_few_channels_are_torchs(n_in, n_out, kernel, padding, size):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(9, n_in, *size, generator=generator)
     weight = torch.randn(n_out, n_in, *kernel, generator=generator)
     bias = torch.randn(n_out, generator=generator)
     exact = nn.functional.conv2d(x.double(), weight.double(), bias.double(), padding=padding)
     with torch.no_grad():
-        found = narrow.convolve(x, weight, bias, padding)
-        plain = narrow.convolve(x, weight, None, padding) + bias[:, None, None]
-        one_by_one = torch.cat([narrow.convolve(a, weight, bias, padding) for a in x.split(1)])
+        found = few_channels.convolve(x, weight, bias, padding)
+        plain = few_channels.convolve(x, weight, None, padding) + bias[:, None, None]
+        one_by_one = torch.cat(
+            [few_channels.convolve(a, weight, bias, padding) for a in x.split(1)]
+        )
         torch.set_num_threads(2)
         try:
-            two_threads = narrow.convolve(x, weight, bias, padding)
+            two_threads = few_channels.convolve(x, weight, bias, padding)
         finally:
             torch.set_num_threads(1)
     tolerance = 1e-6 * float(exact.abs().max())

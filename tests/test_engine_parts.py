@@ -63,7 +63,7 @@ def last(x):
         (lambda x: x.view(torch.int32), False, False),
     ],
 )
-def test_what_a_network_asks_of_the_layout_is_seen_and_gives_its_numbers(
+def test_requirements_on_the_memory_layout_are_found_and_keep_the_numbers(
     use, pools, needs_contiguous
 ):
     x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Counting correct answers: fixed batches, padding that is never counted."""
+"""Counting correct predictions: fixed batches, padding that is never counted."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,14 +30,14 @@ def numbered(n: int) -> Tensor:
 def test_every_image_is_counted_once_whatever_the_padding(n: int) -> None:
     labels = torch.randint(10, (n,), generator=torch.Generator().manual_seed(n))
     wrong = torch.rand(n, generator=torch.Generator().manual_seed(1)) < 0.3
-    answers = torch.where(wrong, (labels + 1) % 10, labels)
+    predicted = torch.where(wrong, (labels + 1) % 10, labels)
     calls = []
 
     def forward(batch: Tensor, first_index: int) -> Tensor:
         calls.append((len(batch), first_index))
         positions = (256 * batch[:, 0] + batch[:, 1]).flatten().long()
         assert int(positions[0]) == first_index
-        return F.one_hot(answers[positions], 10).float()
+        return F.one_hot(predicted[positions], 10).float()
 
     assert count_correct(forward, numbered(n), labels, as_float) == n - int(wrong.sum())
     assert calls == [(EVALUATION_BATCH, first) for first in range(0, n, EVALUATION_BATCH)]
@@ -58,7 +58,7 @@ def test_forward_runs_without_gradients_on_normalised_images() -> None:
 def test_nan_and_wrong_shapes_are_refused() -> None:
     images, labels = numbered(150), torch.full((150,), 9)
     nan = torch.full((EVALUATION_BATCH, 10), float("nan"))
-    with pytest.raises(ValueError, match="NaN to image 0"):
+    with pytest.raises(ValueError, match="NaN for image 0"):
         count_correct(lambda *_: nan, images, labels, as_float)
     with pytest.raises(ValueError, match="labels go up to 9"):
         count_correct(lambda *_: nan[:, :5], images, labels, as_float)
@@ -77,20 +77,20 @@ def test_nan_in_the_padding_does_no_harm() -> None:
     assert count_correct(forward, numbered(3), torch.zeros(3, dtype=torch.long), as_float) == 3
 
 
-def test_several_chips_are_told_apart_and_nan_names_the_image() -> None:
+def test_several_chips_are_counted_separately_and_nan_names_the_image() -> None:
     n, n_chips = 150, 3
     labels = torch.randint(10, (n,), generator=torch.Generator().manual_seed(0))
     wrong = torch.rand(n_chips, n, generator=torch.Generator().manual_seed(1)) < 0.3
-    answers = torch.where(wrong, (labels + 1) % 10, labels)
+    predicted = torch.where(wrong, (labels + 1) % 10, labels)
 
     def forward(batch: Tensor, _: int) -> Tensor:
         positions = (256 * batch[:, 0] + batch[:, 1]).flatten().long()
-        return F.one_hot(answers[:, positions], 10).float()
+        return F.one_hot(predicted[:, positions], 10).float()
 
     assert torch.equal(is_correct(forward, numbered(n), labels, as_float), ~wrong)
     nan = torch.zeros(n_chips, EVALUATION_BATCH, 10)
     nan[2, 7] = float("nan")
-    with pytest.raises(ValueError, match="NaN to image 7"):
+    with pytest.raises(ValueError, match="NaN for image 7"):
         is_correct(lambda *_: nan, numbered(n), labels, as_float)
 
 
@@ -122,7 +122,7 @@ def no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation._warn_once.cache_clear()
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if "bf16 instructions" in r.getMessage()]
 
 
@@ -133,14 +133,14 @@ def test_bf16_without_instructions_is_said_once_before_chips_run(
     path = train(TrainingSpec(epochs=0, model_kwargs={"hidden": [4]}), tmp_path)
     study = Study("s", [path], ["pcm_like"], [1.0], n_chips=2, n_images=10)
     estimate(study)
-    assert not said(caplog)
+    assert not warnings_of(caplog)
     bf16 = replace(study, precision="bf16")
     bf16.trials()
-    (sentence,) = said(caplog)
+    (sentence,) = warnings_of(caplog)
     assert 'precision="bf16"' in sentence and "10 times" in sentence
     estimate(bf16)
     program(path, "pcm_like", precision="bf16")
-    assert len(said(caplog)) == 1
+    assert len(warnings_of(caplog)) == 1
 
 
 @pytest.mark.usefixtures("no_bf16")
@@ -149,7 +149,7 @@ def test_bf16_without_instructions_is_said_once_before_training(
 ) -> None:
     spec = TrainingSpec(epochs=0, model_kwargs={"hidden": [4]}, precision="bfloat16")
     train_grid([spec, replace(spec, seed=1)], tmp_path, noise_sigma=0.1, noise_draws=1, jobs=2)
-    (sentence,) = said(caplog)
+    (sentence,) = warnings_of(caplog)
     assert 'precision="bfloat16"' in sentence
 
 
@@ -159,4 +159,4 @@ def test_bf16_with_instructions_is_used_without_a_word(
     monkeypatch.setattr(evaluation, "has_bf16_instructions", lambda: True)
     path = train(TrainingSpec(epochs=0, model_kwargs={"hidden": [4]}), tmp_path)
     program(path, "pcm_like", precision="bf16")
-    assert not said(caplog)
+    assert not warnings_of(caplog)

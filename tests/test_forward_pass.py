@@ -198,7 +198,7 @@ def test_a_constant_without_a_name_is_described_by_place_and_shape():
     network.add_module("block", seeded(Constant))
     with pytest.raises(ValueError, match=r"'block' multiplies \(mm\) by a 8 x 8 tensor"):
         check_forward(network, images(1))
-    with pytest.raises(ValueError, match="no layer for analog tiles"):
+    with pytest.raises(ValueError, match="no layer for arrays"):
         check_forward(network, images(1), ["block"])  # all that is below it, too
 
 

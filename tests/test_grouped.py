@@ -1,4 +1,4 @@
-"""Claims about grouped layers, whose arrays are drawn and aged together: each is as if alone."""
+"""Grouped layers, whose arrays are drawn and aged together: each is as if it were alone."""
 
 from functools import partial
 

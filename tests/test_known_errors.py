@@ -308,13 +308,16 @@ def checkpoint_of(kind):
 
 def test_the_audit_counts_elementwise_factors_and_refuses_silent_products():
     ideal = load_device("ideal")
-    rows = {row["layer"]: row for row in audit_rows("net", checkpoint_of(Gain), ideal)}
+    rows = {row["layer"]: row for row in audit_rows("net", checkpoint_of(Gain), ideal, "compiled")}
     assert rows["fc"]["analog"] and rows["fc"]["n_weights"] == 640
     gain = rows["gamma"]
     assert (gain["kind"], gain["n_weights"], gain["analog"]) == ("elementwise product", 10, False)
-    for what in (audit_rows, lambda _, network, device: program(network, device)):
+    for refuses in (
+        lambda network: audit_rows("net", network, ideal, "compiled"),
+        lambda network: program(network, ideal),
+    ):
         with pytest.raises(ValueError, match=r"multiplies \(mm\) by a 10 x 10 tensor"):
-            what("net", checkpoint_of(Table), ideal)
+            refuses(checkpoint_of(Table))
 
 
 def test_a_checkpoint_is_checked_once_a_process(monkeypatch):

@@ -1,4 +1,4 @@
-"""Sharpness is what the formula says, on losses whose answer is known in closed form."""
+"""Sharpness agrees with the formula, on losses with a closed form."""
 
 import functools
 import math

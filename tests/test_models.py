@@ -1,4 +1,4 @@
-"""Networks by name, and the audit: nothing stays digital in silence, shared layers stay shared."""
+"""Networks by name, and the audit: no layer stays digital unnoticed, shared layers stay shared."""
 
 import math
 import sys
@@ -240,7 +240,7 @@ class WithBareParameters(nn.Module):
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
 @pytest.mark.filterwarnings("ignore:Lazy modules:UserWarning")
-def test_layers_that_cannot_become_tiles_are_refused_with_the_reason(
+def test_layers_that_cannot_be_mapped_are_refused_with_the_reason(
     layer: nn.Module, reason: str
 ) -> None:
     model = nn.Sequential()
@@ -249,7 +249,7 @@ def test_layers_that_cannot_become_tiles_are_refused_with_the_reason(
     reasons = refused(model)
     assert any(reason in text for text in reasons.values())
     assert all(name.startswith("odd") for name in reasons)
-    with pytest.raises(ValueError, match=r"cannot become analog tiles: 'odd") as caught:
+    with pytest.raises(ValueError, match=r"cannot be mapped onto arrays: 'odd") as caught:
         analog_layers(model)
     assert "keep_digital=['odd" in str(caught.value)
     assert list(analog_layers(model, ["odd"])) == ["fc"]
@@ -296,9 +296,9 @@ def test_keep_digital_takes_a_whole_branch_and_no_lookalike() -> None:
 
 
 def test_model_without_anything_analog_is_refused() -> None:
-    with pytest.raises(ValueError, match="no layer for analog tiles"):
+    with pytest.raises(ValueError, match="no layer for arrays"):
         analog_layers(nn.Sequential(nn.ReLU()))
-    with pytest.raises(ValueError, match="no layer for analog tiles"):
+    with pytest.raises(ValueError, match="no layer for arrays"):
         analog_layers(nn.Sequential(nn.Linear(2, 2)), ["0"])
     assert analog_share(nn.Sequential(nn.ReLU())) == 0.0
 

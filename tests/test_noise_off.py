@@ -40,6 +40,6 @@ def test_all_noise_off_answers_as_the_digital_network(name, engine):
     with torch.no_grad():
         expected = network(images)
     for t in (0.0, 3.15e7):
-        answers = chip.drift_to(t)(images)
-        torch.testing.assert_close(answers, expected, rtol=1e-3, atol=1e-4)
-        assert torch.equal(answers.argmax(dim=1), expected.argmax(dim=1))
+        outputs = chip.drift_to(t)(images)
+        torch.testing.assert_close(outputs, expected, rtol=1e-3, atol=1e-4)
+        assert torch.equal(outputs.argmax(dim=1), expected.argmax(dim=1))

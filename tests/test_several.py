@@ -1,4 +1,4 @@
-"""Claims about chips that answer together: the oracle is the chip alone."""
+"""Batched inference over chips: the oracle is each chip alone."""
 
 from functools import partial
 
@@ -8,8 +8,9 @@ from test_compiled import LAYERS, SMALL, TinyResidual, assert_equal_but_for_ties
 from test_compiled_networks import Pooled, build, every_second, random_images
 from torch import Tensor, nn
 
+import analog_samson.chip
 from analog_samson import load_device, program
-from analog_samson.chip import ChipGroup, choose_engine, why_alone
+from analog_samson.chip import ChipGroup, choose_engine, why_not_batched
 from analog_samson.compiled import kernels, operations
 from analog_samson.compiled import network as network_module
 from analog_samson.models import build_model
@@ -107,7 +108,7 @@ def test_a_network_gives_every_chip_what_it_gives_alone(kind, on, library):
     assert int(((parts - found).abs() > 1e-5 * float(found.abs().max())).any(dim=2).sum()) <= 1
 
 
-def test_a_chip_that_is_read_by_itself_is_met_as_it_is(library):
+def test_a_chip_that_is_read_by_itself_is_used_as_read(library):
     images = random_images(6, 1, 8, 8)
     group = group_of(build(TinyResidual), "pcm_like", images).drift_to(HOUR)
     before = group(images)
@@ -133,7 +134,7 @@ def test_all_chips_draw_the_integers_they_draw_alone():
 
 
 def test_one_trace_serves_all_groups_of_a_size(monkeypatch):
-    """Graphs counted by torch: a second group adds none; answers as operation by operation."""
+    """Graphs counted by torch: a second group adds none; outputs as in eager execution."""
     if kernels.library() is None:
         pytest.skip("no C compiler here, torch.compile needs one")
     from torch._dynamo.utils import counters
@@ -193,7 +194,7 @@ def test_noise_is_one_kernel_for_layers_of_all_shapes_or_none_if_none_can_be_bui
 @pytest.mark.parametrize("model", ["resnet8", "lenet5"])
 @pytest.mark.parametrize("name", ["ideal", "pcm_like", "pcm_like_hwa_preset"])
 def test_no_forward_pass_waits_for_its_device_or_leaves_anything_on_the_cpu(name, model):
-    """torch's "meta" device refuses to be read by the host, or to meet tensors of another."""
+    """torch's "meta" device raises on reads by the host, and on mixing with tensors of another."""
     shape = {"resnet8": (3, 8, 8), "lenet5": (1, 28, 28)}[model]
     images = random_images(8, *shape)
     group = group_of(build(partial(a_network, model, shape)), name, images).drift_to(DAY)
@@ -205,7 +206,7 @@ def test_no_forward_pass_waits_for_its_device_or_leaves_anything_on_the_cpu(name
 
 
 class Recorded(nn.Module):
-    """Keeps the batch that its layer meets."""
+    """Records the batch that its layer gets."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -221,14 +222,14 @@ def test_what_is_the_same_for_all_chips_is_multiplied_once(monkeypatch):
     images = random_images(5, 2, 6, 6)
     group = group_of(build(Recorded), "pcm_like", images, 4).drift_to(DAY)
     group(images)
-    met = []
+    sizes = []
     dac = kernels.dac
-    monkeypatch.setattr(kernels, "dac", lambda x, *rest: met.append(len(x)) or dac(x, *rest))
+    monkeypatch.setattr(kernels, "dac", lambda x, *rest: sizes.append(len(x)) or dac(x, *rest))
     group(images)
-    assert met == [5]
+    assert sizes == [5]
 
 
-def test_what_cannot_answer_together_is_refused():
+def test_chips_that_cannot_be_batched_are_refused():
     images = random_images(40, 1, 8, 8)
     network = build(TinyResidual)
     made = {"calibration": images, "engine": "compiled"}
@@ -248,7 +249,7 @@ def test_what_cannot_answer_together_is_refused():
         ChipGroup([program(network, "pcm_like", **ranges), program(moved, "pcm_like", **ranges)])
     with pytest.raises(ValueError, match="different input ranges"):
         ChipGroup([chip, program(network, "pcm_like", calibration=images * 2, engine="compiled")])
-    with pytest.raises(ValueError, match="one chip at a time; run every chip alone"):
+    with pytest.raises(ValueError, match="one chip at a time; run each chip alone"):
         ChipGroup([program(network, "ideal", engine="aihwkit")])
     uncalibrated = ChipGroup([program(network, "pcm_like", engine="compiled")])
     with pytest.raises(ValueError, match="was not calibrated"):
@@ -265,12 +266,17 @@ def test_chips_with_statistics_or_ranges_of_their_own_run_alone():
     own_ranges = kind.model_validate(
         content | {"input_ranges": content["input_ranges"] | {"of": "chip"}}
     )
-    assert "belong to one chip" in why_alone(recalibrated, choose_engine(recalibrated))
-    assert "chip by chip" in why_alone(own_ranges, choose_engine(own_ranges))
-    assert why_alone(load_device("pcm_like"), "compiled") == ""
-    assert "one chip at a time" in why_alone(load_device("pcm_like"), "aihwkit")
+    assert "belong to one chip" in why_not_batched(recalibrated, choose_engine(recalibrated))
+    assert "chip by chip" in why_not_batched(own_ranges, choose_engine(own_ranges))
+    assert why_not_batched(load_device("pcm_like"), "compiled") == ""
+    assert "one chip at a time" in why_not_batched(load_device("pcm_like"), "aihwkit")
     network = build(partial(a_network, "resnet8", (3, 8, 8)))
     images = random_images(64, 3, 8, 8)
     chip = program(network, recalibrated, calibration=images, recalibration=images)
     with pytest.raises(ValueError, match="belong to one chip"):
         ChipGroup([chip, chip])
+
+
+def test_the_old_name_of_why_not_batched_still_works_and_names_the_new_one():
+    with pytest.warns(FutureWarning, match="why_not_batched"):
+        assert analog_samson.chip.why_alone is why_not_batched

@@ -206,7 +206,7 @@ def test_sources_off_by_axis_leave_the_programmed_state(checkpoints, tmp_path):
             {"accelerator": "tpu"},
             "accelerator = 'tpu' is not allowed: input should be 'cpu' or 'cuda'",
         ),
-        ({"accelerator": "cuda"}, "accelerator='cuda' was asked and torch finds none"),
+        ({"accelerator": "cuda"}, "accelerator='cuda', and torch finds no CUDA device"),
         ({"images": 0}, "images, .*, must lie between 2 and 100"),
         ({"images": 1}, "images, .*, must lie between 2 and 100"),
         ({"images": 101}, "images, .*, must lie between 2 and 100"),
@@ -642,8 +642,15 @@ def test_an_accelerator_runs_the_compiled_engine_and_changes_no_identity(study, 
     there = replace(study, accelerator="cuda", chips_together=8).trials()
     assert {trial.accelerator for trial in there} == {"cuda"}
     assert [trial.chip_id for trial in there] == [trial.chip_id for trial in study.trials()]
-    with pytest.raises(ValueError, match="runs the compiled engine alone, and device 'pcm_like'"):
+    with pytest.raises(ValueError, match="is for the compiled engine only, and device 'pcm_like'"):
         replace(study, accelerator="cuda", engine="aihwkit").trials()
+
+
+def test_the_engine_is_chosen_and_checked_for_the_device_as_swept(study):
+    """A value of an axis that the precision does not allow is found before anything runs."""
+    swept = replace(study, precision="bf16", axes={"mvm_read_noise": (0.0, 0.1)})
+    with pytest.raises(ValueError, match="computed in fp32 only"):
+        swept.trials()
 
 
 def test_the_manifest_names_the_gpu(monkeypatch):

@@ -43,6 +43,12 @@ class Tile:
         """Put normalised weights (columns, rows) on the array."""
         self.aihwkit_tile.tile.set_weights(weights)
 
+    @property
+    def alpha(self) -> Tensor:
+        """Compensation factor now, shape (1,) or (columns,)."""
+        alpha: Tensor = self.aihwkit_tile.alpha.detach()
+        return alpha
+
     def set_compensation(self, alpha: Tensor) -> None:
         """Set the factor (or one a column) that multiplies the array's outputs."""
         buffer = self.aihwkit_tile.alpha
@@ -90,24 +96,24 @@ class TiledNetwork:
         )
         self.network.eval()
         self.network.requires_grad_(False)
-        self.tiles = [
+        self.arrays = [
             _tile(name, index, aihwkit_tile)
             for name, layer in self.layers.items()
             for index, aihwkit_tile in enumerate(layer.analog_tiles())
         ]
-        for tile in self.tiles:  # its hook on gradients, which nobody takes here, does not pickle
+        for tile in self.arrays:  # its hook on gradients, which nobody takes here, does not pickle
             if handle := getattr(tile.aihwkit_tile, "_backward_hook_handle", None):
                 handle.remove()
                 tile.aihwkit_tile._backward_hook_handle = None
         if effects := effects_of(device.periphery, "aihwkit"):
-            for tile in self.tiles:
+            for tile in self.arrays:
                 tile.aihwkit_tile.tile._analog_mvm = WithEffects(effects)
         if input_ranges is not None and device.periphery.needs_input_ranges:
             self._set_input_ranges(input_ranges)
 
     def _set_input_ranges(self, input_ranges: Mapping[str, float]) -> None:
         check_input_ranges(input_ranges, self.layers)
-        for tile in self.tiles:
+        for tile in self.arrays:
             tile.aihwkit_tile.set_input_range(float(input_ranges[tile.layer]))
 
     def weights(self) -> dict[str, Tensor]:

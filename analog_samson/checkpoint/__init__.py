@@ -1,8 +1,8 @@
-"""What was trained and what came out of it: one safetensors file, the specification in its header.
+"""Checkpoints: one safetensors file per trained network, with the specification in its header.
 
-`TrainingSpec` says how a network was trained, completely and in plain values. `Checkpoint` adds the
-weights and what every later step needs to know without loading the data again: the input ranges of
-its analog layers, the normalisation, the digital accuracy. Nothing here is pickled.
+`TrainingSpec` describes completely how a network was trained. `Checkpoint` adds the
+weights and what later steps need without loading the data again: the input ranges of its analog
+layers, the normalisation, the digital accuracy. Nothing is pickled.
 """
 
 from analog_samson.checkpoint.files import (

@@ -1,4 +1,4 @@
-"""A trained network in one file: weights in safetensors, everything else as JSON in its header."""
+"""A trained network in one safetensors file: weights as tensors, the rest as JSON in its header."""
 
 import contextlib
 import hashlib
@@ -36,24 +36,24 @@ _NO_CODE = ("device", "start_from", "keep_digital")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network and what is known about it.
+    """A trained network with its specification, input ranges and digital accuracy.
 
     Attributes:
         spec: How it was trained.
         state: State dict of the network, on the CPU.
         input_ranges: Largest input of each analog layer on training images (percentile).
-        n_correct_digital: Correct answers of the digital network on the test split.
+        n_correct_digital: Test images that the digital network classifies correctly.
         n_images: Images in that split.
         image_shape: (C, H, W).
         n_classes: Number of classes.
         mean: Per channel, of images / full scale.
         std: Per channel, of images / full scale.
         class_names: In the order of the labels.
-        made_with: Versions and machine, for the reader; no part of the digest.
-        largest_inputs: Largest |input| of each analog layer on the images of ``input_ranges``; no
-            part of the digest. Empty in files of earlier versions.
+        made_with: Versions and machine, for information; not in the digest.
+        largest_inputs: Largest |input| of each analog layer on the images of ``input_ranges``; not
+            in the digest. Empty in files of earlier versions.
         full_scale: Pixel value that means 1.0; None: that of the data set of this package.
-        source: The file that it was read from, for messages; no part of it.
+        source: The file that it was read from, for messages; not saved.
     """
 
     spec: TrainingSpec
@@ -72,7 +72,7 @@ class Checkpoint:
     source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse weights that are not numbers, and facts that cannot be.
+        """Check that weights are finite and that values have the right type and range.
 
         Raises:
             ValueError: If a tensor of the state holds NaN or infinity or is of a type that no
@@ -95,7 +95,7 @@ class Checkpoint:
 
     @property
     def keep_digital(self) -> tuple[str, ...]:
-        """Layers that will not become tiles."""
+        """Layers that are not mapped onto arrays."""
         return self.spec.keep_digital
 
     def ranges(self, statistic: str) -> Mapping[str, float]:
@@ -121,7 +121,7 @@ class Checkpoint:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) over the tensors and their description: the same wherever the file lies."""
+        """SHA-256 (hex) over the tensors and their description; independent of the path."""
         hashed = hashlib.sha256()
         for name in sorted(self.state):
             tensor = self.state[name].detach().cpu().contiguous()
@@ -138,7 +138,7 @@ class Checkpoint:
         return hashed.hexdigest()
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Turn stored images, uint8, shape (n, C, H, W), into what this network was trained on."""
+        """Normalise images, uint8, shape (n, C, H, W), as for the training of this network."""
         return normalise(images, mean=self.mean, std=self.std, full_scale=self.pixel_scale)
 
     @property
@@ -235,11 +235,11 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint; a file of that name is replaced only when the new one is complete.
+    """Write a checkpoint; an existing file is replaced only when the new one is complete.
 
     Args:
-        path: Where to; the folder is made if it is missing.
-        checkpoint: What to write.
+        path: The file; a missing folder is created.
+        checkpoint: The checkpoint.
 
     Returns:
         The path.
@@ -256,8 +256,8 @@ def load_checkpoint(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
 
     Args:
         path: The file.
-        trust: Packages that it may import from, beside those of the environment variable
-            `ANALOG_SAMSON_TRUST`: needed where its network comes from outside this package.
+        trust: Packages that it may import from, in addition to those of the environment variable
+            `ANALOG_SAMSON_TRUST`; needed if its network is defined outside this package.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -280,7 +280,7 @@ def load_checkpoint(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
 
 
 def read_specification(text: str, where: str, trust: Sequence[str]) -> TrainingSpec:
-    """Read the specification that a file holds; what it names is not imported without consent.
+    """Read the specification in a file; code that it names is imported only if trusted.
 
     Args:
         text: What `TrainingSpec.to_json` gave.
@@ -303,14 +303,14 @@ def named_packages(spec: TrainingSpec) -> tuple[str, ...]:
 
 
 def _named(values: Mapping[str, Any]) -> list[str]:
-    """The texts of a specification, in lists too, that may name code."""
+    """The strings of a specification, in lists too, that may name code."""
     found = [value for key, value in values.items() if key not in _NO_CODE]
     listed = [text for value in found if isinstance(value, list | tuple) for text in value]
     return [text for text in (*found, *listed) if isinstance(text, str)]
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], *, what: str, name: str) -> None:
-    """Load a state dict, or say in one sentence why it does not fit.
+    """Load a state dict, or raise an error that lists how it differs.
 
     Args:
         model: Network that is loaded in place.
@@ -348,7 +348,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], *, what: str, name
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
 ) -> Path:
-    """Write tensors and a JSON header as one safetensors file, whole or not at all.
+    """Write tensors and a JSON header as one safetensors file, atomically.
 
     Raises:
         OSError: If the folder cannot be written or the disk is full.
@@ -370,9 +370,9 @@ def write_tensors(
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside a file; if the block ends well, it takes the file's place.
+    """Give a temporary path next to a file; it replaces the file if the block ends without error.
 
-    Whoever writes it, its mode is that of any new file (the umask's).
+    The mode of the file is that of any new file (given by the umask).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -388,11 +388,11 @@ def replacing(path: Path) -> Iterator[Path]:
 def read_tensors(
     path: str | Path, what: str = "checkpoint"
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_tensors` wrote.
+    """Read a file written by `write_tensors`.
 
     Args:
         path: The file.
-        what: What it should be, for messages.
+        what: Expected kind of file, for messages.
 
     Returns:
         The tensors by name, and the header.

@@ -1,4 +1,4 @@
-"""What the header of a file must hold: every key by type and range, one sentence for a mistake."""
+"""Schemas of file headers: type and range of every key, and a one-sentence error message."""
 
 import json
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from pydantic import Field
 
 from analog_samson.checkpoint.specification import FLAT_OPTIONS, TrainingSpec
 
-# Single precision holds 1e-38 to 3e38: what lies within these bounds can also be divided by.
+# single precision covers 1e-38 to 3e38; within these bounds quotients are finite too
 Finite = Annotated[float, Field(gt=-1e30, lt=1e30, allow_inf_nan=False)]
 Positive = Annotated[float, Field(ge=1e-30, lt=1e30, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
 class Strict(pydantic.BaseModel):
-    """A header: no unknown keys, no booleans or texts as numbers."""
+    """A header without unknown keys; booleans and strings are not accepted as numbers."""
 
     model_config = pydantic.ConfigDict(
         strict=True, frozen=True, extra="forbid", protected_namespaces=()
@@ -25,7 +25,7 @@ class Strict(pydantic.BaseModel):
 
 
 class ChipHeader(Strict):
-    """What the file of a chip says beside the states of its devices; see `Chip.save`."""
+    """Header of a saved chip, in addition to the states of its cells; see `Chip.save`."""
 
     kind: str
     device: dict[str, Any]
@@ -40,7 +40,7 @@ class ChipHeader(Strict):
 
 
 class CheckpointHeader(Strict):
-    """What a checkpoint says beside its tensors; see `Checkpoint`."""
+    """Header of a checkpoint, in addition to its tensors; see `Checkpoint`."""
 
     spec: str
     input_ranges: dict[str, Positive]
@@ -79,15 +79,18 @@ class CheckpointHeader(Strict):
 
 
 def check_header(kind: type[Strict], header: Mapping[str, Any], where: str) -> None:
-    """Raise ValueError, one sentence with the name of the file, unless a header is sound.
+    """Check a header against a schema.
 
     Args:
-        kind: What it must hold.
-        header: In JSON's types.
-        where: Name of the file.
+        kind: The schema.
+        header: The header, in JSON types.
+        where: Name of the file, for the message.
+
+    Raises:
+        ValueError: If it does not match; one sentence with the name of the file.
     """
     try:
-        # of JSON a list may become a tuple, and no text a number
+        # in JSON mode a list is accepted as a tuple, but a string not as a number
         kind.model_validate_json(json.dumps(dict(header)))
     except pydantic.ValidationError as error:
         raise ValueError(f"The header of {where} cannot be used: {_sentence(error)}.") from None
@@ -96,11 +99,11 @@ def check_header(kind: type[Strict], header: Mapping[str, Any], where: str) -> N
 
 
 def specification(text: str, where: str) -> dict[str, Any]:
-    """The values of a training specification by name, each of the type that its field has.
+    """Read the values of a training specification and check their types, not their ranges.
 
     Raises:
-        ValueError: If the text is no JSON object, or a key is unknown or of another type; one
-            sentence with the name of the file. Whether values make sense is not looked at.
+        ValueError: If the text is not a JSON object, or a key is unknown or of another type; one
+            sentence with the name of the file.
     """
     try:
         values = json.loads(text)

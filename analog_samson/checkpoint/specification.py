@@ -1,4 +1,4 @@
-"""How a network is trained: one complete specification in plain values."""
+"""Specification of a training: complete, in plain values."""
 
 import difflib
 import json
@@ -38,22 +38,22 @@ FLAT_OPTIONS: Mapping[str, Any] = MappingProxyType(
         "teacher_decay": float | None,
     }
 )
-"""Options that stand among the fields in JSON, null where a method does not read them, with their
-types; every other option stands under "options". Never to be changed: digests hold these keys."""
+"""Options that are top-level keys in JSON (null if a method does not use them), with their types;
+every other option is under "options". Must not be changed: digests contain these keys."""
 
 
 @dataclass(frozen=True, init=False)
 class TrainingSpec:
-    """Everything that decides which weights a training ends at.
+    """Everything that determines the result of a training.
 
-    The strength and the options of the method are given beside the fields and read as attributes:
+    Strength and options of the method are given as keyword arguments and read as attributes:
 
         spec = TrainingSpec(method="samson", rho=0.5, p=2, epochs=10)
         spec.options        # {"rho": 0.5, "eta": 0.01, "p": 2.0, "perturb_norm_and_bias": True}
         spec.rho            # 0.5
 
-    An option that is not given takes the method's default, which then is in the specification, so
-    that a checkpoint never depends on a default that may change.
+    An option that is not given gets the method's default, which is written to the specification, so
+    that a checkpoint does not depend on defaults that may change.
 
     Attributes:
         dataset: Name for `load_dataset`.
@@ -71,21 +71,20 @@ class TrainingSpec:
             dialect: Which of the two public forms of ASAM, a name from `DIALECTS`.
             perturb_norm_and_bias: Whether samson also perturbs normalisation and bias parameters.
             noise_scale: What `sigma` is relative to, a name from `NOISE_SCALES`.
-            device: Name or path of the device whose noise is trained with (hardware_aware).
-            device_time_s: When that device is read after programming [s]; None: at once, or at the
-                first time that it has data for.
+            device: Name or path of the device whose noise is used in training (hardware_aware).
+            device_time_s: Time of the read of that device after programming [s]; None: 0, or the
+                first time for which it has data.
             drop_share: Probability that a weight is zero in a pass (rwp, noise_injection,
                 hardware_aware).
-            fisher_decay: Decay of the squared gradients that arwp remembers.
+            fisher_decay: Decay of the sum of squared gradients (arwp).
             temperature: Temperature of the trajectory loss.
-            trajectory_start: Share of the epochs that pass before the trajectory loss begins.
-            trajectory_lag: Epochs between the remembered outputs and now (saf).
+            trajectory_start: Share of the epochs without the trajectory loss at the beginning.
+            trajectory_lag: Epochs between the stored outputs and the present (saf).
             teacher_decay: Decay of the moving average that is the teacher (mesa). The authors'
-                value averages over 2000 steps, too many for a training of a few thousand steps:
-                give 0.99 there.
+                value averages over 2000 steps; for a training of a few thousand steps use 0.99.
         schedule: How the strength grows over the training, a name from `SCHEDULES`.
-        ramp_share: Share of the training in which it does so; it then stays. Rasch et al. (2023)
-            ramp noise_injection with schedule "linear" over the first epochs.
+        ramp_share: Share of the training in which it grows; then it is constant. Rasch et al.
+            (2023) ramp noise_injection with schedule "linear" over the first epochs.
         clip_weights: Weights are clipped to this many standard deviations of their layer after
             each step; 0 does not clip. Usable with every method; None: the method's own.
         perturbed_share: Share of the perturbed gradient in the update; the rest is the clean one.
@@ -95,26 +94,26 @@ class TrainingSpec:
         momentum: Momentum of SGD.
         weight_decay: Weight decay, as the optimizer defines it.
         decay_norm_and_bias: Whether it also acts on normalisation and bias parameters.
-        batch_size: Images per step; the images that do not fill a batch are left out of an epoch.
-        accumulation: Equal parts that a batch is sent through the network in.
+        batch_size: Images per step; an incomplete last batch of an epoch is not used.
+        accumulation: Number of equal parts in which a batch is processed.
         optimizer: A name from `OPTIMIZERS`.
         clip_gradients: Largest norm of the update gradient; 0 does not clip.
-        label_smoothing: Share of the target that is spread over all classes.
-        average_decay: Decay of a moving average of the weights, which the checkpoint then holds;
-            0: no average.
-        reestimate_batch_norm: Whether the statistics of batch normalisation are estimated anew at
-            the final weights; None: where the method has no clean pass, or weights are averaged.
+        label_smoothing: Share of the target that is distributed over all classes.
+        average_decay: Decay of a moving average of the weights, which is then saved in the
+            checkpoint; 0: no average.
+        reestimate_batch_norm: Whether the statistics of batch normalisation are recomputed at the
+            final weights; None: if the method has no clean pass, or weights are averaged.
         augmentation: A name from `data.AUGMENTATIONS`.
         validation_fraction: Share of the training images that is held out.
-        parametrisation: "microring": trained are the control parameters of micro-ring weights.
-        keep_digital: Layers that will not become tiles.
-        rewrites: Importable names of rules that rewrite layers of other kinds into layers that
-            become tiles, "package.module:name"; see `models.rewriting`.
-        precision: "bfloat16": forward and backward under autocast.
-        channels_last: Memory format of the convolutions; on CPUs the faster one.
-        compile: Whether the forward and backward go through `torch.compile`.
+        parametrisation: "microring": train the control parameters of micro-ring weights.
+        keep_digital: Layers that are not mapped onto arrays.
+        rewrites: Importable names of rules that rewrite layers of other kinds into layers that can
+            be mapped, "package.module:name"; see `models.rewriting`.
+        precision: "bfloat16": forward and backward pass under autocast.
+        channels_last: Whether convolutions use the channels-last layout, which is faster on CPUs.
+        compile: Whether forward and backward pass use `torch.compile`.
         accelerator: "cpu" or "cuda".
-        threads: CPU threads; sums differ in their last bits from one number to another.
+        threads: CPU threads; sums differ in the last bits between numbers of threads.
         start_from: Path of the checkpoint that training starts from.
         seed: Seed of initialisation, order, augmentation, dropout and perturbation.
     """
@@ -195,12 +194,12 @@ class TrainingSpec:
 
     @property
     def entry(self) -> Method:
-        """What is known about the method."""
+        """The method's entry: its options, label and kind of step."""
         return method_of(self.method)
 
     @property
     def has_clean_pass(self) -> bool:
-        """Whether a step sends its images through weights that nothing has moved."""
+        """Whether a step includes a pass with unperturbed weights."""
         return self.entry.step != "one pass" or self.perturbed_share != 1.0
 
     @property
@@ -219,7 +218,7 @@ class TrainingSpec:
 
     @property
     def strength(self) -> str:
-        """Short text that tells apart what was trained with one method, such as "rho=0.5"."""
+        """Short text that distinguishes trainings with the same method, such as "rho=0.5"."""
         if self.method == EXTERNAL:
             return ""
         method = self.entry

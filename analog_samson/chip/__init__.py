@@ -1,13 +1,16 @@
 """A chip: one programming of one trained network on one device, and its ageing.
 
-Programming error, drift exponents and faults belong to the chip and stay with it; read noise
-belongs to a read at a time. ``drift_to`` is a pure function of (time, read): any order, never
-cumulative, and t = 0 is the programmed state before any read.
+Programming errors, drift exponents and faults are drawn once per chip; read noise is drawn once per
+time and read. The state after ``drift_to`` depends on (time, read) only, not on earlier calls.
+t = 0 is the programmed state before any read.
 """
+
+import warnings
+from typing import Any
 
 from analog_samson.chip.chip import Chip
 from analog_samson.chip.engines import Engine, check_precision, choose_engine
-from analog_samson.chip.group import ChipGroup, why_alone
+from analog_samson.chip.group import ChipGroup, why_not_batched
 from analog_samson.chip.programming import MappedNetwork, load_chip, program
 from analog_samson.chip.training_images import any_input, evenly_spread
 
@@ -22,5 +25,20 @@ __all__ = [
     "evenly_spread",
     "load_chip",
     "program",
-    "why_alone",
+    "why_not_batched",
 ]
+
+_NEW_NAMES = {"why_alone": "why_not_batched"}
+
+
+def __getattr__(name: str) -> Any:
+    """Find old names, which work for one version."""
+    if name not in _NEW_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    new = _NEW_NAMES[name]
+    warnings.warn(
+        f"{__name__}.{name} is now named {new}; the old name is removed in the next version.",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return globals()[new]

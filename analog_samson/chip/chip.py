@@ -1,4 +1,4 @@
-"""A chip as it is after programming: ages to any time, runs the network, is saved."""
+"""A programmed chip: drift to any time, run the network, save."""
 
 import contextlib
 import json
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from analog_samson.analog import DeviceState, TiledNetwork
 from analog_samson.checkpoint import write_tensors
-from analog_samson.chip.arrays import (
+from analog_samson.chip.engines import Engine
+from analog_samson.chip.programmed import (
     ConductanceArray,
     PhysicsOfLayers,
     drift_arrays,
     program_arrays,
 )
-from analog_samson.chip.engines import Engine
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.devices import Device
 from analog_samson.evaluation import exact_products
@@ -27,7 +27,7 @@ from analog_samson.models import DigitalProducts, Rewriting, batch_norm, check_f
 from analog_samson.streams import derive_seed
 
 CHIP_FILE = "programmed chip"
-"""What the header of a saved chip says it is."""
+"""Value of ``kind`` in the header of a saved chip."""
 
 
 class Unchecked(NamedTuple):
@@ -47,13 +47,13 @@ class Chip:
 
     Attributes:
         device: The device.
-        seed: What every draw of this chip derives from.
+        seed: Random seed of the chip, from which all its random streams are derived.
         engine: What runs the forward pass.
         precision: Precision of its products.
-        input_ranges: Layer name to the largest input its DAC takes; None: not calibrated.
+        input_ranges: {layer: input range of its DAC, model units}; None: not calibrated.
         keep_digital: Layers that are not on the chip.
         t_inference_s: Time since programming finished [s] at which the chip is read.
-        read: Which draw of the read noise.
+        read: Number of the read, which selects the draw of the read noise.
     """
 
     def __init__(
@@ -82,18 +82,19 @@ class Chip:
         self._unchecked = unchecked
         self._trained_statistics = batch_norm.statistics(network.network)
         self._needs_recalibration = False
-        self._arrays = program_arrays(network.tiles, physics, seed)
+        self._arrays = program_arrays(network.arrays, physics, seed)
         self.t_inference_s = math.nan
         self.read = 0
         self.drift_to(device.first_time_s)
 
     @exact_products(torch.device("cpu"))
     def drift_to(self, t_inference_s: float, read: int = 0) -> Self:
-        """Age this chip to a time and read it: any order, never cumulative.
+        """Age this chip to a time and read it; the result does not depend on earlier calls.
 
         Args:
-            t_inference_s: Time since programming finished [s]; 0 is the programmed state, not read.
-            read: Which draw of the read noise at that time, 0 upward.
+            t_inference_s: Time since programming finished [s]; 0 is the programmed state, without
+                read noise.
+            read: Number of the read at that time, from 0; selects the draw of the read noise.
 
         Returns:
             The chip itself.
@@ -116,36 +117,36 @@ class Chip:
         return self
 
     def _rescale_layers(self) -> None:
-        """Give all arrays of a layer that is compensated as one the factor that fits it best."""
+        """Set the least-squares factor of each layer with compensation ``per_layer``."""
         rescaled = [array for array in self._arrays if array.kind == "per_layer"]
         if not rescaled or self._products is None:
             return
         weights = self._network.weights()
         gains = {
             name: self._products.gain(name, weights[name])
-            for name in dict.fromkeys(array.tile.layer for array in rescaled)
+            for name in dict.fromkeys(array.mapped.layer for array in rescaled)
         }
         for array in rescaled:
-            array.set_compensation(gains[array.tile.layer])
+            array.set_compensation(gains[array.mapped.layer])
 
     def __call__(self, images: Tensor, first_index: int = 0) -> Tensor:
-        """Run the network on the chip, digital periphery and compensation included.
+        """Run the network on the chip, including digital periphery and compensation.
 
-        A chip computes in fp32, under autocast too.
+        A chip computes in fp32, also under autocast.
 
         Args:
-            images: Inputs as the digital network takes them, shape (n, ...); one tensor, whose
-                floating numbers are taken as fp32.
-            first_index: Number of the first image in the whole set: forward noise belongs to
-                (chip, time, read, image), whatever the batch size.
+            images: One tensor of inputs as for the digital network, shape (n, ...); floating-point
+                inputs are converted to fp32.
+            first_index: Index of the first image in the whole set. Forward noise depends on
+                (chip, time, read, image) and not on the batch size.
 
         Returns:
             Outputs of the network, shape (n, ...).
 
         Raises:
             ValueError: If the device's DAC needs input ranges and the chip was not calibrated, the
-                input is not one tensor, or (at the first call, where no input was known when the
-                chip was programmed) the network's forward cannot run on arrays.
+                input is not one tensor, or the network's forward cannot run on arrays (checked at
+                the first call if no input was known when the chip was programmed).
         """
         images = self.checked(images)
         if self._needs_recalibration:
@@ -153,7 +154,7 @@ class Chip:
         return self._network.forward(images, first_index, self._forward_seeds)
 
     def checked(self, images: Tensor) -> Tensor:
-        """Return inputs in the chip's precision; raise ValueError if it cannot run them."""
+        """Convert inputs to fp32; raise ValueError if the chip cannot run them."""
         if not isinstance(images, Tensor):
             raise ValueError(
                 f"A chip takes one tensor of shape (n, ...); got {type(images).__name__}. Wrap a "
@@ -168,7 +169,7 @@ class Chip:
 
     @property
     def is_batch_invariant(self) -> bool:
-        """Whether outputs are known to be the same bits whatever the size of the batch."""
+        """Whether outputs are known to be bit-identical for every batch size."""
         network = self._network
         return isinstance(network, FunctionalNetwork) and network.is_batch_invariant
 
@@ -180,15 +181,15 @@ class Chip:
                 "calibrated; give program(..., calibration=images of the training set)."
             )
 
-    def _recalibrate(self, where: torch.device) -> None:
-        """Take the statistics of batch normalisation anew, from the trained ones, at this read."""
+    def _recalibrate(self, accelerator: torch.device) -> None:
+        """Recompute the running statistics of batch normalisation at this read."""
         images = self._recalibration
         if images is None:
             raise ValueError(
                 f"Device {self.device.name!r} recalibrates batch normalisation and this chip has "
                 "no images for it; give program(..., recalibration=images of the training set)."
             )
-        network, images = self._network, images.to(where)
+        network, images = self._network, images.to(accelerator)
         batch_norm.restore(network.network, self._trained_statistics)
         seeds = partial(derive_seed, self.seed, "recalibration", self.t_inference_s, self.read)
         untraced = (
@@ -205,30 +206,30 @@ class Chip:
     def weights(self) -> dict[str, Tensor]:
         """Effective weights now, {layer: tensor of the layer's shape}, model units.
 
-        Drift compensation is not contained; see :meth:`compensation`.
+        Drift compensation is not included; see :meth:`compensation`.
         """
         return self._network.weights()
 
     def compensation(self) -> dict[str, Tensor]:
-        """Compensation factors now, {layer: tensor}: one entry an array or a column; 1 is none."""
+        """Compensation factors now, {layer: tensor}, one per array or column; 1 without any."""
         factors: dict[str, list[Tensor]] = {}
         for array in self._arrays:
-            factors.setdefault(array.tile.layer, []).append(array.alpha.reshape(-1))
+            factors.setdefault(array.mapped.layer, []).append(array.mapped.alpha.reshape(-1))
         return {layer: torch.cat(values) for layer, values in factors.items()}
 
     def save(self, path: str | Path) -> Path:
-        """Write the chip to a safetensors file: every device as programmed, ranges, seed, time.
+        """Write the chip to a safetensors file: every cell as programmed, ranges, seed, time.
 
-        The digital part of the network is not contained; :func:`load_chip` is given it again.
+        The digital part of the network is not saved; :func:`load_chip` needs it again.
 
         Args:
-            path: Where to; a file of that name is replaced only when the new one is complete.
+            path: The file. An existing file is replaced only when the new one is complete.
 
         Returns:
             The path.
 
         Raises:
-            ValueError: If the device uses aihwkit's own weight-level path, which keeps no devices.
+            ValueError: If the device uses aihwkit's own weight-level path, which has no cells.
             OSError: If the file cannot be written.
         """
         header = {
@@ -246,9 +247,9 @@ class Chip:
         return write_tensors(path, self._state(), header)
 
     def _state(self) -> dict[str, Tensor]:
-        """Every device of every array as programmed, by (layer, array, device, quantity)."""
+        """Every cell of every array as programmed, by (layer, array, cell, quantity)."""
         return {
-            f"{array.tile.layer}/{array.tile.index}/{number}/{quantity}": tensor
+            f"{array.mapped.layer}/{array.mapped.index}/{number}/{quantity}": tensor
             for array in self._conductance_arrays()
             for number, (state, target) in enumerate(
                 zip(array.states, array.targets(), strict=True)
@@ -274,34 +275,34 @@ class Chip:
                     "The network's weights are not those that were programmed "
                     f"({name.split('/')[0]!r} differs); give the network the chip was made from."
                 )
-            if name.endswith("stuck_uS"):  # NaN where a device is not stuck
+            if name.endswith("stuck_uS"):  # NaN where a cell is not stuck
                 given = given.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
             if not bool(given.isfinite().all()):
-                raise ValueError(f"{name!r} holds NaN or infinity; a chip's devices are finite.")
+                raise ValueError(f"{name!r} holds NaN or infinity; the cells of a chip are finite.")
         for array in self._conductance_arrays():
             for number, state in enumerate(array.states):
-                prefix = f"{array.tile.layer}/{array.tile.index}/{number}/"
+                prefix = f"{array.mapped.layer}/{array.mapped.index}/{number}/"
                 found = {quantity: tensors.get(prefix + quantity) for quantity in vars(state)}
                 found["target_uS"] = state.target_uS
                 array.states[number] = DeviceState(**found)  # type: ignore[arg-type]
 
     def conductances(self) -> dict[str, list[tuple[Tensor, ...]]]:
-        """Conductances as read now [µS], {layer: [one tuple an array: a tensor a device]}.
+        """Conductances as read now [µS], {layer: [one tuple per array: one tensor per cell]}.
 
         Raises:
-            ValueError: If the device uses aihwkit's own weight-level path, which keeps none.
+            ValueError: If the device uses aihwkit's own weight-level path, which has none.
         """
         found: dict[str, list[tuple[Tensor, ...]]] = {}
         for array in self._conductance_arrays():
-            devices = [g.reshape(-1, *g.shape[-2:]) for g in array.conductances()]
-            found.setdefault(array.tile.layer, []).extend(zip(*devices, strict=True))
+            cells = [g.reshape(-1, *g.shape[-2:]) for g in array.conductances()]
+            found.setdefault(array.mapped.layer, []).extend(zip(*cells, strict=True))
         return found
 
     def _conductance_arrays(self) -> list["ConductanceArray"]:
         arrays = [array for array in self._arrays if isinstance(array, ConductanceArray)]
         if len(arrays) < len(self._arrays):
             raise ValueError(
-                f"Device {self.device.name!r} follows aihwkit's weight-level path, which keeps "
+                f"Device {self.device.name!r} follows aihwkit's weight-level path, which has "
                 "no conductances; use a device at conductance level."
             )
         return arrays

@@ -1,4 +1,4 @@
-"""What runs the forward pass of a chip."""
+"""The engines that run the forward pass of a chip."""
 
 from typing import Literal, get_args
 
@@ -13,18 +13,19 @@ Engine = Literal["aihwkit", "compiled"]
 
 
 def choose_engine(device: Device, engine: Engine | None = None) -> Engine:
-    """Say what runs the forward pass of a device's chips; builds nothing.
+    """Choose the engine for the chips of a device.
 
     Args:
         device: The device.
-        engine: What is wanted; None takes "compiled" where it supports the device, else "aihwkit".
+        engine: The engine to use; None chooses "compiled" if it supports the device, else
+            "aihwkit".
 
     Returns:
-        "compiled", or "aihwkit" (the tile itself, the reference).
+        "compiled", or "aihwkit" (aihwkit's tiles, the reference).
 
     Raises:
-        ValueError: If there is no such engine, or the one that is wanted, or none, can run the
-            device.
+        ValueError: If there is no such engine, the one asked for does not support the device, or
+            none does.
     """
     if engine is not None and engine not in get_args(Engine):
         raise ValueError(
@@ -52,13 +53,16 @@ def choose_engine(device: Device, engine: Engine | None = None) -> Engine:
 def check_precision(
     engine: Engine, precision: str, device: Device, accelerator: Accelerator | None = None
 ) -> None:
-    """Raise ValueError unless an engine offers a precision for a device; warn where it is slow.
+    """Check that an engine supports a precision for a device; warn where it is slow.
 
     Args:
-        engine: What runs the forward pass.
+        engine: The engine.
         precision: Precision of its products.
         device: The device.
-        accelerator: What it will run on; None: not known, anything that is here.
+        accelerator: The accelerator; None: CUDA if available, else the CPU.
+
+    Raises:
+        ValueError: If the engine does not support the precision.
     """
     allowed = get_args(Precision) if engine == "compiled" else ("fp32",)
     if precision not in allowed:

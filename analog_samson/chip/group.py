@@ -1,6 +1,6 @@
-"""Batched inference over chips of one network and device, to fill a GPU.
+"""Batched inference over chips of one network and device, for GPUs.
 
-The layers of several chips at once are in :mod:`analog_samson.compiled.stacked`.
+The batched layers are in :mod:`analog_samson.compiled.stacked`.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from analog_samson.compiled import FunctionalNetwork, StackedNetwork, kernels
 from analog_samson.devices import Device
 
 
-def why_alone(device: Device, engine: Engine) -> str:
-    """Say why chips of a device cannot run in one forward pass; "" if they can."""
+def why_not_batched(device: Device, engine: Engine) -> str:
+    """Return the reason why batched inference over chips is not possible; "" if it is."""
     if engine != "compiled":
         return "aihwkit's tiles run one chip at a time"
     if device.drift_compensation.batch_norm == "recalibrated":
@@ -29,23 +29,23 @@ def why_alone(device: Device, engine: Engine) -> str:
 
 
 class ChipGroup:
-    """Chips of one network on one device in one forward pass.
+    """Batched inference over chips of one network on one device.
 
-    Every chip gives what it gives alone: the same draws; floating point differs in the last bits,
-    and an ADC tie may flip. It is made for GPUs, which one chip does not fill; on a CPU chips run
-    one after the other. The chips stay usable by themselves.
+    Random numbers are those of every chip alone; floating-point results differ in the last bits,
+    so that an ADC tie may round the other way. It is for GPUs, which one chip does not fully use;
+    on a CPU the chips run one after the other. Each chip can still be used alone.
 
     Args:
         chips: At least one, made by ``program`` from one network on one device.
-        size: On a GPU they run as a group of this many, the last one several times over, so that
-            shapes, and with them the last bits, do not depend on how many there are.
+        size: Group size on a GPU. A smaller group is filled up with copies of the last chip, so
+            that shapes, and with them the last bits, do not depend on the number of chips.
 
     Attributes:
         chips: The chips.
 
     Raises:
         ValueError: If there are none, they are not of one network and device, or the device does
-            not allow it (see :func:`why_alone`).
+            not allow it (see :func:`why_not_batched`).
     """
 
     def __init__(self, chips: Sequence[Chip], size: int = 1) -> None:
@@ -54,10 +54,10 @@ class ChipGroup:
         self.chips = tuple(chips)
         first = chips[0]
         for chip in chips:
-            if reason := why_alone(chip.device, chip.engine):
+            if reason := why_not_batched(chip.device, chip.engine):
                 raise ValueError(
                     f"Chips of device {chip.device.name!r} cannot run in one forward "
-                    f"pass: {reason}; run every chip alone."
+                    f"pass: {reason}; run each chip alone."
                 )
             if what := _difference(chip, first):
                 raise ValueError(
@@ -95,13 +95,13 @@ class ChipGroup:
 
 
 def _difference(chip: Chip, other: Chip) -> str:
-    """What makes two chips ones of different networks or devices; "" if nothing does."""
+    """How two chips differ in network or device; "" if they do not."""
     if chip.device.digest != other.device.digest:
         return f"devices {other.device.name!r} and {chip.device.name!r} of different contents"
     if chip.precision != other.precision:
         return f"precisions {other.precision!r} and {chip.precision!r}"
     ours, theirs = chip._network, other._network
-    shapes, others = ([tile.target.shape for tile in n.tiles] for n in (ours, theirs))
+    shapes, others = ([array.target.shape for array in n.arrays] for n in (ours, theirs))
     if str(ours.network) != str(theirs.network) or shapes != others:
         return "different networks"
     if chip.input_ranges != other.input_ranges:

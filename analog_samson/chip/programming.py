@@ -1,4 +1,4 @@
-"""From a trained network to a chip: mapped, calibrated, programmed; and from a file of one."""
+"""Map, calibrate and program a trained network onto a chip; load a saved chip."""
 
 import copy
 import functools
@@ -19,9 +19,9 @@ from analog_samson.checkpoint import (
     load_checkpoint,
     read_tensors,
 )
-from analog_samson.chip.arrays import PhysicsOfLayers
 from analog_samson.chip.chip import CHIP_FILE, Chip, Unchecked
 from analog_samson.chip.engines import Engine, check_precision, choose_engine
+from analog_samson.chip.programmed import PhysicsOfLayers
 from analog_samson.chip.training_images import any_input, training_images
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.data import Dataset
@@ -49,36 +49,32 @@ def program(
     """Program a trained network onto a new chip.
 
     Args:
-        model: A network (left unchanged), or a checkpoint or its path, which brings its own input
-            ranges and its own list of digital layers. What torch.compile made of a network is taken
-            as the network; one of another precision is converted to fp32, with a warning.
+        model: A network (not changed), or a checkpoint or its path, which contains its input ranges
+            and its list of digital layers. Wrappers of torch.compile are removed; a network of
+            another precision is converted to fp32, with a warning.
         device: A device, its name, or the path of a device file.
-        seed: The chip's number in the lottery: programming error, drift exponents, read noise and
-            forward noise all derive from it, each by its purpose.
-        calibration: Training images as the network takes them, shape (n, ...), on which the range
-            of every layer's inputs is measured. Without it, and without a checkpoint, weights and
-            drift work and a forward pass through a static-range DAC raises.
-        engine: What runs the forward pass; None takes the best that supports the device (see
-            :func:`choose_engine`).
-        precision: "bf16" lets the compiled engine round the factors of every product to 8 bits.
-            Measured against fp32 (5 chips of ``pcm_like`` at one day and one year, 10,000 images):
-            of ResNet-8 on CIFAR-10 0.4 % of the predictions differ where products are exact and
-            3.4 % where they are quantised and noisy (another draw of that noise: 10 to 16 %);
-            accuracies differ by 0.00 and 0.09 points on average, with standard deviations of 0.05
-            and 0.16 where chips spread by 0.6 to 2.4. LeNet-5 on MNIST: 0.01 % and 0.06 %; 0.00
-            and 0.01 points, 0.01 and 0.02, chips 0.05 to 0.13.
+        seed: Random seed of the chip. Programming errors, drift exponents, read noise and forward
+            noise have separate random streams derived from it.
+        calibration: Training images as network inputs, shape (n, ...), on which the input range of
+            every layer is measured. Without it, and without a checkpoint, a forward pass through
+            a DAC of fixed range raises an error; weights and drift can still be used.
+        engine: The engine that runs the forward pass; None chooses the fastest one that supports
+            the device (see :func:`choose_engine`).
+        precision: "bf16" makes the compiled engine round weights and inputs of products to bfloat16
+            (8 bits of precision). For what this changes, see ``docs/MEASUREMENTS.md``.
         keep_digital: Names of layers that stay digital.
-        expected_images: How many images every reading will meet. Where they are many, the compiled
-            engine traces the network with torch.compile at the first of them (seconds, once an
-            architecture), then runs faster.
-        input_ranges: Instead of ``calibration``: layer name to the largest input its DAC takes.
-        recalibration: What a device looks at that recalibrates batch normalisation or rescales
-            layers at every read, or finds input ranges chip by chip: the data set, of which
-            ``TRAINING_IMAGES`` training images are taken, never others; batch normalisation sees
-            them augmented as the network's training did, with draws that all chips share. For a
-            network that is no checkpoint also training images as it takes them, shape (n, ...).
-        rewrites: Importable names of rules that rewrite layers of other kinds into layers that
-            become tiles (see ``models.rewriting``); a checkpoint has its own in its specification.
+        expected_images: Number of images evaluated after each read. If it is large, the compiled
+            engine traces the network with torch.compile at the first image: this takes seconds,
+            once per architecture, and makes the forward pass faster.
+        input_ranges: Instead of ``calibration``: {layer: input range of its DAC, model units}.
+        recalibration: Images for devices that recalibrate batch normalisation or rescale layers at
+            every read, or that find input ranges chip by chip: the data set, of which
+            ``TRAINING_IMAGES`` training images are used, never others. Batch normalisation is
+            recalibrated on images augmented as in training, with random numbers shared by all
+            chips. For a network without a checkpoint, a tensor of training images as network
+            inputs is also allowed, shape (n, ...).
+        rewrites: Importable names of rules that rewrite layers of other kinds into layers that can
+            be mapped (see ``models.rewriting``); a checkpoint has its own in its specification.
         trust: Packages that a checkpoint or device file given by its path may import from (see
             :func:`load_checkpoint`).
 
@@ -86,11 +82,11 @@ def program(
         The chip in its programmed state, t = 0 (a device without data there: at its first time).
 
     Raises:
-        ValueError: If a layer cannot become tiles and is not kept digital, the network's forward
-            multiplies by what neither is an analog layer nor kept digital, weights are NaN,
-            infinite or all zero, the engine or precision is unknown or cannot run the device, the
-            images for recalibration are missing or not known to be training images, or rewrites are
-            given for a checkpoint or change what the network computes.
+        ValueError: If a layer cannot be mapped onto arrays and is not kept digital, the network's
+            forward multiplies by weights that are neither in an analog layer nor kept digital,
+            weights are NaN, infinite or all zero, the engine or precision is unknown or cannot run
+            the device, the images for recalibration are missing or not known to be training images,
+            or rewrites are given for a checkpoint or change what the network computes.
         FileNotFoundError: If there is no such device or checkpoint.
     """
     mapped = MappedNetwork(
@@ -110,7 +106,7 @@ def program(
 
 
 class MappedNetwork:
-    """A trained network mapped onto a device: checked once, for any number of chips.
+    """A trained network mapped onto a device; checked once, then used for any number of chips.
 
     Arguments and errors are those of :func:`program`.
     """
@@ -180,7 +176,7 @@ class MappedNetwork:
 
         Args:
             seed: As for :func:`program`.
-            only: Whether it is the only chip, for which nothing is copied.
+            only: Whether it is the only chip; then nothing is copied.
 
         Returns:
             The chip in its programmed state, as :func:`program` gives it.
@@ -219,7 +215,7 @@ class MappedNetwork:
 
     @functools.cached_property
     def _blank(self) -> FunctionalNetwork:
-        """What chips on the compiled engine are copied from; it is never run itself."""
+        """The network that chips on the compiled engine are copied from; never run itself."""
         given = self._network, self.device, self._keep_digital, self._ranges
         return FunctionalNetwork(*given, self._precision, self._expected_images)
 
@@ -236,17 +232,17 @@ def load_chip(
     rewrites: Sequence[str] = (),
     trust: Sequence[str] = (),
 ) -> Chip:
-    """Load a chip that :meth:`Chip.save` wrote, at the time and read it was saved at.
+    """Load a chip written by :meth:`Chip.save`, at the time and read at which it was saved.
 
     Args:
         path: The file.
-        model: The network that was programmed: the digital part comes from it.
+        model: The network that was programmed; its digital part is used.
         recalibration: As in :func:`program`.
         rewrites: As in :func:`program`.
         trust: As in :func:`program`.
 
     Returns:
-        The chip; ageing it gives what ageing the saved one gives, bit for bit.
+        The chip; it drifts bit for bit as the saved one does.
 
     Raises:
         FileNotFoundError: If there is no such file, or no such checkpoint.
@@ -278,14 +274,14 @@ def load_chip(
         chip.drift_to(header["t_inference_s"], header["read"])
         for name, weight in chip.weights().items():
             if not bool(weight.isfinite().all()):
-                raise ValueError(f"its devices give weights of layer {name!r} that are not finite.")
+                raise ValueError(f"its cells give weights of layer {name!r} that are not finite.")
         return chip
     except ValueError as error:
         raise ValueError(f"The {where} cannot be loaded: {error}") from error
 
 
 def _plain(model: nn.Module) -> nn.Module:
-    """The network as it was before torch.compile, in fp32; the one given is left unchanged."""
+    """The network without wrappers of torch.compile, in fp32; the given one is not changed."""
     wrapped = [module for module in model.modules() if "_orig_mod" in module._modules]
     if wrapped or any(module._compiled_call_impl is not None for module in model.modules()):
         memo: dict[int, nn.Module] = {}
@@ -294,7 +290,9 @@ def _plain(model: nn.Module) -> nn.Module:
         model = copy.deepcopy(model, memo)  # without what module.compile() left, too
     tensors = [*model.parameters(), *model.buffers()]
     if any(tensor.is_complex() for tensor in tensors):
-        raise ValueError("The network has complex weights; arrays hold real ones.")
+        raise ValueError(
+            "The network has complex weights; arrays hold real weights: keep to real parameters."
+        )
     others = {t.dtype for t in tensors if t.is_floating_point()} - {torch.float32}
     if others:
         listed = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in others))
@@ -307,7 +305,7 @@ def _plain(model: nn.Module) -> nn.Module:
 
 
 _known_to_run: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""Checkpoints whose forward was checked in this process: with which digital layers."""
+"""Checkpoints whose forward pass was checked in this process, and with which digital layers."""
 
 
 def _checked(
@@ -318,7 +316,7 @@ def _checked(
     rewriting: models.Rewriting,
     *images: Tensor | None,
 ) -> Unchecked | None:
-    """Check the forward pass of a network on an input; return it where none is known yet."""
+    """Check the forward pass of a network; return the network if no input is known yet."""
     known = next((given[:1] for given in images if given is not None and len(given)), None)
     if checkpoint is None:
         if known is None:
@@ -328,7 +326,7 @@ def _checked(
         return None
     done = _known_to_run.setdefault(checkpoint, set())  # type: ignore[no-untyped-call]
     folded, kept = device.mapping.batch_norm, frozenset(keep_digital)
-    # where a network runs with few layers digital, it runs with more
+    # a network that runs with few digital layers also runs with more
     if not any(folded == how and fewer <= kept for how, fewer in done):
         models.check_forward(network, any_input(checkpoint), keep_digital)
         done.add((folded, kept))
@@ -336,7 +334,7 @@ def _checked(
 
 
 def _mapped(model: nn.Module, device: Device, keep_digital: Sequence[str]) -> nn.Module:
-    """The network whose weights go onto the arrays: folded and clipped as the device wants."""
+    """The network to map: batch normalisation folded and weights clipped as the device says."""
     if device.mapping.batch_norm == "folded":
         model = batch_norm.fold(model)
     if device.mapping.clip_quantile < 1:
@@ -352,7 +350,7 @@ def _mapped(model: nn.Module, device: Device, keep_digital: Sequence[str]) -> nn
 def _products(
     model: nn.Module, device: Device, keep_digital: Sequence[str], training: Tensor | None
 ) -> models.DigitalProducts | None:
-    """What layers that are compensated as one are compared with; None where none is."""
+    """Reference products of layers with compensation ``per_layer``; None if there are none."""
     layers = [
         name
         for name in models.analog_layers(model, keep_digital)
@@ -367,7 +365,7 @@ def _products(
 def _needed(images: Tensor | None, device: Device, why: str) -> Tensor:
     if images is None:
         raise ValueError(
-            f"Device {device.name!r} {why} and has no training images to look at; give "
+            f"Device {device.name!r} {why} and has no training images; give "
             "program(..., recalibration=the data set)."
         )
     return images

@@ -1,4 +1,4 @@
-"""The training images that a chip looks at, plain and as its network was trained on them."""
+"""Training images for the calibration of a chip, plain and augmented as in training."""
 
 from typing import NamedTuple
 
@@ -11,20 +11,20 @@ from analog_samson.data import Dataset, augmented
 from analog_samson.streams import derive_seed
 
 TRAINING_IMAGES = 1024
-"""Training images of a data set that a chip looks at: Joshi et al. (2020) recalibrate batch
-normalisation on a few hundred; 1024, evenly spread, is our choice."""
+"""Number of training images for calibration: our choice. Joshi et al. (2020) recalibrate batch
+normalisation on a few hundred."""
 
 _DRAWS = derive_seed("recalibration", "augmentation")
 
 
 class TrainingImages(NamedTuple):
-    """The same training images twice, as the network takes them, shape (n, ...).
+    """The same training images, plain and augmented, as network inputs of shape (n, ...).
 
     Attributes:
-        plain: As the images are that the chip will answer to: what is fitted to how large inputs
-            and products get there (input ranges, factors of layers) is fitted to these.
-        as_trained: Augmented as in training: the statistics of batch normalisation are part of
-            what the network learned on these. The draws are the same for all chips and networks.
+        plain: Not augmented, as test images are. Input ranges and compensation factors of layers
+            are fitted to these.
+        as_trained: Augmented as in training. Statistics of batch normalisation are recomputed on
+            these. The random augmentation is the same for all chips and networks.
     """
 
     plain: Tensor
@@ -34,14 +34,14 @@ class TrainingImages(NamedTuple):
 def training_images(
     given: Dataset | Tensor | None, model: nn.Module | Checkpoint
 ) -> TrainingImages | None:
-    """Take a chip's training images; those of a network that is no checkpoint stay plain.
+    """Prepare the training images of a chip; without a checkpoint they are not augmented.
 
     Args:
-        given: A data set, or training images as the network takes them; None: none.
+        given: A data set, or training images as network inputs; None: no images.
         model: The network.
 
     Raises:
-        ValueError: If they are of another data set, or may be no training images.
+        ValueError: If they are from another data set, or not known to be training images.
     """
     if given is None:
         return None
@@ -71,11 +71,11 @@ def training_images(
 
 
 def evenly_spread(images: Tensor) -> Tensor:
-    """Take ``TRAINING_IMAGES`` of a data set's training images, or all where there are fewer."""
+    """Select ``TRAINING_IMAGES`` evenly spaced images, or all if there are fewer."""
     step = max(1, len(images) // TRAINING_IMAGES)
     return images[::step][:TRAINING_IMAGES]
 
 
 def any_input(checkpoint: Checkpoint) -> Tensor:
-    """Return one input as a network takes it, shape (1, C, H, W): normal noise, always the same."""
+    """Return one network input, shape (1, C, H, W): standard normal noise of a fixed seed."""
     return models.any_input(checkpoint.image_shape)

@@ -1,4 +1,4 @@
-"""The compiled engine: the numbers of aihwkit's tiles from a fused digital forward pass."""
+"""The compiled engine: computes what aihwkit's tiles compute, in a fused digital forward pass."""
 
 from analog_samson.compiled.layers import FunctionalLayer
 from analog_samson.compiled.mapped import Array

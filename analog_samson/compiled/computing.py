@@ -1,8 +1,8 @@
-"""How a layer computes with what its arrays hold: one class for each kind of periphery.
+"""Computation of a layer on arrays: one class for each kind of periphery.
 
-Each class shows the chain of its periphery in ``__call__``. :class:`Ideal` is here; converters of a
-fixed input range are in :mod:`~analog_samson.compiled.static_range`, per-vector input scaling, IR
-drop and read noise of products in :mod:`~analog_samson.compiled.per_vector`.
+``__call__`` of each class shows the steps of its periphery. :class:`Ideal` is here. Converters of a
+fixed input range are in :mod:`~analog_samson.compiled.static_range`; per-vector input scaling, IR
+drop and read noise of products are in :mod:`~analog_samson.compiled.per_vector`.
 """
 
 import copy
@@ -19,12 +19,13 @@ CPU = torch.device("cpu")
 
 
 class Pass:
-    """What one forward pass tells a layer; no attributes of a module, which are slow to set.
+    """State of one forward pass of a layer; not a module, whose attributes are slow to set.
 
     Attributes:
-        n_images: Images in the batch.
-        call: How often the layer was used in this pass already.
-        stream: int64: number of the first image in the whole set, then a key for every row block.
+        n_images: Number of images in the batch.
+        call: Number of earlier uses of the layer in this pass.
+        stream: int64, shape (1 + row blocks,): index of the first image in the whole set, then the
+            random key of every row block.
     """
 
     def __init__(self, n_row_blocks: int) -> None:
@@ -33,16 +34,16 @@ class Pass:
 
 
 class Computing:
-    """How a layer computes: constants of the periphery, and what the arrays hold.
+    """Computation of a layer: constants of the periphery, and contents of the arrays.
 
-    Whatever differs between chips, times, networks and values of a swept axis is a tensor, so that
-    the graph of a network depends on its shapes only.
+    Everything that differs between chips, times, networks and values of a swept axis is a tensor,
+    so that the graph of a network depends on its shapes only.
 
     Attributes:
         mapped: The layer as mapped.
-        channels_last: Whether images have their channels innermost. The number of an output, which
-            its noise derives from, is its place in memory.
-        is_batch_invariant: Whether outputs are the same bits whatever the size of the batch.
+        channels_last: Whether channels are the innermost dimension of images. The noise of an
+            output depends on its index in memory.
+        is_batch_invariant: Whether outputs are bit-identical for every batch size.
     """
 
     is_batch_invariant = False
@@ -53,19 +54,19 @@ class Computing:
 
     @property
     def structure(self) -> tuple[object, ...]:
-        """What a graph depends on besides shapes."""
+        """What a traced graph depends on in addition to shapes."""
         raise NotImplementedError
 
     def load(self, arrays: Sequence[Array], where: torch.device) -> None:
-        """Take what arrays hold now; what is multiplied goes to a device of torch."""
+        """Load the present contents of arrays; operands go to the accelerator ``where``."""
         raise NotImplementedError
 
     def __call__(self, x: Tensor, now: Pass) -> Tensor:
-        """Outputs of the layer, bias included."""
+        """Outputs of the layer, including the bias."""
         raise NotImplementedError
 
     def fresh(self) -> Self:
-        """The same for another chip; constants are shared."""
+        """A copy for another chip; constants are shared."""
         return copy.copy(self)
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -82,11 +83,11 @@ class Ideal(Computing):
 
     @property
     def structure(self) -> tuple[object, ...]:
-        """What a graph depends on besides shapes."""
+        """What a traced graph depends on in addition to shapes."""
         return ("ideal",)
 
     def load(self, arrays: Sequence[Array], where: torch.device) -> None:
-        """Take weights and compensation as one matrix."""
+        """Load weights times compensation as one matrix."""
         whole = self.mapped.join(arrays, lambda a: a.weights * (a.scale * a.alpha)[..., None])
         self._weight = self._laid_out(whole.view(self.geometry.shape)).to(where)
         self._bias = None if self.mapped.bias is None else self.mapped.bias.to(where)

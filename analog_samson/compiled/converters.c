@@ -1,7 +1,7 @@
-/* The periphery of a crossbar array in one pass over memory: DAC before the product, noise, ADC and
- * scaling after it. Plain C that a compiler turns into vector instructions. */
+/* The periphery of a crossbar array in one pass over memory: DAC before the product; noise, ADC and
+ * scaling after it. Plain C, which the compiler vectorises. */
 
-/* Input levels: x times levels a model unit, rounded unless the DAC is ideal, clipped. */
+/* DAC levels: x times gain (levels per model unit), rounded if `rounds` is not 0, clipped. */
 void dac(const float *restrict x, float *restrict out, int64_t n, float gain, int rounds,
          float levels)
 {
@@ -13,8 +13,8 @@ void dac(const float *restrict x, float *restrict out, int64_t n, float gain, in
     }
 }
 
-/* An ADC on a line of products, in place: noise, rounding, clipping (all in steps), scale and offset
- * of every number or of all (`alike`); then what is there already is added. */
+/* An ADC on a line of products, in place: noise, rounding, clipping (all in ADC steps), then scale
+ * and offset of each number, or one for all (`alike`); then `sum` is added. */
 static inline __attribute__((always_inline)) void
 convert(float *restrict y, const float *restrict drawn, float noise, int rounds, float levels,
         const float *restrict scale, const float *restrict offset, const int alike,
@@ -40,9 +40,9 @@ static void widen(const uint16_t *restrict from, float *restrict to, int64_t n)
     }
 }
 
-/* What follows the product, in place unless there are products in bfloat16. y, products and sum: (images, outer, inner). Channels are innermost
- * (inner of them), or channel c is row c, c + channels, ... of the outer dimension.
- * Returns 0, or 1 if there is no memory for an image's noise. */
+/* All steps after the product, in place, or from bfloat16 `products` to y. y, products and sum:
+ * (images, outer, inner). Channels are innermost (`inner` of them), or channel c is row c,
+ * c + channels, ... of the outer dimension. Returns 0, or 1 if memory could not be allocated. */
 int adc(float *restrict y, const uint16_t *restrict products, const float *restrict sum,
         int64_t images, int64_t outer, int64_t inner, int64_t channels, int innermost,
         const float *restrict scale, const float *restrict offset, uint64_t key,
@@ -51,7 +51,7 @@ int adc(float *restrict y, const uint16_t *restrict products, const float *restr
     const int64_t n = outer * inner;
     float *drawn = noise > 0.0f ? malloc((size_t)n * sizeof(float)) : NULL;
     if (noise > 0.0f && !drawn) return 1;
-    /* Few channels, repeated until a loop over them is worth its start. */
+    /* Few channels are repeated, so that the inner loop is long enough. */
     float several[2][256];
     const float *scales = scale, *offsets = offset;
     int64_t width = innermost ? channels : inner;
@@ -74,7 +74,8 @@ int adc(float *restrict y, const uint16_t *restrict products, const float *restr
                 convert(y + at, from, noise, rounds, levels, scales, offsets, 0, before, count);
             else {
                 const int64_t c = i / width % channels;
-                convert(y + at, from, noise, rounds, levels, scale + c, offset + c, 1, before, count);
+                convert(y + at, from, noise, rounds, levels, scale + c, offset + c, 1, before,
+                        count);
             }
         }
     }

@@ -1,4 +1,4 @@
-"""Shape of a layer: how its product is computed and how its weights are cut into arrays."""
+"""Geometry of a layer: computation of its product, and splitting of its weights into arrays."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analog_samson.compiled import narrow
+from analog_samson.compiled import few_channels
 from analog_samson.compiled.structs import Walk
 from analog_samson.devices.array import WeightMapping
 
@@ -17,17 +17,17 @@ _HOW = ("stride", "padding", "dilation", "groups")
 
 
 class Geometry:
-    """Shape of a linear or convolutional layer on arrays.
+    """Geometry of a linear or convolutional layer on arrays.
 
     Attributes:
-        shape: Of its weights: (outputs, inputs of a group, kernel ...).
-        rank: Dimensions of its kernel; 0 of a linear layer.
-        how: Stride, padding, dilation and groups of a convolution.
-        groups: Groups of channels; 1 of a linear layer.
+        shape: Shape of its weights: (outputs, inputs of a group, kernel ...).
+        rank: Number of dimensions of its kernel; 0 for a linear layer.
+        how: Stride, padding, dilation and groups of a convolution; () for a linear layer.
+        groups: Groups of channels; 1 for a linear layer.
         n_columns: Outputs of a group.
-        rows: Sizes of the row blocks; rows are numbered (channel, kernel).
+        rows: Sizes of the row blocks; rows are ordered (channel, kernel position).
         columns: Sizes of the column blocks of a group.
-        channels: First channel, and one past the last, that every row block takes.
+        channels: Input channels of every row block: (first, last + 1).
     """
 
     def __init__(self, layer: nn.Module, mapping: WeightMapping) -> None:
@@ -42,15 +42,17 @@ class Geometry:
         kernel = math.prod(self.shape[2:])
         ends = list(itertools.accumulate(self.rows, initial=0))
         self.channels = [(a // kernel, -(-b // kernel)) for a, b in itertools.pairwise(ends)]
-        self._is_narrow = self.groups == 1 and narrow.suits(self.shape, self.how[:3])
+        self._has_few_channels = self.groups == 1 and few_channels.is_faster(
+            self.shape, self.how[:3]
+        )
 
     @property
     def structure(self) -> tuple[object, ...]:
-        """What a graph of the layer depends on."""
+        """What a traced graph of the layer depends on."""
         return self.shape, self.how, tuple(self.rows), tuple(self.columns)
 
     def cut(self, weight: Tensor) -> list[Tensor]:
-        """Cut the weights of a layer into those of its arrays, by row block, then column block.
+        """Split the weights of a layer into its arrays, ordered by row block, then column block.
 
         Returns:
             Tensors of shape (columns, rows); of a grouped layer (groups, columns, rows).
@@ -64,7 +66,7 @@ class Geometry:
         ]
 
     def join(self, parts: list[Tensor]) -> Tensor:
-        """Put what arrays hold, shape (columns, rows), together: (columns of all groups, rows)."""
+        """Join tensors of arrays, shape (columns, rows), to (columns of all groups, rows)."""
         if len(parts) == 1:
             return parts[0].reshape(-1, parts[0].shape[-1])
         values = iter(parts)
@@ -75,16 +77,16 @@ class Geometry:
     def product(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, channels_last: bool
     ) -> Tensor:
-        """Multiply inputs with a weight of this layer, or with some of its channels."""
+        """Multiply inputs with weights of this layer, or of some of its input channels."""
         if not self.rank:
             return F.linear(x, weight, bias)
-        if self._is_narrow and not channels_last:
-            return narrow.convolve(x, weight, bias, self.how[1])
+        if self._has_few_channels and not channels_last:
+            return few_channels.convolve(x, weight, bias, self.how[1])
         convolution: Callable[..., Tensor] = F.conv2d if self.rank == 2 else F.conv1d
         return convolution(x, weight, bias, *self.how)
 
     def channels_of_block(self, x: Tensor, block: int) -> Tensor:
-        """The channels, of every group, that a block of rows takes."""
+        """The input channels, of every group, of a block of rows."""
         low, high = self.channels[block]
         if (low, high) == (0, self.shape[1]):
             return x
@@ -97,7 +99,7 @@ class Geometry:
         return grouped[:, :, low:high].flatten(1, 2)
 
     def walk(self, size: tuple[int, int, int], inputs_an_image: int) -> Walk:
-        """How kernels move over inputs of some height, width and channels."""
+        """How the kernel moves over inputs of ``size`` (height, width, channels)."""
         kernel = (1, 1, *self.shape[2:])[-2:]
         stride, padding, dilation = ((1, 1), (0, 0), (1, 1))
         if self.rank:
@@ -121,7 +123,7 @@ class Geometry:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Put channels innermost, strides included: one channel alone would keep those it has."""
+    """Make channels innermost, with matching strides even if there is only one channel."""
     if x.ndim != 4:
         return x.contiguous()
     if x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last):
@@ -130,12 +132,12 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def _pair(value: tuple[int, ...]) -> tuple[int, int]:
-    """Of a geometry of one or two dimensions: that of images of height 1."""
+    """A setting of a convolution as a pair; one-dimensional inputs are images of height 1."""
     return (value[0], value[1]) if len(value) == 2 else (1, value[0])
 
 
 def _pieces(size: int, largest: int | str) -> list[int]:
-    """Near-equal pieces of at most the largest size, as aihwkit cuts a layer."""
+    """Split into nearly equal pieces of at most the largest size, as aihwkit splits a layer."""
     if isinstance(largest, str):
         return [size]
     n_pieces = -(-size // largest)

@@ -1,8 +1,8 @@
-"""The periphery in one pass: a small C library, built on first use; torch operations without it.
+"""The periphery in one pass: a small C library, built on first use; else torch operations.
 
-Noise is Threefry2x32-20 (Salmon et al., SC 2011) and Box-Muller: the normal of (key, image, output)
-is a pure function, whatever the batch size, the threads or the order. Both forms draw the same
-integers; their floating point differs in the last bits.
+Noise is Threefry2x32-20 (Salmon et al., SC 2011) with Box-Muller: the normal of (key, image,
+output) does not depend on batch size, number of threads or order. Both implementations draw the
+same integers; floating-point results differ in the last bits.
 """
 
 import ctypes
@@ -31,27 +31,27 @@ _FLAGS = (
     *("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"),
     *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []),
 )
-_PARTS = "lanes", "normals", "converters", "products", "per_vector", "narrow"
-"""Files of the C library, which is built from all of them in a row."""
+_PARTS = "lanes", "normals", "converters", "products", "per_vector", "few_channels"
+"""Source files of the C library, which are concatenated in this order."""
 
 _log = logging.getLogger(__name__)
 
 
 def dac(x: Tensor, gain: Tensor, levels: int, rounds: bool) -> Tensor:
-    """Turn inputs into DAC levels.
+    """Convert inputs to DAC levels.
 
     Args:
         x: Inputs of an array, any shape, float32.
-        gain: Levels a model unit, shape (); of an ideal DAC 1 / largest input.
-        levels: The largest level; of an ideal DAC 1.
-        rounds: Whether there are levels, or only clipping.
+        gain: Levels per model unit, shape (); for an ideal DAC 1 / largest input.
+        levels: The largest level; 1 for an ideal DAC.
+        rounds: Whether to round to levels; False only clips.
 
     Returns:
-        Levels.
+        Levels, shape of x.
     """
     if not torch.compiler.is_compiling():
         return _dac(x, gain, levels, rounds)
-    # fused with what comes before it, it is not vectorised
+    # torch.compile does not vectorise it when it is fused with preceding operations
     if x.device.type == "cpu" and (x.ndim != 4 or x.shape[1] < 16):
         out: Tensor = _dac_operation(x, gain, levels, rounds)
         return out
@@ -72,7 +72,7 @@ def adc(
     scale: Tensor,
     offset: Tensor,
     stream: Tensor,
-    limits: Tensor,
+    noise_and_bound: Tensor,
     *,
     block: int,
     call: int,
@@ -80,27 +80,27 @@ def adc(
     innermost: bool,
     draws: bool = True,
 ) -> Tensor:
-    """Add noise to what an array gave, round, clip and scale it; in steps of the ADC.
+    """Add noise to the products of an array, round, clip and scale them; units are ADC steps.
 
     Args:
-        y: Products, float32 or bfloat16, contiguous, shape (images, positions, channels), or with
-            channels before the positions (and several times over if a layer sees several pieces of
-            an image).
+        y: Products, float32 or bfloat16, contiguous, shape (images, positions, channels), or
+            (images, channels, positions), or channels and positions repeated if the layer
+            processes several windows of an image.
         previous: Added to the result, shape of y; or None.
-        scale: Model units a step, shape (channels,).
+        scale: Model units per step, shape (channels,).
         offset: Added to the result, shape (channels,).
-        stream: int64: the number of the first image in the whole set, then a key for every block.
-        limits: Standard deviation of the noise and largest output (may be infinite).
-        block: Which key.
-        call: How often the layer was used before in this forward pass.
+        stream: int64: index of the first image in the whole set, then a key for every row block.
+        noise_and_bound: Standard deviation of the noise, and largest output (may be infinite).
+        block: Row block, which selects the key.
+        call: Number of earlier uses of the layer in this forward pass.
         rounds: Whether there is an ADC.
         innermost: Whether channels are the last dimension of y.
-        draws: Whether there is any noise.
+        draws: Whether there is noise.
 
     Returns:
-        The outputs, float32; on a CPU they stand in y if that is float32, too.
+        Outputs, float32; on a CPU they are written to y if y is float32.
     """
-    held = [scale, offset, stream, limits]
+    held = [scale, offset, stream, noise_and_bound]
     how = [block, call, rounds, innermost, draws]
     if y.device.type != "cpu":
         return _adc_in_torch(y.float(), previous, held, how)
@@ -113,7 +113,7 @@ def adc(
 def _adc(
     y: Tensor, products: Tensor | None, previous: Tensor | None, held: list[Tensor], how: list[int]
 ) -> None:
-    """Convert in place; `held` and `how` are the arguments of :func:`adc`, in order."""
+    """Convert in place; `held` and `how` are arguments of :func:`adc`, in order."""
     if not y.numel():
         return
     built = library_for(y)
@@ -121,8 +121,8 @@ def _adc(
         x = y if products is None else products.float()
         y.copy_(_adc_in_torch(x, previous, held, how))
         return
-    (scale, offset, stream, limits), (block, call, rounds, innermost, _) = held, how
-    noise, levels = limits.tolist()
+    (scale, offset, stream, noise_and_bound), (block, call, rounds, innermost, _) = held, how
+    noise, levels = noise_and_bound.tolist()
     first_image, *keys = stream.tolist()
     key = operations.key_of_call(keys[block], call)
     n_images, outer, inner = y.shape
@@ -145,12 +145,12 @@ def _adc(
 
 
 def _adc_in_torch(y: Tensor, previous: Tensor | None, held: list[Tensor], how: list[int]) -> Tensor:
-    """The same in torch operations: those of several chips, for one."""
-    (scale, offset, stream, limits), (block, call, rounds, innermost, draws) = held, how
+    """The same in torch operations: those for several chips, with one chip."""
+    (scale, offset, stream, noise_and_bound), (block, call, rounds, innermost, draws) = held, how
     return operations.adc(
         *(y, previous, scale[None], offset[None]),
         operations.key_of_call(stream[None, 1 + block], call),
-        *(stream[0], limits),
+        *(stream[0], noise_and_bound),
         rounds=bool(rounds),
         innermost=bool(innermost),
         draws=bool(draws),
@@ -158,24 +158,25 @@ def _adc_in_torch(y: Tensor, previous: Tensor | None, held: list[Tensor], how: l
 
 
 def share(run: Callable[[int, int], int], n_images: int) -> None:
-    """Share images among torch's threads.
+    """Distribute images over as many threads as torch uses.
 
     Args:
-        run: Number of the first image and how many: to 0, or 1 if there is no memory.
-        n_images: How many in all.
+        run: Takes the index of the first image and the number of images; returns 0, or 1 if
+            memory could not be allocated.
+        n_images: Number of all images.
 
     Raises:
-        MemoryError: If there is no memory.
+        MemoryError: If memory could not be allocated.
     """
     n_threads = min(torch.get_num_threads(), n_images)
     if n_threads == 1:
         failed = [run(0, n_images)]
-    else:  # ctypes lets go of the interpreter's lock
+    else:  # ctypes releases the interpreter lock
         bounds = [n_images * i // n_threads for i in range(n_threads + 1)]
         counts = [b - a for a, b in itertools.pairwise(bounds)]
         failed = list(_pool(n_threads).map(run, bounds, counts))
     if any(failed):
-        raise MemoryError("No memory for one image.")
+        raise MemoryError("No memory for one image; free memory, or use fewer workers.")
 
 
 _dac_operation = torch.library.custom_op("analog_samson::dac", _dac, mutates_args=())
@@ -184,7 +185,7 @@ _adc_operation = torch.library.custom_op("analog_samson::adc", _adc, mutates_arg
 
 
 def library_for(x: Tensor) -> ctypes.CDLL | None:
-    """The C library, if it is there and can work on a tensor."""
+    """The C library, if it is available and supports a tensor; else None."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled():
         return None
     return library()
@@ -201,11 +202,12 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """Load the C library; build it where it is not yet. None, said once, where neither works.
+    """Load the C library, and build it first if needed; None, with one warning, if that fails.
 
-    The cache holds ``kernels-<sources and processor>-<compiler>-<SHA-256 of the file>.so``: a file
-    of other contents than its name says is not loaded but built anew, nor is one in a folder, or of
-    an owner, that lets somebody else write. Without a compiler the library of any other is taken.
+    The cache holds ``kernels-<sources and processor>-<compiler>-<SHA-256 of the file>.so``. A file
+    whose contents do not match its name is not loaded but built again. A file or folder that other
+    users can write to, or that another user owns, is not used. Without a compiler, a cached library
+    of any compiler is used.
     """
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC") or "cc", "gcc"))), None)
     package = importlib.resources.files("analog_samson.compiled")
@@ -218,12 +220,10 @@ def library() -> ctypes.CDLL | None:
         if loaded := _load_kept(kept):
             return loaded
     if compiler is None:
-        _say_slow("There is no C compiler on PATH and no library in the cache (install gcc)")
+        _warn_slow("There is no C compiler on PATH and no library in the cache (install gcc)")
         return None
     reason = ""
-    for place in dict.fromkeys(
-        (cache, None)
-    ):  # the system's temporary folder where there is no cache
+    for place in dict.fromkeys((cache, None)):  # without a cache: the temporary folder
         try:
             with tempfile.TemporaryDirectory(dir=place) as folder:
                 built = _build(compiler, text, Path(folder))
@@ -236,19 +236,21 @@ def library() -> ctypes.CDLL | None:
         except subprocess.CalledProcessError as error:  # a compiler that does not know the flags
             said = error.stderr.decode(errors="replace").strip()
             reason = f"{compiler} cannot build the kernels ({said})"
-    _say_slow(reason)
+    _warn_slow(reason)
     return None
 
 
-def _say_slow(reason: str) -> None:
+def _warn_slow(reason: str) -> None:
     level = logging.WARNING if multiprocessing.parent_process() is None else logging.DEBUG
     _log.log(
-        level, "%s: torch operations take their place, the same draws, many times slower.", reason
+        level,
+        "%s: torch operations are used instead, with the same random numbers; many times slower.",
+        reason,
     )
 
 
 def _cache() -> Path | None:
-    """The folder of built libraries; None where there can be none, or others can write to it."""
+    """The folder of built libraries; None if it cannot be created or others can write to it."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     folder = cache / "analog-samson" / "kernels"
     try:
@@ -260,7 +262,7 @@ def _cache() -> Path | None:
         return folder
     _log.warning(
         "The folder %s belongs to another user or can be written by others, so no library is "
-        "loaded from it and every process builds its own; make it yours alone (chmod 700).",
+        "loaded from it and every process builds its own; change its owner or mode (chmod 700).",
         folder,
     )
     return None
@@ -274,14 +276,14 @@ def _is_own(path: Path) -> bool:
 
 
 def _load_kept(path: Path) -> ctypes.CDLL | None:
-    """Load a library of the cache, or remove it if its contents are not what its name says."""
+    """Load a library of the cache; remove it if its contents do not match its name."""
     try:
         if not _is_own(path):
             return None
         if path.stem.endswith(_digest(path.read_bytes())):
             return _load(path)
         path.unlink()
-    except OSError:  # gone meanwhile, or not for this system
+    except OSError:  # removed in the meantime, or not for this system
         pass
     return None
 
@@ -308,7 +310,7 @@ def _build(compiler: str, text: str, folder: Path) -> Path:
 
 
 def _processor() -> str:
-    """What the code is built for: a cache may be shared by machines."""
+    """The processor that the code is built for; machines may share a cache."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.exists() else []
     known = [line for line in lines if line.startswith(("flags", "Features", "model name"))][:2]
@@ -332,11 +334,11 @@ def _load(path: Path) -> ctypes.CDLL:
     loaded.layer_layout.restype = count
     structs.check(loaded)
     loaded.lanes.restype = ctypes.c_int64
-    loaded.narrow.argtypes = [pointer] * 4 + [count] * 9
-    loaded.narrow.restype = ctypes.c_int
-    loaded.narrow_side.restype = ctypes.c_int64
-    loaded.halve.argtypes = [pointer, pointer, *[count] * 4]
-    loaded.halve.restype = ctypes.c_int
+    loaded.few_channels.argtypes = [pointer] * 4 + [count] * 9
+    loaded.few_channels.restype = ctypes.c_int
+    loaded.few_channels_side.restype = ctypes.c_int64
+    loaded.max_pool_2x2.argtypes = [pointer, pointer, *[count] * 4]
+    loaded.max_pool_2x2.restype = ctypes.c_int
     loaded.normals.argtypes = [pointer, count, word, word]
     loaded.normals.restype = None
     return loaded

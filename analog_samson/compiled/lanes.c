@@ -1,4 +1,4 @@
-/* Vector instructions without naming any. First of several files that are built as one. */
+/* Portable vector types of the compiler. First of several files that are compiled as one. */
 
 #include <math.h>
 #include <stddef.h>
@@ -23,7 +23,7 @@ static inline lanes_t load(const float *x) { return *(const lanes_t *)x; }
 static inline void store(float *x, lanes_t v) { *(lanes_t *)x = v; }
 static inline lanes_t magnitude(lanes_t x) { return (lanes_t)((bits_t)x & 0x7FFFFFFF); }
 
-/* Nearest whole number, ties to even, of what an ADC can hold. */
+/* Nearest integer, ties to even, for |x| < 2^22. */
 static inline lanes_t rounded(lanes_t x)
 {
     const lanes_t large = (lanes_t){0} + 12582912.0f; /* 1.5 2^23: its last bit is 1 */
@@ -32,7 +32,7 @@ static inline lanes_t rounded(lanes_t x)
 
 static inline lanes_t smaller(lanes_t x, lanes_t y)
 {
-    const bits_t is_y = y < x; /* not a number stays what it is */
+    const bits_t is_y = y < x; /* NaN in x stays NaN */
     return (lanes_t)(((bits_t)y & is_y) | ((bits_t)x & ~is_y));
 }
 
@@ -50,7 +50,7 @@ static inline int is_any(bits_t x)
     return any != 0;
 }
 
-/* Largest of numbers without sign, which are ordered as their bits are. */
+/* Largest of non-negative numbers, whose order is that of their bits. */
 static inline float largest_of(lanes_t x)
 {
     int32_t bits[LANES], most = 0;

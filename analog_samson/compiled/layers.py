@@ -1,4 +1,4 @@
-"""A layer on arrays: the module that takes the place of a linear or convolutional layer."""
+"""A layer on arrays: the module that replaces a linear or convolutional layer."""
 
 from collections.abc import Callable
 from typing import Self
@@ -15,11 +15,11 @@ from analog_samson.compiled.static_range import StaticRange
 from analog_samson.devices import Device
 
 Seeds = Callable[..., int]
-"""Maps the name of a layer and the number of a row block to the key of its noise."""
+"""Maps the name of a layer and the index of a row block to the random key of its noise."""
 
 
 def computing_for(mapped: MappedLayer, where: torch.device) -> Computing:
-    """Choose how a layer computes on a device of torch."""
+    """Choose the computation of a layer on an accelerator."""
     periphery = mapped.periphery
     if periphery.is_ideal:
         return Ideal(mapped)
@@ -38,14 +38,14 @@ class FunctionalLayer(nn.Module):
     Args:
         name: Its dotted name.
         layer: The digital layer.
-        device: The device whose mapping and periphery it gets.
-        input_range: Largest input its DAC takes, model units; NaN where there is none.
-        dtype: What inputs, weights and their product are rounded to.
+        device: The device, which gives mapping and periphery.
+        input_range: Input range of the DAC, model units; NaN if there is none.
+        dtype: Type that inputs, weights and products are rounded to.
 
     Attributes:
-        mapped: What all chips have in common.
-        arrays: Its arrays, those of all groups as one, ordered by row block and column block.
-        computing: How it computes.
+        mapped: What all chips share.
+        arrays: Its arrays, all groups in one, ordered by row block and column block.
+        computing: Its computation.
     """
 
     bias: Tensor | None
@@ -62,7 +62,7 @@ class FunctionalLayer(nn.Module):
         self._start(mapped, mapped.arrays, computing_for(mapped, CPU))
 
     def fresh(self) -> Self:
-        """The same layer for another chip, on arrays that hold their targets."""
+        """A copy for another chip, on arrays that hold their target weights."""
         other = type(self).__new__(type(self))
         arrays = [array.fresh() for array in self.mapped.arrays]
         other._start(self.mapped, arrays, self.computing.fresh())
@@ -73,28 +73,28 @@ class FunctionalLayer(nn.Module):
         self.register_buffer("bias", mapped.bias)
         self.mapped, self.arrays, self.computing = mapped, arrays, computing
         self._now = Pass(len(mapped.geometry.rows))
-        self._seeds: Seeds | None = None  # those that the stream holds
+        self._seeds: Seeds | None = None  # seeds of the keys in the stream
         self._loaded = -1
         self._where = CPU
 
     @property
     def structure(self) -> tuple[object, ...]:
-        """What a graph of this layer depends on; all else are tensors."""
+        """What a traced graph of this layer depends on; everything else is a tensor."""
         how = self.computing.channels_last, self.mapped.dtype
         return *self.mapped.geometry.structure, *how, *self.computing.structure
 
     def set_layout(self, channels_last: bool) -> None:
-        """Say whether images have their channels innermost."""
+        """Set whether channels are the innermost dimension of images."""
         self.computing.channels_last = channels_last
         self._loaded = -1
 
     def model_weights(self) -> Tensor:
-        """Weights in model units, the layer's shape, without compensation."""
+        """Weights in model units, shape of the layer's weights, without compensation."""
         whole = self.mapped.join(self.arrays, lambda a: a.weights * a.scale[..., None])
         return whole.view(self.mapped.geometry.shape)
 
     def keys(self, seeds: Seeds) -> list[int]:
-        """Keys of the noise, one a row block; 0 where there is none."""
+        """Random keys of the noise, one per row block; 0 without noise."""
         mapped, n_blocks = self.mapped, len(self.mapped.geometry.rows)
         if not mapped.is_noisy:
             return [0] * n_blocks
@@ -103,10 +103,10 @@ class FunctionalLayer(nn.Module):
     def prepare(
         self, n_images: int, first_image: int, seeds: Seeds, where: torch.device = CPU
     ) -> None:
-        """Set what the next forward pass needs: weights, keys of the noise, number of the image.
+        """Prepare the next forward pass: weights, keys of the noise, index of the first image.
 
-        The arrays themselves stay on the CPU; what is multiplied goes to ``where``. Keys are asked
-        for again where ``seeds`` is another object than the last time.
+        The arrays stay on the CPU; operands are moved to the accelerator ``where``. Keys are
+        derived again if ``seeds`` is not the same object as in the previous call.
         """
         now, mapped = self._now, self.mapped
         now.n_images, now.call = n_images, 0
@@ -128,5 +128,5 @@ class FunctionalLayer(nn.Module):
         self._where = where
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs of the layer, bias included."""
+        """Outputs of the layer, including the bias."""
         return self.computing(x, self._now)

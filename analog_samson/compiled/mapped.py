@@ -1,4 +1,4 @@
-"""A layer's weights as they are mapped onto arrays: target weights, scales, converters."""
+"""Weights of a layer mapped onto arrays: target weights, scales, converters."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -12,20 +12,20 @@ from analog_samson.devices import Device
 
 
 class Array:
-    """One crossbar array of a layer: its target weights and those it holds.
+    """One crossbar array of a layer: its target weights and its present weights.
 
-    Of a grouped layer it stands for the arrays of all groups at one place, thousands in a depthwise
-    network: every shape then begins with the groups, and every array keeps its scales and factors.
+    In a grouped layer it stands for the arrays of all groups at one position (there may be
+    thousands). Every shape then begins with the groups; scales and factors are separate per array.
 
     Attributes:
         layer: Dotted name of the layer.
         index: Number of the array within its layer: row block, then column block.
         target: Normalised target weights, shape (columns, rows), largest of a column +-1.
-        used: Columns that hold any weight, shape (columns,).
+        used: Whether each column has any weight other than 0, shape (columns,).
         scale: Model units of a normalised weight, shape (columns,).
         weights: Normalised weights now, shape (columns, rows).
         alpha: Compensation factor, shape (1,) or (columns,).
-        version: How often weights or factor were set.
+        version: Number of times that weights or factor were set.
     """
 
     def __init__(self, layer: str, index: int, weights: Tensor, columnwise: bool) -> None:
@@ -42,36 +42,36 @@ class Array:
         self.version = 0
 
     def fresh(self) -> Self:
-        """An array for another chip: the same targets, nothing set. Tensors are shared."""
+        """An array for another chip, with the same targets (shared) and nothing programmed."""
         other = copy.copy(self)
         other.weights, other.alpha = self.target, torch.ones_like(self.alpha)
         other.version = 0
         return other
 
     def set_weights(self, weights: Tensor) -> None:
-        """Put normalised weights on the array, of the shape of its targets."""
+        """Set the normalised weights, shape as the targets."""
         self.weights = weights
         self.version += 1
 
     def set_compensation(self, alpha: Tensor) -> None:
-        """Set the factor (or one a column) that multiplies an array's outputs."""
+        """Set the factor that multiplies the outputs, shape (1,) or (columns,)."""
         self.alpha = alpha
         self.version += 1
 
 
 class MappedLayer:
-    """A layer as mapped: what all chips of a network on a device have in common.
+    """A layer as mapped: what all chips of a network on a device share.
 
     Attributes:
         name: Dotted name of the layer.
         geometry: Its shape and blocks.
         arrays: Its arrays with their targets, ordered by row block and column block.
         bias: Shape (outputs,), or None.
-        periphery: Of the device.
-        input_range: Largest input of the DAC, model units; NaN where there is none.
-        dac_step: Distance of two levels of the DAC, normalised; 0: ideal.
-        adc_step: The same of the ADC.
-        dtype: What inputs, weights and their product are rounded to.
+        periphery: Periphery of the device.
+        input_range: Largest input of the DAC, model units; NaN if there is none.
+        dac_step: Step between two levels of the DAC, normalised; 0: ideal.
+        adc_step: Step between two levels of the ADC, normalised; 0: ideal.
+        dtype: Type that inputs, weights and products are rounded to.
     """
 
     def __init__(
@@ -94,11 +94,11 @@ class MappedLayer:
 
     @property
     def is_noisy(self) -> bool:
-        """Whether every product has noise of its own."""
+        """Whether every product draws noise."""
         return self.periphery.output_noise > 0 or self.periphery.mvm_read_noise > 0
 
     def weights_in_steps(self, arrays: Sequence[Array]) -> Tensor:
-        """Weights that turn DAC steps into ADC steps, shape (columns of all groups, rows)."""
+        """Weights in ADC steps per DAC step, shape (columns of all groups, rows)."""
         whole = self.join(arrays, lambda array: array.weights)
         return whole * ((self.dac_step or 1.0) / (self.adc_step or 1.0))
 
@@ -107,10 +107,10 @@ class MappedLayer:
         return self.join(arrays, lambda array: (array.scale * array.alpha)[..., None])
 
     def join(self, arrays: Sequence[Array], of: Callable[[Array], Tensor]) -> Tensor:
-        """Put a quantity of every array together: see ``Geometry.join``."""
+        """Join a quantity of all arrays; see ``Geometry.join``."""
         return self.geometry.join([of(array) for array in arrays])
 
 
 def _step(bits: int | str, bound: float) -> float:
-    """Distance of two levels of a converter; 0 for an ideal one."""
+    """Step between two levels of a converter; 0 for an ideal one."""
     return 0.0 if isinstance(bits, str) else 1 / (2**bits - 2) * 2 * bound

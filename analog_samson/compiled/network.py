@@ -1,8 +1,8 @@
-"""Any network with its analog layers made functional: a digital forward pass, the same numbers.
+"""A network whose analog layers are replaced by functions that compute the same as its arrays.
 
-Short jobs run operation by operation, without a warm-up. Long ones are traced by torch.compile:
-weights, keys and ranges are inputs of the graph, so one compilation serves all chips, times and
-checkpoints of an architecture, and torch keeps it on disk between processes.
+Short jobs run eagerly, without a warm-up. Long jobs are traced by torch.compile: weights, keys and
+ranges are inputs of the graph, so one compilation is used for all chips, times and checkpoints of
+an architecture, and torch stores it on disk between processes.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from analog_samson import models
 from analog_samson.analog import check_input_ranges
-from analog_samson.compiled import kernels, narrow
+from analog_samson.compiled import few_channels, kernels
 from analog_samson.compiled.computing import CPU
 from analog_samson.compiled.layers import FunctionalLayer, Seeds
 from analog_samson.compiled.norms import AffineNorm, affine_norms
@@ -26,9 +26,9 @@ from analog_samson.devices import Device
 from analog_samson.evaluation import exact_products
 
 LONG_JOB = 5e8
-"""Multiplications a layer and reading from which tracing pays: our choice.
+"""Multiplications per layer and read above which a network is traced: our choice.
 
-About 0.05 s of a core a layer and reading; tracing costs 0.3 to 1 s a layer, once.
+This is about 0.05 s of one core per layer and read; tracing takes 0.3 to 1 s per layer, once.
 """
 
 Precision = Literal["fp32", "bf16"]
@@ -37,15 +37,15 @@ _PERIPHERY = {"source", "dac_bits", "adc_bits", "output_bound", "output_noise"}
 _PERIPHERY |= {"input_scaling", "bound_management", "effects"}
 _PERIPHERY |= {"mvm_read_noise", "mvm_read_noise_kind", "ir_drop"}
 _MAPPING = {"scale", "max_rows", "max_columns"}
-# what acts on weights before they are mapped, or between weights and devices
+# settings that act on weights before they are mapped, or between weights and conductances
 _MAPPING |= {"clip_quantile", "batch_norm", "pair_significances", "pair_tables_uS"}
 _MAPPING |= {"reference_column"}
 
 
 def why_not(device: Device) -> str:
-    """Say why this engine cannot run a device; "" if it can.
+    """Return the reason why this engine does not support a device; "" if it does.
 
-    Options of a device that this engine has not heard of must be at their defaults.
+    Options of a device that this engine does not implement must have their default values.
     """
     if device.noise_level != "conductance":
         return f"noise_level = {device.noise_level!r} is aihwkit's own path"
@@ -60,28 +60,28 @@ def why_not(device: Device) -> str:
 
 
 class FunctionalNetwork:
-    """A copy of a network whose analog layers compute what their arrays would, without tiles.
+    """A copy of a network whose analog layers compute what their arrays compute, without tiles.
 
     Args:
         network: The digital network; it is copied, not changed.
-        device: The device whose mapping and periphery the layers get.
-        keep_digital: Names of layers to leave digital.
-        input_ranges: Layer name to the largest input its DAC takes, model units; may be None
-            where the periphery is ideal or no forward pass is wanted.
-        precision: "bf16" rounds weights, inputs and products of wide layers to bfloat16 (8 bits of
-            precision; sums within a product are fp32): twice as fast where the processor has
-            instructions for it.
-        expected_images: How many images follow every reading; decides whether tracing pays
-            (see ``LONG_JOB``), from the network's shapes alone, never from a clock.
+        device: The device, which gives mapping and periphery.
+        keep_digital: Names of layers that stay digital.
+        input_ranges: {layer: input range of its DAC, model units}; may be None if the periphery is
+            ideal or no forward pass is run.
+        precision: "bf16" rounds weights, inputs and products of layers with many inputs to bfloat16
+            (8 bits of precision; sums within a product are fp32), which is faster on processors
+            with bf16 instructions.
+        expected_images: Number of images evaluated after each read; decides whether the network is
+            traced (see ``LONG_JOB``), from shapes only, never from measured time.
 
     Attributes:
         layers: Layer name to the layer on arrays.
-        tiles: The arrays of all layers.
+        arrays: The arrays of all layers.
         network: The network that runs.
 
     Raises:
-        ValueError: If a layer cannot become arrays and is not to be kept digital, weights are NaN,
-            infinite or all zero, or a layer has no input range.
+        ValueError: If a layer cannot be mapped onto arrays and is not kept digital, weights are
+            NaN, infinite or all zero, or a layer has no input range.
     """
 
     def __init__(
@@ -106,22 +106,24 @@ class FunctionalNetwork:
             input_ranges = dict.fromkeys(digital, math.nan)
         layers = {}
         for name, layer in digital.items():
-            is_wide = layer.weight.shape[1] >= narrow.WIDE  # type: ignore[index]
+            is_wide = layer.weight.shape[1] >= few_channels.MANY_CHANNELS  # type: ignore[index]
             dtype = torch.bfloat16 if precision == "bf16" and is_wide else torch.float32
             layers[name] = FunctionalLayer(name, layer, device, float(input_ranges[name]), dtype)
-        # per-vector computing takes channels innermost
-        is_narrow = not device.periphery.is_by_vector
-        is_narrow &= narrow.is_narrow(layer.mapped.geometry.shape for layer in layers.values())
-        self.plan = Plan(is_narrow)
+        # per-vector computation needs channels innermost
+        has_few_channels = not device.periphery.is_by_vector
+        has_few_channels &= few_channels.has_few_channels(
+            layer.mapped.geometry.shape for layer in layers.values()
+        )
+        self.plan = Plan(has_few_channels)
         replaced: dict[int, nn.Module] = {**affine_norms(network)}
-        replaced |= narrow.halvings(network) if is_narrow else {}
+        replaced |= few_channels.max_pools(network) if has_few_channels else {}
         replaced |= {id(layer): layers[name] for name, layer in digital.items()}
         self._start(layers, models.replace_everywhere(network, replaced))
 
     def fresh(self) -> Self:
-        """The same network for another chip, on arrays that hold their targets.
+        """A copy for another chip, on arrays that hold their target weights.
 
-        What no chip changes is shared, and so is what was decided about layout and tracing.
+        Everything that no chip changes is shared, and so are the decisions on layout and tracing.
         """
         other = copy.copy(self)
         layers = {name: layer.fresh() for name, layer in self.layers.items()}
@@ -132,12 +134,12 @@ class FunctionalNetwork:
 
     def _start(self, layers: dict[str, FunctionalLayer], network: nn.Module) -> None:
         self.layers, self.network = layers, network
-        self.tiles = [array for layer in layers.values() for array in layer.arrays]
+        self.arrays = [array for layer in layers.values() for array in layer.arrays]
         self._norms = [norm for norm in network.modules() if isinstance(norm, AffineNorm)]
         self._runner = Runner(network, self.plan, self._structure)
         self._where = CPU
         self._is_eager = False
-        self._is_last: bool | None = None  # the layout that the layers have
+        self._is_last: bool | None = None  # layout of the layers
 
     def _structure(self) -> Hashable:
         return tuple((name, layer.structure) for name, layer in self.layers.items())
@@ -148,10 +150,10 @@ class FunctionalNetwork:
 
     @property
     def is_batch_invariant(self) -> bool:
-        """Whether outputs are known to be the same bits whatever the size of the batch, on a CPU.
+        """Whether outputs are known to be bit-identical for every batch size, on a CPU.
 
-        So it is where layers run vector by vector in C, all others work number by number, and
-        nothing is traced; known from the first forward pass on.
+        This holds if analog layers run per vector in C, all other modules are elementwise, and the
+        network is not traced. It is known after the first forward pass.
         """
         return (
             self.plan.is_traced is False
@@ -162,14 +164,15 @@ class FunctionalNetwork:
 
     @torch.no_grad()
     def forward(self, images: Tensor, first_index: int, seeds: Seeds) -> Tensor:
-        """Outputs of the network; an image's noise does not depend on its batch.
+        """Outputs of the network; the noise of an image does not depend on its batch.
 
-        It runs where the images are; on a GPU in torch operations that draw the same integers.
+        Runs on the accelerator of the images; on a GPU in torch operations with the same random
+        integers.
 
         Args:
             images: Network inputs, shape (n, ...).
-            first_index: Number of the first image in the whole set.
-            seeds: Layer name and number of the row block to the key of its noise.
+            first_index: Index of the first image in the whole set.
+            seeds: Maps layer name and index of the row block to the key of its noise.
 
         Returns:
             Outputs, shape (n, ...).
@@ -195,10 +198,10 @@ class FunctionalNetwork:
 
     @contextlib.contextmanager
     def eager(self, image: Tensor, seeds: Seeds) -> Iterator[None]:
-        """Do not trace within a block, in which modules may be in training.
+        """Run eagerly within a block, in which modules may be in training mode.
 
         Args:
-            image: One input, from which layout and tracing are decided before the block.
+            image: One input, on which layout and tracing are decided before the block.
             seeds: As for :meth:`forward`.
         """
         if self.plan.is_traced is None:
@@ -211,11 +214,11 @@ class FunctionalNetwork:
 
     @torch.no_grad()
     def _decide(self, image: Tensor, seeds: Seeds) -> None:
-        """Run one image: choose the memory layout, count multiplications.
+        """Run one image to choose the memory layout and to count multiplications.
 
-        Narrow convolutions (LeNet-5) are fastest with channels outermost and untraced, unless
-        torch pools, which it does fast only with channels innermost. ``view`` of what is not
-        contiguous needs channels outermost.
+        Convolutions of few channels are fastest untraced and with channels outermost, unless the
+        network uses torch's own pooling, which is fast only with channels innermost. ``view`` of a
+        tensor that is not contiguous needs channels outermost.
         """
         counts: list[int] = []
         hooks = [
@@ -232,8 +235,8 @@ class FunctionalNetwork:
             with LayoutObserver() as seen:
                 self.forward(image, 0, seeds)
                 n_multiplications = sum(counts)
-                if plan.is_narrow and seen.pools:
-                    plan.is_narrow, plan.channels_last = False, True
+                if plan.has_few_channels and seen.pools:
+                    plan.has_few_channels, plan.channels_last = False, True
                     seen.needs_contiguous = False
                     self.forward(image, 0, seeds)
             plan.channels_last &= not seen.needs_contiguous
@@ -241,7 +244,7 @@ class FunctionalNetwork:
         finally:
             for hook in hooks:
                 hook.remove()
-            plan.is_traced = None if is_long is None else is_long and not plan.is_narrow
+            plan.is_traced = None if is_long is None else is_long and not plan.has_few_channels
 
 
 _ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.Identity, nn.Dropout)
@@ -249,5 +252,5 @@ _BATCH_INVARIANT = (nn.Sequential, nn.Flatten, FunctionalLayer, *_ELEMENTWISE)
 
 
 def _holds_nothing(module: nn.Module) -> bool:
-    """Whether chips can share a module: one of torch's without tensors."""
+    """Whether chips can share a module: a module of torch without tensors."""
     return type(module) in _ELEMENTWISE or type(module) is nn.Flatten

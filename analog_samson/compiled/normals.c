@@ -1,7 +1,7 @@
-/* Normals from a counter: a pure function of (key, image, place), whatever else is drawn. */
+/* Counter-based normals: they depend on (key, image, index) only. */
 
 /* Threefry2x32 with 20 rounds: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011.
- * Every round waits for the one before, so several vectors of counters go side by side. */
+ * A round depends on the previous one, so several vectors of counters are processed in parallel. */
 enum { ABREAST = LANES == 16 ? 8 : 4, BLOCK = 512 }; /* the block: a multiple of ABREAST * LANES */
 #define EACH for (int v = 0; v < abreast; v++)
 #define ROUND(bits)                                                                               \
@@ -98,7 +98,7 @@ void normals(float *out, int64_t n, uint64_t key, uint64_t image)
     if (whole < half) pairs_of_normals(key, image, whole, 1, out + whole, &unused);
 }
 
-/* Normals first to first + count - 1 of the n of an image, those that `normals` gives them. */
+/* Normals `first` to first + count - 1 of the n of an image, equal to those of `normals`. */
 static void some_normals(float *out, int64_t first, int64_t count, int64_t n, uint64_t key,
                          uint64_t image)
 {

@@ -1,7 +1,7 @@
-"""Batch normalisation in evaluation: one product and one sum a number.
+"""Batch normalisation in evaluation mode: one multiplication and one addition per number.
 
-As torch writes it, torch.compile leaves the root of a channel's variance, and a division by it, in
-the innermost loop.
+With torch's own modules, torch.compile keeps the square root of the variance, and a division by it,
+in the innermost loop.
 """
 
 import torch
@@ -12,10 +12,10 @@ from analog_samson.models import batch_norm
 
 
 class AffineNorm(_BatchNorm):
-    """A batch normalisation with the parameters and statistics of another, which it shares.
+    """A batch normalisation that shares the parameters and statistics of another.
 
-    In training it is what it was. In evaluation it gives ``x * gain + shift``;
-    :meth:`refresh` takes both from statistics that have changed.
+    In training mode it computes the same as the other. In evaluation mode it computes
+    ``x * gain + shift``; :meth:`refresh` updates both when the statistics have changed.
     """
 
     def __init__(self, norm: _BatchNorm) -> None:
@@ -32,10 +32,10 @@ class AffineNorm(_BatchNorm):
     shift: Tensor
     running_mean: Tensor
     running_var: Tensor
-    num_batches_tracked: Tensor  # training writes the statistics and counts here what it wrote
+    num_batches_tracked: Tensor  # training updates the statistics and this counter
 
     def refresh(self) -> None:
-        """Take gain and shift anew if statistics were written since the last time."""
+        """Recompute gain and shift if the statistics have changed since the last call."""
         held = self.running_mean, self.running_var, self.num_batches_tracked
         versions = tuple(n for tensor in held for n in (id(tensor), tensor._version))
         if versions == self._known:
@@ -56,13 +56,18 @@ class AffineNorm(_BatchNorm):
         return x * self.gain.view(shape) + self.shift.view(shape)
 
     def _check_input_dim(self, x: Tensor) -> None:
-        """Any number of dimensions: the network chose its normalisation."""
+        """Accept any number of dimensions: it depends on the original module."""
 
 
 def affine_norms(network: nn.Module) -> dict[int, AffineNorm]:
-    """Id of every batch normalisation with running statistics to what takes its place."""
+    """Replacements of batch normalisations with running statistics: {id of module: new module}."""
     return {
         id(norm): AffineNorm(norm)
         for norm in batch_norm.batch_norms(network).values()
-        if type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # forward as torch's
+        if type(norm)
+        in (
+            nn.BatchNorm1d,
+            nn.BatchNorm2d,
+            nn.BatchNorm3d,
+        )  # not subclasses with a forward of their own
     }

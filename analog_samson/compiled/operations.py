@@ -1,8 +1,8 @@
 """The periphery in torch operations: on GPUs, and on CPUs without a C compiler.
 
-The same integers as in C; floating point differs in the last bits. Nothing here waits for a GPU.
-There, and within a traced network, the noise is one kernel, compiled once for all layers: a hundred
-operations a layer otherwise.
+Random integers are the same as in C; floating-point results differ in the last bits. Nothing here
+synchronises with a GPU. On a GPU, and within a traced network, the noise is one kernel, compiled
+once for all layers, instead of about a hundred operations per layer.
 """
 
 import functools
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def dac(x: Tensor, gain: Tensor, levels: int, rounds: bool) -> Tensor:
-    """Turn inputs into DAC levels, as ``kernels.dac``."""
+    """Convert inputs to DAC levels, as ``kernels.dac``."""
     x = x * gain
     return (x.round() if rounds else x).clamp(-levels, levels)
 
@@ -34,25 +34,25 @@ def adc(
     offset: Tensor,
     keys: Tensor,
     first_image: Tensor,
-    limits: Tensor,
+    noise_and_bound: Tensor,
     *,
     rounds: bool,
     innermost: bool,
     draws: bool,
 ) -> Tensor:
-    """Add noise to what arrays of several chips gave, round, clip and scale it.
+    """Add noise to the products of arrays of several chips, round, clip and scale them.
 
     Args:
-        y: As for ``kernels.adc``, the images of every chip, chip after chip.
+        y: As for ``kernels.adc``; images of all chips, chip after chip.
         previous: Added to the result, shape of y; or None.
-        scale: Model units a step, shape (chips, channels).
+        scale: Model units per step, shape (chips, channels).
         offset: Added to the result, shape (chips, channels).
-        keys: A key of the noise a chip, int64, shape (chips,).
-        first_image: Number of the first image in the whole set, the same for all chips, shape ().
-        limits: Standard deviation of the noise and largest output (may be infinite).
+        keys: Random key of the noise of each chip, int64, shape (chips,).
+        first_image: Index of the first image in the whole set, for all chips, shape ().
+        noise_and_bound: Standard deviation of the noise, and largest output (may be infinite).
         rounds: Whether there is an ADC.
         innermost: Whether channels are the last dimension of y.
-        draws: Whether there is any noise.
+        draws: Whether there is noise.
 
     Returns:
         Outputs, shape of y.
@@ -71,7 +71,7 @@ def adc(
     convert = _convert
     if draws and (torch.compiler.is_compiling() or y.device.type == "cuda"):
         convert = _convert_operation
-    out: Tensor = convert(outputs, scale, offset, keys, first_image, limits, rounds, draws)
+    out: Tensor = convert(outputs, scale, offset, keys, first_image, noise_and_bound, rounds, draws)
     out = out.view_as(y)
     return out if previous is None else out + previous
 
@@ -82,12 +82,12 @@ def _convert(
     offset: Tensor,
     keys: Tensor,
     first_image: Tensor,
-    limits: Tensor,
+    noise_and_bound: Tensor,
     rounds: bool,
     draws: bool,
 ) -> Tensor:
-    """The same for outputs in a row, shape (chips, images, n); scale and offset (chips, n)."""
-    noise, levels = limits.unbind()
+    """The same for flat outputs, shape (chips, images, n); scale and offset (chips, n)."""
+    noise, levels = noise_and_bound.unbind()
     if draws:
         y = y + noise * normals(keys[:, None, None], first_image, y.shape[1:], y.device)
     y = (y.round() if rounds else y).clamp(-levels, levels)
@@ -96,22 +96,31 @@ def _convert(
 
 @functools.cache
 def _fused(where: torch.device) -> Callable[..., Tensor]:
-    """The same as one kernel for all shapes; operation by operation where that cannot be built."""
+    """The same as one kernel for all shapes; falls back to eager execution."""
     fused = torch.compile(_convert, dynamic=True, options={"compile_threads": 1})
-    numbers = torch.ones(2, 4, 8, device=where)  # sizes of 1 would be kernels of their own
-    keys, limits = torch.arange(2, device=where), torch.ones(2, device=where)
+    numbers = torch.ones(2, 4, 8, device=where)  # sizes of 1 would get separate kernels
+    keys, noise_and_bound = torch.arange(2, device=where), torch.ones(2, device=where)
     try:
-        fused(numbers, numbers[:, 0], numbers[:, 1], keys, keys[0].clone(), limits, True, True)
+        fused(
+            numbers,
+            numbers[:, 0],
+            numbers[:, 1],
+            keys,
+            keys[0].clone(),
+            noise_and_bound,
+            True,
+            True,
+        )
     except RuntimeError as error:
-        _log.warning("Noise is drawn operation by operation, no kernel can be built: %s", error)
+        _log.warning("No kernel for the noise can be built; falling back to eager: %s", error)
         return _convert
     return fused
 
 
 @torch.library.custom_op("analog_samson::convert", mutates_args=())
-@functools.wraps(_convert)  # its arguments are those of the operation, too
+@functools.wraps(_convert)  # the operation has the same arguments
 def _convert_operation(y: Any, scale: Any, offset: Any, keys: Any, first: Any, *how: Any) -> Any:
-    # of a view torch.compile also keeps the shape it is a view of
+    # clone: for a view, torch.compile would also depend on the shape of its base
     return _fused(y.device)(y, scale, offset, keys, first.clone(), *how)
 
 
@@ -119,12 +128,12 @@ _convert_operation.register_fake(lambda y, *others: torch.empty_like(y))
 
 
 def key_of_call(key: Key, call: int) -> Key:
-    """Key of the noise when a layer is used again in one forward pass."""
+    """Key of the noise for use number ``call`` of a layer in one forward pass."""
     return shifted(key, call * 0x9E3779B97F4A7C15)  # the golden ratio: far from other keys
 
 
 def shifted(key: Key, by: int) -> Key:
-    """Add to a key; of the sum only the last 64 bits count, all that a tensor holds."""
+    """Add to a key, modulo 2^64 as in a tensor of int64."""
     return key + ((by + 2**63) % 2**64 - 2**63)
 
 
@@ -132,24 +141,24 @@ def normals(
     key: int | Tensor,
     first_image: int | Tensor,
     shape: torch.Size | tuple[int, ...],
-    device: torch.device,
+    where: torch.device,
 ) -> Tensor:
     """Draw the standard normals of a block of images.
 
     Args:
-        key: Key of the stream, 64 bits; or one a chip, int64, shape (chips, 1, 1).
-        first_image: Number of the first image.
+        key: Random key, 64 bits; or one per chip, int64, shape (chips, 1, 1).
+        first_image: Index of the first image.
         shape: (images, ...).
-        device: Where.
+        where: Accelerator to draw on.
 
     Returns:
-        Normals, float32, of the shape, or (chips, *shape): those of one image depend on the key,
-        its number and its place only.
+        Normals, float32, shape ``shape`` or (chips, *shape). Each depends only on the key, the
+        index of the image and the index within the image.
     """
     n_images, n = shape[0], math.prod(shape[1:])
     half = (n + 1) // 2
-    counter = torch.arange(half, device=device)
-    image = (torch.arange(n_images, device=device) + first_image)[:, None]
+    counter = torch.arange(half, device=where)
+    image = (torch.arange(n_images, device=where) + first_image)[:, None]
     word0, word1 = threefry2x32(key, counter, image)
     uniform = (word0 >> 1).float() * 2.0**-31 + 2.0**-32
     turn = (word1 - ((word1 >> 31) << 32)).float() * (math.pi * 2.0**-31)

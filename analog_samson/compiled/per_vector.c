@@ -1,19 +1,20 @@
-/* A layer of arrays, vector by vector: scales, currents or noise depend on the single input vector.
- * The chain of the periphery, while data are in the cache: input scaling and DAC (`pad`, `scaled`),
- * products (`product...`), IR drop (`drop_voltage`), spread of the noise (`deviate`), noise, ADC and
- * bound (`finish`), repeated where bounds are managed (`manage_bounds`), scale and sum (`add`). */
+/* Per-vector computation of a layer: scales, currents or noise depend on each input vector. Steps
+ * of the periphery, on data in the cache: input scaling and DAC (`pad`, `scaled`), products
+ * (`product...`), IR drop (`drop_voltage`), standard deviation of the noise (`deviate`), noise, ADC
+ * and bound (`finish`), bound management (`manage_bounds`), scale and sum (`add`). */
 
-enum { CHUNK = 96, MOST_TILES = 3 }; /* vectors at a time: a multiple of WIDE and of NARROW */
+/* CHUNK: patches at a time, a multiple of VECTORS and of DROP_VECTORS. */
+enum { CHUNK = 96, MOST_PANELS = 3 };
 
 struct layer {
-    /* an input: height x width x channels; how kernels walk over it */
+    /* an input: height x width x channels; how kernels move over it */
     int64_t height, width, channels, out_height, out_width, kernel_height, kernel_width;
     int64_t stride_y, stride_x, top, left, dilation_y, dilation_x;
     int64_t groups, columns; /* columns of one group */
     int64_t inputs_an_image; /* several if a network folds windows into the batch */
     int64_t n_row_blocks, n_column_blocks;
     const int64_t *row_blocks, *column_blocks; /* their sizes */
-    const float *weights; /* of every (row block, group, column block): [tile][row][LANES] */
+    const float *weights; /* of every (row block, group, column block): [panel][row][LANES] */
     const float *places;  /* of every row: 1 - (1 - j / n)^2, for the IR drop */
     const float *scales;  /* model units of an ADC step, (row block, group, column) */
     const float *offsets; /* (group, column) */
@@ -26,8 +27,8 @@ struct layer {
     float rounds;        /* whether there is an ADC */
 };
 
-/* Size of the struct, then where each field lies: what Python's copy is compared with. Returns how
- * many numbers these are; `most` of them are written at most. */
+/* Size of the struct, then the offset of each field, to be compared with Python's copy. Writes at
+ * most `most` numbers and returns how many there are. */
 int64_t layer_layout(int64_t *out, int64_t most)
 {
 #define AT(field) (int64_t)offsetof(struct layer, field)
@@ -46,7 +47,7 @@ int64_t layer_layout(int64_t *out, int64_t most)
     return n;
 }
 
-/* Rows of a block in a padded input, by place in the kernel, then channel. */
+/* Rows of a block in a padded input, ordered by kernel position, then channel. */
 static void find_runs(struct runs *runs, const struct layer *l, int64_t first, int64_t rows)
 {
     const int64_t taps = l->kernel_height * l->kernel_width, width = l->width + 2 * l->left;
@@ -67,7 +68,7 @@ static void find_runs(struct runs *runs, const struct layer *l, int64_t first, i
     }
 }
 
-/* Whether inputs are DAC levels before patches are taken from them. */
+/* Whether inputs are converted to DAC levels before patches are taken from them. */
 static inline int has_levels(const struct layer *l)
 {
     return l->range > 0.0f && l->most_halvings == 0.0f;
@@ -78,8 +79,8 @@ static inline int is_noisy(const struct layer *l)
     return l->output_noise > 0.0f || l->read_variance > 0.0f || l->additive_variance > 0.0f;
 }
 
-/* One input with zeros around it: relative to a range that is fixed, in DAC levels unless bounds are
- * managed. */
+/* Pad one input with zeros. With a fixed range, divide by it; without bound management, convert to
+ * DAC levels. */
 static void pad(const struct layer *l, const float *x, float *padded)
 {
     const int64_t width = (l->width + 2 * l->left) * l->channels, row = l->width * l->channels;
@@ -99,7 +100,7 @@ static void pad(const struct layer *l, const float *x, float *padded)
     }
 }
 
-/* Gather one patch. Runs are copied by whole vectors: what is too much is overwritten. */
+/* Gather one patch. Runs are copied in whole vectors; the excess is overwritten. */
 static void gather(const struct runs *runs, const float *from, int64_t rows, float *to)
 {
     float *at = to;
@@ -112,8 +113,8 @@ static void gather(const struct runs *runs, const float *from, int64_t rows, flo
     store(to + rows, (lanes_t){0});
 }
 
-/* Turn a patch, filled up with zeros, into DAC levels; returns what outputs are to be multiplied
- * with, 0 for a patch of zeros. */
+/* Convert a patch, filled up with zeros, to DAC levels. Returns the factor for its outputs; 0 for a
+ * patch of zeros. */
 static float scaled(const struct layer *l, float *restrict x, int64_t rows, float halving)
 {
     float largest = 1.0f;
@@ -136,29 +137,29 @@ static float scaled(const struct layer *l, float *restrict x, int64_t rows, floa
     return largest * halving;
 }
 
-/* What one call works with. */
+/* Working memory of one call. */
 struct work {
     float *padded, *padded_squares;   /* inputs, with zeros around them */
     float *patches, *patch_squares;   /* where the levels depend on the patch: (CHUNK, stride) */
     float *products, *drawn, *again, *results;
     struct runs runs;
     int64_t stride, start[CHUNK];     /* of the patches of a chunk: in padded inputs */
-    float factor[CHUNK], norm[CHUNK]; /* what outputs are times, sum x^2 */
+    float factor[CHUNK], norm[CHUNK]; /* factor of outputs; sum x^2 */
     uint8_t is_clipped[CHUNK];
 };
 
 struct array {
-    int64_t rows, columns, width, first_column; /* width: columns with those of no use */
+    int64_t rows, columns, width, first_column; /* width: columns including padding */
     const float *weights, *places;
 };
 
-/* Make patches of padded inputs ready for multiplication. */
+/* Prepare patches of padded inputs for multiplication. */
 static void take(const struct layer *l, struct work *w, int64_t rows, const int64_t *start,
                  int64_t n, float halving)
 {
     const struct runs whole = {1, &(int64_t){0}, &rows};
     const struct runs *runs = has_levels(l) ? &w->runs : &whole;
-    if (!has_levels(l)) /* all of them, then all again: what was just written is slow to read */
+    if (!has_levels(l)) /* two loops: reading just after writing is slow */
         for (int64_t i = 0; i < n; i++)
             gather(&w->runs, w->padded + start[i], rows, w->patches + i * w->stride);
     for (int64_t i = 0; i < n; i++) {
@@ -181,7 +182,7 @@ static void take(const struct layer *l, struct work *w, int64_t rows, const int6
     }
 }
 
-/* y - drop c d with c = a (a (0.05 a - 0.2) + 0.5), a the current of the column. */
+/* y - drop c d with c = a (a (0.05 a - 0.2) + 0.5), where a is the current of the column. */
 static void drop_voltage(float *restrict y, const float *restrict a, const float *restrict d,
                          int64_t n, float current, float drop)
 {
@@ -196,7 +197,7 @@ static void deviate(float *restrict v, int64_t n, float variance, float factor)
     for (int64_t i = 0; i < n; i++) v[i] = sqrtf(variance + factor * v[i]);
 }
 
-/* Noise, ADC and bound of LANES outputs of one patch; returns which of them the bound clipped. */
+/* Noise, ADC and bound of LANES outputs of one patch; returns a mask of the clipped outputs. */
 static inline bits_t finish(const struct layer *l, const float *y, const float *deviation,
                             float common_deviation, const float *noise, float *to)
 {
@@ -209,13 +210,13 @@ static inline bits_t finish(const struct layer *l, const float *y, const float *
     return magnitude(value) > (lanes_t){0} + l->largest_fit;
 }
 
-/* Multiply patches with one array and finish the outputs, in ADC steps: (patch, width). `noise` is
- * one row of normals a patch. */
+/* Multiply patches with one array; results in ADC steps: (patch, width). `noise`: one row of
+ * normals per patch. */
 static void multiply(const struct layer *l, struct work *w, const struct array *array,
                      int64_t n_patches, const float *const *noise, float *results)
 {
     const int reads = l->read_variance > 0.0f, drops = l->drop > 0.0f, noisy = is_noisy(l);
-    const int64_t rows = array->rows, n_tiles = array->width / LANES;
+    const int64_t rows = array->rows, n_panels = array->width / LANES;
     const struct runs whole = {1, &(int64_t){0}, &(int64_t){array->rows}};
     const struct runs *runs = has_levels(l) ? &w->runs : &whole;
     const float *x = has_levels(l) ? w->padded : w->patches;
@@ -224,16 +225,16 @@ static void multiply(const struct layer *l, struct work *w, const struct array *
     for (int64_t i = 0; i < CHUNK; i++)
         start[i] = has_levels(l) ? w->start[i < n_patches ? i : 0] : i * w->stride;
     memset(w->is_clipped, 0, sizeof w->is_clipped);
-    bits_t used[2]; /* lanes of any tile, and of the last one */
+    bits_t used[2]; /* used lanes of all panels but the last, and of the last */
     for (int c = 0; c < LANES; c++) {
         used[0][c] = -1;
-        used[1][c] = array->columns - (n_tiles - 1) * LANES > c ? -1 : 0;
+        used[1][c] = array->columns - (n_panels - 1) * LANES > c ? -1 : 0;
     }
-    for (int64_t tile = 0; tile < n_tiles;) {
-        int64_t together = 1, vectors = drops ? NARROW : WIDE;
+    for (int64_t panel = 0; panel < n_panels;) {
+        int64_t together = 1, vectors = drops ? DROP_VECTORS : VECTORS;
         if (!reads && !drops) {
-            const int64_t left = n_tiles - tile;
-            together = left == 4 ? 2 : left < MOST_TILES ? left : MOST_TILES;
+            const int64_t left = n_panels - panel;
+            together = left == 4 ? 2 : left < MOST_PANELS ? left : MOST_PANELS;
         }
         const int64_t size = together * vectors * LANES;
         float *y = w->products, *v = y + size, *a = v + size, *d = a + size;
@@ -242,20 +243,20 @@ static void multiply(const struct layer *l, struct work *w, const struct array *
              : reads ? product_and_variance
              : together == 1 ? product
              : together == 2 ? product_of_2
-                             : product_of_3)(array->weights + tile * rows * LANES, array->places, x,
-                                             squares, start + first, runs, rows, y);
+                             : product_of_3)(array->weights + panel * rows * LANES, array->places,
+                                             x, squares, start + first, runs, rows, y);
             const float output_variance = l->output_noise * l->output_noise;
             if (drops) drop_voltage(y, a, d, size, l->current * (float)rows, l->drop);
             if (reads) deviate(v, size, output_variance, l->read_variance);
-            bits_t is_clipped[WIDE > NARROW ? WIDE : NARROW] = {{0}}, any = {0};
+            bits_t is_clipped[VECTORS > DROP_VECTORS ? VECTORS : DROP_VECTORS] = {{0}}, any = {0};
             for (int64_t t = 0; t < together; t++)
                 for (int64_t r = 0; r < vectors && first + r < n_patches; r++) {
-                    const int64_t column = (tile + t) * LANES, patch = first + r;
+                    const int64_t column = (panel + t) * LANES, patch = first + r;
                     const int64_t at = (t * vectors + r) * LANES;
                     float deviation = l->output_noise;
                     if (l->additive_variance > 0.0f)
                         deviation = sqrtf(output_variance + l->additive_variance * w->norm[patch]);
-                    const bits_t over = used[tile + t == n_tiles - 1]
+                    const bits_t over = used[panel + t == n_panels - 1]
                                         & finish(l, y + at, reads ? v + at : NULL, deviation,
                                                  noisy ? noise[patch] + column : NULL,
                                                  results + patch * array->width + column);
@@ -266,12 +267,12 @@ static void multiply(const struct layer *l, struct work *w, const struct array *
                 for (int64_t r = 0; r < vectors; r++)
                     w->is_clipped[first + r] |= (uint8_t)is_any(is_clipped[r]);
         }
-        tile += together;
+        panel += together;
     }
 }
 
-/* Repeat the products that an array clipped, with half the input, until none is; returns whether
- * there were any. */
+/* Bound management: repeat clipped products at half the input until none is clipped. Returns
+ * whether any was clipped. */
 static int manage_bounds(const struct layer *l, struct work *w, const struct array *array,
                          int64_t first, int64_t n_patches, uint64_t key, uint64_t first_image,
                          float *factor)
@@ -337,7 +338,7 @@ static void find_starts(const struct layer *l, int64_t *start, int64_t first, in
     }
 }
 
-/* Some images through all arrays of one block of rows; its outputs are added to those before. */
+/* Images through all arrays of one block of rows; outputs are added to those of earlier blocks. */
 static void compute(const struct layer *l, struct work *w, int64_t block, int64_t n_images,
                     const float *weights, const float *places, uint64_t first_image, float *out)
 {
@@ -383,9 +384,10 @@ static void compute(const struct layer *l, struct work *w, int64_t block, int64_
     }
 }
 
-/* Images (height, width, channels) through a layer: out (height, width, columns of all groups).
- * Returns 0, or 1 if there is no memory. */
-int per_vector(const struct layer *l, const float *x, float *out, int64_t images, uint64_t first_image)
+/* Images (height, width, channels) through a layer; out: (height, width, columns of all groups).
+ * Returns 0, or 1 if memory could not be allocated. */
+int per_vector(const struct layer *l, const float *x, float *out, int64_t images,
+               uint64_t first_image)
 {
     const int64_t positions = l->inputs_an_image * l->out_height * l->out_width;
     const int64_t outputs = l->groups * l->columns, values = l->height * l->width * l->channels;
@@ -409,7 +411,7 @@ int per_vector(const struct layer *l, const float *x, float *out, int64_t images
                              reads && !gathers ? in : 0,
                              gathers ? patches : 0,
                              reads && gathers ? patches : 0,
-                             4 * MOST_TILES * WIDE * LANES,
+                             4 * MOST_PANELS * VECTORS * LANES,
                              is_noisy(l) ? together * positions * outputs + LANES : 0,
                              l->most_halvings > 0.0f ? 2 * CHUNK * columns : 0,
                              CHUNK * columns};

@@ -1,10 +1,10 @@
-"""Per-vector computing: input scaling, currents or noise depend on the single input vector.
+"""Per-vector computation: input scaling, currents or noise depend on each input vector.
 
-Follows aihwkit's C++ tile: the range of the DAC may be that of every vector (a patch of a
-convolution), products that clip may be repeated at half the input, columns lose to the IR drop and
-gain read noise of weights. Row blocks of a layer have scales, ADC and noise of their own. The chain
-runs in C (``per_vector.c``), or in torch operations where there is no compiler
-(:func:`_outputs_of_array`). Linear layers of a fixed range run here, too: one call in C.
+Follows aihwkit's C++ tile. Each input vector (a patch of a convolution) may have its own DAC range;
+products that clip may be repeated at half the input; outputs are reduced by the IR drop and get
+read noise of the weights. Every row block of a layer has its own scales, ADC and noise. The
+computation runs in C (``per_vector.c``), or in torch operations where there is no compiler
+(:func:`_outputs_of_array`). Linear layers with a fixed range also run here: they are one C call.
 """
 
 import ctypes
@@ -27,9 +27,9 @@ _NEXT_ROUND = 0xD1B54A32D192ED03  # added to the key of the noise when a product
 
 
 class PerVector(Computing):
-    """A layer of arrays, vector by vector, in fp32."""
+    """Per-vector computation of a layer, in fp32."""
 
-    is_batch_invariant = True  # in C sums run in one order; in torch operations they may not
+    is_batch_invariant = True  # in C: fixed order of summation; torch operations: not guaranteed
 
     def __init__(self, mapped: MappedLayer) -> None:
         super().__init__(mapped)
@@ -46,17 +46,17 @@ class PerVector(Computing):
 
     @property
     def structure(self) -> tuple[object, ...]:
-        """What a graph depends on besides shapes."""
+        """What a traced graph depends on in addition to shapes."""
         return ("vectors",)
 
     def fresh(self) -> Self:
-        """The same for another chip; constants are shared."""
+        """A copy for another chip; constants are shared."""
         other = super().fresh()
         other._native = {}
         return other
 
     def load(self, arrays: Sequence[Array], where: torch.device) -> None:
-        """Take weights from DAC to ADC steps, and as the C library reads them."""
+        """Load weights in ADC steps per DAC step, also packed for the C library."""
         mapped = self.mapped
         whole = mapped.weights_in_steps(arrays)
         packed = F.pad(whole.flatten(), (1, 0)).index_select(0, self._packing)
@@ -67,11 +67,11 @@ class PerVector(Computing):
         self._native = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave what points into memory out of pickles and copies: it is built again."""
+        """Leave pointers into memory out of pickles and copies; they are created again."""
         return vars(self) | {"_native": {}}
 
     def __call__(self, x: Tensor, now: Pass) -> Tensor:
-        """Inputs as (images or several pieces of each, height, width, channels), and back."""
+        """Convert to (images or their windows, height, width, channels), compute, convert back."""
         rank = self.geometry.rank
         if rank == 2:
             inputs = x.permute(0, 2, 3, 1)
@@ -80,7 +80,7 @@ class PerVector(Computing):
         else:
             inputs = x.reshape(now.n_images, 1, -1, x.shape[-1])
         out = self._multiply(inputs, now)
-        now.call += 1  # a layer used twice in a pass draws other noise the second time
+        now.call += 1  # the next use of the layer in this pass draws other noise
         if rank == 2:
             out = out.permute(0, 3, 1, 2)
             return out if self.channels_last else out.contiguous()
@@ -112,7 +112,7 @@ class PerVector(Computing):
 
 
 def _orders(rows: Sequence[int], walk: Walk) -> Iterator[Tensor]:
-    """Rows of every block as its patches lie in memory: by place in the kernel, then channel."""
+    """Row order of each block as patches lie in memory: by kernel position, then channel."""
     taps = walk.kernel_height * walk.kernel_width
     for first, end in itertools.pairwise(itertools.accumulate(rows, initial=0)):
         numbers = torch.arange(first, end)
@@ -120,10 +120,10 @@ def _orders(rows: Sequence[int], walk: Walk) -> Iterator[Tensor]:
 
 
 def _packing(orders: Sequence[Tensor], columns: Sequence[int], n_outputs: int) -> Tensor:
-    """Which weights, numbered from 1, the C library reads one after another; 0 for none.
+    """Indices of weights, from 1, in the order in which the C library reads them; 0: padding.
 
-    Of every block of rows, group and block of columns: tiles of columns as wide as a vector of the
-    processor, rows in the order of memory. Empty where there is no C library.
+    For every block of rows, group and block of columns: panels of columns as wide as a vector of
+    the processor, rows in memory order. Empty if there is no C library.
     """
     built = kernels.library()
     if built is None:
@@ -135,8 +135,8 @@ def _packing(orders: Sequence[Tensor], columns: Sequence[int], n_outputs: int) -
     for block, order in zip(torch.split(numbers, rows, dim=1), orders, strict=True):
         for group in torch.split(block[:, order], sum(columns)):
             for part in torch.split(group, list(columns)):
-                tiles = F.pad(part, (0, 0, 0, -len(part) % lanes)).view(-1, lanes, len(order))
-                parts.append(tiles.transpose(1, 2).flatten())
+                panels = F.pad(part, (0, 0, 0, -len(part) % lanes)).view(-1, lanes, len(order))
+                parts.append(panels.transpose(1, 2).flatten())
     return torch.cat(parts)
 
 
@@ -145,7 +145,7 @@ def _library(x: Tensor, contents: Sequence[Tensor]) -> ctypes.CDLL | None:
 
 
 class _Native:
-    """A layer as the C library takes it, for inputs of one size; keeps what it points to."""
+    """A layer as a C struct, for inputs of one size; keeps the tensors it points to alive."""
 
     def __init__(
         self,
@@ -199,17 +199,17 @@ def _run(
     sizes: list[int],
     call: int,
 ) -> Tensor:
-    """Inputs (n, height, width, channels) through a layer, within a traced network.
+    """Outputs of a layer within a traced network.
 
     Args:
-        x: The inputs.
-        contents: Weights from DAC to ADC steps (columns of all groups, rows); the same packed;
-            share of the IR drop of every row; model units an ADC step (row blocks, columns of all
-            groups); what is added to the sum of the row blocks (columns of all groups,).
+        x: Inputs, shape (n, height, width, channels).
+        contents: Weights in ADC steps per DAC step, shape (columns of all groups, rows); the same,
+            packed; share of the IR drop of every row; model units per ADC step, shape (row blocks,
+            columns of all groups); offsets of the outputs, shape (columns of all groups,).
         stream: As in ``Pass``.
-        values: As :func:`~analog_samson.compiled.structs.constants` gives them, on the CPU.
-        sizes: Of the walk, number of row blocks, sizes of row blocks, of column blocks.
-        call: How often the layer was used before in this pass.
+        values: From :func:`~analog_samson.compiled.structs.constants`, on the CPU.
+        sizes: Fields of the walk, number of row blocks, sizes of row blocks, of column blocks.
+        call: Number of earlier uses of the layer in this pass.
 
     Returns:
         Outputs, shape (n, out_height, out_width, columns of all groups).
@@ -242,7 +242,7 @@ def _in_torch(
     columns: Sequence[int],
     call: int,
 ) -> Tensor:
-    """The same in torch operations."""
+    """The same as :class:`_Native`, in torch operations."""
     weights, _, _, scales, offsets = contents
     if values.input_range:
         x = (x / values.input_range).clamp(-1, 1)
@@ -282,7 +282,7 @@ def _noise(
     part: Tensor,
     repeated: int,
 ) -> Tensor:
-    """Standard normals of some columns, in the round in which products are repeated."""
+    """Standard normals of some columns; ``repeated`` counts repetitions of the product."""
     n_images = shape[0] // walk.inputs_an_image
     of_an_image = (n_images, math.prod(shape) // n_images)
     round_key = operations.shifted(key, repeated * _NEXT_ROUND)
@@ -293,16 +293,16 @@ def _noise(
 def _outputs_of_array(
     x: Tensor, weights: Tensor, noise: "partial[Tensor]", values: Constants
 ) -> Tensor:
-    """The chain of the periphery, for one array in every group.
+    """All steps of the periphery, for one array in every group.
 
     Args:
         x: Inputs, shape (..., groups, rows).
-        weights: From DAC to ADC steps, shape (groups, columns, rows).
-        noise: Standard normals of the outputs in a round.
+        weights: ADC steps per DAC step, shape (groups, columns, rows).
+        noise: Maps the number of repetitions to standard normals of the outputs.
         values: Constants of the periphery.
 
     Returns:
-        Outputs in ADC steps, times what inputs were divided by.
+        Outputs in ADC steps times the scale of the inputs, shape (..., groups, columns).
     """
     largest = x.new_ones(*x.shape[:-1], 1)
     if not values.input_range:
@@ -322,7 +322,7 @@ def _outputs_of_array(
         done = done | ~is_clipped
         if 2.0**repeated > values.most_halvings or bool(done.all()):
             return out
-        repeated += 1  # bound management: what was clipped again, at half the input
+        repeated += 1  # bound management: repeat clipped products at half the input
         halving = torch.where(done, halving, 2.0**repeated)
 
 
@@ -337,7 +337,7 @@ def _times(x: Tensor, weights: Tensor) -> Tensor:
 
 
 def _less_ir_drop(y: Tensor, levels: Tensor, weights: Tensor, values: Constants) -> Tensor:
-    """The voltage drop along columns, from the current of each; far rows lose most."""
+    """Subtract the IR drop along columns; it grows with the column current and the distance."""
     if not values.drop:
         return y
     n = weights.shape[-1]
@@ -355,7 +355,7 @@ def _with_noise(
     noise: "partial[Tensor]",
     repeated: int,
 ) -> Tensor:
-    """Noise of outputs and read noise of weights, independent normals: one of both variances."""
+    """Add output noise and read noise of weights as one normal with the sum of the variances."""
     if not (values.output_noise or values.additive_variance or values.read_variance):
         return y
     variance = torch.full_like(y[..., :1], values.output_noise**2)

@@ -1,10 +1,10 @@
-"""Batched inference over several chips of one network, for GPUs, which one chip does not fill.
+"""Batched inference over several chips of one network, for GPUs.
 
-The first dimension holds chips x images, chip after chip, so digital layers need no change. An
-analog layer multiplies all chips at once: a convolution in groups of channels, one or more a chip;
-a linear layer as a batch of matrices. Every chip draws the integers it draws alone. Where computing
-is per vector, a layer runs chip after chip. Nothing else in the engine knows of this file; it is
-entered by :class:`StackedNetwork`.
+The first dimension of tensors is chips x images, chip after chip; digital layers are not changed.
+An analog layer multiplies all chips in one call: a convolution as a grouped convolution, a linear
+layer as a batch of matrices. Random integers are those of every chip alone. Layers with per-vector
+computation run chip after chip. The rest of the engine does not depend on this file; its entry is
+:class:`StackedNetwork`.
 """
 
 import copy
@@ -27,10 +27,10 @@ _ANYWHERE_BUT_IN_C = torch.device("meta")
 
 
 class StackedNetwork:
-    """The networks of several chips, whose digital parts and devices are the same.
+    """The networks of several chips with equal digital parts and devices.
 
     Args:
-        networks: One a chip; they keep their arrays and can still run alone.
+        networks: One per chip; each can still run alone.
     """
 
     def __init__(self, networks: Sequence[FunctionalNetwork]) -> None:
@@ -40,7 +40,7 @@ class StackedNetwork:
             name: StackedLayer([network.layers[name] for network in networks])
             for name in first.layers
         }
-        # the digital part is copied; a stack takes the place of every analog layer
+        # the digital part is copied; a stacked layer replaces every analog layer
         in_place = {id(layer): self._layers[name] for name, layer in first.layers.items()}
         network = copy.deepcopy(first.network, in_place).to(CPU)
         self._runner = Runner(network, first.plan, self._structure)
@@ -55,14 +55,14 @@ class StackedNetwork:
 
         Args:
             images: Network inputs, shape (n, ...).
-            first_index: Number of the first image in the whole set.
-            seeds: One a chip, as for one network: another object whenever a chip was read anew.
+            first_index: Index of the first image in the whole set.
+            seeds: One per chip, as for one network; a new object after every read of a chip.
 
         Returns:
             Outputs, shape (chips, n, ...).
         """
         with self._first.eager(torch.zeros_like(images[:1], device=CPU), seeds[0]):
-            pass  # layout and tracing are those of the first chip alone
+            pass  # decides layout and tracing as for the first chip alone
         if images.device != self._where:
             self._where = images.device
             self._runner.network.to(images.device)
@@ -83,7 +83,7 @@ class StackedLayer(nn.Module):
     """One layer of several chips.
 
     Args:
-        parts: The layer of every chip.
+        parts: The layer of each chip.
     """
 
     def __init__(self, parts: Sequence[FunctionalLayer]) -> None:
@@ -94,7 +94,7 @@ class StackedLayer(nn.Module):
         self._seeds: Sequence[Seeds] = ()
         self._where: torch.device | None = None
         self._now = Pass(len(first.mapped.geometry.rows))
-        # one a chip, which the stack is put together from
+        # one per chip; their tensors are stacked
         self._single = [computing_for(part.mapped, _ANYWHERE_BUT_IN_C) for part in parts]
         self._computing: _StackedIdeal | _StackedStaticRange | None = None
         if isinstance(self._single[0], Ideal):
@@ -104,7 +104,7 @@ class StackedLayer(nn.Module):
 
     @property
     def structure(self) -> tuple[object, ...]:
-        """What a graph of this layer depends on; all else are tensors."""
+        """What a traced graph of this layer depends on; everything else is a tensor."""
         first, n_chips = self._parts[0], len(self._parts)
         how = first.computing if self._computing is None else self._computing
         settings = how.channels_last, first.mapped.dtype
@@ -113,14 +113,15 @@ class StackedLayer(nn.Module):
     def prepare(
         self, every: Tensor, first_image: int, seeds: Sequence[Seeds], channels_last: bool
     ) -> None:
-        """Set what the next forward pass needs, of every chip.
+        """Prepare the next forward pass for every chip.
 
         Args:
-            every: What the network is given. Where the layer sees that, and not what chips made of
-                it, it is the same for all of them and multiplied once.
-            first_image: Number of the first image.
-            seeds: One a chip; where they are the objects of the last time, no chip was read since.
-            channels_last: Whether images have their channels innermost.
+            every: Inputs of the network. A layer whose input is this tensor, equal for all chips,
+                converts it only once.
+            first_image: Index of the first image.
+            seeds: One per chip; the same objects as in the previous call mean that no chip was
+                read in between.
+            channels_last: Whether channels are the innermost dimension of images.
         """
         n_images, where = len(every) // len(self._parts), every.device
         self._every, self._now.call = every, 0
@@ -151,16 +152,16 @@ class StackedLayer(nn.Module):
         return self._computing(x[: len(x) // len(self._parts)] if is_shared else x, self._now)
 
     def extra_repr(self) -> str:
-        """Say how many chips."""
+        """Show the number of chips."""
         return f"chips={len(self._parts)}"
 
 
 class _OfChips(Computing):
-    """What computing of several chips has in common.
+    """Common part of the computations of several chips.
 
     Attributes:
-        n_chips: How many.
-        is_shared: Whether inputs are the same for all chips, and given once.
+        n_chips: Number of chips.
+        is_shared: Whether inputs are equal for all chips, and given once.
     """
 
     def __init__(self, first: FunctionalLayer, n_chips: int) -> None:
@@ -168,7 +169,7 @@ class _OfChips(Computing):
         self.n_chips, self.is_shared = n_chips, False
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """One product for all chips, without bias."""
+        """The products of all chips in one call, without bias."""
         x, geometry, n_chips = x.to(self.mapped.dtype), self.geometry, self.n_chips
         if not geometry.rank:
             matrices = weight.view(n_chips, -1, weight.shape[1])
@@ -201,7 +202,7 @@ class _OfChips(Computing):
 
 class _StackedIdeal(_OfChips, Ideal):
     def stack(self, chips: Sequence[Computing], where: torch.device) -> None:
-        """Put together what every chip holds."""
+        """Stack the tensors of all chips."""
         ideal = [chip for chip in chips if isinstance(chip, Ideal)]
         weight = torch.cat([chip._weight for chip in ideal])
         self._weight = self._laid_out(weight).to(where)
@@ -221,7 +222,7 @@ class _StackedIdeal(_OfChips, Ideal):
 
 class _StackedStaticRange(_OfChips, StaticRange):
     def stack(self, chips: Sequence[Computing], where: torch.device) -> None:
-        """Put together what every chip holds; the list of a quantity has one tensor a block."""
+        """Stack the tensors of all chips; every quantity has one tensor per row block."""
         static = [chip for chip in chips if isinstance(chip, StaticRange)]
         weights = map(torch.cat, zip(*[chip._weights for chip in static], strict=True))
         self._weights = [self._laid_out(weight).to(where) for weight in weights]
@@ -235,7 +236,7 @@ class _StackedStaticRange(_OfChips, StaticRange):
     def _adc(
         self, product: Tensor, previous: Tensor | None, block: int, now: Pass, innermost: bool
     ) -> Tensor:
-        """Noise, ADC, bound and scale of a block of rows, added to the sum of those before."""
+        """Noise, ADC, bound and scale of a block of rows, added to the sum of earlier blocks."""
         return operations.adc(
             product.float(),
             previous,

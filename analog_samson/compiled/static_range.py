@@ -1,7 +1,7 @@
-"""Converters of a fixed range: inputs become DAC levels once for the whole layer.
+"""Converters of a fixed range: inputs are converted to DAC levels once for the whole layer.
 
-Every block of rows is a convolution over its channels, and noise, ADC, bound and scale follow in
-one pass over memory (:func:`analog_samson.compiled.kernels.adc`).
+Every block of rows is a convolution over its channels. Noise, ADC, bound and scale follow in one
+pass over memory (:func:`analog_samson.compiled.kernels.adc`).
 """
 
 import math
@@ -17,7 +17,7 @@ from analog_samson.compiled.mapped import Array, MappedLayer
 
 
 class StaticRange(Computing):
-    """DAC and ADC of a range fixed by calibration, noise of every output."""
+    """DAC and ADC with ranges fixed by calibration, and output noise."""
 
     def __init__(self, mapped: MappedLayer) -> None:
         super().__init__(mapped)
@@ -27,7 +27,7 @@ class StaticRange(Computing):
         )
         self._dac_gain = 1 / (torch.tensor(mapped.input_range) * (mapped.dac_step or 1.0))
         self._dac_levels = round(1 / (mapped.dac_step or 1.0))
-        # no numbers of the device where a graph is traced: it would depend on their values
+        # a traced graph must not depend on values of the device: only on whether they are zero
         self._has_dac, self._has_adc = mapped.dac_step > 0, mapped.adc_step > 0
         self._is_noisy = mapped.is_noisy
         self._weights: list[Tensor] = []
@@ -36,11 +36,11 @@ class StaticRange(Computing):
 
     @property
     def structure(self) -> tuple[object, ...]:
-        """What a graph depends on besides shapes."""
+        """What a traced graph depends on in addition to shapes."""
         return self._dac_levels, self._has_dac, self._has_adc, self._is_noisy
 
     def load(self, arrays: Sequence[Array], where: torch.device) -> None:
-        """Take one weight and one scale a block of rows: its channels, zeros around its rows."""
+        """Load weights and scales per block of rows: all its channels, zeros outside its rows."""
         mapped, geometry = self.mapped, self.geometry
         whole, scales = mapped.weights_in_steps(arrays), mapped.scales(arrays)
         kernel = math.prod(geometry.shape[2:])
@@ -74,11 +74,11 @@ class StaticRange(Computing):
             product = self._outputs(product)
             product = product.movedim(1, -1) if innermost and geometry.rank else product
             shape = product.shape
-            # The first dimension may be images times something (tokens, windows).
+            # the first dimension may be images times tokens or windows
             last = shape[-1] if innermost else math.prod(shape[2:])
             product = product.reshape(now.n_images, -1, last).contiguous()
             total = self._adc(product, total, block, now, innermost)
-        now.call += 1  # a layer used twice in a pass draws other noise the second time
+        now.call += 1  # the next use of the layer in this pass draws other noise
         out = cast(Tensor, total).view(shape)
         return out.movedim(-1, 1) if innermost and geometry.rank else out
 
@@ -93,7 +93,7 @@ class StaticRange(Computing):
     def _adc(
         self, product: Tensor, previous: Tensor | None, block: int, now: Pass, innermost: bool
     ) -> Tensor:
-        """Noise, ADC, bound and scale of a block of rows, added to the sum of those before."""
+        """Noise, ADC, bound and scale of a block of rows, added to the sum of earlier blocks."""
         return kernels.adc(
             product,
             previous,

@@ -1,4 +1,4 @@
-"""What Python and the C library share: the constants of a periphery and ``struct layer``."""
+"""Data shared by Python and the C library: constants of a periphery and ``struct layer``."""
 
 import ctypes
 from typing import NamedTuple
@@ -9,14 +9,14 @@ from torch import Tensor
 from analog_samson.devices.array import Periphery
 
 _WIRE_TO_CELL = 1 / 0.35 / 5e-6
-"""Conductance of the wire between two cells over that of the largest weight (aihwkit's default)."""
+"""Conductance of the wire between two cells / conductance of the largest weight (aihwkit)."""
 _FINEST_INPUT = 0.25
-"""Products are repeated while a DAC step is at most this share of an input (max_bm_res there)."""
+"""Products are repeated while a DAC step is at most this share of an input (max_bm_res)."""
 _MOST_HALVINGS = 1000.0
 
 
 class Walk(NamedTuple):
-    """How the kernels of a layer move over an input; the first fields of ``struct layer`` in C."""
+    """How a kernel moves over its input; the first fields of ``struct layer`` in C."""
 
     height: int
     width: int
@@ -37,39 +37,39 @@ class Walk(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """Numbers of a periphery, in DAC and ADC steps; the last fields of ``struct layer`` in C."""
+    """Constants of a periphery, in DAC and ADC steps; last fields of ``struct layer`` in C."""
 
     input_range: float
-    """Of the DAC, model units; 0: that of every vector."""
+    """Input range of the DAC, model units; 0: per-vector input scaling."""
     step: float
     levels: float
     most_halvings: float
-    """Largest factor by which inputs are reduced until outputs fit; 0: never."""
+    """Largest factor by which bound management reduces inputs; 0: no bound management."""
     output_noise: float
     output_levels: float
     largest_fit: float
-    """Larger outputs count as clipped."""
+    """Outputs of larger magnitude are clipped, ADC steps."""
     read_variance: float
-    """Times sum |w| x^2, in steps."""
+    """Factor of sum |w| x^2, in steps."""
     additive_variance: float
-    """Times sum x^2, in steps."""
+    """Factor of sum x^2, in steps."""
     drop: float
     current: float
-    """Times rows and sum |w| |x|: the current of a column."""
+    """Factor of rows * sum |w| |x|, which gives the current of a column."""
     rounds: float
 
 
 def constants(periphery: Periphery, input_range: float, dac_step: float, adc_step: float) -> Tensor:
-    """Collect the numbers of a periphery.
+    """Collect the constants of a periphery.
 
     Args:
         periphery: The periphery.
-        input_range: Largest input; counts where the range is calibrated.
-        dac_step: Of the DAC, in normalised units; 0: ideal.
-        adc_step: The same of the ADC.
+        input_range: Largest input, model units; used where the range is calibrated.
+        dac_step: Step of the DAC, normalised; 0: ideal.
+        adc_step: Step of the ADC, normalised; 0: ideal.
 
     Returns:
-        Tensor on the CPU, as :class:`Constants`.
+        The fields of :class:`Constants` as one tensor on the CPU.
     """
     dac, adc = dac_step or 1.0, adc_step or 1.0
     additive = periphery.mvm_read_noise_kind == "additive"
@@ -116,7 +116,7 @@ def check(built: ctypes.CDLL) -> None:
     """Compare :class:`Layer` with the struct that the C library was built with.
 
     Raises:
-        RuntimeError: If sizes or places of fields differ.
+        RuntimeError: If the size or the offset of a field differs.
     """
     ours = [ctypes.sizeof(Layer), *(getattr(Layer, name).offset for name, *_ in Layer._fields_)]
     theirs = (ctypes.c_int64 * len(ours))()

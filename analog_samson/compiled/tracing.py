@@ -1,4 +1,4 @@
-"""Whether and how a network is traced by torch.compile, and in which memory layout it runs."""
+"""Tracing of a network by torch.compile, and its memory layout."""
 
 import functools
 import logging
@@ -15,27 +15,27 @@ _VIEWS = (torch.Tensor.view, torch.Tensor.view_as)
 
 
 class Plan:
-    """How a network runs, decided once for all chips of it.
+    """How a network runs; decided once for all its chips.
 
     Attributes:
-        is_narrow: Whether it runs in the kernels for narrow networks, channels outermost.
-        channels_last: Whether images have their channels innermost.
+        has_few_channels: Whether the kernels for few channels are used, channels outermost.
+        channels_last: Whether channels are the innermost dimension of images.
         is_traced: Whether it is traced; None: not decided yet.
     """
 
-    def __init__(self, is_narrow: bool) -> None:
-        self.is_narrow = is_narrow
-        self.channels_last = not is_narrow
+    def __init__(self, has_few_channels: bool) -> None:
+        self.has_few_channels = has_few_channels
+        self.channels_last = not has_few_channels
         self.is_traced: bool | None = None
 
 
 class LayoutObserver(TorchFunctionMode):
-    """Sees what a forward pass asks of the memory layout, within a block.
+    """Records, within a block, what a forward pass requires of the memory layout.
 
     Attributes:
         pools: Whether torch's own two-dimensional pooling ran.
-        needs_contiguous: Whether a tensor was viewed in a shape that its layout does not allow.
-            There ``reshape`` takes the place of ``view``, so the pass comes to its end.
+        needs_contiguous: Whether ``view`` was called with a shape that the layout does not allow.
+            It is then replaced by ``reshape``, so that the pass can complete.
     """
 
     def __init__(self) -> None:
@@ -55,12 +55,12 @@ class LayoutObserver(TorchFunctionMode):
 
 
 class Runner:
-    """Runs a network operation by operation, or traced.
+    """Runs a network eagerly or traced.
 
     Args:
         network: The network.
         plan: How it runs.
-        structure: Gives what its graph depends on.
+        structure: Returns what its graph depends on.
     """
 
     def __init__(self, network: nn.Module, plan: Plan, structure: Callable[[], Hashable]) -> None:
@@ -69,11 +69,11 @@ class Runner:
         self._traced: Callable[[nn.Module, Tensor], Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the traced function out of pickles and copies: it is found again."""
+        """Leave the traced function out of pickles and copies; it is looked up again."""
         return vars(self) | {"_traced": None}
 
     def __call__(self, images: Tensor, prepare: Callable[[], None], eager: bool) -> Tensor:
-        """Outputs; ``prepare`` is called before every attempt."""
+        """Outputs of the network; ``prepare`` is called before each attempt."""
         prepare()
         if self.plan.channels_last and images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -82,7 +82,7 @@ class Runner:
                 self._traced = _tracer((_modules(self.network), self._structure()))
             try:
                 return self._traced(self.network, images)
-            except Exception as error:  # control flow that depends on data, no compiler, ...
+            except Exception as error:  # data-dependent control flow, no compiler, ...
                 _log.warning("Tracing failed, falling back to eager execution: %s", error)
                 self.plan.is_traced = False
                 prepare()
@@ -108,9 +108,9 @@ def _settings(module: nn.Module) -> list[tuple[str, str]]:
 
 @functools.lru_cache(maxsize=32)
 def _tracer(structure: Hashable) -> Callable[[nn.Module, Tensor], Tensor]:
-    """Give every structure a traced function of its own; torch's guards keep them right.
+    """The traced function of a structure; torch's guards ensure that its graphs fit.
 
-    A code object of its own, too: by these torch counts and searches its graphs, eight at most.
+    Each function has its own code object, because torch keeps at most eight graphs per code object.
     """
 
     def run(network: nn.Module, images: Tensor) -> Tensor:

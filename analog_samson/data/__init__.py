@@ -1,9 +1,9 @@
 """Image data sets by name, decoded once and held in memory as uint8.
 
-`digits` comes with scikit-learn. `mnist`, `cifar10` and `cifar100` are read from a folder in one of
-two layouts, whichever lies there: torchvision's (`MNIST/raw`, `cifar-10-batches-py`,
+`digits` is part of scikit-learn. `mnist`, `cifar10` and `cifar100` are read from a folder in one of
+two layouts, whichever is found: torchvision's (`MNIST/raw`, `cifar-10-batches-py`,
 `cifar-100-python`) or the parquet files of the Hugging Face hub (encoded images, class names in the
-schema's metadata). Nothing is ever downloaded.
+schema's metadata). Nothing is downloaded.
 
 Training, validation and test images never overlap: the validation images are a fixed, stratified
 part of the published training set (or the published validation set where there is one), the same on

@@ -58,10 +58,10 @@ DATASETS: tuple[str, ...] = tuple(KINDS)
 
 
 def kind_of(name: str) -> Kind:
-    """Look a data set up by name.
+    """Find a data set by name.
 
     Raises:
-        ValueError: If there is none of that name.
+        ValueError: If there is no data set of that name.
     """
     if name not in KINDS:
         close = difflib.get_close_matches(name, DATASETS, n=1)

@@ -1,4 +1,4 @@
-"""Find a data set by name, load it, and part it."""
+"""Find a data set by name, load it, and divide it into parts."""
 
 import math
 import os
@@ -34,15 +34,15 @@ FOLDER_VARIABLE = "ANALOG_SAMSON_DATA"
 class Dataset:
     """A data set in three parts that never overlap, and how its images are normalised.
 
-    `dataclasses.replace(dataset, mean=..., std=...)` is the same data set normalised for a network
-    from elsewhere.
+    `dataclasses.replace(dataset, mean=..., std=...)` gives the same data set with the normalisation
+    of an imported network.
 
     Attributes:
         name: One of `DATASETS`, or ``package.module:function``.
         class_names: Names of the classes; the position is the label.
-        train: What networks are fitted to, and where normalisation and calibration come from.
+        train: Training part, also used for normalisation and calibration.
         validation: Held out from the published training set.
-        test: The published test set (`digits`: a fixed fifth), looked at once.
+        test: The published test set (`digits`: a fixed fifth); used only for the final evaluation.
         full_scale: Pixel value that means 1.0 (255; `digits` 16).
         mean: Mean of images / full_scale, per channel, over the training part.
         std: Standard deviation of the same.
@@ -70,22 +70,22 @@ class Dataset:
     ) -> Self:
         """Make a data set of images that are already in memory.
 
-        Mean and standard deviation are those of the training part, a channel.
+        Mean and standard deviation are those of the training part, per channel.
 
         Args:
-            train: What networks are fitted to; the validation part is taken from it by content,
-                so it does not depend on the order of the images.
+            train: Training part. The validation part is taken from it by content, so it does not
+                depend on the order of the images.
             test: The test part.
-            validation: A validation part of its own; the training part then stays whole.
+            validation: A separate validation part; all training images then stay in ``train``.
             validation_fraction: Share of each class's training images that is held out, in (0, 1).
-            class_names: Names of the classes; without any they are numbered.
+            class_names: Names of the classes; if empty, classes are numbered.
             full_scale: Pixel value that means 1.0.
 
         Returns:
             The data set, without a name: `load_dataset` gives it the name it was loaded by.
 
         Raises:
-            ValueError: If shapes or labels of the parts do not fit together, a part is empty, a
+            ValueError: If shapes or labels of the parts are not consistent, a part is empty, a
                 channel of the training images is constant, or the full scale is not positive.
         """
         if not 0 < full_scale < math.inf:
@@ -128,13 +128,13 @@ class Dataset:
         return self.test.digest
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Turn pixel values into network inputs: (images / full_scale - mean) / std.
+        """Convert pixel values to network inputs: (images / full_scale - mean) / std.
 
         Args:
-            images: uint8, shape (n, C, H, W), on any device.
+            images: uint8, shape (n, C, H, W), on any accelerator.
 
         Returns:
-            float32 of the same shape, on the same device.
+            float32 of the same shape, on the same accelerator.
         """
         return normalise(images, mean=self.mean, std=self.std, full_scale=self.full_scale)
 
@@ -148,8 +148,8 @@ def load_dataset(
         name: One of `DATASETS`, or ``package.module:function``: a function that is called with
             `folder` (or None) and `validation_fraction` and returns a `Dataset` (see
             `Dataset.of_splits`), the same at every call.
-        folder: Folder with the files, or a folder that holds `<name>/`; without it the folder that
-            the environment variable `ANALOG_SAMSON_DATA` names, without that `data`. Not used by
+        folder: Folder with the files, or a folder that contains `<name>/`. None: the folder in the
+            environment variable `ANALOG_SAMSON_DATA`, or `data` if it is not set. Not used by
             `digits`.
         validation_fraction: Share of each class's training images that becomes the validation part,
             in (0, 1); not used where the folder has a validation part of its own.
@@ -191,7 +191,7 @@ def load_dataset(
 
 
 def load_test(name: str = "digits", folder: str | Path | None = None) -> Split:
-    """Load the test part alone: what a worker that only evaluates needs, a sixth of the memory.
+    """Load only the test part, which needs less memory than the whole data set.
 
     Args:
         name: As in `load_dataset`.
@@ -241,7 +241,7 @@ def _imported(name: str, folder: str | Path | None, validation_fraction: float) 
 
 
 def _held_out(train: Split, held_out: Tensor, fraction: float, name: str) -> tuple[Split, Split]:
-    """The training part without the images that are held out, and these."""
+    """The training part without the held-out images, and the held-out images."""
     rest, validation = take(train, ~held_out), take(train, held_out)
     if not len(rest) or not len(validation):
         raise ValueError(
@@ -278,7 +278,7 @@ def _open(name: str, kind: Kind, folder: str | Path | None) -> Source:
 def _statistics(
     images: Tensor, full_scale: float, name: str
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation a channel, exact: from the counts of the 256 pixel values."""
+    """Exact mean and standard deviation per channel, from counts of the 256 pixel values."""
     values = np.arange(256, dtype=np.float64) / full_scale
     mean, std = [], []
     for channel in range(images.shape[1]):

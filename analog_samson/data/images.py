@@ -6,26 +6,26 @@ import torch
 from torch import Tensor
 
 AUGMENTATIONS = ("none", "crop", "crop_flip")
-"""What a specification of a training may name; "crop" is for images that a mirror spoils."""
+"""Allowed augmentations; "crop" is for images that must not be mirrored."""
 
 
 def normalise(
     images: Tensor, *, mean: Sequence[float], std: Sequence[float], full_scale: float = 255.0
 ) -> Tensor:
-    """Turn pixel values into network inputs: (images / full_scale - mean) / std.
+    """Convert pixel values to network inputs: (images / full_scale - mean) / std.
 
     Args:
-        images: uint8, shape (n, C, H, W), on any device.
-        mean: One number a channel, in units of full scale.
-        std: One positive number a channel, in units of full scale.
+        images: uint8, shape (n, C, H, W), on any accelerator.
+        mean: One number per channel, in units of full scale.
+        std: One positive number per channel, in units of full scale.
         full_scale: Pixel value that means 1.0.
 
     Returns:
-        float32 of the same shape, on the same device.
+        float32 of the same shape, on the same accelerator.
 
     Raises:
-        ValueError: If there are not as many numbers as channels, or a standard deviation is not
-            positive.
+        ValueError: If the number of means or standard deviations differs from the number of
+            channels, or a standard deviation is not positive.
     """
     channels = images.shape[1]
     if len(mean) != channels or len(std) != channels or not all(value > 0 for value in std):
@@ -40,12 +40,12 @@ def normalise(
 
 
 def augmented(images: Tensor, augmentation: str, generator: torch.Generator) -> Tensor:
-    """Augment images as a training does.
+    """Augment images as in training.
 
     Args:
         images: As for :func:`augment`.
         augmentation: A name from `AUGMENTATIONS`.
-        generator: Where the draws come from; "none" draws nothing.
+        generator: Random generator; not used with "none".
 
     Returns:
         Images of the same shape and dtype.
@@ -58,15 +58,15 @@ def augmented(images: Tensor, augmentation: str, generator: torch.Generator) -> 
 def augment(
     images: Tensor, *, generator: torch.Generator, padding: int = 4, flip: bool = True
 ) -> Tensor:
-    """Shift each image at random and mirror every second one, drawn apart for each image.
+    """Shift each image at random and mirror it with probability 1/2, independently per image.
 
-    The usual augmentation of CIFAR (He et al., CVPR 2016, section 4.2): zeros all around, a random
-    crop of the original size, a horizontal flip with probability 1/2. Give uint8 images, so that
-    the border is black.
+    The usual augmentation of CIFAR (He et al., CVPR 2016, section 4.2): zero padding, a random crop
+    of the original size, a horizontal flip with probability 1/2. With uint8 images the border is
+    black.
 
     Args:
-        images: Shape (n, C, H, W), any dtype and device.
-        generator: Where the draws come from: three for each image, always in the same order.
+        images: Shape (n, C, H, W), any dtype and accelerator.
+        generator: Random generator; three draws per image, always in the same order.
         padding: Largest shift in each direction [pixels]; 0 for none.
         flip: Whether to mirror; not for digits.
 
@@ -79,19 +79,19 @@ def augment(
     if padding < 0:
         raise ValueError(f"padding must be at least 0 pixels; got {padding}.")
     n, _, height, width = images.shape
-    device = images.device
+    accelerator = images.device
 
     def draw(values: int) -> Tensor:
         drawn = torch.randint(values, (n, 1), generator=generator, device=generator.device)
-        return drawn.to(device)
+        return drawn.to(accelerator)
 
     top, left, mirrored = draw(2 * padding + 1), draw(2 * padding + 1), draw(2)
-    rows = top + torch.arange(height, device=device)
-    columns = torch.arange(width, device=device).expand(n, width)
+    rows = top + torch.arange(height, device=accelerator)
+    columns = torch.arange(width, device=accelerator).expand(n, width)
     if flip:
         columns = torch.where(mirrored.bool(), width - 1 - columns, columns)
     columns = left + columns
     padded = torch.nn.functional.pad(images, (padding,) * 4).permute(0, 2, 3, 1)
-    picture = torch.arange(n, device=device)[:, None, None]
+    picture = torch.arange(n, device=accelerator)[:, None, None]
     cropped = padded[picture, rows[:, :, None], columns[:, None, :]]
     return cropped.permute(0, 3, 1, 2).contiguous()

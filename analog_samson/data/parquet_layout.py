@@ -46,7 +46,7 @@ def parquet_files(place: Path) -> list[Path]:
 
 
 def _part_of(file: Path, place: Path) -> str | None:
-    """Which part a file belongs to, by its name or else its folders; None if none says."""
+    """The part that a file belongs to, from its name or else its folders; None if unknown."""
     for piece in (file.stem, *reversed(file.relative_to(place).parts[:-1])):
         words = re.split(r"[^a-z]+", piece.lower())
         parts = {_PART_WORDS[word] for word in words if word in _PART_WORDS}
@@ -56,20 +56,20 @@ def _part_of(file: Path, place: Path) -> str | None:
 
 
 def open_parquet(name: str, kind: Kind, place: Path, files: list[Path]) -> Source:
-    """Find out which of the files hold which part, and check that none is missing.
+    """Assign files to parts, and check that none is missing.
 
     Args:
         name: Name of the data set.
-        kind: What it has to look like.
+        kind: Its required format.
         place: The folder.
-        files: What `parquet_files` found there, at least one.
+        files: Files from `parquet_files`, at least one.
 
     Returns:
-        How to read its parts.
+        The data set, with a function that reads its parts.
 
     Raises:
         FileNotFoundError: If a part or a shard of it is missing.
-        ValueError: If a part is there twice or its columns are not what they should be.
+        ValueError: If a part exists twice or its columns are not as required.
     """
     by_part: dict[str, list[Path]] = defaultdict(list)
     for file in files:
@@ -95,7 +95,7 @@ def open_parquet(name: str, kind: Kind, place: Path, files: list[Path]) -> Sourc
 
 
 def _check_shards(name: str, part: str, shards: list[Path]) -> None:
-    """Complain about a missing shard that its neighbours' names (`-00000-of-00005`) promise."""
+    """Raise FileNotFoundError if a shard is missing, by the names (`-00000-of-00005`)."""
     counts: set[int] = set()
     present: set[int] = set()
     for shard in shards:

@@ -1,4 +1,4 @@
-"""The parts of a data set, what they have to look like, and how they are divided."""
+"""The parts of a data set: their format, their checks, and how they are divided."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that has been found: its classes, its parts, and how to read one of them."""
+    """A data set that was found: its classes, its parts, and a function that reads a part."""
 
     class_names: tuple[str, ...]
     parts: tuple[str, ...]
@@ -47,15 +47,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Kind:
-    """What a data set has to look like, and where its files are.
+    """Required format of a data set, and its files.
 
     Attributes:
         n_classes: Number of classes.
         image_shape: Channels, height and width of its images.
         full_scale: Pixel value that means 1.0.
-        torchvision_class: Class of `torchvision.datasets` that reads it; "" if none does.
+        torchvision_class: Class of `torchvision.datasets` that reads it; "" if there is none.
         torchvision_files: Files of torchvision's layout.
-        embedded: Reads a data set that comes with a package; None where it lies in a folder.
+        embedded: Reads a data set that is part of a package; None if it is read from a folder.
     """
 
     n_classes: int
@@ -67,20 +67,20 @@ class Kind:
 
 
 def first_line(error: BaseException) -> str:
-    """Return what a library says, without its line breaks and full stop."""
+    """Return the first line of an error message, without its full stop."""
     return str(error).strip().split("\n")[0].rstrip(".")
 
 
 def check_split(split: Split, kind: Kind, where: str) -> None:
-    """Check number, shape and labels of what was read.
+    """Check number, shape and labels of images.
 
     Args:
         split: Images and labels.
-        kind: What they have to look like.
-        where: Which files of which data set, for the message.
+        kind: Their required format.
+        where: Files and data set, for the message.
 
     Raises:
-        ValueError: If they do not look like that.
+        ValueError: If they do not have that format.
     """
     if not len(split.labels) or len(split.images) != len(split.labels):
         raise ValueError(
@@ -108,7 +108,7 @@ def take(split: Split, chosen: Tensor) -> Split:
 def stratified(labels: Tensor, fraction: float, salt: str) -> Tensor:
     """Choose a fixed share of every class, at least one image of it where it has two.
 
-    The order is that of a hash of each position, so it depends on no library's random numbers.
+    The order is that of a hash of each position, so it does not depend on a random generator.
 
     Returns:
         bool, shape (n,).
@@ -119,9 +119,9 @@ def stratified(labels: Tensor, fraction: float, salt: str) -> Tensor:
 
 
 def stratified_by_content(split: Split, fraction: float) -> Tensor:
-    """Choose a fixed share of every class by the contents of the images, whatever their order.
+    """Choose a fixed share of every class by the contents of the images, not by their order.
 
-    Equal images stay together: all of them are chosen, or none.
+    Of equal images either all are chosen, or none.
 
     Returns:
         bool, shape (n,).

@@ -11,15 +11,15 @@ from analog_samson.data.parts import Kind, Source, Split, check_split
 
 
 def open_torchvision(name: str, kind: Kind, place: Path) -> Source:
-    """Check that all files are there and read the test part.
+    """Check that all files exist and read the test part.
 
     Args:
         name: Name of the data set.
-        kind: What it has to look like, and its files.
+        kind: Its required format, and its files.
         place: Folder that torchvision calls `root`.
 
     Returns:
-        How to read its parts.
+        The data set, with a function that reads its parts.
 
     Raises:
         FileNotFoundError: If files are missing.
@@ -77,7 +77,7 @@ def open_torchvision(name: str, kind: Kind, place: Path) -> Source:
 
 
 def _blame(datasets: Any, kind: Kind, place: Path, part: str) -> str:
-    """Name the files whose checksums are wrong, or else all of that part."""
+    """List the files with a wrong checksum, or else all files of that part."""
     known = getattr(datasets, kind.torchvision_class)
     if hasattr(known, "base_folder"):
         listed = [*known.train_list, *known.test_list]

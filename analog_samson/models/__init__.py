@@ -1,9 +1,10 @@
-"""Networks by name, and what of a network can live on analog tiles.
+"""Networks by name, and which of their layers can be mapped onto arrays.
 
 The names build small networks whose sizes follow the image shape; `package.module:function` builds
-any other. `audit` says of every layer whether it becomes tiles and, if not, why; `analog_layers`
-turns that into an error unless the layer is named in `keep_digital`, so nothing stays digital in
-silence. What becomes neither as it is may be rewritten first: see `rewriting`.
+any other. `audit` reports for every layer whether it is mapped onto arrays and, if not, why.
+`analog_layers` raises an error for layers that cannot be mapped, unless they are named in
+`keep_digital`: no layer stays digital unnoticed.
+Layers of other kinds may be rewritten first: see `rewriting`.
 """
 
 from analog_samson.models.auditing import (

@@ -1,4 +1,4 @@
-"""Which layers of a network become analog tiles, and why the others do not."""
+"""Which layers of a network are mapped onto crossbar arrays, and why the others are not."""
 
 import difflib
 from collections import defaultdict
@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
 ANALOG_KINDS: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv1d, nn.Conv2d)
-"""Exact types that become tiles (convolutions: padding a number of zeros).
+"""Exact types that are mapped onto arrays (convolutions: padding a number of zeros).
 
 Every group of a grouped or depthwise convolution is an array of its own, with its own scale and
 compensation factor: (outputs / groups) columns of (inputs / groups x kernel) rows.
@@ -21,17 +21,17 @@ compensation factor: (outputs / groups) columns of (inputs / groups x kernel) ro
 
 @dataclass(frozen=True)
 class LayerAudit:
-    """Where the weights of one layer live, and why.
+    """Whether the weights of one layer are analog or digital, and why.
 
     Attributes:
         name: As in `named_modules()` ("" is the model itself), or the name of a bare parameter.
         kind: Class of the layer, or "Parameter".
-        n_weights: Elements of its weights (parameters of two dimensions or more that are no
-            normalisation); weights that an earlier layer shares are counted there.
-        analog: Whether it becomes tiles.
-        reason: Why not; "" if analog.
-        is_refused: Whether it holds weights that cannot become tiles and that nobody asked to keep
-            digital.
+        n_weights: Number of weights (elements of parameters with at least two dimensions, without
+            normalisation); weights shared with an earlier layer are counted there.
+        analog: Whether it is mapped onto arrays.
+        reason: Why it is not; "" if analog.
+        is_refused: Whether it holds weights that cannot be mapped onto arrays and is not in
+            `keep_digital`.
     """
 
     name: str
@@ -43,17 +43,17 @@ class LayerAudit:
 
 
 def audit(model: nn.Module, keep_digital: Sequence[str] = ()) -> list[LayerAudit]:
-    """Say of every layer with parameters whether it becomes tiles.
+    """Report for every layer with parameters whether it is mapped onto arrays.
 
     Args:
         model: Any network. A module used under several names is one layer, listed once, under its
             first name.
-        keep_digital: Layers to keep digital: dotted names, each with all that is below it; `*`
-            stands for anything (`*.depthwise`).
+        keep_digital: Layers to keep digital: dotted names, each including its submodules; `*`
+            matches anything (`*.depthwise`).
 
     Returns:
-        One entry for each module that carries parameters itself, in the order of `named_modules()`;
-        one for each bare parameter of two dimensions or more.
+        One entry for each module that directly owns parameters, in the order of `named_modules()`,
+        and one for each bare parameter with at least two dimensions.
     """
     aliases: dict[int, list[str]] = defaultdict(list)
     for name, module in model.named_modules(remove_duplicate=False):
@@ -78,7 +78,7 @@ def audit(model: nn.Module, keep_digital: Sequence[str] = ()) -> list[LayerAudit
                 analog=False,
                 is_refused=True,
                 reason=f"shares its weights with {', '.join(map(shown, others))}: one "
-                "array of devices cannot be two layers",
+                "array cannot be two layers",
             )
         names = [*aliases[id(layer.module)], layer.name]
         if (entry.analog or entry.is_refused) and is_kept(names, keep_digital):
@@ -89,7 +89,7 @@ def audit(model: nn.Module, keep_digital: Sequence[str] = ()) -> list[LayerAudit
 
 
 def analog_layers(model: nn.Module, keep_digital: Sequence[str] = ()) -> dict[str, nn.Module]:
-    """Return the layers that become tiles, by name, in the order of `named_modules()`.
+    """Return the layers that are mapped onto arrays, by name, in the order of `named_modules()`.
 
     Args:
         model: Any network.
@@ -97,12 +97,12 @@ def analog_layers(model: nn.Module, keep_digital: Sequence[str] = ()) -> dict[st
 
     Returns:
         {dotted name: module}, of the exact types in `ANALOG_KINDS` (or those types under
-        `torch.nn.utils.parametrize`); a module used under several names is there once.
+        `torch.nn.utils.parametrize`); a module used under several names is listed once.
 
     Raises:
-        ValueError: If a layer holds weights that cannot become tiles and is not in `keep_digital`
-            (each is named, with its reason), a name in `keep_digital` fits nothing, or no layer is
-            left for tiles.
+        ValueError: If a layer holds weights that cannot be mapped onto arrays and is not in
+            `keep_digital` (each is named, with its reason), a name in `keep_digital` matches no
+            layer, or no layer is left for arrays.
     """
     entries = audit(model, keep_digital)
     known = {name for name, _ in model.named_modules(remove_duplicate=False)}
@@ -120,29 +120,29 @@ def analog_layers(model: nn.Module, keep_digital: Sequence[str] = ()) -> dict[st
         )
         names = ", ".join(repr(entry.name) for entry in refused)
         raise ValueError(
-            f"{len(refused)} layer(s) cannot become analog tiles: {listed}. Change them, rewrite "
+            f"{len(refused)} layer(s) cannot be mapped onto arrays: {listed}. Change them, rewrite "
             "them by a rule of your own (rewrites), or keep them digital: "
             f"keep_digital=[{names}]."
         )
     layers = {entry.name: model.get_submodule(entry.name) for entry in entries if entry.analog}
     if not layers:
         raise ValueError(
-            "The model has no layer for analog tiles: it holds none of "
+            "The model has no layer for arrays: it holds none of "
             f"{', '.join(kind.__name__ for kind in ANALOG_KINDS)}, or all are kept digital."
         )
     return layers
 
 
 def analog_share(model: nn.Module, keep_digital: Sequence[str] = ()) -> float:
-    """Share of the weights that live on tiles.
+    """Share of the weights that are on arrays.
 
     Args:
         model: Any network.
         keep_digital: As in `audit`.
 
     Returns:
-        Elements of analog weights / elements of all weights (parameters of two dimensions or more,
-        without normalisation), in [0, 1]; 0 for a model without any.
+        Number of analog weights / number of all weights (parameters with at least two dimensions,
+        without normalisation), in [0, 1]; 0 for a model without weights.
     """
     entries = audit(model, keep_digital)
     total = sum(entry.n_weights for entry in entries)
@@ -160,7 +160,7 @@ _CONTAINERS = (
 
 @dataclass(frozen=True)
 class _Layer:
-    """What `_layers` finds: the module, its weights, and the entry before ties and wishes."""
+    """A module, its weights, and its entry before shared weights and `keep_digital` count."""
 
     name: str
     module: nn.Module
@@ -169,7 +169,7 @@ class _Layer:
 
 
 def _layers(model: nn.Module) -> Iterator[_Layer]:
-    """Every module that carries parameters itself (those of its parametrisations included)."""
+    """Every module that directly owns parameters (including those of its parametrisations)."""
     hidden: set[int] = set()  # modules inside a parametrisation belong to the layer they change
     module: nn.Module
     for name, module in model.named_modules():
@@ -197,7 +197,7 @@ def _layers(model: nn.Module) -> Iterator[_Layer]:
             yield _Layer(name, module, (), entry)
         elif isinstance(module, ANALOG_KINDS):
             reason = _why_not(module, kind)
-            if large:  # a parametrisation may keep its weight in other pieces
+            if large:  # a parametrisation may store its weight in several tensors
                 n_weights = cast(Tensor, module.weight).numel()
             entry = LayerAudit(
                 name, kind.__name__, n_weights, not reason, reason, is_refused=bool(reason)
@@ -221,12 +221,12 @@ def _layers(model: nn.Module) -> Iterator[_Layer]:
 
 
 def _torch_kind(kind: type) -> type:
-    """The nearest class of torch.nn that a class is or comes from."""
+    """The nearest class of torch.nn in the inheritance of a class."""
     return next(parent for parent in kind.__mro__ if parent.__module__.startswith("torch.nn"))
 
 
 def _why_not(layer: nn.Module, kind: type) -> str:
-    """Why a linear or convolutional layer cannot become tiles; "" if it can."""
+    """Why a linear or convolutional layer cannot be mapped onto arrays; "" if it can."""
     if kind not in ANALOG_KINDS:
         parent = next(parent for parent in ANALOG_KINDS if issubclass(kind, parent))
         return f"a subclass of {parent.__name__}, whose forward may compute something else"
@@ -260,16 +260,16 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def is_kept(names: Iterable[str], keep_digital: Sequence[str]) -> bool:
-    """Whether one of the names of a layer or tensor is to be kept digital."""
+    """Whether one of the names of a layer or tensor is in `keep_digital`."""
     patterns = _patterns(keep_digital)
     return any(_matches(name, pattern) for name in names for pattern in patterns)
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Name every tensor a network holds: parameters, buffers, and what is not registered.
+    """Every tensor of a network with its name: parameters, buffers, and unregistered tensors.
 
-    Tensors and modules that are plain attributes, or in lists and dictionaries of those, have the
-    name of the attribute and their place in it: `heads.0.weight`.
+    Unregistered tensors and modules in attributes, lists or dictionaries are named by attribute and
+    position: `heads.0.weight`.
     """
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)

@@ -1,4 +1,4 @@
-"""Batch normalisation on analog memory: folded into the weights, or its statistics taken anew.
+"""Batch normalisation on analog memory: folding into the weights, and recalibration.
 
 Recalibration after Joshi et al., Nature Communications 11, 2473 (2020), "adaptive batch
 normalisation statistics update": running statistics are recomputed on training images with the
@@ -13,14 +13,14 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 RECALIBRATION_BATCH = 32
-"""Images a batch of statistics: the block in which tiles run, so that both engines do the same."""
+"""Images per batch for statistics: the block size of aihwkit's tiles, equal for both engines."""
 
 Statistics = dict[str, tuple[Tensor, Tensor, Tensor]]
 """Layer name to running mean, running variance and number of batches."""
 
 
 def batch_norms(network: nn.Module) -> dict[str, _BatchNorm]:
-    """Name the batch normalisations of a network that have running statistics."""
+    """The batch normalisations of a network with running statistics, by name."""
     return {
         name: module
         for name, module in network.named_modules()
@@ -41,7 +41,7 @@ def statistics(network: nn.Module) -> Statistics:
 
 
 def restore(network: nn.Module, kept: Statistics) -> None:
-    """Write running statistics back, in place."""
+    """Restore running statistics, in place."""
     for name, norm in batch_norms(network).items():
         _tensor(norm.running_mean).copy_(kept[name][0])
         _tensor(norm.running_var).copy_(kept[name][1])
@@ -55,9 +55,9 @@ def recalibrate(
     """Replace the running statistics by averages over images, in place.
 
     Args:
-        network: Holds the batch normalisations; all other modules stay as they are.
-        forward: Runs it on a batch of images, given the number of the first.
-        images: Training images as the network takes them, shape (n, ...). The last n modulo
+        network: Contains the batch normalisations; other modules are not changed.
+        forward: Runs it on a batch of images; the second argument is the index of the first image.
+        images: Training images as network inputs, shape (n, ...). The last n modulo
             ``RECALIBRATION_BATCH`` are not used.
 
     Raises:
@@ -86,7 +86,7 @@ def recalibrate(
 def fold(network: nn.Module) -> nn.Module:
     """Fold every batch normalisation that follows a linear or convolution layer into its weights.
 
-    The digital network computes the same; on a chip the weights differ, and so does the noise.
+    The digital network computes the same. On a chip the weights, and therefore the noise, differ.
 
     Args:
         network: A network that ``torch.fx`` can trace; left unchanged.

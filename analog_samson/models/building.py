@@ -1,4 +1,4 @@
-"""Building a network by name: one of ours, or any that can be imported."""
+"""Build a network by name: one of this package, or any that can be imported."""
 
 import difflib
 import inspect
@@ -29,18 +29,18 @@ def build_model(
         name: A key of `MODELS`, or `package.module:function` for anything importable.
         image_shape: Channels, height and width of the images.
         n_classes: Number of outputs.
-        seed: Seeds the initial weights, torch's global generators left as they were; None draws
-            from those.
-        options: Options of the model, by name. A function from elsewhere gets only these: not
-            the shape, not the classes.
-        **kwargs: More options, where their names are not those of the arguments above.
+        seed: Seed of the initial weights; torch's global random state is restored. None draws from
+            the global random state.
+        options: Options of the model, by name. An imported function gets only these, not the image
+            shape or the number of classes.
+        **kwargs: More options, if their names differ from the arguments above.
 
     Returns:
         The network, in training mode.
 
     Raises:
         ValueError: If there is no such model, it does not take these options or this image shape,
-            or the function from elsewhere does not return an `nn.Module`.
+            or the imported function does not return an `nn.Module`.
     """
     options = {**options, **kwargs}
     if is_import_name(name):

@@ -1,4 +1,4 @@
-"""What is measured and checked on a trained network before it is put on tiles."""
+"""Measurements and checks on a trained network before it is mapped onto arrays."""
 
 import contextlib
 import math
@@ -12,7 +12,7 @@ from analog_samson.models.auditing import analog_layers, shown
 
 
 def check_weights(model: nn.Module, names: Iterable[str]) -> None:
-    """Refuse layers that no device can hold or that say training went wrong.
+    """Refuse layers whose weights cannot be mapped: NaN, infinite or all zero.
 
     Args:
         model: Any network.
@@ -49,18 +49,18 @@ def input_ranges(
     quantile: float = 0.99995,
     batch_size: int = 100,
 ) -> dict[str, float]:
-    """Measure how large the inputs of each analog layer get in the digital network.
+    """Measure the input range of each analog layer in the digital network.
 
     Args:
-        model: Any network; run in eval mode, and left as it was found (modes, buffers, hooks).
+        model: Any network; run in evaluation mode, then restored (modes, buffers, hooks).
         images: Normalised inputs, float, shape (n, C, H, W); *training* images.
         keep_digital: As in `audit`.
-        quantile: Which quantile of the absolute inputs, in (0, 1] (0.99995 is the default of
-            aihwkit's `calibrate_input_ranges`); exact, and never interpolated downwards.
-        batch_size: Images in a batch; changes the result by no more than floating point.
+        quantile: Quantile of the absolute inputs, in (0, 1] (0.99995 is the default of aihwkit's
+            `calibrate_input_ranges`); exact, the next larger value without interpolation.
+        batch_size: Images in a batch; affects the result only by floating-point rounding.
 
     Returns:
-        {layer name: largest input}, positive; keys as in `analog_layers`.
+        {layer name: input range, model units}, positive; keys as in `analog_layers`.
 
     Raises:
         ValueError: If there are no images, the quantile is out of range, or a layer is never called
@@ -85,9 +85,8 @@ def input_ranges(
     for name, inputs in record_inputs(model, layers, images, batch_size):
         values = inputs.abs().flatten()
         total = counts[name] * len(images)
-        n_above = total - math.ceil(
-            quantile * (total - 1)
-        )  # this many, and the smallest of them is it
+        # the quantile is the smallest of the n_above largest values
+        n_above = total - math.ceil(quantile * (total - 1))
         values = values.topk(min(n_above, values.numel())).values
         if name in largest:
             values = torch.cat([largest[name], values])
@@ -106,7 +105,7 @@ def input_ranges(
 def record_inputs(
     model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor, batch_size: int
 ) -> Iterator[tuple[str, Tensor]]:
-    """Run the images and yield (layer name, inputs of one of its calls), batch by batch."""
+    """Run images batch by batch and yield (layer name, inputs of one call of the layer)."""
     like = next(model.parameters())
     recorded: list[tuple[str, Tensor]] = []
 
@@ -130,7 +129,7 @@ def record_inputs(
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; modes and buffers as they were afterwards."""
+    """Evaluation mode within a block; modes and buffers are restored afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     buffers = [
         (module, name, buffer, buffer.clone())

@@ -1,4 +1,4 @@
-"""Clipping a network's analog weights before they are mapped, so that outliers set no scale."""
+"""Clipping of analog weights before mapping, so that outliers do not determine the scale."""
 
 import copy
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ def clipped(
     columnwise: bool,
     keep_digital: Sequence[str] = (),
 ) -> nn.Module:
-    """Clip every analog weight to a quantile of the magnitudes around it.
+    """Clip analog weights to a quantile of their magnitudes.
 
     Args:
-        network: The network; left unchanged.
-        quantile: Share of the magnitudes that stays, in (0, 1]; 1 clips nothing.
-        columnwise: Whether the quantile is taken in every output column, or in the whole layer.
-        keep_digital: Layers whose weights stay as they are.
+        network: The network; not changed.
+        quantile: Quantile of the magnitudes, in (0, 1]; 1 does not clip.
+        columnwise: Whether the quantile is per output column; False: per layer.
+        keep_digital: Layers whose weights are not clipped.
 
     Returns:
         A copy with clipped weights.
@@ -34,7 +34,7 @@ def clipped(
         if not isinstance(weight, torch.Tensor):
             continue
         rows = weight.abs().reshape(len(weight) if columnwise else 1, -1)
-        # torch.quantile refuses large tensors; the k-th smallest magnitude needs no interpolation
+        # torch.quantile does not accept large tensors; kthvalue does
         k = max(1, round(quantile * rows.shape[1]))
         bound = rows.kthvalue(k, dim=1).values.reshape(-1, *[1] * (weight.ndim - 1))
         weight.copy_(weight.clamp(min=-bound, max=bound))

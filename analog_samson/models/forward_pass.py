@@ -1,8 +1,8 @@
-"""Whether a network whose layers are on arrays computes what the network computes.
+"""Check that a network with its layers on arrays computes the same as the digital network.
 
-A copy whose analog layers are replaced, as both engines replace them, runs one image. Every ATen
-operation in it is seen: which tensors depend on the input, and which products have a factor that
-does not. Such a factor is a weight; outside an analog layer it must be kept digital by name.
+A copy whose analog layers are replaced, as both engines replace them, runs one image. All its ATen
+operations are recorded: which tensors depend on the input, and which products have a factor that
+does not. Such a factor is a weight; outside an analog layer it must be named in `keep_digital`.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ from analog_samson.models.calibration import evaluating
 from analog_samson.models.replacing import replace_everywhere
 
 TOLERANCE = 1e-4
-"""Largest difference of outputs, relative to the largest output: our choice, a hundred times what
-another order of fp32 sums changes in deep networks."""
+"""Largest allowed difference of outputs, relative to the largest output: our choice, 100 times the
+effect of another order of summation in fp32 in deep networks."""
 
 
 def any_input(image_shape: Sequence[int]) -> Tensor:
@@ -43,18 +43,18 @@ def any_input(image_shape: Sequence[int]) -> Tensor:
 def check_forward(
     network: nn.Module, image: Tensor, keep_digital: Sequence[str] = ()
 ) -> list[LayerAudit]:
-    """Raise unless a copy with its layers on arrays computes what the network does.
+    """Check that a copy with its layers on arrays computes the same as the network.
 
-    Costs a forward pass of the network and one of the copy.
+    Runs one forward pass of the network and one of the copy.
 
     Args:
-        network: The network; left as it was (modes, buffers), as are torch's generators.
-        image: One input as the network takes it, shape (1, ...).
+        network: The network; its modes and buffers, and torch's random state, are restored.
+        image: One network input, shape (1, ...).
         keep_digital: As in `audit`.
 
     Returns:
-        The elementwise products with what does not depend on the input (gains, layer scales), which
-        are digital by nature: one entry a factor, `n_weights` its elements.
+        The factors of elementwise products that do not depend on the input (gains, layer scales)
+        and are computed digitally: one entry per factor, `n_weights` its number of elements.
 
     Raises:
         ValueError: If a product or convolution has a factor that does not depend on the input and
@@ -65,11 +65,11 @@ def check_forward(
     inputs = image.to(like if image.is_floating_point() else like.device)
     watch = _Watch(inputs, keep_digital)
     twin = watch.follow(network)
-    devices = [inputs.device] if inputs.device.type == "cuda" else []
+    accelerators = [inputs.device] if inputs.device.type == "cuda" else []
     with evaluating(network):
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng(accelerators):
             expected = network(inputs.clone())
-        with torch.random.fork_rng(devices), watch, watch.knowing_where():
+        with torch.random.fork_rng(accelerators), watch, watch.knowing_where():
             try:
                 found = twin(inputs)
             except Exception as error:  # whatever the network's own code raises
@@ -85,7 +85,7 @@ def check_forward(
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows what depends on the input, and notes the products with what does not."""
+    """Tracks which tensors depend on the input, and records products with other tensors."""
 
     def __init__(self, inputs: Tensor, keep_digital: Sequence[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -93,10 +93,10 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._keep_digital = keep_digital
         self._where: list[Sequence[str]] = [("",)]
         self._names: dict[int, Sequence[str]] = {}  # of modules, by id
-        self._held: list[Any] = [inputs]  # so that no storage and no id is used again
+        self._held: list[Any] = [inputs]  # keeps tensors alive, so that ids stay unique
         self._fed = {_storage(inputs)}
         self._origins: dict[int, frozenset[str]] = {}  # of tensors, by storage
-        self._silent: dict[str, str] = {}  # what is multiplied with what, to what to keep digital
+        self._silent: dict[str, str] = {}  # {description of a product: name for keep_digital}
         self._factors: dict[str, LayerAudit] = {}
 
     @classmethod
@@ -104,7 +104,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False  # True, torch's default, imports torch._dynamo: seconds
 
     def follow(self, network: nn.Module) -> nn.Module:
-        """Copy a network, its analog layers replaced by ones of which only outputs can be had."""
+        """Copy a network, with analog layers replaced by modules that only give outputs."""
         twin = copy.deepcopy(network).eval()
         for known in (network, twin):  # a function held by the copy may use the original
             for name, module in known.named_modules(remove_duplicate=False):
@@ -120,7 +120,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
     def knowing_where(self) -> Iterator[None]:
-        """Know which module of the network runs."""
+        """Track, within a block, which module of the network runs."""
 
         def enter(module: nn.Module, _: Any) -> None:
             if id(module) in self._names:
@@ -161,7 +161,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return _storage(tensor) in self._fed
 
     def raise_if_silent(self) -> None:
-        """Raise ValueError if a weight would stay digital without a word."""
+        """Raise ValueError if a weight would stay digital without being in `keep_digital`."""
         if not self._silent:
             return
         listed = "; ".join(self._silent)
@@ -231,7 +231,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _OnArrays(nn.Module):
-    """An analog layer in the copy: its product; hooks and weights cannot be reached."""
+    """An analog layer in the copy: gives its outputs, and hides its hooks and weights."""
 
     def __init__(self, layer: nn.Module, watch: _Watch) -> None:
         super().__init__()
@@ -285,7 +285,7 @@ def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Itera
 
 
 def _storage(tensor: Tensor) -> int:
-    """What tensors that share memory have in common."""
+    """Identity of the memory of a tensor, equal for tensors that share it."""
     try:
         return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # sparse, packed

@@ -1,4 +1,4 @@
-"""Modules of a network replaced by others, at every place that holds them."""
+"""Replacement of modules of a network, wherever they are registered."""
 
 from collections.abc import Mapping
 
@@ -6,17 +6,17 @@ from torch import nn
 
 
 def replace_everywhere(network: nn.Module, replacements: Mapping[int, nn.Module]) -> nn.Module:
-    """Replace modules at every place that holds them, so that shared layers stay shared.
+    """Replace modules wherever they are registered, so that shared layers stay shared.
 
-    Torch's transformer encoders are told not to take their fast path: it reads the weights of their
-    linear layers past the layers' forward.
+    The fast path of torch's transformer encoders is disabled: it reads the weights of linear
+    layers without calling their forward.
 
     Args:
         network: The network, changed in place.
-        replacements: `id` of a module to what takes its place.
+        replacements: {`id` of a module: its replacement}.
 
     Returns:
-        The network, or what replaces it.
+        The network, or its replacement.
     """
     if id(network) in replacements:
         return replacements[id(network)]

@@ -1,9 +1,9 @@
-"""One digital factor a layer: what brings its outputs closest to those of the digital network.
+"""One digital factor per layer, fitted by least squares to the outputs of the digital network.
 
-alpha = <y_digital, y> / <y, y>, the least squares of alpha y - y_digital over training images, with
-y the products of the layer's weights as they are now and the inputs that the layer has in the
-digital network, bias left out. A gain common to a layer is removed exactly; errors of single
-weights shrink alpha by their share of the outputs' power, which is best in the mean square.
+alpha = <y_digital, y> / <y, y> minimises |alpha y - y_digital|^2 over training images. Here y are
+the products, without bias, of the layer's present weights with its inputs in the digital network. A
+gain common to a layer is removed exactly; independent errors of weights reduce alpha by their share
+of the power of the outputs.
 """
 
 from collections.abc import Collection
@@ -15,17 +15,17 @@ from torch.func import functional_call
 from analog_samson.models.calibration import record_inputs
 
 RESCALING_IMAGES = 64
-"""Training images that factors are measured on: our choice; thousands of outputs a layer each."""
+"""Training images for the fit: our choice; each gives many outputs per layer."""
 
 
 class DigitalProducts:
-    """Inputs and products of the layers of a digital network on some images.
+    """Inputs of layers of a digital network on some images, to compare products with.
 
     Args:
-        network: The network, in eval mode; left unchanged.
+        network: The network, in evaluation mode; not changed.
         layers: Names of the layers.
-        images: Training images as the network takes them, shape (n, ...); of more than
-            ``RESCALING_IMAGES`` as many, evenly spread, are used.
+        images: Training images as network inputs, shape (n, ...); at most ``RESCALING_IMAGES`` are
+            used, evenly spaced.
     """
 
     def __init__(self, network: nn.Module, layers: Collection[str], images: Tensor) -> None:
@@ -38,14 +38,14 @@ class DigitalProducts:
 
     @torch.no_grad()
     def gain(self, layer: str, weight: Tensor) -> Tensor:
-        """Factor that fits a layer best.
+        """Least-squares factor of a layer.
 
         Args:
-            layer: Its name.
-            weight: Its weights as they are now, of the layer's shape, model units.
+            layer: Name of the layer.
+            weight: Its present weights, shape as in the layer, model units.
 
         Returns:
-            Shape (1,); 1 where the weights answer nothing.
+            The factor, shape (1,); 1 if all products are zero.
         """
         module = self._layers[layer]
         cross, power = 0.0, 0.0

@@ -1,4 +1,4 @@
-"""Perturbations of the weights: where in weight space a training step takes its gradient.
+"""Perturbations of the weights at which a training step computes its gradient.
 
 A rule maps ({name: weight}, {name: gradient}) to {name: offset}. With the gradient g of a batch and
 a diagonal scale T, SAM, ASAM and SAMSON are one formula,
@@ -9,7 +9,7 @@ a diagonal scale T, SAM, ASAM and SAMSON are one formula,
     asam     T = |w| + eta                                  Kwon et al., arXiv 2102.11600
     samson   T = (|w| + eta) / ||w||_p, norm per tensor     Mordido et al., arXiv 2211.11561
 
-and random weight perturbation (rwp) draws N(0, (sigma * scale)^2) without looking at the gradient.
+and random weight perturbation (rwp) draws N(0, (sigma * scale)^2), independent of the gradient.
 Names are those of `named_parameters()`; a parameter is a *weight* when one dot-component of its
 name is "weight" (so a parametrised weight counts); biases and shifts are not.
 """

@@ -1,4 +1,4 @@
-"""Adaptive random weight perturbation, which remembers gradients between the steps."""
+"""Adaptive random weight perturbation, which stores squared gradients between steps."""
 
 import torch
 from torch import Tensor
@@ -8,10 +8,10 @@ from analog_samson.perturbation.rules import arwp, update_fisher
 
 
 class AdaptiveRandomPerturbation(Algorithm):
-    """The rule `arwp` with the squared gradients of the steps so far.
+    """The rule `arwp` with a running sum of squared gradients.
 
     Args:
-        setting: The training; not read.
+        setting: The training; not used.
         eta: Strength of the adaptation.
         fisher_decay: Decay of the squared gradients, in [0, 1].
     """
@@ -23,13 +23,13 @@ class AdaptiveRandomPerturbation(Algorithm):
     def offsets(
         self, weights: Tensors, gradients: Tensors, *, strength: float, generator: torch.Generator
     ) -> Tensors:
-        """Draw offsets, smaller where gradients were large."""
+        """Draw offsets; they are smaller where gradients were large."""
         return arwp(
             weights, sigma=strength, fisher=self._fisher, eta=self._eta, generator=generator
         )
 
     def before_update(self, gradients: Tensors) -> None:
-        """Remember the squared gradients."""
+        """Add the squared gradients of this step."""
         self._fisher = update_fisher(self._fisher, gradients, decay=self._decay)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -37,5 +37,5 @@ class AdaptiveRandomPerturbation(Algorithm):
         return {f"fisher.{name}": tensor for name, tensor in self._fisher.items()}
 
     def load(self, tensors: Tensors) -> None:
-        """Take up the squared gradients."""
+        """Restore the squared gradients."""
         self._fisher = {name.removeprefix("fisher."): t for name, t in tensors.items()}

@@ -1,4 +1,4 @@
-"""Apply a rule for the length of a `with` block, and leave no trace."""
+"""Apply a rule within a `with` block and restore the weights afterwards."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ Rule = Callable[[Tensors, Tensors], Tensors]
 
 @contextmanager
 def perturbed(model: nn.Module, rule: Rule, *, freeze_batch_norm: bool = True) -> Iterator[None]:
-    """Move a network's weights to weight + offset for the length of a `with` block.
+    """Set the weights of a network to weight + offset within a `with` block.
 
         loss(model, batch).backward()                       # gradients for the rule
         with perturbed(model, partial(samson, rho=0.5)):
@@ -23,17 +23,17 @@ def perturbed(model: nn.Module, rule: Rule, *, freeze_batch_norm: bool = True) -
         optimizer.step()                                    # the weights are back, bit for bit
 
     Works with every optimizer, with gradient accumulation and under autocast (whose cache of cast
-    weights is emptied on the way in and out).
+    weights is cleared before and after the block).
 
     Args:
         model: Network whose trainable parameters are perturbed in place.
-        rule: Maps ({name: weight}, {name: gradient}) to {name: offset}; it must leave both alone.
-        freeze_batch_norm: Whether running statistics stay as they are in the block. Right when a
-            clean pass has updated them; with a rule that needs no clean pass (`rwp`) pass False,
-            and estimate the statistics anew before validating (`torch.optim.swa_utils.update_bn`).
+        rule: Maps ({name: weight}, {name: gradient}) to {name: offset}; it must not change either.
+        freeze_batch_norm: Whether running statistics are restored after the block. Use True if a
+            clean pass has updated them. With a rule that needs no clean pass (`rwp`) use False, and
+            recompute the statistics before validation (`torch.optim.swa_utils.update_bn`).
 
     Raises:
-        ValueError: If the rule answers with an unknown name or a wrong shape.
+        ValueError: If the rule returns an unknown name or a wrong shape.
     """
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     with torch.no_grad():
@@ -65,11 +65,11 @@ def perturbed(model: nn.Module, rule: Rule, *, freeze_batch_norm: bool = True) -
 
 @contextmanager
 def frozen_batch_norm(model: nn.Module, *, frozen: bool = True) -> Iterator[None]:
-    """Keep running statistics as they are, although layers in training mode see batches.
+    """Restore running statistics after a block in which layers in training mode update them.
 
     Args:
-        model: Network with batch or instance normalisation anywhere inside.
-        frozen: False does nothing.
+        model: Network, with or without batch or instance normalisation.
+        frozen: Whether to restore; False does nothing.
     """
     buffers = [
         buffer

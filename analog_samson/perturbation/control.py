@@ -1,4 +1,4 @@
-"""Control parameters: what a device is set by, where that is not the weight itself."""
+"""Control parameters of cells whose weight is not set directly."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ class MicroRing(nn.Module):
     """The weight of a micro-ring as a function of its control parameter: W(theta).
 
     W = A - 2 A / (1 + ((theta - x0) / gamma)^2), a Lorentzian line between -A and A (Xu et al.,
-    Nat. Commun. 17, 1766 (2026); the numbers are their notebooks'). Registered with
+    Nat. Commun. 17, 1766 (2026); the constants are those of their notebooks). Registered with
     `torch.nn.utils.parametrize.register_parametrization(layer, "weight", MicroRing())`, the control
     parameters are what an optimizer trains and what every rule perturbs.
 
@@ -28,6 +28,6 @@ class MicroRing(nn.Module):
         return self.amplitude - 2 * self.amplitude / (1 + detuning**2)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """Return control parameters that give some weights, which are first cut to 0.999 A."""
+        """Return control parameters for weights, which are first clipped to 0.999 A."""
         w = (weight / self.amplitude).clamp(-0.999, 0.999)
         return self.width * torch.sqrt((1 + w) / (1 - w)) + self.resonance

@@ -9,7 +9,7 @@ from torch import Tensor
 from analog_samson.algorithm import Tensors
 from analog_samson.methods import DIALECTS, NOISE_SCALES
 
-_TINY = 1e-12  # keeps 0 / 0 out of a step whose gradient is zero
+_TINY = 1e-12  # avoids 0 / 0 if the gradient is zero
 
 
 def sam(weights: Tensors, gradients: Tensors, *, rho: float) -> dict[str, Tensor]:
@@ -44,8 +44,8 @@ def asam(
     Args:
         weights: Parameters by name.
         gradients: Their gradients; parameters without one are not perturbed.
-        rho: Radius, at least 0: 0.5 in the authors' dialect, 2.0 in the popular one (their best
-            values differ by four, so never carry one over).
+        rho: Radius, at least 0: usually 0.5 in the authors' dialect and 2.0 in the popular one. A
+            value tuned for one dialect is not valid for the other.
         eta: Added to |w|; the authors' class takes 0.01, their command line 0.
         dialect: "authors" (SamsungLabs/ASAM): T = |w| + eta for weights, 1 for biases and shifts.
             "popular" (davda54/sam and pytorch_optimizer, `adaptive=True`): T = |w| for every
@@ -126,23 +126,23 @@ def rwp(
     """Random offset N(0, (sigma * scale)^2) on every weight with two or more dimensions.
 
     With the scale "layer_max" and drop-connect it is what aihwkit's ADD_NORMAL weight modifier does
-    in training (one tile a layer), the noise of Joshi et al. (2020) and Rasch et al. (2023).
+    in training (one tile per layer), the noise of Joshi et al. (2020) and Rasch et al. (2023).
 
     Args:
         weights: Parameters by name.
-        gradients: Not read; here so that `rwp` is a rule like the others.
+        gradients: Not used; part of the signature of every rule.
         sigma: Size relative to the scale, at least 0.
         scale: "filter_max", "layer_max", "network_max": the largest |w| of an output filter, a
             tensor or the network; "filter_norm": the 2-norm of an output filter (Li et al., arXiv
             2211.11489); "constant": 1.
         drop_share: Probability that a weight is moved to zero instead (drop-connect).
-        generator: Where the draws come from, on the device of the weights.
+        generator: Random generator, on the accelerator of the weights.
 
     Returns:
         Offsets by name; gains, shifts and biases are not perturbed.
 
     Raises:
-        ValueError: If sigma is negative, the scale unknown or drop-connect no probability.
+        ValueError: If sigma is negative, the scale is unknown or drop_share is not in [0, 1].
     """
     _check_strength("sigma", sigma)
     if scale not in NOISE_SCALES:
@@ -183,11 +183,11 @@ def arwp(
 
     Args:
         weights: Parameters by name.
-        gradients: Not read.
+        gradients: Not used.
         sigma: Size relative to the filter's 2-norm, at least 0.
         fisher: F by name, one number per output filter (see `update_fisher`); absent: 0.
         eta: Strength of the adaptation.
-        generator: Where the draws come from, on the device of the weights.
+        generator: Random generator, on the accelerator of the weights.
 
     Returns:
         Offsets by name.
@@ -204,7 +204,7 @@ def arwp(
 
 
 def update_fisher(fisher: Tensors, gradients: Tensors, *, decay: float = 0.99) -> dict[str, Tensor]:
-    """Remember squared gradients per output filter: F <- decay * F + sum over the filter of g^2.
+    """Update squared gradients per output filter: F <- decay * F + sum over the filter of g^2.
 
     As in the authors' code (nblt/mARWP), without a factor (1 - decay).
 
@@ -227,16 +227,16 @@ def update_fisher(fisher: Tensors, gradients: Tensors, *, decay: float = 0.99) -
 def drop_connect(
     offsets: Tensors, weights: Tensors, *, share: float, generator: torch.Generator
 ) -> None:
-    """Change offsets in place so that a share of the weights, drawn at random, ends at zero.
+    """Change offsets in place so that randomly chosen weights become zero.
 
     Args:
         offsets: Offsets by name.
         weights: Weights of the same names.
-        share: Probability of each weight, in [0, 1]; 0 draws nothing.
-        generator: Where the draws come from, on the device of the weights.
+        share: Probability that a weight becomes zero, in [0, 1]; 0 draws no random numbers.
+        generator: Random generator, on the accelerator of the weights.
 
     Raises:
-        ValueError: If the share is no probability.
+        ValueError: If the share is not in [0, 1].
     """
     if not 0 <= share <= 1:
         raise ValueError(f"The share of dropped weights must lie in [0, 1]; got {share!r}.")
@@ -281,7 +281,7 @@ def _norms(tensors: list[Tensor]) -> list[Tensor]:
 
 def _per_filter(weight: Tensor, order: float) -> Tensor:
     dims = tuple(range(1, weight.ndim))
-    if order == math.inf:  # several times as fast as the norm of infinite order
+    if order == math.inf:  # faster than the norm of infinite order
         return weight.abs().amax(dims, keepdim=True)
     norms: Tensor = torch.linalg.vector_norm(weight, ord=order, dim=dims, keepdim=True)
     return norms

@@ -42,18 +42,18 @@ SCHEDULES: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
 
 
 def strength_factor(schedule: str, progress: float, *, relative_loss: float = 1.0) -> float:
-    """What the strength (rho or sigma) is multiplied by at a point of the training.
+    """Factor of the strength (rho or sigma) at a point of the training.
 
     constant 1; linear t; quadratic t^2; cosine (1 - cos(pi t)) / 2; step 1/3, 2/3, 1 in thirds of
     the training; adaptive 1 - relative loss. Strong perturbations early in training make the update
     gradient vanish ("Incorruptible Neural Networks", arXiv 2602.07320, whose tables use a quadratic
-    ramp); the ramps' exact forms, and `adaptive`, are our choice. `adaptive` holds itself stable: a
-    perturbation that is too strong keeps the loss up, which keeps the perturbation down.
+    ramp); the ramps' exact forms, and `adaptive`, are our choice. `adaptive` is stable: a
+    perturbation that is too strong keeps the loss high, which makes the factor small.
 
     Args:
         schedule: A name from `SCHEDULES`.
-        progress: Share of the training that is done, t in [0, 1].
-        relative_loss: Loss of the epoch before, divided by that of guessing, ln(number of classes).
+        progress: Completed share of the training, t in [0, 1].
+        relative_loss: Loss of the previous epoch / ln(number of classes), the loss of guessing.
 
     Returns:
         The factor, in [0, 1].

@@ -13,6 +13,7 @@ import pandas as pd
 
 from analog_samson.analog.moments import measure
 from analog_samson.checkpoint import Checkpoint, replacing
+from analog_samson.chip import Engine
 from analog_samson.devices import Device
 from analog_samson.locks import sole_writer
 from analog_samson.provenance import (
@@ -256,7 +257,8 @@ def _write_provenance(
             if device.name not in told or not path.is_file():
                 with replacing(path) as temporary:
                     measure(device, n=DATASHEET_DEVICES).to_csv(temporary, index=False)
-        _write_audit(study, networks, told, folder)
+        engines = {trial.device.name: trial.engine for trial in trials}
+        _write_audit(study, networks, engines, told, folder)
 
 
 def _told(devices: Sequence[Device], manifest: dict[str, Any], now: dict[str, str]) -> set[str]:
@@ -268,7 +270,11 @@ def _told(devices: Sequence[Device], manifest: dict[str, Any], now: dict[str, st
 
 
 def _write_audit(
-    study: Study, networks: Mapping[str, Checkpoint], told: set[str], folder: Path
+    study: Study,
+    networks: Mapping[str, Checkpoint],
+    engines: Mapping[str, Engine],
+    told: set[str],
+    folder: Path,
 ) -> None:
     """Audit the first network of every architecture on every device."""
     manifest, kept = read_manifest(folder / MANIFEST_FILE), read_audit(folder)
@@ -288,7 +294,7 @@ def _write_audit(
             what = _architecture(specs[name]), device.name
             if what not in audited:
                 audited.add(what)
-                rows += audit_rows(name, network, device, study.engine)
+                rows += audit_rows(name, network, device, engines[device.name])
     write_audit(folder, rows, kept)
 
 

@@ -20,7 +20,7 @@ from analog_samson.data import Split
 from analog_samson.devices import Device, load_device
 from analog_samson.devices.section import Name
 from analog_samson.devices.sentences import explain
-from analog_samson.evaluation import Accelerator, device_of
+from analog_samson.evaluation import Accelerator, find_accelerator
 from analog_samson.results.checking import check_text
 from analog_samson.streams import derive_seed
 from analog_samson.study.sources import the_checkpoint, the_test_set
@@ -227,7 +227,7 @@ class Study:
             FileNotFoundError: If a checkpoint, device or data set is missing.
         """
         self.check(f"Study {str(self.name)[:100]!r}")
-        device_of(self.accelerator)
+        find_accelerator(self.accelerator)
         devices = self._devices()
         self._check_something_changes(devices)
         trials = [
@@ -244,14 +244,14 @@ class Study:
                 evaluation_set=evaluation_set,
                 n_test=n_test,
                 n_images=n_test if self.images is None else self.images,
-                engine=choose_engine(device, self.engine),
+                engine=engine,
                 precision=self.precision,
                 accelerator=self.accelerator,
                 points=points,
                 trust=tuple(self.trust),
             )
             for path, checkpoint, evaluation_set, n_test in self._networks()
-            for device, axes, points in devices
+            for device, axes, points, engine in devices
             for chip in range(self.n_chips)
         ]
         seen: dict[str, Trial] = {}
@@ -297,7 +297,8 @@ class Study:
             )
         return n_test
 
-    def _devices(self) -> list[tuple[Device, str, tuple[Point, ...]]]:
+    def _devices(self) -> list[tuple[Device, str, tuple[Point, ...], Engine]]:
+        """Every device under every combination of axes, its points, and its engine."""
         found = []
         for device in self.loaded_devices():
             for values in itertools.product(*self.axes.values()):
@@ -306,15 +307,27 @@ class Study:
                 axes = {device.axis_name(axis): value for axis, value in axes.items()}
                 axes.pop("compensation", None)  # it has a column of its own
                 axes |= swept.said_in_every_row
-                found.append((swept, json.dumps(axes, sort_keys=True), self._points(swept)))
+                text = json.dumps(axes, sort_keys=True)
+                found.append((swept, text, self._points(swept), self._engine(swept)))
         return found
 
+    def _engine(self, device: Device) -> Engine:
+        """What runs the chips of a device; checks precision and accelerator."""
+        engine = choose_engine(device, self.engine)
+        check_precision(engine, self.precision, device, self.accelerator)
+        if self.accelerator != "cpu" and engine != "compiled":
+            raise ValueError(
+                f"accelerator={self.accelerator!r} is for the compiled engine only, and device "
+                f"{device.name!r} would run on aihwkit's tiles; use 'cpu'."
+            )
+        return engine
+
     def _check_something_changes(
-        self, devices: Sequence[tuple[Device, str, tuple[Point, ...]]]
+        self, devices: Sequence[tuple[Device, str, tuple[Point, ...], Engine]]
     ) -> None:
-        times = {time for _, _, points in devices for time, _ in points}
-        if len(times) > 1 and not any(device.changes_with_time for device, _, _ in devices):
-            names = ", ".join(sorted({device.name for device, _, _ in devices}))
+        times = {time for _, _, points, _ in devices for time, _ in points}
+        if len(times) > 1 and not any(device.changes_with_time for device, *_ in devices):
+            names = ", ".join(sorted({device.name for device, *_ in devices}))
             raise ValueError(
                 f"Study {self.name!r} asks for {len(times)} times, and nothing changes with time "
                 f"on {names} as it stands in the study; give one time, or a device that drifts."
@@ -340,13 +353,6 @@ class Study:
                     f"Study {self.name!r} asks for {time!r} and {later!r} s, which agree to nine "
                     "digits; give one of them, once."
                 )
-        engine = choose_engine(device, self.engine)
-        check_precision(engine, self.precision, device, self.accelerator)
-        if self.accelerator != "cpu" and engine != "compiled":
-            raise ValueError(
-                f"accelerator={self.accelerator!r} runs the compiled engine alone, and device "
-                f"{device.name!r} would run on aihwkit's tiles; use 'cpu'."
-            )
         return tuple((float(time), read) for time in times for read in range(self.n_reads))
 
 

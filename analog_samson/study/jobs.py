@@ -5,7 +5,7 @@ import re
 from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple, Self
 
-from analog_samson.chip import why_alone
+from analog_samson.chip import why_not_batched
 from analog_samson.study.definition import Point, Trial
 
 
@@ -108,4 +108,4 @@ def _kind(trial: Trial) -> tuple[str, ...]:
 
 
 def _can_join(trial: Trial) -> bool:
-    return trial.n_images == trial.n_test and not why_alone(trial.device, trial.engine)
+    return trial.n_images == trial.n_test and not why_not_batched(trial.device, trial.engine)

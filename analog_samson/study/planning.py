@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from analog_samson.chip import Chip, ChipGroup
-from analog_samson.evaluation import device_of, exact_products
+from analog_samson.evaluation import exact_products, find_accelerator
 from analog_samson.study.definition import Study, Trial
 from analog_samson.study.jobs import Job, jobs_of
 from analog_samson.study.sources import the_checkpoint
@@ -91,7 +91,7 @@ def _timed(job: Job) -> tuple[float, float, float]:
     def new() -> Chip | ChipGroup:
         return reading([programmed(trial) for trial in job.trials], job.chips_together)
 
-    with one_thread(), exact_products(device_of(trial.accelerator)):
+    with one_thread(), exact_products(find_accelerator(trial.accelerator)):
         answers = answering(trial, slice(n_timed))
         answers(new())  # a first reading traces the network
         chips, programming = _seconds(new)

@@ -11,7 +11,7 @@ from torch import Tensor
 from analog_samson.analog import draws_from_the_clock
 from analog_samson.chip import Chip, ChipGroup, MappedNetwork
 from analog_samson.data import Dataset
-from analog_samson.evaluation import EVALUATION_BATCH, device_of, exact_products, is_correct
+from analog_samson.evaluation import EVALUATION_BATCH, exact_products, find_accelerator, is_correct
 from analog_samson.models import analog_share
 from analog_samson.results import COLUMNS
 from analog_samson.running import return_freed_memory
@@ -62,7 +62,7 @@ def run_together(
     Raises:
         ValueError: If the chips cannot answer together, or there is no such accelerator here.
     """
-    with one_thread(), exact_products(device_of(trials[0].accelerator)):
+    with one_thread(), exact_products(find_accelerator(trials[0].accelerator)):
         return _run_together(trials, points, chips_together)
 
 

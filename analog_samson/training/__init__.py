@@ -1,8 +1,8 @@
-"""Training: a specification in, a checkpoint out, the same one every time.
+"""Reproducible training: from a specification to a checkpoint.
 
-Every draw comes from a seed derived from the specification's, by purpose and epoch, so a training
-that was killed and resumed ends at the weights of one that never was, and two methods with one seed
-start at the same weights and see the same batches.
+Every random stream is derived from the seed of the specification, by purpose and epoch. A training
+that was interrupted and resumed therefore gives the same weights as one without interruption, and
+two methods with equal seeds start at the same weights and use the same batches.
 """
 
 from analog_samson.algorithm import Algorithm, Batch, Setting

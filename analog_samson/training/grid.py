@@ -1,8 +1,8 @@
-"""Many trainings, and the choice of a strength without looking at the test images or a device.
+"""Many trainings, and the choice of a strength without test images and without a device.
 
-A method is judged by its networks' accuracy on the *validation* split: clean, and with Gaussian
-noise on the analog weights, relative to the largest |w| of each layer ("gaussian_max", the generic
-noise of the field; no device is known to it).
+A method is evaluated by the accuracy of its networks on the *validation* split: clean, and with
+Gaussian noise on the analog weights, relative to the largest |w| of each layer ("gaussian_max", a
+generic noise that does not depend on a device).
 """
 
 import json
@@ -67,27 +67,27 @@ def train_grid(
 ) -> pd.DataFrame:
     """Train many networks and measure each on the validation split.
 
-    Finished trainings are not repeated and killed ones go on where they were. The table is also
-    written to `training.csv` in the folder.
+    Finished trainings are not repeated, and interrupted ones are resumed. The table is also written
+    to `training.csv` in the folder.
 
     Args:
         specs: What to train.
         folder: Where checkpoints, logs and the table go.
         noise_sigma: Standard deviation of the weight noise / largest |w| of the layer.
-        noise_draws: Draws of it that the noisy accuracy is the mean of.
-        data_folder: Where the data set lies.
+        noise_draws: Number of draws of the noise; the noisy accuracy is their mean.
+        data_folder: Folder of the data set.
         jobs: Worker processes (see `run_jobs`).
         progress: Whether to show a bar.
         trust: As for `train`.
 
     Returns:
-        One row a network, columns `GRID_COLUMNS`; accuracies in [0, 1]; gradient evaluations are
-        backward passes over a batch in the whole training; seconds are of the training alone. A
-        training that diverged has no accuracy and says why in the column `failure`.
+        One row per network, columns `GRID_COLUMNS`: accuracies in [0, 1]; gradient evaluations,
+        the number of backward passes over a batch; seconds of the training alone. A training that
+        diverged has no accuracy; its column `failure` gives the reason.
 
     Raises:
         ValueError: If two specifications would be written to one file, a data set or model does
-            not exist, or a model does not take its options; before anything is trained.
+            not exist, or a model does not accept its options. Checked before any training.
         FileNotFoundError: If images are missing.
     """
     stems = [spec.file_stem for spec in specs]
@@ -127,15 +127,15 @@ def choose_strengths(table: pd.DataFrame, *, score: str = "mean") -> pd.DataFram
 
     Args:
         table: From `train_grid`; a training that diverged counts as an accuracy of 0.
-        score: "mean": of clean and noisy accuracy; "clean": clean accuracy alone.
+        score: "mean": mean of clean and noisy accuracy; "clean": clean accuracy only.
 
     Returns:
-        One row a data set, model and method: the strength, its accuracies (means over training
-        seeds), the score, the number of candidates and of seeds.
+        One row per data set, model and method: the strength, its accuracies (means over training
+        seeds), the score, and the numbers of candidates and of seeds.
 
     Raises:
-        ValueError: If the score is unknown, or methods have different numbers of candidates (then
-            the method with more would win by luck; methods without a strength have one).
+        ValueError: If the score is unknown, or methods have different numbers of candidates, which
+            would favour the method with more candidates. Methods without a strength have one.
     """
     if score not in SCORES:
         raise ValueError(f"Unknown score {score!r}; allowed: {', '.join(SCORES)}.")
@@ -184,9 +184,9 @@ def validation_accuracy(
     Args:
         checkpoint: The network.
         noise_sigma: Standard deviation of the noise on analog weights / largest |w| of the layer.
-        noise_draws: Draws that the noisy accuracy is the mean of; networks of one training seed see
-            the same draws.
-        data_folder: Where the data set lies.
+        noise_draws: Number of draws of the noise; the noisy accuracy is their mean. Networks with
+            equal training seeds get the same draws.
+        data_folder: Folder of the data set.
 
     Returns:
         Clean and noisy accuracy.
@@ -226,17 +226,17 @@ def validation_accuracy(
 def grid(
     methods: Iterable[str], seeds: Iterable[int], common: Mapping[str, Any]
 ) -> list[TrainingSpec]:
-    """Write out a grid of specifications.
+    """Build a grid of specifications.
 
     Args:
         methods: Texts such as "sgd", "samson:rho=0.1,0.2,0.5:p=2" or "package.module:name:rho=1":
             a method, then fields of `TrainingSpec`; every combination of their values is a
             candidate.
         seeds: Training seeds.
-        common: Fields that all share.
+        common: Fields with equal values in all specifications.
 
     Returns:
-        One specification a candidate and seed.
+        One specification per candidate and seed.
 
     Raises:
         ValueError: If a text cannot be read or a specification is wrong.
@@ -280,7 +280,7 @@ def read_option(text: str) -> tuple[str, Any]:
 
 
 def _check_number(name: str, value: Any) -> None:
-    """Refuse what is no number for a field of numbers; infinity has a meaning for p alone."""
+    """Raise ValueError if a numeric field has no finite number; p may be infinite."""
     kind = get_type_hints(TrainingSpec).get(name)
     if not {float, int} & {kind, *get_args(kind)} or (name == "p" and value in ("inf", math.inf)):
         return
@@ -290,7 +290,7 @@ def _check_number(name: str, value: Any) -> None:
 
 
 def _check_buildable(specs: Sequence[TrainingSpec], data_folder: str | Path | None) -> None:
-    """Load every data set and build every network once: what fails would fail in a worker."""
+    """Load every data set and build every network once, so that errors occur before training."""
     checked = set()
     for spec in specs:
         options = json.dumps(dict(spec.model_kwargs), sort_keys=True)

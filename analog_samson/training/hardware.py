@@ -1,9 +1,9 @@
-"""Hardware-aware training: every pass sees the weights as a device would hold them.
+"""Hardware-aware training: every pass uses the weights as a device would hold them.
 
 The recipe of Rasch et al., Nat. Commun. 14, 5282 (2023): the programming error of the device's
 statistical model, multiplied by a factor that grows from 0 over the first epochs, some weights
 dropped, gradients applied to the clean weights. The noise comes from a device file, through the
-physics that programs chips. Unlike the other methods it knows the hardware.
+physics that programs chips. Unlike the other methods it uses knowledge of the hardware.
 """
 
 from collections.abc import Collection
@@ -18,7 +18,7 @@ from analog_samson.streams import derive_seed
 
 
 class HardwareAware(Algorithm):
-    """The noise of a device on the weights, as many times as large as the strength says.
+    """The noise of a device on the weights, multiplied by the strength.
 
     Args:
         setting: The training.
@@ -42,22 +42,22 @@ class HardwareAware(Algorithm):
     def offsets(
         self, weights: Tensors, gradients: Tensors, *, strength: float, generator: torch.Generator
     ) -> Tensors:
-        """Program the weights anew."""
+        """Program the weights again."""
         return self._noise(
             weights, factor=strength, drop_share=self._drop_share, generator=generator
         )
 
 
 class HardwareNoise:
-    """What a device makes of weights, as a rule: programmed anew in every pass.
+    """The programming and read errors of a device as a rule; drawn again in every pass.
 
-    Row blocks of large layers and the periphery are left out: this is noise on weights.
+    Row blocks of large layers and the periphery are not modelled: this is noise on weights.
 
     Args:
         device: The device.
-        names: Parameters that live on it.
-        t_inference_s: When the devices are read after programming [s]; None: at once, or at the
-            first time that the device has data for.
+        names: Parameters that are mapped onto it.
+        t_inference_s: Time of the read after programming [s]; None: 0, or the first time for which
+            the device has data.
 
     Raises:
         ValueError: If the device has no data for that time.
@@ -91,13 +91,13 @@ class HardwareNoise:
 
         Args:
             weights: Parameters by name.
-            gradients: Not read.
-            factor: Multiplies the device's error; Rasch et al. go to 3.
+            gradients: Not used.
+            factor: Factor of the device's error; Rasch et al. use up to 3.
             drop_share: Probability that a weight is zero instead.
-            generator: Where the draws come from.
+            generator: Random generator.
 
         Returns:
-            Offsets of the parameters that live on the device.
+            Offsets of the parameters that are mapped onto the device.
         """
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         chosen = {name: weight for name, weight in weights.items() if name in self._names}

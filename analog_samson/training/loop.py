@@ -1,4 +1,4 @@
-"""The loop: from a specification to a checkpoint, epoch by epoch."""
+"""The training loop: from a specification to a checkpoint, epoch by epoch."""
 
 import math
 import platform
@@ -29,7 +29,7 @@ from analog_samson.checkpoint import (
     save_checkpoint,
 )
 from analog_samson.data import Dataset, augmented, load_dataset
-from analog_samson.evaluation import count_correct, device_of, warn_of_slow_bf16
+from analog_samson.evaluation import count_correct, find_accelerator, warn_of_slow_bf16
 from analog_samson.losses import moving_average
 from analog_samson.models import (
     build_model,
@@ -44,14 +44,14 @@ from analog_samson.training.memory import freed_memory_kept
 from analog_samson.training.state import State, check_same_spec, resume, write_log, write_resume
 from analog_samson.training.step import gradients_of, measured, rule_of, update
 
-# Images for the input ranges and for new batch-normalisation statistics: our choice, enough for a
-# percentile and a mean that no longer change, small beside an epoch.
+# Images for the input ranges and for batch-normalisation statistics: our choice, enough for a
+# stable percentile and mean, few compared with an epoch.
 N_RANGE_IMAGES = 1000
 N_STATISTICS_IMAGES = 10_000
 
 
 class DivergedError(ValueError):
-    """Training ended in weights that are not numbers, or in a network that answers nothing."""
+    """Training ended with weights that are not finite, or with constant zero activations."""
 
 
 def train(
@@ -64,26 +64,26 @@ def train(
 ) -> Path:
     """Train a network and write its checkpoint.
 
-    Beside the checkpoint lies a log with one row an epoch (and one a layer: its perturbation's
-    relative size), columns `LOG_COLUMNS`. After each epoch the whole state of the training is
-    written to a file ending in ".resume", which a later call continues from and the last epoch
-    removes.
+    A log is written next to the checkpoint, columns `LOG_COLUMNS`: one row per epoch, and one per
+    layer with the relative size of its perturbation. After each epoch the state of the training is
+    written to a file ending in ".resume". A later call resumes from it; it is removed after the
+    last epoch.
 
     Args:
-        spec: What to train.
-        folder: Where the checkpoint goes; its name comes from the specification.
-        data_folder: Where the data set lies (see `load_dataset`).
-        progress: Whether to show a bar over the epochs.
+        spec: The specification of the training.
+        folder: Folder of the checkpoint, whose name is derived from the specification.
+        data_folder: Folder of the data set (see `load_dataset`).
+        progress: Whether to show a progress bar over the epochs.
         trust: Packages that the checkpoint to start from and a device file may import from, beside
             those that the specification itself names (see `load_checkpoint`).
 
     Returns:
-        Path of the checkpoint. If it is there already with the same specification, nothing is done.
+        Path of the checkpoint. If it already exists with the same specification, nothing is done.
 
     Raises:
-        ValueError: If the specification cannot be trained, or a file with another specification
-            lies in the way.
-        DivergedError: If the training diverges; the state of the last good epoch stays.
+        ValueError: If the specification cannot be trained, or the file exists with another
+            specification.
+        DivergedError: If the training diverges; the state of the last good epoch is kept.
         FileNotFoundError: If the data or the checkpoint to start from is missing.
     """
     path = Path(folder) / f"{spec.file_stem}.safetensors"
@@ -125,19 +125,19 @@ def train(
 
 
 def warn_of_slow_training(spec: TrainingSpec) -> None:
-    """Say, once a run, where a specification trains in bfloat16 that this processor lacks."""
+    """Log a warning if a specification trains in bfloat16 on a processor without support."""
     if spec.precision == "bfloat16" and spec.accelerator == "cpu":
         warn_of_slow_bf16('precision="bfloat16"')
 
 
 @lru_cache(maxsize=1)
 def dataset_of(name: str, data_folder: str | Path | None, validation_fraction: float) -> Dataset:
-    """Load a data set, decoded once for all trainings of a grid: the last one stays in memory."""
+    """Load a data set; the last one is cached, so that a grid of trainings decodes it once."""
     return load_dataset(name, data_folder, validation_fraction=validation_fraction)
 
 
 def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
-    device = torch.device(spec.accelerator)
+    accelerator = torch.device(spec.accelerator)
     model = build_model(
         spec.model,
         image_shape=dataset.image_shape,
@@ -154,7 +154,7 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
     if spec.parametrisation == "microring":
         for module, key, _ in weights:
             parametrize.register_parametrization(module, key, MicroRing())
-    model.to(device).train()
+    model.to(accelerator).train()
     if spec.channels_last:
         untyped: Any = model  # older stubs of torch do not know memory_format
         untyped.to(memory_format=torch.channels_last)
@@ -164,15 +164,15 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
         n_images=len(dataset.train.labels),
         n_classes=dataset.n_classes,
         epochs=spec.epochs,
-        accelerator=device,
+        accelerator=accelerator,
         trust=tuple(trust),
     )
     state = State(
         model=model,
         forward=torch.compile(model) if spec.compile else model,
         optimizer=_optimizer(model, spec),
-        images=dataset.train.images.to(device),
-        labels=dataset.train.labels.to(device),
+        images=dataset.train.images.to(accelerator),
+        labels=dataset.train.labels.to(accelerator),
         algorithm=build_algorithm(spec.entry, spec.options, setting),
         start_digest=start_digest,
     )
@@ -199,16 +199,20 @@ def weights_of(
 
 
 def _train_epoch(state: State, spec: TrainingSpec, dataset: Dataset) -> list[dict[str, Any]]:
-    """Train for one epoch and return its rows of the log, the one of the whole network first."""
-    device = state.images.device
+    """Train for one epoch; return its log rows, the first for the whole network."""
+    accelerator = state.images.device
     started = time.perf_counter()
     epoch, size = state.epoch, spec.batch_size
     torch.manual_seed(derive_seed(spec.seed, "dropout", epoch))
     draws = {
-        purpose: torch.Generator(where).manual_seed(derive_seed(spec.seed, purpose, epoch))
-        for purpose, where in (("order", "cpu"), ("augmentation", device), ("perturbation", device))
+        purpose: torch.Generator(place).manual_seed(derive_seed(spec.seed, purpose, epoch))
+        for purpose, place in (
+            ("order", "cpu"),
+            ("augmentation", accelerator),
+            ("perturbation", accelerator),
+        )
     }
-    order = torch.randperm(len(state.labels), generator=draws["order"]).to(device)
+    order = torch.randperm(len(state.labels), generator=draws["order"]).to(accelerator)
     n_steps = len(order) // size
     last = max(spec.epochs * n_steps - 1, 1)
     losses, norms = [], []
@@ -248,7 +252,7 @@ def _train_epoch(state: State, spec: TrainingSpec, dataset: Dataset) -> list[dic
 
 
 def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
-    """The trained network as it will be used, with what later steps need to know about it."""
+    """The checkpoint of a trained network, with input ranges and digital accuracy."""
     model = deepcopy(state.model if state.average is None else state.average.module)
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
@@ -268,8 +272,8 @@ def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
         largest = input_ranges(network, calibration, spec.keep_digital, quantile=1.0)
     except ValueError as error:
         raise DivergedError(
-            f"Training ended in a network that answers nothing ({error}) Lower the learning rate "
-            "or the strength, or clip the gradients."
+            f"Training ended in a network with unusable activations ({error}) Lower the learning "
+            "rate or the strength, or clip the gradients."
         ) from error
     with torch.no_grad():
         n_correct = count_correct(
@@ -302,9 +306,9 @@ def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
 
 
 def _statistics_batches(state: State, spec: TrainingSpec, dataset: Dataset) -> Iterator[Tensor]:
-    """Training images as the network was trained on them, augmented.
+    """Batches of training images, augmented as in training, for batch-normalisation statistics.
 
-    Statistics of plain images would cost a ResNet-8 on CIFAR-10 two points.
+    Statistics of images that are not augmented reduce the accuracy (``docs/MEASUREMENTS.md``).
     """
     generator = torch.Generator().manual_seed(derive_seed(spec.seed, "statistics"))
     order = torch.randperm(len(state.labels), generator=generator).to(state.images.device)
@@ -349,8 +353,8 @@ def _optimizer(model: nn.Module, spec: TrainingSpec) -> torch.optim.Optimizer:
 
 @contextmanager
 def own_machine(spec: TrainingSpec) -> Iterator[None]:
-    """Set what decides the last bits, and leave the caller's random numbers and threads alone."""
-    is_cuda = device_of(spec.accelerator).type == "cuda"
+    """Set threads and cuDNN for reproducible bits; restore threads and random state afterwards."""
+    is_cuda = find_accelerator(spec.accelerator).type == "cuda"
     n_threads = torch.get_num_threads()
     torch.set_num_threads(spec.threads)
     try:

@@ -1,4 +1,4 @@
-"""Memory between the steps of a training."""
+"""Memory management between training steps."""
 
 import ctypes
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ _MIB = 1 << 20
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Let the process keep the memory that tensors free, for the tensors of the next step.
+    """Keep memory freed by tensors in the process for reuse by the next step.
 
-    The GNU C library gives large blocks back to the system at the end of a step and is handed them
-    page by page in the next one: up to a fifth of a step's time on CPUs. With another C library
-    nothing changes. Afterwards what is free goes back, and the thresholds are those that the
-    library's own adjustment arrives at.
+    By default the GNU C library returns large blocks to the system after a step and gets them back
+    page by page in the next one, which takes time on CPUs (``docs/MEASUREMENTS.md``). With another
+    C library nothing changes. After the block, free memory is returned, and the thresholds are
+    those that the library's own adjustment reaches.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallopt"):

@@ -1,4 +1,4 @@
-"""The state of a training: on disk after each epoch, and back bit for bit."""
+"""The state of a training: written after each epoch, and restored bit for bit."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ _PARTS = ("model", "average", "optimizer")
 
 @dataclass
 class State:
-    """What a training holds in memory; all of it that changes is written after each epoch."""
+    """The state of a training; everything that changes is written after each epoch."""
 
     model: nn.Module
     forward: Callable[[Tensor], Tensor]
@@ -54,17 +54,17 @@ class State:
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """The networks whose state is written, by name."""
+        """The networks whose state is saved, by name."""
         modules = {"model": self.model, "average": self.average}
         return {name: module for name, module in modules.items() if module is not None}
 
 
 def write_resume(state: State, spec: TrainingSpec, path: Path) -> None:
-    """Write the whole state, or leave the file as it was."""
+    """Write the whole state; if that fails, an existing file is not changed."""
     tensors = state.algorithm.tensors()
     if taken := sorted(name for name in tensors if name.split(".")[0] in _PARTS):
         raise ValueError(
-            f"Method {spec.method!r} remembers a tensor {taken[0]!r}; its name must not begin with "
+            f"Method {spec.method!r} saves a tensor {taken[0]!r}; its name must not begin with "
             f"one of {', '.join(_PARTS)}."
         )
     tensors |= {
@@ -85,10 +85,10 @@ def write_resume(state: State, spec: TrainingSpec, path: Path) -> None:
 
 
 def resume(state: State, spec: TrainingSpec, path: Path) -> None:
-    """Take up a training where `write_resume` left it.
+    """Restore the state written by `write_resume`.
 
     Raises:
-        ValueError: If it was another training.
+        ValueError: If it is the state of another training.
     """
     tensors, header = read_tensors(path, "interrupted training")
     there = read_specification(header["spec"], f"training {str(path)!r}", named_packages(spec))
@@ -98,7 +98,7 @@ def resume(state: State, spec: TrainingSpec, path: Path) -> None:
             f"The training in {str(path)!r} began from other weights than {spec.start_from!r} "
             "holds now; remove the file to begin again."
         )
-    device = state.images.device
+    accelerator = state.images.device
     for part, module in state.modules.items():
         module.load_state_dict(_below(tensors, part))
     slots: dict[int, dict[str, Tensor]] = {}
@@ -108,23 +108,23 @@ def resume(state: State, spec: TrainingSpec, path: Path) -> None:
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": slots, "param_groups": groups})
     state.algorithm.load(
-        {name: t.to(device) for name, t in tensors.items() if name.split(".")[0] not in _PARTS}
+        {name: t.to(accelerator) for name, t in tensors.items() if name.split(".")[0] not in _PARTS}
     )
     state.epoch, state.relative_loss = header["epoch"], header["relative_loss"]
     state.log = header["log"]
 
 
 def write_log(rows: list[dict[str, Any]], path: Path) -> None:
-    """Write the rows of all epochs so far, columns `LOG_COLUMNS`."""
+    """Write the log rows of all epochs so far, columns `LOG_COLUMNS`."""
     with replacing(path) as temporary:
         pd.DataFrame(rows, columns=list(LOG_COLUMNS)).to_csv(temporary, index=False)
 
 
 def check_same_spec(there: TrainingSpec, spec: TrainingSpec, path: Path) -> None:
-    """Refuse to take the file of one training for that of another.
+    """Check that two specifications are equal.
 
     Raises:
-        ValueError: If the specifications differ; says in what.
+        ValueError: If they differ; the message lists the differences.
     """
     ours, theirs = json.loads(spec.to_json()), json.loads(there.to_json())
     different = [

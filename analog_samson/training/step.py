@@ -1,4 +1,4 @@
-"""One step: the gradients of a batch, perturbed or not, and what follows from them."""
+"""One training step: gradients of a batch, perturbed or not, and the update of the weights."""
 
 import math
 from contextlib import AbstractContextManager, nullcontext
@@ -20,9 +20,9 @@ from analog_samson.training.state import State
 def gradients_of(
     state: State, spec: TrainingSpec, batch: Batch, rule: Rule | None, strength: float
 ) -> Tensor:
-    """Leave the update gradient of a batch in the parameters' `grad`; return the loss.
+    """Compute the update gradient of a batch into `grad` of the parameters; return the loss.
 
-    Each part of `m_sharpness` images has its own perturbation; their gradients are averaged.
+    Each part of `m_sharpness` images has its own perturbation; the gradients are averaged.
     """
     parts = batch.parts(spec.m_sharpness or spec.batch_size)
     parameters = [p for p in state.model.parameters() if p.requires_grad]
@@ -57,7 +57,9 @@ def _part_gradients(
     if rule is None:
         return backward()
     if not spec.has_clean_pass:
-        state.optimizer.zero_grad(set_to_none=True)  # those of the last step are none of this one
+        state.optimizer.zero_grad(
+            set_to_none=True
+        )  # gradients of the previous step must not be used
         with perturbed(state.model, rule, freeze_batch_norm=False):
             return backward()
     dropout = _dropout_state(part.images.device)
@@ -87,7 +89,7 @@ def _loss(state: State, spec: TrainingSpec, batch: Batch, strength: float) -> Te
 
 
 def update(state: State, spec: TrainingSpec) -> Tensor:
-    """Step the optimizer and whatever follows the weights; return the update gradient's norm."""
+    """Update weights and moving averages; return the norm of the update gradient."""
     named = {n: p for n, p in state.model.named_parameters() if p.requires_grad}
     gradients = {name: _grad(p) for name, p in named.items()}
     norms = torch.stack(torch._foreach_norm(list(gradients.values())))
@@ -111,16 +113,16 @@ def update(state: State, spec: TrainingSpec) -> Tensor:
 def rule_of(
     spec: TrainingSpec, strength: float, state: State, generator: torch.Generator
 ) -> Rule | None:
-    """Return the rule of a method at some strength; None if it perturbs no weights."""
+    """Return the rule of a method at a strength; None if it perturbs no weights."""
     if not spec.entry.perturbs_weights:
         return None
     return partial(state.algorithm.offsets, strength=strength, generator=generator)
 
 
 def measured(rule: Rule, ratios: dict[str, float | None]) -> Rule:
-    """The same rule, leaving ||offset|| / ||w|| in `ratios`, by name and for all ("").
+    """The same rule, which also writes ||offset|| / ||w|| to `ratios`, by name and for all ("").
 
-    None where the weights are all zero.
+    None if all weights are zero.
     """
 
     def measure(weights: Tensors, gradients: Tensors) -> Tensors:
@@ -140,12 +142,12 @@ def measured(rule: Rule, ratios: dict[str, float | None]) -> Rule:
     return measure
 
 
-def _dropout_state(device: torch.device) -> Tensor:
-    return torch.cuda.get_rng_state() if device.type == "cuda" else torch.get_rng_state()
+def _dropout_state(accelerator: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state() if accelerator.type == "cuda" else torch.get_rng_state()
 
 
-def _set_dropout_state(state: Tensor, device: torch.device) -> None:
-    if device.type == "cuda":
+def _set_dropout_state(state: Tensor, accelerator: torch.device) -> None:
+    if accelerator.type == "cuda":
         torch.cuda.set_rng_state(state)
     else:
         torch.set_rng_state(state)
@@ -158,7 +160,7 @@ def _autocast(spec: TrainingSpec) -> AbstractContextManager[Any]:
 
 
 def _grad(parameter: Tensor) -> Tensor:
-    """The gradient of a parameter, zeros if the loss did not reach it."""
+    """The gradient of a parameter; zeros if the loss does not depend on it."""
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     return parameter.grad

@@ -1,8 +1,7 @@
-"""Narrow networks (LeNet-5): convolution and pooling in C, channels outermost in memory.
+"""Networks with few channels, such as LeNet-5: convolution and pooling in C, channels outermost.
 
-Torch's kernels fill vectors with channels; ``narrow.c`` fills them with pixels. Measured on LeNet-5
-(one thread, AVX-512): without the convolution a forward pass takes 1.28 to 1.35 times as long,
-without the pooling 1.09 to 1.13 times. Sums run in one order whatever the batch.
+Torch's kernels vectorise over channels; ``few_channels.c`` vectorises over pixels. The order of
+summation does not depend on the batch size. What both save: ``docs/MEASUREMENTS.md``.
 """
 
 from collections.abc import Iterable
@@ -14,26 +13,30 @@ from torch.nn import functional as F
 from analog_samson.compiled import kernels
 
 MOST_INPUTS, MOST_OUTPUTS = 4, 16
-"""Channels up to which the C kernel is faster than torch's (measured, AVX-512): our choice."""
+"""Largest numbers of channels for which the C kernel is used: our choice. Up to these it was
+faster than torch's (AVX-512)."""
+
+MANY_CHANNELS = 16
+"""Input channels or features from which bf16 and channels-last layout are faster: our choice."""
 
 
-WIDE = 16
-"""Input channels or features from which a layer fills vectors: bf16 and channels last pay there."""
+def has_few_channels(shapes: Iterable[torch.Size]) -> bool:
+    """Whether all two-dimensional convolutions of a network have few channels.
 
-
-def is_narrow(shapes: Iterable[torch.Size]) -> bool:
-    """Whether all two-dimensional convolutions of a network, by their weights, are narrow."""
+    Args:
+        shapes: Shapes of the weights of its layers. Without any 4-d weight the answer is False.
+    """
     kernels_2d = [shape for shape in shapes if len(shape) == 4]
     return bool(kernels_2d) and all(
-        n_out <= WIDE and n_in < WIDE / 2 for n_out, n_in, *_ in kernels_2d
+        n_out <= MANY_CHANNELS and n_in < MANY_CHANNELS / 2 for n_out, n_in, *_ in kernels_2d
     )
 
 
-def suits(shape: torch.Size, geometry: tuple[tuple[int, ...], ...]) -> bool:
-    """Say whether a two-dimensional convolution can run here and is faster.
+def is_faster(shape: torch.Size, geometry: tuple[tuple[int, ...], ...]) -> bool:
+    """Whether a two-dimensional convolution can run here and is faster than torch's.
 
     Args:
-        shape: Of its weights: (outputs, inputs, height, width).
+        shape: Shape of its weights: (outputs, inputs, height, width).
         geometry: Its stride, padding and dilation.
     """
     if len(shape) != 4 or shape[1] > MOST_INPUTS or shape[0] > MOST_OUTPUTS:
@@ -63,13 +66,13 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int,
     if min(size) < 1:
         return F.conv2d(x, weight, bias, padding=padding)  # its error says why
     out = x.new_empty(n_images, n_out, *size)
-    side = built.narrow_side()
+    side = built.few_channels_side()
     packed = F.pad(weight.flatten(1), (0, 0, 0, -n_out % side))
     packed = packed.view(-1, side, packed.shape[1]).transpose(1, 2).contiguous()
 
     def run(first: int, count: int) -> int:
         return int(
-            built.narrow(
+            built.few_channels(
                 *(x[first].data_ptr(), packed.data_ptr(), 0 if bias is None else bias.data_ptr()),
                 *(out[first].data_ptr(), count, n_in, height, width, n_out),
                 *(kernel_height, kernel_width, *padding),
@@ -80,8 +83,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int,
     return out
 
 
-class Halving(nn.Module):
-    """Largest of every 2 x 2 pixels, the numbers of ``torch.nn.MaxPool2d(2)``."""
+class MaxPool2x2(nn.Module):
+    """``torch.nn.MaxPool2d(2)``, with the same results."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool images, shape (n, channels, height, width) to (n, channels, height/2, width/2)."""
@@ -93,19 +96,19 @@ class Halving(nn.Module):
 
         def run(first: int, count: int) -> int:
             pointers = x[first].data_ptr(), out[first].data_ptr()
-            return int(built.halve(*pointers, count, planes, *out.shape[2:]))
+            return int(built.max_pool_2x2(*pointers, count, planes, *out.shape[2:]))
 
         if out.numel():
             kernels.share(run, n_images)
         return out
 
 
-def halvings(network: nn.Module) -> dict[int, nn.Module]:
-    """Id of every pooling that halves images to what takes its place."""
-    return {id(module): Halving() for module in network.modules() if _halves(module)}
+def max_pools(network: nn.Module) -> dict[int, nn.Module]:
+    """Replacements of all ``MaxPool2d(2)`` of a network: {id of the module: new module}."""
+    return {id(module): MaxPool2x2() for module in network.modules() if _is_max_pool_2x2(module)}
 
 
-def _halves(module: nn.Module) -> bool:
+def _is_max_pool_2x2(module: nn.Module) -> bool:
     if not isinstance(module, nn.MaxPool2d) or module.ceil_mode or module.return_indices:
         return False
     geometry = module.kernel_size, module.stride, module.padding, module.dilation

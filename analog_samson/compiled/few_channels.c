@@ -1,14 +1,14 @@
-/* Convolutions of few input channels, where vectors over channels would be mostly empty: vectors run
- * over the pixels of an image instead. Images are copied with their padding, and a row of outputs is
- * computed past its end into the next, so that loops are over one long line. */
+/* Convolutions of few input channels, vectorised over the pixels of an image: vectors over channels
+ * would be mostly empty. Images are copied with their padding. All rows of outputs are computed as
+ * one long line; values computed beyond the end of a row are not used. */
 
 enum { SPANS = LANES == 8 ? 2 : 4, SIDE = 6 }; /* SPANS x SIDE registers hold sums */
 
-/* How many outputs the weights are packed by. */
-int64_t narrow_side(void) { return SIDE; }
+/* Number of outputs in a block of packed weights. */
+int64_t few_channels_side(void) { return SIDE; }
 
-/* SIDE outputs of SPANS * LANES pixels: sum over taps of weight times the line, shifted. */
-static void narrow_block(const float *restrict line, const float *restrict weights,
+/* SIDE outputs of SPANS * LANES pixels: sum over taps of weight times the shifted line. */
+static void few_channels_block(const float *restrict line, const float *restrict weights,
                          const int64_t *restrict shifts, int64_t taps, float *restrict out,
                          int64_t length)
 {
@@ -26,8 +26,8 @@ static void narrow_block(const float *restrict line, const float *restrict weigh
 
 /* y = conv(x, w) + bias, stride 1. x: (images, inputs, height, width). weights: (blocks of SIDE
  * outputs, inputs, kernel height, kernel width, SIDE). y: (images, outputs, out height, out width).
- * Returns 0, or 1 if there is no memory for an image. */
-int narrow(const float *restrict x, const float *restrict weights, const float *restrict bias,
+ * Returns 0, or 1 if memory could not be allocated. */
+int few_channels(const float *restrict x, const float *restrict weights, const float *restrict bias,
            float *restrict y, int64_t images, int64_t inputs, int64_t height, int64_t width,
            int64_t outputs, int64_t kernel_height, int64_t kernel_width, int64_t top, int64_t left)
 {
@@ -51,7 +51,7 @@ int narrow(const float *restrict x, const float *restrict weights, const float *
                        (size_t)width * sizeof(float));
         for (int64_t first = 0; first < outputs; first += SIDE) {
             for (int64_t p = 0; p < length; p += step)
-                narrow_block(line + p, weights + first * taps, shifts, taps, out + p, length);
+                few_channels_block(line + p, weights + first * taps, shifts, taps, out + p, length);
             for (int64_t c = first; c < outputs && c < first + SIDE; c++) {
                 const float *from = out + (c - first) * length, offset = bias ? bias[c] : 0.0f;
                 float *to = y + (image * outputs + c) * out_height * out_width;
@@ -67,14 +67,14 @@ int narrow(const float *restrict x, const float *restrict weights, const float *
     return failed;
 }
 
-/* Largest of two numbers; not a number stays what it is. */
+/* Larger of two numbers; NaN if one of them is NaN. */
 static inline float largest(float a, float b) { return a > b || a != a ? a : b; }
 
-/* Largest of every 2 x 2 pixels. x: (images, planes, 2 height, 2 width), y: (images, planes, height,
- * width). Rows are written by whole vectors: what is too much is overwritten by the next.
- * Returns 0, or 1 if there is no memory for an image. */
-int halve(const float *restrict x, float *restrict y, int64_t images, int64_t planes,
-          int64_t height, int64_t width)
+/* 2 x 2 max pooling. x: (images, planes, 2 height, 2 width), y: (images, planes, height, width).
+ * Rows are written in whole vectors; the excess is overwritten by the next row.
+ * Returns 0, or 1 if memory could not be allocated. */
+int max_pool_2x2(const float *restrict x, float *restrict y, int64_t images, int64_t planes,
+                 int64_t height, int64_t width)
 {
     const int64_t n = planes * height * width;
     float *pairs = malloc((size_t)(2 * n + LANES) * sizeof(float));

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from analog_samson.analog import DeviceState, Physics, Tile, seeded
@@ -15,7 +14,7 @@ from analog_samson.streams import derive_seed
 
 
 class PhysicsOfLayers:
-    """The device of every layer and its physics, for all chips of a mapped network."""
+    """Device and physics of every layer, shared by all chips of a mapped network."""
 
     def __init__(self, device: Device) -> None:
         self._device, self._shared = device, Physics(device)
@@ -31,27 +30,36 @@ class PhysicsOfLayers:
 
 
 def program_arrays(
-    tiles: Sequence[Tile | Array], physics: PhysicsOfLayers, seed: int
+    mapped: Sequence[Tile | Array], physics: PhysicsOfLayers, seed: int
 ) -> list["ChipArray"]:
-    """Program arrays: at the level of their conductances, or on aihwkit's own path."""
+    """Program arrays, at conductance level or on aihwkit's own weight-level path.
+
+    Args:
+        mapped: Arrays with their target weights.
+        physics: Physics of the layers.
+        seed: Seed of the chip.
+
+    Returns:
+        One programmed array for each, in order.
+    """
     programmed: list[ChipArray] = []
-    for tile in tiles:
-        device, of_layer = physics.of(tile.layer)
-        seeds = partial(derive_seed, seed, tile.layer, tile.index)
-        if device.noise_level == "weight_as_in_aihwkit" and isinstance(tile, Tile):
-            programmed.append(AihwkitArray(tile, device, seeds))
+    for array in mapped:
+        device, of_layer = physics.of(array.layer)
+        seeds = partial(derive_seed, seed, array.layer, array.index)
+        if device.noise_level == "weight_as_in_aihwkit" and isinstance(array, Tile):
+            programmed.append(AihwkitArray(array, device, seeds))
         else:
-            programmed.append(ConductanceArray(tile, device, of_layer, seeds))
-    for of_layer, arrays in _by_physics(programmed):
-        targets = [target for array in arrays for target in array.targets()]
-        states = iter(of_layer.program_all(targets, [own for a in arrays for own in a.seeds]))
-        for array in arrays:
-            array.start([next(states) for _ in array.seeds])
+            programmed.append(ConductanceArray(array, device, of_layer, seeds))
+    for of_layer, alike in _by_physics(programmed):
+        targets = [target for one in alike for target in one.targets()]
+        states = iter(of_layer.program_all(targets, [own for one in alike for own in one.seeds]))
+        for one in alike:
+            one.start([next(states) for _ in one.seeds])
     return programmed
 
 
 def drift_arrays(arrays: Sequence["ChipArray"], t_inference_s: float, read: int) -> None:
-    """Age arrays to a time and read them."""
+    """Age arrays to a time [s] since programming and read them; `read` numbers the read noise."""
     for array in arrays:
         if isinstance(array, AihwkitArray):
             array.drift_to(t_inference_s, read)
@@ -75,75 +83,79 @@ def _by_physics(
 
 
 class ChipArray:
-    """One crossbar array of a chip: its tile, the kind of its compensation and its factor.
+    """One programmed crossbar array of a chip.
 
-    Of a grouped layer it is the arrays of all groups at one place, drawn and aged together.
+    In a grouped layer it stands for the arrays of all groups at one position, which are drawn and
+    aged together.
+
+    Attributes:
+        mapped: The array as mapped, which holds the weights and the compensation factor now.
+        kind: Kind of the drift compensation.
     """
 
-    def __init__(self, tile: Tile | Array, kind: str) -> None:
-        self.tile = tile
+    def __init__(self, mapped: Tile | Array, kind: str) -> None:
+        self.mapped = mapped
         self.kind = kind
-        self.alpha = torch.ones(*tile.target.shape[:-2], 1)
 
     def check_finite(self, weights: Tensor) -> None:
-        """Raise ValueError unless weights and factors, as they are now, are numbers."""
-        if not math.isfinite(float(weights.sum()) + float(self.alpha.sum())):
+        """Raise ValueError if a weight or a compensation factor is NaN or infinite."""
+        if not math.isfinite(float(weights.sum()) + float(self.mapped.alpha.sum())):
             raise ValueError(
-                f"Layer {self.tile.layer!r} has weights or a compensation factor on the chip that "
-                "are NaN or infinite; no such number may leave a chip. Look at the noise and "
-                "mapping of the device file (a law that is no number at some conductance), or keep "
-                "the layer digital."
+                f"Layer {self.mapped.layer!r} has weights or a compensation factor on the chip "
+                "that are NaN or infinite. Check the noise and mapping of the device file (a law "
+                "that is not finite at some conductance), or keep the layer digital."
             )
 
     def set_compensation(self, alpha: Tensor) -> None:
-        """Set the factor (or one a column) that multiplies the outputs."""
-        self.alpha = alpha.expand(*self.tile.target.shape[:-2], -1)
-        self.tile.set_compensation(self.alpha)
+        """Set the factor that multiplies the outputs, shape (..., 1) or (..., columns)."""
+        self.mapped.set_compensation(alpha.expand(*self.mapped.target.shape[:-2], -1))
 
 
 class ConductanceArray(ChipArray):
-    """Both devices of every pair keep their own conductance, exponent and quantile over time.
+    """An array at conductance level: every cell keeps its state over time.
+
+    The state of a cell is its programmed conductance, drift exponent and quantile.
 
     Attributes:
-        physics: Of its devices.
-        seeds: Streams of its devices: one a device of a weight.
-        states: Its devices as programmed.
-        point: Time since programming [s] and read at which it holds its weights.
+        physics: Physics of its cells.
+        seeds: Random streams, one per cell of a weight.
+        states: State of the cells as programmed, one entry per cell of a weight.
+        point: Time since programming [s] and read number of the present weights.
     """
 
-    def __init__(self, tile: Tile | Array, device: Device, physics: Physics, seeds: Any) -> None:
-        super().__init__(tile, device.drift_compensation.kind)
+    def __init__(self, mapped: Tile | Array, device: Device, physics: Physics, seeds: Any) -> None:
+        super().__init__(mapped, device.drift_compensation.kind)
         self.physics = physics
-        targets, self._scale = physics.to_conductances(tile.target)
+        targets, self._scale = physics.to_conductances(mapped.target)
         self._targets: list[Tensor] | None = targets
-        self.seeds = [partial(_device_seed, seeds, number) for number in range(len(targets))]
+        self.seeds = [partial(_cell_seed, seeds, number) for number in range(len(targets))]
         self.states: list[DeviceState] = []
         self.point = 0.0, 0
-        self._are_all_used = bool(tile.used.all())
-        n_used = tile.used.sum(dim=-1, keepdim=True).clamp(min=1)
-        self._n_read_out = n_used * tile.target.shape[-1]
+        self._are_all_used = bool(mapped.used.all())
+        n_used = mapped.used.sum(dim=-1, keepdim=True).clamp(min=1)
+        self._n_read_out = n_used * mapped.target.shape[-1]
 
     def start(self, states: list[DeviceState]) -> None:
-        """Take the devices as programmed; the programmed state is what reads are compared with."""
+        """Take the programmed cells; their read-out is the reference of the compensation."""
         self.states, self._targets = states, None
         self._reference = self._read_out(self._weights([s.programmed_uS for s in states]))
 
     def targets(self) -> list[Tensor]:
-        """Conductances [µS] that were to be written, one tensor a device."""
+        """Target conductances [µS], one tensor per cell of a weight."""
         kept = self._targets
-        return self.physics.to_conductances(self.tile.target)[0] if kept is None else kept
+        return self.physics.to_conductances(self.mapped.target)[0] if kept is None else kept
 
     def conductances(self) -> list[Tensor]:
-        """Conductances [µS] as read now, one tensor a device: drawn again, not kept."""
+        """Conductances [µS] as read now, one tensor per cell of a weight; drawn anew."""
         return [
             self.physics.read(state, *self.point, seeds)
             for state, seeds in zip(self.states, self.seeds, strict=True)
         ]
 
     def take(self, conductances_uS: list[Tensor]) -> None:
-        """Put the weights that conductances [µS] make on the tile; measure a factor of its own."""
+        """Set the weights that follow from conductances [µS]; measure the array's own factor."""
         weights = self._weights(conductances_uS)
-        self.tile.set_weights(weights)
+        self.mapped.set_weights(weights)
         if self.kind in ("global", "per_column"):
             self.set_compensation(self._reference / self._read_out(weights))
         self.check_finite(weights)
@@ -152,10 +164,12 @@ class ConductanceArray(ChipArray):
         weights = self.physics.to_weights(conductances_uS, self._scale)
         if self._are_all_used:
             return weights
-        return weights.where(self.tile.used[..., None], 0)  # all-zero columns are unused, not noise
+        return weights.where(
+            self.mapped.used[..., None], 0
+        )  # all-zero columns are unused, not noise
 
     def _read_out(self, weights: Tensor) -> Tensor:
-        """Mean |output| for one-hot inputs, exact: mean |w| of the array, or of each column."""
+        """Mean |output| for one-hot inputs, without noise: mean |w| of the array or each column."""
         smallest = 1e-4  # aihwkit's guard against a division by zero
         sums = weights.abs().sum(dim=-1)
         if self.kind == "per_column":
@@ -163,17 +177,17 @@ class ConductanceArray(ChipArray):
         return (sums.sum(dim=-1, keepdim=True) / self._n_read_out).clamp(min=smallest)
 
 
-def _device_seed(array_seeds: Any, number: int, *words: str | int | float) -> int:
+def _cell_seed(array_seeds: Any, number: int, *words: str | int | float) -> int:
     seed: int = array_seeds(number, *words)
     return seed
 
 
 class AihwkitArray(ChipArray):
-    """aihwkit's own weight-level path: the tile programs, drifts and compensates itself.
+    """An array on aihwkit's own weight-level path: its tile programs, drifts and compensates.
 
-    The stream of an array is seeded before each of aihwkit's two calls: by "programming" before
-    ``program_weights`` (errors, exponents, reference read-out) and by ("read", time, read) before
-    ``drift_weights`` (read noise, read-out).
+    Random numbers are seeded before each of aihwkit's two calls: with "programming" before
+    ``program_weights`` (errors, exponents, reference read-out), and with ("read", time, read)
+    before ``drift_weights`` (read noise, read-out).
     """
 
     def __init__(self, tile: Tile, device: Device, seeds: Any) -> None:
@@ -184,8 +198,7 @@ class AihwkitArray(ChipArray):
             self._aihwkit_tile.program_weights()
 
     def drift_to(self, t_inference_s: float, read: int) -> None:
-        """Let the tile drift, read and compensate itself."""
+        """Drift, read and compensate the tile; time in s."""
         with seeded(self._seeds("read", t_inference_s, read)):
             self._aihwkit_tile.drift_weights(t_inference_s)
-        self.alpha = self._aihwkit_tile.alpha.detach().clone()
         self.check_finite(self._aihwkit_tile.tile.get_weights())
