@@ -20,7 +20,7 @@ from analog_samson.devices import load_device
 from analog_samson.evaluation import Accelerator
 from analog_samson.report import write_report
 from analog_samson.running import cluster as dask_cluster
-from analog_samson.study import Study, collect, estimate, load_study, unfinished
+from analog_samson.study import Study, collect, estimate_cost, load_study, unfinished
 from analog_samson.times import DAY, HOUR, MONTH, YEAR
 
 
@@ -96,7 +96,7 @@ def main(
             trust=trust,
         )
     if estimate_only:
-        print(estimate(chosen, jobs=cpu_count() if jobs == -1 else jobs))
+        print(estimate_cost(chosen, jobs=cpu_count() if jobs == -1 else jobs))
         return
     folder = folder or Path("results") / chosen.name
     with dask_cluster(cluster, dask_local):

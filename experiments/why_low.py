@@ -17,7 +17,7 @@ import tyro
 from analog_samson.checkpoint import load_checkpoint
 from analog_samson.commands import run_command
 from analog_samson.report import layers_figure, save, waterfall_figure
-from analog_samson.study import layer_sensitivity, waterfall
+from analog_samson.study import accuracy_by_layer, accuracy_by_stage
 from analog_samson.times import YEAR
 
 
@@ -50,8 +50,8 @@ def main(
     names = {n.digest[:16]: f"{n.spec.method} {n.spec.strength}".strip() for n in networks}
     options = {"chips": chips, "seed": seed, "data_folder": data_folder, "n_images": n_images}
     for stem, split, draw in (
-        ("waterfall", waterfall, waterfall_figure),
-        ("layers", layer_sensitivity, layers_figure),
+        ("waterfall", accuracy_by_stage, waterfall_figure),
+        ("layers", accuracy_by_layer, layers_figure),
     ):
         rows = pd.concat([split(n, device, t_inference_s, **options) for n in networks])
         rows.to_csv(folder / f"{stem}.csv", index=False)

@@ -24,7 +24,7 @@ from analog_samson.data import load_test
 from analog_samson.provenance import environment
 from analog_samson.results import COLUMNS
 from analog_samson.running import cluster
-from analog_samson.study import collect_until, estimate, load_study, planning, run_trial
+from analog_samson.study import collect_until, cost, estimate_cost, load_study, run_trial
 from analog_samson.study.jobs import jobs_of
 from analog_samson.study.sources import the_test_images, the_test_set
 from analog_samson.study.trial import images_of, run_together
@@ -497,14 +497,14 @@ def test_two_half_studies_merge_to_the_whole(study, tmp_path):
 
 def test_an_estimate_counts_what_the_study_will_write(study, tmp_path):
     study = replace(study, devices=["pcm_like"], times_s=[0, 1, YEAR])
-    planned = estimate(study, jobs=2)
+    planned = estimate_cost(study, jobs=2)
     rows = collect(study, tmp_path)
     assert planned.n_points == len(rows) == 3 * planned.n_chips
     size = (tmp_path / "trials.csv").stat().st_size
     assert planned.table_bytes == pytest.approx(size, rel=0.2)
     assert planned.seconds > 0
     with pytest.raises(ValueError, match="at least one worker"):
-        estimate(study, jobs=0)
+        estimate_cost(study, jobs=0)
 
 
 # a subset of the images
@@ -582,10 +582,10 @@ def test_studies_of_subsets_resume_and_merge_whatever_the_workers(study, tmp_pat
 def test_an_estimate_knows_that_chips_answer_fewer_images(study, monkeypatch):
     """Every step takes a second: 8 chips, 3 times, 4 networks that answer 100 images once."""
     study = replace(study, devices=["pcm_like"], times_s=[0, 1, YEAR])
-    monkeypatch.setattr(planning, "_seconds", lambda work: (work(), 1.0))
-    assert estimate(study).seconds == 8 * 1 + 24 * (1 + 1) + 4
-    assert estimate(replace(study, images=25)).seconds == 8 * 1 + 24 * (1 + 0.25) + 4
-    assert estimate(study, jobs=2).seconds == (8 * 1 + 24 * (1 + 1)) / 2 + 4
+    monkeypatch.setattr(cost, "_seconds", lambda work: (work(), 1.0))
+    assert estimate_cost(study).seconds == 8 * 1 + 24 * (1 + 1) + 4
+    assert estimate_cost(replace(study, images=25)).seconds == 8 * 1 + 24 * (1 + 0.25) + 4
+    assert estimate_cost(study, jobs=2).seconds == (8 * 1 + 24 * (1 + 1)) / 2 + 4
 
 
 # several chips a forward pass
@@ -597,7 +597,7 @@ def test_chips_together_give_the_rows_they_give_alone(study, tmp_path):
     collect(many, tmp_path / "alone")
     collect(replace(many, chips_together=2), tmp_path / "together", jobs=2)
     assert table_of(tmp_path / "together") == table_of(tmp_path / "alone")
-    planned = estimate(replace(many, chips_together=2))
+    planned = estimate_cost(replace(many, chips_together=2))
     assert planned.n_chips == 12 * len(study.devices) and planned.seconds > 0
 
 

@@ -6,11 +6,6 @@ the training method, so averages run over reads, then over chips, and intervals 
 
 from analog_samson.results.columns import COLUMNS
 from analog_samson.results.comparison import best_methods, holm, paired_gain
-from analog_samson.results.estimates import (
-    digital_accuracy,
-    estimated_accuracy,
-    sampling_variance,
-)
 from analog_samson.results.lifetime import (
     has_trajectories,
     iso_accuracy,
@@ -18,7 +13,12 @@ from analog_samson.results.lifetime import (
     lifetime,
     no_better_than_guessing,
 )
-from analog_samson.results.planning import needed, next_look, variance_components
+from analog_samson.results.sample_size import needed, next_look, variance_components
+from analog_samson.results.subsets import (
+    digital_accuracy,
+    estimated_accuracy,
+    sampling_variance,
+)
 from analog_samson.results.summary import chip_means, network_means, summarise
 from analog_samson.results.trials import (
     append_lines,

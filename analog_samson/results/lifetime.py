@@ -9,7 +9,7 @@ import pandas as pd
 
 from analog_samson.results import spread
 from analog_samson.results.definitions import CONDITION, METHOD
-from analog_samson.results.estimates import digital_accuracy
+from analog_samson.results.subsets import digital_accuracy
 from analog_samson.results.summary import CELL, chip_means
 
 CURVE = (*CONDITION[:-1], *METHOD)

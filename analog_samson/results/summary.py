@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from analog_samson.results import spread
 from analog_samson.results.definitions import CONDITION, METHOD, check_definitions
-from analog_samson.results.estimates import (
+from analog_samson.results.subsets import (
     digital_accuracy,
     estimated_accuracy,
     sampling_variance,

@@ -6,25 +6,36 @@ meet other chips, so that they are independent samples. Nothing else enters: add
 method, a worker or another order changes no other number.
 """
 
+from analog_samson.deprecated import old_names
+from analog_samson.study.breakdown import accuracy_by_layer, accuracy_by_stage
 from analog_samson.study.collection import TRIALS_FILE, collect, collect_until, unfinished
+from analog_samson.study.cost import CostEstimate, estimate_cost
 from analog_samson.study.definition import NUMERICS_VERSION, Study, Trial
 from analog_samson.study.files import load_study
-from analog_samson.study.planning import Estimate, estimate
 from analog_samson.study.trial import run_trial
-from analog_samson.study.waterfall import layer_sensitivity, waterfall
 
 __all__ = [
     "NUMERICS_VERSION",
     "TRIALS_FILE",
-    "Estimate",
+    "CostEstimate",
     "Study",
     "Trial",
+    "accuracy_by_layer",
+    "accuracy_by_stage",
     "collect",
     "collect_until",
-    "estimate",
-    "layer_sensitivity",
+    "estimate_cost",
     "load_study",
     "run_trial",
     "unfinished",
-    "waterfall",
 ]
+
+__getattr__ = old_names(
+    __name__,
+    {
+        "Estimate": "CostEstimate",
+        "estimate": "estimate_cost",
+        "layer_sensitivity": "accuracy_by_layer",
+        "waterfall": "accuracy_by_stage",
+    },
+)

@@ -28,7 +28,7 @@ from analog_samson.provenance import (
 )
 from analog_samson.results import COLUMNS, as_lines, next_look, read_trials, tables_in
 from analog_samson.results.definitions import check_definitions
-from analog_samson.results.planning import LOOKS
+from analog_samson.results.sample_size import LOOKS
 from analog_samson.running import return_freed_memory, run_jobs
 from analog_samson.study.definition import Point, Study, Trial
 from analog_samson.study.jobs import Job, Part, jobs_of, trials_of

@@ -50,7 +50,7 @@ LAYER_COLUMNS = (
 )
 
 
-def waterfall(
+def accuracy_by_stage(
     checkpoint: Checkpoint | str | Path,
     device: Device | str | Path,
     t_inference_s: float,
@@ -103,7 +103,7 @@ def waterfall(
     return pd.DataFrame(rows, columns=list(WATERFALL_COLUMNS))
 
 
-def layer_sensitivity(
+def accuracy_by_layer(
     checkpoint: Checkpoint | str | Path,
     device: Device | str | Path,
     t_inference_s: float,
@@ -117,14 +117,14 @@ def layer_sensitivity(
     """Accuracy with one layer on the chip at a time and all others digital.
 
     Args:
-        checkpoint: As for :func:`waterfall`.
-        device: As for :func:`waterfall`.
+        checkpoint: As for :func:`accuracy_by_stage`.
+        device: As for :func:`accuracy_by_stage`.
         t_inference_s: Time since programming finished [s].
-        chips: As for :func:`waterfall`.
-        seed: As for :func:`waterfall`.
-        data_folder: As for :func:`waterfall`.
-        n_images: As for :func:`waterfall`.
-        trust: As for :func:`waterfall`.
+        chips: As for :func:`accuracy_by_stage`.
+        seed: As for :func:`accuracy_by_stage`.
+        data_folder: As for :func:`accuracy_by_stage`.
+        n_images: As for :func:`accuracy_by_stage`.
+        trust: As for :func:`accuracy_by_stage`.
 
     Returns:
         One row a chip and layer, columns ``LAYER_COLUMNS``, accuracies in [0, 1].

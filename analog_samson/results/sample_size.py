@@ -8,8 +8,8 @@ import pandas as pd
 from scipy import stats
 
 from analog_samson.results.columns import KEY
-from analog_samson.results.estimates import estimated_accuracy
 from analog_samson.results.spread import quantile
+from analog_samson.results.subsets import estimated_accuracy
 from analog_samson.results.summary import CELL, chip_means, summarise
 
 LOOKS = (10, 20, 40, 80)
@@ -23,7 +23,7 @@ def variance_components(trials: pd.DataFrame) -> pd.DataFrame:
 
     Nested analysis of variance: reads within chips within networks (for unequal numbers with the
     harmonic mean, Searle, Casella, McCulloch, *Variance Components*, 1992). What chips owe to the
-    subset of images that each answered is known from its answers (`estimates`) and taken off
+    subset of images that each answered is known from its answers (`subsets`) and taken off
     theirs. A negative estimate is reported as 0.
 
     Args:

@@ -24,7 +24,7 @@ _MEASURED_BYTES = 80
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What a study needs, from one chip timed for every architecture and device.
 
     Attributes:
@@ -46,7 +46,7 @@ class Estimate:
         )
 
 
-def estimate(study: Study, *, jobs: int = 1) -> Estimate:
+def estimate_cost(study: Study, *, jobs: int = 1) -> CostEstimate:
     """Time one chip of every architecture on every device, on some images, and add up.
 
     Args:
@@ -57,7 +57,7 @@ def estimate(study: Study, *, jobs: int = 1) -> Estimate:
         ValueError: If the study is not sound (see ``Study.trials``), or ``jobs`` is below 1.
     """
     if jobs < 1:
-        raise ValueError(f"An estimate is for at least one worker; got jobs={jobs}.")
+        raise ValueError(f"The cost is estimated for at least one worker; got jobs={jobs}.")
     trials = study.trials()
     kinds: dict[tuple[str, str, str], list[Trial]] = {}
     for trial in trials:
@@ -77,7 +77,7 @@ def estimate(study: Study, *, jobs: int = 1) -> Estimate:
         table_bytes += (len(row) + _MEASURED_BYTES) * points
     n_points = sum(len(trial.points) for trial in trials)
     seconds = seconds / jobs + digital_seconds  # every worker meets every network
-    return Estimate(len(trials), n_points, seconds, table_bytes)
+    return CostEstimate(len(trials), n_points, seconds, table_bytes)
 
 
 def _timed(job: Job) -> tuple[float, float, float]:
