@@ -6,12 +6,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import tyro
+
+from analog_samson.deprecated import warn_renamed
 
 CLOSING_TAKES_S = 5.0
 """How long a second SIGTERM does not disturb what the first has begun [s]: our choice."""
@@ -21,21 +23,28 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM, as scancel and systemd send it; ends everything as Ctrl-C does."""
 
 
-def run_command(main: Callable[..., Any], arguments: list[str] | None = None) -> None:
+def run_command(
+    main: Callable[..., Any],
+    arguments: list[str] | None = None,
+    *,
+    old_options: Mapping[str, str] | None = None,
+) -> None:
     """Run a typed function as a command; its docstring is the help, its parameters the options.
 
     Args:
         main: The function; what it returns is dropped.
         arguments: The command line; None takes the process's own.
+        old_options: Old names of options that still work, with a warning, to their new names.
 
     Raises:
         SystemExit: With code 1 and one sentence on standard error for a user's mistake (a wrong
             value, a missing file, a folder that cannot be written, versions that do not work
             together), with 130 when interrupted (Ctrl-C), with 143 when terminated (SIGTERM).
     """
+    given = sys.argv[1:] if arguments is None else arguments
     try:
         with _terminable():
-            tyro.cli(main, args=arguments)
+            tyro.cli(main, args=_renamed(given, old_options or {}))
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt as interrupt:
@@ -43,6 +52,18 @@ def run_command(main: Callable[..., Any], arguments: list[str] | None = None) ->
         what = "Terminated" if is_terminated else "Interrupted"
         sys.stderr.write(f"{what}; what was finished is kept, start again to resume.\n")
         sys.exit(143 if is_terminated else 130)
+
+
+def _renamed(arguments: Sequence[str], new_of: Mapping[str, str]) -> list[str]:
+    """The command line with the new names of its options."""
+    renamed = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        new = new_of.get(option.replace("_", "-"))
+        if new is not None:
+            warn_renamed(f"Option {option}", new)
+        renamed.append(argument if new is None else f"{new}{equals}{value}")
+    return renamed
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ def make_rows(n_rows: int) -> pd.DataFrame:
         axes='{"g_max_uS": 25.0, "programming_noise": 1.0}',
         programming_seed=1_000_000 * rows["training_seed"] + rows["chip"],
         n_correct=random.integers(8000, 9500, len(rows)),
-        n_images=10_000,
+        n_images_per_chip=10_000,
         n_correct_digital=9500,
         n_changed=1500,
         n_test=10_000,

@@ -40,8 +40,8 @@ def main(
     cluster: str | None = None,
     dask_local: int | None = None,
     data_folder: Path | None = None,
-    n_images: int | None = None,
-    images: int | None = None,
+    n_test: int | None = None,
+    n_images_per_chip: int | None = None,
     accelerator: Accelerator = "cpu",
     chips_together: int = 1,
     question: str = "",
@@ -66,8 +66,9 @@ def main(
         cluster: Address of a Dask scheduler (tcp://...) that the chips are sent to.
         dask_local: Instead: this many Dask worker processes on this machine.
         data_folder: Folder that holds the images.
-        n_images: Test images, counted from the first; all by default.
-        images: How many of those a chip answers, drawn anew for every chip; all by default.
+        n_test: Test images, counted from the first; all by default.
+        n_images_per_chip: How many of those each chip is evaluated on, drawn at random for every
+            chip; all by default.
         accelerator: cpu or cuda.
         chips_together: Chips of a network that answer in one forward pass, to fill a GPU.
         question: What the study asks; stands at the head of its page.
@@ -88,8 +89,8 @@ def main(
             axes={"compensation": compensation} if compensation else {},
             seed=seed,
             data_folder=data_folder,
-            n_images=n_images,
-            images=images,
+            n_test=n_test,
+            n_images_per_chip=n_images_per_chip,
             accelerator=accelerator,
             chips_together=chips_together,
             question=question,
@@ -106,4 +107,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, old_options={"--n-images": "--n-test", "--images": "--n-images-per-chip"})

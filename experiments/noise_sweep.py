@@ -28,8 +28,8 @@ def main(
     jobs: int = 2,
     part: str | None = None,
     data_folder: Path | None = None,
-    n_images: int | None = None,
-    images: int | None = None,
+    n_test: int | None = None,
+    n_images_per_chip: int | None = None,
     trust: tuple[str, ...] = (),
 ) -> None:
     """Sweep one noise source at a fixed time.
@@ -47,8 +47,9 @@ def main(
         jobs: Worker processes, one thread each; -1 takes every core.
         part: The part of the study to run here, such as 3/16; others may run at the same time.
         data_folder: Folder that holds the images.
-        n_images: Test images, counted from the first; all by default.
-        images: How many of those a chip answers, drawn anew for every chip; all by default.
+        n_test: Test images, counted from the first; all by default.
+        n_images_per_chip: How many of those each chip is evaluated on, drawn at random for every
+            chip; all by default.
         trust: Packages that the checkpoints may import their networks from.
     """
     folder = folder or Path("results") / name
@@ -60,8 +61,8 @@ def main(
         n_chips=chips,
         axes={axis: values},
         data_folder=data_folder,
-        n_images=n_images,
-        images=images,
+        n_test=n_test,
+        n_images_per_chip=n_images_per_chip,
         trust=trust,
     )
     rows = collect(study, folder, part=part, jobs=jobs, progress=True)
@@ -69,4 +70,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, old_options={"--n-images": "--n-test", "--images": "--n-images-per-chip"})

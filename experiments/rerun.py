@@ -36,7 +36,7 @@ from analog_samson.running import run_jobs
 from analog_samson.study import Trial, load_study, run_trial
 from analog_samson.study.definition import Point
 
-COMPARED = ("n_correct", "n_correct_digital", "n_changed", "n_images", "n_test")
+COMPARED = ("n_correct", "n_correct_digital", "n_changed", "n_images_per_chip", "n_test")
 TOLERANCE = 5 / 10_000
 """Largest share of images that may differ on another processor or with other versions."""
 
@@ -104,12 +104,12 @@ def verified(
         differ |= (both[name] != both[f"{name}_committed"]).to_numpy()
     off = (both["n_correct"] - both["n_correct_committed"]).abs()
     same_machine = _is_of_manifest(folder)
-    too_far = differ if same_machine else off > np.ceil(TOLERANCE * both["n_images"])
+    too_far = differ if same_machine else off > np.ceil(TOLERANCE * both["n_images_per_chip"])
     machine = "the same" if same_machine else "another"
     said = (
         f"{folder}: {len(both)} rows of {both['checkpoint'].nunique()} networks again: "
         f"{int((~differ).sum())} equal, largest difference {int(off.max())} of "
-        f"{int(both['n_images'].max())} images ({machine} processor and versions)."
+        f"{int(both['n_images_per_chip'].max())} images ({machine} processor and versions)."
     )
     if too_far.any():
         row = both[too_far].iloc[0]

@@ -29,7 +29,7 @@ def main(
     chips: int = 3,
     seed: int = 0,
     data_folder: Path | None = None,
-    n_images: int | None = None,
+    n_test: int | None = None,
     trust: tuple[str, ...] = (),
 ) -> None:
     """Split the loss of accuracy of a chip into its causes, and into its layers.
@@ -42,13 +42,13 @@ def main(
         chips: Number of chips of every network.
         seed: Seed of the study whose chips these are.
         data_folder: Folder that holds the images.
-        n_images: Test images, counted from the first; all by default.
+        n_test: Test images, counted from the first; all by default.
         trust: Packages that the checkpoints may import their networks from.
     """
     folder.mkdir(parents=True, exist_ok=True)
     networks = [load_checkpoint(path, trust) for path in checkpoints]
     names = {n.digest[:16]: f"{n.spec.method} {n.spec.strength}".strip() for n in networks}
-    options = {"chips": chips, "seed": seed, "data_folder": data_folder, "n_images": n_images}
+    options = {"chips": chips, "seed": seed, "data_folder": data_folder, "n_test": n_test}
     for stem, split, draw in (
         ("waterfall", accuracy_by_stage, waterfall_figure),
         ("layers", accuracy_by_layer, layers_figure),
@@ -63,4 +63,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, old_options={"--n-images": "--n-test"})

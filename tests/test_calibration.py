@@ -157,7 +157,7 @@ def test_a_study_rescales_layers(path, tmp_path):
         ["pcm_like"],
         [DAY],
         n_chips=1,
-        n_images=60,
+        n_test=60,
         axes={"compensation": ["global", "per_layer"]},
     )
     rows = collect(study, tmp_path)
@@ -175,9 +175,9 @@ def test_a_study_rescales_layers(path, tmp_path):
     ids=["rescaled layers", "ranges of a chip", "reference column"],
 )
 def test_stages_and_layers_can_be_told_apart(path, device):
-    rows = accuracy_by_stage(path, device, DAY, chips=1, n_images=60)
+    rows = accuracy_by_stage(path, device, DAY, chips=1, n_test=60)
     assert rows.set_index("stage").loc["mapped", "accuracy"] == rows["accuracy"].iloc[0]
-    assert len(accuracy_by_layer(path, device, DAY, chips=1, n_images=60)) == 3
+    assert len(accuracy_by_layer(path, device, DAY, chips=1, n_test=60)) == 3
 
 
 # --- input ranges -------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def test_a_study_finds_ranges_chip_by_chip(path, tmp_path):
         ["pcm_like"],
         [DAY],
         n_chips=2,
-        n_images=60,
+        n_test=60,
         axes={"input_range": ["percentile", "largest"], "input_range_of": ["network", "chip"]},
     )
     rows = collect(study, tmp_path)

@@ -2,6 +2,7 @@ import importlib
 
 import pytest
 
+from analog_samson.commands import run_command
 from analog_samson.deprecated import accepts_old_names
 
 
@@ -47,3 +48,15 @@ def test_an_old_public_name_works_and_warns_with_the_new_name(module, old, new):
         assert getattr(found, old) is getattr(found, new)
     with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
         found.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("arguments", [["--images", "3"], ["--images=3"]])
+def test_an_old_option_works_and_warns_with_the_new_name(arguments):
+    given = []
+
+    def main(n_images_per_chip: int = 0) -> None:
+        given.append(n_images_per_chip)
+
+    with pytest.warns(FutureWarning, match="Option --images is now named --n-images-per-chip"):
+        run_command(main, arguments, old_options={"--images": "--n-images-per-chip"})
+    assert given == [3]

@@ -29,7 +29,7 @@ def counts(chip, digital, chosen):
     """The counts of a row: correctness of chip and digital network, positions of the subset."""
     return {
         "n_correct": chip[chosen].sum(),
-        "n_images": len(chosen),
+        "n_images_per_chip": len(chosen),
         "n_correct_digital": digital[chosen].sum(),
         "n_changed": (chip != digital)[chosen].sum(),
         "n_test": len(digital),
@@ -54,13 +54,13 @@ def test_over_all_subsets_the_estimate_is_unbiased_and_its_variance_the_formulas
 
 def test_a_chip_that_answered_all_images_has_the_plain_ratio_and_no_sampling_variance():
     trials = make_trials()
-    assert (estimated_accuracy(trials) == trials["n_correct"] / trials["n_images"]).all()
+    assert (estimated_accuracy(trials) == trials["n_correct"] / trials["n_images_per_chip"]).all()
     assert (sampling_variance(trials) == 0).all()
     assert (variance_components(trials)["std_sampling"] == 0).all()
 
 
 def test_reads_of_a_chip_share_their_images_so_averaging_them_takes_no_variance_away():
-    options = {"n_images": 100, "n_test": 900, "n_correct_digital_test": 850}
+    options = {"n_images_per_chip": 100, "n_test": 900, "n_correct_digital_test": 850}
     trials = make_trials(n_networks=1, n_chips=1, n_reads=2, std_reads=0.02, **options)
     by_read = trials.assign(v=sampling_variance(trials)).pivot(
         index=["method", "t_inference_s"], columns="read", values="v"
@@ -125,7 +125,7 @@ def answered(
             "chip": chip,
             "programming_seed": chip if shared else 1000 * network + chip,
             "n_correct": c.sum(-1).ravel(),
-            "n_images": N_IMAGES,
+            "n_images_per_chip": N_IMAGES,
             "n_correct_digital": p.sum(-1).ravel(),
             "n_changed": (c != p).sum(-1).ravel(),
             "n_test": N_TEST,
@@ -244,19 +244,21 @@ def test_counts_that_cannot_be_are_refused(wrong, tmp_path):
 
 
 def test_chips_that_answered_some_and_all_images_are_not_averaged():
-    some = make_trials({"sgd": 0.9}, n_images=1000, n_test=2000, n_correct_digital_test=1820)
-    every = make_trials({"sam": 0.9}, n_images=2000)
+    some = make_trials(
+        {"sgd": 0.9}, n_images_per_chip=1000, n_test=2000, n_correct_digital_test=1820
+    )
+    every = make_trials({"sam": 0.9}, n_images_per_chip=2000)
     with pytest.raises(ValueError, match=r"chips that answered \[1000, 2000\] images each"):
         summarise(pd.concat([some, every]))
-    every = make_trials({"sgd": 0.9}, n_images=2000)
-    with pytest.raises(ValueError, match=r"two definitions.*differ in 'n_images';"):
+    every = make_trials({"sgd": 0.9}, n_images_per_chip=2000)
+    with pytest.raises(ValueError, match=r"two definitions.*differ in 'n_images_per_chip';"):
         summarise(pd.concat([some, every.assign(chip_id=every["chip_id"] + "x")]))
 
 
 def test_every_table_and_figure_says_that_images_were_chosen():
     said = "accuracies estimated from 1,000 of 2,000 test images"
-    some = make_trials(n_images=1000, n_test=2000, n_correct_digital_test=1820)
-    for trials, is_said in ((some, True), (make_trials(n_images=2000), False)):
+    some = make_trials(n_images_per_chip=1000, n_test=2000, n_correct_digital_test=1820)
+    for trials, is_said in ((some, True), (make_trials(n_images_per_chip=2000), False)):
         for table in study_tables(trials, half_width=0.001).values():
             assert (said in table.caption) == is_said, table.title
         for name, figure in study_figures(trials).items():

@@ -131,7 +131,7 @@ def test_bf16_without_instructions_is_said_once_before_chips_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = train(TrainingSpec(epochs=0, model_kwargs={"hidden": [4]}), tmp_path)
-    study = Study("s", [path], ["pcm_like"], [1.0], n_chips=2, n_images=10)
+    study = Study("s", [path], ["pcm_like"], [1.0], n_chips=2, n_test=10)
     estimate_cost(study)
     assert not said(caplog)
     bf16 = replace(study, precision="bf16")

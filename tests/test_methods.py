@@ -176,7 +176,7 @@ def test_a_study_of_a_method_from_elsewhere_reaches_the_page(outside, tmp_path, 
     paths = [train(spec, tmp_path / "networks") for spec in specs]
     assert paths[1].name == "digits-mlp-outside_methods_kick-radius=0.05-seed0.safetensors"
     folder = tmp_path / "study"
-    study = Study("outside", paths, ["pcm_like"], [1.0, 3600.0], n_chips=2, n_images=64)
+    study = Study("outside", paths, ["pcm_like"], [1.0, 3600.0], n_chips=2, n_test=64)
     rows = collect(study, folder)
     assert set(rows["method"]) == {"sgd", "outside_methods:kick"}
     assert set(rows["strength"]) == {"", "radius=0.05"}

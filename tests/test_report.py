@@ -677,7 +677,7 @@ def test_an_empty_study_has_no_report(tmp_path):
 def test_a_network_that_only_guesses_is_said_and_costs_no_other_table(tmp_path):
     trials = make_trials()
     first = trials["checkpoint"] == trials["checkpoint"].iloc[0]
-    n = trials["n_images"].iloc[0]
+    n = trials["n_images_per_chip"].iloc[0]
     trials.loc[first, ["n_correct_digital", "n_correct_digital_test"]] = n // 20
     trials.loc[first, "n_changed"] = n
     append_rows(trials, tmp_path / "trials.csv")

@@ -44,7 +44,7 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture
 def study(checkpoints):
-    return Study("shared", checkpoints, ["pcm_like"], [1, YEAR], n_chips=3, n_images=50)
+    return Study("shared", checkpoints, ["pcm_like"], [1, YEAR], n_chips=3, n_test=50)
 
 
 def lines_of(folder):
@@ -328,7 +328,7 @@ def script(study, tmp_path):
         from analog_samson.commands import run_command
         study = Study(
             "shared", {[str(path) for path in study.checkpoints]!r}, ["pcm_like"], [1, {YEAR}],
-            n_chips=200, n_images=50,
+            n_chips=200, n_test=50,
         )
         def main() -> None:
             collect(study, {str(tmp_path / "killed")!r}, jobs=2)

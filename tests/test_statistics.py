@@ -141,7 +141,12 @@ def test_bootstrap_intervals_reach_the_summary_where_there_are_enough_networks()
     summary = summarise(trials, bootstrap=True).set_index("method")
     assert dict(summary["spread"]) == {"sam": "own", "sgd": "bootstrap"}
     sgd = trials[trials["method"] == "sgd"]
-    means = (sgd["n_correct"] / sgd["n_images"]).groupby(sgd["training_seed"]).mean().to_numpy()
+    means = (
+        (sgd["n_correct"] / sgd["n_images_per_chip"])
+        .groupby(sgd["training_seed"])
+        .mean()
+        .to_numpy()
+    )
     row = summary.loc["sgd"]
     assert (row["low"], row["high"]) == pytest.approx(spread.of_resampled(means, 0.95))
     wider = max(row["high"] - means.mean(), means.mean() - row["low"])
@@ -172,7 +177,7 @@ def test_summarise_gives_these_intervals_to_whole_studies():
         (nested, lambda y: spread.of_independent(y.mean(axis=1))),
         (crossed, spread.of_shared_chips),
     ):
-        table = trials.assign(score=trials["n_correct"] / trials["n_images"]).pivot(
+        table = trials.assign(score=trials["n_correct"] / trials["n_images_per_chip"]).pivot(
             index="training_seed", columns="chip", values="score"
         )
         error = estimate(table.to_numpy())
@@ -329,7 +334,12 @@ def test_a_target_that_is_no_width_is_refused():
 def decay(slope=0.01, **options):
     """Loss = 0.01 (offset of the digital network) + slope log10(t + 1), without any spread."""
     return make_trials(
-        {"sgd": 0.5}, slope=slope, std_networks=0.0, std_chips=0.0, n_images=10**9, **options
+        {"sgd": 0.5},
+        slope=slope,
+        std_networks=0.0,
+        std_chips=0.0,
+        n_images_per_chip=10**9,
+        **options,
     )
 
 

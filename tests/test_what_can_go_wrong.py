@@ -53,7 +53,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def study(checkpoint: Path) -> Study:
-    return Study("some", [checkpoint], ["pcm_like"], [1, 3600], n_chips=2, n_images=50)
+    return Study("some", [checkpoint], ["pcm_like"], [1, 3600], n_chips=2, n_test=50)
 
 
 @pytest.mark.parametrize("name", LINES)

@@ -172,7 +172,7 @@ def _in_short(trials: pd.DataFrame) -> str:
     return (
         f"{len(methods)} methods, {networks} trained networks, {chips} chips on "
         f"{trials['device'].nunique()} devices, {trials['t_inference_s'].nunique()} times: "
-        f"{len(trials)} measurements of {trials['n_images'].max()} images"
+        f"{len(trials)} measurements of {trials['n_images_per_chip'].max()} images"
         f"{f' ({subset})' if subset else ''}."
     )
 

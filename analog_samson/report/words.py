@@ -105,7 +105,9 @@ def fixed_text(rows: pd.DataFrame) -> str:
 
 def subset_text(rows: pd.DataFrame) -> str:
     """How many images accuracies were estimated from; "" where chips were evaluated on all."""
-    pairs = rows.loc[rows["n_images"] < rows["n_test"], ["n_images", "n_test"]].drop_duplicates()
+    pairs = rows.loc[
+        rows["n_images_per_chip"] < rows["n_test"], ["n_images_per_chip", "n_test"]
+    ].drop_duplicates()
     sizes = [f"{n:,} of {n_test:,}" for n, n_test in pairs.itertuples(index=False)]
     if not sizes:
         return ""

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from analog_samson.results.columns import COLUMNS, COUNTS, FLAGS, TEXT, TYPES
+from analog_samson.results.columns import COLUMNS, COUNTS, FLAGS, HEADERS, TEXT, TYPES, is_header
 from analog_samson.results.definitions import two_kinds
 
 ADVICE = "; delete the line: its point is then computed again"
@@ -51,12 +51,11 @@ def read_table(file: Path) -> pd.DataFrame:
             f"the original, or, if no number has changed: sed -i 's/^\\xef\\xbb\\xbf//; s/\\r$//' "
             f"{str(file)!r}."
         )
-    header = ",".join(COLUMNS).encode()
     first, newline, _ = content.partition(b"\n")
-    if first != header if newline else not header.startswith(first):
+    if not is_header(first, is_complete=bool(newline)):
         raise ValueError(
             f"{str(file)!r} is not a table of trials: its first line must be "
-            f"'{header.decode()}', not {first[:80].decode(errors='replace')!r}."
+            f"'{HEADERS[0].decode()}', not {first[:80].decode(errors='replace')!r}."
         )
     content = content[: content.rfind(b"\n") + 1]
     if not content:
@@ -64,6 +63,7 @@ def read_table(file: Path) -> pd.DataFrame:
     try:
         table = pa.csv.read_csv(
             pa.BufferReader(content),
+            read_options=pa.csv.ReadOptions(column_names=COLUMNS, skip_rows=1),
             convert_options=pa.csv.ConvertOptions(column_types=TYPES),
         )
     except (pa.ArrowException, UnicodeDecodeError) as error:
@@ -127,7 +127,7 @@ def check_rows(rows: pd.DataFrame, place: Callable[[int], str], advice: str = ""
         for name in (*COUNTS, "t_inference_s", "analog_share", "alpha")
     }
     for name in COUNTS:
-        least = 1 if name == "n_images" else 0
+        least = 1 if name == "n_images_per_chip" else 0
         rule = f"a whole number of at least {least} is needed"
         refuse_where(~((numbers[name] % 1 == 0) & (numbers[name] >= least)), name, rule)
     time, share, alpha = (numbers[name] for name in ("t_inference_s", "analog_share", "alpha"))
@@ -161,7 +161,7 @@ def check_text(text: str, where: str) -> None:
 def _check_counts(
     counts: dict[str, "pd.Series[int]"], place: Callable[[int], str], advice: str
 ) -> None:
-    n, right, digital = (counts[c] for c in ("n_images", "n_correct", "n_correct_digital"))
+    n, right, digital = (counts[c] for c in ("n_images_per_chip", "n_correct", "n_correct_digital"))
     elsewhere = counts["n_correct_digital_test"] - digital
     wrong = (
         ~right.between(0, n)
@@ -175,7 +175,7 @@ def _check_counts(
         raise ValueError(
             f"{place(at)}: it counts n_correct = {row['n_correct']} "
             f"(n_correct_digital = {row['n_correct_digital']}, n_changed = {row['n_changed']}) of "
-            f"n_images = {row['n_images']}, and n_correct_digital_test = "
+            f"n_images_per_chip = {row['n_images_per_chip']}, and n_correct_digital_test = "
             f"{row['n_correct_digital_test']} of n_test = {row['n_test']}, which cannot be{advice}."
         )
 

@@ -44,7 +44,7 @@ def paired_gain(
         ``p_value`` (two-sided t test), ``p_holm`` (corrected over all rows), ``significant``
         (``p_holm < 1 - confidence``, and more than one network), ``level`` ("networks" or "chips
         only"), ``spread`` ("own" or "pooled"), ``paired``, ``n_networks``, ``n_chips`` (per
-        network, the smallest), ``n_images`` of ``n_test`` (answered by a chip), ``extrapolated``.
+        network, the smallest), ``n_images_per_chip``, ``n_test``, ``extrapolated``.
 
     Raises:
         ValueError: If the baseline is not among the methods, or is there in several strengths.
@@ -67,7 +67,10 @@ def paired_gain(
             row.update(zip(METHOD, method, strict=True))
             row["baseline"] = reference
             row.update(_compare(others, base, confidence))
-            row["n_images"], row["n_test"] = group["n_images"].iloc[0], group["n_test"].iloc[0]
+            row["n_images_per_chip"], row["n_test"] = (
+                group["n_images_per_chip"].iloc[0],
+                group["n_test"].iloc[0],
+            )
             row["extrapolated"] = bool(group["extrapolated"].any())
             here.append(row)
         if pool is not False:
@@ -75,7 +78,7 @@ def paired_gain(
         rows += here
     columns = [*GAIN_CELL, "gain", "low", "high", "half_width", "confidence", "p_value", "p_holm"]
     columns += ["significant", "level", "spread", "paired", "n_networks", "n_chips"]
-    columns += ["n_images", "n_test", "extrapolated"]
+    columns += ["n_images_per_chip", "n_test", "extrapolated"]
     gains = pd.DataFrame(rows, columns=columns)
     gains["p_holm"] = holm(gains["p_value"].to_numpy(dtype=float))
     gains["significant"] = (gains["p_holm"] < 1 - confidence) & (gains["level"] == "networks")

@@ -24,7 +24,7 @@ METHOD = ("method", "strength")
 
 _CHIP = (*CONDITION[:-1], *METHOD, "training_seed", "checkpoint", "chip")
 _SEED = ("dataset", "model", *METHOD, "training_seed")
-_DEFINED = ("programming_seed", "n_images", "n_test")
+_DEFINED = ("programming_seed", "n_images_per_chip", "n_test")
 
 
 def check_definitions(trials: pd.DataFrame) -> None:
@@ -95,13 +95,13 @@ def _check_chips(chips: pd.DataFrame) -> None:
 
 
 def _check_sizes(chips: pd.DataFrame) -> None:
-    sizes = chips.drop_duplicates(["dataset", "model", "n_images", "n_test"])
+    sizes = chips.drop_duplicates(["dataset", "model", "n_images_per_chip", "n_test"])
     mixed = _first_repeated(sizes, ("dataset", "model"))
     if mixed.empty:
         return
     what, column = "evaluation sets of {} images", "n_test"
     if mixed["n_test"].nunique() == 1:
-        what, column = "chips that answered {} images each", "n_images"
+        what, column = "chips that answered {} images each", "n_images_per_chip"
     numbers = sorted({int(n) for n in mixed[column]})
     raise ValueError(
         f"Trials of {mixed['model'].iloc[0]!r} on {mixed['dataset'].iloc[0]!r} mix "

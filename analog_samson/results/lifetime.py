@@ -47,8 +47,8 @@ def lifetime(
         times), "right" (never lost as much: ``lifetime_s`` is the last time, a lower bound),
         "left" (lost before the first time t > 0, an upper bound); ``low_s`` is 0 and ``high_s``
         infinite where the data set no bound; ``level``, ``n_networks``, ``n_chips``,
-        ``n_images``, ``n_test``, ``extrapolated`` (whether the crossing, or the last time when
-        censored, lies beyond the device's measured times).
+        ``n_images_per_chip``, ``n_test``, ``extrapolated`` (whether the crossing, or the last time
+        when censored, lies beyond the device's measured times).
 
     Raises:
         ValueError: If the loss is not between 0 and 1, the reference is unknown, or the times of a
@@ -149,7 +149,7 @@ def iso_accuracy(
     Returns:
         One row per method and condition: the columns of a summary's cell, ``normalised``,
         ``low``, ``high``, ``is_iso`` (the mean is above the threshold), ``is_iso_surely`` (the
-        whole interval is), ``level``, ``n_networks``, ``n_images``, ``n_test``,
+        whole interval is), ``level``, ``n_networks``, ``n_images_per_chip``, ``n_test``,
         ``extrapolated``.
 
     Raises:
@@ -185,7 +185,7 @@ def iso_accuracy(
                 "is_iso_surely": level == "networks" and mean - half > threshold,
                 "level": level,
                 "n_networks": group["checkpoint"].nunique(),
-                "n_images": group["n_images"].iloc[0],
+                "n_images_per_chip": group["n_images_per_chip"].iloc[0],
                 "n_test": group["n_test"].iloc[0],
                 "extrapolated": bool(group["extrapolated"].any()),
             }
@@ -239,7 +239,7 @@ def _life(chips: pd.DataFrame, loss: float, confidence: float) -> dict[str, obje
         "level": level,
         "n_networks": chips["checkpoint"].nunique(),
         "n_chips": int(chips.groupby("checkpoint", observed=True)["chip_id"].nunique().min()),
-        "n_images": chips["n_images"].iloc[0],
+        "n_images_per_chip": chips["n_images_per_chip"].iloc[0],
         "n_test": chips["n_test"].iloc[0],
         "extrapolated": bool(beyond),
     }

@@ -56,10 +56,11 @@ def needed(trials: pd.DataFrame, half_width: float, confidence: float = 0.95) ->
         confidence: Probability with which the interval covers the true mean.
 
     Returns:
-        One row per method and condition: the columns of a summary's cell, ``half_width`` as it
-        is, ``n_networks``, ``n_chips``, ``n_images`` and ``n_test`` as they are, ``needed_chips``
-        (per network, with the networks there are; missing when no number of chips is enough),
-        ``needed_networks`` (with the chips there are; missing above 1000 or with one network),
+        One row per method and condition: the columns of a summary's cell, ``half_width``,
+        ``n_networks``, ``n_chips``, ``n_images_per_chip`` and ``n_test`` as they are,
+        ``needed_chips`` (per network, with the networks there are; missing when no number of chips
+        is enough), ``needed_networks`` (with the chips there are; missing above 1000 or with one
+        network),
         ``advice`` in words. More chips also answer more images, so both count.
 
     Raises:
@@ -85,7 +86,7 @@ def needed(trials: pd.DataFrame, half_width: float, confidence: float = 0.95) ->
                 "half_width": row["half_width"],
                 "n_networks": n,
                 "n_chips": k,
-                "n_images": row["n_images"],
+                "n_images_per_chip": row["n_images_per_chip"],
                 "n_test": row["n_test"],
                 "needed_chips": enough_chips,
                 "needed_networks": enough_networks,

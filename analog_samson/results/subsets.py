@@ -23,8 +23,10 @@ def estimated_accuracy(trials: pd.DataFrame) -> "pd.Series[float]":
     Args:
         trials: Rows of trials.
     """
-    digital_here = trials["n_correct_digital"] / trials["n_images"]
-    return trials["n_correct"] / trials["n_images"] + (digital_accuracy(trials) - digital_here)
+    digital_here = trials["n_correct_digital"] / trials["n_images_per_chip"]
+    return trials["n_correct"] / trials["n_images_per_chip"] + (
+        digital_accuracy(trials) - digital_here
+    )
 
 
 def digital_accuracy(trials: pd.DataFrame) -> "pd.Series[float]":
@@ -38,7 +40,7 @@ def sampling_variance(trials: pd.DataFrame) -> "pd.Series[float]":
     Args:
         trials: Rows of trials.
     """
-    n = trials["n_images"]
+    n = trials["n_images_per_chip"]
     total = trials["n_correct"] - trials["n_correct_digital"]
     squares = trials["n_changed"] - total**2 / n
     return squares / (n - 1).clip(lower=1) / n * (1 - n / trials["n_test"])

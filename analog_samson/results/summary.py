@@ -30,8 +30,8 @@ def chip_means(trials: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns of `CELL`, ``training_seed``, ``checkpoint``, ``chip``, ``chip_id``,
-        ``programming_seed``, ``n_images``, ``n_test``, ``analog_share``, ``reproducible`` and,
-        averaged over reads, ``accuracy``, ``clean_accuracy`` (fractions), ``alpha``,
+        ``programming_seed``, ``n_images_per_chip``, ``n_test``, ``analog_share``, ``reproducible``
+        and, averaged over reads, ``accuracy``, ``clean_accuracy`` (fractions), ``alpha``,
         ``extrapolated`` (whether any), ``sampling_variance`` (of the accuracy, because a chip
         answered a subset of the images; reads share their images, so that averaging them takes
         little of it away, and the mean over reads is an upper bound), ``n_reads``.
@@ -45,7 +45,7 @@ def chip_means(trials: pd.DataFrame) -> pd.DataFrame:
     trials, code = trials.iloc[reads_in_order], code[reads_in_order]
     first = np.flatnonzero(np.diff(code, prepend=-1))
     kept = [*CELL, "training_seed", "checkpoint", "chip", "chip_id", "programming_seed"]
-    kept += ["n_images", "n_test", "analog_share", "reproducible"]
+    kept += ["n_images_per_chip", "n_test", "analog_share", "reproducible"]
     chips = trials.iloc[first][kept]
     chips = chips.reset_index(drop=True)
     n_reads = np.bincount(code)
@@ -74,7 +74,7 @@ def network_means(chips: pd.DataFrame) -> pd.DataFrame:
         chips themselves: the mean sampling variance is taken off, down to 0), ``var_measured``
         (variance of their accuracies as they are), ``sampling_variance`` (mean over chips),
         ``n_chips``, ``clean_accuracy``, ``alpha``, ``extrapolated``, ``analog_share``,
-        ``n_reads`` (smallest), ``n_images``, ``n_test``, ``reproducible``.
+        ``n_reads`` (smallest), ``n_images_per_chip``, ``n_test``, ``reproducible``.
     """
     groups = chips.groupby(
         [*CELL, "training_seed", "checkpoint"], observed=True, sort=True, dropna=False
@@ -89,7 +89,7 @@ def network_means(chips: pd.DataFrame) -> pd.DataFrame:
         extrapolated=("extrapolated", "max"),
         analog_share=("analog_share", "first"),
         n_reads=("n_reads", "min"),
-        n_images=("n_images", "first"),
+        n_images_per_chip=("n_images_per_chip", "first"),
         n_test=("n_test", "first"),
         reproducible=("reproducible", "min"),
     ).reset_index()
@@ -137,8 +137,7 @@ def summarise(
           themselves, without the variance of the images that each answered, while every interval
           holds it);
         - ``clean_accuracy`` (the digital networks), ``alpha`` (drift compensation),
-          ``analog_share``, ``n_images`` of ``n_test`` (answered by a chip), ``extrapolated``,
-          ``reproducible``.
+          ``analog_share``, ``n_images_per_chip``, ``n_test``, ``extrapolated``, ``reproducible``.
 
     Raises:
         ValueError: If there is no row, the rows mix definitions, or the confidence is not
@@ -161,7 +160,7 @@ def summarise(
         clean_accuracy=("clean_accuracy", "mean"),
         alpha=("alpha", "mean"),
         analog_share=("analog_share", "mean"),
-        n_images=("n_images", "first"),
+        n_images_per_chip=("n_images_per_chip", "first"),
         n_test=("n_test", "first"),
         extrapolated=("extrapolated", "max"),
         reproducible=("reproducible", "min"),
@@ -216,7 +215,7 @@ def summarise(
             "clean_accuracy",
             "alpha",
             "analog_share",
-            "n_images",
+            "n_images_per_chip",
             "n_test",
             "extrapolated",
             "reproducible",

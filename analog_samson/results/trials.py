@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analog_samson.results.checking import check_rows, read_table
-from analog_samson.results.columns import COLUMNS, COUNTS, KEY, MEASURES
+from analog_samson.results.columns import COLUMNS, COUNTS, HEADERS, KEY, MEASURES, is_header
 from analog_samson.results.definitions import check_definitions, check_manifests
 
 _PART = re.compile(r"trials-part([1-9][0-9]*)of([1-9][0-9]*)\.csv")
@@ -175,7 +175,7 @@ def _append(path: Path, rows: bytes) -> None:
     try:
         end = _end_of_rows(descriptor, path)
         os.ftruncate(descriptor, end)
-        header = f"{','.join(COLUMNS)}\n".encode() if end == 0 else b""
+        header = HEADERS[0] + b"\n" if end == 0 else b""
         try:
             os.lseek(descriptor, end, os.SEEK_SET)
             _write_all(descriptor, header + rows)
@@ -201,20 +201,20 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 def _end_of_rows(descriptor: int, path: Path) -> int:
     """Byte after the last complete line; 0 when not even the header is complete."""
-    header = f"{','.join(COLUMNS)}\n".encode()
     size = os.fstat(descriptor).st_size
-    start = os.pread(descriptor, len(header), 0)
-    if start != header[: len(start)]:
+    start = os.pread(descriptor, max(map(len, HEADERS)) + 1, 0)
+    first, newline, _ = start.partition(b"\n")
+    if not is_header(first, is_complete=bool(newline)):
         raise ValueError(
             f"{str(path)!r} is there and is not a table of trials; choose another folder."
         )
-    if len(start) < len(header):
+    if not newline:
         return 0
-    end, block = size, 65536
-    while end > len(header):
-        begin = max(len(header), end - block)
+    end, block, rows_begin = size, 65536, len(first) + 1
+    while end > rows_begin:
+        begin = max(rows_begin, end - block)
         found = os.pread(descriptor, end - begin, begin).rfind(b"\n")
         if found >= 0:
             return begin + found + 1
         end = begin
-    return len(header)
+    return rows_begin

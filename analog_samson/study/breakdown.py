@@ -18,6 +18,7 @@ from torch import Tensor
 from analog_samson.checkpoint import Checkpoint, load_checkpoint
 from analog_samson.chip import Chip, program
 from analog_samson.data import Dataset, load_test
+from analog_samson.deprecated import accepts_old_names
 from analog_samson.devices import Device, load_device
 from analog_samson.evaluation import count_correct
 from analog_samson.models import analog_layers
@@ -50,6 +51,7 @@ LAYER_COLUMNS = (
 )
 
 
+@accepts_old_names(n_images="n_test")
 def accuracy_by_stage(
     checkpoint: Checkpoint | str | Path,
     device: Device | str | Path,
@@ -58,7 +60,7 @@ def accuracy_by_stage(
     chips: int = 3,
     seed: int = 0,
     data_folder: Path | None = None,
-    n_images: int | None = None,
+    n_test: int | None = None,
     trust: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Accuracy of chips stage by stage, at one time.
@@ -71,7 +73,7 @@ def accuracy_by_stage(
         seed: Seed of the study. The last stage is its chip as it stands in ``trials.csv``, first
             read, where the study evaluates its chips on the same images.
         data_folder: Where the images lie, if not where ``load_test`` looks by itself.
-        n_images: Test images, counted from the first; None takes all.
+        n_test: Test images, counted from the first; None takes all.
         trust: Packages that the checkpoint may import from (see :func:`load_checkpoint`).
 
     Returns:
@@ -81,7 +83,7 @@ def accuracy_by_stage(
         ValueError: If the device has no data for the time, or works on aihwkit's weight level,
             where the stages cannot be told apart.
     """
-    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_images, trust)
+    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_test, trust)
     device, network = of.device, of.network
     if device.noise_level != "conductance":
         raise ValueError(
@@ -103,6 +105,7 @@ def accuracy_by_stage(
     return pd.DataFrame(rows, columns=list(WATERFALL_COLUMNS))
 
 
+@accepts_old_names(n_images="n_test")
 def accuracy_by_layer(
     checkpoint: Checkpoint | str | Path,
     device: Device | str | Path,
@@ -111,7 +114,7 @@ def accuracy_by_layer(
     chips: int = 3,
     seed: int = 0,
     data_folder: Path | None = None,
-    n_images: int | None = None,
+    n_test: int | None = None,
     trust: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Accuracy with one layer on the chip at a time and all others digital.
@@ -123,7 +126,7 @@ def accuracy_by_layer(
         chips: As for :func:`accuracy_by_stage`.
         seed: As for :func:`accuracy_by_stage`.
         data_folder: As for :func:`accuracy_by_stage`.
-        n_images: As for :func:`accuracy_by_stage`.
+        n_test: As for :func:`accuracy_by_stage`.
         trust: As for :func:`accuracy_by_stage`.
 
     Returns:
@@ -132,7 +135,7 @@ def accuracy_by_layer(
     Raises:
         ValueError: If the device has no data for the time.
     """
-    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_images, trust)
+    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_test, trust)
     device, network = of.device, of.network
     layers = list(analog_layers(network.build(), network.keep_digital))
     seeds = of.seeds(seed, chips)
@@ -165,7 +168,7 @@ class _Readings:
         device: Device | str | Path,
         t_inference_s: float,
         data_folder: Path | None,
-        n_images: int | None,
+        n_test: int | None,
         trust: Sequence[str],
     ) -> Self:
         network = (
@@ -178,7 +181,7 @@ class _Readings:
         training = None
         if device.needs_training_images:
             training = the_training_images(name, data_folder)
-        return cls(network, device, training, test.images[:n_images], test.labels[:n_images])
+        return cls(network, device, training, test.images[:n_test], test.labels[:n_test])
 
     def seeds(self, study_seed: int, n_chips: int) -> list[int]:
         """Programming seeds of the first chips, as a study with this seed has them."""

@@ -98,7 +98,7 @@ def _timed(job: Job) -> tuple[float, float, float]:
         _, drifting = _seconds(lambda: chips.drift_to(time_s, read))
         _, answering_s = _seconds(lambda: answers(chips))
         _, digital = _seconds(lambda: answers(lambda batch, first_index: network(batch)))
-    a_point = drifting + answering_s * trial.n_images / n_timed
+    a_point = drifting + answering_s * trial.n_images_per_chip / n_timed
     return programming / n_chips, a_point / n_chips, digital * trial.n_test / n_timed
 
 

@@ -17,6 +17,7 @@ from analog_samson.checkpoint import Checkpoint, TrainingSpec
 from analog_samson.chip import Engine, check_precision, choose_engine
 from analog_samson.compiled import Precision
 from analog_samson.data import Split
+from analog_samson.deprecated import accepts_old_names
 from analog_samson.devices import Device, load_device
 from analog_samson.devices.section import Name
 from analog_samson.devices.sentences import explain
@@ -51,6 +52,10 @@ def programming_seed(study_seed: int, training_seed: int, chip: int) -> int:
     return derive_seed(study_seed, training_seed, chip)
 
 
+OLD_NAMES = {"n_images": "n_test", "images": "n_images_per_chip"}
+"""Old names of fields of :class:`Study` that still work, with a warning, to their new names."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """One chip of a study: one programming of one trained network on one device.
@@ -66,8 +71,8 @@ class Trial:
         programming_seed: What every draw of the chip derives from.
         data_folder: Where the images lie; not part of the chip's identity.
         evaluation_set: SHA-256 of the images it is tested on.
-        n_test: How many of them, counted from the first.
-        n_images: How many of those a chip answers: all, or a random subset of its own.
+        n_test: How many of them the study uses, counted from the first.
+        n_images_per_chip: How many of those the chip is evaluated on: all, or a random subset.
         engine: What runs the forward pass.
         precision: Precision of its products.
         accelerator: What it runs on; floating point differs in the last bits, as between
@@ -87,7 +92,7 @@ class Trial:
     data_folder: Path | None
     evaluation_set: str
     n_test: int
-    n_images: int
+    n_images_per_chip: int
     engine: Engine
     precision: Precision
     accelerator: Accelerator
@@ -107,8 +112,8 @@ class Trial:
             self.n_test,
             NUMERICS_VERSION,
         ]
-        if self.n_images < self.n_test:
-            identity.append(self.n_images)
+        if self.n_images_per_chip < self.n_test:
+            identity.append(self.n_images_per_chip)
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
     @property
@@ -130,7 +135,7 @@ class Trial:
             "axes": self.axes,
             "chip": self.chip,
             "programming_seed": self.programming_seed,
-            "n_images": self.n_images,
+            "n_images_per_chip": self.n_images_per_chip,
             "n_test": self.n_test,
         }
 
@@ -138,6 +143,7 @@ class Trial:
         return f"chip {self.chip} of {self.checkpoint_path.name} on {self.device.name} {self.axes}"
 
 
+@accepts_old_names(**OLD_NAMES)
 @dataclass(frozen=True)
 class Study:
     """Which networks, on which devices, at which times, how many chips each.
@@ -155,10 +161,11 @@ class Study:
         precision: Precision of the products of the compiled engine; :func:`program` has measured
             what "bf16" changes.
         data_folder: Where the images lie, if not where ``load_dataset`` looks by itself.
-        n_images: Test images counted from the first; None takes the whole set.
-        images: How many of those a chip answers, drawn at random for every chip, the same for all
-            methods and all of its times and reads; the digital networks answer all of them, and
-            accuracies are estimated (``results.estimated_accuracy``). None: chips answer all too.
+        n_test: Test images counted from the first; None takes the whole set.
+        n_images_per_chip: How many of those each chip is evaluated on: a random subset of its own,
+            the same for all methods, times and reads. Digital networks are evaluated on all
+            ``n_test``, and accuracies are estimated (``results.estimated_accuracy``). None: every
+            chip is evaluated on all.
         accelerator: "cpu" or "cuda": where the compiled engine runs. Rows differ between them as
             between processors: in the last bits, and where these decide an ADC tie.
         chips_together: How many chips of a network and device answer in one forward pass, to fill
@@ -181,8 +188,8 @@ class Study:
     engine: Engine | None = None
     precision: Precision = "fp32"
     data_folder: Annotated[Path | None, Field(strict=False)] = None
-    n_images: int | None = None
-    images: int | None = None
+    n_test: int | None = None
+    n_images_per_chip: int | None = None
     accelerator: Accelerator = "cpu"
     chips_together: Count = 1
     question: str = ""
@@ -241,7 +248,7 @@ class Study:
                 data_folder=self.data_folder,
                 evaluation_set=evaluation_set,
                 n_test=n_test,
-                n_images=n_test if self.images is None else self.images,
+                n_images_per_chip=self.n_images_per_chip or n_test,
                 engine=choose_engine(device, self.engine),
                 precision=self.precision,
                 accelerator=self.accelerator,
@@ -285,16 +292,16 @@ class Study:
 
     def _n_test(self, test: Split, dataset: str) -> int:
         available = len(test)
-        n_test = available if self.n_images is None else self.n_images
+        n_test = available if self.n_test is None else self.n_test
         if not 1 <= n_test <= available:
             raise ValueError(
-                f"n_images must lie between 1 and {available}, the test images of {dataset}; "
+                f"n_test must lie between 1 and {available}, the test images of {dataset}; "
                 f"got {n_test}."
             )
-        if self.images is not None and not 2 <= self.images <= n_test:
+        if self.n_images_per_chip is not None and not 2 <= self.n_images_per_chip <= n_test:
             raise ValueError(
-                f"images, the number that a chip answers, must lie between 2 and {n_test}, the "
-                f"test images of the study on {dataset}; got {self.images}."
+                f"n_images_per_chip must lie between 2 and {n_test}, the test "
+                f"images of the study on {dataset}; got {self.n_images_per_chip}."
             )
         return n_test
 

@@ -6,9 +6,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from analog_samson.deprecated import warn_renamed
 from analog_samson.devices.sentences import did_you_mean, shown
 from analog_samson.devices.toml import parse_toml
-from analog_samson.study.definition import Study
+from analog_samson.study.definition import OLD_NAMES, Study
 from analog_samson.times import TIME_GRIDS
 
 
@@ -49,6 +50,12 @@ def load_study(path: str | Path) -> Study:
             f"{path}: a file cannot trust packages, only who runs it can: leave the key 'trust' "
             "out and give --trust on the command line, or replace(load_study(path), trust=...)."
         )
+    for old in [key for key in content if key in OLD_NAMES]:
+        new = OLD_NAMES[old]
+        if new in content:
+            raise ValueError(f"{path}: {old!r} is the old name of {new!r}; give {new!r} only.")
+        warn_renamed(f"{path}: key {old!r}", repr(new))
+        content[new] = content.pop(old)
     allowed = [f.name for f in fields(Study) if f.name != "trust"]
     for key in content:
         if key not in allowed:

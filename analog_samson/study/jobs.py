@@ -108,4 +108,4 @@ def _kind(trial: Trial) -> tuple[str, ...]:
 
 
 def _can_join(trial: Trial) -> bool:
-    return trial.n_images == trial.n_test and not why_alone(trial.device, trial.engine)
+    return trial.n_images_per_chip == trial.n_test and not why_alone(trial.device, trial.engine)

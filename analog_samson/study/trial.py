@@ -93,7 +93,7 @@ _latest_mapped: list[tuple[object, MappedNetwork]] = []
 
 def _mapped(trial: Trial) -> MappedNetwork:
     """The network of a trial on its device; the latest is kept, for the next chip of both."""
-    key = trial.checkpoint, trial.device, trial.engine, trial.precision, trial.n_images
+    key = trial.checkpoint, trial.device, trial.engine, trial.precision, trial.n_images_per_chip
     if not _latest_mapped or _latest_mapped[0][0] != key:
         _latest_mapped[:] = []  # two at a time may not fit into memory
         mapped = MappedNetwork(
@@ -101,7 +101,7 @@ def _mapped(trial: Trial) -> MappedNetwork:
             trial.device,
             engine=trial.engine,
             precision=trial.precision,
-            expected_images=trial.n_images,
+            expected_images=trial.n_images_per_chip,
             recalibration=_training_images(trial),
         )
         _latest_mapped[:] = [(key, mapped)]
@@ -120,10 +120,10 @@ def images_of(trial: Trial) -> slice | Tensor:
     All of them, or a random subset without replacement. It derives from the chip's stream
     alone: it is the same at all its times and reads, and for every method that meets the chip.
     """
-    if trial.n_images == trial.n_test:
+    if trial.n_images_per_chip == trial.n_test:
         return slice(trial.n_test)
     draws = torch.Generator().manual_seed(derive_seed(trial.programming_seed, "images"))
-    return torch.randperm(trial.n_test, generator=draws)[: trial.n_images].sort().values
+    return torch.randperm(trial.n_test, generator=draws)[: trial.n_images_per_chip].sort().values
 
 
 def _batch_size(read_at: Chip | ChipGroup, trial: Trial) -> int:
@@ -131,7 +131,7 @@ def _batch_size(read_at: Chip | ChipGroup, trial: Trial) -> int:
     is_free = isinstance(read_at, Chip) and read_at.is_batch_invariant
     if not is_free or trial.accelerator != "cpu":
         return EVALUATION_BATCH
-    return min(-(-trial.n_images // EVALUATION_BATCH), MOST_BATCHES) * EVALUATION_BATCH
+    return min(-(-trial.n_images_per_chip // EVALUATION_BATCH), MOST_BATCHES) * EVALUATION_BATCH
 
 
 def answering(trial: Trial, chosen: slice | Tensor) -> Callable[..., Tensor]:
