@@ -39,7 +39,7 @@ def make_rows(n_rows: int) -> pd.DataFrame:
         compensation="global",
         engine="compiled",
         precision="fp32",
-        axes='{"g_max_uS": 25.0, "programming_noise": 1.0}',
+        condition='{"g_max_uS": 25.0, "programming_noise": 1.0}',
         programming_seed=1_000_000 * rows["training_seed"] + rows["chip"],
         n_correct=random.integers(8000, 9500, len(rows)),
         n_images_per_chip=10_000,

@@ -34,7 +34,7 @@ from analog_samson.evaluation import count_correct
 from analog_samson.landscape import sharpness
 from analog_samson.report import training_curves
 from analog_samson.results import append_rows, read_trials
-from analog_samson.results.trials import KEY
+from analog_samson.results.columns import KEY, OLD_COLUMNS
 from analog_samson.study import TRIALS_FILE, collect, load_study
 from analog_samson.study.trial import one_thread, programmed
 from analog_samson.training import choose_strengths, grid, train_grid
@@ -228,7 +228,7 @@ def _on_training_images(
                 n_correct = count_correct(forward, images, labels, dataset.normalise)
                 rows.append(
                     {"checkpoint": trial.checkpoint[:16], "chip_id": trial.chip_id,
-                     "device": trial.device.name, "axes": trial.axes, "chip": trial.chip,
+                     "device": trial.device.name, "condition": trial.condition, "chip": trial.chip,
                      "t_inference_s": time, "n_correct_training": n_correct,
                      "n_training_images": len(labels)}
                 )  # fmt: skip
@@ -267,7 +267,7 @@ def _add_row(table: Path, variant: str, row: dict[str, Any]) -> None:
 def _replace_rows(table: Path, digest: str, rows: pd.DataFrame) -> None:
     """Add the rows of a network, in the place of those that an interrupted run has left."""
     if table.exists():
-        there = pd.read_csv(table, dtype=str, keep_default_na=False)
+        there = pd.read_csv(table, dtype=str, keep_default_na=False).rename(columns=OLD_COLUMNS)
         rows = pd.concat([there[there["checkpoint"] != digest], rows], ignore_index=True)
     _write(rows, table)
 

@@ -31,7 +31,7 @@ from analog_samson.report import (
     write_tables,
 )
 from analog_samson.results import read_trials
-from analog_samson.results.trials import KEY
+from analog_samson.results.columns import KEY
 from analog_samson.running import run_jobs
 from analog_samson.study import Trial, load_study, run_trial
 from analog_samson.study.definition import Point

@@ -59,7 +59,7 @@ def make_trials(
                                 "compensation": "global",
                                 "engine": "aihwkit",
                                 "precision": "fp32",
-                                "axes": "{}",
+                                "condition": "{}",
                                 "chip": chip,
                                 "programming_seed": chip if shared_chips else 1000 * network + chip,
                                 "t_inference_s": t,

@@ -362,7 +362,9 @@ def test_sources_are_axes_and_rows_say_what_a_seed_repeats(tmp_path):
             study = Study("s", [checkpoint], [HWA], [1.0], axes=axes, engine=engine, n_test=200)
             folder = tmp_path / f"{number}-{engine}"
             rows = collect(study, folder)
-            tables.append(rows.assign(sweep=sweep, is_on=rows["axes"].str.contains(str(value))))
+            tables.append(
+                rows.assign(sweep=sweep, is_on=rows["condition"].str.contains(str(value)))
+            )
     trials = pd.concat(tables)
     at_rest = trials[~trials["is_on"]]
     assert at_rest["n_correct"].nunique() == 1

@@ -121,7 +121,7 @@ def answered(
             "chip_id": [f"{method}-{s}-{n}-{c}" for s, n, c in zip(*index, strict=True)],
             "checkpoint": [f"{method}-{n}" for n in network],
             "training_seed": network,
-            "axes": [f'{{"study": {s}}}' for s in study],
+            "condition": [f'{{"study": {s}}}' for s in study],
             "chip": chip,
             "programming_seed": chip if shared else 1000 * network + chip,
             "n_correct": c.sum(-1).ravel(),
@@ -143,7 +143,7 @@ def share_covered(rows, truth, value="accuracy"):
 def test_the_spread_of_chips_is_their_own_without_the_images():
     """100 networks x 20 chips, seed 0: the standard error of a variance over all is about 7 %."""
     trials = answered(100, 1, 20, seed=0)
-    own = trials.groupby("axes")["true_accuracy"].var()
+    own = trials.groupby("condition")["true_accuracy"].var()
     networks = network_means(chip_means(trials))
     assert networks["var_measured"].mean() > 2 * own.mean()
     found = (networks["var_measured"] - networks["sampling_variance"]).mean()
@@ -155,9 +155,9 @@ def test_the_spread_of_chips_is_their_own_without_the_images():
 def test_chips_that_do_not_differ_still_have_an_interval():
     """50 networks x 10 chips, seed 1."""
     trials = answered(50, 1, 10, seed=1, std_chip=0.0)
-    summary = summarise(trials).set_index("axes")
+    summary = summarise(trials).set_index("condition")
     assert summary["std_chips"].eq(0).mean() > 0.2
-    measured = estimated_accuracy(trials).groupby(trials["axes"]).std()
+    measured = estimated_accuracy(trials).groupby(trials["condition"]).std()
     expected = stats.t.ppf(0.975, 9) * measured / np.sqrt(10)
     pd.testing.assert_series_equal(summary["half_width"].sort_index(), expected, check_names=False)
 

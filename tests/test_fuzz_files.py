@@ -288,7 +288,7 @@ def test_any_table_is_read_or_refused_in_a_sentence(folder, data):
     assert (rows["n_correct"] <= rows["n_images_per_chip"]).all()
     assert rows["analog_share"].between(0, 1).all()
     assert (rows["alpha"].isna() | (rows["alpha"] > 0) & (rows["alpha"] < math.inf)).all()
-    assert rows["axes"].map(json.loads).map(lambda axes: isinstance(axes, dict)).all()
+    assert rows["condition"].map(json.loads).map(lambda axes: isinstance(axes, dict)).all()
     if rows.empty:
         return
     again = folder / "again.csv"

@@ -170,10 +170,10 @@ WRONG_VALUES = [
     ("study", "", "a text in one line is needed"),
     ("device", "", "a text in one line is needed"),
     ("method", "a\x07b", "a text in one line is needed"),
-    ("axes", "{", "a JSON object of numbers and words"),
-    ("axes", "[]", "a JSON object of numbers and words"),
-    ("axes", '"{""a"": null}"', "a JSON object of numbers and words"),
-    ("axes", '"{""a"": true}"', "a JSON object of numbers and words"),
+    ("condition", "{", "a JSON object of numbers and words"),
+    ("condition", "[]", "a JSON object of numbers and words"),
+    ("condition", '"{""a"": null}"', "a JSON object of numbers and words"),
+    ("condition", '"{""a"": true}"', "a JSON object of numbers and words"),
     ("extrapolated", "maybe", "neither True nor False"),
     ("reproducible", "", "has no reproducible"),
 ]
@@ -201,7 +201,7 @@ def test_a_wrong_value_is_refused_with_its_line_and_column(rows, tmp_path, colum
         ("analog_share", 2.0),
         ("read", -1),
         ("read", 0.5),
-        ("axes", "{"),
+        ("condition", "{"),
         ("device", ""),
         ("device", 5),
         ("method", "two\nlines"),
@@ -231,7 +231,7 @@ def test_a_factor_of_least_squares_may_be_negative(rows, tmp_path):
     [
         ("method", "other"),
         ("device", "other"),
-        ("axes", '{"drift_scale": 2.0}'),
+        ("condition", '{"drift_scale": 2.0}'),
         ("strength", "rho=1"),
         ("programming_seed", 99),
         ("n_test", 2_000_000),
@@ -433,7 +433,7 @@ def test_conditions_are_never_averaged_together():
         [
             make_trials({"sgd": 0.9}, times_s=(1.0,)),
             make_trials({"sgd": 0.8}, times_s=(1.0,), device="reram_wan2022"),
-            make_trials({"sgd": 0.7}, times_s=(1.0,), axes='{"drift_scale": 2.0}').assign(
+            make_trials({"sgd": 0.7}, times_s=(1.0,), condition='{"drift_scale": 2.0}').assign(
                 chip_id=lambda rows: rows["chip_id"] + "-swept"
             ),
         ]
@@ -537,7 +537,7 @@ def with_old_header(path):
     """Give a table the header that version 0.1.0 wrote."""
     header, _, rows = path.read_bytes().partition(b"\n")
     old = header
-    for new_name, old_name in OLD_COLUMNS.items():
+    for old_name, new_name in OLD_COLUMNS.items():
         assert new_name.encode() in old
         old = old.replace(new_name.encode(), old_name.encode())
     path.write_bytes(old + b"\n" + rows)

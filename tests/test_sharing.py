@@ -237,7 +237,9 @@ def test_networks_of_one_file_name_are_all_listed(study, tmp_path):
 
 def test_lines_are_those_that_pandas_writes():
     """Numbers of all sizes, empty texts, texts with commas, quotes and Greek letters, no alpha."""
-    rows = make_trials(times_s=(0.0, 1e-300, 0.1, 1 / 3, 1e16, 3e7), axes='{"a": 1, "β": "x,y"}')
+    rows = make_trials(
+        times_s=(0.0, 1e-300, 0.1, 1 / 3, 1e16, 3e7), condition='{"a": 1, "β": "x,y"}'
+    )
     rows.loc[::3, "alpha"] = float("nan")
     rows.loc[1::3, "strength"] = ""
     text = io.StringIO()

@@ -189,7 +189,7 @@ def many_studies(n_studies, means, **options):
     """Independent studies in one table, told apart by their axes."""
     studies = []
     for seed in range(n_studies):
-        rows = make_trials(means, seed=seed, axes=f'{{"study": {seed}}}', **options)
+        rows = make_trials(means, seed=seed, condition=f'{{"study": {seed}}}', **options)
         studies.append(rows.assign(chip_id=rows["chip_id"] + f"-{seed}"))
     return pd.concat(studies, ignore_index=True)
 
@@ -198,7 +198,7 @@ def test_identical_methods_are_called_different_in_five_per_cent_of_comparisons(
     methods = {"sgd": 0.5, **{f"sam rho={k}": 0.5 for k in (1, 2, 3)}}
     trials = many_studies(200, methods, n_networks=4, n_chips=2, times_s=(1.0,), std_shared=0.01)
     gains = paired_gain(trials)
-    families = [holm(group).min() < 0.05 for _, group in gains.groupby("axes")["p_value"]]
+    families = [holm(group).min() < 0.05 for _, group in gains.groupby("condition")["p_value"]]
     # 200 families: 0.05 + 0.05 is 3.2 standard errors (false alarm 7e-4, fixed seed); the 600
     # comparisons share baselines by three, so their rate is at least as certain as that
     assert 0.01 < (gains["p_value"] < 0.05).mean() < 0.10

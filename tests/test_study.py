@@ -145,7 +145,7 @@ def test_a_chips_identity_is_its_contents_not_its_paths_or_times(study, tmp_path
     assert replace(elsewhere, n_test=99).trials()[0].chip_id != original.chip_id
     swept = replace(elsewhere, axes={"drift_scale": [0.5]}).trials()[0]
     assert swept.chip_id != original.chip_id
-    assert json.loads(swept.axes) == {"drift_scale": 0.5}
+    assert json.loads(swept.condition) == {"drift_scale": 0.5}
 
 
 def test_all_noise_off_gives_digital_accuracy_to_the_image(checkpoints, tmp_path):
@@ -166,7 +166,7 @@ def test_sources_off_by_axis_leave_the_programmed_state(checkpoints, tmp_path):
         axes={"drift_scale": [0.0, 1.0], "read_noise_1f_scale": [0.0], "output_noise": [0.0]},
     )
     rows = collect(study, tmp_path)
-    rows = rows[rows["axes"].str.contains('"drift_scale": 0.0')]
+    rows = rows[rows["condition"].str.contains('"drift_scale": 0.0')]
     by_time = rows.pivot(index="chip", columns="t_inference_s", values="n_correct")
     pd.testing.assert_series_equal(by_time[0.0], by_time[YEAR], check_names=False)
     assert (rows["alpha"] == 1).all()
@@ -654,7 +654,7 @@ def test_only_what_a_group_lacks_is_computed(study):
     done = sorted((trial.chip_id, job.points) for job in jobs for trial in job.trials)
     assert done == sorted((trial.chip_id, points) for trial, points in pending)
     for job in jobs:
-        kinds = {(trial.checkpoint, trial.device.digest, trial.axes) for trial in job.trials}
+        kinds = {(trial.checkpoint, trial.device.digest, trial.condition) for trial in job.trials}
         assert len(kinds) == 1 and job.chips_together == 3
     sizes = [len(job.trials) for job in jobs]
     assert sorted(set(sizes)) == [1, 3] and sizes.count(3) == len(sizes) // 3

@@ -116,7 +116,7 @@ def chips_figure(chips: pd.DataFrame, *, width: str = "two columns", look: str =
             first_row = "\n" if row % down == 0 else ""
             ax.set_title(first_row + words.said(names[k]), weight="normal")
             if k == 0:
-                head(ax, words.condition_text(part.iloc[0], columns))
+                head(ax, words.group_title(part.iloc[0], columns))
             ax.label_outer()
         note = "Thin lines: chips (reads averaged). Thick lines: mean of all chips."
         if chips["extrapolated"].any():
@@ -261,7 +261,7 @@ def by_condition(
         for ax, (_, part) in zip(axes, groups, strict=True):
             for handle in draw(ax, part):
                 handles.setdefault(str(handle.get_label()), handle)
-            title = words.condition_text(part.iloc[0], columns)
+            title = words.group_title(part.iloc[0], columns)
             title = f"{title}, {_moment(part)}" if with_time else title
             ax.set_title(_wrapped(title, figure, axes, 0.88 if share_y else 0.7))
             if share_y:

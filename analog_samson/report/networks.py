@@ -211,7 +211,7 @@ def sharpness_figure(
                 handles[str(handle.get_label())] = handle
             ax.set_title("\n" + ax.get_title(loc="left"), weight="normal")
             if k % len(measures) == 0:
-                head(ax, words.condition_text(part.iloc[0], columns))
+                head(ax, words.group_title(part.iloc[0], columns))
             else:
                 ax.set_ylabel("")
         note = (

@@ -49,7 +49,7 @@ def axis_figure(
         note=footnote(rows),
         width=width,
         look=look,
-        besides=("axes",),
+        besides=("condition",),
         with_time=True,
     )
 
@@ -98,7 +98,7 @@ def accuracy_vs_axis(
     Args:
         ax: Where to draw.
         summary: As `results.summarise` gives, of one device at one time, swept over the axis.
-        axis: Name of the axis, as in the column ``axes``.
+        axis: Name of the axis, as in the column ``condition``.
         log: Whether the axis is logarithmic.
 
     Returns:
@@ -108,7 +108,7 @@ def accuracy_vs_axis(
         ValueError: If the axis was not swept, or other things vary too.
     """
     rows = with_axis(summary, [axis])
-    check_one(rows, "accuracy_vs_axis", besides=("axes",))
+    check_one(rows, "accuracy_vs_axis", besides=("condition",))
     values = sorted(rows[axis].unique(), key=words.by_value)
     has_words = any(isinstance(value, str) for value in values)  # as "ideal" among numbers of bits
     stands_at = {value: k if has_words else value for k, value in enumerate(values)}
@@ -161,7 +161,7 @@ def heat_map(
         ValueError: If an axis was not swept, or other things vary too.
     """
     rows = with_axis(summary, [x, y])
-    check_one(rows, "heat_map", besides=("axes",))
+    check_one(rows, "heat_map", besides=("condition",))
     if rows.duplicated([x, y]).any():
         raise ValueError(
             "heat_map draws one method at one time over two axes; filter the summary by method, "
@@ -203,7 +203,7 @@ def with_axis(rows: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
     """Give swept axes a column of their own.
 
     Args:
-        rows: Rows with the JSON column ``axes``.
+        rows: Rows with the JSON column ``condition``.
         axes: Names of axes.
 
     Returns:
@@ -212,7 +212,7 @@ def with_axis(rows: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
     Raises:
         ValueError: If no row has the axes.
     """
-    points = rows["axes"].map(json.loads)
+    points = rows["condition"].map(json.loads)
     has = points.map(lambda point: all(axis in point for axis in axes))
     if not has.any():
         known = sorted({name for point in points for name in point})
@@ -224,6 +224,6 @@ def with_axis(rows: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
 
 def swept_axes(rows: pd.DataFrame) -> list[str]:
     """Names of the axes whose values differ between rows, sorted."""
-    points = [json.loads(text) for text in rows["axes"].unique()]
+    points = [json.loads(text) for text in rows["condition"].unique()]
     names = sorted({name for point in points for name in point})
     return [n for n in names if len({str(point.get(n)) for point in points if n in point}) > 1]

@@ -218,14 +218,14 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = ACCURACY.decimals) -> T
     rows = summary.assign(name=words.method_names(summary))
     if not words.is_swept(rows):
         raise ValueError("Nothing was swept in this study; a noise grid needs axes.")
-    columns = [column for column in words.varying(rows) if column != "axes"]
-    names = sorted({name for axes in rows["axes"] for name in json.loads(axes)})
+    columns = [column for column in words.varying(rows) if column != "condition"]
+    names = sorted({name for condition in rows["condition"] for name in json.loads(condition)})
     blocks = []
     for _, part in rows.groupby(["device", *columns, "t_inference_s"], observed=True, sort=True):
         cells = []
-        for point in dict.fromkeys(part.sort_values("axes", key=_by_number)["axes"]):
+        for point in dict.fromkeys(part.sort_values("condition", key=_by_number)["condition"]):
             line = _point(point, names)
-            own = part[part["axes"] == point].set_index("name")
+            own = part[part["condition"] == point].set_index("name")
             for name in in_order(part["name"]):
                 line[words.said(name)] = BLANK
                 if name in own.index:
@@ -233,7 +233,7 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = ACCURACY.decimals) -> T
                     line[words.said(name)] = _value(row["accuracy"], row["half_width"], decimals)
             cells.append(line)
         late = EXTRAPOLATED if part["extrapolated"].any() else ""
-        title = words.condition_text(part.iloc[0], columns)
+        title = words.group_title(part.iloc[0], columns)
         moment = times.label(part["t_inference_s"].iloc[0])
         blocks.append(_plain(f"{title}, {moment}{late}", pd.DataFrame(cells)))
     parts = [
@@ -335,7 +335,7 @@ def _by_condition(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Title and rows of every block: one a device and whatever else differs."""
     columns = words.varying(rows)
     for _, part in rows.groupby(["device", *columns], observed=True, sort=True):
-        yield words.condition_text(part.iloc[0], columns), part
+        yield words.group_title(part.iloc[0], columns), part
 
 
 def _plain(title: str, cells: pd.DataFrame) -> Block:
@@ -372,18 +372,18 @@ def _n_short(rows: pd.DataFrame) -> str:
     return f"{networks} × {chips}".replace(" to ", "–")
 
 
-def _point(axes: str, names: Iterable[str]) -> dict[str, str]:
+def _point(condition: str, names: Iterable[str]) -> dict[str, str]:
     """The values of a swept point, a column an axis."""
-    values = json.loads(axes)
+    values = json.loads(condition)
     return {
         words.axis_name(name): words.value_text(values[name]) if name in values else BLANK
         for name in names
     }
 
 
-def _by_number(axes: "pd.Series[Any]") -> "pd.Series[Any]":
+def _by_number(conditions: "pd.Series[Any]") -> "pd.Series[Any]":
     """Sort swept points by their numbers, not as text."""
-    return axes.map(
+    return conditions.map(
         lambda text: tuple(sorted((k, words.by_value(v)) for k, v in json.loads(text).items()))
     )
 

@@ -7,26 +7,26 @@ import pandas as pd
 
 from analog_samson.report.methods import appearance
 from analog_samson.results.comparison import method_names
-from analog_samson.results.definitions import CONDITION
+from analog_samson.results.definitions import COMPARED_UNDER
 
 __all__ = [
-    "axes_text",
     "axis_name",
     "condition_text",
     "fixed_text",
+    "group_title",
     "interval_text",
     "method_names",
     "n_text",
     "said",
 ]
 
-_CONDITION_WITHOUT_TIME = CONDITION[:-1]
+_COMPARED_WITHOUT_TIME = COMPARED_UNDER[:-1]
 _SAID_AS = {
     "dataset": "data set {}",
     "model": "model {}",
     "device": "device {}",
     "compensation": "compensation {}",
-    "axes": "{}",
+    "condition": "{}",
     "engine": "engine {}",
     "precision": "precision {}",
 }
@@ -41,11 +41,11 @@ def said(name: str) -> str:
     return f"{look.label} {strength}".strip()
 
 
-def axes_text(axes: str) -> str:
+def condition_text(condition: str) -> str:
     """A swept point in words: '{"drift_scale": 2.0}' -> "drift scale = 2"; "{}" -> ""."""
     return ", ".join(
         f"{axis_name(name)} = {value_text(value)}"
-        for name, value in json.loads(axes or "{}").items()
+        for name, value in json.loads(condition or "{}").items()
     )
 
 
@@ -62,7 +62,7 @@ def by_value(value: Any) -> tuple[bool, float, str]:
 
 def is_swept(rows: pd.DataFrame) -> bool:
     """Whether some device has more than one value of some axis."""
-    return bool(rows.groupby("device", observed=True)["axes"].nunique().max() > 1)
+    return bool(rows.groupby("device", observed=True)["condition"].nunique().max() > 1)
 
 
 def axis_name(axis: str) -> str:
@@ -74,15 +74,15 @@ def axis_name(axis: str) -> str:
 
 
 def varying(rows: pd.DataFrame) -> list[str]:
-    """Columns of the condition, other than time and device, in which the rows differ."""
-    return [c for c in _CONDITION_WITHOUT_TIME if c != "device" and rows[c].nunique() > 1]
+    """Columns of `COMPARED_UNDER`, other than time and device, in which the rows differ."""
+    return [c for c in _COMPARED_WITHOUT_TIME if c != "device" and rows[c].nunique() > 1]
 
 
-def condition_text(row: pd.Series, columns: list[str]) -> str:
+def group_title(row: pd.Series, columns: list[str]) -> str:
     """Name a block or panel: the device and whatever else varies."""
     parts = [str(row["device"])]
     for column in columns:
-        text = axes_text(row[column]) if column == "axes" else str(row[column])
+        text = condition_text(row[column]) if column == "condition" else str(row[column])
         parts.append(_SAID_AS[column].format(text) if column == "compensation" else text)
     return ", ".join(filter(None, parts))
 
@@ -93,10 +93,10 @@ def fixed_text(rows: pd.DataFrame) -> str:
     Where chips were evaluated on a subset of the test images, the sizes follow.
     """
     parts = []
-    for column in _CONDITION_WITHOUT_TIME:
+    for column in _COMPARED_WITHOUT_TIME:
         values = rows[column].unique()
         if column != "device" and len(values) == 1:
-            text = axes_text(values[0]) if column == "axes" else str(values[0])
+            text = condition_text(values[0]) if column == "condition" else str(values[0])
             if text:
                 parts.append(_SAID_AS[column].format(text))
     text = ", ".join(parts)

@@ -116,10 +116,10 @@ def check_rows(rows: pd.DataFrame, place: Callable[[int], str], advice: str = ""
         wrong = {value for value in rows[name].unique() if not _is_sound(value, name)}
         if wrong:
             refuse_where(rows[name].isin(wrong), name, "a text in one line is needed")
-    not_axes = {value for value in rows["axes"].unique() if not _are_axes(value)}
-    if not_axes:
+    no_condition = {value for value in rows["condition"].unique() if not _is_condition(value)}
+    if no_condition:
         rule = "a JSON object of numbers and words is needed"
-        refuse_where(rows["axes"].isin(not_axes), "axes", rule)
+        refuse_where(rows["condition"].isin(no_condition), "condition", rule)
     for name in FLAGS:
         refuse_where(~rows[name].isin([True, False]), name, "it is True or False")
     numbers = {
@@ -188,14 +188,14 @@ def _is_sound(value: object, column: str) -> bool:
     )
 
 
-def _are_axes(text: str) -> bool:
+def _is_condition(text: str) -> bool:
     try:
-        axes = json.loads(text)
+        values = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    return isinstance(axes, dict) and all(
+    return isinstance(values, dict) and all(
         isinstance(value, int | float | str) and not isinstance(value, bool) and value == value
-        for value in axes.values()
+        for value in values.values()
     )
 
 

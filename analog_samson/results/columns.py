@@ -15,7 +15,7 @@ TYPES = {
     "compensation": pa.string(),
     "engine": pa.string(),
     "precision": pa.string(),
-    "axes": pa.string(),
+    "condition": pa.string(),
     "chip": pa.int64(),
     "programming_seed": pa.int64(),
     "t_inference_s": pa.float64(),
@@ -41,12 +41,14 @@ digital network, ``n_changed`` the images that only one of the two classifies co
 ``n_correct_digital_test`` is the digital network's count on all ``n_test``.
 """
 
-OLD_COLUMNS = {"n_images_per_chip": "n_images"}
-"""Columns that had another name in version 0.1.0."""
+OLD_COLUMNS = {"axes": "condition", "n_images": "n_images_per_chip"}
+"""Names of columns in version 0.1.0 to their present names."""
+
+_OLD_NAME_OF = {new: old for old, new in OLD_COLUMNS.items()}
 
 HEADERS = (
     ",".join(COLUMNS).encode(),
-    ",".join(OLD_COLUMNS.get(name, name) for name in COLUMNS).encode(),
+    ",".join(_OLD_NAME_OF.get(name, name) for name in COLUMNS).encode(),
 )
 """First line of a table: as it is written, and as version 0.1.0 wrote it. Order and number of the
 columns are equal, so that old tables are read, and continued under their own header."""

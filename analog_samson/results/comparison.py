@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike
 
 from analog_samson.methods import EXTERNAL
 from analog_samson.results import spread
-from analog_samson.results.definitions import CONDITION, METHOD
+from analog_samson.results.definitions import COMPARED_UNDER, METHOD
 from analog_samson.results.summary import FEW_NETWORKS, chip_means
 
-GAIN_CELL = (*CONDITION[:-1], *METHOD, "baseline", "t_inference_s")
+GAIN_CELL = (*COMPARED_UNDER[:-1], *METHOD, "baseline", "t_inference_s")
 
 
 def paired_gain(
@@ -55,7 +55,7 @@ def paired_gain(
     chips["name"] = method_names(chips)
     reference = baseline_name(chips, baseline)
     rows = []
-    for condition, group in chips.groupby(list(CONDITION), observed=True, sort=True):
+    for settings, group in chips.groupby(list(COMPARED_UNDER), observed=True, sort=True):
         base = group[group["name"] == reference]
         if base.empty:
             continue
@@ -63,7 +63,7 @@ def paired_gain(
         for method, others in group[group["name"] != reference].groupby(
             list(METHOD), observed=True
         ):
-            row = dict(zip(CONDITION, condition, strict=True))
+            row = dict(zip(COMPARED_UNDER, settings, strict=True))
             row.update(zip(METHOD, method, strict=True))
             row["baseline"] = reference
             row.update(_compare(others, base, confidence))
@@ -102,7 +102,7 @@ def best_methods(trials: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame
     """
     chips = chip_means(trials)
     cells, p_cells = [], []
-    for condition, group in chips.groupby(list(CONDITION), observed=True, sort=True):
+    for settings, group in chips.groupby(list(COMPARED_UNDER), observed=True, sort=True):
         networks = group.groupby([*METHOD, "checkpoint"], observed=True)["accuracy"].mean()
         means = networks.groupby(list(METHOD), observed=True).mean()
         if len(means) < 2:
@@ -118,20 +118,20 @@ def best_methods(trials: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame
                 over_networks &= compared["level"] == "networks"
         worst = max(value if value == value else 1.0 for key, value in p.items() if key != leader)
         p_cells.append(worst if over_networks else 1.0)
-        cells.append((condition, leader, p))
+        cells.append((settings, leader, p))
     corrected = holm(p_cells)
     rows = []
-    for (condition, leader, p), p_cell in zip(cells, corrected, strict=True):
+    for (settings, leader, p), p_cell in zip(cells, corrected, strict=True):
         is_decided = bool(p_cell < 1 - confidence)
         for key, value in p.items():
-            row = dict(zip(CONDITION, condition, strict=True))
+            row = dict(zip(COMPARED_UNDER, settings, strict=True))
             row.update(zip(METHOD, key, strict=True))
             row["is_best"] = is_decided and key == leader
             is_close = key == leader or not value * len(cells) < 1 - confidence
             row["is_tied"] = not is_decided and is_close
             row["p_holm"] = p_cell
             rows.append(row)
-    columns = [*CONDITION, *METHOD, "is_best", "is_tied", "p_holm"]
+    columns = [*COMPARED_UNDER, *METHOD, "is_best", "is_tied", "p_holm"]
     return pd.DataFrame(rows, columns=columns)
 
 

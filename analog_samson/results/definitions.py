@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-CONDITION = (
+COMPARED_UNDER = (
     "dataset",
     "model",
     "device",
     "compensation",
-    "axes",
+    "condition",
     "engine",
     "precision",
     "t_inference_s",
@@ -22,7 +22,7 @@ CONDITION = (
 METHOD = ("method", "strength")
 """What is compared."""
 
-_CHIP = (*CONDITION[:-1], *METHOD, "training_seed", "checkpoint", "chip")
+_CHIP = (*COMPARED_UNDER[:-1], *METHOD, "training_seed", "checkpoint", "chip")
 _SEED = ("dataset", "model", *METHOD, "training_seed")
 _DEFINED = ("programming_seed", "n_images_per_chip", "n_test")
 

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from analog_samson.results import spread
-from analog_samson.results.definitions import CONDITION, METHOD
+from analog_samson.results.definitions import COMPARED_UNDER, METHOD
 from analog_samson.results.subsets import digital_accuracy
 from analog_samson.results.summary import CELL, chip_means
 
-CURVE = (*CONDITION[:-1], *METHOD)
+CURVE = (*COMPARED_UNDER[:-1], *METHOD)
 """One accuracy-vs-time curve: a summary's cell without the time."""
 
 TIE = 1e-12
@@ -86,14 +86,16 @@ def has_trajectories(trials: pd.DataFrame) -> "pd.Series[bool]":
     """Whether a row's chip is the same devices at all its times, row by row.
 
     Not where the device draws every time anew (``times_share = "independent"``), which such a
-    device says in the ``axes`` of its rows whether it was swept or not.
+    device says in the ``condition`` of its rows whether it was swept or not.
 
     Args:
         trials: Rows of trials, or of chips.
     """
-    kinds = trials["axes"].unique()
-    is_one_chip = {axes: json.loads(axes).get("times_share") != "independent" for axes in kinds}
-    return trials["axes"].map(is_one_chip).astype(bool)
+    conditions = trials["condition"].unique()
+    is_one_chip = {
+        text: json.loads(text).get("times_share") != "independent" for text in conditions
+    }
+    return trials["condition"].map(is_one_chip).astype(bool)
 
 
 def known_classes(manifests: Iterable[Mapping[str, Any]]) -> dict[str, int]:

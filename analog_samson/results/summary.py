@@ -5,14 +5,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analog_samson.results import spread
-from analog_samson.results.definitions import CONDITION, METHOD, check_definitions
+from analog_samson.results.definitions import COMPARED_UNDER, METHOD, check_definitions
 from analog_samson.results.subsets import (
     digital_accuracy,
     estimated_accuracy,
     sampling_variance,
 )
 
-CELL = (*CONDITION[:-1], *METHOD, "t_inference_s")
+CELL = (*COMPARED_UNDER[:-1], *METHOD, "t_inference_s")
 """One row of a summary: one method under one condition."""
 
 FEW_NETWORKS = 4
@@ -265,9 +265,9 @@ def _pool(summary: pd.DataFrame, networks: pd.DataFrame, pool: bool | None) -> N
     if pool is False or not wanted.any():
         return
     own = networks[networks["method"] != "external"]
-    own_code = own.groupby(list(CONDITION), observed=True).ngroup()
-    keys = own[list(CONDITION)].assign(code=own_code).drop_duplicates("code")
-    codes = summary[list(CONDITION)].merge(keys, on=list(CONDITION), how="left")["code"]
+    own_code = own.groupby(list(COMPARED_UNDER), observed=True).ngroup()
+    keys = own[list(COMPARED_UNDER)].assign(code=own_code).drop_duplicates("code")
+    codes = summary[list(COMPARED_UNDER)].merge(keys, on=list(COMPARED_UNDER), how="left")["code"]
     for code in sorted(set(codes[wanted.to_numpy()])):
         table = own[own_code == code].pivot_table(
             index="training_seed", columns=list(METHOD), values="accuracy", observed=True

@@ -66,7 +66,7 @@ class Trial:
         checkpoint: SHA-256 of the trained network's contents.
         spec: How it was trained.
         device: The device with the swept axes already applied.
-        axes: What was swept, one JSON object with sorted keys.
+        condition: Swept axes and their values, a JSON object with sorted keys.
         chip: Number of the chip.
         programming_seed: What every draw of the chip derives from.
         data_folder: Where the images lie; not part of the chip's identity.
@@ -86,7 +86,7 @@ class Trial:
     checkpoint: str
     spec: TrainingSpec
     device: Device
-    axes: str
+    condition: str
     chip: int
     programming_seed: int
     data_folder: Path | None
@@ -132,7 +132,7 @@ class Trial:
             "compensation": self.device.drift_compensation.label,
             "engine": self.engine,
             "precision": self.precision,
-            "axes": self.axes,
+            "condition": self.condition,
             "chip": self.chip,
             "programming_seed": self.programming_seed,
             "n_images_per_chip": self.n_images_per_chip,
@@ -140,7 +140,8 @@ class Trial:
         }
 
     def __str__(self) -> str:
-        return f"chip {self.chip} of {self.checkpoint_path.name} on {self.device.name} {self.axes}"
+        network, device = self.checkpoint_path.name, self.device.name
+        return f"chip {self.chip} of {network} on {device} {self.condition}"
 
 
 @accepts_old_names(**OLD_NAMES)
@@ -242,7 +243,7 @@ class Study:
                 checkpoint=checkpoint.digest,
                 spec=checkpoint.spec,
                 device=device,
-                axes=axes,
+                condition=condition,
                 chip=chip,
                 programming_seed=programming_seed(self.seed, checkpoint.spec.seed, chip),
                 data_folder=self.data_folder,
@@ -256,7 +257,7 @@ class Study:
                 trust=tuple(self.trust),
             )
             for path, checkpoint, evaluation_set, n_test in self._networks()
-            for device, axes, points in devices
+            for device, condition, points in devices
             for chip in range(self.n_chips)
         ]
         seen: dict[str, Trial] = {}

@@ -42,7 +42,7 @@ def jobs_of(pending: Iterable[tuple[Trial, tuple[Point, ...]]], chips_together: 
     for trial, points in pending:
         key: Hashable = trial.chip_id
         if chips_together > 1 and _can_join(trial):
-            key = trial.checkpoint, trial.device.digest, trial.axes, points
+            key = trial.checkpoint, trial.device.digest, trial.condition, points
         alike.setdefault(key, []).append(trial)
         points_of[key] = points
     return [
@@ -104,7 +104,7 @@ def trials_of(part: Part, trials: Sequence[Trial], chips_together: int) -> list[
 def _kind(trial: Trial) -> tuple[str, ...]:
     options = json.dumps(dict(trial.spec.model_kwargs), sort_keys=True)
     device = trial.device
-    return trial.spec.model, options, device.name, device.drift_compensation.label, trial.axes
+    return trial.spec.model, options, device.name, device.drift_compensation.label, trial.condition
 
 
 def _can_join(trial: Trial) -> bool:
