@@ -61,16 +61,16 @@ def main() -> None:
         table = Path(folder) / "trials.csv"
         append_rows(make_rows(1_000_000), table)
         before = time.perf_counter()
-        trials = read_trials(table)
+        rows = read_trials(table)
         seconds["read_trials"] = time.perf_counter() - before
         before = time.perf_counter()
-        summarise(trials)
+        summarise(rows)
         seconds["summarise"] = time.perf_counter() - before
         before = time.perf_counter()
-        paired_gain(trials)
+        paired_gain(rows)
         seconds["paired_gain"] = time.perf_counter() - before
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps({"rows": len(trials), "seconds": seconds, "peak_gib": peak_gib}, indent=2))
+    print(json.dumps({"rows": len(rows), "seconds": seconds, "peak_gib": peak_gib}, indent=2))
 
 
 if __name__ == "__main__":

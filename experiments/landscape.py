@@ -42,23 +42,23 @@ def main(
     networks = [load_checkpoint(path, trust) for path in checkpoints]
     tables = tables_in(folder)
     digests = {network.digest[:16] for network in networks}
-    trials = read_trials(*tables) if tables else None
-    if trials is not None and digests.isdisjoint(trials["checkpoint"]):
+    rows = read_trials(*tables) if tables else None
+    if rows is not None and digests.isdisjoint(rows["checkpoint"]):
         raise ValueError(f"The study in {folder} holds none of these networks; give its own.")
     names = sorted({network.spec.dataset for network in networks})
     datasets = {name: load_dataset(name, data_folder) for name in names}
-    rows = [
+    records = [
         sharpness(network, datasets[network.spec.dataset], n_images=n_images, draws=draws)
         for network in tqdm(networks, desc="sharpness", unit="network")
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(folder / "sharpness.csv", index=False)
+    pd.DataFrame(records).to_csv(folder / "sharpness.csv", index=False)
     logs = [path.with_suffix(".csv") for path in checkpoints if path.with_suffix(".csv").is_file()]
     if logs:
         methods = {network.spec.method for network in networks}
         training_curves(logs, methods).to_csv(folder / "training_curves.csv", index=False)
-    if trials is not None:
-        print(written(write_report(folder, trials=trials)))
+    if rows is not None:
+        print(written(write_report(folder, rows=rows)))
 
 
 if __name__ == "__main__":

@@ -44,11 +44,11 @@ def main(
         extra_items: Tables of your own, package.module:name of a report.Item; put the folder of
             the package on PYTHONPATH.
     """
-    trials = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
+    rows = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
     folder = out or studies[0]
     folder.mkdir(parents=True, exist_ok=True)
     tables = study_tables(
-        trials,
+        rows,
         folders=studies,
         baseline=baseline,
         bootstrap=bootstrap,

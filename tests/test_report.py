@@ -672,7 +672,7 @@ def test_a_study_with_little_in_it_still_has_tables_and_figures(options):
 
 def test_an_empty_study_has_no_report(tmp_path):
     (tmp_path / "trials.csv").touch()
-    with pytest.raises(ValueError, match="holds no trials"):
+    with pytest.raises(ValueError, match="holds no rows"):
         write_report(tmp_path)
 
 
@@ -841,7 +841,7 @@ def test_the_table_is_read_once_and_each_summary_computed_once(own, monkeypatch)
     ) | {"check_definitions": 1}
     rows = read_trials(own)
     calls.clear()
-    write_report(own, trials=rows)
+    write_report(own, rows=rows)
     assert "read_trials" not in calls
 
 

@@ -442,7 +442,7 @@ def test_conditions_are_never_averaged_together():
 
 
 def test_an_empty_table_and_a_wrong_confidence_are_refused(rows):
-    with pytest.raises(ValueError, match="no trials to summarise"):
+    with pytest.raises(ValueError, match="no rows to summarise"):
         summarise(rows.iloc[:0])
     with pytest.raises(ValueError, match="between 0 and 1"):
         summarise(rows, 95)

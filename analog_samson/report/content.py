@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 import pandas as pd
 
 from analog_samson import results
+from analog_samson.deprecated import warn_renamed
 from analog_samson.report import words
 
 LOSSES = (0.01, 0.02, 0.05)
@@ -30,7 +31,7 @@ class Content:
     Every summary is computed at its first use and kept.
 
     Attributes:
-        trials: Rows of trials.
+        rows: Rows of ``trials.csv``.
         folders: Folders of the studies, for the files beside ``trials.csv``; may be empty.
         n_classes: Classes of each data set; None takes what the manifests in the folders say.
         baseline: Method that gains are counted from; without it there are no gains.
@@ -42,7 +43,7 @@ class Content:
         look: Style sheet, "paper" or "talk".
     """
 
-    trials: pd.DataFrame
+    rows: pd.DataFrame
     folders: Sequence[Path] = ()
     n_classes: Mapping[str, int] | None = None
     baseline: str = "sgd"
@@ -52,6 +53,12 @@ class Content:
     interval: str = "bars"
     width: str = "two columns"
     look: str = "paper"
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """Old name of ``rows``."""
+        warn_renamed("report.Content.trials", "report.Content.rows")
+        return self.rows
 
     @property
     def how(self) -> Look:
@@ -73,17 +80,17 @@ class Content:
     @cached_property
     def datasets_without_classes(self) -> list[str]:
         """Data sets whose number of classes is not known."""
-        return sorted(set(self.trials["dataset"]) - set(self.known_classes))
+        return sorted(set(self.rows["dataset"]) - set(self.known_classes))
 
     @cached_property
     def guessing(self) -> list[str]:
         """Digital networks that are no better than guessing."""
-        return results.no_better_than_guessing(self.trials, self.known_classes)
+        return results.no_better_than_guessing(self.rows, self.known_classes)
 
     @cached_property
     def chips(self) -> pd.DataFrame:
         """Reads averaged: one row per chip and time."""
-        return results.chip_means(self.trials)
+        return results.chip_means(self.rows)
 
     @cached_property
     def networks(self) -> pd.DataFrame:
@@ -109,7 +116,7 @@ class Content:
     @cached_property
     def gains(self) -> pd.DataFrame:
         """Paired gains over the baseline; no rows where the baseline was not simulated."""
-        if self.baseline not in {*self.names.values(), *self.trials["method"]}:
+        if self.baseline not in {*self.names.values(), *self.rows["method"]}:
             return pd.DataFrame()
         return results.paired_gain(self.chips, self.baseline, self.confidence)
 

@@ -1,4 +1,4 @@
-"""All tables and figures of a study, from its trials."""
+"""All tables and figures of a study, from its rows."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def select(
-    trials: pd.DataFrame,
+    rows: pd.DataFrame,
     *,
     devices: Sequence[str] = (),
     methods: Sequence[str] = (),
@@ -27,7 +27,7 @@ def select(
     """Select devices, methods and times; an empty selection keeps all.
 
     Args:
-        trials: Rows of trials.
+        rows: Rows of trials.
         devices: Names of devices.
         methods: Names of methods, with or without strength ("sam", "sam rho=0.5").
         times_s: Times since programming [s].
@@ -36,24 +36,24 @@ def select(
         The rows that match.
 
     Raises:
-        ValueError: If a name or time is not among the trials.
+        ValueError: If a name or time is not among the rows.
     """
-    names = words.method_names(trials)
-    _check_known("device", devices, trials["device"].unique())
-    _check_known("method", methods, {*names, *trials["method"]})
-    _check_known("time", list(map(str, times_s)), map(str, trials["t_inference_s"].unique()))
-    kept = pd.Series(True, index=trials.index)
+    names = words.method_names(rows)
+    _check_known("device", devices, rows["device"].unique())
+    _check_known("method", methods, {*names, *rows["method"]})
+    _check_known("time", list(map(str, times_s)), map(str, rows["t_inference_s"].unique()))
+    kept = pd.Series(True, index=rows.index)
     if devices:
-        kept &= trials["device"].isin(devices)
+        kept &= rows["device"].isin(devices)
     if methods:
-        kept &= names.isin(methods) | trials["method"].isin(methods)
+        kept &= names.isin(methods) | rows["method"].isin(methods)
     if times_s:
-        kept &= trials["t_inference_s"].isin(times_s)
-    return trials[kept]
+        kept &= rows["t_inference_s"].isin(times_s)
+    return rows[kept]
 
 
 def study_tables(
-    trials: pd.DataFrame,
+    rows: pd.DataFrame,
     *,
     folders: Sequence[str | Path] = (),
     n_classes: Mapping[str, int] | None = None,
@@ -63,10 +63,10 @@ def study_tables(
     half_width: float | None = None,
     extra_items: Iterable[Item | str] = (),
 ) -> dict[str, Table]:
-    """Every table that the trials have data for.
+    """Every table that the rows have data for.
 
     Args:
-        trials: Rows of trials.
+        rows: Rows of trials.
         folders: Folders of the studies, for what lies beside ``trials.csv``.
         n_classes: Classes of each data set; None takes what the manifests in the folders say.
             Where they are not known there is no table of normalised accuracy.
@@ -82,10 +82,10 @@ def study_tables(
         there are data, "planning" for a half-width, and those of extra items.
 
     Raises:
-        ValueError: If there are no trials, they mix definitions, or an extra item is none.
+        ValueError: If there are no rows, they mix definitions, or an extra item is none.
     """
     content = Content(
-        trials,
+        rows,
         [Path(folder) for folder in folders],
         n_classes,
         baseline=baseline,
@@ -97,7 +97,7 @@ def study_tables(
 
 
 def study_figures(
-    trials: pd.DataFrame,
+    rows: pd.DataFrame,
     *,
     folders: Sequence[str | Path] = (),
     baseline: str = "sgd",
@@ -108,10 +108,10 @@ def study_figures(
     look: str = "paper",
     extra_items: Iterable[Item | str] = (),
 ) -> dict[str, Figure]:
-    """Every figure that the trials, and the files beside them, have data for.
+    """Every figure that the rows, and the files beside them, have data for.
 
     Args:
-        trials: Rows of trials.
+        rows: Rows of trials.
         folders: Folders of the studies, for what lies beside ``trials.csv``; what lies in several
             is drawn together.
         baseline: Method that gains are counted from.
@@ -128,11 +128,11 @@ def study_figures(
         where a folder has their files, and those of extra items.
 
     Raises:
-        ValueError: If there are no trials, they mix definitions, a file lacks columns, a name is
+        ValueError: If there are no rows, they mix definitions, a file lacks columns, a name is
             unknown, or an extra item is none.
     """
     content = Content(
-        trials,
+        rows,
         [Path(folder) for folder in folders],
         baseline=baseline,
         confidence=confidence,
@@ -207,7 +207,7 @@ def warnings_of(content: Content) -> list[str]:
     Returns:
         One sentence a warning; empty when there is nothing to warn of.
     """
-    trials, summary = content.trials, content.summary
+    rows, summary = content.rows, content.summary
     found = []
     if (summary["n_networks"] == 1).any():
         alone = set(words.method_names(summary[summary["n_networks"] == 1]))
@@ -242,7 +242,7 @@ def warnings_of(content: Content) -> list[str]:
             f"Digital networks no better than guessing: {', '.join(content.guessing)}; there is no "
             "table of normalised accuracy."
         )
-    torn = trials[~results.has_trajectories(trials)]
+    torn = rows[~results.has_trajectories(rows)]
     if len(torn):
         found.append(
             f"Every time of {', '.join(sorted(set(torn['device'])))} is an independent draw: the "
@@ -254,10 +254,10 @@ def warnings_of(content: Content) -> list[str]:
             f"Times beyond the measurements of {', '.join(sorted(set(late['device'])))} are "
             "extrapolated by the device model."
         )
-    if not trials["reproducible"].all():
+    if not rows["reproducible"].all():
         found.append("Some rows come from an engine that cannot be seeded: not reproducible.")
-    if trials["n_test"].min() < 1000:
-        found.append(f"The evaluation set has only {trials['n_test'].min()} images.")
+    if rows["n_test"].min() < 1000:
+        found.append(f"The evaluation set has only {rows['n_test'].min()} images.")
     return found
 
 

@@ -177,7 +177,7 @@ def _gain(content: Content) -> Figure | None:
 def _gain_table(content: Content) -> Table | None:
     if content.gains.empty:
         return None
-    alone = sorted(set(content.trials["device"]) - set(content.gains["device"]))
+    alone = sorted(set(content.rows["device"]) - set(content.gains["device"]))
     return tables.gain_table(content.gains, alone=alone)
 
 
@@ -244,7 +244,7 @@ def _heat(content: Content) -> Figures:
 def _planning_table(content: Content) -> Table | None:
     if content.half_width is None:
         return None
-    plan = results.needed(content.trials, content.half_width, content.confidence)
+    plan = results.needed(content.rows, content.half_width, content.confidence)
     return tables.planning_table(plan, content.half_width)
 
 
@@ -286,7 +286,7 @@ def _of_the_study(content: Content, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _known(rows: pd.DataFrame, is_known: "pd.Series[bool]") -> pd.DataFrame:
-    """The rows of networks in the trials; all where it has none of them."""
+    """The rows of networks of the study; all where it has none of them."""
     return rows[is_known] if is_known.any() else rows
 
 

@@ -17,7 +17,7 @@ COLUMN_LETTERS = 50
 DIGITS = 10
 """Significant digits, and decimals, of a number in a CSV file: more than any measurement has, and
 too few to show in which order a library adds up (of small differences of accuracies, too), so that
-the same trials give the same bytes with every version."""
+the same rows give the same bytes with every version."""
 
 
 @dataclass(frozen=True)

@@ -69,22 +69,22 @@ def read_table(file: Path) -> pd.DataFrame:
     except (pa.ArrowException, UnicodeDecodeError) as error:
         why = _damage(content) or f"has a damaged row ({str(error).splitlines()[0][:200]})"
         raise ValueError(f"{str(file)!r}, {why}{ADVICE}.") from None
-    trials: pd.DataFrame = table.to_pandas()
+    rows: pd.DataFrame = table.to_pandas()
 
     def line(row: int) -> str:
         written = [n for n, text in enumerate(content.split(b"\n"), start=1) if text]
         return f"{str(file)!r}, line {written[row + 1]}"
 
-    check_rows(trials, line, ADVICE)
-    found = two_kinds(trials)
+    check_rows(rows, line, ADVICE)
+    found = two_kinds(rows)
     if found is not None:
         row, other, column = found
         raise ValueError(
-            f"{line(row)}: {column} = {_shown(trials[column].iloc[row])}, and "
-            f"{_shown(trials[column].iloc[other])} of the same chip_id in "
+            f"{line(row)}: {column} = {_shown(rows[column].iloc[row])}, and "
+            f"{_shown(rows[column].iloc[other])} of the same chip_id in "
             f"{line(other).rpartition(', ')[2]}{ADVICE}."
         )
-    return trials
+    return rows
 
 
 def check_rows(rows: pd.DataFrame, place: Callable[[int], str], advice: str = "") -> None:

@@ -17,7 +17,7 @@ GAIN_CELL = (*COMPARED_UNDER[:-1], *METHOD, "baseline", "t_inference_s")
 
 
 def paired_gain(
-    trials: pd.DataFrame,
+    rows: pd.DataFrame,
     baseline: str = "sgd",
     confidence: float = 0.95,
     *,
@@ -31,7 +31,7 @@ def paired_gain(
     elsewhere (method "external") have no partner: they are compared by Welch's test.
 
     Args:
-        trials: Rows of trials, or of chips (`chip_means`); filter them to one time (the primary
+        rows: Rows of trials, or of chips (`chip_means`); filter them to one time (the primary
             endpoint) to correct for fewer comparisons.
         baseline: A method, with its strength where it was trained with several ("sam rho=0.5").
         confidence: Probability with which an interval covers the true difference.
@@ -51,10 +51,10 @@ def paired_gain(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"Confidence must be between 0 and 1, such as 0.95; got {confidence!r}.")
-    chips = chip_means(trials)
+    chips = chip_means(rows)
     chips["name"] = method_names(chips)
     reference = baseline_name(chips, baseline)
-    rows = []
+    records = []
     for settings, group in chips.groupby(list(COMPARED_UNDER), observed=True, sort=True):
         base = group[group["name"] == reference]
         if base.empty:
@@ -75,17 +75,17 @@ def paired_gain(
             here.append(row)
         if pool is not False:
             _pool(here, confidence, FEW_NETWORKS if pool is None else None)
-        rows += here
+        records += here
     columns = [*GAIN_CELL, "gain", "low", "high", "half_width", "confidence", "p_value", "p_holm"]
     columns += ["significant", "level", "spread", "paired", "n_networks", "n_chips"]
     columns += ["n_images_per_chip", "n_test", "extrapolated"]
-    gains = pd.DataFrame(rows, columns=columns)
+    gains = pd.DataFrame(records, columns=columns)
     gains["p_holm"] = holm(gains["p_value"].to_numpy(dtype=float))
     gains["significant"] = (gains["p_holm"] < 1 - confidence) & (gains["level"] == "networks")
     return gains.sort_values(list(GAIN_CELL), ignore_index=True)
 
 
-def best_methods(trials: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+def best_methods(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """Which method may be set in bold, and which cannot be told from it.
 
     The method with the highest mean is the best of its condition when it beats *every* other one
@@ -93,14 +93,14 @@ def best_methods(trials: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame
     conditions. Where none is, the methods that are not shown to be worse than the highest are tied.
 
     Args:
-        trials: Rows of trials, or of chips (`chip_means`).
+        rows: Rows of trials, or of chips (`chip_means`).
         confidence: One minus the probability of any false bold cell in the table.
 
     Returns:
         One row per method and condition: the columns of a summary's cell, ``is_best``,
         ``is_tied`` (both False where a method stands alone), ``p_holm`` of the condition.
     """
-    chips = chip_means(trials)
+    chips = chip_means(rows)
     cells, p_cells = [], []
     for settings, group in chips.groupby(list(COMPARED_UNDER), observed=True, sort=True):
         networks = group.groupby([*METHOD, "checkpoint"], observed=True)["accuracy"].mean()
@@ -120,7 +120,7 @@ def best_methods(trials: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame
         p_cells.append(worst if over_networks else 1.0)
         cells.append((settings, leader, p))
     corrected = holm(p_cells)
-    rows = []
+    records = []
     for (settings, leader, p), p_cell in zip(cells, corrected, strict=True):
         is_decided = bool(p_cell < 1 - confidence)
         for key, value in p.items():
@@ -130,9 +130,9 @@ def best_methods(trials: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame
             is_close = key == leader or not value * len(cells) < 1 - confidence
             row["is_tied"] = not is_decided and is_close
             row["p_holm"] = p_cell
-            rows.append(row)
+            records.append(row)
     columns = [*COMPARED_UNDER, *METHOD, "is_best", "is_tied", "p_holm"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(records, columns=columns)
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:

@@ -27,11 +27,11 @@ _SEED = ("dataset", "model", *METHOD, "training_seed")
 _DEFINED = ("programming_seed", "n_images_per_chip", "n_test")
 
 
-def check_definitions(trials: pd.DataFrame) -> None:
+def check_definitions(rows: pd.DataFrame) -> None:
     """Refuse rows that call two different things by one name.
 
     Args:
-        trials: Rows of trials.
+        rows: Rows of trials.
 
     Raises:
         ValueError: If columns are missing; if one chip of one network on one device has two
@@ -41,38 +41,38 @@ def check_definitions(trials: pd.DataFrame) -> None:
             evaluated on test sets of different size, or on subsets of different size.
     """
     needed = {*_CHIP, *_DEFINED, "chip_id", "n_correct", "t_inference_s"}
-    missing = sorted(needed - set(trials.columns))
+    missing = sorted(needed - set(rows.columns))
     if missing:
-        raise ValueError(f"These are no trials: columns {missing} are missing.")
-    found = two_kinds(trials)
+        raise ValueError(f"These are not rows of trials: columns {missing} are missing.")
+    found = two_kinds(rows)
     if found is not None:
         row, other, column = found
         raise ValueError(
-            f"Rows of chip {trials['chip_id'].iloc[row]!r} say {column} = "
-            f"{trials[column].iloc[other]!r} and {trials[column].iloc[row]!r}; one thing has two "
+            f"Rows of chip {rows['chip_id'].iloc[row]!r} say {column} = "
+            f"{rows[column].iloc[other]!r} and {rows[column].iloc[row]!r}; one thing has two "
             "names, or rows were edited: delete the wrong ones, or keep the two studies apart."
         )
-    chips = trials.drop_duplicates("chip_id")
+    chips = rows.drop_duplicates("chip_id")
     _check_chips(chips)
     _check_sizes(chips)
     _check_networks(chips)
 
 
-def two_kinds(trials: pd.DataFrame) -> tuple[int, int, str] | None:
+def two_kinds(rows: pd.DataFrame) -> tuple[int, int, str] | None:
     """Find a row that calls its chip otherwise than the chip's first row does.
 
     Args:
-        trials: Rows of trials.
+        rows: Rows of trials.
 
     Returns:
         Position of the row, of the first row of its chip, and the column in which they differ;
         None where all rows of every chip agree.
     """
-    codes, _ = pd.factorize(trials["chip_id"])
+    codes, _ = pd.factorize(rows["chip_id"])
     _, first = np.unique(codes, return_index=True)
     of_first = first[codes]
     for column in (*_CHIP, *_DEFINED):
-        values = trials[column].array
+        values = rows[column].array
         differs = np.asarray(values != values.take(of_first), dtype=bool)
         if differs.any():
             row = int(differs.argmax())
@@ -105,7 +105,7 @@ def _check_sizes(chips: pd.DataFrame) -> None:
     numbers = sorted({int(n) for n in mixed[column]})
     raise ValueError(
         f"Trials of {mixed['model'].iloc[0]!r} on {mixed['dataset'].iloc[0]!r} mix "
-        f"{what.format(numbers)}; choose one, such as trials[trials.{column} == {numbers[-1]}]."
+        f"{what.format(numbers)}; choose one, such as rows[rows.{column} == {numbers[-1]}]."
     )
 
 

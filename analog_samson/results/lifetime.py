@@ -20,7 +20,7 @@ TIE = 1e-12
 
 
 def lifetime(
-    trials: pd.DataFrame,
+    rows: pd.DataFrame,
     loss: float = 0.01,
     *,
     reference: str = "digital",
@@ -35,7 +35,7 @@ def lifetime(
     Only chips that were measured at every time of their curve count.
 
     Args:
-        trials: Rows of trials, or of chips (`chip_means`), at two times or more.
+        rows: Rows of trials, or of chips (`chip_means`), at two times or more.
         loss: Accuracy that may be lost, as a fraction (0.01 is one per cent).
         reference: What the loss is counted from: "digital", the same network without analog
             noise, or "first", the same chip at its first time (programmed, where there is t = 0).
@@ -58,44 +58,44 @@ def lifetime(
         raise ValueError(f"Loss must be a fraction between 0 and 1, such as 0.01; got {loss!r}.")
     if reference not in ("digital", "first"):
         raise ValueError(f"Reference must be 'digital' or 'first'; got {reference!r}.")
-    torn = trials.loc[~has_trajectories(trials), "device"]
+    torn = rows.loc[~has_trajectories(rows), "device"]
     if len(torn):
         raise ValueError(
             f"The times of device {torn.iloc[0]!r} are independent draws (times_share = "
             "'independent'): no chip is followed from one to the next, so it has no lifetime; "
-            "leave its rows out, as trials[has_trajectories(trials)] does."
+            "leave its rows out, as rows[has_trajectories(rows)] does."
         )
-    chips = _complete(chip_means(trials))
+    chips = _complete(chip_means(rows))
     if reference == "digital":
         chips["loss"] = chips["clean_accuracy"] - chips["accuracy"]
     else:
         start = chips.sort_values("t_inference_s").groupby("chip_id")["accuracy"].transform("first")
         chips["loss"] = start - chips["accuracy"]
-    rows = []
+    records = []
     for curve, group in chips[chips["t_inference_s"] > 0].groupby(
         list(CURVE), observed=True, sort=True
     ):
         row: dict[str, object] = dict(zip(CURVE, curve, strict=True))
         row.update({"loss": loss, "reference": reference})
         row.update(_life(group, loss, confidence))
-        rows.append(row)
-    return pd.DataFrame(rows)
+        records.append(row)
+    return pd.DataFrame(records)
 
 
-def has_trajectories(trials: pd.DataFrame) -> "pd.Series[bool]":
+def has_trajectories(rows: pd.DataFrame) -> "pd.Series[bool]":
     """Whether a row's chip is the same devices at all its times, row by row.
 
     Not where the device draws every time anew (``times_share = "independent"``), which such a
     device says in the ``condition`` of its rows whether it was swept or not.
 
     Args:
-        trials: Rows of trials, or of chips.
+        rows: Rows of trials, or of chips.
     """
-    conditions = trials["condition"].unique()
+    conditions = rows["condition"].unique()
     is_one_chip = {
         text: json.loads(text).get("times_share") != "independent" for text in conditions
     }
-    return trials["condition"].map(is_one_chip).astype(bool)
+    return rows["condition"].map(is_one_chip).astype(bool)
 
 
 def known_classes(manifests: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -115,23 +115,23 @@ def known_classes(manifests: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return {dataset: n for dataset, (n, *others) in found.items() if not others}
 
 
-def no_better_than_guessing(trials: pd.DataFrame, n_classes: Mapping[str, int]) -> list[str]:
+def no_better_than_guessing(rows: pd.DataFrame, n_classes: Mapping[str, int]) -> list[str]:
     """Networks whose digital accuracy is at most that of guessing, by their ``checkpoint``.
 
     Args:
-        trials: Rows of trials, or of chips (`chip_means`).
+        rows: Rows of trials, or of chips (`chip_means`).
         n_classes: Classes of each data set, as the manifest of a study says; networks of other
             data sets are not judged.
     """
-    chance = 1 / trials["dataset"].astype(str).map(n_classes).astype(float)
-    is_averaged = "clean_accuracy" in trials
-    clean = trials["clean_accuracy"] if is_averaged else digital_accuracy(trials)
+    chance = 1 / rows["dataset"].astype(str).map(n_classes).astype(float)
+    is_averaged = "clean_accuracy" in rows
+    clean = rows["clean_accuracy"] if is_averaged else digital_accuracy(rows)
     guesses = clean <= chance * (1 + TIE)
-    return sorted(set(trials.loc[guesses, "checkpoint"].astype(str)))
+    return sorted(set(rows.loc[guesses, "checkpoint"].astype(str)))
 
 
 def iso_accuracy(
-    trials: pd.DataFrame,
+    rows: pd.DataFrame,
     threshold: float = 0.99,
     *,
     n_classes: Mapping[str, int],
@@ -143,7 +143,7 @@ def iso_accuracy(
     network, 0 is guessing.
 
     Args:
-        trials: Rows of trials, or of chips (`chip_means`).
+        rows: Rows of trials, or of chips (`chip_means`).
         threshold: Normalised accuracy above which a network is called iso-accurate.
         n_classes: Classes of each data set, as the manifest of a study says.
         confidence: Probability with which the interval covers.
@@ -158,26 +158,26 @@ def iso_accuracy(
         ValueError: If the number of classes of a data set is not known, or a digital network is
             no better than guessing.
     """
-    unknown = sorted(set(trials["dataset"]) - set(n_classes))
+    unknown = sorted(set(rows["dataset"]) - set(n_classes))
     if unknown:
         raise ValueError(
             f"How many classes have {unknown}? Known are {sorted(n_classes)}; pass n_classes, such "
             f"as n_classes={{{unknown[0]!r}: 10}}."
         )
-    guessing = no_better_than_guessing(trials, n_classes)
+    guessing = no_better_than_guessing(rows, n_classes)
     if guessing:
         raise ValueError(
             f"The digital network {guessing[0]!r} is no better than guessing; its normalised "
             "accuracy means nothing; leave it out."
         )
-    chips = chip_means(trials)
+    chips = chip_means(rows)
     chance = 1 / chips["dataset"].map(n_classes).astype(float)
     chips["accuracy"] = (chips["accuracy"] - chance) / (chips["clean_accuracy"] - chance)
-    rows = []
+    records = []
     for cell, group in chips.groupby(list(CELL), observed=True, sort=True):
         mean, error, level = _mean(group, "accuracy")
         half = error.half_width(confidence)
-        rows.append(
+        records.append(
             {
                 **dict(zip(CELL, cell, strict=True)),
                 "normalised": mean,
@@ -192,7 +192,7 @@ def iso_accuracy(
                 "extrapolated": bool(group["extrapolated"].any()),
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(records)
 
 
 def _complete(chips: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,7 @@ LOOKS = (10, 20, 40, 80)
 MAX_NETWORKS = 1000
 
 
-def variance_components(trials: pd.DataFrame) -> pd.DataFrame:
+def variance_components(rows: pd.DataFrame) -> pd.DataFrame:
     """How much of the spread comes from training, programming, reading, and the images chosen.
 
     Nested analysis of variance: reads within chips within networks (for unequal numbers with the
@@ -27,7 +27,7 @@ def variance_components(trials: pd.DataFrame) -> pd.DataFrame:
     theirs. A negative estimate is reported as 0.
 
     Args:
-        trials: Rows of trials.
+        rows: Rows of trials.
 
     Returns:
         One row per method and condition: the columns of a summary's cell, ``std_networks``,
@@ -36,22 +36,22 @@ def variance_components(trials: pd.DataFrame) -> pd.DataFrame:
         images; 0 where all were answered), ``n_networks``, ``n_chips``, ``n_reads`` (harmonic
         means per network and chip).
     """
-    chips = chip_means(trials)
-    reads = estimated_accuracy(trials).groupby([trials[c] for c in KEY[:2]], observed=True).var()
+    chips = chip_means(rows)
+    reads = estimated_accuracy(rows).groupby([rows[c] for c in KEY[:2]], observed=True).var()
     chips = chips.join(reads.rename("var_reads"), on=list(KEY[:2]))
-    rows = []
+    records = []
     for cell, group in chips.groupby(list(CELL), observed=True, sort=True):
         row = dict(zip(CELL, cell, strict=True))
         row.update(_components(group))
-        rows.append(row)
-    return pd.DataFrame(rows)
+        records.append(row)
+    return pd.DataFrame(records)
 
 
-def needed(trials: pd.DataFrame, half_width: float, confidence: float = 0.95) -> pd.DataFrame:
+def needed(rows: pd.DataFrame, half_width: float, confidence: float = 0.95) -> pd.DataFrame:
     """How many networks, or chips per network, would bring every half-width below a target.
 
     Args:
-        trials: Rows of trials, a first study.
+        rows: Rows of trials, a first study.
         half_width: Target, as a fraction (0.005 is half a per cent of accuracy).
         confidence: Probability with which the interval covers the true mean.
 
@@ -70,9 +70,9 @@ def needed(trials: pd.DataFrame, half_width: float, confidence: float = 0.95) ->
         raise ValueError(
             f"The target half-width must be positive, such as 0.005; got {half_width!r}."
         )
-    summary = summarise(trials, confidence).drop(columns=["std_networks", "std_chips", "n_reads"])
-    parts = variance_components(trials).drop(columns=["n_networks", "n_chips"])
-    rows = []
+    summary = summarise(rows, confidence).drop(columns=["std_networks", "std_chips", "n_reads"])
+    parts = variance_components(rows).drop(columns=["n_networks", "n_chips"])
+    records = []
     for row in summary.merge(parts, on=list(CELL)).to_dict("records"):
         n, k = int(row["n_networks"]), int(row["n_chips"])
         reads = row["std_reads"] ** 2 / row["n_reads"]
@@ -80,7 +80,7 @@ def needed(trials: pd.DataFrame, half_width: float, confidence: float = 0.95) ->
         networks = row["std_networks"] ** 2
         enough_chips = _needed_chips(networks, chips, n, row["dof"], half_width, confidence)
         enough_networks = _needed_networks(networks + chips / k, half_width, confidence)
-        rows.append(
+        records.append(
             {
                 **{column: row[column] for column in CELL},
                 "half_width": row["half_width"],
@@ -93,12 +93,12 @@ def needed(trials: pd.DataFrame, half_width: float, confidence: float = 0.95) ->
                 "advice": _advice(row["half_width"], half_width, n, enough_chips, enough_networks),
             }
         )
-    plan = pd.DataFrame(rows)
+    plan = pd.DataFrame(records)
     return plan.astype({"needed_chips": "Int64", "needed_networks": "Int64"})
 
 
 def next_look(
-    trials: pd.DataFrame,
+    rows: pd.DataFrame,
     half_width: float,
     *,
     looks: Sequence[int] = LOOKS,
@@ -109,7 +109,7 @@ def next_look(
     The decision is taken for all methods and conditions together, at fixed numbers of chips only.
 
     Args:
-        trials: Rows of trials so far, complete up to a look.
+        rows: Rows of trials so far, complete up to a look.
         half_width: Target for every half-width, as a fraction.
         looks: Numbers of chips at which to look.
         confidence: Probability with which the interval covers the true mean.
@@ -118,7 +118,7 @@ def next_look(
         The next look, or None when the study is done: every half-width is below the target, no
         number of chips can bring it there ("limited by networks"), or the last look is reached.
     """
-    plan = needed(trials, half_width, confidence)
+    plan = needed(rows, half_width, confidence)
     wide = plan[~(plan["half_width"] <= half_width)]
     later = [look for look in looks if look > plan["n_chips"].min()]
     if wide.empty or not later:

@@ -15,32 +15,30 @@ With n = N the estimate is the plain ratio and its variance 0.
 import pandas as pd
 
 
-def estimated_accuracy(trials: pd.DataFrame) -> "pd.Series[float]":
+def estimated_accuracy(rows: pd.DataFrame) -> "pd.Series[float]":
     """Accuracy on all ``n_test`` images of each row, as a fraction.
 
     An estimate from a subset may exceed 0 or 1 by chance: to cut it would make means wrong.
 
     Args:
-        trials: Rows of trials.
+        rows: Rows of trials.
     """
-    digital_here = trials["n_correct_digital"] / trials["n_images_per_chip"]
-    return trials["n_correct"] / trials["n_images_per_chip"] + (
-        digital_accuracy(trials) - digital_here
-    )
+    digital_here = rows["n_correct_digital"] / rows["n_images_per_chip"]
+    return rows["n_correct"] / rows["n_images_per_chip"] + (digital_accuracy(rows) - digital_here)
 
 
-def digital_accuracy(trials: pd.DataFrame) -> "pd.Series[float]":
+def digital_accuracy(rows: pd.DataFrame) -> "pd.Series[float]":
     """Accuracy of each row's digital network on all ``n_test`` images, as a fraction."""
-    return trials["n_correct_digital_test"] / trials["n_test"]
+    return rows["n_correct_digital_test"] / rows["n_test"]
 
 
-def sampling_variance(trials: pd.DataFrame) -> "pd.Series[float]":
+def sampling_variance(rows: pd.DataFrame) -> "pd.Series[float]":
     """Variance of `estimated_accuracy` over subsets of images: 0 where all were answered.
 
     Args:
-        trials: Rows of trials.
+        rows: Rows of trials.
     """
-    n = trials["n_images_per_chip"]
-    total = trials["n_correct"] - trials["n_correct_digital"]
-    squares = trials["n_changed"] - total**2 / n
-    return squares / (n - 1).clip(lower=1) / n * (1 - n / trials["n_test"])
+    n = rows["n_images_per_chip"]
+    total = rows["n_correct"] - rows["n_correct_digital"]
+    squares = rows["n_changed"] - total**2 / n
+    return squares / (n - 1).clip(lower=1) / n * (1 - n / rows["n_test"])

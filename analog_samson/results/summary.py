@@ -21,12 +21,12 @@ FEW_NETWORKS = 4
 assumption that all methods spread alike."""
 
 
-def chip_means(trials: pd.DataFrame) -> pd.DataFrame:
+def chip_means(rows: pd.DataFrame) -> pd.DataFrame:
     """Average the reads: one row per chip and time.
 
     Args:
-        trials: Rows of trials; rows that this function gave are copied as they are, so that what
-            is computed from trials can also be computed from chips.
+        rows: Rows of trials; rows that this function gave are copied as they are, so that what
+            is computed from rows of trials can also be computed from chips.
 
     Returns:
         Columns of `CELL`, ``training_seed``, ``checkpoint``, ``chip``, ``chip_id``,
@@ -36,17 +36,17 @@ def chip_means(trials: pd.DataFrame) -> pd.DataFrame:
         answered a subset of the images; reads share their images, so that averaging them takes
         little of it away, and the mean over reads is an upper bound), ``n_reads``.
     """
-    if "n_reads" in trials:
-        return trials.copy()
-    check_definitions(trials)
-    groups = trials.groupby(["chip_id", "t_inference_s"], sort=False, observed=True)
+    if "n_reads" in rows:
+        return rows.copy()
+    check_definitions(rows)
+    groups = rows.groupby(["chip_id", "t_inference_s"], sort=False, observed=True)
     code = groups.ngroup().to_numpy()
-    reads_in_order = np.lexsort((trials["read"].to_numpy(), code))
-    trials, code = trials.iloc[reads_in_order], code[reads_in_order]
+    reads_in_order = np.lexsort((rows["read"].to_numpy(), code))
+    rows, code = rows.iloc[reads_in_order], code[reads_in_order]
     first = np.flatnonzero(np.diff(code, prepend=-1))
     kept = [*CELL, "training_seed", "checkpoint", "chip", "chip_id", "programming_seed"]
     kept += ["n_images_per_chip", "n_test", "analog_share", "reproducible"]
-    chips = trials.iloc[first][kept]
+    chips = rows.iloc[first][kept]
     chips = chips.reset_index(drop=True)
     n_reads = np.bincount(code)
 
@@ -54,11 +54,11 @@ def chip_means(trials: pd.DataFrame) -> pd.DataFrame:
         totals = np.bincount(code, values.to_numpy(dtype=float)).astype(np.float64)
         return totals / n_reads
 
-    chips["accuracy"] = mean(estimated_accuracy(trials))
-    chips["clean_accuracy"] = mean(digital_accuracy(trials))
-    chips["sampling_variance"] = mean(sampling_variance(trials))
-    chips["alpha"] = mean(trials["alpha"])
-    chips["extrapolated"] = mean(trials["extrapolated"]) > 0
+    chips["accuracy"] = mean(estimated_accuracy(rows))
+    chips["clean_accuracy"] = mean(digital_accuracy(rows))
+    chips["sampling_variance"] = mean(sampling_variance(rows))
+    chips["alpha"] = mean(rows["alpha"])
+    chips["extrapolated"] = mean(rows["extrapolated"]) > 0
     chips["n_reads"] = n_reads
     return chips.sort_values([*CELL, "training_seed", "checkpoint", "chip"], ignore_index=True)
 
@@ -99,7 +99,7 @@ def network_means(chips: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(
-    trials: pd.DataFrame,
+    rows: pd.DataFrame,
     confidence: float = 0.95,
     *,
     pool: bool | None = None,
@@ -113,7 +113,7 @@ def summarise(
     them the subset of images that a chip answered, the interval holds the shared part too.
 
     Args:
-        trials: Rows of trials (`read_trials`), or of chips (`chip_means`).
+        rows: Rows of trials (`read_trials`), or of chips (`chip_means`).
         confidence: Probability with which an interval covers the true mean, between 0 and 1.
         pool: Whether the spread over networks is pooled over the methods under the same
             condition (mixed model with shared training seeds); None pools only where a method
@@ -145,9 +145,9 @@ def summarise(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"Confidence must be between 0 and 1, such as 0.95; got {confidence!r}.")
-    if trials.empty:
-        raise ValueError("There are no trials to summarise; run the study first.")
-    chips = chip_means(trials)
+    if rows.empty:
+        raise ValueError("There are no rows to summarise; run the study first.")
+    chips = chip_means(rows)
     networks = network_means(chips)
     groups = networks.groupby(list(CELL), observed=True, sort=True)
     summary = groups.agg(

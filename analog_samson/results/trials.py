@@ -40,13 +40,13 @@ def read_trials(*paths: str | Path) -> pd.DataFrame:
         raise ValueError("read_trials needs at least one path; got none.")
     files = [file for path in paths for file in _table_paths(path)]
     check_manifests(list(dict.fromkeys(file.with_name("manifest.json") for file in files)))
-    trials = pd.concat([read_table(file) for file in files], ignore_index=True)
+    rows = pd.concat([read_table(file) for file in files], ignore_index=True)
     try:
-        trials = _merged(trials)
-        check_definitions(trials)
+        rows = _merged(rows)
+        check_definitions(rows)
     except ValueError as error:
         raise ValueError(f"{' and '.join(map(str, files))}: {error}") from None
-    return trials
+    return rows
 
 
 def tables_in(folder: Path) -> list[Path]:
@@ -149,11 +149,11 @@ def _table_paths(path: str | Path) -> list[Path]:
     return files
 
 
-def _merged(trials: pd.DataFrame) -> pd.DataFrame:
-    repeated = trials.duplicated(list(KEY), keep=False)
+def _merged(rows: pd.DataFrame) -> pd.DataFrame:
+    repeated = rows.duplicated(list(KEY), keep=False)
     if not repeated.any():
-        return trials
-    copies = trials[repeated]
+        return rows
+    copies = rows[repeated]
     content = [name for name in COLUMNS if name != "study"]
     kinds = copies.drop_duplicates(content)
     conflict = kinds.duplicated(list(KEY), keep=False)
@@ -166,7 +166,7 @@ def _merged(trials: pd.DataFrame) -> pd.DataFrame:
             f"{len(same)} rows that differ in {', '.join(differ)}; they come from different "
             "machines or versions: read the files apart or delete one of the rows."
         )
-    return trials.drop_duplicates(list(KEY), ignore_index=True)
+    return rows.drop_duplicates(list(KEY), ignore_index=True)
 
 
 def _append(path: Path, rows: bytes) -> None:
