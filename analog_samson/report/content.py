@@ -105,12 +105,12 @@ class Content:
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """Accuracy of every method under every condition."""
+        """Accuracy of every group of rows."""
         return results.summarise(self.chips, self.confidence, bootstrap=self.bootstrap)
 
     @cached_property
     def best(self) -> pd.DataFrame:
-        """Which method is the best of its condition."""
+        """Which method is the best among those compared."""
         return results.best_methods(self.chips, self.confidence)
 
     @cached_property

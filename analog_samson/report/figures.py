@@ -43,7 +43,7 @@ def accuracy_figure(
         ValueError: If the summary is empty or a name is unknown.
     """
     axis = TimeAxis(summary["t_inference_s"])
-    return by_condition(
+    return by_panel(
         summary,
         lambda ax, rows: panels.accuracy_vs_time(ax, rows, interval=interval, axis=axis),
         note=footnote(summary) if len(summary) else "",
@@ -70,7 +70,7 @@ def gain_figure(
         ValueError: If there are no gains or a name is unknown.
     """
     axis = TimeAxis(gains["t_inference_s"])
-    return by_condition(
+    return by_panel(
         gains,
         lambda ax, rows: panels.gain_vs_time(ax, rows, interval=interval, axis=axis),
         note=gain_note(gains) if len(gains) else "",
@@ -142,7 +142,7 @@ def strips_figure(
         ValueError: If there are no chips or a name is unknown.
     """
     note = "Points: chips, in groups by trained network. Bars: mean of a network."
-    return by_condition(
+    return by_panel(
         at_last_time(chips),
         panels.chip_strips,
         with_time=True,
@@ -179,7 +179,7 @@ def lifetime_figure(
             "Bars: 95 % interval; arrows: beyond the measured times. 1 y = 365 d. "
             f"{words.fixed_text(lives)}."
         )
-    return by_condition(
+    return by_panel(
         lives,
         panels.lifetimes,
         note=note,
@@ -206,7 +206,7 @@ def scatter_figure(
     Raises:
         ValueError: If there are no networks or a name is unknown.
     """
-    return by_condition(
+    return by_panel(
         at_last_time(networks),
         panels.clean_vs_late,
         with_time=True,
@@ -220,7 +220,7 @@ def scatter_figure(
     )
 
 
-def by_condition(
+def by_panel(
     rows: pd.DataFrame,
     draw: Callable[[Axes, pd.DataFrame], Sequence[Line2D]],
     *,
@@ -235,14 +235,14 @@ def by_condition(
     """One panel a device (and whatever else varies), one legend above, one note below.
 
     Args:
-        rows: What is drawn, of any number of conditions.
-        draw: Draws the rows of one condition and returns handles for the legend.
+        rows: What is drawn, of any number of panels.
+        draw: Draws the rows of one panel and returns handles for the legend.
         note: Text below the panels.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
         aspect: Height of a panel by its width.
         share_y: Whether panels share their vertical axis.
-        besides: Columns of the condition that do not separate panels.
+        besides: Columns of `COMPARED_UNDER` that do not separate panels.
         with_time: Whether a panel's title contains its (one) time.
 
     Returns:

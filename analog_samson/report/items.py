@@ -147,7 +147,7 @@ def _stem(name: str) -> str:
 
 
 def _in_few_panels(draw: Callable[[Content], Figure | None]) -> Callable[[Content], Figure | None]:
-    """Draw only where there are at most `MAX_PANELS` devices and other conditions."""
+    """Draw only where there are at most `MAX_PANELS` panels."""
 
     @functools.wraps(draw)
     def drawn(content: Content) -> Figure | None:

@@ -136,7 +136,7 @@ def sharpness_vs_robustness(
 
     Args:
         ax: Where to draw.
-        networks: As `results.network_means` gives, of one condition at one time.
+        networks: As `results.network_means` gives, of one panel at one time.
         sharpness: Columns ``checkpoint`` and the measure, as in ``sharpness.csv``.
         measure: Column of ``sharpness``.
 

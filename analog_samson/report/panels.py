@@ -31,7 +31,7 @@ def accuracy_vs_time(
 
     Args:
         ax: Where to draw.
-        summary: As `results.summarise` gives, of one condition (one device).
+        summary: As `results.summarise` gives, of one panel.
         interval: "bars" or "band".
         axis: A time axis that several panels share; None makes one for these times.
 
@@ -39,7 +39,7 @@ def accuracy_vs_time(
         One handle per method for a legend, in the usual order.
 
     Raises:
-        ValueError: If the summary is empty or holds several conditions, or the interval is
+        ValueError: If the summary is empty or holds rows of several panels, or the interval is
             neither "bars" nor "band".
     """
     check_one(summary, "accuracy_vs_time", interval)
@@ -62,7 +62,7 @@ def gain_vs_time(
 
     Args:
         ax: Where to draw.
-        gains: As `results.paired_gain` gives, of one condition.
+        gains: As `results.paired_gain` gives, of one panel.
         interval: "bars" or "band".
         axis: As in `accuracy_vs_time`.
 
@@ -88,14 +88,14 @@ def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = No
 
     Args:
         ax: Where to draw.
-        chips: As `results.chip_means` gives, of one condition.
+        chips: As `results.chip_means` gives, of one panel.
         axis: As in `accuracy_vs_time`.
 
     Returns:
         One handle per method.
 
     Raises:
-        ValueError: If there are no chips or several conditions.
+        ValueError: If there are no chips or rows of several panels.
     """
     check_one(chips, "chips_over_time")
     axis = axis or TimeAxis(chips["t_inference_s"])
@@ -132,13 +132,13 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
 
     Args:
         ax: Where to draw.
-        chips: As `results.chip_means` gives, of one condition at one time.
+        chips: As `results.chip_means` gives, of one panel at one time.
 
     Returns:
         An empty list: the methods are named below their strips, not in a legend.
 
     Raises:
-        ValueError: If there are no chips, several conditions or several times.
+        ValueError: If there are no chips, rows of several panels or several times.
     """
     check_one(chips, "chip_strips")
     if chips["t_inference_s"].nunique() > 1:
@@ -180,13 +180,13 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
 
     Args:
         ax: Where to draw.
-        lives: As `results.lifetime` gives, of one condition.
+        lives: As `results.lifetime` gives, of one panel.
 
     Returns:
         An empty list: the methods are named beside their rows, not in a legend.
 
     Raises:
-        ValueError: If there are no lifetimes or several conditions.
+        ValueError: If there are no lifetimes or rows of several panels.
     """
     check_one(lives, "lifetimes")
     finite = lives[["lifetime_s", "low_s", "high_s"]].replace([0.0, np.inf], np.nan)
@@ -238,13 +238,13 @@ def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
 
     Args:
         ax: Where to draw.
-        networks: As `results.network_means` gives, of one condition at one time.
+        networks: As `results.network_means` gives, of one panel at one time.
 
     Returns:
         One handle per method.
 
     Raises:
-        ValueError: If there are no networks, several conditions or several times.
+        ValueError: If there are no networks, rows of several panels or several times.
     """
     check_one(networks, "clean_vs_late")
     if networks["t_inference_s"].nunique() > 1:
@@ -332,7 +332,7 @@ def check_one(
     """Check that the rows can be drawn into one panel.
 
     Raises:
-        ValueError: If there are no rows, several conditions, or the interval is unknown.
+        ValueError: If there are no rows, rows of several panels, or the interval is unknown.
     """
     if interval not in ("bars", "band"):
         raise ValueError(f"Interval must be 'bars' or 'band'; got {interval!r}.")
@@ -342,6 +342,6 @@ def check_one(
     several += [column for column in words.varying(rows) if column not in besides]
     if several:
         raise ValueError(
-            f"{what} draws one condition; this summary holds several in {several}: "
+            f"{what} draws one panel; this summary holds several in {several}: "
             "filter it, or use a figure with panels."
         )

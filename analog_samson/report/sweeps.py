@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.axes import finish, log_axis
-from analog_samson.report.figures import at_last_time, by_condition, footnote, grid
+from analog_samson.report.figures import at_last_time, by_panel, footnote, grid
 from analog_samson.report.panels import beside, check_one, places
 from analog_samson.report.style import line_width, looks, marker_size, order, style
 from analog_samson.results.scores import ACCURACY
@@ -43,7 +43,7 @@ def axis_figure(
         ValueError: If the axis was not swept or a name is unknown.
     """
     rows = with_axis(at_last_time(summary), [axis])
-    return by_condition(
+    return by_panel(
         rows,
         lambda ax, part: accuracy_vs_axis(ax, part, axis, log=log),
         note=footnote(rows),

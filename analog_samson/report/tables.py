@@ -135,7 +135,7 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
     _check_not_empty(rows)
     rows["name"] = words.method_names(rows)
     blocks = []
-    for title, part in _by_condition(rows):
+    for title, part in _by_block(rows):
         cells = []
         for name in in_order(part["name"]):
             own = part[part["name"] == name]
@@ -268,7 +268,7 @@ def planning_table(
     _check_not_empty(plan)
     rows = plan.assign(name=words.method_names(plan))
     blocks = []
-    for title, part in _by_condition(rows):
+    for title, part in _by_block(rows):
         cells = []
         for name in in_order(part["name"]):
             own = part[part["name"] == name]
@@ -307,7 +307,7 @@ def _over_time(
 ) -> list[Block]:
     """One block a device: methods down, times across."""
     blocks = []
-    for title, part in _by_condition(rows):
+    for title, part in _by_block(rows):
         late = set(part.loc[part["extrapolated"], "t_inference_s"])
         moments = sorted(part["t_inference_s"].unique())
         named = [times.label(t) for t in moments]
@@ -331,7 +331,7 @@ def _over_time(
     return blocks
 
 
-def _by_condition(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def _by_block(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Title and rows of every block: one a device and whatever else differs."""
     columns = words.varying(rows)
     for _, part in rows.groupby(["device", *columns], observed=True, sort=True):

@@ -1,4 +1,4 @@
-"""Texts that tables and figures share: names of methods and conditions, n, intervals."""
+"""Texts that tables and figures share: names of methods and panels, n, intervals."""
 
 import json
 from typing import Any

@@ -13,7 +13,7 @@ from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD
 from analog_samson.results.summary import FEW_NETWORKS, chip_means
 
-GAIN_CELL = (*COMPARED_UNDER[:-1], *METHOD, "baseline", "t_inference_s")
+GAIN_GROUP = (*COMPARED_UNDER[:-1], *METHOD, "baseline", "t_inference_s")
 
 
 def paired_gain(
@@ -25,21 +25,22 @@ def paired_gain(
 ) -> pd.DataFrame:
     """Accuracy of each method minus the baseline's, on the same chips at the same time.
 
-    Chips are paired by training seed, chip number and read under the same condition: methods
-    share the random numbers of their chips, so what a chip does to both cancels. Differences are
-    averaged over reads, chips, and then over networks, which give the interval. Networks from
-    elsewhere (method "external") have no partner: they are compared by Welch's test.
+    Rows that agree in `COMPARED_UNDER` are compared. Chips are paired by training seed and chip
+    number: all methods share the random seeds of their chips (common random numbers), so that
+    errors common to both cancel. Differences are averaged over reads, then chips, then networks;
+    the interval is over networks. Imported networks (method "external") are not paired: they are
+    compared by Welch's test.
 
     Args:
         rows: Rows of trials, or of chips (`chip_means`); filter them to one time (the primary
             endpoint) to correct for fewer comparisons.
         baseline: A method, with its strength where it was trained with several ("sam rho=0.5").
         confidence: Probability with which an interval covers the true difference.
-        pool: Whether the spread of the differences is pooled over the methods under the same
-            condition, as in `summarise`; None pools only where a method has 2 or 3 networks.
+        pool: Whether the spread of the differences is pooled over the methods that are compared,
+            as in `summarise`; None pools only where a method has 2 or 3 networks.
 
     Returns:
-        One row per other method and condition: the columns of ``GAIN_CELL``, ``gain`` (fraction,
+        One row per group of the other methods: the columns of `GAIN_GROUP`, ``gain`` (fraction,
         positive when the method is better), ``low``, ``high``, ``half_width``, ``confidence``,
         ``p_value`` (two-sided t test), ``p_holm`` (corrected over all rows), ``significant``
         (``p_holm < 1 - confidence``, and more than one network), ``level`` ("networks" or "chips
@@ -76,29 +77,31 @@ def paired_gain(
         if pool is not False:
             _pool(here, confidence, FEW_NETWORKS if pool is None else None)
         records += here
-    columns = [*GAIN_CELL, "gain", "low", "high", "half_width", "confidence", "p_value", "p_holm"]
+    columns = [*GAIN_GROUP, "gain", "low", "high", "half_width", "confidence", "p_value", "p_holm"]
     columns += ["significant", "level", "spread", "paired", "n_networks", "n_chips"]
     columns += ["n_images_per_chip", "n_test", "extrapolated"]
     gains = pd.DataFrame(records, columns=columns)
     gains["p_holm"] = holm(gains["p_value"].to_numpy(dtype=float))
     gains["significant"] = (gains["p_holm"] < 1 - confidence) & (gains["level"] == "networks")
-    return gains.sort_values(list(GAIN_CELL), ignore_index=True)
+    return gains.sort_values(list(GAIN_GROUP), ignore_index=True)
 
 
 def best_methods(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Which method may be set in bold, and which cannot be told from it.
+    """Find the best method of each comparison, and the methods tied with it.
 
-    The method with the highest mean is the best of its condition when it beats *every* other one
-    (intersection-union test: the largest of its paired p-values), corrected by Holm over all
-    conditions. Where none is, the methods that are not shown to be worse than the highest are tied.
+    Methods whose rows agree in `COMPARED_UNDER` are compared. The method with the highest mean is
+    the best when it differs significantly from *every* other one (intersection-union test: the
+    largest of its paired p-values), corrected by Holm over all comparisons. Otherwise the methods
+    that are not significantly worse than the highest are tied.
 
     Args:
         rows: Rows of trials, or of chips (`chip_means`).
         confidence: One minus the probability of any false bold cell in the table.
 
     Returns:
-        One row per method and condition: the columns of a summary's cell, ``is_best``,
-        ``is_tied`` (both False where a method stands alone), ``p_holm`` of the condition.
+        One row per group: the columns of `GROUP`, ``is_best``,
+        ``is_tied`` (both False where there is one method only), ``p_holm`` of the
+        comparison.
     """
     chips = chip_means(rows)
     cells, p_cells = [], []

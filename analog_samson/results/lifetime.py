@@ -10,10 +10,10 @@ import pandas as pd
 from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD
 from analog_samson.results.subsets import digital_accuracy
-from analog_samson.results.summary import CELL, chip_means
+from analog_samson.results.summary import GROUP, chip_means
 
 CURVE = (*COMPARED_UNDER[:-1], *METHOD)
-"""One accuracy-vs-time curve: a summary's cell without the time."""
+"""Columns that identify an accuracy-vs-time curve: `GROUP` without the time."""
 
 TIE = 1e-12
 """Relative difference below which a digital accuracy equals that of guessing: rounding errors."""
@@ -42,7 +42,7 @@ def lifetime(
         confidence: Probability with which the interval covers.
 
     Returns:
-        One row per method and condition: the columns of `CURVE`, ``loss``, ``reference``,
+        One row per curve: the columns of `CURVE`, ``loss``, ``reference``,
         ``lifetime_s``, ``low_s``, ``high_s`` [s], ``censored``: "" (crossed within the measured
         times), "right" (never lost as much: ``lifetime_s`` is the last time, a lower bound),
         "left" (lost before the first time t > 0, an upper bound); ``low_s`` is 0 and ``high_s``
@@ -149,7 +149,7 @@ def iso_accuracy(
         confidence: Probability with which the interval covers.
 
     Returns:
-        One row per method and condition: the columns of a summary's cell, ``normalised``,
+        One row per group: the columns of `GROUP`, ``normalised``,
         ``low``, ``high``, ``is_iso`` (the mean is above the threshold), ``is_iso_surely`` (the
         whole interval is), ``level``, ``n_networks``, ``n_images_per_chip``, ``n_test``,
         ``extrapolated``.
@@ -174,12 +174,12 @@ def iso_accuracy(
     chance = 1 / chips["dataset"].map(n_classes).astype(float)
     chips["accuracy"] = (chips["accuracy"] - chance) / (chips["clean_accuracy"] - chance)
     records = []
-    for cell, group in chips.groupby(list(CELL), observed=True, sort=True):
+    for key, group in chips.groupby(list(GROUP), observed=True, sort=True):
         mean, error, level = _mean(group, "accuracy")
         half = error.half_width(confidence)
         records.append(
             {
-                **dict(zip(CELL, cell, strict=True)),
+                **dict(zip(GROUP, key, strict=True)),
                 "normalised": mean,
                 "low": mean - half,
                 "high": mean + half,

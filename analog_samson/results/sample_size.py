@@ -10,7 +10,7 @@ from scipy import stats
 from analog_samson.results.columns import KEY
 from analog_samson.results.spread import quantile
 from analog_samson.results.subsets import estimated_accuracy
-from analog_samson.results.summary import CELL, chip_means, summarise
+from analog_samson.results.summary import GROUP, chip_means, summarise
 
 LOOKS = (10, 20, 40, 80)
 """Numbers of chips at which a study may stop: fixed in advance, so that intervals stay honest."""
@@ -30,7 +30,7 @@ def variance_components(rows: pd.DataFrame) -> pd.DataFrame:
         rows: Rows of trials.
 
     Returns:
-        One row per method and condition: the columns of a summary's cell, ``std_networks``,
+        One row per group: the columns of `GROUP`, ``std_networks``,
         ``std_chips``, ``std_reads`` (standard deviations of the *true* effects, fractions; NaN
         where a level has no repeats), ``std_sampling`` (of a chip's accuracy over subsets of
         images; 0 where all were answered), ``n_networks``, ``n_chips``, ``n_reads`` (harmonic
@@ -40,8 +40,8 @@ def variance_components(rows: pd.DataFrame) -> pd.DataFrame:
     reads = estimated_accuracy(rows).groupby([rows[c] for c in KEY[:2]], observed=True).var()
     chips = chips.join(reads.rename("var_reads"), on=list(KEY[:2]))
     records = []
-    for cell, group in chips.groupby(list(CELL), observed=True, sort=True):
-        row = dict(zip(CELL, cell, strict=True))
+    for key, group in chips.groupby(list(GROUP), observed=True, sort=True):
+        row = dict(zip(GROUP, key, strict=True))
         row.update(_components(group))
         records.append(row)
     return pd.DataFrame(records)
@@ -56,7 +56,7 @@ def needed(rows: pd.DataFrame, half_width: float, confidence: float = 0.95) -> p
         confidence: Probability with which the interval covers the true mean.
 
     Returns:
-        One row per method and condition: the columns of a summary's cell, ``half_width``,
+        One row per group: the columns of `GROUP`, ``half_width``,
         ``n_networks``, ``n_chips``, ``n_images_per_chip`` and ``n_test`` as they are,
         ``needed_chips`` (per network, with the networks there are; missing when no number of chips
         is enough), ``needed_networks`` (with the chips there are; missing above 1000 or with one
@@ -73,7 +73,7 @@ def needed(rows: pd.DataFrame, half_width: float, confidence: float = 0.95) -> p
     summary = summarise(rows, confidence).drop(columns=["std_networks", "std_chips", "n_reads"])
     parts = variance_components(rows).drop(columns=["n_networks", "n_chips"])
     records = []
-    for row in summary.merge(parts, on=list(CELL)).to_dict("records"):
+    for row in summary.merge(parts, on=list(GROUP)).to_dict("records"):
         n, k = int(row["n_networks"]), int(row["n_chips"])
         reads = row["std_reads"] ** 2 / row["n_reads"]
         chips = float(np.nansum([row["std_chips"] ** 2, row["std_sampling"] ** 2, reads]))
@@ -82,7 +82,7 @@ def needed(rows: pd.DataFrame, half_width: float, confidence: float = 0.95) -> p
         enough_networks = _needed_networks(networks + chips / k, half_width, confidence)
         records.append(
             {
-                **{column: row[column] for column in CELL},
+                **{column: row[column] for column in GROUP},
                 "half_width": row["half_width"],
                 "n_networks": n,
                 "n_chips": k,
@@ -106,7 +106,7 @@ def next_look(
 ) -> int | None:
     """Number of chips per network to go on to, for a study that runs until it is sure enough.
 
-    The decision is taken for all methods and conditions together, at fixed numbers of chips only.
+    The decision is taken for all groups together, at fixed numbers of chips only.
 
     Args:
         rows: Rows of trials so far, complete up to a look.

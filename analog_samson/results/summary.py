@@ -12,8 +12,8 @@ from analog_samson.results.subsets import (
     sampling_variance,
 )
 
-CELL = (*COMPARED_UNDER[:-1], *METHOD, "t_inference_s")
-"""One row of a summary: one method under one condition."""
+GROUP = (*COMPARED_UNDER[:-1], *METHOD, "t_inference_s")
+"""Columns that a summary groups by: rows of one method that are averaged."""
 
 FEW_NETWORKS = 4
 """Below this many networks the spread is pooled over methods: our choice. Student's factor is
@@ -29,7 +29,7 @@ def chip_means(rows: pd.DataFrame) -> pd.DataFrame:
             is computed from rows of trials can also be computed from chips.
 
     Returns:
-        Columns of `CELL`, ``training_seed``, ``checkpoint``, ``chip``, ``chip_id``,
+        Columns of `GROUP`, ``training_seed``, ``checkpoint``, ``chip``, ``chip_id``,
         ``programming_seed``, ``n_images_per_chip``, ``n_test``, ``analog_share``, ``reproducible``
         and, averaged over reads, ``accuracy``, ``clean_accuracy`` (fractions), ``alpha``,
         ``extrapolated`` (whether any), ``sampling_variance`` (of the accuracy, because a chip
@@ -44,7 +44,7 @@ def chip_means(rows: pd.DataFrame) -> pd.DataFrame:
     reads_in_order = np.lexsort((rows["read"].to_numpy(), code))
     rows, code = rows.iloc[reads_in_order], code[reads_in_order]
     first = np.flatnonzero(np.diff(code, prepend=-1))
-    kept = [*CELL, "training_seed", "checkpoint", "chip", "chip_id", "programming_seed"]
+    kept = [*GROUP, "training_seed", "checkpoint", "chip", "chip_id", "programming_seed"]
     kept += ["n_images_per_chip", "n_test", "analog_share", "reproducible"]
     chips = rows.iloc[first][kept]
     chips = chips.reset_index(drop=True)
@@ -60,7 +60,7 @@ def chip_means(rows: pd.DataFrame) -> pd.DataFrame:
     chips["alpha"] = mean(rows["alpha"])
     chips["extrapolated"] = mean(rows["extrapolated"]) > 0
     chips["n_reads"] = n_reads
-    return chips.sort_values([*CELL, "training_seed", "checkpoint", "chip"], ignore_index=True)
+    return chips.sort_values([*GROUP, "training_seed", "checkpoint", "chip"], ignore_index=True)
 
 
 def network_means(chips: pd.DataFrame) -> pd.DataFrame:
@@ -70,14 +70,14 @@ def network_means(chips: pd.DataFrame) -> pd.DataFrame:
         chips: As `chip_means` gives.
 
     Returns:
-        Columns of `CELL`, ``training_seed``, ``checkpoint``, ``accuracy``, ``std_chips`` (of the
+        Columns of `GROUP`, ``training_seed``, ``checkpoint``, ``accuracy``, ``std_chips`` (of the
         chips themselves: the mean sampling variance is taken off, down to 0), ``var_measured``
         (variance of their accuracies as they are), ``sampling_variance`` (mean over chips),
         ``n_chips``, ``clean_accuracy``, ``alpha``, ``extrapolated``, ``analog_share``,
         ``n_reads`` (smallest), ``n_images_per_chip``, ``n_test``, ``reproducible``.
     """
     groups = chips.groupby(
-        [*CELL, "training_seed", "checkpoint"], observed=True, sort=True, dropna=False
+        [*GROUP, "training_seed", "checkpoint"], observed=True, sort=True, dropna=False
     )
     networks = groups.agg(
         accuracy=("accuracy", "mean"),
@@ -105,7 +105,7 @@ def summarise(
     pool: bool | None = None,
     bootstrap: bool = False,
 ) -> pd.DataFrame:
-    """Accuracy of every method under every condition, with an interval and what it rests on.
+    """Mean accuracy of every group of rows, with its confidence interval.
 
     Reads are averaged within a chip, chips within a network; the interval is Student's over
     networks, because chips of one network are no independent samples of the training method.
@@ -124,7 +124,7 @@ def summarise(
             fewer keeps Student's interval, and its ``spread`` says so.
 
     Returns:
-        One row per method and condition, sorted, with the columns of `CELL` and
+        One row per group, sorted, with the columns of `GROUP` and
 
         - ``accuracy``, ``low``, ``high`` (fractions; the bounds are cut at 0 and 1),
           ``half_width`` (not cut, of a bootstrap the wider side; NaN when a single chip was
@@ -149,7 +149,7 @@ def summarise(
         raise ValueError("There are no rows to summarise; run the study first.")
     chips = chip_means(rows)
     networks = network_means(chips)
-    groups = networks.groupby(list(CELL), observed=True, sort=True)
+    groups = networks.groupby(list(GROUP), observed=True, sort=True)
     summary = groups.agg(
         accuracy=("accuracy", "mean"),
         n_networks=("accuracy", "size"),
@@ -196,7 +196,7 @@ def summarise(
     summary["confidence"] = confidence
     return summary[
         [
-            *CELL,
+            *GROUP,
             "accuracy",
             "low",
             "high",
@@ -225,18 +225,18 @@ def summarise(
 
 def _mind_shared_chips(summary: pd.DataFrame, chips: pd.DataFrame) -> NDArray[np.bool_]:
     """Replace the standard error where several networks were programmed on the same chips."""
-    groups = chips.groupby(list(CELL), observed=True, sort=True)
+    groups = chips.groupby(list(GROUP), observed=True, sort=True)
     counts = groups["programming_seed"].agg(["nunique", "size"])
     shared = (counts["nunique"] < counts["size"]).to_numpy() & (summary["n_networks"] > 1)
     if not shared.any():
         return shared
     code = groups.ngroup().to_numpy()
-    for cell in np.flatnonzero(shared):
-        table = chips[code == cell].pivot_table(
+    for group in np.flatnonzero(shared):
+        table = chips[code == group].pivot_table(
             index="checkpoint", columns="programming_seed", values="accuracy", observed=True
         )
         error = spread.of_shared_chips(table.to_numpy())
-        summary.loc[cell, ["standard_error", "dof"]] = [error.value, error.dof]
+        summary.loc[group, ["standard_error", "dof"]] = [error.value, error.dof]
     return shared
 
 
@@ -244,12 +244,12 @@ def _resample(
     summary: pd.DataFrame, networks: pd.DataFrame, confidence: float, allowed: NDArray[np.bool_]
 ) -> None:
     """Replace the interval by a bootstrap over networks where there are enough of them."""
-    groups = networks.groupby(list(CELL), observed=True, sort=True)["accuracy"]
+    groups = networks.groupby(list(GROUP), observed=True, sort=True)["accuracy"]
     low, high = summary["low"].to_numpy(copy=True), summary["high"].to_numpy(copy=True)
     is_resampled = (groups.size() >= spread.fewest_resampled(confidence)).to_numpy() & allowed
-    for cell, (_, values) in enumerate(groups):
-        if is_resampled[cell]:
-            low[cell], high[cell] = spread.of_resampled(values.to_numpy(), confidence)
+    for group, (_, values) in enumerate(groups):
+        if is_resampled[group]:
+            low[group], high[group] = spread.of_resampled(values.to_numpy(), confidence)
     mean = summary["accuracy"].to_numpy()
     wider = np.maximum(high - mean, mean - low)
     summary["low"], summary["high"] = low, high
