@@ -1,4 +1,4 @@
-"""What a training method does in the steps of one training, as far as the optimizer does not."""
+"""Hooks by which a training method changes the steps of a training."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,15 +17,15 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a method may know about the training that it is part of.
+    """The training that a method is used in.
 
     Attributes:
-        model: The network that is trained, where it is trained.
-        analog_weights: Names of the parameters that will lie on arrays.
+        model: The network that is trained, on the accelerator.
+        analog_weights: Names of the parameters that are mapped to arrays.
         n_images: Images in the training split.
         n_classes: Number of classes.
         epochs: Passes over the training split.
-        accelerator: Where the training runs.
+        accelerator: torch device of the training.
     """
 
     model: nn.Module
@@ -38,7 +38,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some training images, normalised, with their labels and their places in the split."""
+    """Normalised training images with their labels and their indices in the split."""
 
     images: Tensor
     labels: Tensor
@@ -56,7 +56,7 @@ class Batch:
 class Algorithm:
     """The hooks of a training step; each does nothing unless a method overrides it.
 
-    Built once a training.
+    Built once per training.
 
     Args:
         setting: The training.
@@ -74,15 +74,15 @@ class Algorithm:
             weights: Parameters by name; must be left as they are.
             gradients: Gradients of the clean pass by name; empty in a step of one pass.
             strength: The strength in this step.
-            generator: Where random numbers come from, on the device of the weights.
+            generator: Random number generator on the torch device of the weights.
 
         Returns:
-            Offsets by name; a parameter without one stays where it is.
+            Offsets by name; a parameter without one is not moved.
         """
         return {}
 
     def penalty(self, batch: Batch, logits: Tensor, epoch: int) -> Tensor | None:
-        """What is added to the loss, times the strength (step "loss").
+        """Penalty that is multiplied by the strength and added to the loss (step "loss").
 
         Args:
             batch: The images; called under the autocast of the forward pass.
@@ -90,7 +90,7 @@ class Algorithm:
             epoch: Counted from 0.
 
         Returns:
-            A scalar; None adds nothing.
+            A scalar; None for no penalty.
         """
         return None
 
@@ -98,17 +98,17 @@ class Algorithm:
         """Called with the gradients by name, before they are clipped and the weights change."""
 
     def after_update(self) -> None:
-        """Called when the optimizer has changed the weights."""
+        """Called after the optimizer has updated the weights."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is remembered between steps, for a training that is resumed.
+        """State between steps, saved so that a training can be resumed.
 
         The names begin with none of "model.", "average." and "optimizer.".
         """
         return {}
 
     def load(self, tensors: Tensors) -> None:
-        """Take up what `tensors` gave, on the device of the training."""
+        """Restore the state that `tensors` returned, on the torch device of the training."""
 
 
 class _Rule(Algorithm):
@@ -138,7 +138,7 @@ class _Loss(Algorithm):
 
 
 def build_algorithm(method: Method, options: Mapping[str, Any], setting: Setting) -> Algorithm:
-    """Build what a method does in one training.
+    """Build the algorithm of a method for one training.
 
     Args:
         method: The method.
@@ -146,7 +146,7 @@ def build_algorithm(method: Method, options: Mapping[str, Any], setting: Setting
         setting: The training.
 
     Raises:
-        ValueError: If what the method names cannot be imported or called.
+        ValueError: If the object that the method names cannot be imported or called.
     """
     if method.step == "plain":
         return Algorithm(setting)

@@ -2,7 +2,7 @@
 
     python experiments/landscape.py checkpoints/*.safetensors --folder results/drift
 
-Writes sharpness.csv (one row a network) and training_curves.csv beside a study, whose report then
+Writes sharpness.csv (one row per network) and training_curves.csv beside a study, whose report then
 shows sharpness against accuracy and the curves. About ten seconds a network for LeNet-5.
 """
 

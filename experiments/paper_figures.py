@@ -5,7 +5,7 @@
     python experiments/paper_figures.py results/quickstart --methods sgd samson --style talk
     python experiments/paper_figures.py results/quickstart --extra-items my_package.figures:latency
 
-Several studies are drawn side by side, a panel a device. Takes about five seconds.
+Several studies are drawn side by side, a panel per device. Takes about five seconds.
 """
 
 from pathlib import Path

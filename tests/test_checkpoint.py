@@ -462,5 +462,5 @@ def test_a_study_hands_consent_to_its_workers_and_a_study_file_cannot_give_it(
         'name = "s"\ncheckpoints = ["net.safetensors"]\ndevices = ["ideal"]\ntimes_s = [0.0]\n'
         'trust = ["stranger_of_a_test"]\n'
     )
-    with pytest.raises(ValueError, match=r"study\.toml: a file cannot trust packages"):
+    with pytest.raises(ValueError, match=r"study\.toml: a study file cannot grant trust"):
         load_study(toml)

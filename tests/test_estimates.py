@@ -248,7 +248,9 @@ def test_chips_that_answered_some_and_all_images_are_not_averaged():
         {"sgd": 0.9}, n_images_per_chip=1000, n_test=2000, n_correct_digital_test=1820
     )
     every = make_trials({"sam": 0.9}, n_images_per_chip=2000)
-    with pytest.raises(ValueError, match=r"chips that answered \[1000, 2000\] images each"):
+    with pytest.raises(
+        ValueError, match=r"chips that were evaluated on \[1000, 2000\] images each"
+    ):
         summarise(pd.concat([some, every]))
     every = make_trials({"sgd": 0.9}, n_images_per_chip=2000)
     with pytest.raises(ValueError, match=r"two definitions.*differ in 'n_images_per_chip';"):

@@ -161,7 +161,7 @@ WRONG_VALUES = [
     ("training_seed", "-1", "a whole number of at least 0"),
     ("programming_seed", "-1", "a whole number of at least 0"),
     ("n_images_per_chip", "0", "a whole number of at least 1"),
-    ("n_test", "1", "which cannot be"),
+    ("n_test", "1", "which is inconsistent"),
     ("n_correct", "-1", "a whole number of at least 0"),
     ("t_inference_s", "-1.0", "times are finite"),
     ("t_inference_s", "inf", "times are finite"),

@@ -413,7 +413,9 @@ def test_one_chip_under_two_names_is_refused_before_anything_runs(study, tmp_pat
     small = replace(study, devices=["pcm_like"], times_s=[1], n_chips=1)
     collect(small, tmp_path)
     before = (tmp_path / "trials.csv").read_bytes()
-    with pytest.raises(ValueError, match="say axes = '{}' and '.*drift_scale.*one thing has two n"):
+    with pytest.raises(
+        ValueError, match="say condition = '{}' and '.*drift_scale.*one chip has two n"
+    ):
         collect(replace(small, axes={"drift_scale": [0.5, 1.0]}, times_s=[HOUR]), tmp_path)
     assert (tmp_path / "trials.csv").read_bytes() == before
 
@@ -674,7 +676,9 @@ def test_an_accelerator_runs_the_compiled_engine_and_changes_no_identity(study, 
     there = replace(study, accelerator="cuda", chips_together=8).trials()
     assert {trial.accelerator for trial in there} == {"cuda"}
     assert [trial.chip_id for trial in there] == [trial.chip_id for trial in study.trials()]
-    with pytest.raises(ValueError, match="runs the compiled engine alone, and device 'pcm_like'"):
+    with pytest.raises(
+        ValueError, match="supports the compiled engine only, and device 'pcm_like'"
+    ):
         replace(study, accelerator="cuda", engine="aihwkit").trials()
 
 

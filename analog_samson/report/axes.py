@@ -23,14 +23,14 @@ LABEL_IN = 0.045
 """Width that the label of a tick needs, in inches by point of its font size."""
 
 GAP = 0.13
-"""Width of the gap left of the first time, as a share of the time axis."""
+"""Width of the gap left of the first time, as a fraction of the time axis."""
 
 
 class TimeAxis:
-    """A logarithmic axis of named times; the programmed state (t = 0) stands left of a break.
+    """A logarithmic axis of named times; the programmed state (t = 0) is drawn left of a break.
 
     Attributes:
-        zero_s: Where t = 0 stands [s].
+        zero_s: Position of t = 0 [s].
         decades: Length of the axis between first and last time, in decades, at least 1.
     """
 
@@ -50,7 +50,7 @@ class TimeAxis:
         self._is_broken = bool((t_inference_s == 0).any())
 
     def place(self, t_inference_s: np.ndarray, shift: float | np.ndarray = 0.0) -> np.ndarray:
-        """Where times stand [s]; the shift is a share of the axis, to keep bars apart."""
+        """Positions of times [s]; the shift is a fraction of the axis, to separate bars."""
         placed: np.ndarray = np.where(t_inference_s > 0, t_inference_s, self.zero_s)
         return placed * 10 ** (shift * self.decades)
 
@@ -73,7 +73,7 @@ class TimeAxis:
             self._break(ax)
 
     def shade(self, ax: Axes, rows: pd.DataFrame, *, named: bool = True) -> None:
-        """Shade, and name, the times to which the device was not measured."""
+        """Shade and label the times beyond the measurements of the device."""
         late = rows.loc[rows["extrapolated"], "t_inference_s"]
         if late.empty:
             return
@@ -130,12 +130,12 @@ class TimeAxis:
 
 
 def shifts(n: int) -> np.ndarray:
-    """Offsets that keep the bars of n methods apart, as shares of the axis, around 0."""
+    """Offsets that separate the bars of n methods, as fractions of the axis, around 0."""
     return (np.arange(n) - (n - 1) / 2) * min(0.012, 0.06 / max(n, 1))
 
 
 def head(ax: Axes, text: str) -> None:
-    """Write above the (two-line) title of a row's first panel, as wide as the row may be."""
+    """Write a heading above the (two-line) title of the first panel of a row."""
     size = float(rcParams["axes.titlesize"])
     above = ax.annotate(
         text,

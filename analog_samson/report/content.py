@@ -1,4 +1,4 @@
-"""What a report is made from: rows of trials, the files beside them, and each summary once."""
+"""Content of a report: rows of trials, the files beside them, and their summaries."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from analog_samson.deprecated import warn_renamed
 from analog_samson.report import words
 
 LOSSES = (0.01, 0.02, 0.05)
-"""Losses of accuracy that lifetimes are given for; the figure shows the one most methods reach."""
+"""Losses of accuracy of the lifetimes; the figure shows the one that most methods reach."""
 
 
 class Look(TypedDict):
@@ -26,14 +26,14 @@ class Look(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """The data of one or several studies, and the choices that all of their report shares.
+    """The data of one or several studies, and the options of their report.
 
     Every summary is computed at its first use and kept.
 
     Attributes:
         rows: Rows of ``trials.csv``.
         folders: Folders of the studies, for the files beside ``trials.csv``; may be empty.
-        n_classes: Classes of each data set; None takes what the manifests in the folders say.
+        n_classes: Classes of each data set; None reads the manifests in the folders.
         baseline: Method that gains are counted from; without it there are no gains.
         confidence: Probability with which intervals cover.
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.

@@ -67,22 +67,22 @@ def study_tables(
 
     Args:
         rows: Rows of trials.
-        folders: Folders of the studies, for what lies beside ``trials.csv``.
-        n_classes: Classes of each data set; None takes what the manifests in the folders say.
+        folders: Folders of the studies, for the files beside ``trials.csv``.
+        n_classes: Classes of each data set; None reads the manifests in the folders.
             Where they are not known there is no table of normalised accuracy.
         baseline: Method that gains are counted from; without it there is no gain table.
         confidence: Probability with which intervals cover.
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
         half_width: A half-width to plan for, as a fraction: a table says which chips or networks
             are missing for it.
-        extra_items: Items from elsewhere (see `with_extra`).
+        extra_items: Items of other packages (see `with_extra`).
 
     Returns:
         File stem to table: "accuracy" always, "gain", "lifetime", "iso_accuracy", "grid" where
         there are data, "planning" for a half-width, and those of extra items.
 
     Raises:
-        ValueError: If there are no rows, they mix definitions, or an extra item is none.
+        ValueError: If there are no rows, they mix definitions, or an extra item is not an `Item`.
     """
     content = Content(
         rows,
@@ -112,15 +112,15 @@ def study_figures(
 
     Args:
         rows: Rows of trials.
-        folders: Folders of the studies, for what lies beside ``trials.csv``; what lies in several
-            is drawn together.
+        folders: Folders of the studies, for the files beside ``trials.csv``; files of several
+            folders are combined.
         baseline: Method that gains are counted from.
         confidence: Probability with which intervals cover.
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
         interval: "bars" or "band", over time.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
-        extra_items: Items from elsewhere (see `with_extra`).
+        extra_items: Items of other packages (see `with_extra`).
 
     Returns:
         File stem to figure: "accuracy", "gain", "lifetime", "chips", "strips", "scatter", per
@@ -129,7 +129,7 @@ def study_figures(
 
     Raises:
         ValueError: If there are no rows, they mix definitions, a file lacks columns, a name is
-            unknown, or an extra item is none.
+            unknown, or an extra item is not an `Item`.
     """
     content = Content(
         rows,
@@ -199,13 +199,13 @@ def write_figures(
 
 
 def warnings_of(content: Content) -> list[str]:
-    """Limitations that a reader must know before the numbers are used.
+    """Limitations to know before the numbers are used.
 
     Args:
-        content: What the report is made from.
+        content: Content of the report.
 
     Returns:
-        One sentence a warning; empty when there is nothing to warn of.
+        One sentence per warning; empty without warnings.
     """
     rows, summary = content.rows, content.summary
     found = []

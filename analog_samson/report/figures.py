@@ -28,7 +28,7 @@ def accuracy_figure(
     interval: str = "bars",
     look: str = "paper",
 ) -> Figure:
-    """Accuracy against time, one panel a device (and whatever else varies).
+    """Accuracy against time, one panel per device (and every other setting that varies).
 
     Args:
         summary: As `results.summarise` gives.
@@ -37,7 +37,7 @@ def accuracy_figure(
         look: Style sheet, "paper" or "talk".
 
     Returns:
-        The figure; n and the kind of interval stand below it.
+        The figure, with n and the kind of interval below it.
 
     Raises:
         ValueError: If the summary is empty or a name is unknown.
@@ -55,7 +55,7 @@ def accuracy_figure(
 def gain_figure(
     gains: pd.DataFrame, *, width: str = "two columns", interval: str = "bars", look: str = "paper"
 ) -> Figure:
-    """Paired gain over the baseline against time, one panel a device.
+    """Paired gain over the baseline against time, one panel per device.
 
     Args:
         gains: As `results.paired_gain` gives.
@@ -80,7 +80,7 @@ def gain_figure(
 
 
 def chips_figure(chips: pd.DataFrame, *, width: str = "two columns", look: str = "paper") -> Figure:
-    """Every chip as a thin line over time, a row a device, one panel a method.
+    """Every chip as a thin line over time, a row per device, one panel per method.
 
     Args:
         chips: As `results.chip_means` gives.
@@ -128,7 +128,7 @@ def chips_figure(chips: pd.DataFrame, *, width: str = "two columns", look: str =
 def strips_figure(
     chips: pd.DataFrame, *, width: str = "two columns", look: str = "paper"
 ) -> Figure:
-    """Every chip as a point at the last time of its device, one panel a device.
+    """Every chip as a point at the last time of its device, one panel per device.
 
     Args:
         chips: As `results.chip_means` gives.
@@ -155,7 +155,7 @@ def strips_figure(
 def lifetime_figure(
     lives: pd.DataFrame, *, width: str = "two columns", look: str = "paper"
 ) -> Figure:
-    """Time until a given accuracy is lost, one row a method, one panel a device.
+    """Time until a given accuracy is lost, one row per method, one panel per device.
 
     Args:
         lives: As `results.lifetime` gives.
@@ -193,7 +193,7 @@ def lifetime_figure(
 def scatter_figure(
     networks: pd.DataFrame, *, width: str = "two columns", look: str = "paper"
 ) -> Figure:
-    """Digital accuracy against the accuracy at the last time, one point a network.
+    """Digital accuracy against the accuracy at the last time, one point per network.
 
     Args:
         networks: As `results.network_means` gives.
@@ -232,7 +232,7 @@ def by_panel(
     besides: Sequence[str] = (),
     with_time: bool = False,
 ) -> Figure:
-    """One panel a device (and whatever else varies), one legend above, one note below.
+    """One panel per device (and every other setting that varies), one legend above, one note below.
 
     Args:
         rows: What is drawn, of any number of panels.
@@ -302,13 +302,13 @@ def at_last_time(rows: pd.DataFrame) -> pd.DataFrame:
 def save(
     figure: Figure, stem: str | Path, formats: Sequence[str] = FORMATS, *, look: str = "paper"
 ) -> list[Path]:
-    """Write a figure, the same bytes for the same figure.
+    """Write a figure; equal figures give equal bytes.
 
     Args:
         figure: The figure.
         stem: Path without ending; its folder must exist.
         formats: Any of "pdf", "png", "svg", "pgf".
-        look: Style sheet that decides resolution and embedded fonts.
+        look: Style sheet, which sets resolution and embedded fonts.
 
     Returns:
         The files written, one per format.
@@ -343,7 +343,7 @@ def save(
 def grid(
     n: int, width: str, look: str, *, aspect: float, share_y: bool, across: int | None = None
 ) -> tuple[Figure, list[Axes]]:
-    """An empty figure of panels; call it inside of `style`.
+    """An empty figure of panels; called within `style`.
 
     Args:
         n: Number of panels.
@@ -378,7 +378,7 @@ def grid(
 
 
 def _wrapped(title: str, figure: Figure, axes: Sequence[Axes], share: float) -> str:
-    """Break a title that is wider than its panel, which takes a share of its place."""
+    """Break a title that is wider than its panel."""
     specification = axes[0].get_subplotspec()
     across = specification.get_gridspec().ncols if specification else 1
     panel_in = share * figure.get_size_inches()[0] / across

@@ -1,7 +1,7 @@
-"""Methods as reports show them: our own, and those from elsewhere as manifests describe them.
+"""Appearance of methods in reports: of this package, and of other packages from manifests.
 
-A table names methods; nothing that it names is imported. What a method from elsewhere is called,
-drawn and cited as was written into the manifest when the study ran.
+Reports import no method that a table names: label, style and citation of methods of other packages
+were written into the manifest when the study ran.
 """
 
 import json
@@ -28,17 +28,17 @@ _described: ContextVar[Mapping[str, Appearance]] = ContextVar(
 
 
 def appearance(method: str) -> Appearance:
-    """How a method appears in reports; one that nothing describes has the end of its name."""
+    """Appearance of a method; the default label is the last part of its name."""
     found = KNOWN_METHODS.get(method) or _described.get().get(method)
     return found or Appearance(label=method.rpartition(":")[2].replace("_", " ") or "?")
 
 
 @contextmanager
 def described_in(folders: Iterable[str | Path]) -> Iterator[None]:
-    """Show methods from elsewhere as the manifests of studies describe them.
+    """Use the appearance of methods that the manifests of studies describe.
 
     Args:
-        folders: Folders of studies; one without a manifest describes nothing.
+        folders: Folders of studies; a manifest is optional.
 
     Raises:
         ValueError: If a manifest describes a method that cannot be drawn.
@@ -54,7 +54,7 @@ def described_in(folders: Iterable[str | Path]) -> Iterator[None]:
 
 
 def shows_methods(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Let a function show methods as the studies in its first argument describe them."""
+    """Decorate a function to use the appearances described by the studies in its first argument."""
     arguments = signature(function)
 
     @wraps(function)

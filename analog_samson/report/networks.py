@@ -42,17 +42,17 @@ def training_curves(paths: Iterable[str | Path], methods: Iterable[str] = ()) ->
     """Read the logs of several trainings into one tidy table.
 
     Args:
-        paths: CSV files that lie beside checkpoints, named as those
+        paths: CSV files beside checkpoints, with the names of these
             ("mnist-lenet5-samson-rho=0.5-seed0.csv").
-        methods: Import names of methods from elsewhere that are among them.
+        methods: Import names of methods of other packages among them.
 
     Returns:
         The rows of all logs with the columns ``method``, ``strength`` and ``training_seed`` in
-        front; what an epoch was trained with stands in ``strength_in_epoch``.
+        front; ``strength_in_epoch`` is the strength used in the epoch.
 
     Raises:
         FileNotFoundError: If a file does not exist.
-        ValueError: If a file's name holds no known method, or there are no files.
+        ValueError: If a file's name contains no known method, or there are no files.
     """
     called = {re.sub(r"[^\w.]", "_", name): name for name in (*KNOWN_METHODS, *methods)}
     logs = [_read_log(Path(path), called) for path in paths]
@@ -62,7 +62,7 @@ def training_curves(paths: Iterable[str | Path], methods: Iterable[str] = ()) ->
 
 
 def training_curve(ax: Axes, curves: pd.DataFrame, column: str, title: str) -> list[Line2D]:
-    """Draw one column of training logs against the epoch, one line a training.
+    """Draw one column of training logs against the epoch, one line per training.
 
     Args:
         ax: Where to draw.
@@ -132,7 +132,7 @@ def training_figure(
 def sharpness_vs_robustness(
     ax: Axes, networks: pd.DataFrame, sharpness: pd.DataFrame, measure: str
 ) -> list[Line2D]:
-    """Scatter every network: how sharp its minimum is against the accuracy that chips lose.
+    """Scatter every network: sharpness of its minimum against the accuracy that its chips lose.
 
     Args:
         ax: Where to draw.
@@ -183,12 +183,12 @@ def sharpness_figure(
     width: str = "two columns",
     look: str = "paper",
 ) -> Figure:
-    """Sharpness against the accuracy that chips lose, a row a device, a panel a measure.
+    """Sharpness against the accuracy that chips lose, a row per device, a panel per measure.
 
     Args:
         networks: As `results.network_means` gives, at one time a device.
         sharpness: As in ``sharpness.csv``.
-        measures: Columns of ``sharpness``; one column of text shows the first alone.
+        measures: Columns of ``sharpness``; a figure of one column shows the first only.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
 

@@ -60,8 +60,8 @@ def write_report(
 ) -> list[Path]:
     """Redraw all tables and figures of a study, and its page, from the files in its folder.
 
-    ``trials.csv`` is enough; what else lies there is shown: ``manifest.json``, ``audit.csv``,
-    ``device_<name>.csv``, ``waterfall.csv``, ``layers.csv``, ``sharpness.csv``,
+    Only ``trials.csv`` is required; these files are shown where they exist: ``manifest.json``,
+    ``audit.csv``, ``device_<name>.csv``, ``waterfall.csv``, ``layers.csv``, ``sharpness.csv``,
     ``training_curves.csv``.
 
     Args:
@@ -70,16 +70,16 @@ def write_report(
         confidence: Probability with which an interval covers the true mean.
         look: Style sheet, "paper" or "talk".
         command: The command that made the study, for the page; empty takes the manifest's.
-        extra_items: Figures and tables from elsewhere, shown after the others: each an `Item`, or
-            where to import it ("package.module:name").
-        rows: The rows of its ``trials.csv``, where they have been read already.
+        extra_items: Figures and tables of other packages, shown after the others: each an `Item`,
+            or its import name ("package.module:name").
+        rows: The rows of its ``trials.csv``, if they have been read already.
 
     Returns:
         The files written.
 
     Raises:
         FileNotFoundError: If the folder has no ``trials.csv``.
-        ValueError: If the table is empty or damaged, or an extra item is none.
+        ValueError: If the table is empty or damaged, or an extra item is not an `Item`.
     """
     folder = Path(folder)
     items = with_extra(extra_items)

@@ -26,14 +26,14 @@ def accuracy_vs_time(
 ) -> list[Line2D]:
     """Draw accuracy [%] against time on a logarithmic axis, one line per method.
 
-    The programmed state (t = 0) stands left of a break, because 0 has no place on a logarithmic
-    axis; times beyond the device's measured range are shaded, and their lines are dashed.
+    The programmed state (t = 0) is drawn left of a break, because the axis is logarithmic;
+    times beyond the device's measured range are shaded, and their lines are dashed.
 
     Args:
         ax: Where to draw.
         summary: As `results.summarise` gives, of one panel.
         interval: "bars" or "band".
-        axis: A time axis that several panels share; None makes one for these times.
+        axis: Time axis shared by several panels; None makes one for these times.
 
     Returns:
         One handle per method for a legend, in the usual order.
@@ -128,7 +128,7 @@ def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = No
 
 
 def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
-    """Draw every chip at one time as a point, one strip a method, its networks side by side.
+    """Draw every chip at one time as a point, one strip per method, its networks side by side.
 
     Args:
         ax: Where to draw.
@@ -176,7 +176,7 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
 
 
 def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
-    """Draw lifetimes with their intervals, one row a method; arrows where data end.
+    """Draw lifetimes with their intervals, one row per method; arrows where data end.
 
     Args:
         ax: Where to draw.
@@ -281,12 +281,12 @@ def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
 
 
 def beside(ax: Axes, points: float) -> Transform:
-    """Where data stand, moved to the right by some points."""
+    """Data coordinates, shifted to the right by some points."""
     return ax.transData + ScaledTranslation(points / 72, 0, ax.figure.dpi_scale_trans)
 
 
 def places(n: int) -> np.ndarray:
-    """Places side by side around 0, one apart."""
+    """Positions around 0 at unit distance."""
     return np.arange(n) - (n - 1) / 2
 
 

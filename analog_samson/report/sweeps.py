@@ -27,7 +27,7 @@ def axis_figure(
     look: str = "paper",
     log: bool = False,
 ) -> Figure:
-    """Accuracy against one swept axis at the last time, one panel a device.
+    """Accuracy against one swept axis at the last time, one panel per device.
 
     Args:
         summary: As `results.summarise` gives.
@@ -57,12 +57,12 @@ def axis_figure(
 def heat_figure(
     summary: pd.DataFrame, x: str, y: str, *, width: str = "two columns", look: str = "paper"
 ) -> Figure:
-    """Accuracy over two swept axes at the last time, one panel a method, of one device.
+    """Accuracy over two swept axes at the last time, one panel per method, of one device.
 
     Args:
         summary: As `results.summarise` gives, of one device.
-        x: Name of the axis to the right.
-        y: Name of the axis upward.
+        x: Name of the horizontal axis.
+        y: Name of the vertical axis.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
 
@@ -105,7 +105,7 @@ def accuracy_vs_axis(
         One handle per method.
 
     Raises:
-        ValueError: If the axis was not swept, or other things vary too.
+        ValueError: If the axis was not swept, or other settings vary, too.
     """
     rows = with_axis(summary, [axis])
     check_one(rows, "accuracy_vs_axis", besides=("condition",))
@@ -150,15 +150,15 @@ def heat_map(
     Args:
         ax: Where to draw.
         summary: As `results.summarise` gives, of one method on one device at one time.
-        x: Name of the axis to the right.
-        y: Name of the axis upward.
+        x: Name of the horizontal axis.
+        y: Name of the vertical axis.
         limits: Lowest and highest accuracy [%] of the colours, for panels that share them.
 
     Returns:
         The image, for a colour bar.
 
     Raises:
-        ValueError: If an axis was not swept, or other things vary too.
+        ValueError: If an axis was not swept, or other settings vary, too.
     """
     rows = with_axis(summary, [x, y])
     check_one(rows, "heat_map", besides=("condition",))
@@ -200,7 +200,7 @@ def heat_map(
 
 
 def with_axis(rows: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
-    """Give swept axes a column of their own.
+    """Add a column for each of some swept axes.
 
     Args:
         rows: Rows with the JSON column ``condition``.

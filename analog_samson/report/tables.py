@@ -17,7 +17,7 @@ from analog_samson.results.scores import ACCURACY
 def table(
     summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: int = ACCURACY.decimals
 ) -> Table:
-    """Accuracy against time: methods x times, one block a device.
+    """Accuracy against time: methods x times, one block per device.
 
     Args:
         summary: As `results.summarise` gives.
@@ -74,7 +74,7 @@ def table(
 def gain_table(
     gains: pd.DataFrame, *, decimals: int = ACCURACY.decimals, alone: Sequence[str] = ()
 ) -> Table:
-    """Paired gain over the baseline: methods x times, one block a device.
+    """Paired gain over the baseline: methods x times, one block per device.
 
     Args:
         gains: As `results.paired_gain` gives.
@@ -120,13 +120,14 @@ def gain_table(
 
 
 def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
-    """Lifetimes: methods x losses, one block a device.
+    """Lifetimes: methods x losses, one block per device.
 
     Args:
-        lives: As `results.lifetime` gives, one frame a loss.
+        lives: As `results.lifetime` gives, one frame per loss.
 
     Returns:
-        The table; "> 1 y" where the loss was never reached, "< 1 s" where it was there at once.
+        The table; "> 1 y" where the loss was not reached, "< 1 s" where it was reached before the
+        first time.
 
     Raises:
         ValueError: If there are no lifetimes.
@@ -166,12 +167,12 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
 def iso_table(
     iso: pd.DataFrame, *, decimals: int = ACCURACY.decimals, threshold: float = 0.99
 ) -> Table:
-    """Normalised accuracy: methods x times, one block a device.
+    """Normalised accuracy: methods x times, one block per device.
 
     Args:
         iso: As `results.iso_accuracy` gives.
         decimals: Digits after the point, in per cent.
-        threshold: The one that ``iso`` was made with.
+        threshold: The one that ``iso`` was computed with.
 
     Returns:
         The table; iso-accurate cells are bold.
@@ -202,7 +203,7 @@ def iso_table(
 
 
 def grid_table(summary: pd.DataFrame, *, decimals: int = ACCURACY.decimals) -> Table:
-    """Accuracy over what was swept: swept points x methods, one block a device and time.
+    """Accuracy over the swept axes: swept points x methods, one block per device and time.
 
     Args:
         summary: As `results.summarise` gives, with swept axes.
@@ -252,15 +253,15 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = ACCURACY.decimals) -> T
 def planning_table(
     plan: pd.DataFrame, target: float, *, decimals: int = ACCURACY.decimals
 ) -> Table:
-    """How many chips or networks would make the intervals narrow enough, one block a device.
+    """Number of chips or networks needed for a half-width, one block per device.
 
     Args:
         plan: As `results.needed` gives.
-        target: The half-width that it was asked for, as a fraction.
+        target: The target half-width, as a fraction.
         decimals: Digits after the point, in percentage points.
 
     Returns:
-        The table: for every method its widest interval over time, and what it needs.
+        The table: for every method its widest interval over time, and the number needed.
 
     Raises:
         ValueError: If the plan is empty.
@@ -305,7 +306,7 @@ def _over_time(
     cell: Callable[["pd.Series[Any]"], str],
     is_bold: Callable[["pd.Series[Any]"], bool] = lambda row: False,
 ) -> list[Block]:
-    """One block a device: methods down, times across."""
+    """One block per device: methods down, times across."""
     blocks = []
     for title, part in _by_block(rows):
         late = set(part.loc[part["extrapolated"], "t_inference_s"])
@@ -332,7 +333,7 @@ def _over_time(
 
 
 def _by_block(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Title and rows of every block: one a device and whatever else differs."""
+    """Title and rows of every block: one per device and other settings that vary."""
     columns = words.varying(rows)
     for _, part in rows.groupby(["device", *columns], observed=True, sort=True):
         yield words.group_title(part.iloc[0], columns), part

@@ -33,7 +33,7 @@ _SAID_AS = {
 
 
 def said(name: str) -> str:
-    """A method with its strength as papers write it: "samson rho=0.5" -> "SAMSON ρ = 0.5"."""
+    """A method with its strength as in papers: "samson rho=0.5" -> "SAMSON ρ = 0.5"."""
     method, _, strength = name.partition(" ")
     look = appearance(method)
     if look.strength:
@@ -79,7 +79,7 @@ def varying(rows: pd.DataFrame) -> list[str]:
 
 
 def group_title(row: pd.Series, columns: list[str]) -> str:
-    """Name a block or panel: the device and whatever else varies."""
+    """Title of a block or panel: the device and other settings that vary."""
     parts = [str(row["device"])]
     for column in columns:
         text = condition_text(row[column]) if column == "condition" else str(row[column])
@@ -88,7 +88,7 @@ def group_title(row: pd.Series, columns: list[str]) -> str:
 
 
 def fixed_text(rows: pd.DataFrame) -> str:
-    """What is the same in all rows: "Data set digits, model mlp, engine aihwkit".
+    """Settings that are the same in all rows: "Data set digits, model mlp, engine aihwkit".
 
     Where chips were evaluated on a subset of the test images, the sizes follow.
     """
@@ -135,7 +135,7 @@ def range_text(values: pd.Series) -> str:
 
 
 def n_text(rows: pd.DataFrame) -> str:
-    """Networks and chips that the rows rest on: "5 networks x 10 chips"."""
+    """Numbers of networks and chips of the rows: "5 networks x 10 chips"."""
     networks, chips = range_text(rows["n_networks"]), _chips(rows)
     return (
         f"{networks} network{'' if networks == '1' else 's'} × "
@@ -153,7 +153,7 @@ def _chips(rows: pd.DataFrame) -> str:
 
 
 def interval_text(summary: pd.DataFrame) -> str:
-    """Kind of the intervals, what they are taken over, and what they assume."""
+    """Kind and level of the intervals, and their assumptions."""
     if summary["half_width"].isna().all():
         return "no interval: one chip of one trained network"
     per_cent = f"{100 * summary['confidence'].iloc[0]:g} %"

@@ -1,7 +1,7 @@
-"""Results: the table of trials, and what may be said from it.
+"""Results: the table of trials and its statistics.
 
 A row is one chip at one time in one read. Chips of one network are not independent samples of
-the training method, so averages run over reads, then over chips, and intervals over networks.
+the training method, so reads are averaged first, then chips; intervals are over networks.
 """
 
 from analog_samson.results.columns import COLUMNS

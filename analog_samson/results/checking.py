@@ -1,4 +1,4 @@
-"""What can be said of a row of trials by itself, and of a file of them, before it is believed."""
+"""Validation of rows of trials, and of files that hold them."""
 
 import csv
 import json
@@ -19,11 +19,11 @@ from analog_samson.results.definitions import two_kinds
 ADVICE = "; delete the line: its point is then computed again"
 
 SHOWN_LETTERS = 80
-"""Of a wrong value a message shows this many letters."""
+"""Characters of an invalid value that a message shows."""
 
 _MAY_BE_EMPTY = ("strength",)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_SPELLED = {  # how Arrow lets a value of a type be written
+_SPELLED = {  # spellings that Arrow reads as a value of a type
     pa.int64(): (r"-?\d+", "no whole number"),
     pa.float64(): (r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(?i:inf(inity)?|nan)", "no number"),
     pa.bool_(): (r"(?i:true|false)|[01]", "neither True nor False"),
@@ -47,8 +47,8 @@ def read_table(file: Path) -> pd.DataFrame:
     if content.startswith(b"\xef\xbb\xbf") or b"\r" in content:
         raise ValueError(
             f"{str(file)!r} was saved by another program (it has a byte order mark or Windows line "
-            "ends), so that no row can be added to it. Spreadsheets change numbers, too: restore "
-            f"the original, or, if no number has changed: sed -i 's/^\\xef\\xbb\\xbf//; s/\\r$//' "
+            "ends), so that no row can be added to it. Spreadsheets also change numbers: restore "
+            f"the original, or, if no number was changed: sed -i 's/^\\xef\\xbb\\xbf//; s/\\r$//' "
             f"{str(file)!r}."
         )
     first, newline, _ = content.partition(b"\n")
@@ -88,12 +88,12 @@ def read_table(file: Path) -> pd.DataFrame:
 
 
 def check_rows(rows: pd.DataFrame, place: Callable[[int], str], advice: str = "") -> None:
-    """Refuse rows with a value that cannot be.
+    """Refuse rows with an invalid value.
 
     Args:
         rows: Rows of trials, columns `COLUMNS`.
-        place: Says where a row stands, given its position.
-        advice: What to do, for the message.
+        place: Gives file and line of a row from its position.
+        advice: What to do; end of the message.
 
     Raises:
         ValueError: If a value is missing, of a wrong kind or out of range, or counts contradict
@@ -142,19 +142,19 @@ def check_rows(rows: pd.DataFrame, place: Callable[[int], str], advice: str = ""
 
 
 def check_text(text: str, where: str) -> None:
-    """Refuse a text that could not stand in a table: it would be found after computing.
+    """Refuse a text that a table cannot hold, before anything is computed.
 
     Args:
         text: A name or label.
-        where: Where it comes from, for the message.
+        where: Where it comes from; begins the message.
 
     Raises:
-        ValueError: If it holds a line break or another character without a picture.
+        ValueError: If it holds a line break or another control character.
     """
     if _UNPRINTABLE.search(text):
         raise ValueError(
-            f"{where}: {_shown(text)} holds a line break or control character, which no row can "
-            "hold; take it out."
+            f"{where}: {_shown(text)} holds a line break or control character, which a table "
+            "cannot hold; remove it."
         )
 
 
@@ -176,7 +176,8 @@ def _check_counts(
             f"{place(at)}: it counts n_correct = {row['n_correct']} "
             f"(n_correct_digital = {row['n_correct_digital']}, n_changed = {row['n_changed']}) of "
             f"n_images_per_chip = {row['n_images_per_chip']}, and n_correct_digital_test = "
-            f"{row['n_correct_digital_test']} of n_test = {row['n_test']}, which cannot be{advice}."
+            f"{row['n_correct_digital_test']} of n_test = {row['n_test']}, which is "
+            f"inconsistent{advice}."
         )
 
 
@@ -200,7 +201,7 @@ def _is_condition(text: str) -> bool:
 
 
 def _damage(content: bytes) -> str:
-    """Line and column of the first value that is not of its column's type; "" if there is none."""
+    """Line and column of the first value that has not its column's type; "" if all have."""
     for number, line in enumerate(content.decode(errors="replace").split("\n"), start=1):
         if number == 1 or not line:
             continue

@@ -54,7 +54,7 @@ HEADERS = (
 columns are equal, so that old tables are read, and continued under their own header."""
 
 KEY = ("chip_id", "t_inference_s", "read")
-"""What makes a row one of a kind."""
+"""Columns that identify a row."""
 
 TEXT = tuple(name for name, kind in TYPES.items() if kind == pa.string())
 COUNTS = tuple(name for name, kind in TYPES.items() if kind == pa.int64())

@@ -1,4 +1,4 @@
-"""Which method is better, on the same chips, and whether the difference is real."""
+"""Paired comparison of methods on the same chips, with corrected significance tests."""
 
 import difflib
 import math
@@ -142,7 +142,7 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     """Holm's step-down correction for many comparisons (Holm 1979, Scand. J. Statist. 6, 65).
 
     Args:
-        p_values: Raw p-values, shape (m,); NaN (no test was possible) stays NaN and counts not.
+        p_values: Raw p-values, shape (m,); NaN (no test was possible) stays NaN and is not counted.
 
     Returns:
         Corrected p-values, same shape: rejecting those below alpha keeps the probability of any
@@ -230,7 +230,7 @@ def _paired(pairs: pd.DataFrame, confidence: float) -> dict[str, Any]:
 
 
 def _pool(rows: list[dict[str, Any]], confidence: float, few: int | None) -> None:
-    """Replace the spread of few differences by the one pooled over the methods beside them."""
+    """Replace the spread of few differences by the one pooled over the methods compared."""
     differences = {k: row["differences"] for k, row in enumerate(rows) if "differences" in row}
     if len(differences) < 2:
         return

@@ -1,4 +1,4 @@
-"""What rows mean: which columns make them comparable, and when they may not be mixed."""
+"""Consistency of rows: which columns make rows comparable, and which rows may not be mixed."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -17,10 +17,10 @@ COMPARED_UNDER = (
     "precision",
     "t_inference_s",
 )
-"""What methods are compared under: two rows are comparable when all of these agree."""
+"""Methods are compared between rows that agree in all of these columns."""
 
 METHOD = ("method", "strength")
-"""What is compared."""
+"""Columns that identify a method."""
 
 _CHIP = (*COMPARED_UNDER[:-1], *METHOD, "training_seed", "checkpoint", "chip")
 _SEED = ("dataset", "model", *METHOD, "training_seed")
@@ -28,17 +28,16 @@ _DEFINED = ("programming_seed", "n_images_per_chip", "n_test")
 
 
 def check_definitions(rows: pd.DataFrame) -> None:
-    """Refuse rows that call two different things by one name.
+    """Refuse rows that use one name for different chips, networks or test sets.
 
     Args:
         rows: Rows of trials.
 
     Raises:
         ValueError: If columns are missing; if one chip of one network on one device has two
-            contents (another device file, study seed or evaluation set under the same name), or
-            one chip has two names; if
-            one method and training seed has two networks; if one model and data set was
-            evaluated on test sets of different size, or on subsets of different size.
+            definitions (another device file, study seed or evaluation set under the same name),
+            or one definition has two names; if one method and training seed has two networks; if
+            one model and data set was evaluated on test sets, or subsets, of different size.
     """
     needed = {*_CHIP, *_DEFINED, "chip_id", "n_correct", "t_inference_s"}
     missing = sorted(needed - set(rows.columns))
@@ -49,8 +48,8 @@ def check_definitions(rows: pd.DataFrame) -> None:
         row, other, column = found
         raise ValueError(
             f"Rows of chip {rows['chip_id'].iloc[row]!r} say {column} = "
-            f"{rows[column].iloc[other]!r} and {rows[column].iloc[row]!r}; one thing has two "
-            "names, or rows were edited: delete the wrong ones, or keep the two studies apart."
+            f"{rows[column].iloc[other]!r} and {rows[column].iloc[row]!r}; one chip has two "
+            "names, or rows were edited: delete the wrong rows, or read the two studies separately."
         )
     chips = rows.drop_duplicates("chip_id")
     _check_chips(chips)
@@ -59,7 +58,7 @@ def check_definitions(rows: pd.DataFrame) -> None:
 
 
 def two_kinds(rows: pd.DataFrame) -> tuple[int, int, str] | None:
-    """Find a row that calls its chip otherwise than the chip's first row does.
+    """Find a row whose definition of its chip differs from that in the chip's first row.
 
     Args:
         rows: Rows of trials.
@@ -90,7 +89,7 @@ def _check_chips(chips: pd.DataFrame) -> None:
     raise ValueError(
         f"Chip {first['chip']} of {_named(first)} (training seed {first['training_seed']}) on "
         f"device {first['device']!r} has two definitions, {first['chip_id']!r} and "
-        f"{second['chip_id']!r}, which differ in {what}; summarise the two studies apart."
+        f"{second['chip_id']!r}, which differ in {what}; summarise the two studies separately."
     )
 
 
@@ -101,7 +100,7 @@ def _check_sizes(chips: pd.DataFrame) -> None:
         return
     what, column = "evaluation sets of {} images", "n_test"
     if mixed["n_test"].nunique() == 1:
-        what, column = "chips that answered {} images each", "n_images_per_chip"
+        what, column = "chips that were evaluated on {} images each", "n_images_per_chip"
     numbers = sorted({int(n) for n in mixed[column]})
     raise ValueError(
         f"Trials of {mixed['model'].iloc[0]!r} on {mixed['dataset'].iloc[0]!r} mix "
@@ -122,7 +121,7 @@ def _check_networks(chips: pd.DataFrame) -> None:
 
 
 def _first_repeated(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """The rows that share their columns with the first row that is not alone; or none."""
+    """All rows that agree with the first repeated row in the columns; empty if none repeats."""
     repeated = rows[rows.duplicated(list(columns), keep=False)]
     return repeated.merge(repeated.head(1)[list(columns)], on=list(columns))
 
@@ -132,7 +131,7 @@ def _named(row: "pd.Series[str]") -> str:
 
 
 def check_manifests(manifests: Sequence[Path]) -> None:
-    """Refuse studies that define a device of one name differently.
+    """Refuse studies with different definitions of a device of the same name.
 
     Args:
         manifests: Paths of the studies' ``manifest.json``; a study without one passes.
@@ -148,7 +147,7 @@ def check_manifests(manifests: Sequence[Path]) -> None:
                 raise ValueError(
                     f"Device {name!r} is defined differently in {str(other.parent)!r} and "
                     f"{str(file.parent)!r} ({_first_difference(first, definition)}); read the two "
-                    "studies apart."
+                    "studies separately."
                 )
 
 

@@ -1,4 +1,4 @@
-"""How long a network stays good enough: lifetimes and iso-accuracy."""
+"""Lifetime until a given loss of accuracy, and normalised (iso-)accuracy."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -28,16 +28,16 @@ def lifetime(
 ) -> pd.DataFrame:
     """Time until a method has lost a given accuracy, interpolated in log time.
 
-    The mean loss of accuracy is drawn over log time between the measured times (t > 0) and the
-    first crossing is the lifetime. Its interval is the set of times at which a loss of that size
-    cannot be refused: where the band of the loss (Student t over networks) crosses.
+    The mean loss of accuracy is interpolated linearly in log time between the measured times
+    (t > 0); its first crossing is the lifetime. The bounds of its interval are the crossings of
+    the confidence band of the loss (Student t over networks).
 
-    Only chips that were measured at every time of their curve count.
+    Only chips that were measured at every time of their curve are used.
 
     Args:
         rows: Rows of trials, or of chips (`chip_means`), at two times or more.
         loss: Accuracy that may be lost, as a fraction (0.01 is one per cent).
-        reference: What the loss is counted from: "digital", the same network without analog
+        reference: What the loss is measured from: "digital", the same network without analog
             noise, or "first", the same chip at its first time (programmed, where there is t = 0).
         confidence: Probability with which the interval covers.
 
@@ -46,7 +46,7 @@ def lifetime(
         ``lifetime_s``, ``low_s``, ``high_s`` [s], ``censored``: "" (crossed within the measured
         times), "right" (never lost as much: ``lifetime_s`` is the last time, a lower bound),
         "left" (lost before the first time t > 0, an upper bound); ``low_s`` is 0 and ``high_s``
-        infinite where the data set no bound; ``level``, ``n_networks``, ``n_chips``,
+        infinite where the data give no bound; ``level``, ``n_networks``, ``n_chips``,
         ``n_images_per_chip``, ``n_test``, ``extrapolated`` (whether the crossing, or the last time
         when censored, lies beyond the device's measured times).
 
@@ -62,7 +62,7 @@ def lifetime(
     if len(torn):
         raise ValueError(
             f"The times of device {torn.iloc[0]!r} are independent draws (times_share = "
-            "'independent'): no chip is followed from one to the next, so it has no lifetime; "
+            "'independent'): no chip is simulated from one to the next, so there is no lifetime; "
             "leave its rows out, as rows[has_trajectories(rows)] does."
         )
     chips = _complete(chip_means(rows))
@@ -83,10 +83,10 @@ def lifetime(
 
 
 def has_trajectories(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether a row's chip is the same devices at all its times, row by row.
+    """Whether the chip of each row keeps its devices over time.
 
-    Not where the device draws every time anew (``times_share = "independent"``), which such a
-    device says in the ``condition`` of its rows whether it was swept or not.
+    False where the device draws every time anew (``times_share = "independent"``); such rows
+    state it in ``condition``, whether it was swept or not.
 
     Args:
         rows: Rows of trials, or of chips.
@@ -99,10 +99,10 @@ def has_trajectories(rows: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def known_classes(manifests: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Number of classes of each data set, as the manifests of studies say.
+    """Number of classes of each data set, from the manifests of studies.
 
     Args:
-        manifests: Contents of ``manifest.json``; those of earlier versions say nothing.
+        manifests: Contents of ``manifest.json``; those of earlier versions do not state it.
 
     Returns:
         Data set to its number of classes; without data sets on which the networks disagree.
@@ -121,7 +121,7 @@ def no_better_than_guessing(rows: pd.DataFrame, n_classes: Mapping[str, int]) ->
     Args:
         rows: Rows of trials, or of chips (`chip_means`).
         n_classes: Classes of each data set, as the manifest of a study says; networks of other
-            data sets are not judged.
+            data sets are left out.
     """
     chance = 1 / rows["dataset"].astype(str).map(n_classes).astype(float)
     is_averaged = "clean_accuracy" in rows
@@ -161,14 +161,14 @@ def iso_accuracy(
     unknown = sorted(set(rows["dataset"]) - set(n_classes))
     if unknown:
         raise ValueError(
-            f"How many classes have {unknown}? Known are {sorted(n_classes)}; pass n_classes, such "
-            f"as n_classes={{{unknown[0]!r}: 10}}."
+            f"The number of classes of {unknown} is not known (known: {sorted(n_classes)}); pass "
+            f"n_classes, such as n_classes={{{unknown[0]!r}: 10}}."
         )
     guessing = no_better_than_guessing(rows, n_classes)
     if guessing:
         raise ValueError(
             f"The digital network {guessing[0]!r} is no better than guessing; its normalised "
-            "accuracy means nothing; leave it out."
+            "accuracy is undefined; leave its rows out."
         )
     chips = chip_means(rows)
     chance = 1 / chips["dataset"].map(n_classes).astype(float)
@@ -196,7 +196,7 @@ def iso_accuracy(
 
 
 def _complete(chips: pd.DataFrame) -> pd.DataFrame:
-    """Chips measured at every time of their curve: others would bend the mean curve."""
+    """Chips measured at every time of their curve: others would bias the mean curve."""
     n_times = chips.groupby(list(CURVE), observed=True)["t_inference_s"].transform("nunique")
     own = chips.groupby("chip_id", observed=True)["t_inference_s"].transform("nunique")
     return chips[own == n_times]

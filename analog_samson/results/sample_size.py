@@ -1,4 +1,4 @@
-"""Where the spread comes from, and how many networks or chips an answer needs."""
+"""Variance components, and the number of networks or chips that an interval needs."""
 
 import math
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from analog_samson.results.subsets import estimated_accuracy
 from analog_samson.results.summary import GROUP, chip_means, summarise
 
 LOOKS = (10, 20, 40, 80)
-"""Numbers of chips at which a study may stop: fixed in advance, so that intervals stay honest."""
+"""Numbers of chips at which a study may stop: fixed in advance, as in a group-sequential design."""
 
 MAX_NETWORKS = 1000
 
 
 def variance_components(rows: pd.DataFrame) -> pd.DataFrame:
-    """How much of the spread comes from training, programming, reading, and the images chosen.
+    """Variance components: training, programming, reading, and sampling of images.
 
     Nested analysis of variance: reads within chips within networks (for unequal numbers with the
-    harmonic mean, Searle, Casella, McCulloch, *Variance Components*, 1992). What chips owe to the
-    subset of images that each answered is known from its answers (`subsets`) and taken off
-    theirs. A negative estimate is reported as 0.
+    harmonic mean, Searle, Casella, McCulloch, *Variance Components*, 1992). The
+    sampling variance of the subsets of images is known (`subsets`) and subtracted from the
+    variance over chips. A negative estimate is reported as 0.
 
     Args:
         rows: Rows of trials.
@@ -33,7 +33,7 @@ def variance_components(rows: pd.DataFrame) -> pd.DataFrame:
         One row per group: the columns of `GROUP`, ``std_networks``,
         ``std_chips``, ``std_reads`` (standard deviations of the *true* effects, fractions; NaN
         where a level has no repeats), ``std_sampling`` (of a chip's accuracy over subsets of
-        images; 0 where all were answered), ``n_networks``, ``n_chips``, ``n_reads`` (harmonic
+        images; 0 where all are used), ``n_networks``, ``n_chips``, ``n_reads`` (harmonic
         means per network and chip).
     """
     chips = chip_means(rows)
@@ -48,10 +48,10 @@ def variance_components(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def needed(rows: pd.DataFrame, half_width: float, confidence: float = 0.95) -> pd.DataFrame:
-    """How many networks, or chips per network, would bring every half-width below a target.
+    """Number of networks, or of chips per network, that brings every half-width below a target.
 
     Args:
-        rows: Rows of trials, a first study.
+        rows: Rows of trials of a first study.
         half_width: Target, as a fraction (0.005 is half a per cent of accuracy).
         confidence: Probability with which the interval covers the true mean.
 
@@ -61,7 +61,7 @@ def needed(rows: pd.DataFrame, half_width: float, confidence: float = 0.95) -> p
         ``needed_chips`` (per network, with the networks there are; missing when no number of chips
         is enough), ``needed_networks`` (with the chips there are; missing above 1000 or with one
         network),
-        ``advice`` in words. More chips also answer more images, so both count.
+        ``advice`` in words. More chips also use more images; both are accounted for.
 
     Raises:
         ValueError: If the target is not positive.
@@ -104,14 +104,14 @@ def next_look(
     looks: Sequence[int] = LOOKS,
     confidence: float = 0.95,
 ) -> int | None:
-    """Number of chips per network to go on to, for a study that runs until it is sure enough.
+    """Next number of chips per network for a study that runs to a target half-width.
 
     The decision is taken for all groups together, at fixed numbers of chips only.
 
     Args:
-        rows: Rows of trials so far, complete up to a look.
+        rows: Rows of trials so far, complete up to one of the looks.
         half_width: Target for every half-width, as a fraction.
-        looks: Numbers of chips at which to look.
+        looks: Numbers of chips at which the half-widths are checked.
         confidence: Probability with which the interval covers the true mean.
 
     Returns:
@@ -179,7 +179,7 @@ def _advice(width: float, target: float, n: int, chips: int | None, networks: in
     if width <= target:
         return "enough"
     if n == 1:
-        return "one network: train more seeds to say anything about the method"
+        return "one network: train more seeds to assess the method"
     if chips is not None:
         return f"{chips} chips per network"
     if networks is not None:

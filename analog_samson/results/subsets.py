@@ -1,14 +1,14 @@
-"""Accuracy of a chip that answered all test images, or a random subset of its own.
+"""Accuracy of a chip that was evaluated on all test images, or on a random subset of them.
 
-The digital network answered all N of them. What it shows about the subset, easier or harder than
-the whole, corrects the chip's accuracy on the n images of the subset: with c_i and p_i the
-correctness (0 or 1) of chip and digital network on image i,
+The digital network is evaluated on all N images. The difference between its accuracies on the
+subset and on all images corrects the chip's accuracy on the n images of the subset (difference
+estimator): with c_i and p_i the correctness (0 or 1) of chip and digital network on image i,
 
     accuracy = sum over all (p_i) / N + mean over the subset (c_i - p_i)
 
 is unbiased, and its variance over subsets is s^2 / n (1 - n / N), with s^2 the variance of the
 differences (Cochran, *Sampling Techniques*, 1977, 2.4 and 7.3). Differences are -1, 0 or 1, so
-counts say all: they add up to ``n_correct - n_correct_digital``, their squares to ``n_changed``.
+counts suffice: they add up to ``n_correct - n_correct_digital``, their squares to ``n_changed``.
 With n = N the estimate is the plain ratio and its variance 0.
 """
 
@@ -18,7 +18,7 @@ import pandas as pd
 def estimated_accuracy(rows: pd.DataFrame) -> "pd.Series[float]":
     """Accuracy on all ``n_test`` images of each row, as a fraction.
 
-    An estimate from a subset may exceed 0 or 1 by chance: to cut it would make means wrong.
+    An estimate from a subset may lie outside [0, 1]; it is not clipped, so that means are unbiased.
 
     Args:
         rows: Rows of trials.
@@ -33,7 +33,7 @@ def digital_accuracy(rows: pd.DataFrame) -> "pd.Series[float]":
 
 
 def sampling_variance(rows: pd.DataFrame) -> "pd.Series[float]":
-    """Variance of `estimated_accuracy` over subsets of images: 0 where all were answered.
+    """Variance of `estimated_accuracy` over subsets of images: 0 where all are used.
 
     Args:
         rows: Rows of trials.

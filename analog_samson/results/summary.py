@@ -17,24 +17,24 @@ GROUP = (*COMPARED_UNDER[:-1], *METHOD, "t_inference_s")
 
 FEW_NETWORKS = 4
 """Below this many networks the spread is pooled over methods: our choice. Student's factor is
-12.7, 4.3 and 3.2 at 2, 3 and 4 networks; from 4 on a method's own spread is worth more than the
-assumption that all methods spread alike."""
+12.7, 4.3 and 3.2 at 2, 3 and 4 networks; from 4 networks on a method's own spread is used rather
+than the assumption of equal variances."""
 
 
 def chip_means(rows: pd.DataFrame) -> pd.DataFrame:
     """Average the reads: one row per chip and time.
 
     Args:
-        rows: Rows of trials; rows that this function gave are copied as they are, so that what
-            is computed from rows of trials can also be computed from chips.
+        rows: Rows of trials; rows returned by this function are copied, so that all functions that
+            take rows of trials also take chips.
 
     Returns:
         Columns of `GROUP`, ``training_seed``, ``checkpoint``, ``chip``, ``chip_id``,
         ``programming_seed``, ``n_images_per_chip``, ``n_test``, ``analog_share``, ``reproducible``
         and, averaged over reads, ``accuracy``, ``clean_accuracy`` (fractions), ``alpha``,
-        ``extrapolated`` (whether any), ``sampling_variance`` (of the accuracy, because a chip
-        answered a subset of the images; reads share their images, so that averaging them takes
-        little of it away, and the mean over reads is an upper bound), ``n_reads``.
+        ``extrapolated`` (whether any), ``sampling_variance`` (of the accuracy over
+        subsets of images; reads share their images, so that averaging reduces it little, and the
+        mean over reads is an upper bound), ``n_reads``.
     """
     if "n_reads" in rows:
         return rows.copy()
@@ -70,8 +70,8 @@ def network_means(chips: pd.DataFrame) -> pd.DataFrame:
         chips: As `chip_means` gives.
 
     Returns:
-        Columns of `GROUP`, ``training_seed``, ``checkpoint``, ``accuracy``, ``std_chips`` (of the
-        chips themselves: the mean sampling variance is taken off, down to 0), ``var_measured``
+        Columns of `GROUP`, ``training_seed``, ``checkpoint``, ``accuracy``, ``std_chips`` (the mean
+        sampling variance is subtracted, down to 0), ``var_measured``
         (variance of their accuracies as they are), ``sampling_variance`` (mean over chips),
         ``n_chips``, ``clean_accuracy``, ``alpha``, ``extrapolated``, ``analog_share``,
         ``n_reads`` (smallest), ``n_images_per_chip``, ``n_test``, ``reproducible``.
@@ -108,20 +108,21 @@ def summarise(
     """Mean accuracy of every group of rows, with its confidence interval.
 
     Reads are averaged within a chip, chips within a network; the interval is Student's over
-    networks, because chips of one network are no independent samples of the training method.
-    Where networks share their chips (one programming seed used for several networks), and with
-    them the subset of images that a chip answered, the interval holds the shared part too.
+    networks, because chips of one network are not independent samples of the training method.
+    Where networks share their chips (one programming seed used for several networks), and thereby
+    the subset of images of each chip, the interval includes the shared variance.
 
     Args:
         rows: Rows of trials (`read_trials`), or of chips (`chip_means`).
         confidence: Probability with which an interval covers the true mean, between 0 and 1.
-        pool: Whether the spread over networks is pooled over the methods under the same
-            condition (mixed model with shared training seeds); None pools only where a method
-            has 2 or 3 networks. A method that spreads more than the others keeps its own.
+        pool: Whether the spread over networks is pooled over the methods that are
+            compared (mixed model with shared training seeds); None pools only where a method has
+            2 or 3 networks. A method with a larger spread than the others keeps its own.
         bootstrap: Whether intervals come from a bootstrap over networks instead of Student's t,
-            for scores that are far from normal. It needs networks that were programmed on chips of
-            their own, and enough of them (5 for 95 %, see `spread.of_resampled`); a method with
-            fewer keeps Student's interval, and its ``spread`` says so.
+            for scores that are far from normal. It requires that
+            networks do not share chips, and enough networks (5 for 95 %, see
+            `spread.of_resampled`); a method with fewer keeps Student's interval, as its
+            ``spread`` shows.
 
     Returns:
         One row per group, sorted, with the columns of `GROUP` and
@@ -130,12 +131,11 @@ def summarise(
           ``half_width`` (not cut, of a bootstrap the wider side; NaN when a single chip was
           measured), ``confidence``;
         - ``level``: "networks", or "chips only" when one network was measured: then the interval
-          says nothing about another training of the same method;
+          does not cover another training of the same method;
         - ``spread``: "own", "pooled" over methods, or "bootstrap";
         - ``n_networks``, ``n_chips`` (per network, the smallest), ``n_chips_max``, ``n_reads``;
-        - ``std_networks`` (of the network means), ``std_chips`` (within a network; of the chips
-          themselves, without the variance of the images that each answered, while every interval
-          holds it);
+        - ``std_networks`` (of the network means), ``std_chips`` (within a network; without
+          the sampling variance of the images, which intervals include);
         - ``clean_accuracy`` (the digital networks), ``alpha`` (drift compensation),
           ``analog_share``, ``n_images_per_chip``, ``n_test``, ``extrapolated``, ``reproducible``.
 
@@ -181,7 +181,7 @@ def summarise(
     summary["standard_error"] = std / np.sqrt(n)
     summary["dof"] = (n - 1).astype(float)
     summary = summary.reset_index()
-    shared = _mind_shared_chips(summary, chips)
+    shared = _account_for_shared_chips(summary, chips)
     _pool(summary, networks, pool)
     summary["half_width"] = [
         spread.StandardError(error, dof).half_width(confidence)
@@ -223,7 +223,7 @@ def summarise(
     ]
 
 
-def _mind_shared_chips(summary: pd.DataFrame, chips: pd.DataFrame) -> NDArray[np.bool_]:
+def _account_for_shared_chips(summary: pd.DataFrame, chips: pd.DataFrame) -> NDArray[np.bool_]:
     """Replace the standard error where several networks were programmed on the same chips."""
     groups = chips.groupby(list(GROUP), observed=True, sort=True)
     counts = groups["programming_seed"].agg(["nunique", "size"])

@@ -21,8 +21,8 @@ def read_trials(*paths: str | Path) -> pd.DataFrame:
     """Read one or several tables of trials into one.
 
     A half-written last row (a run killed while writing) is dropped: its point is pending again.
-    Rows that several files share are merged; the study's name is no part of a result, so that
-    the same chip computed in two studies counts once.
+    Rows that several files share are merged; the study's name is not compared, so that a
+    chip computed in two studies counts once.
 
     Args:
         paths: Files ``trials.csv``, or the folders of studies; a folder may hold the tables of
@@ -63,8 +63,9 @@ def tables_in(folder: Path) -> list[Path]:
 def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
     """Append rows to a table of trials, all of them or none.
 
-    The rows are written at once and forced to disk before the function returns. A half-written
-    last line, left by a killed run, is cut off first. One process writes; many may read.
+    The rows are written in one call and flushed to disk (fsync) before the function returns. An
+    incomplete last line, left by a killed run, is removed first. One process writes; many may
+    read.
 
     Args:
         rows: New rows; the columns are those of `COLUMNS`, in any order.
@@ -125,12 +126,12 @@ def append_lines(lines: str, path: str | Path) -> None:
         raise OSError(
             error.errno,
             f"{str(path)!r} cannot be written ({why}); no row was added. Free space or choose "
-            "another folder and run again: what is there is kept",
+            "another folder and run again: existing rows are kept",
         ) from error
 
 
 def _plain(name: str, values: list[Any]) -> list[Any]:
-    """Values as the csv module writes them: whole numbers as such, NaN as nothing."""
+    """Values as the csv module writes them: counts as integers, NaN as an empty field."""
     if name in COUNTS:
         return [int(value) for value in values]
     if name in MEASURES:
@@ -164,7 +165,7 @@ def _merged(rows: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(
             f"Chip {first['chip_id']!r} at {first['t_inference_s']} s, read {first['read']}, has "
             f"{len(same)} rows that differ in {', '.join(differ)}; they come from different "
-            "machines or versions: read the files apart or delete one of the rows."
+            "machines or versions: read the files separately or delete one of the rows."
         )
     return rows.drop_duplicates(list(KEY), ignore_index=True)
 

@@ -1,9 +1,9 @@
-"""A study: trained networks on devices over time, from a question to a table.
+"""A study: trained networks on devices over time.
 
-One trial is one chip. The stream of a chip derives from (study seed, training seed, chip number):
-every method meets the same chips, so gains are paired, and networks of different training seeds
-meet other chips, so that they are independent samples. Nothing else enters: adding a time, a
-method, a worker or another order changes no other number.
+One trial is one chip. The random seed of a chip derives from (study seed, training seed, chip
+number): all methods share it, so gains are paired; it differs between training seeds, so that
+networks are independent samples. Adding a time, a method or a worker, or another order, changes no
+other number.
 """
 
 from analog_samson.deprecated import old_names

@@ -1,4 +1,4 @@
-"""The same study as one TOML file."""
+"""Studies defined in a TOML file."""
 
 import glob
 import os
@@ -47,8 +47,8 @@ def load_study(path: str | Path) -> Study:
     content = parse_toml(path.read_bytes(), str(path))
     if "trust" in content:
         raise ValueError(
-            f"{path}: a file cannot trust packages, only who runs it can: leave the key 'trust' "
-            "out and give --trust on the command line, or replace(load_study(path), trust=...)."
+            f"{path}: a study file cannot grant trust, only its user can: remove the key 'trust' "
+            "and give --trust on the command line, or replace(load_study(path), trust=...)."
         )
     for old in [key for key in content if key in OLD_NAMES]:
         new = OLD_NAMES[old]
@@ -75,7 +75,7 @@ def load_study(path: str | Path) -> Study:
 
 
 def _matching(path: Path, pattern: str) -> list[Path]:
-    """The file of that name, whatever letters it holds; or those that match the pattern."""
+    """The file of that name, or the files that match the pattern."""
     folder = path.parent
     if os.path.isfile(folder / pattern):  # noqa: PTH113 (Path.is_file raises for odd names)
         return [folder / pattern]
