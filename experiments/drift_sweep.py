@@ -5,7 +5,7 @@
     python experiments/drift_sweep.py --study study.toml --part 3/16
     python experiments/drift_sweep.py networks/*.safetensors --accelerator cuda --chips-together 8
 
-A seventh of a second a chip and time for LeNet-5 on 10,000 images and one core.
+About 0.14 s per chip and time for LeNet-5 on 10,000 images and one core.
 """
 
 from dataclasses import replace
@@ -48,11 +48,11 @@ def main(
     estimate_only: bool = False,
     trust: tuple[str, ...] = (),
 ) -> None:
-    """Sweep time: program chips of every network on every device and read them as they age.
+    """Sweep time: program chips of every network on every device and evaluate them over time.
 
     Args:
         checkpoints: Trained networks (.safetensors).
-        study: Instead of all that describes the study here: a TOML file that does.
+        study: TOML file that defines the study, instead of the options.
         devices: Names of devices, or paths of device files.
         times_s: Times since programming [s]; a device known only at certain times uses those.
         name: Name of the study.
@@ -60,19 +60,19 @@ def main(
         chips: Chips of every network on every device.
         reads: Reads of every chip at every time.
         compensation: Kinds of drift compensation to compare; by default the device's own.
-        seed: Seed of the study: another seed draws other chips.
+        seed: Random seed of the study, from which the seeds of its chips derive.
         jobs: Worker processes, one thread each; -1 takes every core.
-        part: The part of the study to run here, such as 3/16; others may run at the same time.
-        cluster: Address of a Dask scheduler (tcp://...) that the chips are sent to.
+        part: The part of the study to compute, such as 3/16; other parts may run concurrently.
+        cluster: Address of a Dask scheduler (tcp://...) whose workers compute the chips.
         dask_local: Instead: this many Dask worker processes on this machine.
         data_folder: Folder that holds the images.
         n_test: Test images, counted from the first; all by default.
         n_images_per_chip: How many of those each chip is evaluated on, drawn at random for every
             chip; all by default.
         accelerator: cpu or cuda.
-        chips_together: Chips of a network that answer in one forward pass, to fill a GPU.
-        question: What the study asks; stands at the head of its page.
-        estimate_only: Time one chip of every kind, say how long the study will take, and end.
+        chips_together: Chips of a network whose inference is batched, to use a GPU fully.
+        question: Question of the study, printed at the top of its report.
+        estimate_only: Only estimate the duration of the study, by timing one chip of every kind.
         trust: Packages that the checkpoints may import their networks from.
     """
     if study is not None:

@@ -1,9 +1,9 @@
-"""How sharp are the minima that the networks lie in, and how did training get there?
+"""Sharpness of the minima of trained networks, and their training curves.
 
     python experiments/landscape.py checkpoints/*.safetensors --folder results/drift
 
 Writes sharpness.csv (one row per network) and training_curves.csv beside a study, whose report then
-shows sharpness against accuracy and the curves. About ten seconds a network for LeNet-5.
+shows sharpness against accuracy and the curves. About ten seconds per network for LeNet-5.
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ def main(
     draws: int = 10,
     trust: tuple[str, ...] = (),
 ) -> None:
-    """Measure trained networks and put what was found beside a study.
+    """Measure the sharpness of trained networks; write the results beside a study.
 
     Args:
         checkpoints: Trained networks (.safetensors); a log of the same name (.csv) is drawn too.
@@ -44,7 +44,9 @@ def main(
     digests = {network.digest[:16] for network in networks}
     rows = read_trials(*tables) if tables else None
     if rows is not None and digests.isdisjoint(rows["checkpoint"]):
-        raise ValueError(f"The study in {folder} holds none of these networks; give its own.")
+        raise ValueError(
+            f"The study in {folder} has none of these networks; give networks of the study."
+        )
     names = sorted({network.spec.dataset for network in networks})
     datasets = {name: load_dataset(name, data_folder) for name in names}
     records = [

@@ -1,6 +1,6 @@
-"""Which noise costs the accuracy: programming, read noise or drift?
+"""Which noise source lowers the accuracy: programming, read noise or drift?
 
-Each source is scaled from off (0) upward while the others stay as the device has them.
+One source is scaled from off (0) upward; the others are as the device defines them.
 
     python experiments/noise_sweep.py checkpoints/*.safetensors --axis programming_noise_scale
 """
@@ -37,7 +37,7 @@ def main(
     Args:
         checkpoints: Trained networks (.safetensors).
         device: Name of a device, or path of a device file.
-        axis: What to sweep: programming_noise_scale, read_noise_1f_scale, drift_scale, g_max_uS,
+        axis: Axis to sweep: programming_noise_scale, read_noise_1f_scale, drift_scale, g_max_uS,
             t_0_s or output_noise.
         values: Values of the axis; 0 switches a source off, 1 is the device as it is.
         t_inference_s: Time since programming finished [s].
@@ -45,7 +45,7 @@ def main(
         folder: Where trials.csv, table and figure go; results/<name> by default.
         chips: Chips of every network at every value.
         jobs: Worker processes, one thread each; -1 takes every core.
-        part: The part of the study to run here, such as 3/16; others may run at the same time.
+        part: The part of the study to compute, such as 3/16; other parts may run concurrently.
         data_folder: Folder that holds the images.
         n_test: Test images, counted from the first; all by default.
         n_images_per_chip: How many of those each chip is evaluated on, drawn at random for every

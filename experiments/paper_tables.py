@@ -40,7 +40,7 @@ def main(
         times_s: Times since programming to keep [s]; all if none is named.
         baseline: Method that gains are counted from.
         bootstrap: Intervals of the accuracy from a bootstrap over networks (5 or more).
-        half_width: Half-width to plan for (0.002 is 0.2 points): which networks or chips it needs.
+        half_width: Target half-width (0.002 is 0.2 points): number of networks or chips it needs.
         extra_items: Tables of your own, package.module:name of a report.Item; put the folder of
             the package on PYTHONPATH.
     """

@@ -1,11 +1,11 @@
-"""Why is the accuracy low? Stage by stage, and layer by layer.
+"""Where is accuracy lost? Stage by stage, and layer by layer.
 
     python experiments/why_low.py checkpoints/network.safetensors --device pcm_like
     python experiments/why_low.py checkpoints/*-seed0.safetensors --folder results/drift
 
-Networks of one method are averaged, methods stand side by side. The chips are those that a study
-with the same seed programs. In the folder of a study the two figures become part of its report.
-About ten seconds a network and chip for LeNet-5 on MNIST.
+Networks of one method are averaged; methods are drawn side by side. The chips are those of a study
+with the same seed. In the folder of a study the two figures become part of its report. About ten
+seconds per network and chip for LeNet-5 on MNIST.
 """
 
 from pathlib import Path
@@ -32,7 +32,7 @@ def main(
     n_test: int | None = None,
     trust: tuple[str, ...] = (),
 ) -> None:
-    """Split the loss of accuracy of a chip into its causes, and into its layers.
+    """Break the loss of accuracy of chips down by cause, and by layer.
 
     Args:
         checkpoints: Trained networks (.safetensors).
@@ -40,7 +40,7 @@ def main(
         t_inference_s: Time since programming finished [s].
         folder: Where waterfall.csv, layers.csv and their figures go.
         chips: Number of chips of every network.
-        seed: Seed of the study whose chips these are.
+        seed: Random seed of the study whose chips are used.
         data_folder: Folder that holds the images.
         n_test: Test images, counted from the first; all by default.
         trust: Packages that the checkpoints may import their networks from.
