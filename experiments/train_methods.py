@@ -4,8 +4,8 @@
         --options lr=0.02 --methods sgd samson:rho=0.2,0.5,1.0 rwp:sigma=0.05,0.1,0.2 --seeds 0 1 2
 
 An epoch of LeNet-5 on MNIST takes about 4 s on one core with `sgd`, twice that with `samson`; one
-of ResNet-20 on CIFAR-10 more than a minute (less with --options precision=bfloat16 on processors with
-bf16 instructions).
+of ResNet-20 on CIFAR-10 more than a minute (less with --options precision=bfloat16 on processors
+with bf16 instructions).
 """
 
 from pathlib import Path

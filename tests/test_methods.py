@@ -17,7 +17,7 @@ from analog_samson.methods import METHODS, Appearance, Method, Option, method_of
 from analog_samson.report.citations import bibtex
 from analog_samson.report.methods import described_in
 from analog_samson.report.style import method_style
-from analog_samson.report.words import said
+from analog_samson.report.words import method_text
 from analog_samson.study import Study, collect
 from analog_samson.training import grid, loop, train
 
@@ -198,8 +198,8 @@ def test_a_study_of_a_method_from_elsewhere_reaches_the_page(outside, tmp_path, 
     assert r"Kick \& Run r = 0.05" in (folder / "accuracy.tex").read_text()
     with described_in([folder]):
         assert method_style("outside_methods:kick") == ("#123456", "H", (0, (2.0, 1.0)))
-        assert said("outside_methods:kick radius=0.05") == "Kick & Run r = 0.05"
-    assert said("outside_methods:kick radius=0.05") == "kick radius=0.05"
+        assert method_text("outside_methods:kick radius=0.05") == "Kick & Run r = 0.05"
+    assert method_text("outside_methods:kick radius=0.05") == "kick radius=0.05"
     assert "outside2026" not in bibtex(["outside_methods:kick"], {})
 
 

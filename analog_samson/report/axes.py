@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from analog_samson import times
 from analog_samson.report.style import line_width, order
-from analog_samson.report.words import said
+from analog_samson.report.words import method_text
 
 TICKS_S = (1.0, times.MINUTE, times.HOUR, times.DAY, times.MONTH, times.YEAR, 10 * times.YEAR)
 LABEL_IN = 0.045
@@ -166,11 +166,11 @@ def finish(figure: Figure, handles: dict[str, Line2D], note: str) -> None:
     if names:
         letters = width_in * 72 / (0.56 * rcParams["legend.fontsize"])
         columns = max(
-            1, min(len(names), int(letters // (max(len(said(name)) for name in names) + 8)))
+            1, min(len(names), int(letters // (max(len(method_text(name)) for name in names) + 8)))
         )
         in_rows = [name for k in range(columns) for name in names[k::columns]]
         for name in names:
-            handles[name].set_label(said(name))
+            handles[name].set_label(method_text(name))
         figure.legend(
             handles=[handles[name] for name in in_rows], loc="outside upper center", ncols=columns
         )

@@ -211,7 +211,7 @@ def warnings_of(content: Content) -> list[str]:
     found = []
     if (summary["n_networks"] == 1).any():
         alone = set(words.method_names(summary[summary["n_networks"] == 1]))
-        names = [words.said(name) for name in sorted(alone)]
+        names = [words.method_text(name) for name in sorted(alone)]
         found.append(
             f"One trained network for {', '.join(names)}: intervals are over chips only and do not "
             "cover another training."

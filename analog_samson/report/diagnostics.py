@@ -168,7 +168,7 @@ def _by_network(
             draw(ax, part)
             first = part.iloc[0]
             moment = times.label(first["t_inference_s"])
-            ax.set_title(f"{words.said(first['name'])}\n{first['device']}, {moment}")
+            ax.set_title(f"{words.method_text(first['name'])}\n{first['device']}, {moment}")
         if share_x:
             ends = np.array([ax.get_xlim() for ax in axes])
             for ax in axes:

@@ -114,7 +114,7 @@ def chips_figure(chips: pd.DataFrame, *, width: str = "two columns", look: str =
                 continue
             panels.chips_over_time(ax, own, axis=axis)
             first_row = "\n" if row % down == 0 else ""
-            ax.set_title(first_row + words.said(names[k]), weight="normal")
+            ax.set_title(first_row + words.method_text(names[k]), weight="normal")
             if k == 0:
                 head(ax, words.group_title(part.iloc[0], columns))
             ax.label_outer()

@@ -28,7 +28,7 @@ CURVES = (
 MEASURES = ("average_sharpness", "adaptive_sharpness", "hessian_eigenvalue")
 """Measures of sharpness that are drawn; the first alone where there is one column."""
 
-_SAID_AS = {
+_TEXT_OF = {
     "average_sharpness": "rise of the loss [nat]\nunder noise of {sigma:g} max|w|",
     "sam_sharpness": "rise of the loss [nat]\nwithin radius {rho_sam:g}",
     "adaptive_sharpness": "adaptive sharpness [nat]\nwithin radius {rho_adaptive:g}",
@@ -168,8 +168,8 @@ def sharpness_vs_robustness(
     ax.set_title(f"Spearman {correlation:+.2f}".replace("-", "−"), weight="normal")
     ax.margins(0.1)
     ax.grid(True, axis="x")
-    said = _SAID_AS.get(measure, measure.replace("_", " "))
-    ax.set_xlabel(said.format(**rows[settings].iloc[0]))
+    text = _TEXT_OF.get(measure, measure.replace("_", " "))
+    ax.set_xlabel(text.format(**rows[settings].iloc[0]))
     moment = times.label(rows["t_inference_s"].iloc[0])
     ax.set_ylabel(f"{ACCURACY.label} lost at {moment} [{ACCURACY.short_difference_unit}]")
     return handles

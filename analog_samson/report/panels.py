@@ -76,7 +76,7 @@ def gain_vs_time(
     rows = gains.assign(name=words.method_names(gains), value=ACCURACY.shown(gains["gain"]))
     ax.axhline(0.0, color="black", linewidth=line_width(0.55), zorder=1)
     handles = _over_time(ax, rows, interval, axis)
-    baseline = words.said(gains["baseline"].iloc[0])
+    baseline = words.method_text(gains["baseline"].iloc[0])
     ax.set_ylabel(f"gain over {baseline} [{ACCURACY.short_difference_unit}]")
     return handles
 
@@ -168,7 +168,9 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
             if len(own) > 1:
                 ends = [place - 0.25 / len(networks), place + 0.25 / len(networks)]
                 ax.plot(ends, [value.mean()] * 2, color="black", lw=line_width(0.9), zorder=3)
-    ax.set_xticks(range(len(ordered)), [words.said(n).replace(" ", "\n", 1) for n in ordered])
+    ax.set_xticks(
+        range(len(ordered)), [words.method_text(n).replace(" ", "\n", 1) for n in ordered]
+    )
     ax.set_xlim(-0.6, len(ordered) - 0.4)
     ax.tick_params(axis="x", length=0)
     ax.set_ylabel(ACCURACY.axis())
@@ -224,7 +226,7 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
             fontsize="small",
             color="0.3",
         )
-    ax.set_yticks(range(len(ordered)), [words.said(name) for name in ordered])
+    ax.set_yticks(range(len(ordered)), [words.method_text(name) for name in ordered])
     ax.set_ylim(len(ordered) - 0.4, -0.6)
     ax.grid(False, axis="y")
     ax.grid(True, axis="x")

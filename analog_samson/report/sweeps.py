@@ -81,7 +81,7 @@ def heat_figure(
         figure, axes = grid(len(ordered), width, look, aspect=0.75, share_y=True)
         for ax, name in zip(axes, ordered, strict=True):
             image = heat_map(ax, rows[names == name], x, y, limits=limits)
-            ax.set_title(words.said(name))
+            ax.set_title(words.method_text(name))
             ax.label_outer()
         moment = times.label(rows["t_inference_s"].iloc[0])
         figure.colorbar(image, ax=axes, label=ACCURACY.axis(moment), shrink=0.9)

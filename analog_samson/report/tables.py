@@ -107,11 +107,11 @@ def gain_table(
         parts.append("Spread pooled over methods where there are 2 or 3 networks.")
     if not gains["paired"].all():
         parts.append("Networks from elsewhere: unpaired (Welch).")
+    baseline = words.method_text(gains["baseline"].iloc[0])
     if alone:
-        baseline = words.said(gains["baseline"].iloc[0])
         parts.append(f"No {baseline} on {', '.join(alone)}, so no gain there.")
     return Table(
-        title=f"Gain over {words.said(gains['baseline'].iloc[0])} [{ACCURACY.difference_unit}]",
+        title=f"Gain over {baseline} [{ACCURACY.difference_unit}]",
         caption=caption(rows, blocks, parts),
         blocks=tuple(blocks),
         data=gains,
@@ -140,7 +140,7 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
         cells = []
         for name in in_order(part["name"]):
             own = part[part["name"] == name]
-            line = {"method": words.said(name), "n": _n_short(own)}
+            line = {"method": words.method_text(name), "n": _n_short(own)}
             for _, row in own.sort_values("loss").iterrows():
                 line[f"{ACCURACY.shown(row['loss']):g} {ACCURACY.unit} lost"] = _life(row)
             cells.append(line)
@@ -228,10 +228,12 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = ACCURACY.decimals) -> T
             line = _point(point, names)
             own = part[part["condition"] == point].set_index("name")
             for name in in_order(part["name"]):
-                line[words.said(name)] = BLANK
+                line[words.method_text(name)] = BLANK
                 if name in own.index:
                     row = own.loc[name]
-                    line[words.said(name)] = _value(row["accuracy"], row["half_width"], decimals)
+                    line[words.method_text(name)] = _value(
+                        row["accuracy"], row["half_width"], decimals
+                    )
             cells.append(line)
         late = EXTRAPOLATED if part["extrapolated"].any() else ""
         title = words.group_title(part.iloc[0], columns)
@@ -278,7 +280,7 @@ def planning_table(
             if pd.notna(widest["half_width"]):
                 width = f"{ACCURACY.shown(widest['half_width']):.{decimals}f}"
             moment = times.label(widest["t_inference_s"])
-            line = {"method": words.said(name), "n": _n_short(own), "half-width": width}
+            line = {"method": words.method_text(name), "n": _n_short(own), "half-width": width}
             cells.append({**line, "at": moment, "needed": widest["advice"]})
         blocks.append(_plain(title, pd.DataFrame(cells)))
     parts = [
@@ -320,7 +322,7 @@ def _over_time(
         cells, bold = [], []
         for name in in_order(part["name"]):
             own = part[part["name"] == name]
-            line = {"method": words.said(name), **lead(own)}
+            line = {"method": words.method_text(name), **lead(own)}
             marks = dict.fromkeys(line, False)
             at = {row["t_inference_s"]: row for _, row in own.iterrows()}
             for t, head in heads.items():

@@ -16,12 +16,12 @@ __all__ = [
     "group_title",
     "interval_text",
     "method_names",
+    "method_text",
     "n_text",
-    "said",
 ]
 
 _COMPARED_WITHOUT_TIME = COMPARED_UNDER[:-1]
-_SAID_AS = {
+_TEXT_OF = {
     "dataset": "data set {}",
     "model": "model {}",
     "device": "device {}",
@@ -32,7 +32,7 @@ _SAID_AS = {
 }
 
 
-def said(name: str) -> str:
+def method_text(name: str) -> str:
     """A method with its strength as in papers: "samson rho=0.5" -> "SAMSON ρ = 0.5"."""
     method, _, strength = name.partition(" ")
     look = appearance(method)
@@ -83,7 +83,7 @@ def group_title(row: pd.Series, columns: list[str]) -> str:
     parts = [str(row["device"])]
     for column in columns:
         text = condition_text(row[column]) if column == "condition" else str(row[column])
-        parts.append(_SAID_AS[column].format(text) if column == "compensation" else text)
+        parts.append(_TEXT_OF[column].format(text) if column == "compensation" else text)
     return ", ".join(filter(None, parts))
 
 
@@ -98,7 +98,7 @@ def fixed_text(rows: pd.DataFrame) -> str:
         if column != "device" and len(values) == 1:
             text = condition_text(values[0]) if column == "condition" else str(values[0])
             if text:
-                parts.append(_SAID_AS[column].format(text))
+                parts.append(_TEXT_OF[column].format(text))
     text = ", ".join(parts)
     return "; ".join(filter(None, [text[:1].upper() + text[1:], subset_text(rows)]))
 
@@ -122,7 +122,7 @@ def missing_text(rows: pd.DataFrame) -> str:
     names = method_names(rows)
     on = {device: set(own) for device, own in names.groupby(rows["device"], observed=True)}
     return "; ".join(
-        f"{', '.join(said(name) for name in sorted(set(names) - own))} on {device}"
+        f"{', '.join(method_text(name) for name in sorted(set(names) - own))} on {device}"
         for device, own in sorted(on.items())
         if own != set(names)
     )
@@ -159,7 +159,7 @@ def interval_text(summary: pd.DataFrame) -> str:
     per_cent = f"{100 * summary['confidence'].iloc[0]:g} %"
     over_chips = summary["level"] == "chips only"
     if over_chips.all():
-        kind = "over chips only: one trained network, so nothing is said about another training"
+        kind = "over chips only: one trained network; does not cover another training"
     else:
         kind = "over trained networks, after averaging reads and chips"
         pooled = summary["spread"] == "pooled"
@@ -178,4 +178,4 @@ def interval_text(summary: pd.DataFrame) -> str:
 
 
 def _listed(rows: pd.DataFrame) -> str:
-    return ", ".join(said(name) for name in sorted(set(method_names(rows))))
+    return ", ".join(method_text(name) for name in sorted(set(method_names(rows))))
