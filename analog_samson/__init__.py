@@ -1,7 +1,7 @@
 """How accurate is a network on analog memory, now and in a year?
 
-Names load when they are first used: neither torch nor aihwkit is imported by reading device files
-or drawing figures.
+Names are imported when they are first used: reading device files or drawing figures imports
+neither torch nor aihwkit.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The part of a training method that is not the optimizer: hooks of a training step."""
+"""Hooks by which a training method changes the steps of a training."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,11 +17,11 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Setting:
-    """Properties of a training that a method may use.
+    """The training that a method is used in.
 
     Attributes:
-        model: The network that is trained, on its accelerator.
-        analog_weights: Names of the parameters that are mapped onto arrays.
+        model: The network that is trained, on the accelerator.
+        analog_weights: Names of the parameters that are mapped to arrays.
         n_images: Images in the training split.
         n_classes: Number of classes.
         epochs: Passes over the training split.
@@ -40,7 +40,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Batch:
-    """Normalised training images, with their labels and their indices in the split."""
+    """Normalised training images with their labels and their indices in the split."""
 
     images: Tensor
     labels: Tensor
@@ -58,7 +58,7 @@ class Batch:
 class Algorithm:
     """The hooks of a training step; each does nothing unless a method overrides it.
 
-    One object is built per training.
+    Built once per training.
 
     Args:
         setting: The training.
@@ -76,15 +76,15 @@ class Algorithm:
             weights: Parameters by name; must not be changed.
             gradients: Gradients of the clean pass by name; empty in a step of one pass.
             strength: The strength in this step.
-            generator: Random generator, on the accelerator of the weights.
+            generator: Random number generator on the accelerator of the weights.
 
         Returns:
-            Offsets by name; a parameter without an offset is not moved.
+            Offsets by name; a parameter without one is not moved.
         """
         return {}
 
     def penalty(self, batch: Batch, logits: Tensor, epoch: int) -> Tensor | None:
-        """A penalty that is multiplied by the strength and added to the loss (step "loss").
+        """Penalty that is multiplied by the strength and added to the loss (step "loss").
 
         Args:
             batch: The images; called under the autocast of the forward pass.
@@ -92,7 +92,7 @@ class Algorithm:
             epoch: Epoch, from 0.
 
         Returns:
-            A scalar; None adds nothing.
+            A scalar; None for no penalty.
         """
         return None
 
@@ -100,10 +100,10 @@ class Algorithm:
         """Called with the gradients by name, before they are clipped and the weights change."""
 
     def after_update(self) -> None:
-        """Called when the optimizer has changed the weights."""
+        """Called after the optimizer has updated the weights."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """State between steps, by name; saved so that a training can be resumed.
+        """State between steps, saved so that a training can be resumed.
 
         Names must not begin with "model.", "average." or "optimizer.".
         """
@@ -140,7 +140,7 @@ class _Loss(Algorithm):
 
 
 def build_algorithm(method: Method, options: Mapping[str, Any], setting: Setting) -> Algorithm:
-    """Build what a method does in one training.
+    """Build the algorithm of a method for one training.
 
     Args:
         method: The method.
@@ -148,7 +148,7 @@ def build_algorithm(method: Method, options: Mapping[str, Any], setting: Setting
         setting: The training.
 
     Raises:
-        ValueError: If what the method names cannot be imported or called.
+        ValueError: If the object that the method names cannot be imported or called.
     """
     if method.step == "plain":
         return Algorithm(setting)

@@ -1,8 +1,8 @@
-"""Objects named by a text ``package.module:name``, and whose word it takes to import them.
+"""Import of objects named ``package.module:name``, and the trust that it requires.
 
-Importing a module runs its code. A name that the user types, on the command line or in Python, is
-the user's own word; a name that stands in a file (checkpoint, study, device) is imported only from
-packages that the user trusts.
+Importing a module runs its code. A name that the user gives on the command line or in Python is
+imported; a name in a file (checkpoint, study, device) is imported only from packages that the user
+trusts.
 """
 
 import difflib
@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 TRUST_VARIABLE = "ANALOG_SAMSON_TRUST"
-"""Environment variable with packages that are trusted in every process, separated by commas."""
+"""Environment variable: packages trusted in every process, separated by commas."""
 
 
 def is_import_name(name: str) -> bool:
-    """Whether a text names something to import, rather than something of this package."""
+    """Whether a text names an object to import, rather than an entry of this package."""
     return ":" in name
 
 
@@ -26,7 +26,7 @@ def import_named(name: str, what: str) -> Any:
 
     Args:
         name: ``package.module:name``; the part after the colon may hold dots.
-        what: What it is needed for, such as "model", for messages.
+        what: Kind of the object, such as "model", for messages.
 
     Returns:
         The object.
@@ -53,18 +53,18 @@ def import_named(name: str, what: str) -> Any:
 
 
 def import_callable(name: str, what: str) -> Callable[..., Any]:
-    """Import a class or function that is defined in the package that its name begins with.
+    """Import a class or function that its own package defines.
 
     Args:
         name: ``package.module:name``.
-        what: What it is needed for, such as "model", for messages.
+        what: Kind of the object, such as "model", for messages.
 
     Returns:
         The class or function.
 
     Raises:
-        ValueError: If it cannot be imported, is neither a class nor a function, or comes from
-            another package.
+        ValueError: If it cannot be imported, is neither a class nor a function, or is defined
+            in another package.
     """
     found = import_named(name, what)
     if not (inspect.isclass(found) or inspect.isroutine(found)):
@@ -74,24 +74,24 @@ def import_callable(name: str, what: str) -> Callable[..., Any]:
     home = str(getattr(found, "__module__", None))
     if _package(home) != _package(name):
         raise ValueError(
-            f"The {what} {name!r} is defined in {home!r}, not in {_package(name)!r}; name it where "
-            "it is defined."
+            f"The {what} {name!r} is defined in {home!r}, not in {_package(name)!r}; name the "
+            "package that defines it."
         )
     named: Callable[..., Any] = found
     return named
 
 
 def check_trust(names: Iterable[str], *, source: str, trust: Sequence[str] = ()) -> None:
-    """Refuse a file that names code from packages that the user does not trust.
+    """Refuse a file that names code of packages that the user does not trust.
 
     Args:
-        names: What the file names; texts without a colon import nothing.
+        names: Names in the file; those without a colon import nothing.
         source: The file, for the message.
         trust: Packages that may be imported, besides those of the variable `TRUST_VARIABLE`:
             ``my_package`` covers all of its modules.
 
     Raises:
-        ValueError: If a name lies in a package that is not trusted; nothing has been imported.
+        ValueError: If a name belongs to a package that is not trusted; nothing has been imported.
     """
     if isinstance(trust, str):
         raise ValueError(f"trust is a list of packages; got {trust!r}, write ({trust!r},).")
@@ -106,7 +106,7 @@ def check_trust(names: Iterable[str], *, source: str, trust: Sequence[str] = ())
 
 
 def packages_of(names: Iterable[str]) -> tuple[str, ...]:
-    """The packages that names are imported from, each once; texts without a colon import none."""
+    """The packages that names are imported from, each once; those without a colon import none."""
     return tuple(dict.fromkeys(_package(name) for name in names if is_import_name(name)))
 
 

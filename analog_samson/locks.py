@@ -1,9 +1,9 @@
-"""One writer a file: the lock of the operating system, and a lease for other machines.
+"""Exclusive write access to a file: an operating-system lock, and a lease for other machines.
 
-On one machine the operating system's lock decides; it ends with its process, however that ends. A
-file system that several machines share may not pass locks on, so that a writer also keeps a lease:
-a file beside its own that says who writes and is renewed every 30 s. Ages of leases are differences
-of times that the file system gave, so that clocks of machines need not agree.
+On one machine the operating system's lock decides; it is released when its process ends. A shared
+file system may not support locks between machines, so a writer also keeps a lease: a file beside
+the written one that identifies the writer and is renewed every 30 s. The age of a lease is the
+difference of two file-system times, so that the clocks of the machines need not agree.
 """
 
 import contextlib
@@ -23,32 +23,32 @@ from typing import Any, Self
 
 RENEWED_EVERY_S = 30.0
 EXPIRES_AFTER_S = 300.0
-"""A lease of another machine that was not renewed for ten periods is of a dead process."""
+"""A lease of another machine that was not renewed for ten periods has expired."""
 
 _FIELDS = {"process", "host", "boot", "since", "token"}
 
 _PATIENCE_S = 1.0
-"""How long a held lock is asked for again: others may only be looking whether it is held."""
+"""Time for which a held lock is retried [s]: `is_in_use` of other processes holds it briefly."""
 
 
 class InUseError(OSError):
-    """Another process writes what this one would write."""
+    """Another process holds the write access to a file."""
 
 
 class Lease:
-    """This process is the one that writes a file; a context manager that gives it back.
+    """Exclusive write access to a file; a context manager that releases it.
 
-    ``<file>.lock`` and ``<file>.lease`` lie beside the file as long as it is held.
+    ``<file>.lock`` and ``<file>.lease`` exist beside the file while it is held.
     """
 
     def __init__(self, file: Path) -> None:
-        """Acquire the file.
+        """Acquire the access.
 
         Args:
-            file: What will be written; its folder exists.
+            file: The file to be written; its folder exists.
 
         Raises:
-            InUseError: If another process holds it; says which, where and since when.
+            InUseError: If another process holds it; the message names process, host and start time.
             OSError: If the folder cannot be written.
         """
         self._file = file
@@ -74,7 +74,7 @@ class Lease:
         self._unlock()
 
     def check(self) -> None:
-        """Make sure that the file is still this process's.
+        """Check that this process still holds the access.
 
         Raises:
             InUseError: If another machine has taken it over, as after a suspension of 5 minutes.
@@ -92,12 +92,14 @@ class Lease:
         try:
             holder, age_s = _read(self._path), _age_s(self._path, own)
             if holder is None or (self._lock is not None and holder["boot"] == self._own["boot"]):
-                own.replace(self._path)  # nobody, or a process of this machine, which is dead
+                own.replace(self._path)  # free, or held by a process of this machine that has ended
                 return
             if age_s < EXPIRES_AFTER_S:
                 raise _in_use(self._file, holder, EXPIRES_AFTER_S - age_s)
             own.replace(self._path)
-            time.sleep(_PATIENCE_S)  # who else took it over now shows
+            time.sleep(
+                _PATIENCE_S
+            )  # another process that took it over has replaced the file by now
             self.check()
         finally:
             own.unlink(missing_ok=True)
@@ -109,7 +111,7 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._ended.wait(RENEWED_EVERY_S):
-            with contextlib.suppress(OSError):  # a file system away for a moment; or taken over
+            with contextlib.suppress(OSError):  # file system temporarily unavailable, or taken over
                 self.check()
                 os.utime(self._path)
 
@@ -121,14 +123,14 @@ class Lease:
 
 @contextlib.contextmanager
 def sole_writer(file: Path, *, wait_s: float = 0.0) -> Iterator[Lease]:
-    """Be the one process that writes a file, on all machines that see it.
+    """Hold exclusive write access to a file among all machines that share it.
 
     Args:
         file: The file; its folder exists.
         wait_s: How long to wait for another writer to end [s].
 
     Raises:
-        InUseError: If another process holds it; says which, where and since when.
+        InUseError: If another process holds it; the message names process, host and start time.
         OSError: If the folder cannot be written.
     """
     until = time.monotonic() + wait_s
@@ -184,7 +186,7 @@ def _locked(file: Path) -> int | None:
         except OSError:
             os.close(descriptor)
             return None
-        # A lock on a file that its holder has removed since it was opened says nothing.
+        # A lock on a file that its holder has removed since it was opened is not valid.
         if is_ours and _is_at(path, descriptor):
             return descriptor
         os.close(descriptor)
@@ -221,7 +223,7 @@ def _identity() -> dict[str, Any]:
 
 
 def _boot() -> str:
-    """What a machine has alone: names of hosts repeat, as in containers."""
+    """Identifier of the running machine: host names are not unique, as in containers."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -244,7 +246,7 @@ def _read(lease: Path) -> dict[str, Any] | None:
 
 
 def _age_s(lease: Path, mark: Path) -> float:
-    """How much older a lease is than a file that was written just now [s]."""
+    """Age of a lease relative to a file written just now [s]."""
     try:
         return mark.stat().st_mtime - lease.stat().st_mtime
     except FileNotFoundError:
@@ -256,9 +258,9 @@ def _named(holder: dict[str, Any]) -> str:
 
 
 def _in_use(file: Path, holder: dict[str, Any] | None, free_in_s: float = 0.0) -> InUseError:
-    dead = f" Should it be dead, the file is free in {free_in_s:.0f} s." if free_in_s else ""
+    expiry = f" If it has ended, the file is released in {free_in_s:.0f} s." if free_in_s else ""
     return InUseError(
         f"{str(file)!r} is being written by {_named(holder) if holder else 'another process'}; one "
-        "process writes a table. Wait until it has ended, give another folder, or share the study: "
-        f"part='1/2' and part='2/2' (--part 1/2, --part 2/2) may run at once.{dead}"
+        "process writes a table. Wait until it has ended, give another folder, or divide the study"
+        f": part='1/2' and part='2/2' (--part 1/2, --part 2/2) may run at once.{expiry}"
     )

@@ -1,8 +1,8 @@
-"""Training methods: what each is built from, its options, its name in print, and what to cite.
+"""Training methods: rule or loss, options, label, style and citation of each.
 
-An entry holds all that the package knows about a method; the rule or loss itself stands elsewhere
-and is imported when a training begins, so nothing here loads torch. A method of another package is
-such an entry in a module of its own, and is named "package.module:name" where a method is named:
+An entry defines a method for the whole package; its rule or loss is imported when a training
+begins, so that this module does not import torch. A method of another package is an entry in a
+module of that package, referred to as "package.module:name":
 
     # my_package/tilted.py
     def tilted_ascent(weights, gradients, *, radius, tilt): ...
@@ -33,7 +33,7 @@ from analog_samson.importing import import_named, is_import_name
 Step = Literal["plain", "two passes", "one pass", "loss"]
 
 EXTERNAL = "external"
-"""Marks networks trained elsewhere."""
+"""Method of imported networks."""
 
 DIALECTS = ("authors", "popular")
 NOISE_SCALES = ("filter_max", "layer_max", "network_max", "filter_norm", "constant")
@@ -47,13 +47,13 @@ class Option:
     """An option of a method: its default, and the values that it may take.
 
     Attributes:
-        default: Taken where nothing is given. A value must be of the same type.
+        default: Default value; values must have its type.
         least: Smallest number allowed.
         most: Largest number allowed. Without it numbers must be finite.
         above: Numbers must be larger than this.
         allowed: If given, the only values allowed.
         kind: Type of the values, where the default is None.
-        argument: Name of the argument of the rule or loss, if it is not the option's own.
+        argument: Name of the argument of the rule or loss, if it differs from the option's.
         text: Format of the option in the description of a training; empty: "name=value".
     """
 
@@ -71,7 +71,7 @@ class Option:
 
         Args:
             name: Name of the option, for messages.
-            value: What was given; None gives the default. "inf" is a number, as in JSON.
+            value: The given value; None gives the default. "inf" is a number, as in JSON.
 
         Raises:
             ValueError: If the value has another type or is out of range.
@@ -113,16 +113,16 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class Appearance:
-    """What a method is called, drawn and cited as.
+    """Label, style and citation of a method.
 
     Attributes:
         summary: One sentence.
         label: Its name in figures and tables.
-        strength: Name of the strength, a number of at least 0 that the schedule scales. It has no
-            default, because it is what is compared.
+        strength: Name of the strength, a number of at least 0 that the schedule scales; it has no
+            default.
         symbol: Symbol of the strength in figures and tables; empty: its name.
-        colour: "#rrggbb"; empty: one of a few spare ones.
-        marker: A filled marker of matplotlib; empty: one of a few spare ones.
+        colour: "#rrggbb"; empty: chosen automatically.
+        marker: A filled marker of matplotlib; empty: chosen automatically.
         dashes: Lengths of dashes and gaps in line widths; empty: a solid line.
         citation: Key of ``methods.bib`` or ``references.bib``, or a BibTeX entry.
     """
@@ -137,7 +137,7 @@ class Appearance:
     citation: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn.
+        """Validate the style.
 
         Raises:
             ValueError: If a value has the wrong type, or colour or marker cannot be drawn.
@@ -165,7 +165,7 @@ class Appearance:
 
     @property
     def description(self) -> dict[str, Any]:
-        """The appearance alone, in JSON's types."""
+        """The fields of the appearance as JSON types."""
         values = {f.name: getattr(self, f.name) for f in fields(Appearance)}
         return values | {"dashes": list(self.dashes)}
 
@@ -175,19 +175,20 @@ class Method(Appearance):
     """A training method.
 
     Attributes:
-        step: What a step of it needs. "plain": the optimizer alone. "two passes": gradients at
-            weights that a rule has moved, with the gradients of a clean pass. "one pass": the same
-            without a clean pass, for rules that read no gradients. "loss": a penalty that is added
-            to the cross entropy.
+        step: Kind of training step. "plain": the optimizer only. "two passes": gradients at
+            perturbed weights, where the rule uses the gradients of a first, unperturbed pass.
+            "one pass": the same without the first pass, for rules that use no gradients.
+            "loss": a penalty that is added to the cross entropy.
         build: Rule or loss as "package.module:name". A function is called in every step: a rule as
             ``rule(weights, gradients, *, <strength>, <options>)`` with tensors by name (and
             ``generator``, if it has such an argument), returning offsets by name; a loss as
-            ``loss(logits, labels, *, <options>)``, which the strength multiplies. A class is built
-            once a training: one derived from ``training.Algorithm``, for a method that remembers
-            something between steps.
-        options: Options by name. "clip_weights" stands here where the method clips weights unless
-            told otherwise.
-        trains_weights: Whether what it trains must be the weights themselves.
+            ``loss(logits, labels, *, <options>)``, which the strength multiplies. A class derived
+            from ``training.Algorithm``, for methods with state between steps, is built once per
+            training.
+        options: Options by name. "clip_weights" is listed where the method clips weights by
+            default.
+        trains_weights: Whether the trained parameters must be the weights themselves (no
+            reparametrisation).
     """
 
     step: Step = "plain"
@@ -196,11 +197,11 @@ class Method(Appearance):
     trains_weights: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse an entry that cannot be trained or drawn.
+        """Validate the entry.
 
         Raises:
-            ValueError: If the step is unknown, build or strength are missing or too many, or it
-                cannot be drawn (see `Appearance`).
+            ValueError: If the step is unknown, build or strength are missing or not allowed, or
+                the style is invalid (see `Appearance`).
         """
         super().__post_init__()
         if self.step not in get_args(Step):
@@ -216,7 +217,7 @@ class Method(Appearance):
 
     @property
     def perturbs_weights(self) -> bool:
-        """Whether a step takes gradients at weights that a rule has moved."""
+        """Whether a step uses gradients at perturbed weights."""
         return self.step in ("two passes", "one pass")
 
     @property
@@ -229,10 +230,10 @@ _DASHED = (4.0, 1.5)
 _DOTTED = (1.0, 1.2)
 _DASH_DOTTED = (4.0, 1.2, 1.0, 1.2)
 
-# Colours are Okabe and Ito's for the methods most shown, Tol's muted set for the others; every
-# method has its own marker and the common ones their own dashes, so that a grey print stays
-# readable. Reports list methods in this order. Default options are those of the authors' code (see
-# the docstrings of the rules and losses).
+# Colours are Okabe and Ito's for the most common methods, Tol's muted set for the others; every
+# method has its own marker and the common ones their own dashes, for greyscale prints.
+# Reports list methods in this order. Default options are those of the authors' code (see the
+# docstrings of the rules and losses).
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "sgd": Method(summary="The optimizer alone.", label="SGD", colour="#000000", marker="o"),

@@ -1,4 +1,4 @@
-"""Where a table comes from: versions, machine, devices, networks and data beside ``trials.csv``."""
+"""Provenance of a table: versions, machine, devices, networks and data, as files beside it."""
 
 import json
 import math
@@ -43,11 +43,11 @@ AUDIT_COLUMNS = (
     "largest_weight",
     "input_range",
 )
-"""One row a layer of a network on a device: what became of its weights, and why."""
+"""Columns of ``audit.csv``: one row per layer of a network on a device."""
 
 
 def environment(accelerator: str = "cpu") -> dict[str, str]:
-    """Versions, kernels and the kind of machine: rows are equal to the byte where these are."""
+    """Versions, kernels and kind of machine; with these equal, rows are equal byte for byte."""
     found = {
         "python": platform.python_version(),
         "machine": platform.machine(),
@@ -75,24 +75,24 @@ def write_manifest(
     part: str = "",
     rows: pd.DataFrame | None = None,
 ) -> None:
-    """Write what a study is made of to ``manifest.json``, and what a part of it is to its own.
+    """Write the definition of a study to ``manifest.json``, and that of a part to its own manifest.
 
-    What is there already is kept: environments that added rows; networks and devices that have
-    rows, or that another process is computing now. Hold ``sole_writer`` of the manifest meanwhile.
+    Existing entries are kept: environments that added rows; networks and devices with rows, or that
+    another process is computing. The caller holds ``sole_writer`` of the manifest.
 
     Args:
         folder: Folder of the study.
-        study: The study's own fields, in JSON's types.
-        devices: Devices as they are in their files, before any axis.
+        study: The fields of the study, as JSON types.
+        devices: Devices as defined in their files, before axes are applied.
         networks: File name to trained network.
         evaluation_sets: Data set to the SHA-256 of its test images.
         part: The part of the study that this process computes, such as "part3of16".
-        rows: What the tables of the folder hold; None if there are none.
+        rows: Rows of all tables in the folder; None if there are none.
 
     Raises:
         OSError: If the folder cannot be written.
-        ValueError: If a manifest that is there cannot be read, is of another study that a process
-            is computing now, or defines a device of the same name differently.
+        ValueError: If an existing manifest cannot be read, belongs to another study that a process
+            is computing, or defines a device of the same name differently.
     """
     path = folder / MANIFEST_FILE
     own_path = manifest_of(folder, part)
@@ -136,7 +136,7 @@ def write_manifest(
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """What a manifest says; nothing where there is none.
+    """Contents of a manifest; empty where there is none.
 
     Raises:
         ValueError: If it is damaged.
@@ -164,7 +164,7 @@ def table_of(manifest: Path) -> Path:
 def _kept(
     manifest: dict[str, Any], file: Path, own: Path, study: str, rows: pd.DataFrame | None
 ) -> dict[str, Any]:
-    """What of a manifest that is there goes on to be said: what has rows, or will have."""
+    """Entries of an existing manifest to keep: those that have rows, or are being computed."""
     table = table_of(file)
     is_of_another = manifest.get("study", {}).get("name", study) != study
     if table != own and is_in_use(table):
@@ -174,7 +174,7 @@ def _kept(
                 f"{study!r}; give another folder."
             )
         return manifest
-    if is_of_another:  # and has left no row
+    if is_of_another:  # without rows
         return {}
     networks = set() if rows is None else set(rows["checkpoint"])
     devices = set() if rows is None else set(rows["device"])
@@ -190,14 +190,14 @@ def _kept(
 
 
 def _union(own: dict[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One manifest of what a process computes and of what others have said before."""
+    """Merge the manifest of this process with existing manifests."""
     whole = {what: dict(own[what]) for what in ("devices", "device_digests", "checkpoints")}
     whole |= {what: dict(own[what]) for what in ("evaluation_sets", "datasets")}
     for other in others:
         for name, digest in other.get("device_digests", {}).items():
             if whole["device_digests"].setdefault(name, digest) != digest:
                 raise ValueError(
-                    f"Device {name!r} is not what the folder's earlier trials ran on, under the "
+                    f"Device {name!r} is not the device of the folder's earlier trials of the "
                     "same name; give the device another name, or another folder."
                 )
         for what in ("devices", "evaluation_sets", "datasets"):
@@ -236,24 +236,24 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 def audit_rows(
     name: str, checkpoint: Checkpoint, device: Device, engine: Engine
 ) -> list[dict[str, Any]]:
-    """Say for every layer of a network what becomes of it on a device.
+    """How every layer of a network is mapped to a device.
 
-    Elementwise products with what does not depend on the input have rows of their own, named after
-    the parameter or buffer where it has a name: ``n_weights`` are its elements.
+    Elementwise products with tensors that do not depend on the input have separate rows, named
+    after the parameter or buffer if it has a name; ``n_weights`` is its number of elements.
 
     Args:
         name: Name of the network for the column ``checkpoint``.
         checkpoint: The trained network.
         device: The device.
-        engine: What runs the forward pass.
+        engine: Implementation of the forward pass; None as in ``choose_engine``.
 
     Returns:
         Rows with the columns ``AUDIT_COLUMNS``.
 
     Raises:
-        ValueError: If a layer cannot be mapped onto arrays and is not kept digital, nothing is
-            analog, or the forward pass multiplies by what neither is an analog layer nor kept
-            digital.
+        ValueError: If a layer cannot be mapped to arrays and is not kept digital, no layer is
+            analog, or the forward pass has a product with a tensor that is neither the weight
+            of an analog layer nor kept digital.
     """
     rewriting = checkpoint.rewriting()
     network = rewriting.network
@@ -267,7 +267,7 @@ def audit_rows(
     rows = []
     for layer in [*entries, *(factor for factor in factors if factor.name not in listed)]:
         tiles: Sequence[Tile | Array] = [tile for tile in tiled if tile.layer == layer.name]
-        if is_compiled and layer.analog:  # a layer at a time: networks may be large
+        if is_compiled and layer.analog:  # one layer at a time: networks may be large
             tiles = FunctionalLayer(layer.name, analog[layer.name], device, math.nan).arrays
         rows.append(
             {
@@ -296,7 +296,7 @@ def _reason(layer: models.LayerAudit, rewriting: models.Rewriting) -> str:
 
 
 def read_audit(folder: Path) -> pd.DataFrame:
-    """The audit that is there, as text; no rows where there is none, or of an earlier version."""
+    """The existing audit, as text; no rows where there is none or it has other columns."""
     file = folder / AUDIT_FILE
     nothing = pd.DataFrame(columns=list(AUDIT_COLUMNS), dtype=object)
     if not file.is_file():

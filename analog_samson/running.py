@@ -1,8 +1,8 @@
-"""Many independent jobs on many cores: progress, retries and a name for the job that dies.
+"""Independent jobs in parallel with joblib or Dask: progress, retries, errors that name the job.
 
-joblib does the work; studies and training grids share this. Where the caller has chosen a joblib
-backend (``joblib.parallel_config(backend="dask")``) the jobs go there, and nowhere else: when a
-cluster's scheduler dies, the run ends.
+Studies and training grids use it. Where the caller has chosen a joblib backend
+(``joblib.parallel_config(backend="dask")``) the jobs run there only: when the scheduler of a
+cluster fails, the run ends.
 """
 
 import contextlib
@@ -32,25 +32,25 @@ def run_jobs(
     describe: Callable[[Job], str] = str,
     progress: str | None = None,
 ) -> Generator[Result, None, None]:
-    """Run a function over jobs and yield every result as soon as it is there, in any order.
+    """Run a function over jobs and yield every result as soon as it is finished, in any order.
 
-    A worker that dies (out of memory, killed) takes its unfinished jobs with it; they are run again
-    once, and then one at a time, so that the job that kills its worker can be named. Workers on
-    this machine end within seconds when this process ends, however it does.
+    Unfinished jobs of a worker process that ends (out of memory, killed) are run again once, and
+    then one at a time, so that the error can name the job. Workers on this machine end within
+    seconds when this process ends.
 
     Args:
-        function: What to do with a job; picklable.
+        function: Function of a job; picklable.
         pending: The jobs.
         jobs: Worker processes; 1 runs in this process, -1 takes every core.
-        describe: A job's name for messages.
+        describe: Gives the name of a job for messages.
         progress: Title of a progress bar with the time left; None shows none.
 
     Yields:
         Results.
 
     Raises:
-        RuntimeError: If a job kills its worker twice; says which.
-        ConnectionError: If the scheduler of a Dask cluster dies.
+        RuntimeError: If the worker process of a job ends three times; names the job.
+        ConnectionError: If the scheduler of a Dask cluster fails.
         ValueError: If ``jobs`` is 0.
     """
     if jobs == 0:
@@ -69,23 +69,23 @@ def run_jobs(
                             yield result
             except _worker_deaths() as error:
                 if groups is _one_by_one:
-                    culprit = describe(next(iter(left.values())))
+                    failed = describe(next(iter(left.values())))
                     raise RuntimeError(
-                        f"A worker died three times while it ran {culprit}; it may need more "
-                        "memory than there is. What was finished is kept; start again to resume."
+                        f"A worker died three times while it ran {failed}; it may need more memory "
+                        "than is available. Finished rows are kept; start again to resume."
                     ) from error
             if not left:
                 return
 
 
 def return_freed_memory() -> None:
-    """Give memory of freed tensors back to the system: glibc keeps it, and workers add up."""
+    """Return the memory of freed tensors to the system; glibc keeps it otherwise."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _worker_deaths() -> tuple[type[BaseException], ...]:
-    """What is raised when a worker process dies, here or, where Dask is in use, on a cluster."""
+    """Exceptions raised when a worker process ends, on this machine or on a Dask cluster."""
     if "distributed" not in sys.modules:
         return (TerminatedWorkerError,)
     from distributed import CancelledError, KilledWorker
@@ -112,7 +112,7 @@ def _run(
     if client is not None:
         yield from _run_on_dask(client, function, group)
         return
-    # No n_jobs unless asked for: a backend that the caller configured brings its own workers.
+    # n_jobs only where given: a backend that the caller configured has its own workers.
     parallel = joblib.Parallel(
         **({} if jobs == 1 else {"n_jobs": jobs}), return_as="generator_unordered", batch_size=1
     )
@@ -130,7 +130,7 @@ def _numbered(
 
 @functools.cache
 def _end_with(owner: int) -> None:
-    """End this worker process soon after the process that started it, even if that was killed."""
+    """End this worker process soon after the process that started it, also if that was killed."""
 
     def watch() -> None:
         while os.getppid() == owner:
@@ -144,12 +144,12 @@ def _end_with(owner: int) -> None:
 def _aborted_at_the_end(
     results: Generator[tuple[int, Result], None, None],
 ) -> Iterator[Iterator[tuple[int, Result]]]:
-    """Stop what still runs when the block ends early."""
+    """Stop running jobs when the block ends early."""
     try:
         yield results
     finally:
         with warnings.catch_warnings():
-            # joblib then says what was computed and not used; whoever ends a run early knows.
+            # joblib warns of results that were computed and not used; expected here.
             warnings.filterwarnings("ignore", category=UserWarning, module="joblib")
             results.close()
 
@@ -163,7 +163,7 @@ def _dask_client() -> Any:
 def _run_on_dask(
     client: Any, function: Callable[[Job], Result], group: dict[int, Job]
 ) -> Iterator[tuple[int, Result]]:
-    """By Dask itself: joblib would run in this process where a cluster has one worker."""
+    """Submit to Dask directly: with one worker joblib would run the jobs in this process."""
     from distributed import as_completed
 
     address, futures = client.scheduler.address, []
@@ -182,7 +182,7 @@ def _run_on_dask(
         if _has_scheduler(client):
             raise
         raise ConnectionError(
-            f"The Dask scheduler {address!r} is gone. What was finished is kept; start a scheduler "
+            f"The Dask scheduler {address!r} is gone. Finished rows are kept; start a scheduler "
             "and give its address, or run without a cluster, to resume."
         ) from error
     finally:
@@ -191,7 +191,7 @@ def _run_on_dask(
 
 
 def _has_scheduler(client: Any) -> bool:
-    while client.status == "connecting":  # Dask tries to find it again
+    while client.status == "connecting":  # Dask reconnects
         time.sleep(0.1)
     if client.status != "running":
         return False
@@ -204,17 +204,17 @@ def _has_scheduler(client: Any) -> bool:
 
 @contextlib.contextmanager
 def cluster(address: str | None = None, n_local: int | None = None) -> Iterator[None]:
-    """Send the jobs of a block to a Dask cluster; without arguments they stay on this machine.
+    """Run the jobs of a block on a Dask cluster; without arguments, on this machine.
 
-    Workers read checkpoints and images from the paths of the study (a shared file system), once
-    each. For Slurm, start the cluster with ``dask_jobqueue.SLURMCluster`` and give its address.
+    Workers read checkpoints and images from the paths of the study (on a shared file system). For
+    Slurm, start the cluster with ``dask_jobqueue.SLURMCluster`` and give its address.
 
     Args:
         address: Address of a running scheduler, such as "tcp://10.0.0.1:8786".
         n_local: Instead: this many worker processes of one thread on this machine.
 
     Raises:
-        ImportError: If dask is not installed; says what to install.
+        ImportError: If dask is not installed.
         ConnectionError: If the scheduler cannot be reached.
         ValueError: If both are given, or less than one local worker.
     """

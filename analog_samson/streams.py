@@ -1,8 +1,8 @@
-"""Named streams of random numbers: every purpose has its own seed, derived by hashing.
+"""Independent random streams: every purpose has its own seed, derived by hashing.
 
-Two draws that mean different things (programming, drift exponents, read noise, forward noise,
-data order, ...) never share numbers, and adding a time, a method or a worker to a study changes
-no other number, because a seed depends on nothing but the words it is derived from.
+Draws for different purposes (programming, drift exponents, read noise, forward noise, data order,
+...) never share random numbers. A seed depends only on the words it is derived from, so that adding
+a time, a method or a worker to a study changes no other random number.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ SEED_BITS = 63
 
 
 def derive_seed(*words: str | int | float) -> int:
-    """Derive the seed of one purpose from what identifies it.
+    """Derive the random seed of a purpose from words that identify it.
 
     Equal words give equal seeds on every machine; the order of the words matters. Integers and
     floats of the same value are the same word (``1`` and ``1.0``), so either may name a time.

@@ -1,4 +1,4 @@
-"""Seconds and their names: time since the end of programming is a plain float in seconds."""
+"""Times since the end of programming, plain floats in seconds, and their labels."""
 
 import math
 
@@ -10,8 +10,8 @@ YEAR = 365 * DAY
 
 SHORTEST_S = 1e-12
 LONGEST_S = 1e12
-"""Times since programming and durations lie between these, or are 0: our choice. A picosecond is
-shorter than any read; 30,000 years are longer than any extrapolation holds."""
+"""Limits of times since programming and of durations, which may also be 0: our choice. A picosecond
+is shorter than any read; 30,000 years are beyond any extrapolation."""
 
 _UNITS = (
     (YEAR, "y"),
@@ -30,7 +30,7 @@ def label(t_inference_s: float) -> str:
         t_inference_s: Time since programming finished [s], at least 0.
 
     Returns:
-        The time in the largest unit that fits, with at most three significant digits.
+        The time in the largest unit not above it, with at most three significant digits.
         A month is 30 days, a year 365 days.
 
     Raises:
@@ -64,10 +64,10 @@ def log_times(first_s: float, last_s: float, per_decade: int = 2) -> tuple[float
     Args:
         first_s: First time [s], above 0.
         last_s: Last time [s], above the first.
-        per_decade: Points a factor of ten, at least; the spacing is made to fit the ends.
+        per_decade: Minimum number of points per factor of ten; the spacing is adjusted to the ends.
 
     Returns:
-        Times [s], three significant digits but for the ends.
+        Times [s], with three significant digits except for the ends.
 
     Raises:
         ValueError: If the times are not in order or ``per_decade`` is below 1.

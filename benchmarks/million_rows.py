@@ -39,10 +39,10 @@ def make_rows(n_rows: int) -> pd.DataFrame:
         compensation="global",
         engine="compiled",
         precision="fp32",
-        axes='{"g_max_uS": 25.0, "programming_noise": 1.0}',
+        condition='{"g_max_uS": 25.0, "programming_noise": 1.0}',
         programming_seed=1_000_000 * rows["training_seed"] + rows["chip"],
         n_correct=random.integers(8000, 9500, len(rows)),
-        n_images=10_000,
+        n_images_per_chip=10_000,
         n_correct_digital=9500,
         n_changed=1500,
         n_test=10_000,
@@ -61,16 +61,16 @@ def main() -> None:
         table = Path(folder) / "trials.csv"
         append_rows(make_rows(1_000_000), table)
         before = time.perf_counter()
-        trials = read_trials(table)
+        rows = read_trials(table)
         seconds["read_trials"] = time.perf_counter() - before
         before = time.perf_counter()
-        summarise(trials)
+        summarise(rows)
         seconds["summarise"] = time.perf_counter() - before
         before = time.perf_counter()
-        paired_gain(trials)
+        paired_gain(rows)
         seconds["paired_gain"] = time.perf_counter() - before
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps({"rows": len(trials), "seconds": seconds, "peak_gib": peak_gib}, indent=2))
+    print(json.dumps({"rows": len(rows), "seconds": seconds, "peak_gib": peak_gib}, indent=2))
 
 
 if __name__ == "__main__":

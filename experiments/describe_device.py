@@ -1,9 +1,9 @@
-"""What does a device do to my weights, and where do its numbers come from?
+"""Parameters of devices with their sources, and their effect on weights.
 
-    python experiments/describe_device.py pcm_like                # parameters, CSV and a page
+    python experiments/describe_device.py pcm_like                # parameters, CSV and datasheet
     python experiments/describe_device.py --all --table device_configs/DEVICES.md
 
-About two seconds a device.
+About two seconds per device.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ def main(
     table: Path | None = None,
     trust: tuple[str, ...] = (),
 ) -> None:
-    """Print every parameter of devices, measure their moments, and draw a page of each.
+    """Print all parameters of devices, measure their moments, and draw their datasheets.
 
     Args:
         devices: Names of devices, or paths of device files.

@@ -5,7 +5,7 @@
     python experiments/drift_sweep.py --study study.toml --part 3/16
     python experiments/drift_sweep.py networks/*.safetensors --accelerator cuda --chips-together 8
 
-A seventh of a second a chip and time for LeNet-5 on 10,000 images and one core.
+About 0.14 s per chip and time for LeNet-5 on 10,000 images and one core.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ from analog_samson.devices import load_device
 from analog_samson.evaluation import Accelerator
 from analog_samson.report import write_report
 from analog_samson.running import cluster as dask_cluster
-from analog_samson.study import Study, collect, estimate, load_study, unfinished
+from analog_samson.study import Study, collect, estimate_cost, load_study, unfinished
 from analog_samson.times import DAY, HOUR, MONTH, YEAR
 
 
@@ -40,19 +40,19 @@ def main(
     cluster: str | None = None,
     dask_local: int | None = None,
     data_folder: Path | None = None,
-    n_images: int | None = None,
-    images: int | None = None,
+    n_test: int | None = None,
+    n_images_per_chip: int | None = None,
     accelerator: Accelerator = "cpu",
     chips_together: int = 1,
     question: str = "",
     estimate_only: bool = False,
     trust: tuple[str, ...] = (),
 ) -> None:
-    """Sweep time: program chips of every network on every device and read them as they age.
+    """Sweep time: program chips of every network on every device and evaluate them over time.
 
     Args:
         checkpoints: Trained networks (.safetensors).
-        study: Instead of all that describes the study here: a TOML file that does.
+        study: TOML file that defines the study, instead of the options.
         devices: Names of devices, or paths of device files.
         times_s: Times since programming [s]; a device known only at certain times uses those.
         name: Name of the study.
@@ -60,18 +60,19 @@ def main(
         chips: Chips of every network on every device.
         reads: Reads of every chip at every time.
         compensation: Kinds of drift compensation to compare; by default the device's own.
-        seed: Seed of the study: another seed draws other chips.
+        seed: Random seed of the study, from which the seeds of its chips derive.
         jobs: Worker processes, one thread each; -1 takes every core.
-        part: The part of the study to run here, such as 3/16; others may run at the same time.
-        cluster: Address of a Dask scheduler (tcp://...) that the chips are sent to.
+        part: The part of the study to compute, such as 3/16; other parts may run concurrently.
+        cluster: Address of a Dask scheduler (tcp://...) whose workers compute the chips.
         dask_local: Instead: this many Dask worker processes on this machine.
         data_folder: Folder that holds the images.
-        n_images: Test images, counted from the first; all by default.
-        images: How many of those a chip answers, drawn anew for every chip; all by default.
+        n_test: Test images, counted from the first; all by default.
+        n_images_per_chip: How many of those each chip is evaluated on, drawn at random for every
+            chip; all by default.
         accelerator: cpu or cuda.
-        chips_together: Chips of a network that answer in one forward pass, to fill a GPU.
-        question: What the study asks; stands at the head of its page.
-        estimate_only: Time one chip of every kind, say how long the study will take, and end.
+        chips_together: Chips of a network whose inference is batched, to use a GPU fully.
+        question: Question of the study, printed at the top of its report.
+        estimate_only: Only estimate the duration of the study, by timing one chip of every kind.
         trust: Packages that checkpoints and device files may import from.
     """
     if study is not None:
@@ -88,15 +89,15 @@ def main(
             axes={"compensation": compensation} if compensation else {},
             seed=seed,
             data_folder=data_folder,
-            n_images=n_images,
-            images=images,
+            n_test=n_test,
+            n_images_per_chip=n_images_per_chip,
             accelerator=accelerator,
             chips_together=chips_together,
             question=question,
             trust=trust,
         )
     if estimate_only:
-        print(estimate(chosen, jobs=cpu_count() if jobs == -1 else jobs))
+        print(estimate_cost(chosen, jobs=cpu_count() if jobs == -1 else jobs))
         return
     folder = folder or Path("results") / chosen.name
     with dask_cluster(cluster, dask_local):
@@ -106,4 +107,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, old_options={"--n-images": "--n-test", "--images": "--n-images-per-chip"})

@@ -1,10 +1,10 @@
-"""How does a network that was trained elsewhere do on analog memory?
+"""How accurate is a network that was trained elsewhere on analog memory?
 
     python experiments/import_checkpoint.py --factory my_package.nets:resnet20 \
         --kwargs '{"num_classes": 10}' --state resnet20.pth --dataset cifar10 \
         --mean 0.4914 0.4822 0.4465 --std 0.2470 0.2435 0.2616 --out resnet20.safetensors
 
-Writes a checkpoint that every study accepts (method "external"); a minute for 10,000 images.
+Writes a checkpoint that every study accepts (method "external"); about a minute for 10,000 images.
 """
 
 import json
@@ -56,25 +56,26 @@ def main(
     augmentation: Literal["none", "crop", "crop_flip"] = "none",
     seed: int = 0,
 ) -> None:
-    """Bring in a trained network: load its weights, evaluate it digitally, write a checkpoint.
+    """Import a trained network: load its weights, evaluate it digitally, write a checkpoint.
 
     Args:
-        factory: "package.module:function" that builds the network, or a name of ours (resnet20).
+        factory: "package.module:function" that builds the network, or a model name of this
+            package (resnet20).
         state: File of its state dict: .pth / .pt (tensors only, no other pickled objects) or
             .safetensors.
         out: Checkpoint to write (.safetensors).
         kwargs: Keyword arguments of the factory, as a JSON object.
         dataset: Data set that it was trained for, by name or package.module:function.
         data_folder: Folder that holds the images.
-        mean: Mean of each channel that it was trained with, in [0, 1]; by default that of our
+        mean: Mean of each channel that it was trained with, in [0, 1]; by default that of the
             training images.
         std: Standard deviation of each channel, likewise.
-        keep_digital: Layers that shall not become tiles; `*` stands for anything.
-        rewrites: Rules of yours, package.module:name, that rewrite layers of other kinds into
-            layers that become tiles.
-        augmentation: What its training images went through; a chip whose batch normalisation is
-            recalibrated sees them so.
-        seed: Number that tells several trainings of one network apart.
+        keep_digital: Layers that are kept digital; `*` matches any text.
+        rewrites: Rules of your own, package.module:name, that rewrite layers of other kinds into
+            layers that can be mapped.
+        augmentation: Augmentation of its training images, also used to recalibrate batch
+            normalisation on chips.
+        seed: Training seed, which distinguishes several trainings of one network.
     """
     options = _json_object(kwargs)
     weights = _read_state(state)
@@ -97,7 +98,7 @@ def main(
         factory, image_shape=images.image_shape, n_classes=images.n_classes, seed=0, options=options
     )
     for name, own in model.state_dict().items():
-        if name.endswith("num_batches_tracked"):  # older files lack it, and nothing here reads it
+        if name.endswith("num_batches_tracked"):  # missing in older files, and not used here
             weights.setdefault(name, own)
     load_state(model, weights, what=f"file {str(state)!r}", name=factory)
     model.eval()
@@ -140,7 +141,7 @@ def main(
         f"{100 * analog_share(network, keep_digital):.1f} % of the weights"
     )
     if packages := named_packages(spec):
-        print(f"It names code of yours: whatever opens it needs --trust {' '.join(packages)}")
+        print(f"It names code of yours: commands that open it need --trust {' '.join(packages)}")
 
 
 def _json_object(text: str) -> dict[str, Any]:
@@ -173,7 +174,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         EOFError,
     ) as error:
         raise ValueError(
-            f"{str(path)!r} is no state dict of tensors alone ({str(error).split(chr(10))[0]}); "
+            f"{str(path)!r} is not a state dict of tensors ({str(error).split(chr(10))[0]}); "
             "write it with torch.save(model.state_dict(), path)."
         ) from error
     for key in ("state_dict", "model_state_dict", "model", "net"):

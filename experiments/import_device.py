@@ -1,4 +1,4 @@
-"""My lab measured retention: what device file describes it, and how well?
+"""Fit a device file to retention measurements, and assess the fit.
 
     python experiments/import_device.py retention.csv --name my_rram --technology ReRAM \
         --source "our wafer 7, March" --t-read-s 1e-6
@@ -6,9 +6,9 @@
         --source "our wafer 7, March" --resample
 
 Columns of the CSV file: device, target_uS, time_s (since programming), conductance_uS.
-With --resample no law is fitted: every simulated device follows one that was measured, and times
-and conductances beyond the measurements are refused (but for --extrapolate).
-A second for 10,000 measurements.
+With --resample no model is fitted: every simulated device follows a measured one, and times and
+conductances beyond the measurements are refused (except with --extrapolate). About a second for
+10,000 measurements.
 """
 
 import shutil
@@ -39,7 +39,7 @@ def main(
     folder: Path = Path("devices"),
     confidence: float = 0.95,
 ) -> None:
-    """Write a device file that every study accepts by its path, from measurements.
+    """Write a device file, which studies accept by its path, from measurements.
 
     Args:
         measurements: CSV file.
@@ -48,10 +48,10 @@ def main(
         source: Where the measurements come from.
         t_read_s: Duration of a read [s]; a fit needs it.
         t_0_s: First read after programming [s]; by default the value that fits best.
-        resample: Instead of a fit: the file points to a copy of the measurements beside it.
+        resample: Instead of a fit: the file refers to a copy of the measurements beside it.
         extrapolate: With resample: devices keep their last value beyond the measurements.
         summary: One sentence on the device.
-        limits: What the model does not hold.
+        limits: Effects that the model does not include.
         folder: Where the device file, the table of the fit and the plot go.
         confidence: Probability with which the printed intervals cover.
     """

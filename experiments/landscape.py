@@ -1,9 +1,9 @@
-"""How sharp are the minima that the networks lie in, and how did training get there?
+"""Sharpness of the minima of trained networks, and their training curves.
 
     python experiments/landscape.py checkpoints/*.safetensors --folder results/drift
 
-Writes sharpness.csv (one row a network) and training_curves.csv beside a study, whose report then
-shows sharpness against accuracy and the curves. About ten seconds a network for LeNet-5.
+Writes sharpness.csv (one row per network) and training_curves.csv beside a study, whose report then
+shows sharpness against accuracy and the curves. About ten seconds per network for LeNet-5.
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ def main(
     draws: int = 10,
     trust: tuple[str, ...] = (),
 ) -> None:
-    """Measure trained networks and put what was found beside a study.
+    """Measure the sharpness of trained networks; write the results beside a study.
 
     Args:
         checkpoints: Trained networks (.safetensors); a log of the same name (.csv) is drawn too.
@@ -42,23 +42,25 @@ def main(
     networks = [load_checkpoint(path, trust) for path in checkpoints]
     tables = tables_in(folder)
     digests = {network.digest[:16] for network in networks}
-    trials = read_trials(*tables) if tables else None
-    if trials is not None and digests.isdisjoint(trials["checkpoint"]):
-        raise ValueError(f"The study in {folder} holds none of these networks; give its own.")
+    rows = read_trials(*tables) if tables else None
+    if rows is not None and digests.isdisjoint(rows["checkpoint"]):
+        raise ValueError(
+            f"The study in {folder} has none of these networks; give networks of the study."
+        )
     names = sorted({network.spec.dataset for network in networks})
     datasets = {name: load_dataset(name, data_folder) for name in names}
-    rows = [
+    records = [
         sharpness(network, datasets[network.spec.dataset], n_images=n_images, draws=draws)
         for network in tqdm(networks, desc="sharpness", unit="network")
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(folder / "sharpness.csv", index=False)
+    pd.DataFrame(records).to_csv(folder / "sharpness.csv", index=False)
     logs = [path.with_suffix(".csv") for path in checkpoints if path.with_suffix(".csv").is_file()]
     if logs:
         methods = {network.spec.method for network in networks}
         training_curves(logs, methods).to_csv(folder / "training_curves.csv", index=False)
-    if trials is not None:
-        print(written(write_report(folder, trials=trials)))
+    if rows is not None:
+        print(written(write_report(folder, rows=rows)))
 
 
 if __name__ == "__main__":

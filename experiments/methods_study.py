@@ -1,17 +1,18 @@
-"""Many training methods, each at its best strength, on unseen seeds: which stands analog memory?
+"""Which training methods are robust on analog memory, each at its best strength, on new seeds?
 
     python experiments/methods_study.py results/mnist-methods
 
-The folder holds `protocol.toml`: methods with the strengths to try, what all networks share, seeds,
-and the studies (TOML files) that every network is evaluated in. First the grid: every strength, a
-share of the epochs, one seed that is not used again; the best validation accuracy, clean and under
-generic weight noise, chooses. Then seed by seed all methods; a network is evaluated as soon as it
-is trained. Nothing looks at a device or a test image before `strengths.csv` is written. Without
-`grid_seed` there is no grid and no choice: every strength is trained on every seed.
+The folder holds `protocol.toml`: methods with candidate strengths, common settings, seeds, and the
+studies (TOML files) in which every network is evaluated. First a grid search: every strength, a
+fraction of the epochs, one seed that is not used again; the strength with the best validation
+accuracy, clean and under generic weight noise, is chosen. Then all methods are trained seed by
+seed; a network is evaluated as soon as it is trained. Devices and test images are not used before
+`strengths.csv` is written. Without `grid_seed` there is no grid search: every strength is trained
+on every seed.
 
-What is finished lies in the folder and is not done again, on whichever machine the same line runs;
-`--steps 1` trains one network more and ends. Written: `candidates.csv` and `candidate_curves.csv`
-(the grid), `strengths.csv` (the choice), `networks.csv` (what was trained, with digests),
+Finished steps are in the folder and are not repeated, on any machine; `--steps 1` trains one more
+network and ends. Written: `candidates.csv` and `candidate_curves.csv`
+(the grid), `strengths.csv` (the chosen strengths), `networks.csv` (trained networks, with digests),
 `sharpness.csv`, `training_curves.csv`, `training_images.csv` (chips on training images), the
 studies' `trials.csv` and `manifest.json`, and the networks of a few seeds in `networks/`.
 """
@@ -34,7 +35,7 @@ from analog_samson.evaluation import count_correct
 from analog_samson.landscape import sharpness
 from analog_samson.report import training_curves
 from analog_samson.results import append_rows, read_trials
-from analog_samson.results.trials import KEY
+from analog_samson.results.columns import KEY, OLD_COLUMNS
 from analog_samson.study import TRIALS_FILE, collect, load_study
 from analog_samson.study.trial import one_thread, programmed
 from analog_samson.training import choose_strengths, grid, train_grid
@@ -47,13 +48,13 @@ def main(
     data_folder: Path | None = None,
     steps: int | None = None,
 ) -> None:
-    """Train and evaluate what a study of methods still lacks.
+    """Train and evaluate the missing networks of a study of methods.
 
     Args:
         folder: Folder of the study, with `protocol.toml`.
-        networks: Folder for networks and trainings that are under way.
+        networks: Folder for networks and unfinished trainings.
         data_folder: Folder that holds the images.
-        steps: Networks to train before it ends; all by default.
+        steps: Number of networks to train; all by default.
     """
     plan = tomllib.loads((folder / "protocol.toml").read_text(encoding="utf-8"))
     networks = networks / folder.name
@@ -92,7 +93,7 @@ def grid_specs(plan: dict[str, Any]) -> list[tuple[str, TrainingSpec]]:
 
 
 def all_specs(plan: dict[str, Any]) -> list[tuple[str, TrainingSpec]]:
-    """Every candidate of every method, seed by seed, where none is chosen."""
+    """Every candidate of every method, seed by seed, without a choice."""
     epochs = plan["common"]["epochs"]
     return [one for seed in plan["seeds"] for one in _specs(plan, seed, epochs)]
 
@@ -111,7 +112,7 @@ def choose(table: Path) -> pd.DataFrame:
 
 
 def chosen_specs(plan: dict[str, Any], strengths: Path) -> list[tuple[str, TrainingSpec]]:
-    """What is trained with the chosen strengths, seed by seed, all methods of a seed together."""
+    """Trainings with the chosen strengths, seed by seed, with all methods of a seed."""
     table = pd.read_csv(strengths, keep_default_na=False).set_index("variant")
     candidates = {(variant, spec.strength): spec for variant, spec in grid_specs(plan)}
     return [
@@ -170,7 +171,7 @@ def _evaluated(
 
 
 def _collect(toml: Path, path: Path, data_folder: Path | None, claims: dict[str, Any]) -> None:
-    """Evaluate a network in a study, beside it; then add rows and manifest to the study's own."""
+    """Evaluate a network in a folder beside the study; then add its rows and manifest."""
     part, study = path.parent / toml.parent.name / path.stem, toml.parent
     asked = replace(load_study(toml), checkpoints=[path], data_folder=data_folder)
     rows = collect(asked, part)
@@ -194,7 +195,7 @@ def _collect(toml: Path, path: Path, data_folder: Path | None, claims: dict[str,
 
 
 def _different(environments: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Environments that differ in more than the commit, which every new row changes."""
+    """Environments that differ in more than the commit."""
     kinds = {
         json.dumps(one | {"git_commit": ""}, sort_keys=True): one for one in environments[::-1]
     }
@@ -208,7 +209,7 @@ def _on_training_images(
     dataset: Dataset,
     data_folder: Path | None,
 ) -> pd.DataFrame:
-    """Accuracy of some chips of a study on training images, to set beside that on test images."""
+    """Accuracy of some chips of a study on training images, to compare with test images."""
     images = dataset.train.images[: asked["n_images"]]
     labels = dataset.train.labels[: asked["n_images"]]
     study = replace(
@@ -228,7 +229,7 @@ def _on_training_images(
                 n_correct = count_correct(forward, images, labels, dataset.normalise)
                 rows.append(
                     {"checkpoint": trial.checkpoint[:16], "chip_id": trial.chip_id,
-                     "device": trial.device.name, "axes": trial.axes, "chip": trial.chip,
+                     "device": trial.device.name, "condition": trial.condition, "chip": trial.chip,
                      "t_inference_s": time, "n_correct_training": n_correct,
                      "n_training_images": len(labels)}
                 )  # fmt: skip
@@ -242,7 +243,7 @@ def _add_curves(table: Path, path: Path) -> None:
 
 
 def _package_tree() -> str:
-    """Git's hash of the package's files at this commit: equal where the code is."""
+    """Git's hash of the package's files at this commit."""
     if shutil.which("git") is None:
         return ""
     command = ["git", "rev-parse", "HEAD:analog_samson"]
@@ -265,9 +266,9 @@ def _add_row(table: Path, variant: str, row: dict[str, Any]) -> None:
 
 
 def _replace_rows(table: Path, digest: str, rows: pd.DataFrame) -> None:
-    """Add the rows of a network, in the place of those that an interrupted run has left."""
+    """Add the rows of a network, replacing those of an interrupted run."""
     if table.exists():
-        there = pd.read_csv(table, dtype=str, keep_default_na=False)
+        there = pd.read_csv(table, dtype=str, keep_default_na=False).rename(columns=OLD_COLUMNS)
         rows = pd.concat([there[there["checkpoint"] != digest], rows], ignore_index=True)
     _write(rows, table)
 

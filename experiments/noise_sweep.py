@@ -1,6 +1,6 @@
-"""Which noise costs the accuracy: programming, read noise or drift?
+"""Which noise source lowers the accuracy: programming, read noise or drift?
 
-Each source is scaled from off (0) upward while the others stay as the device has them.
+One source is scaled from off (0) upward; the others are as the device defines them.
 
     python experiments/noise_sweep.py checkpoints/*.safetensors --axis programming_noise_scale
 """
@@ -30,8 +30,8 @@ def main(
     jobs: int = 2,
     part: str | None = None,
     data_folder: Path | None = None,
-    n_images: int | None = None,
-    images: int | None = None,
+    n_test: int | None = None,
+    n_images_per_chip: int | None = None,
     trust: tuple[str, ...] = (),
 ) -> None:
     """Sweep one noise source at a fixed time.
@@ -39,19 +39,19 @@ def main(
     Args:
         checkpoints: Trained networks (.safetensors).
         device: Name of a device, or path of a device file.
-        axis: What to sweep: programming_noise_scale, drift_scale, output_noise, g_max_uS, or any
+        axis: Axis to sweep: programming_noise_scale, drift_scale, output_noise, g_max_uS, or any
             other setting of the device, such as mapping.max_rows.
-        values: Values of the axis; of a scale, 0 switches a source off and 1 is the device as it
-            is.
+        values: Values of the axis; 0 switches a source off, 1 is the device as it is.
         t_inference_s: Time since programming finished [s].
         name: Name of the study.
         folder: Where trials.csv, table and figure go; results/<name> by default.
         chips: Chips of every network at every value.
         jobs: Worker processes, one thread each; -1 takes every core.
-        part: The part of the study to run here, such as 3/16; others may run at the same time.
+        part: The part of the study to compute, such as 3/16; other parts may run concurrently.
         data_folder: Folder that holds the images.
-        n_images: Test images, counted from the first; all by default.
-        images: How many of those a chip answers, drawn anew for every chip; all by default.
+        n_test: Test images, counted from the first; all by default.
+        n_images_per_chip: How many of those each chip is evaluated on, drawn at random for every
+            chip; all by default.
         trust: Packages that checkpoints and device files may import from.
     """
     folder = folder or Path("results") / name
@@ -64,8 +64,8 @@ def main(
         n_chips=chips,
         axes={axis: [_of_its_kind(loaded, axis, value) for value in values]},
         data_folder=data_folder,
-        n_images=n_images,
-        images=images,
+        n_test=n_test,
+        n_images_per_chip=n_images_per_chip,
         trust=trust,
     )
     rows = collect(study, folder, part=part, jobs=jobs, progress=True)
@@ -82,4 +82,4 @@ def _of_its_kind(device: Device, axis: str, value: float | str) -> float | str:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, old_options={"--n-images": "--n-test", "--images": "--n-images-per-chip"})

@@ -5,7 +5,7 @@
     python experiments/paper_figures.py results/quickstart --methods sgd samson --style talk
     python experiments/paper_figures.py results/quickstart --extra-items my_package.figures:latency
 
-Several studies are drawn side by side, a panel a device. Takes about five seconds.
+Several studies are drawn side by side, a panel per device. Takes about five seconds.
 """
 
 from pathlib import Path
@@ -51,11 +51,11 @@ def main(
         extra_items: Figures of your own, package.module:name of a report.Item; put the folder of
             the package on PYTHONPATH.
     """
-    trials = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
+    rows = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
     folder = out or studies[0]
     folder.mkdir(parents=True, exist_ok=True)
     drawn = study_figures(
-        trials,
+        rows,
         folders=studies,
         baseline=baseline,
         bootstrap=bootstrap,

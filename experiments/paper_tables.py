@@ -40,15 +40,15 @@ def main(
         times_s: Times since programming to keep [s]; all if none is named.
         baseline: Method that gains are counted from.
         bootstrap: Intervals of the accuracy from a bootstrap over networks (5 or more).
-        half_width: Half-width to plan for (0.002 is 0.2 points): which networks or chips it needs.
+        half_width: Target half-width (0.002 is 0.2 points): number of networks or chips it needs.
         extra_items: Tables of your own, package.module:name of a report.Item; put the folder of
             the package on PYTHONPATH.
     """
-    trials = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
+    rows = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
     folder = out or studies[0]
     folder.mkdir(parents=True, exist_ok=True)
     tables = study_tables(
-        trials,
+        rows,
         folders=studies,
         baseline=baseline,
         bootstrap=bootstrap,

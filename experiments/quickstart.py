@@ -1,7 +1,7 @@
-"""Do networks trained to be robust stay accurate on analog memory for a year?
+"""Do robust training methods keep networks accurate on analog memory for a year?
 
-Four methods, five trained networks each, ten chips of every network, two memory technologies, on
-scikit-learn's digits: a table and a figure in a few minutes on two cores, and nothing to download.
+Four methods, five trained networks each, ten chips per network, two memory technologies, on
+scikit-learn's digits: tables and figures in a few minutes on two cores, without downloads.
 
     python experiments/quickstart.py
 """
@@ -17,7 +17,7 @@ from analog_samson.study import Study, collect
 from analog_samson.times import DAY, HOUR, MONTH, YEAR
 from analog_samson.training import train
 
-# Round numbers of our choice, not tuned; train_methods.py chooses strengths on validation images.
+# Strengths are our choice, not tuned; train_methods.py chooses them on validation images.
 METHODS = {"sgd": {}, "sam": {"rho": 0.1}, "samson": {"rho": 0.5}, "rwp": {"sigma": 0.1}}
 TIMES_S = {
     "pcm_like": [1, HOUR, DAY, MONTH, YEAR],
@@ -33,7 +33,7 @@ def main(
     Args:
         folder: Where checkpoints, trials.csv, table and figure go; run again to resume.
         jobs: Worker processes.
-        seeds: Trained networks a method.
+        seeds: Trained networks per method.
         chips: Chips of every network on every device.
     """
     specs = [

@@ -1,13 +1,13 @@
-"""Does a committed study come out again?
+"""Reproduce a committed study.
 
     python experiments/rerun.py results/mnist-methods           # tables and figures, from the rows
     python experiments/rerun.py results/mnist-methods --verify  # and a random 1 % of the rows
 
-`--verify` programs the chips of some rows again and compares every count. It takes those rows whose
-networks are committed (`study.toml` says where). Where processor and versions are those of the
-manifest, rows must be equal; elsewhere an ADC tie may flip, and 5 of 10,000 images may differ.
-Tables that lie in the study's folder must come out byte for byte. A fifth of a second a row of
-LeNet-5, a third of one of ResNet-8, two thirds with recalibrated batch normalisation.
+`--verify` programs the chips of some rows again and compares every count. It takes rows whose
+networks are committed (`study.toml` has their paths). With the processor and versions of the
+manifest, rows must be equal; otherwise ADC ties may round differently, and 5 of 10,000 images may
+differ. Tables in the study's folder must be reproduced byte for byte. About 0.2 s per row of
+LeNet-5, 0.3 s of ResNet-8, 0.7 s with recalibrated batch normalisation.
 """
 
 import json
@@ -30,12 +30,12 @@ from analog_samson.report import (
     write_tables,
 )
 from analog_samson.results import read_trials
-from analog_samson.results.trials import KEY
+from analog_samson.results.columns import KEY
 from analog_samson.running import run_jobs
 from analog_samson.study import Trial, load_study, run_trial
 from analog_samson.study.definition import Point
 
-COMPARED = ("n_correct", "n_correct_digital", "n_changed", "n_images", "n_test")
+COMPARED = ("n_correct", "n_correct_digital", "n_changed", "n_images_per_chip", "n_test")
 TOLERANCE = 5 / 10_000
 """Largest share of images that may differ on another processor or with other versions."""
 
@@ -54,7 +54,7 @@ def main(
         folder: Folder of the study, with `trials.csv` and `study.toml`.
         verify: Whether rows are evaluated again.
         share: Share of the rows with committed networks that is evaluated again.
-        seed: Which rows those are.
+        seed: Random seed of the selection of rows.
         data_folder: Folder that holds the images.
         jobs: Worker processes.
     """
@@ -68,7 +68,7 @@ def main(
 def chosen(
     rows: pd.DataFrame, trials: Sequence[Trial], share: float, seed: int
 ) -> list[tuple[Trial, tuple[Point, ...]]]:
-    """Draw rows whose networks are here, at least one, and group them by chip.
+    """Draw rows whose networks are available, at least one, and group them by chip.
 
     Raises:
         ValueError: If no row belongs to a chip of the study as its file describes it.
@@ -77,7 +77,7 @@ def chosen(
     there = rows[rows["chip_id"].isin(list(chips))]
     if there.empty:
         raise ValueError(
-            "No row belongs to a network that is here; they come from other files, or from a "
+            "No row belongs to an available network; the rows come from other files, or from a "
             "version with other numerics."
         )
     n = max(1, round(share * len(there)))
@@ -91,7 +91,7 @@ def chosen(
 def verified(
     folder: Path, rows: pd.DataFrame, again: Sequence[tuple[Trial, tuple[Point, ...]]], jobs: int
 ) -> str:
-    """Evaluate chips again and say how the rows compare.
+    """Evaluate chips again and compare their rows.
 
     Raises:
         ValueError: If a row differs by more than it may.
@@ -103,12 +103,12 @@ def verified(
         differ |= (both[name] != both[f"{name}_committed"]).to_numpy()
     off = (both["n_correct"] - both["n_correct_committed"]).abs()
     same_machine = _is_of_manifest(folder)
-    too_far = differ if same_machine else off > np.ceil(TOLERANCE * both["n_images"])
+    too_far = differ if same_machine else off > np.ceil(TOLERANCE * both["n_images_per_chip"])
     machine = "the same" if same_machine else "another"
     said = (
         f"{folder}: {len(both)} rows of {both['checkpoint'].nunique()} networks again: "
         f"{int((~differ).sum())} equal, largest difference {int(off.max())} of "
-        f"{int(both['n_images'].max())} images ({machine} processor and versions)."
+        f"{int(both['n_images_per_chip'].max())} images ({machine} processor and versions)."
     )
     if too_far.any():
         row = both[too_far].iloc[0]
@@ -132,13 +132,13 @@ def redrawn(folder: Path, rows: pd.DataFrame) -> str:
     there = [name for name in contents if (folder / name).exists()]
     other = [name for name in there if (folder / name).read_bytes() != contents[name]]
     if other:
-        raise ValueError(f"{folder}: these tables come out differently: {', '.join(other)}.")
+        raise ValueError(f"{folder}: these tables differ: {', '.join(other)}.")
     for name in set(contents) - set(there):
         (folder / name).write_bytes(contents[name])
     figures = study_figures(rows, folders=[folder])
     drawn = write_figures(figures, folder, ("pdf", "png"), look="paper")
     return (
-        f"{folder}: {len(there)} tables as they are, {len(contents) - len(there)} new, "
+        f"{folder}: {len(there)} tables unchanged, {len(contents) - len(there)} new, "
         f"{len(drawn)} figures."
     )
 

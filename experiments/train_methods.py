@@ -1,11 +1,11 @@
-"""Which training method, at which strength, gives networks that stand noise on their weights?
+"""Which training method, at which strength, gives networks that are robust to weight noise?
 
     python experiments/train_methods.py --dataset mnist --model lenet5 --epochs 5 \
         --options lr=0.02 --methods sgd samson:rho=0.2,0.5,1.0 rwp:sigma=0.05,0.1,0.2 --seeds 0 1 2
 
-An epoch of LeNet-5 on MNIST takes about 4 s on one idle core with `sgd`, twice that with `samson`;
-one of ResNet-20 on CIFAR-10 more than a minute (less with --options precision=bfloat16,
-where the processor has bf16 instructions).
+An epoch of LeNet-5 on MNIST takes about 4 s on one core with `sgd`, twice that with `samson`; one
+of ResNet-20 on CIFAR-10 more than a minute (less with --options precision=bfloat16 on processors
+with bf16 instructions).
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 from analog_samson.commands import run_command
 from analog_samson.training import choose_strengths, grid, read_option, train_grid
 
-# Three strengths around the published ones (our choice): all methods get the same number.
+# Three strengths around the published ones (our choice), the same number for all methods.
 METHODS = (
     "sgd",
     "sam:rho=0.05,0.1,0.2",
@@ -41,7 +41,7 @@ def main(
 
     Args:
         methods: Method, then its options and fields of TrainingSpec: samson:rho=0.2,0.5:p=2 or
-            sam:rho=0.1:schedule=quadratic; package.module:name for a method of your own.
+            sam:rho=0.1:schedule=quadratic; package.module:name for a method of another package.
         dataset: digits, mnist, cifar10 or cifar100, or package.module:function.
         model: Name of a network, or package.module:function.
         epochs: Passes over the training images.
@@ -51,9 +51,9 @@ def main(
         data_folder: Folder that holds the images.
         noise_sigma: Weight noise of the noisy accuracy, relative to the largest weight of a layer.
         score: "mean" of clean and noisy accuracy, or "clean" alone.
-        jobs: Worker processes; run the same line again to resume.
+        jobs: Worker processes; run the same command again to resume.
         trust: Packages that a checkpoint to start from (start_from) may import its network from,
-            beside that of --model.
+            besides that of --model.
     """
     folder = folder or Path("checkpoints") / f"{dataset}-{model}".replace(":", "_")
     common = {"dataset": dataset, "model": model, "epochs": epochs}

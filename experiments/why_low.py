@@ -1,11 +1,11 @@
-"""Why is the accuracy low? Stage by stage, and layer by layer.
+"""Where is accuracy lost? Stage by stage, and layer by layer.
 
     python experiments/why_low.py checkpoints/network.safetensors --device pcm_like
     python experiments/why_low.py checkpoints/*-seed0.safetensors --folder results/drift
 
-Networks of one method are averaged, methods stand side by side. The chips are those that a study
-with the same seed programs. In the folder of a study the two figures become part of its report.
-About ten seconds a network and chip for LeNet-5 on MNIST.
+Networks of one method are averaged; methods are drawn side by side. The chips are those of a study
+with the same seed. In the folder of a study the two figures become part of its report. About ten
+seconds per network and chip for LeNet-5 on MNIST.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ import tyro
 from analog_samson.checkpoint import load_checkpoint
 from analog_samson.commands import run_command
 from analog_samson.report import layers_figure, save, waterfall_figure
-from analog_samson.study import layer_sensitivity, waterfall
+from analog_samson.study import accuracy_by_layer, accuracy_by_stage
 from analog_samson.times import YEAR
 
 
@@ -29,10 +29,10 @@ def main(
     chips: int = 3,
     seed: int = 0,
     data_folder: Path | None = None,
-    n_images: int | None = None,
+    n_test: int | None = None,
     trust: tuple[str, ...] = (),
 ) -> None:
-    """Split the loss of accuracy of a chip into its causes, and into its layers.
+    """Break the loss of accuracy of chips down by cause, and by layer.
 
     Args:
         checkpoints: Trained networks (.safetensors).
@@ -40,18 +40,18 @@ def main(
         t_inference_s: Time since programming finished [s].
         folder: Where waterfall.csv, layers.csv and their figures go.
         chips: Number of chips of every network.
-        seed: Seed of the study whose chips these are.
+        seed: Random seed of the study whose chips are used.
         data_folder: Folder that holds the images.
-        n_images: Test images, counted from the first; all by default.
+        n_test: Test images, counted from the first; all by default.
         trust: Packages that checkpoints and device files may import from.
     """
     folder.mkdir(parents=True, exist_ok=True)
     networks = [load_checkpoint(path, trust) for path in checkpoints]
     names = {n.digest[:16]: f"{n.spec.method} {n.spec.strength}".strip() for n in networks}
-    options = {"chips": chips, "seed": seed, "data_folder": data_folder, "n_images": n_images}
+    options = {"chips": chips, "seed": seed, "data_folder": data_folder, "n_test": n_test}
     for stem, split, draw in (
-        ("waterfall", waterfall, waterfall_figure),
-        ("layers", layer_sensitivity, layers_figure),
+        ("waterfall", accuracy_by_stage, waterfall_figure),
+        ("layers", accuracy_by_layer, layers_figure),
     ):
         rows = pd.concat([split(n, device, t_inference_s, **options) for n in networks])
         rows.to_csv(folder / f"{stem}.csv", index=False)
@@ -63,4 +63,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, old_options={"--n-images": "--n-test"})

@@ -22,7 +22,7 @@ def make_trials(
     times_s=(0.0, 1.0, HOUR, DAY, MONTH, YEAR),
     device="pcm_like",
     measured_to_s=2e6,
-    n_images=1_000_000,
+    n_images_per_chip=1_000_000,
     shared_chips=False,
     **constants,
 ):
@@ -59,16 +59,18 @@ def make_trials(
                                 "compensation": "global",
                                 "engine": "aihwkit",
                                 "precision": "fp32",
-                                "axes": "{}",
+                                "condition": "{}",
                                 "chip": chip,
                                 "programming_seed": chip if shared_chips else 1000 * network + chip,
                                 "t_inference_s": t,
                                 "read": read,
-                                "n_correct": int(np.clip(round(score * n_images), 0, n_images)),
-                                "n_images": n_images,
-                                "n_correct_digital": int((mean + 0.01) * n_images),
-                                "n_test": n_images,
-                                "n_correct_digital_test": int((mean + 0.01) * n_images),
+                                "n_correct": int(
+                                    np.clip(round(score * n_images_per_chip), 0, n_images_per_chip)
+                                ),
+                                "n_images_per_chip": n_images_per_chip,
+                                "n_correct_digital": int((mean + 0.01) * n_images_per_chip),
+                                "n_test": n_images_per_chip,
+                                "n_correct_digital_test": int((mean + 0.01) * n_images_per_chip),
                                 "analog_share": 0.998,
                                 "alpha": 1.0 + 0.02 * np.log10(t + 1),
                                 "extrapolated": t > measured_to_s,
@@ -78,5 +80,5 @@ def make_trials(
                         )
     trials = pd.DataFrame(rows, columns=list(COLUMNS))
     least = (trials["n_correct"] - trials["n_correct_digital"]).abs()
-    trials["n_changed"] = (least + n_images) // 2
+    trials["n_changed"] = (least + n_images_per_chip) // 2
     return trials

@@ -359,10 +359,12 @@ def test_sources_are_axes_and_rows_say_what_a_seed_repeats(tmp_path):
         other = {"mvm_read_noise": "ir_drop", "ir_drop": "mvm_read_noise"}[sweep]
         axes = off | {other: [0.0], sweep: [0.0, value]}
         for engine in ("aihwkit", "compiled"):
-            study = Study("s", [checkpoint], [HWA], [1.0], axes=axes, engine=engine, n_images=200)
+            study = Study("s", [checkpoint], [HWA], [1.0], axes=axes, engine=engine, n_test=200)
             folder = tmp_path / f"{number}-{engine}"
             rows = collect(study, folder)
-            tables.append(rows.assign(sweep=sweep, is_on=rows["axes"].str.contains(str(value))))
+            tables.append(
+                rows.assign(sweep=sweep, is_on=rows["condition"].str.contains(str(value)))
+            )
     trials = pd.concat(tables)
     at_rest = trials[~trials["is_on"]]
     assert at_rest["n_correct"].nunique() == 1

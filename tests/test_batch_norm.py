@@ -233,7 +233,7 @@ def test_the_data_set_of_another_network_is_refused(path, digits):
 
 def test_a_study_recalibrates_on_the_training_images_of_its_networks(path, digits, tmp_path):
     device, network = changed("pcm_like", **RECALIBRATED), load_checkpoint(path)
-    row = collect(Study("s", [path], [device], [DAY], n_chips=1, n_images=60), tmp_path).iloc[0]
+    row = collect(Study("s", [path], [device], [DAY], n_chips=1, n_test=60), tmp_path).iloc[0]
     chip = program(path, device, seed=int(row["programming_seed"]), recalibration=digits)
     predicted = chip.drift_to(DAY)(network.normalise(digits.test.images[:60])).argmax(dim=1)
     assert int((predicted == digits.test.labels[:60]).sum()) == row["n_correct"]

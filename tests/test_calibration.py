@@ -14,7 +14,7 @@ from analog_samson.chip import load_chip
 from analog_samson.data import load_dataset
 from analog_samson.devices import validated
 from analog_samson.models import input_ranges
-from analog_samson.study import layer_sensitivity, waterfall
+from analog_samson.study import accuracy_by_layer, accuracy_by_stage
 from analog_samson.times import DAY, YEAR
 from analog_samson.training import N_RANGE_IMAGES, train
 
@@ -157,7 +157,7 @@ def test_a_study_rescales_layers(path, tmp_path):
         ["pcm_like"],
         [DAY],
         n_chips=1,
-        n_images=60,
+        n_test=60,
         axes={"compensation": ["global", "per_layer"]},
     )
     rows = collect(study, tmp_path)
@@ -175,9 +175,9 @@ def test_a_study_rescales_layers(path, tmp_path):
     ids=["rescaled layers", "ranges of a chip", "reference column"],
 )
 def test_stages_and_layers_can_be_told_apart(path, device):
-    rows = waterfall(path, device, DAY, chips=1, n_images=60)
+    rows = accuracy_by_stage(path, device, DAY, chips=1, n_test=60)
     assert rows.set_index("stage").loc["mapped", "accuracy"] == rows["accuracy"].iloc[0]
-    assert len(layer_sensitivity(path, device, DAY, chips=1, n_images=60)) == 3
+    assert len(accuracy_by_layer(path, device, DAY, chips=1, n_test=60)) == 3
 
 
 # --- input ranges -------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def test_a_study_finds_ranges_chip_by_chip(path, tmp_path):
         ["pcm_like"],
         [DAY],
         n_chips=2,
-        n_images=60,
+        n_test=60,
         axes={"input_range": ["percentile", "largest"], "input_range_of": ["network", "chip"]},
     )
     rows = collect(study, tmp_path)

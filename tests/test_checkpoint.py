@@ -446,7 +446,7 @@ def test_a_study_hands_consent_to_its_workers_and_a_study_file_cannot_give_it(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv(TRUST_VARIABLE, raising=False)
-    study = Study("s", [stranger(tmp_path)], ["ideal"], [0], n_chips=2, n_images=10)
+    study = Study("s", [stranger(tmp_path)], ["ideal"], [0], n_chips=2, n_test=10)
     with pytest.raises(ValueError, match="wants to import"):
         study.trials()
     trusting = replace(study, trust=("stranger_of_a_test",))
@@ -462,5 +462,5 @@ def test_a_study_hands_consent_to_its_workers_and_a_study_file_cannot_give_it(
         'name = "s"\ncheckpoints = ["net.safetensors"]\ndevices = ["ideal"]\ntimes_s = [0.0]\n'
         'trust = ["stranger_of_a_test"]\n'
     )
-    with pytest.raises(ValueError, match=r"study\.toml: a file cannot trust packages"):
+    with pytest.raises(ValueError, match=r"study\.toml: a study file cannot grant trust"):
         load_study(toml)

@@ -129,7 +129,7 @@ def test_a_network_with_depthwise_layers_goes_the_whole_line(tmp_path, monkeypat
             ["pcm_like"],
             [1.0, YEAR],
             n_chips=2,
-            n_images=100,
+            n_test=100,
             trust=["depthwise_for_a_test"],
         )
         rows = collect(study, tmp_path / "study")
@@ -263,7 +263,7 @@ def test_the_second_chip_of_a_study_compiles_nothing(tmp_path, monkeypatch):
     counters.clear()
     counts = []
     for n_chips in (1, 3):
-        study = Study("s", checkpoints, ["pcm_like"], [1.0, YEAR], n_chips=n_chips, n_images=150)
+        study = Study("s", checkpoints, ["pcm_like"], [1.0, YEAR], n_chips=n_chips, n_test=150)
         rows = collect(study, tmp_path / "study")
         counts.append(counters["stats"]["unique_graphs"])
     assert len(rows) == 12 and set(rows["engine"]) == {"compiled"}

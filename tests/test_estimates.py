@@ -29,7 +29,7 @@ def counts(chip, digital, chosen):
     """The counts of a row: correctness of chip and digital network, positions of the subset."""
     return {
         "n_correct": chip[chosen].sum(),
-        "n_images": len(chosen),
+        "n_images_per_chip": len(chosen),
         "n_correct_digital": digital[chosen].sum(),
         "n_changed": (chip != digital)[chosen].sum(),
         "n_test": len(digital),
@@ -54,13 +54,13 @@ def test_over_all_subsets_the_estimate_is_unbiased_and_its_variance_the_formulas
 
 def test_a_chip_that_answered_all_images_has_the_plain_ratio_and_no_sampling_variance():
     trials = make_trials()
-    assert (estimated_accuracy(trials) == trials["n_correct"] / trials["n_images"]).all()
+    assert (estimated_accuracy(trials) == trials["n_correct"] / trials["n_images_per_chip"]).all()
     assert (sampling_variance(trials) == 0).all()
     assert (variance_components(trials)["std_sampling"] == 0).all()
 
 
 def test_reads_of_a_chip_share_their_images_so_averaging_them_takes_no_variance_away():
-    options = {"n_images": 100, "n_test": 900, "n_correct_digital_test": 850}
+    options = {"n_images_per_chip": 100, "n_test": 900, "n_correct_digital_test": 850}
     trials = make_trials(n_networks=1, n_chips=1, n_reads=2, std_reads=0.02, **options)
     by_read = trials.assign(v=sampling_variance(trials)).pivot(
         index=["method", "t_inference_s"], columns="read", values="v"
@@ -121,11 +121,11 @@ def answered(
             "chip_id": [f"{method}-{s}-{n}-{c}" for s, n, c in zip(*index, strict=True)],
             "checkpoint": [f"{method}-{n}" for n in network],
             "training_seed": network,
-            "axes": [f'{{"study": {s}}}' for s in study],
+            "condition": [f'{{"study": {s}}}' for s in study],
             "chip": chip,
             "programming_seed": chip if shared else 1000 * network + chip,
             "n_correct": c.sum(-1).ravel(),
-            "n_images": N_IMAGES,
+            "n_images_per_chip": N_IMAGES,
             "n_correct_digital": p.sum(-1).ravel(),
             "n_changed": (c != p).sum(-1).ravel(),
             "n_test": N_TEST,
@@ -143,7 +143,7 @@ def share_covered(rows, truth, value="accuracy"):
 def test_the_spread_of_chips_is_their_own_without_the_images():
     """100 networks x 20 chips, seed 0: the standard error of a variance over all is about 7 %."""
     trials = answered(100, 1, 20, seed=0)
-    own = trials.groupby("axes")["true_accuracy"].var()
+    own = trials.groupby("condition")["true_accuracy"].var()
     networks = network_means(chip_means(trials))
     assert networks["var_measured"].mean() > 2 * own.mean()
     found = (networks["var_measured"] - networks["sampling_variance"]).mean()
@@ -155,9 +155,9 @@ def test_the_spread_of_chips_is_their_own_without_the_images():
 def test_chips_that_do_not_differ_still_have_an_interval():
     """50 networks x 10 chips, seed 1."""
     trials = answered(50, 1, 10, seed=1, std_chip=0.0)
-    summary = summarise(trials).set_index("axes")
+    summary = summarise(trials).set_index("condition")
     assert summary["std_chips"].eq(0).mean() > 0.2
-    measured = estimated_accuracy(trials).groupby(trials["axes"]).std()
+    measured = estimated_accuracy(trials).groupby(trials["condition"]).std()
     expected = stats.t.ppf(0.975, 9) * measured / np.sqrt(10)
     pd.testing.assert_series_equal(summary["half_width"].sort_index(), expected, check_names=False)
 
@@ -244,19 +244,23 @@ def test_counts_that_cannot_be_are_refused(wrong, tmp_path):
 
 
 def test_chips_that_answered_some_and_all_images_are_not_averaged():
-    some = make_trials({"sgd": 0.9}, n_images=1000, n_test=2000, n_correct_digital_test=1820)
-    every = make_trials({"sam": 0.9}, n_images=2000)
-    with pytest.raises(ValueError, match=r"chips that answered \[1000, 2000\] images each"):
+    some = make_trials(
+        {"sgd": 0.9}, n_images_per_chip=1000, n_test=2000, n_correct_digital_test=1820
+    )
+    every = make_trials({"sam": 0.9}, n_images_per_chip=2000)
+    with pytest.raises(
+        ValueError, match=r"chips that were evaluated on \[1000, 2000\] images each"
+    ):
         summarise(pd.concat([some, every]))
-    every = make_trials({"sgd": 0.9}, n_images=2000)
-    with pytest.raises(ValueError, match=r"two definitions.*differ in 'n_images';"):
+    every = make_trials({"sgd": 0.9}, n_images_per_chip=2000)
+    with pytest.raises(ValueError, match=r"two definitions.*differ in 'n_images_per_chip';"):
         summarise(pd.concat([some, every.assign(chip_id=every["chip_id"] + "x")]))
 
 
 def test_every_table_and_figure_says_that_images_were_chosen():
     said = "accuracies estimated from 1,000 of 2,000 test images"
-    some = make_trials(n_images=1000, n_test=2000, n_correct_digital_test=1820)
-    for trials, is_said in ((some, True), (make_trials(n_images=2000), False)):
+    some = make_trials(n_images_per_chip=1000, n_test=2000, n_correct_digital_test=1820)
+    for trials, is_said in ((some, True), (make_trials(n_images_per_chip=2000), False)):
         for table in study_tables(trials, half_width=0.001).values():
             assert (said in table.caption) == is_said, table.title
         for name, figure in study_figures(trials).items():

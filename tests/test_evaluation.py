@@ -12,7 +12,7 @@ from analog_samson import evaluation
 from analog_samson.checkpoint import TrainingSpec
 from analog_samson.chip import program
 from analog_samson.evaluation import EVALUATION_BATCH, count_correct, is_correct
-from analog_samson.study import Study, estimate
+from analog_samson.study import Study, estimate_cost
 from analog_samson.training import train, train_grid
 
 
@@ -131,14 +131,14 @@ def test_bf16_without_instructions_is_said_once_before_chips_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = train(TrainingSpec(epochs=0, model_kwargs={"hidden": [4]}), tmp_path)
-    study = Study("s", [path], ["pcm_like"], [1.0], n_chips=2, n_images=10)
-    estimate(study)
+    study = Study("s", [path], ["pcm_like"], [1.0], n_chips=2, n_test=10)
+    estimate_cost(study)
     assert not warnings_of(caplog)
     bf16 = replace(study, precision="bf16")
     bf16.trials()
     (sentence,) = warnings_of(caplog)
     assert 'precision="bf16"' in sentence and "10 times" in sentence
-    estimate(bf16)
+    estimate_cost(bf16)
     program(path, "pcm_like", precision="bf16")
     assert len(warnings_of(caplog)) == 1
 

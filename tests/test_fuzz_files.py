@@ -62,7 +62,7 @@ question = "Does it last?"
 checkpoints = ["*.safetensors"]
 devices = ["pcm_like", "mine.toml"]
 n_chips = 2
-n_images = 50
+n_test = 50
 [times_s]
 pcm_like = "rasch"
 mine = [1.0, 3600]
@@ -285,10 +285,10 @@ def test_any_table_is_read_or_refused_in_a_sentence(folder, data):
         return
     assert tuple(rows.columns) == COLUMNS
     assert (rows[list(COUNTS)] >= 0).all(axis=None)
-    assert (rows["n_correct"] <= rows["n_images"]).all()
+    assert (rows["n_correct"] <= rows["n_images_per_chip"]).all()
     assert rows["analog_share"].between(0, 1).all()
     assert (rows["alpha"].isna() | (rows["alpha"] > 0) & (rows["alpha"] < math.inf)).all()
-    assert rows["axes"].map(json.loads).map(lambda axes: isinstance(axes, dict)).all()
+    assert rows["condition"].map(json.loads).map(lambda axes: isinstance(axes, dict)).all()
     if rows.empty:
         return
     again = folder / "again.csv"

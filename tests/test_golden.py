@@ -100,7 +100,7 @@ def rewrite() -> None:
         device="reram_wan2022",
         times_s=(1.0, DAY, 2 * DAY),
         measured_to_s=1e9,
-        n_images=10_000,
+        n_images_per_chip=10_000,
     )
     pcm = make_trials(
         {"sgd": 0.90, "samson rho=0.5": 0.95, "rwp sigma=0.02": 0.92, "external": 0.91},
@@ -109,7 +109,7 @@ def rewrite() -> None:
         n_chips=4,
         n_reads=2,
         std_reads=0.002,
-        n_images=10_000,
+        n_images_per_chip=10_000,
     )
     (GOLDEN / "trials.csv").unlink(missing_ok=True)
     append_rows(pd.concat([wan, pcm]), GOLDEN / "trials.csv")

@@ -65,7 +65,9 @@ def test_imported_network_answers_as_the_original_and_keeps_its_normalisation(
     state = some_state()
     torch.save(state, tmp_path / "net.pth")
     run_command(script.main, arguments(tmp_path, "--mean", "0.5", "--std", "0.25"))
-    assert "whatever opens it needs --trust my_small_network_for_a_test" in capsys.readouterr().out
+    assert (
+        "commands that open it need --trust my_small_network_for_a_test" in capsys.readouterr().out
+    )
     checkpoint = load_checkpoint(tmp_path / "net.safetensors", TRUST)
     model = build_model("resnet8", image_shape=(1, 8, 8), n_classes=10, width=4)
     model.load_state_dict(state)
@@ -123,7 +125,7 @@ def spoil(state: dict[str, Tensor], how: str) -> object:
         ("shape", "do not fit"),
         ("nan", "layer 'fc' has 1 of 160"),
         ("zero", "All 160 weights of layer 'fc' are zero"),
-        ("module", "no state dict of tensors alone"),
+        ("module", "not a state dict of tensors"),
     ],
 )
 def test_unusable_weights_end_in_one_sentence_and_no_file(
@@ -144,7 +146,7 @@ def test_damaged_files_end_in_one_sentence(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SystemExit) as caught:
         run_command(script.main, arguments(tmp_path, "--state", str(tmp_path / name)))
-    assert "no state dict of tensors alone" in str(caught.value.code)
+    assert "not a state dict of tensors" in str(caught.value.code)
 
 
 def test_missing_file_and_bad_options_are_named(script: ModuleType, tmp_path: Path) -> None:

@@ -282,7 +282,7 @@ def test_a_saved_chip_finds_its_measurements_again(measured, tmp_path):
 
 def test_a_resampled_device_runs_in_a_study_and_has_a_page(measured, resampled_device, tmp_path):
     network = train(TrainingSpec(epochs=0), tmp_path)
-    study = Study("mine", [network], [resampled_device], [1.0, DAY], n_chips=1, n_images=50)
+    study = Study("mine", [network], [resampled_device], [1.0, DAY], n_chips=1, n_test=50)
     rows = collect(study, tmp_path / "study")
     assert list(rows["t_inference_s"]) == [1.0, DAY] and not rows["extrapolated"].any()
     assert str(resampled_device.parent) not in (tmp_path / "study" / "manifest.json").read_text()

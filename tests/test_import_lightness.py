@@ -14,7 +14,7 @@ MODULES = [
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_the_report_house_loads_neither_torch_nor_aihwkit(module):
+def test_reports_load_neither_torch_nor_aihwkit(module):
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not there yet")
     program = (

@@ -45,7 +45,7 @@ def test_real_images_from_parquet_to_a_table(dataset, model, real_data, tmp_path
         ["pcm_like"],
         [1, YEAR],
         n_chips=1,
-        n_images=64,
+        n_test=64,
         data_folder=real_data,
     )
     summary = summarise(collect(study, tmp_path))

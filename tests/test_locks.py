@@ -43,7 +43,7 @@ def test_a_second_writer_is_told_who_writes_where_since_when_and_what_to_do(file
         pass
     for words in (
         f"process {os.getpid()} on {platform.node()} (since 20",
-        "Wait until it has ended, give another folder, or share the study",
+        "Wait until it has ended, give another folder, or divide the study",
         "--part 1/2",
         repr(str(file)),
     ):

@@ -17,7 +17,7 @@ from analog_samson.methods import METHODS, Appearance, Method, Option, method_of
 from analog_samson.report.citations import bibtex
 from analog_samson.report.methods import described_in
 from analog_samson.report.style import method_style
-from analog_samson.report.words import said
+from analog_samson.report.words import method_text
 from analog_samson.study import Study, collect
 from analog_samson.training import grid, loop, train
 
@@ -176,7 +176,7 @@ def test_a_study_of_a_method_from_elsewhere_reaches_the_page(outside, tmp_path, 
     paths = [train(spec, tmp_path / "networks") for spec in specs]
     assert paths[1].name == "digits-mlp-outside_methods_kick-radius=0.05-seed0.safetensors"
     folder = tmp_path / "study"
-    study = Study("outside", paths, ["pcm_like"], [1.0, 3600.0], n_chips=2, n_images=64)
+    study = Study("outside", paths, ["pcm_like"], [1.0, 3600.0], n_chips=2, n_test=64)
     rows = collect(study, folder)
     assert set(rows["method"]) == {"sgd", "outside_methods:kick"}
     assert set(rows["strength"]) == {"", "radius=0.05"}
@@ -198,8 +198,8 @@ def test_a_study_of_a_method_from_elsewhere_reaches_the_page(outside, tmp_path, 
     assert r"Kick \& Run r = 0.05" in (folder / "accuracy.tex").read_text()
     with described_in([folder]):
         assert method_style("outside_methods:kick") == ("#123456", "H", (0, (2.0, 1.0)))
-        assert said("outside_methods:kick radius=0.05") == "Kick & Run r = 0.05"
-    assert said("outside_methods:kick radius=0.05") == "kick radius=0.05"
+        assert method_text("outside_methods:kick radius=0.05") == "Kick & Run r = 0.05"
+    assert method_text("outside_methods:kick radius=0.05") == "kick radius=0.05"
     assert "outside2026" not in bibtex(["outside_methods:kick"], {})
 
 

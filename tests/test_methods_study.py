@@ -126,7 +126,7 @@ def test_rows_come_again_and_a_changed_one_is_found(finished, tmp_path, capsys):
     rerun.main(study)
     assert "0 new" in capsys.readouterr().out
     (study / "accuracy.csv").write_text("other")
-    with pytest.raises(ValueError, match=r"come out differently: accuracy\.csv"):
+    with pytest.raises(ValueError, match=r"these tables differ: accuracy\.csv"):
         rerun.main(study)
     rows = pd.read_csv(study / "trials.csv")
     kept = rows["training_seed"] == 10

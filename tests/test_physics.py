@@ -188,13 +188,15 @@ def test_rows_of_independent_times_say_so_swept_or_not(tmp_path):
         (Study("as in the file", [network], devices, [1.0]), [True, False]),
         (Study("swept", [network], devices[:1], [1.0], axes=axes), [True, False]),
     ):
-        rows = pd.DataFrame({"axes": [t.axes for t in study.trials() if t.chip == 0]})
+        rows = pd.DataFrame({"condition": [t.condition for t in study.trials() if t.chip == 0]})
         assert list(has_trajectories(rows)) == expected, study.name
 
 
 def test_a_lifetime_of_independent_times_is_refused_and_costs_no_other_table():
-    followed = make_trials(device="reram_wan2022", axes='{"times_share": "one_normal_a_device"}')
-    torn = make_trials(device="wan_torn", axes='{"times_share": "independent"}')
+    followed = make_trials(
+        device="reram_wan2022", condition='{"times_share": "one_normal_a_device"}'
+    )
+    torn = make_trials(device="wan_torn", condition='{"times_share": "independent"}')
     with pytest.raises(ValueError, match="'wan_torn' are independent draws.*no lifetime"):
         lifetime(pd.concat([followed, torn]))
     both = pd.concat([followed, torn], ignore_index=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from analog_samson.report import study_tables
-from analog_samson.results import paired_gain, read_trials
+from analog_samson.results import COLUMNS, paired_gain, read_trials
 from analog_samson.study import load_study
 from analog_samson.times import YEAR
 
@@ -86,16 +86,24 @@ def parts_of_a_job_array_are_the_study(folder):
 
 
 def test_the_table_and_the_finding_are_those_of_the_committed_study():
-    trials = read_trials(ROOT / "results" / "mnist")
-    blocks = study_tables(trials)["accuracy"].blocks
+    rows = read_trials(ROOT / "results" / "mnist")
+    blocks = study_tables(rows)["accuracy"].blocks
     pcm, reram = (block.cells.set_index("method") for block in blocks)
     for method in pcm.index:
         times = [*pcm.loc[method, ["1 s", "1 d", "1 y†"]], *reram.loc[method, ["1 s", "2 d"]]]
         cells = [method, pcm.at[method, "digital"], *(cell.removesuffix(" °") for cell in times)]
         assert f"| {' | '.join(cells)} |" in README
-    gains = paired_gain(trials[trials["t_inference_s"] == YEAR]).set_index("method")
+    gains = paired_gain(rows[rows["t_inference_s"] == YEAR]).set_index("method")
     gain, width = gains.loc["samson", ["gain", "half_width"]]
     assert f"{100 * gain:.2f} ± {100 * width:.2f} points" in README
+
+
+def test_the_glossary_has_every_column():
+    """Every column of trials.csv has a row of its own, and no term has two."""
+    glossary = README[README.index("## Glossary") :]
+    terms = re.findall(r"^\| (?!term|:)(.+?) \| .+ \| .+ \|$", glossary, re.M)
+    assert not set(COLUMNS) - {term.strip("`") for term in terms}
+    assert len(set(terms)) == len(terms)
 
 
 def test_what_the_other_commands_name_is_there():

@@ -510,7 +510,9 @@ def swept(programming=(0.0, 1.0, 10.0), read=(0.0, 1.0)):
     parts = []
     for p, r in itertools.product(programming, read):
         axes = json.dumps({"programming_noise_scale": p, "read_noise_1f_scale": r})
-        rows = make_trials({"sgd": 0.9 - 0.01 * p - 0.02 * r}, n_networks=2, n_chips=2, axes=axes)
+        rows = make_trials(
+            {"sgd": 0.9 - 0.01 * p - 0.02 * r}, n_networks=2, n_chips=2, condition=axes
+        )
         parts.append(rows.assign(chip_id=rows["chip_id"] + axes))
     return pd.concat(parts, ignore_index=True)
 
@@ -529,7 +531,7 @@ def test_a_noise_grid_is_sorted_by_number_and_a_map_shows_it():
         "programming_noise_scale",
         "read_noise_1f_scale",
     )
-    at = summary[summary["t_inference_s"] == 1.0].set_index("axes")["accuracy"]
+    at = summary[summary["t_inference_s"] == 1.0].set_index("condition")["accuracy"]
     key = '{"programming_noise_scale": 10.0, "read_noise_1f_scale": 1.0}'
     assert image.get_array()[1, 2] == pytest.approx(100 * at[key])
     assert {"heat_pcm_like"} <= set(study_figures(swept()))
@@ -537,8 +539,8 @@ def test_a_noise_grid_is_sorted_by_number_and_a_map_shows_it():
 
 def test_a_setting_of_one_device_alone_is_no_sweep(trials):
     wan = trials["device"] == "reram_wan2022"
-    axes = trials["axes"].where(~wan, '{"times_share": "independent"}')
-    rows = trials.assign(axes=axes)
+    axes = trials["condition"].where(~wan, '{"times_share": "independent"}')
+    rows = trials.assign(condition=axes)
     tables, drawn = study_tables(rows), study_figures(rows)
     assert "grid" not in tables
     titles = [ax.get_title(loc="left") for ax in drawn["accuracy"].axes]
@@ -670,14 +672,14 @@ def test_a_study_with_little_in_it_still_has_tables_and_figures(options):
 
 def test_an_empty_study_has_no_report(tmp_path):
     (tmp_path / "trials.csv").touch()
-    with pytest.raises(ValueError, match="holds no trials"):
+    with pytest.raises(ValueError, match="holds no rows"):
         write_report(tmp_path)
 
 
 def test_a_network_that_only_guesses_is_said_and_costs_no_other_table(tmp_path):
     trials = make_trials()
     first = trials["checkpoint"] == trials["checkpoint"].iloc[0]
-    n = trials["n_images"].iloc[0]
+    n = trials["n_images_per_chip"].iloc[0]
     trials.loc[first, ["n_correct_digital", "n_correct_digital_test"]] = n // 20
     trials.loc[first, "n_changed"] = n
     append_rows(trials, tmp_path / "trials.csv")
@@ -839,7 +841,7 @@ def test_the_table_is_read_once_and_each_summary_computed_once(own, monkeypatch)
     ) | {"check_definitions": 1}
     rows = read_trials(own)
     calls.clear()
-    write_report(own, trials=rows)
+    write_report(own, rows=rows)
     assert "read_trials" not in calls
 
 
@@ -859,14 +861,14 @@ NAMES = ["a$%$ `c` x$^$_{", "|<b>bold</b> [l](t) \\ &amp;"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("column", ["device", "method", "strength", "dataset", "axes"])
+@pytest.mark.parametrize("column", ["device", "method", "strength", "dataset", "condition"])
 def test_any_name_is_shown_as_it_is(name, column, tmp_path):
     """Tables of earlier versions, and edited ones, hold names that device files may not have."""
     whole = make_trials({"sgd": 0.9, "sam rho=0.05": 0.92}, n_networks=3, n_chips=2)
-    more = whole.assign(chip_id=whole["chip_id"] + "b", axes='{"drift_scale": 2.0}')
+    more = whole.assign(chip_id=whole["chip_id"] + "b", condition='{"drift_scale": 2.0}')
     trials = pd.concat([whole, more], ignore_index=True)
-    if column == "axes":
-        trials["axes"] = [
+    if column == "condition":
+        trials["condition"] = [
             json.dumps({"adc_bits": k}) for k in [8] * len(whole) + [name] * len(more)
         ]
     elif column in ("method", "strength"):
@@ -928,7 +930,7 @@ def test_times_that_have_one_name_have_a_column_each():
 def test_an_axis_of_numbers_and_words_is_drawn(tmp_path):
     whole = make_trials({"sgd": 0.9, "rwp": 0.92}, n_networks=3, n_chips=2)
     parts = [
-        whole.assign(chip_id=whole["chip_id"] + str(bits), axes=json.dumps({"adc_bits": bits}))
+        whole.assign(chip_id=whole["chip_id"] + str(bits), condition=json.dumps({"adc_bits": bits}))
         for bits in ("ideal", 10, 6)
     ]
     drawn = study_figures(pd.concat(parts, ignore_index=True))["axis_adc_bits"]

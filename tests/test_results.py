@@ -17,6 +17,7 @@ from analog_samson.results import (
     read_trials,
     summarise,
 )
+from analog_samson.results.columns import OLD_COLUMNS
 from analog_samson.times import DAY, HOUR, YEAR
 
 
@@ -114,7 +115,7 @@ def test_a_row_with_a_hole_is_not_appended(rows, tmp_path, column):
 
 def test_more_correct_answers_than_images_are_refused(rows, tmp_path):
     append_rows(rows, tmp_path / "trials.csv")
-    rows.loc[3, "n_correct"] = rows.loc[3, "n_images"] + 1
+    rows.loc[3, "n_correct"] = rows.loc[3, "n_images_per_chip"] + 1
     with pytest.raises(ValueError, match="Row 4 of the new rows"):
         append_rows(rows, tmp_path / "trials.csv")
 
@@ -159,8 +160,8 @@ WRONG_VALUES = [
     ("chip", "-1", "a whole number of at least 0"),
     ("training_seed", "-1", "a whole number of at least 0"),
     ("programming_seed", "-1", "a whole number of at least 0"),
-    ("n_images", "0", "a whole number of at least 1"),
-    ("n_test", "1", "which cannot be"),
+    ("n_images_per_chip", "0", "a whole number of at least 1"),
+    ("n_test", "1", "which is inconsistent"),
     ("n_correct", "-1", "a whole number of at least 0"),
     ("t_inference_s", "-1.0", "times are finite"),
     ("t_inference_s", "inf", "times are finite"),
@@ -169,10 +170,10 @@ WRONG_VALUES = [
     ("study", "", "a text in one line is needed"),
     ("device", "", "a text in one line is needed"),
     ("method", "a\x07b", "a text in one line is needed"),
-    ("axes", "{", "a JSON object of numbers and words"),
-    ("axes", "[]", "a JSON object of numbers and words"),
-    ("axes", '"{""a"": null}"', "a JSON object of numbers and words"),
-    ("axes", '"{""a"": [1]}"', "a JSON object of numbers and words"),
+    ("condition", "{", "a JSON object of numbers and words"),
+    ("condition", "[]", "a JSON object of numbers and words"),
+    ("condition", '"{""a"": null}"', "a JSON object of numbers and words"),
+    ("condition", '"{""a"": [1]}"', "a JSON object of numbers and words"),
     ("extrapolated", "maybe", "neither True nor False"),
     ("reproducible", "", "has no reproducible"),
 ]
@@ -200,7 +201,7 @@ def test_a_wrong_value_is_refused_with_its_line_and_column(rows, tmp_path, colum
         ("analog_share", 2.0),
         ("read", -1),
         ("read", 0.5),
-        ("axes", "{"),
+        ("condition", "{"),
         ("device", ""),
         ("device", 5),
         ("method", "two\nlines"),
@@ -230,7 +231,7 @@ def test_a_factor_of_least_squares_may_be_negative(rows, tmp_path):
     [
         ("method", "other"),
         ("device", "other"),
-        ("axes", '{"drift_scale": 2.0}'),
+        ("condition", '{"drift_scale": 2.0}'),
         ("strength", "rho=1"),
         ("programming_seed", 99),
         ("n_test", 2_000_000),
@@ -353,7 +354,7 @@ def test_two_networks_of_one_seed_are_not_averaged(rows):
 
 
 def test_evaluation_sets_of_two_sizes_are_not_averaged(rows):
-    other = make_trials({"rwp": 0.9}, n_images=1000)
+    other = make_trials({"rwp": 0.9}, n_images_per_chip=1000)
     with pytest.raises(ValueError, match=r"\[1000, 1000000\] images"):
         summarise(pd.concat([rows, other]))
 
@@ -362,7 +363,7 @@ def test_evaluation_sets_of_two_sizes_are_not_averaged(rows):
 
 
 def scores(trials):
-    return trials.assign(score=trials["n_correct"] / trials["n_images"])
+    return trials.assign(score=trials["n_correct"] / trials["n_images_per_chip"])
 
 
 def test_the_interval_is_students_over_network_means():
@@ -432,7 +433,7 @@ def test_conditions_are_never_averaged_together():
         [
             make_trials({"sgd": 0.9}, times_s=(1.0,)),
             make_trials({"sgd": 0.8}, times_s=(1.0,), device="reram_wan2022"),
-            make_trials({"sgd": 0.7}, times_s=(1.0,), axes='{"drift_scale": 2.0}').assign(
+            make_trials({"sgd": 0.7}, times_s=(1.0,), condition='{"drift_scale": 2.0}').assign(
                 chip_id=lambda rows: rows["chip_id"] + "-swept"
             ),
         ]
@@ -441,7 +442,7 @@ def test_conditions_are_never_averaged_together():
 
 
 def test_an_empty_table_and_a_wrong_confidence_are_refused(rows):
-    with pytest.raises(ValueError, match="no trials to summarise"):
+    with pytest.raises(ValueError, match="no rows to summarise"):
         summarise(rows.iloc[:0])
     with pytest.raises(ValueError, match="between 0 and 1"):
         summarise(rows, 95)
@@ -530,3 +531,36 @@ def test_bold_needs_a_real_difference_to_every_other_method():
     assert set(close.loc[close["is_tied"], "method"]) == {"sam", "rwp"}
     one = best_methods(make_trials({"sgd": 0.8, "sam": 0.95}, n_networks=1, times_s=(1.0,)))
     assert not one["is_best"].any()
+
+
+def with_old_header(path):
+    """Give a table the header that version 0.1.0 wrote."""
+    header, _, rows = path.read_bytes().partition(b"\n")
+    old = header
+    for old_name, new_name in OLD_COLUMNS.items():
+        assert new_name.encode() in old
+        old = old.replace(new_name.encode(), old_name.encode())
+    path.write_bytes(old + b"\n" + rows)
+    return old
+
+
+def test_a_table_with_old_column_names_reads_as_before(rows, tmp_path):
+    path = tmp_path / "trials.csv"
+    append_rows(rows, path)
+    before = read_trials(path)
+    with_old_header(path)
+    pd.testing.assert_frame_equal(read_trials(path), before)
+
+
+def test_rows_are_appended_below_an_old_header(rows, tmp_path):
+    path, whole = tmp_path / "trials.csv", tmp_path / "whole.csv"
+    append_rows(rows.iloc[:3], path)
+    old = with_old_header(path)
+    append_rows(rows.iloc[3:], path)
+    append_rows(rows, whole)
+    pd.testing.assert_frame_equal(read_trials(path), read_trials(whole))
+    assert path.read_bytes().partition(b"\n")[0] == old
+    assert path.read_bytes().partition(b"\n")[2] == whole.read_bytes().partition(b"\n")[2]
+    path.write_bytes(old[:-20])  # killed while the header was written
+    append_rows(rows, path)
+    assert path.read_bytes() == whole.read_bytes()

@@ -44,7 +44,7 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture
 def study(checkpoints):
-    return Study("shared", checkpoints, ["pcm_like"], [1, YEAR], n_chips=3, n_images=50)
+    return Study("shared", checkpoints, ["pcm_like"], [1, YEAR], n_chips=3, n_test=50)
 
 
 def lines_of(folder):
@@ -216,7 +216,7 @@ def test_a_device_redefined_under_its_name_is_refused_for_other_networks_too(stu
     changed = load_device("pcm_like").with_axes({"g_max_uS": 20.0})
     later = replace(study, checkpoints=study.checkpoints[1:], devices=[changed])
     with pytest.raises(
-        ValueError, match="'pcm_like' is not what the folder's earlier trials ran on"
+        ValueError, match="'pcm_like' is not the device of the folder's earlier trials"
     ):
         collect(later, tmp_path)
 
@@ -237,7 +237,9 @@ def test_networks_of_one_file_name_are_all_listed(study, tmp_path):
 
 def test_lines_are_those_that_pandas_writes():
     """Numbers of all sizes, empty texts, texts with commas, quotes and Greek letters, no alpha."""
-    rows = make_trials(times_s=(0.0, 1e-300, 0.1, 1 / 3, 1e16, 3e7), axes='{"a": 1, "β": "x,y"}')
+    rows = make_trials(
+        times_s=(0.0, 1e-300, 0.1, 1 / 3, 1e16, 3e7), condition='{"a": 1, "β": "x,y"}'
+    )
     rows.loc[::3, "alpha"] = float("nan")
     rows.loc[1::3, "strength"] = ""
     text = io.StringIO()
@@ -328,7 +330,7 @@ def script(study, tmp_path):
         from analog_samson.commands import run_command
         study = Study(
             "shared", {[str(path) for path in study.checkpoints]!r}, ["pcm_like"], [1, {YEAR}],
-            n_chips=200, n_images=50,
+            n_chips=200, n_test=50,
         )
         def main() -> None:
             collect(study, {str(tmp_path / "killed")!r}, jobs=2)

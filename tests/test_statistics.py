@@ -141,7 +141,12 @@ def test_bootstrap_intervals_reach_the_summary_where_there_are_enough_networks()
     summary = summarise(trials, bootstrap=True).set_index("method")
     assert dict(summary["spread"]) == {"sam": "own", "sgd": "bootstrap"}
     sgd = trials[trials["method"] == "sgd"]
-    means = (sgd["n_correct"] / sgd["n_images"]).groupby(sgd["training_seed"]).mean().to_numpy()
+    means = (
+        (sgd["n_correct"] / sgd["n_images_per_chip"])
+        .groupby(sgd["training_seed"])
+        .mean()
+        .to_numpy()
+    )
     row = summary.loc["sgd"]
     assert (row["low"], row["high"]) == pytest.approx(spread.of_resampled(means, 0.95))
     wider = max(row["high"] - means.mean(), means.mean() - row["low"])
@@ -172,7 +177,7 @@ def test_summarise_gives_these_intervals_to_whole_studies():
         (nested, lambda y: spread.of_independent(y.mean(axis=1))),
         (crossed, spread.of_shared_chips),
     ):
-        table = trials.assign(score=trials["n_correct"] / trials["n_images"]).pivot(
+        table = trials.assign(score=trials["n_correct"] / trials["n_images_per_chip"]).pivot(
             index="training_seed", columns="chip", values="score"
         )
         error = estimate(table.to_numpy())
@@ -184,7 +189,7 @@ def many_studies(n_studies, means, **options):
     """Independent studies in one table, told apart by their axes."""
     studies = []
     for seed in range(n_studies):
-        rows = make_trials(means, seed=seed, axes=f'{{"study": {seed}}}', **options)
+        rows = make_trials(means, seed=seed, condition=f'{{"study": {seed}}}', **options)
         studies.append(rows.assign(chip_id=rows["chip_id"] + f"-{seed}"))
     return pd.concat(studies, ignore_index=True)
 
@@ -193,7 +198,7 @@ def test_identical_methods_are_called_different_in_five_per_cent_of_comparisons(
     methods = {"sgd": 0.5, **{f"sam rho={k}": 0.5 for k in (1, 2, 3)}}
     trials = many_studies(200, methods, n_networks=4, n_chips=2, times_s=(1.0,), std_shared=0.01)
     gains = paired_gain(trials)
-    families = [holm(group).min() < 0.05 for _, group in gains.groupby("axes")["p_value"]]
+    families = [holm(group).min() < 0.05 for _, group in gains.groupby("condition")["p_value"]]
     # 200 families: 0.05 + 0.05 is 3.2 standard errors (false alarm 7e-4, fixed seed); the 600
     # comparisons share baselines by three, so their rate is at least as certain as that
     assert 0.01 < (gains["p_value"] < 0.05).mean() < 0.10
@@ -329,7 +334,12 @@ def test_a_target_that_is_no_width_is_refused():
 def decay(slope=0.01, **options):
     """Loss = 0.01 (offset of the digital network) + slope log10(t + 1), without any spread."""
     return make_trials(
-        {"sgd": 0.5}, slope=slope, std_networks=0.0, std_chips=0.0, n_images=10**9, **options
+        {"sgd": 0.5},
+        slope=slope,
+        std_networks=0.0,
+        std_chips=0.0,
+        n_images_per_chip=10**9,
+        **options,
     )
 
 
@@ -398,7 +408,7 @@ def test_normalised_accuracy_is_rasches_formula():
 
 def test_a_data_set_with_an_unknown_number_of_classes_is_asked_for():
     trials = make_trials({"sgd": 0.9}, dataset="speech")
-    with pytest.raises(ValueError, match="How many classes"):
+    with pytest.raises(ValueError, match="number of classes of"):
         iso_accuracy(trials, n_classes={"digits": 10})
     assert len(iso_accuracy(trials, n_classes={"speech": 35})) == 6
 

@@ -24,7 +24,7 @@ from analog_samson.data import load_test
 from analog_samson.provenance import environment
 from analog_samson.results import COLUMNS
 from analog_samson.running import cluster
-from analog_samson.study import collect_until, estimate, load_study, planning, run_trial
+from analog_samson.study import collect_until, cost, estimate_cost, load_study, run_trial
 from analog_samson.study.jobs import jobs_of
 from analog_samson.study.sources import the_test_images, the_test_set
 from analog_samson.study.trial import images_of, run_together
@@ -45,7 +45,7 @@ def checkpoints(tmp_path_factory):
 @pytest.fixture
 def study(checkpoints):
     times = {"pcm_like": [0, 1, YEAR], "reram_wan2022": [1, DAY]}
-    return Study("small", checkpoints, list(times), times, n_chips=2, n_images=100)
+    return Study("small", checkpoints, list(times), times, n_chips=2, n_test=100)
 
 
 def table_of(folder):
@@ -76,7 +76,7 @@ def test_killed_studies_resume_to_the_same_table(study, tmp_path):
         from analog_samson import Study, collect
         study = Study(
             "small", {[str(path) for path in study.checkpoints]!r}, {list(study.devices)!r},
-            {study.times_s!r}, n_chips=2, n_images=100,
+            {study.times_s!r}, n_chips=2, n_test=100,
         )
         if __name__ == "__main__":
             collect(study, {str(tmp_path / "killed")!r}, jobs=2)
@@ -142,17 +142,17 @@ def test_a_chips_identity_is_its_contents_not_its_paths_or_times(study, tmp_path
     )
     assert elsewhere.trials()[0].chip_id == original.chip_id
     assert replace(elsewhere, seed=1).trials()[0].chip_id != original.chip_id
-    assert replace(elsewhere, n_images=99).trials()[0].chip_id != original.chip_id
+    assert replace(elsewhere, n_test=99).trials()[0].chip_id != original.chip_id
     swept = replace(elsewhere, axes={"drift_scale": [0.5]}).trials()[0]
     assert swept.chip_id != original.chip_id
-    assert json.loads(swept.axes) == {"drift_scale": 0.5}
+    assert json.loads(swept.condition) == {"drift_scale": 0.5}
 
 
 def test_all_noise_off_gives_digital_accuracy_to_the_image(checkpoints, tmp_path):
     rows = collect(Study("ideal", checkpoints, ["ideal"], [YEAR], n_chips=1), tmp_path)
     assert (rows["n_correct"] == rows["n_correct_digital"]).all()
     assert tuple(rows.columns) == COLUMNS
-    assert (rows["n_images"] == rows["n_images"].iloc[0]).all()
+    assert (rows["n_images_per_chip"] == rows["n_images_per_chip"].iloc[0]).all()
 
 
 def test_sources_off_by_axis_leave_the_programmed_state(checkpoints, tmp_path):
@@ -166,7 +166,7 @@ def test_sources_off_by_axis_leave_the_programmed_state(checkpoints, tmp_path):
         axes={"drift_scale": [0.0, 1.0], "read_noise_1f_scale": [0.0], "output_noise": [0.0]},
     )
     rows = collect(study, tmp_path)
-    rows = rows[rows["axes"].str.contains('"drift_scale": 0.0')]
+    rows = rows[rows["condition"].str.contains('"drift_scale": 0.0')]
     by_time = rows.pivot(index="chip", columns="t_inference_s", values="n_correct")
     pd.testing.assert_series_equal(by_time[0.0], by_time[YEAR], check_names=False)
     assert (rows["alpha"] == 1).all()
@@ -200,16 +200,16 @@ def test_sources_off_by_axis_leave_the_programmed_state(checkpoints, tmp_path):
         ({"engine": "fast"}, "engine = 'fast' is not allowed: input should be 'aihwkit' or"),
         ({"checkpoints": "a"}, "checkpoints = 'a' is not allowed: input should be a list"),
         ({"n_chips": 0}, "n_chips = 0 is not allowed: input should be greater than or equal to 1"),
-        ({"n_images": 10_000}, "between 1 and"),
+        ({"n_test": 10_000}, "n_test must lie between 1 and"),
         ({"chips_together": 0}, "chips_together = 0 is not allowed: .* greater than or equal to 1"),
         (
             {"accelerator": "tpu"},
             "accelerator = 'tpu' is not allowed: input should be 'cpu' or 'cuda'",
         ),
         ({"accelerator": "cuda"}, "accelerator='cuda', and torch finds no CUDA device"),
-        ({"images": 0}, "images, .*, must lie between 2 and 100"),
-        ({"images": 1}, "images, .*, must lie between 2 and 100"),
-        ({"images": 101}, "images, .*, must lie between 2 and 100"),
+        ({"n_images_per_chip": 0}, "n_images_per_chip must lie between 2 and 100"),
+        ({"n_images_per_chip": 1}, "n_images_per_chip must lie between 2 and 100"),
+        ({"n_images_per_chip": 101}, "n_images_per_chip must lie between 2 and 100"),
         ({"axes": {"drift_scal": [1]}}, "did you mean 'drift_scale'"),
         ({"axes": {"t_0_s": [1]}}, "does not apply to device 'reram_wan2022'"),
         ({"devices": ["pcm_like", "pcm_like"], "times_s": [1]}, "twice"),
@@ -268,7 +268,7 @@ def test_a_study_file_is_the_same_study(study, tmp_path):
     file.write_text(
         'name = "small"\nquestion = "Does it last?"\n'
         'checkpoints = ["nets/*.safetensors"]\ndevices = ["pcm_like"]\n'
-        'times_s = "rasch"\nn_chips = 2\nn_images = 100\n[axes]\ndrift_scale = [0.0, 1.0]\n'
+        'times_s = "rasch"\nn_chips = 2\nn_test = 100\n[axes]\ndrift_scale = [0.0, 1.0]\n'
     )
     by_hand = replace(
         study,
@@ -303,7 +303,7 @@ COMPLETE = {
     "checkpoints": ["0.safetensors"],
     "devices": ["pcm_like"],
     "times_s": [1.0],
-    "n_images": 100,
+    "n_test": 100,
 }
 
 
@@ -323,8 +323,8 @@ def write_toml(file, content):
         ("n_chips", 0, "n_chips = 0 is not allowed: input should be greater than or equal to 1"),
         ("n_chips", 10**9, "less than or equal to 1000000"),
         ("n_reads", 2.0, "n_reads = 2.0 is not allowed"),
-        ("n_images", True, "n_images = True is not allowed"),
-        ("images", "all", "images = 'all' is not allowed"),
+        ("n_test", True, "n_test = True is not allowed"),
+        ("n_images_per_chip", "all", "n_images_per_chip = 'all' is not allowed"),
         ("chips_together", False, "chips_together = False is not allowed"),
         ("times_s", ["5"], r"times_s\[0\] = '5' is not allowed: input should be a valid number"),
         ("times_s", [1.0, True], r"times_s\[1\] = True is not allowed"),
@@ -413,7 +413,9 @@ def test_one_chip_under_two_names_is_refused_before_anything_runs(study, tmp_pat
     small = replace(study, devices=["pcm_like"], times_s=[1], n_chips=1)
     collect(small, tmp_path)
     before = (tmp_path / "trials.csv").read_bytes()
-    with pytest.raises(ValueError, match="say axes = '{}' and '.*drift_scale.*one thing has two n"):
+    with pytest.raises(
+        ValueError, match="say condition = '{}' and '.*drift_scale.*one chip has two n"
+    ):
         collect(replace(small, axes={"drift_scale": [0.5, 1.0]}, times_s=[HOUR]), tmp_path)
     assert (tmp_path / "trials.csv").read_bytes() == before
 
@@ -497,21 +499,50 @@ def test_two_half_studies_merge_to_the_whole(study, tmp_path):
 
 def test_an_estimate_counts_what_the_study_will_write(study, tmp_path):
     study = replace(study, devices=["pcm_like"], times_s=[0, 1, YEAR])
-    planned = estimate(study, jobs=2)
+    planned = estimate_cost(study, jobs=2)
     rows = collect(study, tmp_path)
     assert planned.n_points == len(rows) == 3 * planned.n_chips
     size = (tmp_path / "trials.csv").stat().st_size
     assert planned.table_bytes == pytest.approx(size, rel=0.2)
     assert planned.seconds > 0
     with pytest.raises(ValueError, match="at least one worker"):
-        estimate(study, jobs=0)
+        estimate_cost(study, jobs=0)
+
+
+# old names
+
+
+def test_old_field_names_of_a_study_work_and_warn(study):
+    with pytest.warns(FutureWarning, match="Argument 'n_images' of Study is now named 'n_test'"):
+        old = Study("s", study.checkpoints, ["pcm_like"], [1], n_images=50)
+    assert old == Study("s", study.checkpoints, ["pcm_like"], [1], n_test=50)
+    with pytest.warns(FutureWarning, match="'images' of Study is now named 'n_images_per_chip'"):
+        assert replace(old, images=20) == replace(old, n_images_per_chip=20)
+
+
+def test_old_keys_of_a_study_file_work_and_warn(study, tmp_path):
+    path = tmp_path / "study.toml"
+    text = f"name = 's'\ncheckpoints = {[str(c) for c in study.checkpoints]}\n"
+    text += "devices = ['pcm_like']\ntimes_s = [1]\n"
+    path.write_text(text + "n_test = 50\nn_images_per_chip = 20\n")
+    new = load_study(path)
+    path.write_text(text + "n_images = 50\nimages = 20\n")
+    with pytest.warns(FutureWarning, match="is now named") as caught:
+        assert load_study(path) == new
+    assert [str(w.message).split(": ")[1].split(";")[0] for w in caught] == [
+        "key 'n_images' is now named 'n_test'",
+        "key 'images' is now named 'n_images_per_chip'",
+    ]
+    path.write_text(text + "images = 50\nn_images_per_chip = 20\n")
+    with pytest.raises(ValueError, match="'images' is the old name of 'n_images_per_chip'"):
+        load_study(path)
 
 
 # a subset of the images
 
 
 def test_a_subset_is_the_same_for_all_methods_and_another_for_every_chip_and_training_seed(study):
-    trials = replace(study, images=20).trials()
+    trials = replace(study, n_images_per_chip=20).trials()
     subsets = {}
     for trial in trials:
         chosen = images_of(trial).tolist()
@@ -525,7 +556,7 @@ def test_a_subset_is_the_same_for_all_methods_and_another_for_every_chip_and_tra
 def test_every_image_is_chosen_equally_often(study):
     """2,000 chips x 20 of 100 images: chi-square below its quantile at 1e-4 (fixed seeds)."""
     small = replace(study, checkpoints=study.checkpoints[:1], devices=["pcm_like"], n_chips=2000)
-    trials = replace(small, images=20, times_s=[1]).trials()
+    trials = replace(small, n_images_per_chip=20, times_s=[1]).trials()
     counts = torch.stack([images_of(trial) for trial in trials]).flatten().bincount(minlength=100)
     # variance of a count without replacement: 2000 x 0.2 x 0.8, and their sum is fixed
     chi_square = float(((counts - 400) ** 2).sum() / (2000 * 0.2 * 0.8) * 99 / 100)
@@ -536,7 +567,7 @@ def test_a_subset_counts_what_the_chip_answers_to_these_images(study):
     """Without forward noise a chip's answers do not depend on which images stand beside them."""
     test = load_test("digits")
     quiet = replace(study, devices=["pcm_like"], times_s=[1, YEAR], axes={"output_noise": [0.0]})
-    for trial in replace(quiet, images=20).trials()[::3]:
+    for trial in replace(quiet, n_images_per_chip=20).trials()[::3]:
         rows = run_trial(trial).set_index("t_inference_s")
         checkpoint = load_checkpoint(trial.checkpoint_path)
         images, labels = checkpoint.normalise(test.images[:100]), test.labels[:100]
@@ -548,24 +579,24 @@ def test_a_subset_counts_what_the_chip_answers_to_these_images(study):
             assert row["n_correct"] == right[chosen].sum()
             assert row["n_correct_digital"] == digital[chosen].sum()
             assert row["n_changed"] == (right != digital)[chosen].sum()
-            assert (row["n_images"], row["n_test"]) == (20, 100)
+            assert (row["n_images_per_chip"], row["n_test"]) == (20, 100)
             assert row["n_correct_digital_test"] == digital.sum()
 
 
 def test_a_subset_of_all_images_is_the_exact_evaluation(study, monkeypatch):
-    exact, whole = study.trials(), replace(study, images=100).trials()
+    exact, whole = study.trials(), replace(study, n_images_per_chip=100).trials()
     assert [trial.chip_id for trial in exact] == [trial.chip_id for trial in whole]
-    some = replace(study, images=99).trials()
+    some = replace(study, n_images_per_chip=99).trials()
     assert not {trial.chip_id for trial in some} & {trial.chip_id for trial in exact}
     before = run_trial(exact[0])
-    assert (before["n_images"] == before["n_test"]).all()
+    assert (before["n_images_per_chip"] == before["n_test"]).all()
     assert (before["n_correct_digital"] == before["n_correct_digital_test"]).all()
     monkeypatch.setattr("analog_samson.study.trial.images_of", lambda trial: torch.arange(100))
     pd.testing.assert_frame_equal(run_trial(whole[0]), before)
 
 
 def test_studies_of_subsets_resume_and_merge_whatever_the_workers(study, tmp_path):
-    few = replace(study, devices=["pcm_like"], times_s=[1, YEAR], images=20)
+    few = replace(study, devices=["pcm_like"], times_s=[1, YEAR], n_images_per_chip=20)
     whole = collect(few, tmp_path / "whole", jobs=2)
     for number, half in enumerate((few.checkpoints[:2], few.checkpoints[2:])):
         for times in ([YEAR], [1, YEAR]):
@@ -574,18 +605,21 @@ def test_studies_of_subsets_resume_and_merge_whatever_the_workers(study, tmp_pat
     merged = merged.sort_values(list(COLUMNS), ignore_index=True)
     pd.testing.assert_frame_equal(merged, whole)
     manifest = json.loads((tmp_path / "whole" / "manifest.json").read_text())
-    assert (manifest["study"]["images"], manifest["study"]["n_images"]) == (20, 100)
-    with pytest.raises(ValueError, match="two definitions.*differ in 'n_images'"):
-        collect(replace(few, images=None), tmp_path / "whole")
+    said = manifest["study"]
+    assert (said["n_images_per_chip"], said["n_test"]) == (20, 100)
+    with pytest.raises(ValueError, match="two definitions.*differ in 'n_images_per_chip'"):
+        collect(replace(few, n_images_per_chip=None), tmp_path / "whole")
 
 
 def test_an_estimate_knows_that_chips_answer_fewer_images(study, monkeypatch):
     """Every step takes a second: 8 chips, 3 times, 4 networks that answer 100 images once."""
     study = replace(study, devices=["pcm_like"], times_s=[0, 1, YEAR])
-    monkeypatch.setattr(planning, "_seconds", lambda work: (work(), 1.0))
-    assert estimate(study).seconds == 8 * 1 + 24 * (1 + 1) + 4
-    assert estimate(replace(study, images=25)).seconds == 8 * 1 + 24 * (1 + 0.25) + 4
-    assert estimate(study, jobs=2).seconds == (8 * 1 + 24 * (1 + 1)) / 2 + 4
+    monkeypatch.setattr(cost, "_seconds", lambda work: (work(), 1.0))
+    assert estimate_cost(study).seconds == 8 * 1 + 24 * (1 + 1) + 4
+    assert (
+        estimate_cost(replace(study, n_images_per_chip=25)).seconds == 8 * 1 + 24 * (1 + 0.25) + 4
+    )
+    assert estimate_cost(study, jobs=2).seconds == (8 * 1 + 24 * (1 + 1)) / 2 + 4
 
 
 # several chips a forward pass
@@ -597,7 +631,7 @@ def test_chips_together_give_the_rows_they_give_alone(study, tmp_path):
     collect(many, tmp_path / "alone")
     collect(replace(many, chips_together=2), tmp_path / "together", jobs=2)
     assert table_of(tmp_path / "together") == table_of(tmp_path / "alone")
-    planned = estimate(replace(many, chips_together=2))
+    planned = estimate_cost(replace(many, chips_together=2))
     assert planned.n_chips == 12 * len(study.devices) and planned.seconds > 0
 
 
@@ -622,7 +656,7 @@ def test_only_what_a_group_lacks_is_computed(study):
     done = sorted((trial.chip_id, job.points) for job in jobs for trial in job.trials)
     assert done == sorted((trial.chip_id, points) for trial, points in pending)
     for job in jobs:
-        kinds = {(trial.checkpoint, trial.device.digest, trial.axes) for trial in job.trials}
+        kinds = {(trial.checkpoint, trial.device.digest, trial.condition) for trial in job.trials}
         assert len(kinds) == 1 and job.chips_together == 3
     sizes = [len(job.trials) for job in jobs]
     assert sorted(set(sizes)) == [1, 3] and sizes.count(3) == len(sizes) // 3
@@ -630,7 +664,7 @@ def test_only_what_a_group_lacks_is_computed(study):
 
 
 def test_chips_with_images_of_their_own_or_on_tiles_answer_alone(study):
-    for change in ({"images": 20}, {"engine": "aihwkit"}):
+    for change in ({"n_images_per_chip": 20}, {"engine": "aihwkit"}):
         trials = replace(study, **change, chips_together=4).trials()
         jobs = jobs_of([(trial, trial.points) for trial in trials], 4)
         assert [len(job.trials) for job in jobs] == [1] * len(trials)

@@ -9,8 +9,8 @@ from analog_samson.checkpoint import TrainingSpec, load_checkpoint
 from analog_samson.data import full_scale, load_test, normalise
 from analog_samson.evaluation import count_correct
 from analog_samson.streams import derive_seed
-from analog_samson.study import Study, collect, layer_sensitivity, waterfall
-from analog_samson.study.waterfall import STAGES
+from analog_samson.study import Study, accuracy_by_layer, accuracy_by_stage, collect
+from analog_samson.study.breakdown import STAGES
 from analog_samson.times import DAY, YEAR
 from analog_samson.training import train
 
@@ -35,14 +35,16 @@ def accuracy_of(chip, checkpoint):
 
 
 def test_the_first_stage_is_digital_the_last_is_the_chip(checkpoint):
-    rows = waterfall(checkpoint, "pcm_like", YEAR, chips=2)
+    rows = accuracy_by_stage(checkpoint, "pcm_like", YEAR, chips=2)
     assert tuple(rows["stage"]) == STAGES * 2
     by_stage = rows[rows["chip"] == 1].set_index("stage")["accuracy"]
     assert by_stage["digital"] == checkpoint.accuracy_digital
     assert by_stage["mapped"] == by_stage["digital"]
     chip = program(checkpoint, "pcm_like", seed=derive_seed(0, checkpoint.spec.seed, 1))
     assert by_stage["compensated"] == accuracy_of(chip.drift_to(YEAR), checkpoint)
-    uncompensated = waterfall(checkpoint, "pcm_like", DAY, chips=1).set_index("stage")["accuracy"]
+    uncompensated = accuracy_by_stage(checkpoint, "pcm_like", DAY, chips=1).set_index("stage")[
+        "accuracy"
+    ]
     assert uncompensated["digital"] == by_stage["digital"]
 
 
@@ -52,7 +54,7 @@ def test_the_last_stage_is_the_chip_of_that_number_in_the_study(path, tmp_path, 
     study = Study("same chips", [path], devices, [DAY], n_chips=2, seed=seed)
     rows = collect(study, tmp_path).set_index(["checkpoint", "device", "t_inference_s", "chip"])
     for device in devices:
-        stages = waterfall(path, device, DAY, chips=2, seed=seed)
+        stages = accuracy_by_stage(path, device, DAY, chips=2, seed=seed)
         last = stages[stages["stage"] == "compensated"].set_index(list(rows.index.names))
         both = rows.join(last["accuracy"], how="inner")
         assert len(both) == 2
@@ -60,14 +62,14 @@ def test_the_last_stage_is_the_chip_of_that_number_in_the_study(path, tmp_path, 
 
 
 def test_a_device_without_programmed_state_has_no_such_stage(checkpoint):
-    rows = waterfall(checkpoint, "reram_wan2022", DAY, chips=1)
+    rows = accuracy_by_stage(checkpoint, "reram_wan2022", DAY, chips=1)
     assert tuple(rows["stage"]) == tuple(stage for stage in STAGES if stage != "programmed")
     accuracy = rows.set_index("stage")["accuracy"]
     assert accuracy["drifted"] == accuracy["read"] == accuracy["compensated"]
 
 
 def test_one_layer_at_a_time_has_a_row_a_layer_and_chip(checkpoint):
-    rows = layer_sensitivity(checkpoint, "pcm_like", YEAR, chips=2)
+    rows = accuracy_by_layer(checkpoint, "pcm_like", YEAR, chips=2)
     layers = list(checkpoint.input_ranges)
     assert list(rows["layer"]) == layers * 2
     assert (rows["clean_accuracy"] == checkpoint.accuracy_digital).all()
@@ -75,4 +77,4 @@ def test_one_layer_at_a_time_has_a_row_a_layer_and_chip(checkpoint):
 
 def test_weight_level_devices_cannot_be_split_into_stages(checkpoint):
     with pytest.raises(ValueError, match="weight-level"):
-        waterfall(checkpoint, "pcm_like_as_in_aihwkit", DAY)
+        accuracy_by_stage(checkpoint, "pcm_like_as_in_aihwkit", DAY)

@@ -1,4 +1,4 @@
-"""Every line of the README's table of what can go wrong: the thing is done, its words are said."""
+"""Every line of the README table of failures: each is provoked and its message is compared."""
 
 import errno
 import logging
@@ -26,8 +26,8 @@ from analog_samson.study.sources import the_checkpoint
 from analog_samson.training import train
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-SECTION = README.partition("## What can go wrong")[2].partition("\n## ")[0]
-LINES = dict(re.findall(r"^\| (?!what goes wrong)([^|:][^|]*?) \| (.*?) \|$", SECTION, re.M))
+SECTION = README.partition("## Failures")[2].partition("\n## ")[0]
+LINES = dict(re.findall(r"^\| (?!failure \|)([^|:][^|]*?) \| (.*?) \|$", SECTION, re.M))
 
 CASES: dict[str, Callable[..., str]] = {}
 
@@ -53,7 +53,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def study(checkpoint: Path) -> Study:
-    return Study("some", [checkpoint], ["pcm_like"], [1, 3600], n_chips=2, n_images=50)
+    return Study("some", [checkpoint], ["pcm_like"], [1, 3600], n_chips=2, n_test=50)
 
 
 @pytest.mark.parametrize("name", LINES)
@@ -205,7 +205,7 @@ def unmeasured(study, folder, patch, **_):
     return said(ValueError, lambda: collect(replace(study, devices=["reram_wan2022"]), folder))
 
 
-@line("A checkpoint is cut off, or its header was edited")
+@line("A checkpoint is truncated, or its header was edited")
 def damaged_checkpoint(study, folder, **_):
     whole = study.checkpoints[0].read_bytes()
     cut, edited = folder / "cut.safetensors", folder / "edited.safetensors"
@@ -227,7 +227,7 @@ def nan_weights(study, folder, **_):
     return said(ValueError, lambda: load_checkpoint(folder / "nan.safetensors"))
 
 
-@line("A checkpoint names code of somebody else")
+@line("A checkpoint names code of an untrusted package")
 def foreign_code(study, folder, **_):
     from safetensors import safe_open
 
@@ -240,7 +240,7 @@ def foreign_code(study, folder, **_):
     return said(ValueError, lambda: load_checkpoint(folder / "os.safetensors"))
 
 
-@line("A layer cannot become arrays")
+@line("A layer cannot be mapped to arrays")
 def no_analog_form(**_):
     model = nn.Sequential(nn.Linear(8, 8), nn.Bilinear(8, 8, 4))
     return said(ValueError, lambda: program(model, "ideal"))
@@ -258,7 +258,7 @@ class Hidden(nn.Module):
         return nn.functional.linear(self.layer(x), self.table)
 
 
-@line("A product that no layer shows, such as `F.linear` with a buffer")
+@line("A product outside any layer, such as `F.linear` with a buffer")
 def hidden_product(**_):
     return said(ValueError, lambda: program(Hidden(), "ideal", calibration=torch.rand(4, 8)))
 

@@ -16,21 +16,21 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from analog_samson import times
 from analog_samson.report.style import line_width, order
-from analog_samson.report.words import said
+from analog_samson.report.words import method_text
 
 TICKS_S = (1.0, times.MINUTE, times.HOUR, times.DAY, times.MONTH, times.YEAR, 10 * times.YEAR)
 LABEL_IN = 0.045
 """Width that the label of a tick needs, in inches by point of its font size."""
 
 GAP = 0.13
-"""Width of the gap left of the first time, as a share of the time axis."""
+"""Width of the gap left of the first time, as a fraction of the time axis."""
 
 
 class TimeAxis:
-    """A logarithmic axis of named times; the programmed state (t = 0) stands left of a break.
+    """A logarithmic axis of named times; the programmed state (t = 0) is drawn left of a break.
 
     Attributes:
-        zero_s: Where t = 0 stands [s].
+        zero_s: Position of t = 0 [s].
         decades: Length of the axis between first and last time, in decades, at least 1.
     """
 
@@ -50,7 +50,7 @@ class TimeAxis:
         self._is_broken = bool((t_inference_s == 0).any())
 
     def place(self, t_inference_s: np.ndarray, shift: float | np.ndarray = 0.0) -> np.ndarray:
-        """Where times stand [s]; the shift is a share of the axis, to keep bars apart."""
+        """Positions of times [s]; the shift is a fraction of the axis, to separate bars."""
         placed: np.ndarray = np.where(t_inference_s > 0, t_inference_s, self.zero_s)
         return placed * 10 ** (shift * self.decades)
 
@@ -73,7 +73,7 @@ class TimeAxis:
             self._break(ax)
 
     def shade(self, ax: Axes, rows: pd.DataFrame, *, named: bool = True) -> None:
-        """Shade, and name, the times to which the device was not measured."""
+        """Shade and label the times beyond the measurements of the device."""
         late = rows.loc[rows["extrapolated"], "t_inference_s"]
         if late.empty:
             return
@@ -130,12 +130,12 @@ class TimeAxis:
 
 
 def shifts(n: int) -> np.ndarray:
-    """Offsets that keep the bars of n methods apart, as shares of the axis, around 0."""
+    """Offsets that separate the bars of n methods, as fractions of the axis, around 0."""
     return (np.arange(n) - (n - 1) / 2) * min(0.012, 0.06 / max(n, 1))
 
 
 def head(ax: Axes, text: str) -> None:
-    """Write above the (two-line) title of a row's first panel, as wide as the row may be."""
+    """Write a heading above the (two-line) title of the first panel of a row."""
     size = float(rcParams["axes.titlesize"])
     above = ax.annotate(
         text,
@@ -166,11 +166,11 @@ def finish(figure: Figure, handles: dict[str, Line2D], note: str) -> None:
     if names:
         letters = width_in * 72 / (0.56 * rcParams["legend.fontsize"])
         columns = max(
-            1, min(len(names), int(letters // (max(len(said(name)) for name in names) + 8)))
+            1, min(len(names), int(letters // (max(len(method_text(name)) for name in names) + 8)))
         )
         in_rows = [name for k in range(columns) for name in names[k::columns]]
         for name in names:
-            handles[name].set_label(said(name))
+            handles[name].set_label(method_text(name))
         figure.legend(
             handles=[handles[name] for name in in_rows], loc="outside upper center", ncols=columns
         )

@@ -1,4 +1,4 @@
-"""Captions of tables: what the numbers are, what is common to all of them, the marks."""
+"""Captions of tables: meaning of the numbers, common properties, marks."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,7 +10,7 @@ from analog_samson.report.typeset import BLANK, EXTRAPOLATED, SIGNIFICANT, Block
 
 
 def caption(rows: pd.DataFrame, blocks: Sequence[Block], parts: Iterable[str]) -> str:
-    """Join what is common to all rows, what the numbers are, and every mark that is used."""
+    """Join common properties, the meaning of the numbers, and the marks that are used."""
     fixed = words.fixed_text(rows)
     text = [f"{fixed}.", *parts]
     units = {times.label(t).split()[-1] for t in rows["t_inference_s"].unique()}

@@ -1,4 +1,4 @@
-"""What to cite: the BibTeX of every method and device that a study used."""
+"""Citations: the BibTeX entries of every method and device of a study."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,7 +7,7 @@ from importlib import resources
 from analog_samson.report.methods import appearance
 
 ENGINE_SOURCE = "rasch2021"
-"""The simulator under every chip (aihwkit)."""
+"""Keys of the simulator (aihwkit), cited by every study."""
 
 
 def bibtex(methods: Iterable[str], devices: Mapping[str, object]) -> str:

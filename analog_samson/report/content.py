@@ -1,4 +1,4 @@
-"""What a report is made from: rows of trials, the files beside them, and each summary once."""
+"""Content of a report: rows of trials, the files beside them, and their summaries."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,11 @@ from typing import Any, TypedDict
 import pandas as pd
 
 from analog_samson import results
+from analog_samson.deprecated import warn_renamed
 from analog_samson.report import words
 
 LOSSES = (0.01, 0.02, 0.05)
-"""Losses of accuracy that lifetimes are given for; the figure shows the one most methods reach."""
+"""Losses of accuracy of the lifetimes; the figure shows the one that most methods reach."""
 
 
 class Look(TypedDict):
@@ -25,14 +26,14 @@ class Look(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """The data of one or several studies, and the choices that all of their report shares.
+    """The data of one or several studies, and the options of their report.
 
     Every summary is computed at its first use and kept.
 
     Attributes:
-        trials: Rows of trials.
+        rows: Rows of ``trials.csv``.
         folders: Folders of the studies, for the files beside ``trials.csv``; may be empty.
-        n_classes: Classes of each data set; None takes what the manifests in the folders say.
+        n_classes: Classes of each data set; None reads the manifests in the folders.
         baseline: Method that gains are counted from; without it there are no gains.
         confidence: Probability with which intervals cover.
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
@@ -42,7 +43,7 @@ class Content:
         look: Style sheet, "paper" or "talk".
     """
 
-    trials: pd.DataFrame
+    rows: pd.DataFrame
     folders: Sequence[Path] = ()
     n_classes: Mapping[str, int] | None = None
     baseline: str = "sgd"
@@ -52,6 +53,12 @@ class Content:
     interval: str = "bars"
     width: str = "two columns"
     look: str = "paper"
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """Old name of ``rows``."""
+        warn_renamed("report.Content.trials", "report.Content.rows")
+        return self.rows
 
     @property
     def how(self) -> Look:
@@ -73,17 +80,17 @@ class Content:
     @cached_property
     def datasets_without_classes(self) -> list[str]:
         """Data sets whose number of classes is not known."""
-        return sorted(set(self.trials["dataset"]) - set(self.known_classes))
+        return sorted(set(self.rows["dataset"]) - set(self.known_classes))
 
     @cached_property
     def guessing(self) -> list[str]:
         """Digital networks that are no better than guessing."""
-        return results.no_better_than_guessing(self.trials, self.known_classes)
+        return results.no_better_than_guessing(self.rows, self.known_classes)
 
     @cached_property
     def chips(self) -> pd.DataFrame:
         """Reads averaged: one row per chip and time."""
-        return results.chip_means(self.trials)
+        return results.chip_means(self.rows)
 
     @cached_property
     def networks(self) -> pd.DataFrame:
@@ -98,18 +105,18 @@ class Content:
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """Accuracy of every method under every condition."""
+        """Accuracy of every group of rows."""
         return results.summarise(self.chips, self.confidence, bootstrap=self.bootstrap)
 
     @cached_property
     def best(self) -> pd.DataFrame:
-        """Which method is the best of its condition."""
+        """Which method is the best among those compared."""
         return results.best_methods(self.chips, self.confidence)
 
     @cached_property
     def gains(self) -> pd.DataFrame:
         """Paired gains over the baseline; no rows where the baseline was not simulated."""
-        if self.baseline not in {*self.names.values(), *self.trials["method"]}:
+        if self.baseline not in {*self.names.values(), *self.rows["method"]}:
             return pd.DataFrame()
         return results.paired_gain(self.chips, self.baseline, self.confidence)
 

@@ -1,4 +1,4 @@
-"""All tables and figures of a study, from its trials."""
+"""All tables and figures of a study, from its rows."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def select(
-    trials: pd.DataFrame,
+    rows: pd.DataFrame,
     *,
     devices: Sequence[str] = (),
     methods: Sequence[str] = (),
@@ -28,7 +28,7 @@ def select(
     """Select devices, methods and times; an empty selection keeps all.
 
     Args:
-        trials: Rows of trials.
+        rows: Rows of trials.
         devices: Names of devices.
         methods: Names of methods, with or without strength ("sam", "sam rho=0.5").
         times_s: Times since programming [s].
@@ -37,24 +37,24 @@ def select(
         The rows that match.
 
     Raises:
-        ValueError: If a name or time is not among the trials.
+        ValueError: If a name or time is not among the rows.
     """
-    names = words.method_names(trials)
-    _check_known("device", devices, trials["device"].unique())
-    _check_known("method", methods, {*names, *trials["method"]})
-    _check_known("time", list(map(str, times_s)), map(str, trials["t_inference_s"].unique()))
-    kept = pd.Series(True, index=trials.index)
+    names = words.method_names(rows)
+    _check_known("device", devices, rows["device"].unique())
+    _check_known("method", methods, {*names, *rows["method"]})
+    _check_known("time", list(map(str, times_s)), map(str, rows["t_inference_s"].unique()))
+    kept = pd.Series(True, index=rows.index)
     if devices:
-        kept &= trials["device"].isin(devices)
+        kept &= rows["device"].isin(devices)
     if methods:
-        kept &= names.isin(methods) | trials["method"].isin(methods)
+        kept &= names.isin(methods) | rows["method"].isin(methods)
     if times_s:
-        kept &= trials["t_inference_s"].isin(times_s)
-    return trials[kept]
+        kept &= rows["t_inference_s"].isin(times_s)
+    return rows[kept]
 
 
 def study_tables(
-    trials: pd.DataFrame,
+    rows: pd.DataFrame,
     *,
     folders: Sequence[str | Path] = (),
     n_classes: Mapping[str, int] | None = None,
@@ -64,29 +64,29 @@ def study_tables(
     half_width: float | None = None,
     extra_items: Iterable[Item | str] = (),
 ) -> dict[str, Table]:
-    """Every table that the trials have data for.
+    """Every table that the rows have data for.
 
     Args:
-        trials: Rows of trials.
-        folders: Folders of the studies, for what lies beside ``trials.csv``.
-        n_classes: Classes of each data set; None takes what the manifests in the folders say.
+        rows: Rows of trials.
+        folders: Folders of the studies, for the files beside ``trials.csv``.
+        n_classes: Classes of each data set; None reads the manifests in the folders.
             Where they are not known there is no table of normalised accuracy.
         baseline: Method that gains are counted from; without it there is no gain table.
         confidence: Probability with which intervals cover.
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
         half_width: A half-width to plan for, as a fraction: a table says which chips or networks
             are missing for it.
-        extra_items: Items from elsewhere (see `with_extra`).
+        extra_items: Items of other packages (see `with_extra`).
 
     Returns:
         File stem to table: "accuracy" always, "gain", "lifetime", "iso_accuracy", "grid" where
         there are data, "planning" for a half-width, and those of extra items.
 
     Raises:
-        ValueError: If there are no trials, they mix definitions, or an extra item is none.
+        ValueError: If there are no rows, they mix definitions, or an extra item is not an `Item`.
     """
     content = Content(
-        trials,
+        rows,
         [Path(folder) for folder in folders],
         n_classes,
         baseline=baseline,
@@ -98,7 +98,7 @@ def study_tables(
 
 
 def study_figures(
-    trials: pd.DataFrame,
+    rows: pd.DataFrame,
     *,
     folders: Sequence[str | Path] = (),
     baseline: str = "sgd",
@@ -109,19 +109,19 @@ def study_figures(
     look: str = "paper",
     extra_items: Iterable[Item | str] = (),
 ) -> dict[str, Figure]:
-    """Every figure that the trials, and the files beside them, have data for.
+    """Every figure that the rows, and the files beside them, have data for.
 
     Args:
-        trials: Rows of trials.
-        folders: Folders of the studies, for what lies beside ``trials.csv``; what lies in several
-            is drawn together.
+        rows: Rows of trials.
+        folders: Folders of the studies, for the files beside ``trials.csv``; files of several
+            folders are combined.
         baseline: Method that gains are counted from.
         confidence: Probability with which intervals cover.
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
         interval: "bars" or "band", over time.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
-        extra_items: Items from elsewhere (see `with_extra`).
+        extra_items: Items of other packages (see `with_extra`).
 
     Returns:
         File stem to figure: "accuracy", "gain", "lifetime", "chips", "strips", "scatter", per
@@ -129,11 +129,11 @@ def study_figures(
         where a folder has their files, and those of extra items.
 
     Raises:
-        ValueError: If there are no trials, they mix definitions, a file lacks columns, a name is
-            unknown, or an extra item is none.
+        ValueError: If there are no rows, they mix definitions, a file lacks columns, a name is
+            unknown, or an extra item is not an `Item`.
     """
     content = Content(
-        trials,
+        rows,
         [Path(folder) for folder in folders],
         baseline=baseline,
         confidence=confidence,
@@ -200,19 +200,19 @@ def write_figures(
 
 
 def warnings_of(content: Content) -> list[str]:
-    """Limitations that a reader must know before the numbers are used.
+    """Limitations to know before the numbers are used.
 
     Args:
-        content: What the report is made from.
+        content: Content of the report.
 
     Returns:
-        One sentence a warning; empty when there is nothing to warn of.
+        One sentence per warning; empty without warnings.
     """
-    trials, summary = content.trials, content.summary
+    rows, summary = content.rows, content.summary
     found = []
     if (summary["n_networks"] == 1).any():
         alone = set(words.method_names(summary[summary["n_networks"] == 1]))
-        names = [words.said(name) for name in sorted(alone)]
+        names = [words.method_text(name) for name in sorted(alone)]
         found.append(
             f"One trained network for {', '.join(names)}: intervals are over chips only and do not "
             "cover another training."
@@ -244,7 +244,7 @@ def warnings_of(content: Content) -> list[str]:
             f"Digital networks no better than guessing: {', '.join(content.guessing)}; there is no "
             "table of normalised accuracy."
         )
-    torn = trials[~results.has_trajectories(trials)]
+    torn = rows[~results.has_trajectories(rows)]
     if len(torn):
         found.append(
             f"Every time of {', '.join(sorted(set(torn['device'])))} is an independent draw: the "
@@ -256,10 +256,10 @@ def warnings_of(content: Content) -> list[str]:
             f"Times beyond the measurements of {', '.join(sorted(set(late['device'])))} are "
             "extrapolated by the device model."
         )
-    if not trials["reproducible"].all():
+    if not rows["reproducible"].all():
         found.append("Some rows come from an engine that cannot be seeded: not reproducible.")
-    if trials["n_test"].min() < 1000:
-        found.append(f"The evaluation set has only {trials['n_test'].min()} images.")
+    if rows["n_test"].min() < 1000:
+        found.append(f"The evaluation set has only {rows['n_test'].min()} images.")
     return found
 
 

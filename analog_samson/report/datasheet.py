@@ -1,4 +1,4 @@
-"""One page a device: spread of programming, drift exponents, read noise, weight error over time."""
+"""Datasheet of a device: programming error, drift exponents, read noise, weight error over time."""
 
 import itertools
 import textwrap
@@ -178,7 +178,7 @@ def draw_exponents(axes: Axes, moments: pd.DataFrame) -> None:
 
 
 def draw_read_noise(axes: Axes, moments: pd.DataFrame) -> None:
-    """Draw the spread that a read adds over conductance, one line a time."""
+    """Draw the spread that a read adds over conductance, one line per time."""
     rows = moments[(moments["quantity"] == "read") & (moments["spread"] > 0)]
     axes.set(title="read noise (1/f)")
     if rows.empty:
@@ -212,7 +212,7 @@ def draw_weight_error(axes: Axes, device: Device, moments: pd.DataFrame) -> None
 
 
 def _by_time(axes: Axes, rows: pd.DataFrame) -> None:
-    """Draw ``value`` over conductance, one line a time; dashed: programmed, before any time."""
+    """Draw ``value`` over conductance, one line per time; dashed: programmed, before any time."""
     colours = itertools.cycle(_COLOURS)
     for t, one in rows.groupby("t_inference_s"):
         name, style = label(float(str(t))), "--" if t == 0 else "-"

@@ -26,7 +26,7 @@ def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
     Args:
         ax: Where to draw.
         stages: Rows in order with the columns ``stage`` ("digital", "mapped", ...) and
-            ``accuracy`` (fraction); several rows a stage (chips) are averaged.
+            ``accuracy`` (fraction); several rows per stage (chips) are averaged.
 
     Raises:
         ValueError: If there are no stages.
@@ -65,7 +65,7 @@ def layer_sensitivity(ax: Axes, layers: pd.DataFrame) -> None:
     Args:
         ax: Where to draw.
         layers: Rows with the columns ``layer``, ``accuracy`` and ``clean_accuracy`` (fractions);
-            several rows a layer (chips) are averaged.
+            several rows per layer (chips) are averaged.
 
     Raises:
         ValueError: If there are no layers.
@@ -100,11 +100,11 @@ def waterfall_figure(
     width: str = "two columns",
     look: str = "paper",
 ) -> Figure:
-    """Stage by stage, one panel a device, time and method.
+    """Stage by stage, one panel per device, time and method.
 
     Args:
         stages: As in ``waterfall.csv``.
-        names: What networks are called, by their ``checkpoint``: those of one name are averaged.
+        names: Labels of networks by their ``checkpoint``; networks of equal label are averaged.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
 
@@ -124,7 +124,7 @@ def layers_figure(
     width: str = "two columns",
     look: str = "paper",
 ) -> Figure:
-    """One layer analog at a time, one panel a device, time and method.
+    """One layer analog at a time, one panel per device, time and method.
 
     Args:
         layers: As in ``layers.csv``.
@@ -142,7 +142,7 @@ def layers_figure(
 
 
 def _change(points: float) -> str:
-    """A change of accuracy, finer where it is small: "−66.3", "+0.08", "0"."""
+    """A change of accuracy, with more digits where it is small: "−66.3", "+0.08", "0"."""
     text = f"{points:+.1f}" if abs(points) >= 1 else f"{points:+.2f}"
     return text.replace("-", "−") if float(text) else "0"
 
@@ -168,7 +168,7 @@ def _by_network(
             draw(ax, part)
             first = part.iloc[0]
             moment = times.label(first["t_inference_s"])
-            ax.set_title(f"{words.said(first['name'])}\n{first['device']}, {moment}")
+            ax.set_title(f"{words.method_text(first['name'])}\n{first['device']}, {moment}")
         if share_x:
             ends = np.array([ax.get_xlim() for ax in axes])
             for ax in axes:

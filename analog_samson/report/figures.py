@@ -28,7 +28,7 @@ def accuracy_figure(
     interval: str = "bars",
     look: str = "paper",
 ) -> Figure:
-    """Accuracy against time, one panel a device (and whatever else varies).
+    """Accuracy against time, one panel per device (and every other setting that varies).
 
     Args:
         summary: As `results.summarise` gives.
@@ -37,13 +37,13 @@ def accuracy_figure(
         look: Style sheet, "paper" or "talk".
 
     Returns:
-        The figure; n and the kind of interval stand below it.
+        The figure, with n and the kind of interval below it.
 
     Raises:
         ValueError: If the summary is empty or a name is unknown.
     """
     axis = TimeAxis(summary["t_inference_s"])
-    return by_condition(
+    return by_panel(
         summary,
         lambda ax, rows: panels.accuracy_vs_time(ax, rows, interval=interval, axis=axis),
         note=footnote(summary) if len(summary) else "",
@@ -55,7 +55,7 @@ def accuracy_figure(
 def gain_figure(
     gains: pd.DataFrame, *, width: str = "two columns", interval: str = "bars", look: str = "paper"
 ) -> Figure:
-    """Paired gain over the baseline against time, one panel a device.
+    """Paired gain over the baseline against time, one panel per device.
 
     Args:
         gains: As `results.paired_gain` gives.
@@ -70,7 +70,7 @@ def gain_figure(
         ValueError: If there are no gains or a name is unknown.
     """
     axis = TimeAxis(gains["t_inference_s"])
-    return by_condition(
+    return by_panel(
         gains,
         lambda ax, rows: panels.gain_vs_time(ax, rows, interval=interval, axis=axis),
         note=gain_note(gains) if len(gains) else "",
@@ -80,7 +80,7 @@ def gain_figure(
 
 
 def chips_figure(chips: pd.DataFrame, *, width: str = "two columns", look: str = "paper") -> Figure:
-    """Every chip as a thin line over time, a row a device, one panel a method.
+    """Every chip as a thin line over time, a row per device, one panel per method.
 
     Args:
         chips: As `results.chip_means` gives.
@@ -114,9 +114,9 @@ def chips_figure(chips: pd.DataFrame, *, width: str = "two columns", look: str =
                 continue
             panels.chips_over_time(ax, own, axis=axis)
             first_row = "\n" if row % down == 0 else ""
-            ax.set_title(first_row + words.said(names[k]), weight="normal")
+            ax.set_title(first_row + words.method_text(names[k]), weight="normal")
             if k == 0:
-                head(ax, words.condition_text(part.iloc[0], columns))
+                head(ax, words.group_title(part.iloc[0], columns))
             ax.label_outer()
         note = "Thin lines: chips (reads averaged). Thick lines: mean of all chips."
         if chips["extrapolated"].any():
@@ -128,7 +128,7 @@ def chips_figure(chips: pd.DataFrame, *, width: str = "two columns", look: str =
 def strips_figure(
     chips: pd.DataFrame, *, width: str = "two columns", look: str = "paper"
 ) -> Figure:
-    """Every chip as a point at the last time of its device, one panel a device.
+    """Every chip as a point at the last time of its device, one panel per device.
 
     Args:
         chips: As `results.chip_means` gives.
@@ -142,7 +142,7 @@ def strips_figure(
         ValueError: If there are no chips or a name is unknown.
     """
     note = "Points: chips, in groups by trained network. Bars: mean of a network."
-    return by_condition(
+    return by_panel(
         at_last_time(chips),
         panels.chip_strips,
         with_time=True,
@@ -155,7 +155,7 @@ def strips_figure(
 def lifetime_figure(
     lives: pd.DataFrame, *, width: str = "two columns", look: str = "paper"
 ) -> Figure:
-    """Time until a given accuracy is lost, one row a method, one panel a device.
+    """Time until a given accuracy is lost, one row per method, one panel per device.
 
     Args:
         lives: As `results.lifetime` gives.
@@ -179,7 +179,7 @@ def lifetime_figure(
             "Bars: 95 % interval; arrows: beyond the measured times. 1 y = 365 d. "
             f"{words.fixed_text(lives)}."
         )
-    return by_condition(
+    return by_panel(
         lives,
         panels.lifetimes,
         note=note,
@@ -193,7 +193,7 @@ def lifetime_figure(
 def scatter_figure(
     networks: pd.DataFrame, *, width: str = "two columns", look: str = "paper"
 ) -> Figure:
-    """Digital accuracy against the accuracy at the last time, one point a network.
+    """Digital accuracy against the accuracy at the last time, one point per network.
 
     Args:
         networks: As `results.network_means` gives.
@@ -206,7 +206,7 @@ def scatter_figure(
     Raises:
         ValueError: If there are no networks or a name is unknown.
     """
-    return by_condition(
+    return by_panel(
         at_last_time(networks),
         panels.clean_vs_late,
         with_time=True,
@@ -220,7 +220,7 @@ def scatter_figure(
     )
 
 
-def by_condition(
+def by_panel(
     rows: pd.DataFrame,
     draw: Callable[[Axes, pd.DataFrame], Sequence[Line2D]],
     *,
@@ -232,17 +232,17 @@ def by_condition(
     besides: Sequence[str] = (),
     with_time: bool = False,
 ) -> Figure:
-    """One panel a device (and whatever else varies), one legend above, one note below.
+    """One panel per device (and every other setting that varies), one legend above, one note below.
 
     Args:
-        rows: What is drawn, of any number of conditions.
-        draw: Draws the rows of one condition and returns handles for the legend.
+        rows: What is drawn, of any number of panels.
+        draw: Draws the rows of one panel and returns handles for the legend.
         note: Text below the panels.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
         aspect: Height of a panel by its width.
         share_y: Whether panels share their vertical axis.
-        besides: Columns of the condition that do not separate panels.
+        besides: Columns of `COMPARED_UNDER` that do not separate panels.
         with_time: Whether a panel's title contains its (one) time.
 
     Returns:
@@ -261,7 +261,7 @@ def by_condition(
         for ax, (_, part) in zip(axes, groups, strict=True):
             for handle in draw(ax, part):
                 handles.setdefault(str(handle.get_label()), handle)
-            title = words.condition_text(part.iloc[0], columns)
+            title = words.group_title(part.iloc[0], columns)
             title = f"{title}, {_moment(part)}" if with_time else title
             ax.set_title(_wrapped(title, figure, axes, 0.88 if share_y else 0.7))
             if share_y:
@@ -302,13 +302,13 @@ def at_last_time(rows: pd.DataFrame) -> pd.DataFrame:
 def save(
     figure: Figure, stem: str | Path, formats: Sequence[str] = FORMATS, *, look: str = "paper"
 ) -> list[Path]:
-    """Write a figure, the same bytes for the same figure.
+    """Write a figure; equal figures give equal bytes.
 
     Args:
         figure: The figure.
         stem: Path without ending; its folder must exist.
         formats: Any of "pdf", "png", "svg", "pgf".
-        look: Style sheet that decides resolution and embedded fonts.
+        look: Style sheet, which sets resolution and embedded fonts.
 
     Returns:
         The files written, one per format.
@@ -343,7 +343,7 @@ def save(
 def grid(
     n: int, width: str, look: str, *, aspect: float, share_y: bool, across: int | None = None
 ) -> tuple[Figure, list[Axes]]:
-    """An empty figure of panels; call it inside of `style`.
+    """An empty figure of panels; called within `style`.
 
     Args:
         n: Number of panels.
@@ -378,7 +378,7 @@ def grid(
 
 
 def _wrapped(title: str, figure: Figure, axes: Sequence[Axes], share: float) -> str:
-    """Break a title that is wider than its panel, which takes a share of its place."""
+    """Break a title that is wider than its panel."""
     specification = axes[0].get_subplotspec()
     across = specification.get_gridspec().ncols if specification else 1
     panel_in = share * figure.get_size_inches()[0] / across

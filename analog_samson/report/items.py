@@ -1,7 +1,7 @@
 """The figures and tables of a report: one list, in the order in which its page shows them.
 
 The page, the exported files, titles and captions all follow this list. A new figure or table is a
-function of the report's `Content` and an `Item` here, or in a package of one's own, named as
+function of the report's `Content` and an `Item` here, or in another package, named
 ``package.module:name``.
 """
 
@@ -22,7 +22,7 @@ from analog_samson.report.typeset import Table
 from analog_samson.results.scores import ACCURACY
 
 MAX_PANELS = 12
-"""With more panels than this there are no figures over time: the table of swept axes shows all."""
+"""Figures over time are omitted with more panels; the table of swept axes shows all values."""
 
 FILES = (
     "trials.csv",
@@ -32,7 +32,7 @@ FILES = (
     "sharpness.csv",
     "training_curves.csv",
 )
-"""Data of a study, which no table of a report may overwrite, as ``device_<name>.csv``."""
+"""Data of a study, which tables of a report may not overwrite (nor ``device_<name>.csv``)."""
 
 Figures = Figure | Mapping[str, Figure] | None
 
@@ -44,11 +44,11 @@ class Item:
     Attributes:
         name: Stem of its files and anchor of its heading on the page.
         title: Its heading on the page.
-        figure: Draws it. Several figures are a mapping: each key is added to name and title. None,
-            or an empty mapping, where there is nothing to draw.
-        table: Makes its table; None where there is nothing to show.
-        caption: What the figure shows, in a sentence; stands below it on the page and is its
-            alternative text. A function takes the content. A table brings a caption of its own.
+        figure: Function that draws it. Several figures are a mapping: each key is added to name
+            and title. None, or an empty mapping, where there is nothing to draw.
+        table: Function that makes its table; None where there is nothing to show.
+        caption: What the figure shows, in a sentence, printed below it; also its alternative text.
+            A function takes the content. Tables have their own captions.
         needs: Files beside ``trials.csv`` without which the item is left out ("waterfall.csv").
 
     Raises:
@@ -113,10 +113,10 @@ class Item:
 
 
 def with_extra(extra_items: Iterable[Item | str] = ()) -> tuple[Item, ...]:
-    """The items of every report, then those from elsewhere.
+    """The items of every report, then extra items.
 
     Args:
-        extra_items: Items, or where to import them: ``package.module:name``.
+        extra_items: Items, or their import names: ``package.module:name``.
 
     Returns:
         All of them, in the order of the page.
@@ -142,12 +142,12 @@ def with_extra(extra_items: Iterable[Item | str] = ()) -> tuple[Item, ...]:
 
 
 def _stem(name: str) -> str:
-    """A name as part of a file name, whatever an edited table holds."""
+    """A name with characters allowed in file names."""
     return re.sub(r"[^\w .+=,@()-]", "_", name)[:100]
 
 
 def _in_few_panels(draw: Callable[[Content], Figure | None]) -> Callable[[Content], Figure | None]:
-    """Draw only where there are at most `MAX_PANELS` devices and other conditions."""
+    """Draw only where there are at most `MAX_PANELS` panels."""
 
     @functools.wraps(draw)
     def drawn(content: Content) -> Figure | None:
@@ -177,7 +177,7 @@ def _gain(content: Content) -> Figure | None:
 def _gain_table(content: Content) -> Table | None:
     if content.gains.empty:
         return None
-    alone = sorted(set(content.trials["device"]) - set(content.gains["device"]))
+    alone = sorted(set(content.rows["device"]) - set(content.gains["device"]))
     return tables.gain_table(content.gains, alone=alone)
 
 
@@ -244,7 +244,7 @@ def _heat(content: Content) -> Figures:
 def _planning_table(content: Content) -> Table | None:
     if content.half_width is None:
         return None
-    plan = results.needed(content.trials, content.half_width, content.confidence)
+    plan = results.needed(content.rows, content.half_width, content.confidence)
     return tables.planning_table(plan, content.half_width)
 
 
@@ -275,7 +275,7 @@ def _training(content: Content) -> Figure:
 
 
 def _telling(lives: list[pd.DataFrame]) -> pd.DataFrame:
-    """The lifetimes of the loss that most methods reach in time; of several the smallest."""
+    """The lifetimes of the loss that most methods reach; of several losses, of the smallest."""
     if lives[0].empty:
         return lives[0]
     return max(lives, key=lambda one: (one["censored"] == "").sum())
@@ -286,7 +286,7 @@ def _of_the_study(content: Content, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _known(rows: pd.DataFrame, is_known: "pd.Series[bool]") -> pd.DataFrame:
-    """The rows of networks in the trials; all where it has none of them."""
+    """The rows of networks of the study; all where it has none of them."""
     return rows[is_known] if is_known.any() else rows
 
 

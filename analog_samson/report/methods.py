@@ -1,8 +1,7 @@
-"""Methods and data sets as reports show them: those from elsewhere as manifests describe them.
+"""Appearance of methods and data sets in reports: of this package, and of others from manifests.
 
-A table names methods and data sets; nothing that it names is imported. What a method from elsewhere
-is called, drawn and cited as, and what a data set is called, was written into the manifest when the
-study ran.
+Reports import nothing that a table names: label, style and citation of methods of other packages,
+and labels of data sets, were written into the manifest when the study ran.
 """
 
 import json
@@ -35,17 +34,17 @@ def dataset_label(dataset: str) -> str:
 
 
 def appearance(method: str) -> Appearance:
-    """How a method appears in reports; one that nothing describes has the end of its name."""
+    """Appearance of a method; the default label is the last part of its name."""
     found = KNOWN_METHODS.get(method) or _described.get().get(method)
     return found or Appearance(label=method.rpartition(":")[2].replace("_", " ") or "?")
 
 
 @contextmanager
 def described_in(folders: Iterable[str | Path]) -> Iterator[None]:
-    """Show methods and data sets from elsewhere as the manifests of studies describe them.
+    """Use the appearance of methods and data sets that the manifests of studies describe.
 
     Args:
-        folders: Folders of studies; one without a manifest describes nothing.
+        folders: Folders of studies; a manifest is optional.
 
     Raises:
         ValueError: If a manifest describes a method that cannot be drawn, or gives a data set a
@@ -67,7 +66,7 @@ def described_in(folders: Iterable[str | Path]) -> Iterator[None]:
 
 
 def shows_methods(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Let a function show methods as the studies in its first argument describe them."""
+    """Decorate a function to use the appearances described by the studies in its first argument."""
     arguments = signature(function)
 
     @wraps(function)

@@ -28,7 +28,7 @@ CURVES = (
 MEASURES = ("average_sharpness", "adaptive_sharpness", "hessian_eigenvalue")
 """Measures of sharpness that are drawn; the first alone where there is one column."""
 
-_SAID_AS = {
+_TEXT_OF = {
     "average_sharpness": "rise of the loss [nat]\nunder noise of {sigma:g} max|w|",
     "sam_sharpness": "rise of the loss [nat]\nwithin radius {rho_sam:g}",
     "adaptive_sharpness": "adaptive sharpness [nat]\nwithin radius {rho_adaptive:g}",
@@ -42,17 +42,17 @@ def training_curves(paths: Iterable[str | Path], methods: Iterable[str] = ()) ->
     """Read the logs of several trainings into one tidy table.
 
     Args:
-        paths: CSV files that lie beside checkpoints, named as those
+        paths: CSV files beside checkpoints, with the names of these
             ("mnist-lenet5-samson-rho=0.5-seed0.csv").
-        methods: Import names of methods from elsewhere that are among them.
+        methods: Import names of methods of other packages among them.
 
     Returns:
         The rows of all logs with the columns ``method``, ``strength`` and ``training_seed`` in
-        front; what an epoch was trained with stands in ``strength_in_epoch``.
+        front; ``strength_in_epoch`` is the strength used in the epoch.
 
     Raises:
         FileNotFoundError: If a file does not exist.
-        ValueError: If a file's name holds no known method, or there are no files.
+        ValueError: If a file's name contains no known method, or there are no files.
     """
     called = {re.sub(r"[^\w.]", "_", name): name for name in (*KNOWN_METHODS, *methods)}
     logs = [_read_log(Path(path), called) for path in paths]
@@ -62,7 +62,7 @@ def training_curves(paths: Iterable[str | Path], methods: Iterable[str] = ()) ->
 
 
 def training_curve(ax: Axes, curves: pd.DataFrame, column: str, title: str) -> list[Line2D]:
-    """Draw one column of training logs against the epoch, one line a training.
+    """Draw one column of training logs against the epoch, one line per training.
 
     Args:
         ax: Where to draw.
@@ -132,11 +132,11 @@ def training_figure(
 def sharpness_vs_robustness(
     ax: Axes, networks: pd.DataFrame, sharpness: pd.DataFrame, measure: str
 ) -> list[Line2D]:
-    """Scatter every network: how sharp its minimum is against the accuracy that chips lose.
+    """Scatter every network: sharpness of its minimum against the accuracy that its chips lose.
 
     Args:
         ax: Where to draw.
-        networks: As `results.network_means` gives, of one condition at one time.
+        networks: As `results.network_means` gives, of one panel at one time.
         sharpness: Columns ``checkpoint`` and the measure, as in ``sharpness.csv``.
         measure: Column of ``sharpness``.
 
@@ -168,8 +168,8 @@ def sharpness_vs_robustness(
     ax.set_title(f"Spearman {correlation:+.2f}".replace("-", "−"), weight="normal")
     ax.margins(0.1)
     ax.grid(True, axis="x")
-    said = _SAID_AS.get(measure, measure.replace("_", " "))
-    ax.set_xlabel(said.format(**rows[settings].iloc[0]))
+    text = _TEXT_OF.get(measure, measure.replace("_", " "))
+    ax.set_xlabel(text.format(**rows[settings].iloc[0]))
     moment = times.label(rows["t_inference_s"].iloc[0])
     ax.set_ylabel(f"{ACCURACY.label} lost at {moment} [{ACCURACY.short_difference_unit}]")
     return handles
@@ -183,12 +183,12 @@ def sharpness_figure(
     width: str = "two columns",
     look: str = "paper",
 ) -> Figure:
-    """Sharpness against the accuracy that chips lose, a row a device, a panel a measure.
+    """Sharpness against the accuracy that chips lose, a row per device, a panel per measure.
 
     Args:
         networks: As `results.network_means` gives, at one time a device.
         sharpness: As in ``sharpness.csv``.
-        measures: Columns of ``sharpness``; one column of text shows the first alone.
+        measures: Columns of ``sharpness``; a figure of one column shows the first only.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
 
@@ -211,7 +211,7 @@ def sharpness_figure(
                 handles[str(handle.get_label())] = handle
             ax.set_title("\n" + ax.get_title(loc="left"), weight="normal")
             if k % len(measures) == 0:
-                head(ax, words.condition_text(part.iloc[0], columns))
+                head(ax, words.group_title(part.iloc[0], columns))
             else:
                 ax.set_ylabel("")
         note = (

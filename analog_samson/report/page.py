@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analog_samson.deprecated import accepts_old_names
 from analog_samson.devices import validated
 from analog_samson.devices.named import names_in
 from analog_samson.report.citations import bibtex
@@ -46,6 +47,7 @@ pre { background: #f5f5f5; padding: 0.7rem; font-size: 0.8em;
 """
 
 
+@accepts_old_names(trials="rows")
 @shows_methods
 def write_report(
     folder: str | Path,
@@ -55,12 +57,12 @@ def write_report(
     look: str = "paper",
     command: str = "",
     extra_items: Iterable[Item | str] = (),
-    trials: pd.DataFrame | None = None,
+    rows: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Redraw all tables and figures of a study, and its page, from the files in its folder.
 
-    ``trials.csv`` is enough; what else lies there is shown: ``manifest.json``, ``audit.csv``,
-    ``device_<name>.csv``, ``waterfall.csv``, ``layers.csv``, ``sharpness.csv``,
+    Only ``trials.csv`` is required; these files are shown where they exist: ``manifest.json``,
+    ``audit.csv``, ``device_<name>.csv``, ``waterfall.csv``, ``layers.csv``, ``sharpness.csv``,
     ``training_curves.csv``.
 
     Args:
@@ -69,23 +71,23 @@ def write_report(
         confidence: Probability with which an interval covers the true mean.
         look: Style sheet, "paper" or "talk".
         command: The command that made the study, for the page; empty takes the manifest's.
-        extra_items: Figures and tables from elsewhere, shown after the others: each an `Item`, or
-            where to import it ("package.module:name").
-        trials: The rows of its ``trials.csv``, where they have been read already.
+        extra_items: Figures and tables of other packages, shown after the others: each an `Item`,
+            or its import name ("package.module:name").
+        rows: The rows of its ``trials.csv``, if they have been read already.
 
     Returns:
         The files written.
 
     Raises:
         FileNotFoundError: If the folder has no ``trials.csv``.
-        ValueError: If the table is empty or damaged, or an extra item is none.
+        ValueError: If the table is empty or damaged, or an extra item is not an `Item`.
     """
     folder = Path(folder)
     items = with_extra(extra_items)
-    trials = read_trials(folder) if trials is None else trials
-    if trials.empty:
-        raise ValueError(f"{str(folder / 'trials.csv')!r} holds no trials; run the study first.")
-    content = Content(trials, [folder], baseline=baseline, confidence=confidence, look=look)
+    rows = read_trials(folder) if rows is None else rows
+    if rows.empty:
+        raise ValueError(f"{str(folder / 'trials.csv')!r} holds no rows; run the study first.")
+    content = Content(rows, [folder], baseline=baseline, confidence=confidence, look=look)
     shown = [_Shown(item, item.figures(content), item.tables(content)) for item in items]
     paths = []
     for one in shown:
@@ -105,15 +107,15 @@ class _Shown(NamedTuple):
 
 
 def _page(content: Content, shown: Iterable[_Shown], command: str) -> str:
-    folder, manifest, trials = content.folders[0], content.manifests[0], content.trials
+    folder, manifest, rows = content.folders[0], content.manifests[0], content.rows
     study = manifest.get("study", {})
-    name = str(study.get("name") or trials["study"].iloc[0])
+    name = str(study.get("name") or rows["study"].iloc[0])
     devices = manifest.get("devices", {})
     parts = [f"<h1>{html.escape(name)}</h1>"]
     if study.get("question"):
         parts.append(f"<p>{html.escape(str(study['question']))}</p>")
-    parts.append(f"<p>{html.escape(_in_short(trials))}</p>")
-    warnings = warnings_of(content) + _unfinished(manifest, trials)
+    parts.append(f"<p>{html.escape(_in_short(rows))}</p>")
+    warnings = warnings_of(content) + _unfinished(manifest, rows)
     if warnings:
         items = "".join(f"<li>{html.escape(text)}</li>" for text in warnings)
         parts.append(
@@ -129,7 +131,7 @@ def _page(content: Content, shown: Iterable[_Shown], command: str) -> str:
                 parts.append(tables[stem].html())
     parts += _audit(folder)
     parts += _datasheets(folder, devices)
-    cite = bibtex(sorted(trials["method"].unique()), devices)
+    cite = bibtex(sorted(rows["method"].unique()), devices)
     parts.append(f"<h2>How to cite</h2><pre>{html.escape(cite)}</pre>")
     made_by = command or str(study.get("command", ""))
     if made_by:
@@ -153,9 +155,9 @@ def _page(content: Content, shown: Iterable[_Shown], command: str) -> str:
     )
 
 
-def _unfinished(manifest: Mapping[str, Any], trials: pd.DataFrame) -> list[str]:
+def _unfinished(manifest: Mapping[str, Any], rows: pd.DataFrame) -> list[str]:
     """Networks of the study that have no row yet."""
-    there = set(trials["checkpoint"])
+    there = set(rows["checkpoint"])
     names = [
         name.removesuffix(".safetensors")
         for name, network in manifest.get("checkpoints", {}).items()
@@ -166,14 +168,14 @@ def _unfinished(manifest: Mapping[str, Any], trials: pd.DataFrame) -> list[str]:
     return [f"The study is not finished: no trial yet of {', '.join(names)}."]
 
 
-def _in_short(trials: pd.DataFrame) -> str:
-    networks, chips = trials["checkpoint"].nunique(), trials["chip_id"].nunique()
-    methods = trials.drop_duplicates(["method", "strength"])
-    subset = subset_text(trials)
+def _in_short(rows: pd.DataFrame) -> str:
+    networks, chips = rows["checkpoint"].nunique(), rows["chip_id"].nunique()
+    methods = rows.drop_duplicates(["method", "strength"])
+    subset = subset_text(rows)
     return (
         f"{len(methods)} methods, {networks} trained networks, {chips} chips on "
-        f"{trials['device'].nunique()} devices, {trials['t_inference_s'].nunique()} times: "
-        f"{len(trials)} measurements of {trials['n_images'].max()} images"
+        f"{rows['device'].nunique()} devices, {rows['t_inference_s'].nunique()} times: "
+        f"{len(rows)} measurements of {rows['n_images_per_chip'].max()} images"
         f"{f' ({subset})' if subset else ''}."
     )
 

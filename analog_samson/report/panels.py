@@ -26,20 +26,20 @@ def accuracy_vs_time(
 ) -> list[Line2D]:
     """Draw accuracy [%] against time on a logarithmic axis, one line per method.
 
-    The programmed state (t = 0) stands left of a break, because 0 has no place on a logarithmic
-    axis; times beyond the device's measured range are shaded, and their lines are dashed.
+    The programmed state (t = 0) is drawn left of a break, because the axis is logarithmic;
+    times beyond the device's measured range are shaded, and their lines are dashed.
 
     Args:
         ax: Where to draw.
-        summary: As `results.summarise` gives, of one condition (one device).
+        summary: As `results.summarise` gives, of one panel.
         interval: "bars" or "band".
-        axis: A time axis that several panels share; None makes one for these times.
+        axis: Time axis shared by several panels; None makes one for these times.
 
     Returns:
         One handle per method for a legend, in the usual order.
 
     Raises:
-        ValueError: If the summary is empty or holds several conditions, or the interval is
+        ValueError: If the summary is empty or holds rows of several panels, or the interval is
             neither "bars" nor "band".
     """
     check_one(summary, "accuracy_vs_time", interval)
@@ -62,7 +62,7 @@ def gain_vs_time(
 
     Args:
         ax: Where to draw.
-        gains: As `results.paired_gain` gives, of one condition.
+        gains: As `results.paired_gain` gives, of one panel.
         interval: "bars" or "band".
         axis: As in `accuracy_vs_time`.
 
@@ -76,7 +76,7 @@ def gain_vs_time(
     rows = gains.assign(name=words.method_names(gains), value=ACCURACY.shown(gains["gain"]))
     ax.axhline(0.0, color="black", linewidth=line_width(0.55), zorder=1)
     handles = _over_time(ax, rows, interval, axis)
-    baseline = words.said(gains["baseline"].iloc[0])
+    baseline = words.method_text(gains["baseline"].iloc[0])
     ax.set_ylabel(f"gain over {baseline} [{ACCURACY.short_difference_unit}]")
     return handles
 
@@ -88,14 +88,14 @@ def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = No
 
     Args:
         ax: Where to draw.
-        chips: As `results.chip_means` gives, of one condition.
+        chips: As `results.chip_means` gives, of one panel.
         axis: As in `accuracy_vs_time`.
 
     Returns:
         One handle per method.
 
     Raises:
-        ValueError: If there are no chips or several conditions.
+        ValueError: If there are no chips or rows of several panels.
     """
     check_one(chips, "chips_over_time")
     axis = axis or TimeAxis(chips["t_inference_s"])
@@ -128,17 +128,17 @@ def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = No
 
 
 def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
-    """Draw every chip at one time as a point, one strip a method, its networks side by side.
+    """Draw every chip at one time as a point, one strip per method, its networks side by side.
 
     Args:
         ax: Where to draw.
-        chips: As `results.chip_means` gives, of one condition at one time.
+        chips: As `results.chip_means` gives, of one panel at one time.
 
     Returns:
         An empty list: the methods are named below their strips, not in a legend.
 
     Raises:
-        ValueError: If there are no chips, several conditions or several times.
+        ValueError: If there are no chips, rows of several panels or several times.
     """
     check_one(chips, "chip_strips")
     if chips["t_inference_s"].nunique() > 1:
@@ -168,7 +168,9 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
             if len(own) > 1:
                 ends = [place - 0.25 / len(networks), place + 0.25 / len(networks)]
                 ax.plot(ends, [value.mean()] * 2, color="black", lw=line_width(0.9), zorder=3)
-    ax.set_xticks(range(len(ordered)), [words.said(n).replace(" ", "\n", 1) for n in ordered])
+    ax.set_xticks(
+        range(len(ordered)), [words.method_text(n).replace(" ", "\n", 1) for n in ordered]
+    )
     ax.set_xlim(-0.6, len(ordered) - 0.4)
     ax.tick_params(axis="x", length=0)
     ax.set_ylabel(ACCURACY.axis())
@@ -176,17 +178,17 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
 
 
 def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
-    """Draw lifetimes with their intervals, one row a method; arrows where data end.
+    """Draw lifetimes with their intervals, one row per method; arrows where data end.
 
     Args:
         ax: Where to draw.
-        lives: As `results.lifetime` gives, of one condition.
+        lives: As `results.lifetime` gives, of one panel.
 
     Returns:
         An empty list: the methods are named beside their rows, not in a legend.
 
     Raises:
-        ValueError: If there are no lifetimes or several conditions.
+        ValueError: If there are no lifetimes or rows of several panels.
     """
     check_one(lives, "lifetimes")
     finite = lives[["lifetime_s", "low_s", "high_s"]].replace([0.0, np.inf], np.nan)
@@ -224,7 +226,7 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
             fontsize="small",
             color="0.3",
         )
-    ax.set_yticks(range(len(ordered)), [words.said(name) for name in ordered])
+    ax.set_yticks(range(len(ordered)), [words.method_text(name) for name in ordered])
     ax.set_ylim(len(ordered) - 0.4, -0.6)
     ax.grid(False, axis="y")
     ax.grid(True, axis="x")
@@ -238,13 +240,13 @@ def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
 
     Args:
         ax: Where to draw.
-        networks: As `results.network_means` gives, of one condition at one time.
+        networks: As `results.network_means` gives, of one panel at one time.
 
     Returns:
         One handle per method.
 
     Raises:
-        ValueError: If there are no networks, several conditions or several times.
+        ValueError: If there are no networks, rows of several panels or several times.
     """
     check_one(networks, "clean_vs_late")
     if networks["t_inference_s"].nunique() > 1:
@@ -281,12 +283,12 @@ def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
 
 
 def beside(ax: Axes, points: float) -> Transform:
-    """Where data stand, moved to the right by some points."""
+    """Data coordinates, shifted to the right by some points."""
     return ax.transData + ScaledTranslation(points / 72, 0, ax.figure.dpi_scale_trans)
 
 
 def places(n: int) -> np.ndarray:
-    """Places side by side around 0, one apart."""
+    """Positions around 0 at unit distance."""
     return np.arange(n) - (n - 1) / 2
 
 
@@ -332,7 +334,7 @@ def check_one(
     """Check that the rows can be drawn into one panel.
 
     Raises:
-        ValueError: If there are no rows, several conditions, or the interval is unknown.
+        ValueError: If there are no rows, rows of several panels, or the interval is unknown.
     """
     if interval not in ("bars", "band"):
         raise ValueError(f"Interval must be 'bars' or 'band'; got {interval!r}.")
@@ -342,6 +344,6 @@ def check_one(
     several += [column for column in words.varying(rows) if column not in besides]
     if several:
         raise ValueError(
-            f"{what} draws one condition; this summary holds several in {several}: "
+            f"{what} draws one panel; this summary holds several in {several}: "
             "filter it, or use a figure with panels."
         )

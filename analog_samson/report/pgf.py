@@ -1,4 +1,4 @@
-r"""Figures as LaTeX commands: ``\input`` sets their letters in the paper's own font."""
+r"""Figures as LaTeX commands, typeset by ``\input`` in the font of the paper."""
 
 import re
 import shutil
@@ -26,7 +26,7 @@ def save_pgf(figure: Figure, path: Path) -> None:
         path: Where to, ending in .pgf.
 
     Raises:
-        FileNotFoundError: If there is no pdflatex to measure the letters with.
+        FileNotFoundError: If there is no pdflatex, which measures text widths.
     """
     if shutil.which("pdflatex") is None:
         raise FileNotFoundError(

@@ -15,7 +15,7 @@ from analog_samson.report.methods import KNOWN_METHODS, appearance
 
 
 class MethodStyle(NamedTuple):
-    """How a method looks in every figure; the dashes tell methods apart in grey print."""
+    """How a method looks in every figure; dashes distinguish methods in greyscale prints."""
 
     colour: str
     marker: str
@@ -33,7 +33,7 @@ WIDTHS_IN = {
 
 
 def method_style(method: str) -> MethodStyle:
-    """Colour, marker and line of a method; what has none gets its own from its name."""
+    """Colour, marker and line of a method; defaults derive from its name."""
     look = appearance(method)
     number = zlib.crc32(method.encode())
     return MethodStyle(
@@ -72,12 +72,12 @@ def looks(name: str, drawn: Iterable[str]) -> dict[str, Any]:
 
 
 def line_width(share: float) -> float:
-    """Points: a share of the width of the lines of the style sheet."""
+    """Line width [pt], as a fraction of that of the style sheet."""
     return share * float(rcParams["lines.linewidth"])
 
 
 def marker_size(share: float) -> float:
-    """Points: a share of the size of the markers of the style sheet."""
+    """Marker size [pt], as a fraction of that of the style sheet."""
     return share * float(rcParams["lines.markersize"])
 
 

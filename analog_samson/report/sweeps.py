@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.axes import finish, log_axis
-from analog_samson.report.figures import at_last_time, by_condition, footnote, grid
+from analog_samson.report.figures import at_last_time, by_panel, footnote, grid
 from analog_samson.report.panels import beside, check_one, places
 from analog_samson.report.style import line_width, looks, marker_size, order, style
 from analog_samson.results.scores import ACCURACY
@@ -27,7 +27,7 @@ def axis_figure(
     look: str = "paper",
     log: bool = False,
 ) -> Figure:
-    """Accuracy against one swept axis at the last time, one panel a device.
+    """Accuracy against one swept axis at the last time, one panel per device.
 
     Args:
         summary: As `results.summarise` gives.
@@ -43,13 +43,13 @@ def axis_figure(
         ValueError: If the axis was not swept or a name is unknown.
     """
     rows = with_axis(at_last_time(summary), [axis])
-    return by_condition(
+    return by_panel(
         rows,
         lambda ax, part: accuracy_vs_axis(ax, part, axis, log=log),
         note=footnote(rows),
         width=width,
         look=look,
-        besides=("axes",),
+        besides=("condition",),
         with_time=True,
     )
 
@@ -57,12 +57,12 @@ def axis_figure(
 def heat_figure(
     summary: pd.DataFrame, x: str, y: str, *, width: str = "two columns", look: str = "paper"
 ) -> Figure:
-    """Accuracy over two swept axes at the last time, one panel a method, of one device.
+    """Accuracy over two swept axes at the last time, one panel per method, of one device.
 
     Args:
         summary: As `results.summarise` gives, of one device.
-        x: Name of the axis to the right.
-        y: Name of the axis upward.
+        x: Name of the horizontal axis.
+        y: Name of the vertical axis.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
 
@@ -81,7 +81,7 @@ def heat_figure(
         figure, axes = grid(len(ordered), width, look, aspect=0.75, share_y=True)
         for ax, name in zip(axes, ordered, strict=True):
             image = heat_map(ax, rows[names == name], x, y, limits=limits)
-            ax.set_title(words.said(name))
+            ax.set_title(words.method_text(name))
             ax.label_outer()
         moment = times.label(rows["t_inference_s"].iloc[0])
         figure.colorbar(image, ax=axes, label=ACCURACY.axis(moment), shrink=0.9)
@@ -98,17 +98,17 @@ def accuracy_vs_axis(
     Args:
         ax: Where to draw.
         summary: As `results.summarise` gives, of one device at one time, swept over the axis.
-        axis: Name of the axis, as in the column ``axes``.
+        axis: Name of the axis, as in the column ``condition``.
         log: Whether the axis is logarithmic.
 
     Returns:
         One handle per method.
 
     Raises:
-        ValueError: If the axis was not swept, or other things vary too.
+        ValueError: If the axis was not swept, or other settings vary, too.
     """
     rows = with_axis(summary, [axis])
-    check_one(rows, "accuracy_vs_axis", besides=("axes",))
+    check_one(rows, "accuracy_vs_axis", besides=("condition",))
     values = sorted(rows[axis].unique(), key=words.by_value)
     has_words = any(isinstance(value, str) for value in values)  # as "ideal" among numbers of bits
     stands_at = {value: k if has_words else value for k, value in enumerate(values)}
@@ -150,18 +150,18 @@ def heat_map(
     Args:
         ax: Where to draw.
         summary: As `results.summarise` gives, of one method on one device at one time.
-        x: Name of the axis to the right.
-        y: Name of the axis upward.
+        x: Name of the horizontal axis.
+        y: Name of the vertical axis.
         limits: Lowest and highest accuracy [%] of the colours, for panels that share them.
 
     Returns:
         The image, for a colour bar.
 
     Raises:
-        ValueError: If an axis was not swept, or other things vary too.
+        ValueError: If an axis was not swept, or other settings vary, too.
     """
     rows = with_axis(summary, [x, y])
-    check_one(rows, "heat_map", besides=("axes",))
+    check_one(rows, "heat_map", besides=("condition",))
     if rows.duplicated([x, y]).any():
         raise ValueError(
             "heat_map draws one method at one time over two axes; filter the summary by method, "
@@ -200,10 +200,10 @@ def heat_map(
 
 
 def with_axis(rows: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
-    """Give swept axes a column of their own.
+    """Add a column for each of some swept axes.
 
     Args:
-        rows: Rows with the JSON column ``axes``.
+        rows: Rows with the JSON column ``condition``.
         axes: Names of axes.
 
     Returns:
@@ -212,7 +212,7 @@ def with_axis(rows: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
     Raises:
         ValueError: If no row has the axes.
     """
-    points = rows["axes"].map(json.loads)
+    points = rows["condition"].map(json.loads)
     has = points.map(lambda point: all(axis in point for axis in axes))
     if not has.any():
         known = sorted({name for point in points for name in point})
@@ -224,6 +224,6 @@ def with_axis(rows: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
 
 def swept_axes(rows: pd.DataFrame) -> list[str]:
     """Names of the axes whose values differ between rows, sorted."""
-    points = [json.loads(text) for text in rows["axes"].unique()]
+    points = [json.loads(text) for text in rows["condition"].unique()]
     names = sorted({name for point in points for name in point})
     return [n for n in names if len({str(point.get(n)) for point in points if n in point}) > 1]

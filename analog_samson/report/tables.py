@@ -17,7 +17,7 @@ from analog_samson.results.scores import ACCURACY
 def table(
     summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: int = ACCURACY.decimals
 ) -> Table:
-    """Accuracy against time: methods x times, one block a device.
+    """Accuracy against time: methods x times, one block per device.
 
     Args:
         summary: As `results.summarise` gives.
@@ -74,7 +74,7 @@ def table(
 def gain_table(
     gains: pd.DataFrame, *, decimals: int = ACCURACY.decimals, alone: Sequence[str] = ()
 ) -> Table:
-    """Paired gain over the baseline: methods x times, one block a device.
+    """Paired gain over the baseline: methods x times, one block per device.
 
     Args:
         gains: As `results.paired_gain` gives.
@@ -107,11 +107,11 @@ def gain_table(
         parts.append("Spread pooled over methods where there are 2 or 3 networks.")
     if not gains["paired"].all():
         parts.append("Networks from elsewhere: unpaired (Welch).")
+    baseline = words.method_text(gains["baseline"].iloc[0])
     if alone:
-        baseline = words.said(gains["baseline"].iloc[0])
         parts.append(f"No {baseline} on {', '.join(alone)}, so no gain there.")
     return Table(
-        title=f"Gain over {words.said(gains['baseline'].iloc[0])} [{ACCURACY.difference_unit}]",
+        title=f"Gain over {baseline} [{ACCURACY.difference_unit}]",
         caption=caption(rows, blocks, parts),
         blocks=tuple(blocks),
         data=gains,
@@ -120,13 +120,14 @@ def gain_table(
 
 
 def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
-    """Lifetimes: methods x losses, one block a device.
+    """Lifetimes: methods x losses, one block per device.
 
     Args:
-        lives: As `results.lifetime` gives, one frame a loss.
+        lives: As `results.lifetime` gives, one frame per loss.
 
     Returns:
-        The table; "> 1 y" where the loss was never reached, "< 1 s" where it was there at once.
+        The table; "> 1 y" where the loss was not reached, "< 1 s" where it was reached before the
+        first time.
 
     Raises:
         ValueError: If there are no lifetimes.
@@ -135,11 +136,11 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
     _check_not_empty(rows)
     rows["name"] = words.method_names(rows)
     blocks = []
-    for title, part in _by_condition(rows):
+    for title, part in _by_block(rows):
         cells = []
         for name in in_order(part["name"]):
             own = part[part["name"] == name]
-            line = {"method": words.said(name), "n": _n_short(own)}
+            line = {"method": words.method_text(name), "n": _n_short(own)}
             for _, row in own.sort_values("loss").iterrows():
                 line[f"{ACCURACY.shown(row['loss']):g} {ACCURACY.unit} lost"] = _life(row)
             cells.append(line)
@@ -166,12 +167,12 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
 def iso_table(
     iso: pd.DataFrame, *, decimals: int = ACCURACY.decimals, threshold: float = 0.99
 ) -> Table:
-    """Normalised accuracy: methods x times, one block a device.
+    """Normalised accuracy: methods x times, one block per device.
 
     Args:
         iso: As `results.iso_accuracy` gives.
         decimals: Digits after the point, in per cent.
-        threshold: The one that ``iso`` was made with.
+        threshold: The one that ``iso`` was computed with.
 
     Returns:
         The table; iso-accurate cells are bold.
@@ -202,7 +203,7 @@ def iso_table(
 
 
 def grid_table(summary: pd.DataFrame, *, decimals: int = ACCURACY.decimals) -> Table:
-    """Accuracy over what was swept: swept points x methods, one block a device and time.
+    """Accuracy over the swept axes: swept points x methods, one block per device and time.
 
     Args:
         summary: As `results.summarise` gives, with swept axes.
@@ -218,22 +219,24 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = ACCURACY.decimals) -> T
     rows = summary.assign(name=words.method_names(summary))
     if not words.is_swept(rows):
         raise ValueError("Nothing was swept in this study; a noise grid needs axes.")
-    columns = [column for column in words.varying(rows) if column != "axes"]
-    names = sorted({name for axes in rows["axes"] for name in json.loads(axes)})
+    columns = [column for column in words.varying(rows) if column != "condition"]
+    names = sorted({name for condition in rows["condition"] for name in json.loads(condition)})
     blocks = []
     for _, part in rows.groupby(["device", *columns, "t_inference_s"], observed=True, sort=True):
         cells = []
-        for point in dict.fromkeys(part.sort_values("axes", key=_by_number)["axes"]):
+        for point in dict.fromkeys(part.sort_values("condition", key=_by_number)["condition"]):
             line = _point(point, names)
-            own = part[part["axes"] == point].set_index("name")
+            own = part[part["condition"] == point].set_index("name")
             for name in in_order(part["name"]):
-                line[words.said(name)] = BLANK
+                line[words.method_text(name)] = BLANK
                 if name in own.index:
                     row = own.loc[name]
-                    line[words.said(name)] = _value(row["accuracy"], row["half_width"], decimals)
+                    line[words.method_text(name)] = _value(
+                        row["accuracy"], row["half_width"], decimals
+                    )
             cells.append(line)
         late = EXTRAPOLATED if part["extrapolated"].any() else ""
-        title = words.condition_text(part.iloc[0], columns)
+        title = words.group_title(part.iloc[0], columns)
         moment = times.label(part["t_inference_s"].iloc[0])
         blocks.append(_plain(f"{title}, {moment}{late}", pd.DataFrame(cells)))
     parts = [
@@ -252,15 +255,15 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = ACCURACY.decimals) -> T
 def planning_table(
     plan: pd.DataFrame, target: float, *, decimals: int = ACCURACY.decimals
 ) -> Table:
-    """How many chips or networks would make the intervals narrow enough, one block a device.
+    """Number of chips or networks needed for a half-width, one block per device.
 
     Args:
         plan: As `results.needed` gives.
-        target: The half-width that it was asked for, as a fraction.
+        target: The target half-width, as a fraction.
         decimals: Digits after the point, in percentage points.
 
     Returns:
-        The table: for every method its widest interval over time, and what it needs.
+        The table: for every method its widest interval over time, and the number needed.
 
     Raises:
         ValueError: If the plan is empty.
@@ -268,7 +271,7 @@ def planning_table(
     _check_not_empty(plan)
     rows = plan.assign(name=words.method_names(plan))
     blocks = []
-    for title, part in _by_condition(rows):
+    for title, part in _by_block(rows):
         cells = []
         for name in in_order(part["name"]):
             own = part[part["name"] == name]
@@ -277,7 +280,7 @@ def planning_table(
             if pd.notna(widest["half_width"]):
                 width = f"{ACCURACY.shown(widest['half_width']):.{decimals}f}"
             moment = times.label(widest["t_inference_s"])
-            line = {"method": words.said(name), "n": _n_short(own), "half-width": width}
+            line = {"method": words.method_text(name), "n": _n_short(own), "half-width": width}
             cells.append({**line, "at": moment, "needed": widest["advice"]})
         blocks.append(_plain(title, pd.DataFrame(cells)))
     parts = [
@@ -305,9 +308,9 @@ def _over_time(
     cell: Callable[["pd.Series[Any]"], str],
     is_bold: Callable[["pd.Series[Any]"], bool] = lambda row: False,
 ) -> list[Block]:
-    """One block a device: methods down, times across."""
+    """One block per device: methods down, times across."""
     blocks = []
-    for title, part in _by_condition(rows):
+    for title, part in _by_block(rows):
         late = set(part.loc[part["extrapolated"], "t_inference_s"])
         moments = sorted(part["t_inference_s"].unique())
         named = [times.label(t) for t in moments]
@@ -319,7 +322,7 @@ def _over_time(
         cells, bold = [], []
         for name in in_order(part["name"]):
             own = part[part["name"] == name]
-            line = {"method": words.said(name), **lead(own)}
+            line = {"method": words.method_text(name), **lead(own)}
             marks = dict.fromkeys(line, False)
             at = {row["t_inference_s"]: row for _, row in own.iterrows()}
             for t, head in heads.items():
@@ -331,11 +334,11 @@ def _over_time(
     return blocks
 
 
-def _by_condition(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Title and rows of every block: one a device and whatever else differs."""
+def _by_block(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Title and rows of every block: one per device and other settings that vary."""
     columns = words.varying(rows)
     for _, part in rows.groupby(["device", *columns], observed=True, sort=True):
-        yield words.condition_text(part.iloc[0], columns), part
+        yield words.group_title(part.iloc[0], columns), part
 
 
 def _plain(title: str, cells: pd.DataFrame) -> Block:
@@ -372,18 +375,18 @@ def _n_short(rows: pd.DataFrame) -> str:
     return f"{networks} × {chips}".replace(" to ", "–")
 
 
-def _point(axes: str, names: Iterable[str]) -> dict[str, str]:
+def _point(condition: str, names: Iterable[str]) -> dict[str, str]:
     """The values of a swept point, a column an axis."""
-    values = json.loads(axes)
+    values = json.loads(condition)
     return {
         words.axis_name(name): words.value_text(values[name]) if name in values else BLANK
         for name in names
     }
 
 
-def _by_number(axes: "pd.Series[Any]") -> "pd.Series[Any]":
+def _by_number(conditions: "pd.Series[Any]") -> "pd.Series[Any]":
     """Sort swept points by their numbers, not as text."""
-    return axes.map(
+    return conditions.map(
         lambda text: tuple(sorted((k, words.by_value(v)) for k, v in json.loads(text).items()))
     )
 

@@ -1,4 +1,4 @@
-"""How a table is written: Markdown, LaTeX (booktabs), HTML and full-precision CSV."""
+"""Output of tables: Markdown, LaTeX (booktabs), HTML and full-precision CSV."""
 
 import html
 import re
@@ -12,12 +12,11 @@ TIED = "°"
 SIGNIFICANT = "*"
 
 COLUMN_LETTERS = 50
-"""Letters of a line that one column of a two-column paper holds."""
+"""Characters per line in one column of a two-column paper."""
 
 DIGITS = 10
-"""Significant digits, and decimals, of a number in a CSV file: more than any measurement has, and
-too few to show in which order a library adds up (of small differences of accuracies, too), so that
-the same trials give the same bytes with every version."""
+"""Significant digits, and decimals, of a number in a CSV file: few enough to hide rounding errors
+of library versions, so that the same rows give the same bytes with every version."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Block:
     """One block of a table: the methods on one device.
 
     Attributes:
-        title: What the block holds, such as the device.
+        title: Title of the block, such as the device.
         cells: Finished text, one row per method, one column per time.
         bold: Same shape, whether a cell is the best of its column.
     """
@@ -40,10 +39,10 @@ class Table:
     r"""A finished table: text for print, numbers for machines.
 
     Attributes:
-        title: What is shown, in a few words.
+        title: Short title.
         caption: Intervals, n, and every mark explained.
         blocks: The blocks, in print order.
-        data: The numbers behind it, full precision, fractions.
+        data: Its data in full precision, as fractions.
         label: Name for ``\ref`` in LaTeX.
     """
 
@@ -105,7 +104,7 @@ class Table:
         return "\n".join([*parts, "</figure>\n"])
 
     def csv(self) -> str:
-        """The numbers behind the table: fractions and seconds, to `DIGITS` digits."""
+        """The data of the table: fractions and seconds, to `DIGITS` digits."""
         numbers = [str(name) for name, kind in self.data.dtypes.items() if kind == "float64"]
         rounded = self.data.assign(**{name: self.data[name].map(_rounded) for name in numbers})
         text: str = rounded.to_csv(index=False, lineterminator="\n")
@@ -119,7 +118,7 @@ def _latex_cell(text: str) -> str:
 
 
 def _letters(block: Block) -> int:
-    """Letters of the longest line of a block, with two for the space between columns."""
+    """Characters of the longest line of a block, with two between columns."""
     widths = [
         max(len(str(name)), int(block.cells[name].str.len().max())) + 2 for name in block.cells
     ]
@@ -161,11 +160,11 @@ LATEX = {
 
 
 def markdown_text(text: str) -> str:
-    """Plain text as Markdown: no column, tag, formula, code or link begins in it."""
+    """Plain text with all Markdown syntax escaped."""
     text = re.sub(r"[|$`]|\\(?=[!-/:-@\[-`{-~])|\](?=\()", r"\\\g<0>", text)
     return re.sub(r"<(?=[A-Za-z/!?])|&(?=#?\w+;)", lambda one: html.escape(one.group()), text)
 
 
 def latex_text(text: str) -> str:
-    """Plain text as LaTeX: pure ASCII, nothing special left."""
+    """Plain text as LaTeX: ASCII, with special characters escaped."""
     return "".join(LATEX.get(letter, letter) for letter in text)

@@ -1,4 +1,4 @@
-"""Texts that tables and figures share: names of methods and conditions, n, intervals."""
+"""Texts that tables and figures share: names of methods and panels, n, intervals."""
 
 import json
 from typing import Any
@@ -7,33 +7,33 @@ import pandas as pd
 
 from analog_samson.report.methods import appearance, dataset_label
 from analog_samson.results.comparison import method_names
-from analog_samson.results.definitions import CONDITION
+from analog_samson.results.definitions import COMPARED_UNDER
 
 __all__ = [
-    "axes_text",
     "axis_name",
     "condition_text",
     "fixed_text",
+    "group_title",
     "interval_text",
     "method_names",
+    "method_text",
     "n_text",
-    "said",
 ]
 
-_CONDITION_WITHOUT_TIME = CONDITION[:-1]
-_SAID_AS = {
+_COMPARED_WITHOUT_TIME = COMPARED_UNDER[:-1]
+_TEXT_OF = {
     "dataset": "data set {}",
     "model": "model {}",
     "device": "device {}",
     "compensation": "compensation {}",
-    "axes": "{}",
+    "condition": "{}",
     "engine": "engine {}",
     "precision": "precision {}",
 }
 
 
-def said(name: str) -> str:
-    """A method with its strength as papers write it: "samson rho=0.5" -> "SAMSON ρ = 0.5"."""
+def method_text(name: str) -> str:
+    """A method with its strength as in papers: "samson rho=0.5" -> "SAMSON ρ = 0.5"."""
     method, _, strength = name.partition(" ")
     look = appearance(method)
     if look.strength:
@@ -41,11 +41,11 @@ def said(name: str) -> str:
     return f"{look.label} {strength}".strip()
 
 
-def axes_text(axes: str) -> str:
+def condition_text(condition: str) -> str:
     """A swept point in words: '{"drift_scale": 2.0}' -> "drift scale = 2"; "{}" -> ""."""
     return ", ".join(
         f"{axis_name(name)} = {value_text(value)}"
-        for name, value in json.loads(axes or "{}").items()
+        for name, value in json.loads(condition or "{}").items()
     )
 
 
@@ -62,7 +62,7 @@ def by_value(value: Any) -> tuple[bool, float, str]:
 
 def is_swept(rows: pd.DataFrame) -> bool:
     """Whether some device has more than one value of some axis."""
-    return bool(rows.groupby("device", observed=True)["axes"].nunique().max() > 1)
+    return bool(rows.groupby("device", observed=True)["condition"].nunique().max() > 1)
 
 
 def axis_name(axis: str) -> str:
@@ -74,31 +74,31 @@ def axis_name(axis: str) -> str:
 
 
 def varying(rows: pd.DataFrame) -> list[str]:
-    """Columns of the condition, other than time and device, in which the rows differ."""
-    return [c for c in _CONDITION_WITHOUT_TIME if c != "device" and rows[c].nunique() > 1]
+    """Columns of `COMPARED_UNDER`, other than time and device, in which the rows differ."""
+    return [c for c in _COMPARED_WITHOUT_TIME if c != "device" and rows[c].nunique() > 1]
 
 
-def condition_text(row: pd.Series, columns: list[str]) -> str:
-    """Name a block or panel: the device and whatever else varies."""
+def group_title(row: pd.Series, columns: list[str]) -> str:
+    """Title of a block or panel: the device and other settings that vary."""
     parts = [str(row["device"])]
     for column in columns:
         text = _value_said(column, row[column])
-        parts.append(_SAID_AS[column].format(text) if column == "compensation" else text)
+        parts.append(_TEXT_OF[column].format(text) if column == "compensation" else text)
     return ", ".join(filter(None, parts))
 
 
 def fixed_text(rows: pd.DataFrame) -> str:
-    """What is the same in all rows: "Data set digits, model mlp, engine aihwkit".
+    """Settings that are the same in all rows: "Data set digits, model mlp, engine aihwkit".
 
     Where chips were evaluated on a subset of the test images, the sizes follow.
     """
     parts = []
-    for column in _CONDITION_WITHOUT_TIME:
+    for column in _COMPARED_WITHOUT_TIME:
         values = rows[column].unique()
         if column != "device" and len(values) == 1:
             text = _value_said(column, values[0])
             if text:
-                parts.append(_SAID_AS[column].format(text))
+                parts.append(_TEXT_OF[column].format(text))
     text = ", ".join(parts)
     return "; ".join(filter(None, [text[:1].upper() + text[1:], subset_text(rows)]))
 
@@ -106,12 +106,14 @@ def fixed_text(rows: pd.DataFrame) -> str:
 def _value_said(column: str, value: Any) -> str:
     if column == "dataset":
         return dataset_label(str(value))
-    return axes_text(value) if column == "axes" else str(value)
+    return condition_text(value) if column == "condition" else str(value)
 
 
 def subset_text(rows: pd.DataFrame) -> str:
     """How many images accuracies were estimated from; "" where chips were evaluated on all."""
-    pairs = rows.loc[rows["n_images"] < rows["n_test"], ["n_images", "n_test"]].drop_duplicates()
+    pairs = rows.loc[
+        rows["n_images_per_chip"] < rows["n_test"], ["n_images_per_chip", "n_test"]
+    ].drop_duplicates()
     sizes = [f"{n:,} of {n_test:,}" for n, n_test in pairs.itertuples(index=False)]
     if not sizes:
         return ""
@@ -126,7 +128,7 @@ def missing_text(rows: pd.DataFrame) -> str:
     names = method_names(rows)
     on = {device: set(own) for device, own in names.groupby(rows["device"], observed=True)}
     return "; ".join(
-        f"{', '.join(said(name) for name in sorted(set(names) - own))} on {device}"
+        f"{', '.join(method_text(name) for name in sorted(set(names) - own))} on {device}"
         for device, own in sorted(on.items())
         if own != set(names)
     )
@@ -139,7 +141,7 @@ def range_text(values: pd.Series) -> str:
 
 
 def n_text(rows: pd.DataFrame) -> str:
-    """Networks and chips that the rows rest on: "5 networks x 10 chips"."""
+    """Numbers of networks and chips of the rows: "5 networks x 10 chips"."""
     networks, chips = range_text(rows["n_networks"]), _chips(rows)
     return (
         f"{networks} network{'' if networks == '1' else 's'} × "
@@ -157,13 +159,13 @@ def _chips(rows: pd.DataFrame) -> str:
 
 
 def interval_text(summary: pd.DataFrame) -> str:
-    """Kind of the intervals, what they are taken over, and what they assume."""
+    """Kind and level of the intervals, and their assumptions."""
     if summary["half_width"].isna().all():
         return "no interval: one chip of one trained network"
     per_cent = f"{100 * summary['confidence'].iloc[0]:g} %"
     over_chips = summary["level"] == "chips only"
     if over_chips.all():
-        kind = "over chips only: one trained network, so nothing is said about another training"
+        kind = "over chips only: one trained network; does not cover another training"
     else:
         kind = "over trained networks, after averaging reads and chips"
         pooled = summary["spread"] == "pooled"
@@ -182,4 +184,4 @@ def interval_text(summary: pd.DataFrame) -> str:
 
 
 def _listed(rows: pd.DataFrame) -> str:
-    return ", ".join(said(name) for name in sorted(set(method_names(rows))))
+    return ", ".join(method_text(name) for name in sorted(set(method_names(rows))))

@@ -1,16 +1,11 @@
-"""Results: the table of trials, and what may be said from it.
+"""Results: the table of trials and its statistics.
 
 A row is one chip at one time in one read. Chips of one network are not independent samples of
-the training method, so averages run over reads, then over chips, and intervals over networks.
+the training method, so reads are averaged first, then chips; intervals are over networks.
 """
 
 from analog_samson.results.columns import COLUMNS
 from analog_samson.results.comparison import best_methods, holm, paired_gain
-from analog_samson.results.estimates import (
-    digital_accuracy,
-    estimated_accuracy,
-    sampling_variance,
-)
 from analog_samson.results.lifetime import (
     has_trajectories,
     iso_accuracy,
@@ -18,7 +13,12 @@ from analog_samson.results.lifetime import (
     lifetime,
     no_better_than_guessing,
 )
-from analog_samson.results.planning import needed, next_look, variance_components
+from analog_samson.results.sample_size import needed, next_look, variance_components
+from analog_samson.results.subsets import (
+    digital_accuracy,
+    estimated_accuracy,
+    sampling_variance,
+)
 from analog_samson.results.summary import chip_means, network_means, summarise
 from analog_samson.results.trials import (
     append_lines,

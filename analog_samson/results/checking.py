@@ -1,4 +1,4 @@
-"""What can be said of a row of trials by itself, and of a file of them, before it is believed."""
+"""Validation of rows of trials, and of files that hold them."""
 
 import csv
 import json
@@ -13,17 +13,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from analog_samson.results.columns import COLUMNS, COUNTS, FLAGS, TEXT, TYPES
+from analog_samson.results.columns import COLUMNS, COUNTS, FLAGS, HEADERS, TEXT, TYPES, is_header
 from analog_samson.results.definitions import two_kinds
 
 ADVICE = "; delete the line: its point is then computed again"
 
 SHOWN_LETTERS = 80
-"""Of a wrong value a message shows this many letters."""
+"""Characters of an invalid value that a message shows."""
 
 _MAY_BE_EMPTY = ("strength",)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_SPELLED = {  # how Arrow lets a value of a type be written
+_SPELLED = {  # spellings that Arrow reads as a value of a type
     pa.int64(): (r"-?\d+", "no whole number"),
     pa.float64(): (r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(?i:inf(inity)?|nan)", "no number"),
     pa.bool_(): (r"(?i:true|false)|[01]", "neither True nor False"),
@@ -47,16 +47,15 @@ def read_table(file: Path) -> pd.DataFrame:
     if content.startswith(b"\xef\xbb\xbf") or b"\r" in content:
         raise ValueError(
             f"{str(file)!r} was saved by another program (it has a byte order mark or Windows line "
-            "ends), so that no row can be added to it. Spreadsheets change numbers, too: restore "
-            f"the original, or, if no number has changed: sed -i 's/^\\xef\\xbb\\xbf//; s/\\r$//' "
+            "ends), so that no row can be added to it. Spreadsheets also change numbers: restore "
+            f"the original, or, if no number was changed: sed -i 's/^\\xef\\xbb\\xbf//; s/\\r$//' "
             f"{str(file)!r}."
         )
-    header = ",".join(COLUMNS).encode()
     first, newline, _ = content.partition(b"\n")
-    if first != header if newline else not header.startswith(first):
+    if not is_header(first, is_complete=bool(newline)):
         raise ValueError(
             f"{str(file)!r} is not a table of trials: its first line must be "
-            f"'{header.decode()}', not {first[:80].decode(errors='replace')!r}."
+            f"'{HEADERS[0].decode()}', not {first[:80].decode(errors='replace')!r}."
         )
     content = content[: content.rfind(b"\n") + 1]
     if not content:
@@ -64,36 +63,37 @@ def read_table(file: Path) -> pd.DataFrame:
     try:
         table = pa.csv.read_csv(
             pa.BufferReader(content),
+            read_options=pa.csv.ReadOptions(column_names=COLUMNS, skip_rows=1),
             convert_options=pa.csv.ConvertOptions(column_types=TYPES),
         )
     except (pa.ArrowException, UnicodeDecodeError) as error:
         why = _damage(content) or f"has a damaged row ({str(error).splitlines()[0][:200]})"
         raise ValueError(f"{str(file)!r}, {why}{ADVICE}.") from None
-    trials: pd.DataFrame = table.to_pandas()
+    rows: pd.DataFrame = table.to_pandas()
 
     def line(row: int) -> str:
         written = [n for n, text in enumerate(content.split(b"\n"), start=1) if text]
         return f"{str(file)!r}, line {written[row + 1]}"
 
-    check_rows(trials, line, ADVICE)
-    found = two_kinds(trials)
+    check_rows(rows, line, ADVICE)
+    found = two_kinds(rows)
     if found is not None:
         row, other, column = found
         raise ValueError(
-            f"{line(row)}: {column} = {_shown(trials[column].iloc[row])}, and "
-            f"{_shown(trials[column].iloc[other])} of the same chip_id in "
+            f"{line(row)}: {column} = {_shown(rows[column].iloc[row])}, and "
+            f"{_shown(rows[column].iloc[other])} of the same chip_id in "
             f"{line(other).rpartition(', ')[2]}{ADVICE}."
         )
-    return trials
+    return rows
 
 
 def check_rows(rows: pd.DataFrame, place: Callable[[int], str], advice: str = "") -> None:
-    """Refuse rows with a value that cannot be.
+    """Refuse rows with an invalid value.
 
     Args:
         rows: Rows of trials, columns `COLUMNS`.
-        place: Says where a row stands, given its position.
-        advice: What to do, for the message.
+        place: Gives file and line of a row from its position.
+        advice: What to do; end of the message.
 
     Raises:
         ValueError: If a value is missing, of a wrong kind or out of range, or counts contradict
@@ -116,10 +116,10 @@ def check_rows(rows: pd.DataFrame, place: Callable[[int], str], advice: str = ""
         wrong = {value for value in rows[name].unique() if not _is_sound(value, name)}
         if wrong:
             refuse_where(rows[name].isin(wrong), name, "a text in one line is needed")
-    not_axes = {value for value in rows["axes"].unique() if not _are_axes(value)}
-    if not_axes:
+    no_condition = {value for value in rows["condition"].unique() if not _is_condition(value)}
+    if no_condition:
         rule = "a JSON object of numbers and words is needed"
-        refuse_where(rows["axes"].isin(not_axes), "axes", rule)
+        refuse_where(rows["condition"].isin(no_condition), "condition", rule)
     for name in FLAGS:
         refuse_where(~rows[name].isin([True, False]), name, "it is True or False")
     numbers = {
@@ -127,7 +127,7 @@ def check_rows(rows: pd.DataFrame, place: Callable[[int], str], advice: str = ""
         for name in (*COUNTS, "t_inference_s", "analog_share", "alpha")
     }
     for name in COUNTS:
-        least = 1 if name == "n_images" else 0
+        least = 1 if name == "n_images_per_chip" else 0
         rule = f"a whole number of at least {least} is needed"
         refuse_where(~((numbers[name] % 1 == 0) & (numbers[name] >= least)), name, rule)
     time, share, alpha = (numbers[name] for name in ("t_inference_s", "analog_share", "alpha"))
@@ -142,26 +142,26 @@ def check_rows(rows: pd.DataFrame, place: Callable[[int], str], advice: str = ""
 
 
 def check_text(text: str, where: str) -> None:
-    """Refuse a text that could not stand in a table: it would be found after computing.
+    """Refuse a text that a table cannot hold, before anything is computed.
 
     Args:
         text: A name or label.
-        where: Where it comes from, for the message.
+        where: Where it comes from; begins the message.
 
     Raises:
-        ValueError: If it holds a line break or another character without a picture.
+        ValueError: If it holds a line break or another control character.
     """
     if _UNPRINTABLE.search(text):
         raise ValueError(
-            f"{where}: {_shown(text)} holds a line break or control character, which no row can "
-            "hold; take it out."
+            f"{where}: {_shown(text)} holds a line break or control character, which a table "
+            "cannot hold; remove it."
         )
 
 
 def _check_counts(
     counts: dict[str, "pd.Series[int]"], place: Callable[[int], str], advice: str
 ) -> None:
-    n, right, digital = (counts[c] for c in ("n_images", "n_correct", "n_correct_digital"))
+    n, right, digital = (counts[c] for c in ("n_images_per_chip", "n_correct", "n_correct_digital"))
     elsewhere = counts["n_correct_digital_test"] - digital
     wrong = (
         ~right.between(0, n)
@@ -175,8 +175,9 @@ def _check_counts(
         raise ValueError(
             f"{place(at)}: it counts n_correct = {row['n_correct']} "
             f"(n_correct_digital = {row['n_correct_digital']}, n_changed = {row['n_changed']}) of "
-            f"n_images = {row['n_images']}, and n_correct_digital_test = "
-            f"{row['n_correct_digital_test']} of n_test = {row['n_test']}, which cannot be{advice}."
+            f"n_images_per_chip = {row['n_images_per_chip']}, and n_correct_digital_test = "
+            f"{row['n_correct_digital_test']} of n_test = {row['n_test']}, which is "
+            f"inconsistent{advice}."
         )
 
 
@@ -188,18 +189,18 @@ def _is_sound(value: object, column: str) -> bool:
     )
 
 
-def _are_axes(text: str) -> bool:
+def _is_condition(text: str) -> bool:
     try:
-        axes = json.loads(text)
+        values = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    return isinstance(axes, dict) and all(
-        isinstance(value, int | float | str) and value == value for value in axes.values()
+    return isinstance(values, dict) and all(
+        isinstance(value, int | float | str) and value == value for value in values.values()
     )
 
 
 def _damage(content: bytes) -> str:
-    """Line and column of the first value that is not of its column's type; "" if there is none."""
+    """Line and column of the first value that has not its column's type; "" if all have."""
     for number, line in enumerate(content.decode(errors="replace").split("\n"), start=1):
         if number == 1 or not line:
             continue

@@ -1,4 +1,4 @@
-"""Which method is better, on the same chips, and whether the difference is real."""
+"""Paired comparison of methods on the same chips, with corrected significance tests."""
 
 import difflib
 import math
@@ -10,14 +10,14 @@ from numpy.typing import ArrayLike
 
 from analog_samson.methods import EXTERNAL
 from analog_samson.results import spread
-from analog_samson.results.definitions import CONDITION, METHOD
+from analog_samson.results.definitions import COMPARED_UNDER, METHOD
 from analog_samson.results.summary import FEW_NETWORKS, chip_means
 
-GAIN_CELL = (*CONDITION[:-1], *METHOD, "baseline", "t_inference_s")
+GAIN_GROUP = (*COMPARED_UNDER[:-1], *METHOD, "baseline", "t_inference_s")
 
 
 def paired_gain(
-    trials: pd.DataFrame,
+    rows: pd.DataFrame,
     baseline: str = "sgd",
     confidence: float = 0.95,
     *,
@@ -25,37 +25,38 @@ def paired_gain(
 ) -> pd.DataFrame:
     """Accuracy of each method minus the baseline's, on the same chips at the same time.
 
-    Chips are paired by training seed, chip number and read under the same condition: methods
-    share the random numbers of their chips, so what a chip does to both cancels. Differences are
-    averaged over reads, chips, and then over networks, which give the interval. Networks from
-    elsewhere (method "external") have no partner: they are compared by Welch's test.
+    Rows that agree in `COMPARED_UNDER` are compared. Chips are paired by training seed and chip
+    number: all methods share the random seeds of their chips (common random numbers), so that
+    errors common to both cancel. Differences are averaged over reads, then chips, then networks;
+    the interval is over networks. Imported networks (method "external") are not paired: they are
+    compared by Welch's test.
 
     Args:
-        trials: Rows of trials, or of chips (`chip_means`); filter them to one time (the primary
+        rows: Rows of trials, or of chips (`chip_means`); filter them to one time (the primary
             endpoint) to correct for fewer comparisons.
         baseline: A method, with its strength where it was trained with several ("sam rho=0.5").
         confidence: Probability with which an interval covers the true difference.
-        pool: Whether the spread of the differences is pooled over the methods under the same
-            condition, as in `summarise`; None pools only where a method has 2 or 3 networks.
+        pool: Whether the spread of the differences is pooled over the methods that are compared,
+            as in `summarise`; None pools only where a method has 2 or 3 networks.
 
     Returns:
-        One row per other method and condition: the columns of ``GAIN_CELL``, ``gain`` (fraction,
+        One row per group of the other methods: the columns of `GAIN_GROUP`, ``gain`` (fraction,
         positive when the method is better), ``low``, ``high``, ``half_width``, ``confidence``,
         ``p_value`` (two-sided t test), ``p_holm`` (corrected over all rows), ``significant``
         (``p_holm < 1 - confidence``, and more than one network), ``level`` ("networks" or "chips
         only"), ``spread`` ("own" or "pooled"), ``paired``, ``n_networks``, ``n_chips`` (per
-        network, the smallest), ``n_images`` of ``n_test`` (answered by a chip), ``extrapolated``.
+        network, the smallest), ``n_images_per_chip``, ``n_test``, ``extrapolated``.
 
     Raises:
         ValueError: If the baseline is not among the methods, or is there in several strengths.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"Confidence must be between 0 and 1, such as 0.95; got {confidence!r}.")
-    chips = chip_means(trials)
+    chips = chip_means(rows)
     chips["name"] = method_names(chips)
     reference = baseline_name(chips, baseline)
-    rows = []
-    for condition, group in chips.groupby(list(CONDITION), observed=True, sort=True):
+    records = []
+    for settings, group in chips.groupby(list(COMPARED_UNDER), observed=True, sort=True):
         base = group[group["name"] == reference]
         if base.empty:
             continue
@@ -63,43 +64,48 @@ def paired_gain(
         for method, others in group[group["name"] != reference].groupby(
             list(METHOD), observed=True
         ):
-            row = dict(zip(CONDITION, condition, strict=True))
+            row = dict(zip(COMPARED_UNDER, settings, strict=True))
             row.update(zip(METHOD, method, strict=True))
             row["baseline"] = reference
             row.update(_compare(others, base, confidence))
-            row["n_images"], row["n_test"] = group["n_images"].iloc[0], group["n_test"].iloc[0]
+            row["n_images_per_chip"], row["n_test"] = (
+                group["n_images_per_chip"].iloc[0],
+                group["n_test"].iloc[0],
+            )
             row["extrapolated"] = bool(group["extrapolated"].any())
             here.append(row)
         if pool is not False:
             _pool(here, confidence, FEW_NETWORKS if pool is None else None)
-        rows += here
-    columns = [*GAIN_CELL, "gain", "low", "high", "half_width", "confidence", "p_value", "p_holm"]
+        records += here
+    columns = [*GAIN_GROUP, "gain", "low", "high", "half_width", "confidence", "p_value", "p_holm"]
     columns += ["significant", "level", "spread", "paired", "n_networks", "n_chips"]
-    columns += ["n_images", "n_test", "extrapolated"]
-    gains = pd.DataFrame(rows, columns=columns)
+    columns += ["n_images_per_chip", "n_test", "extrapolated"]
+    gains = pd.DataFrame(records, columns=columns)
     gains["p_holm"] = holm(gains["p_value"].to_numpy(dtype=float))
     gains["significant"] = (gains["p_holm"] < 1 - confidence) & (gains["level"] == "networks")
-    return gains.sort_values(list(GAIN_CELL), ignore_index=True)
+    return gains.sort_values(list(GAIN_GROUP), ignore_index=True)
 
 
-def best_methods(trials: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Which method may be set in bold, and which cannot be told from it.
+def best_methods(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """Find the best method of each comparison, and the methods tied with it.
 
-    The method with the highest mean is the best of its condition when it beats *every* other one
-    (intersection-union test: the largest of its paired p-values), corrected by Holm over all
-    conditions. Where none is, the methods that are not shown to be worse than the highest are tied.
+    Methods whose rows agree in `COMPARED_UNDER` are compared. The method with the highest mean is
+    the best when it differs significantly from *every* other one (intersection-union test: the
+    largest of its paired p-values), corrected by Holm over all comparisons. Otherwise the methods
+    that are not significantly worse than the highest are tied.
 
     Args:
-        trials: Rows of trials, or of chips (`chip_means`).
+        rows: Rows of trials, or of chips (`chip_means`).
         confidence: One minus the probability of any false bold cell in the table.
 
     Returns:
-        One row per method and condition: the columns of a summary's cell, ``is_best``,
-        ``is_tied`` (both False where a method stands alone), ``p_holm`` of the condition.
+        One row per group: the columns of `GROUP`, ``is_best``,
+        ``is_tied`` (both False where there is one method only), ``p_holm`` of the
+        comparison.
     """
-    chips = chip_means(trials)
+    chips = chip_means(rows)
     cells, p_cells = [], []
-    for condition, group in chips.groupby(list(CONDITION), observed=True, sort=True):
+    for settings, group in chips.groupby(list(COMPARED_UNDER), observed=True, sort=True):
         networks = group.groupby([*METHOD, "checkpoint"], observed=True)["accuracy"].mean()
         means = networks.groupby(list(METHOD), observed=True).mean()
         if len(means) < 2:
@@ -115,28 +121,28 @@ def best_methods(trials: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame
                 over_networks &= compared["level"] == "networks"
         worst = max(value if value == value else 1.0 for key, value in p.items() if key != leader)
         p_cells.append(worst if over_networks else 1.0)
-        cells.append((condition, leader, p))
+        cells.append((settings, leader, p))
     corrected = holm(p_cells)
-    rows = []
-    for (condition, leader, p), p_cell in zip(cells, corrected, strict=True):
+    records = []
+    for (settings, leader, p), p_cell in zip(cells, corrected, strict=True):
         is_decided = bool(p_cell < 1 - confidence)
         for key, value in p.items():
-            row = dict(zip(CONDITION, condition, strict=True))
+            row = dict(zip(COMPARED_UNDER, settings, strict=True))
             row.update(zip(METHOD, key, strict=True))
             row["is_best"] = is_decided and key == leader
             is_close = key == leader or not value * len(cells) < 1 - confidence
             row["is_tied"] = not is_decided and is_close
             row["p_holm"] = p_cell
-            rows.append(row)
-    columns = [*CONDITION, *METHOD, "is_best", "is_tied", "p_holm"]
-    return pd.DataFrame(rows, columns=columns)
+            records.append(row)
+    columns = [*COMPARED_UNDER, *METHOD, "is_best", "is_tied", "p_holm"]
+    return pd.DataFrame(records, columns=columns)
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
     """Holm's step-down correction for many comparisons (Holm 1979, Scand. J. Statist. 6, 65).
 
     Args:
-        p_values: Raw p-values, shape (m,); NaN (no test was possible) stays NaN and counts not.
+        p_values: Raw p-values, shape (m,); NaN (no test was possible) stays NaN and is not counted.
 
     Returns:
         Corrected p-values, same shape: rejecting those below alpha keeps the probability of any
@@ -224,7 +230,7 @@ def _paired(pairs: pd.DataFrame, confidence: float) -> dict[str, Any]:
 
 
 def _pool(rows: list[dict[str, Any]], confidence: float, few: int | None) -> None:
-    """Replace the spread of few differences by the one pooled over the methods beside them."""
+    """Replace the spread of few differences by the one pooled over the methods compared."""
     differences = {k: row["differences"] for k, row in enumerate(rows) if "differences" in row}
     if len(differences) < 2:
         return

@@ -1,4 +1,4 @@
-"""What rows mean: which columns make them comparable, and when they may not be mixed."""
+"""Consistency of rows: which columns make rows comparable, and which rows may not be mixed."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -7,72 +7,71 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-CONDITION = (
+COMPARED_UNDER = (
     "dataset",
     "model",
     "device",
     "compensation",
-    "axes",
+    "condition",
     "engine",
     "precision",
     "t_inference_s",
 )
-"""What methods are compared under: two rows are comparable when all of these agree."""
+"""Methods are compared between rows that agree in all of these columns."""
 
 METHOD = ("method", "strength")
-"""What is compared."""
+"""Columns that identify a method."""
 
-_CHIP = (*CONDITION[:-1], *METHOD, "training_seed", "checkpoint", "chip")
+_CHIP = (*COMPARED_UNDER[:-1], *METHOD, "training_seed", "checkpoint", "chip")
 _SEED = ("dataset", "model", *METHOD, "training_seed")
-_DEFINED = ("programming_seed", "n_images", "n_test")
+_DEFINED = ("programming_seed", "n_images_per_chip", "n_test")
 
 
-def check_definitions(trials: pd.DataFrame) -> None:
-    """Refuse rows that call two different things by one name.
+def check_definitions(rows: pd.DataFrame) -> None:
+    """Refuse rows that use one name for different chips, networks or test sets.
 
     Args:
-        trials: Rows of trials.
+        rows: Rows of trials.
 
     Raises:
         ValueError: If columns are missing; if one chip of one network on one device has two
-            contents (another device file, study seed or evaluation set under the same name), or
-            one chip has two names; if
-            one method and training seed has two networks; if one model and data set was
-            evaluated on test sets of different size, or on subsets of different size.
+            definitions (another device file, study seed or evaluation set under the same name),
+            or one definition has two names; if one method and training seed has two networks; if
+            one model and data set was evaluated on test sets, or subsets, of different size.
     """
     needed = {*_CHIP, *_DEFINED, "chip_id", "n_correct", "t_inference_s"}
-    missing = sorted(needed - set(trials.columns))
+    missing = sorted(needed - set(rows.columns))
     if missing:
-        raise ValueError(f"These are no trials: columns {missing} are missing.")
-    found = two_kinds(trials)
+        raise ValueError(f"These are not rows of trials: columns {missing} are missing.")
+    found = two_kinds(rows)
     if found is not None:
         row, other, column = found
         raise ValueError(
-            f"Rows of chip {trials['chip_id'].iloc[row]!r} say {column} = "
-            f"{trials[column].iloc[other]!r} and {trials[column].iloc[row]!r}; one thing has two "
-            "names, or rows were edited: delete the wrong ones, or keep the two studies apart."
+            f"Rows of chip {rows['chip_id'].iloc[row]!r} say {column} = "
+            f"{rows[column].iloc[other]!r} and {rows[column].iloc[row]!r}; one chip has two "
+            "names, or rows were edited: delete the wrong rows, or read the two studies separately."
         )
-    chips = trials.drop_duplicates("chip_id")
+    chips = rows.drop_duplicates("chip_id")
     _check_chips(chips)
     _check_sizes(chips)
     _check_networks(chips)
 
 
-def two_kinds(trials: pd.DataFrame) -> tuple[int, int, str] | None:
-    """Find a row that calls its chip otherwise than the chip's first row does.
+def two_kinds(rows: pd.DataFrame) -> tuple[int, int, str] | None:
+    """Find a row whose definition of its chip differs from that in the chip's first row.
 
     Args:
-        trials: Rows of trials.
+        rows: Rows of trials.
 
     Returns:
         Position of the row, of the first row of its chip, and the column in which they differ;
         None where all rows of every chip agree.
     """
-    codes, _ = pd.factorize(trials["chip_id"])
+    codes, _ = pd.factorize(rows["chip_id"])
     _, first = np.unique(codes, return_index=True)
     of_first = first[codes]
     for column in (*_CHIP, *_DEFINED):
-        values = trials[column].array
+        values = rows[column].array
         differs = np.asarray(values != values.take(of_first), dtype=bool)
         if differs.any():
             row = int(differs.argmax())
@@ -90,22 +89,22 @@ def _check_chips(chips: pd.DataFrame) -> None:
     raise ValueError(
         f"Chip {first['chip']} of {_named(first)} (training seed {first['training_seed']}) on "
         f"device {first['device']!r} has two definitions, {first['chip_id']!r} and "
-        f"{second['chip_id']!r}, which differ in {what}; summarise the two studies apart."
+        f"{second['chip_id']!r}, which differ in {what}; summarise the two studies separately."
     )
 
 
 def _check_sizes(chips: pd.DataFrame) -> None:
-    sizes = chips.drop_duplicates(["dataset", "model", "n_images", "n_test"])
+    sizes = chips.drop_duplicates(["dataset", "model", "n_images_per_chip", "n_test"])
     mixed = _first_repeated(sizes, ("dataset", "model"))
     if mixed.empty:
         return
     what, column = "evaluation sets of {} images", "n_test"
     if mixed["n_test"].nunique() == 1:
-        what, column = "chips that answered {} images each", "n_images"
+        what, column = "chips that were evaluated on {} images each", "n_images_per_chip"
     numbers = sorted({int(n) for n in mixed[column]})
     raise ValueError(
         f"Trials of {mixed['model'].iloc[0]!r} on {mixed['dataset'].iloc[0]!r} mix "
-        f"{what.format(numbers)}; choose one, such as trials[trials.{column} == {numbers[-1]}]."
+        f"{what.format(numbers)}; choose one, such as rows[rows.{column} == {numbers[-1]}]."
     )
 
 
@@ -122,7 +121,7 @@ def _check_networks(chips: pd.DataFrame) -> None:
 
 
 def _first_repeated(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """The rows that share their columns with the first row that is not alone; or none."""
+    """All rows that agree with the first repeated row in the columns; empty if none repeats."""
     repeated = rows[rows.duplicated(list(columns), keep=False)]
     return repeated.merge(repeated.head(1)[list(columns)], on=list(columns))
 
@@ -132,7 +131,7 @@ def _named(row: "pd.Series[str]") -> str:
 
 
 def check_manifests(manifests: Sequence[Path]) -> None:
-    """Refuse studies that define a device of one name differently.
+    """Refuse studies with different definitions of a device of the same name.
 
     Args:
         manifests: Paths of the studies' ``manifest.json``; a study without one passes.
@@ -148,7 +147,7 @@ def check_manifests(manifests: Sequence[Path]) -> None:
                 raise ValueError(
                     f"Device {name!r} is defined differently in {str(other.parent)!r} and "
                     f"{str(file.parent)!r} ({_first_difference(first, definition)}); read the two "
-                    "studies apart."
+                    "studies separately."
                 )
 
 

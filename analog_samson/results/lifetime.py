@@ -1,4 +1,4 @@
-"""How long a network stays good enough: lifetimes and iso-accuracy."""
+"""Lifetime until a given loss of accuracy, and normalised (iso-)accuracy."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -8,19 +8,19 @@ import numpy as np
 import pandas as pd
 
 from analog_samson.results import spread
-from analog_samson.results.definitions import CONDITION, METHOD
-from analog_samson.results.estimates import digital_accuracy
-from analog_samson.results.summary import CELL, chip_means
+from analog_samson.results.definitions import COMPARED_UNDER, METHOD
+from analog_samson.results.subsets import digital_accuracy
+from analog_samson.results.summary import GROUP, chip_means
 
-CURVE = (*CONDITION[:-1], *METHOD)
-"""One accuracy-vs-time curve: a summary's cell without the time."""
+CURVE = (*COMPARED_UNDER[:-1], *METHOD)
+"""Columns that identify an accuracy-vs-time curve: `GROUP` without the time."""
 
 TIE = 1e-12
 """Relative difference below which a digital accuracy equals that of guessing: rounding errors."""
 
 
 def lifetime(
-    trials: pd.DataFrame,
+    rows: pd.DataFrame,
     loss: float = 0.01,
     *,
     reference: str = "digital",
@@ -28,27 +28,27 @@ def lifetime(
 ) -> pd.DataFrame:
     """Time until a method has lost a given accuracy, interpolated in log time.
 
-    The mean loss of accuracy is drawn over log time between the measured times (t > 0) and the
-    first crossing is the lifetime. Its interval is the set of times at which a loss of that size
-    cannot be refused: where the band of the loss (Student t over networks) crosses.
+    The mean loss of accuracy is interpolated linearly in log time between the measured times
+    (t > 0); its first crossing is the lifetime. The bounds of its interval are the crossings of
+    the confidence band of the loss (Student t over networks).
 
-    Only chips that were measured at every time of their curve count.
+    Only chips that were measured at every time of their curve are used.
 
     Args:
-        trials: Rows of trials, or of chips (`chip_means`), at two times or more.
+        rows: Rows of trials, or of chips (`chip_means`), at two times or more.
         loss: Accuracy that may be lost, as a fraction (0.01 is one per cent).
-        reference: What the loss is counted from: "digital", the same network without analog
+        reference: What the loss is measured from: "digital", the same network without analog
             noise, or "first", the same chip at its first time (programmed, where there is t = 0).
         confidence: Probability with which the interval covers.
 
     Returns:
-        One row per method and condition: the columns of `CURVE`, ``loss``, ``reference``,
+        One row per curve: the columns of `CURVE`, ``loss``, ``reference``,
         ``lifetime_s``, ``low_s``, ``high_s`` [s], ``censored``: "" (crossed within the measured
         times), "right" (never lost as much: ``lifetime_s`` is the last time, a lower bound),
         "left" (lost before the first time t > 0, an upper bound); ``low_s`` is 0 and ``high_s``
-        infinite where the data set no bound; ``level``, ``n_networks``, ``n_chips``,
-        ``n_images``, ``n_test``, ``extrapolated`` (whether the crossing, or the last time when
-        censored, lies beyond the device's measured times).
+        infinite where the data give no bound; ``level``, ``n_networks``, ``n_chips``,
+        ``n_images_per_chip``, ``n_test``, ``extrapolated`` (whether the crossing, or the last time
+        when censored, lies beyond the device's measured times).
 
     Raises:
         ValueError: If the loss is not between 0 and 1, the reference is unknown, or the times of a
@@ -58,49 +58,51 @@ def lifetime(
         raise ValueError(f"Loss must be a fraction between 0 and 1, such as 0.01; got {loss!r}.")
     if reference not in ("digital", "first"):
         raise ValueError(f"Reference must be 'digital' or 'first'; got {reference!r}.")
-    torn = trials.loc[~has_trajectories(trials), "device"]
+    torn = rows.loc[~has_trajectories(rows), "device"]
     if len(torn):
         raise ValueError(
             f"The times of device {torn.iloc[0]!r} are independent draws (times_share = "
-            "'independent'): no chip is followed from one to the next, so it has no lifetime; "
-            "leave its rows out, as trials[has_trajectories(trials)] does."
+            "'independent'): no chip is simulated from one to the next, so there is no lifetime; "
+            "leave its rows out, as rows[has_trajectories(rows)] does."
         )
-    chips = _complete(chip_means(trials))
+    chips = _complete(chip_means(rows))
     if reference == "digital":
         chips["loss"] = chips["clean_accuracy"] - chips["accuracy"]
     else:
         start = chips.sort_values("t_inference_s").groupby("chip_id")["accuracy"].transform("first")
         chips["loss"] = start - chips["accuracy"]
-    rows = []
+    records = []
     for curve, group in chips[chips["t_inference_s"] > 0].groupby(
         list(CURVE), observed=True, sort=True
     ):
         row: dict[str, object] = dict(zip(CURVE, curve, strict=True))
         row.update({"loss": loss, "reference": reference})
         row.update(_life(group, loss, confidence))
-        rows.append(row)
-    return pd.DataFrame(rows)
+        records.append(row)
+    return pd.DataFrame(records)
 
 
-def has_trajectories(trials: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether a row's chip is the same devices at all its times, row by row.
+def has_trajectories(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether the chip of each row keeps its devices over time.
 
-    Not where the device draws every time anew (``times_share = "independent"``), which such a
-    device says in the ``axes`` of its rows whether it was swept or not.
+    False where the device draws every time anew (``times_share = "independent"``); such rows
+    state it in ``condition``, whether it was swept or not.
 
     Args:
-        trials: Rows of trials, or of chips.
+        rows: Rows of trials, or of chips.
     """
-    kinds = trials["axes"].unique()
-    is_one_chip = {axes: json.loads(axes).get("times_share") != "independent" for axes in kinds}
-    return trials["axes"].map(is_one_chip).astype(bool)
+    conditions = rows["condition"].unique()
+    is_one_chip = {
+        text: json.loads(text).get("times_share") != "independent" for text in conditions
+    }
+    return rows["condition"].map(is_one_chip).astype(bool)
 
 
 def known_classes(manifests: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Number of classes of each data set, as the manifests of studies say.
+    """Number of classes of each data set, from the manifests of studies.
 
     Args:
-        manifests: Contents of ``manifest.json``; those of earlier versions say nothing.
+        manifests: Contents of ``manifest.json``; those of earlier versions do not state it.
 
     Returns:
         Data set to its number of classes; without data sets on which the networks disagree.
@@ -113,23 +115,23 @@ def known_classes(manifests: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return {dataset: n for dataset, (n, *others) in found.items() if not others}
 
 
-def no_better_than_guessing(trials: pd.DataFrame, n_classes: Mapping[str, int]) -> list[str]:
+def no_better_than_guessing(rows: pd.DataFrame, n_classes: Mapping[str, int]) -> list[str]:
     """Networks whose digital accuracy is at most that of guessing, by their ``checkpoint``.
 
     Args:
-        trials: Rows of trials, or of chips (`chip_means`).
+        rows: Rows of trials, or of chips (`chip_means`).
         n_classes: Classes of each data set, as the manifest of a study says; networks of other
-            data sets are not judged.
+            data sets are left out.
     """
-    chance = 1 / trials["dataset"].astype(str).map(n_classes).astype(float)
-    is_averaged = "clean_accuracy" in trials
-    clean = trials["clean_accuracy"] if is_averaged else digital_accuracy(trials)
+    chance = 1 / rows["dataset"].astype(str).map(n_classes).astype(float)
+    is_averaged = "clean_accuracy" in rows
+    clean = rows["clean_accuracy"] if is_averaged else digital_accuracy(rows)
     guesses = clean <= chance * (1 + TIE)
-    return sorted(set(trials.loc[guesses, "checkpoint"].astype(str)))
+    return sorted(set(rows.loc[guesses, "checkpoint"].astype(str)))
 
 
 def iso_accuracy(
-    trials: pd.DataFrame,
+    rows: pd.DataFrame,
     threshold: float = 0.99,
     *,
     n_classes: Mapping[str, int],
@@ -141,43 +143,43 @@ def iso_accuracy(
     network, 0 is guessing.
 
     Args:
-        trials: Rows of trials, or of chips (`chip_means`).
+        rows: Rows of trials, or of chips (`chip_means`).
         threshold: Normalised accuracy above which a network is called iso-accurate.
         n_classes: Classes of each data set, as the manifest of a study says.
         confidence: Probability with which the interval covers.
 
     Returns:
-        One row per method and condition: the columns of a summary's cell, ``normalised``,
+        One row per group: the columns of `GROUP`, ``normalised``,
         ``low``, ``high``, ``is_iso`` (the mean is above the threshold), ``is_iso_surely`` (the
-        whole interval is), ``level``, ``n_networks``, ``n_images``, ``n_test``,
+        whole interval is), ``level``, ``n_networks``, ``n_images_per_chip``, ``n_test``,
         ``extrapolated``.
 
     Raises:
         ValueError: If the number of classes of a data set is not known, or a digital network is
             no better than guessing.
     """
-    unknown = sorted(set(trials["dataset"]) - set(n_classes))
+    unknown = sorted(set(rows["dataset"]) - set(n_classes))
     if unknown:
         raise ValueError(
-            f"How many classes have {unknown}? Known are {sorted(n_classes)}; pass n_classes, such "
-            f"as n_classes={{{unknown[0]!r}: 10}}."
+            f"The number of classes of {unknown} is not known (known: {sorted(n_classes)}); pass "
+            f"n_classes, such as n_classes={{{unknown[0]!r}: 10}}."
         )
-    guessing = no_better_than_guessing(trials, n_classes)
+    guessing = no_better_than_guessing(rows, n_classes)
     if guessing:
         raise ValueError(
             f"The digital network {guessing[0]!r} is no better than guessing; its normalised "
-            "accuracy means nothing; leave it out."
+            "accuracy is undefined; leave its rows out."
         )
-    chips = chip_means(trials)
+    chips = chip_means(rows)
     chance = 1 / chips["dataset"].map(n_classes).astype(float)
     chips["accuracy"] = (chips["accuracy"] - chance) / (chips["clean_accuracy"] - chance)
-    rows = []
-    for cell, group in chips.groupby(list(CELL), observed=True, sort=True):
+    records = []
+    for key, group in chips.groupby(list(GROUP), observed=True, sort=True):
         mean, error, level = _mean(group, "accuracy")
         half = error.half_width(confidence)
-        rows.append(
+        records.append(
             {
-                **dict(zip(CELL, cell, strict=True)),
+                **dict(zip(GROUP, key, strict=True)),
                 "normalised": mean,
                 "low": mean - half,
                 "high": mean + half,
@@ -185,16 +187,16 @@ def iso_accuracy(
                 "is_iso_surely": level == "networks" and mean - half > threshold,
                 "level": level,
                 "n_networks": group["checkpoint"].nunique(),
-                "n_images": group["n_images"].iloc[0],
+                "n_images_per_chip": group["n_images_per_chip"].iloc[0],
                 "n_test": group["n_test"].iloc[0],
                 "extrapolated": bool(group["extrapolated"].any()),
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(records)
 
 
 def _complete(chips: pd.DataFrame) -> pd.DataFrame:
-    """Chips measured at every time of their curve: others would bend the mean curve."""
+    """Chips measured at every time of their curve: others would bias the mean curve."""
     n_times = chips.groupby(list(CURVE), observed=True)["t_inference_s"].transform("nunique")
     own = chips.groupby("chip_id", observed=True)["t_inference_s"].transform("nunique")
     return chips[own == n_times]
@@ -239,7 +241,7 @@ def _life(chips: pd.DataFrame, loss: float, confidence: float) -> dict[str, obje
         "level": level,
         "n_networks": chips["checkpoint"].nunique(),
         "n_chips": int(chips.groupby("checkpoint", observed=True)["chip_id"].nunique().min()),
-        "n_images": chips["n_images"].iloc[0],
+        "n_images_per_chip": chips["n_images_per_chip"].iloc[0],
         "n_test": chips["n_test"].iloc[0],
         "extrapolated": bool(beyond),
     }

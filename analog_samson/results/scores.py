@@ -1,4 +1,4 @@
-"""What tables and figures must know of a score: its words, unit, direction and digits."""
+"""How tables and figures show a score: its label, unit, direction and digits."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -9,11 +9,11 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Score:
-    """A number that says how well a network does, and how it is shown.
+    """A measure of the quality of a network, and how it is shown.
 
     Attributes:
         name: Column of a summary.
-        label: Word in titles and on axes.
+        label: Text in titles and on axes.
         unit: Unit that it is shown in.
         difference_unit: Unit of a difference, in full.
         short_difference_unit: Unit of a difference on an axis.
@@ -64,4 +64,4 @@ ACCURACY = Score(
     decimals=2,
     is_higher_better=True,
 )
-"""Share of the test images whose largest output is that of their label; in tables a fraction."""
+"""Fraction of the test images whose largest output is that of their label."""

@@ -1,4 +1,4 @@
-"""How far a mean may be off: standard errors and degrees of freedom from the right level."""
+"""Standard errors of means and their degrees of freedom."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +12,13 @@ Bounds = tuple[float, float]
 
 
 SHARING_BOUND = 0.75
-"""Our choice: simulated with 2 to 5 seeds, 2 to 8 methods and correlations from 0 to 0.99, 95 %
-intervals then cover 94 to 98 %, where the plug-in estimate covers as little as 89 %."""
+"""Our choice, by simulation with 2 to 5 seeds, 2 to 8 methods and correlations from 0 to 0.99: 95 %
+intervals cover 94 to 98 %; with the plug-in estimate they cover as little as 89 %."""
 
 
 ALIKE = 0.7
-"""Our choice: with this guard 95 % intervals cover at least 93 % even for a method that spreads up
-to five times as much as the others (simulated, 2 and 3 seeds, 2 and 4 methods); without it 74 %."""
+"""Our choice, by simulation with 2 and 3 seeds, 2 and 4 methods: 95 % intervals cover at least 93 %
+also for a method whose spread is up to five times that of the others; without this test 74 %."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def of_independent(values: Floats) -> StandardError:
 def of_shared_chips(table: Floats) -> StandardError:
     """Standard error of the mean of networks that were all programmed on the same chips.
 
-    A chip that is bad for one network is bad for all of them, so the networks are not
+    The error of a chip is common to all networks on it, so the networks are not
     independent: two-way random effects, ``V = (MS_networks + MS_chips - MS_rest) / (a b)``, with
     Satterthwaite's degrees of freedom (Searle, Casella, McCulloch, *Variance Components*, 1992).
 
@@ -70,7 +70,7 @@ def of_shared_chips(table: Floats) -> StandardError:
         table: Scores, shape (networks a, chips b); NaN where a chip is missing.
 
     Returns:
-        The standard error; never below the one that networks or chips alone would give.
+        The standard error; at least that of networks alone and that of chips alone.
     """
     known = ~np.isnan(table)
     a, b = table.shape
@@ -97,13 +97,13 @@ def of_shared_chips(table: Floats) -> StandardError:
 
 
 def pooled_variance(table: Floats) -> StandardError:
-    """Standard deviation of networks, pooled over methods that share their training seeds.
+    """Standard deviation over networks, pooled over methods with the same training seeds.
 
     Mixed model ``y = method + seed + rest``: the variance of one method's networks is
     ``(MS_seeds + (m - 1) MS_rest) / m``, which is the plain average of the methods' variances;
-    the shared seeds only lower its degrees of freedom (Satterthwaite; how much is shared enters
-    by its upper `SHARING_BOUND` confidence bound, because few seeds tell little about it). It
-    assumes that the methods spread alike.
+    shared seeds lower its degrees of freedom (Satterthwaite; the shared part enters by its upper
+    `SHARING_BOUND` confidence bound, because few seeds estimate it poorly). Equal variances of the
+    methods are assumed.
 
     Args:
         table: Network means, shape (seeds n, methods m); NaN where a network is missing.
@@ -139,13 +139,13 @@ def pooled_variance(table: Floats) -> StandardError:
 
 
 def pooled_spreads(table: Floats) -> list[StandardError]:
-    """The pooled standard deviation for every method that does not spread more than the others.
+    """The pooled standard deviation for every method whose variance is not larger than the others'.
 
     Args:
         table: Network means, shape (seeds n, methods m); NaN where a network is missing.
 
     Returns:
-        One a method: `pooled_variance`, or `UNKNOWN` for a method that must keep its own spread,
+        One a method: `pooled_variance`, or `UNKNOWN` for a method that keeps its own spread,
         because its variance exceeds the others' by more than the `ALIKE` quantile of F.
     """
     pooled = pooled_variance(table)
@@ -178,8 +178,8 @@ def welch(first: Floats, second: Floats) -> StandardError:
 def fewest_resampled(confidence: float) -> int:
     """Fewest values that a bootstrap interval needs: 5 for 95 %, 6 for 99 % (our choice).
 
-    All resampled values are the same one with probability ``n^(1 - n)``; that must be rare against
-    what the interval leaves outside, here a tenth of it.
+    All resampled values are the same one with probability ``n^(1 - n)``; this
+    probability may be at most a tenth of that outside the interval.
     """
     n = 2
     while n ** (1 - n) > 0.1 * (1 - confidence) / 2:
@@ -191,8 +191,8 @@ def of_resampled(values: Floats, confidence: float, *, draws: int = 9999, seed: 
     """Bootstrap interval of the mean of independent values, normal or not.
 
     The studentised bootstrap (Efron and Tibshirani 1993, An Introduction to the Bootstrap, 12.5):
-    the quantiles of ``(mean* - mean) / standard error*`` over resampled values take the place of
-    Student's. Plain percentiles of the mean cover 85 % instead of 95 % with 6 values (simulated).
+    the quantiles of ``(mean* - mean) / standard error*`` over resampled values replace
+    Student's quantiles.
 
     Args:
         values: The values, shape (n,); n at least `fewest_resampled`.
@@ -226,8 +226,8 @@ def of_resampled(values: Floats, confidence: float, *, draws: int = 9999, seed: 
 def quantile(distribution: Any, probability: float, *shape: float) -> float:
     """Quantile of a scipy distribution, to the accuracy of its distribution function.
 
-    One Newton step follows scipy's own value, which some versions give to ten digits only: tables
-    must not depend on the version.
+    One Newton step refines scipy's value, which some versions give to ten digits only, so that
+    tables do not depend on the version.
     """
     x = distribution.ppf(probability, *shape)
     return float(x - (distribution.cdf(x, *shape) - probability) / distribution.pdf(x, *shape))

@@ -5,48 +5,48 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analog_samson.results import spread
-from analog_samson.results.definitions import CONDITION, METHOD, check_definitions
-from analog_samson.results.estimates import (
+from analog_samson.results.definitions import COMPARED_UNDER, METHOD, check_definitions
+from analog_samson.results.subsets import (
     digital_accuracy,
     estimated_accuracy,
     sampling_variance,
 )
 
-CELL = (*CONDITION[:-1], *METHOD, "t_inference_s")
-"""One row of a summary: one method under one condition."""
+GROUP = (*COMPARED_UNDER[:-1], *METHOD, "t_inference_s")
+"""Columns that a summary groups by: rows of one method that are averaged."""
 
 FEW_NETWORKS = 4
 """Below this many networks the spread is pooled over methods: our choice. Student's factor is
-12.7, 4.3 and 3.2 at 2, 3 and 4 networks; from 4 on a method's own spread is worth more than the
-assumption that all methods spread alike."""
+12.7, 4.3 and 3.2 at 2, 3 and 4 networks; from 4 networks on a method's own spread is used rather
+than the assumption of equal variances."""
 
 
-def chip_means(trials: pd.DataFrame) -> pd.DataFrame:
+def chip_means(rows: pd.DataFrame) -> pd.DataFrame:
     """Average the reads: one row per chip and time.
 
     Args:
-        trials: Rows of trials; rows that this function gave are copied as they are, so that what
-            is computed from trials can also be computed from chips.
+        rows: Rows of trials; rows returned by this function are copied, so that all functions that
+            take rows of trials also take chips.
 
     Returns:
-        Columns of `CELL`, ``training_seed``, ``checkpoint``, ``chip``, ``chip_id``,
-        ``programming_seed``, ``n_images``, ``n_test``, ``analog_share``, ``reproducible`` and,
-        averaged over reads, ``accuracy``, ``clean_accuracy`` (fractions), ``alpha``,
-        ``extrapolated`` (whether any), ``sampling_variance`` (of the accuracy, because a chip
-        answered a subset of the images; reads share their images, so that averaging them takes
-        little of it away, and the mean over reads is an upper bound), ``n_reads``.
+        Columns of `GROUP`, ``training_seed``, ``checkpoint``, ``chip``, ``chip_id``,
+        ``programming_seed``, ``n_images_per_chip``, ``n_test``, ``analog_share``, ``reproducible``
+        and, averaged over reads, ``accuracy``, ``clean_accuracy`` (fractions), ``alpha``,
+        ``extrapolated`` (whether any), ``sampling_variance`` (of the accuracy over
+        subsets of images; reads share their images, so that averaging reduces it little, and the
+        mean over reads is an upper bound), ``n_reads``.
     """
-    if "n_reads" in trials:
-        return trials.copy()
-    check_definitions(trials)
-    groups = trials.groupby(["chip_id", "t_inference_s"], sort=False, observed=True)
+    if "n_reads" in rows:
+        return rows.copy()
+    check_definitions(rows)
+    groups = rows.groupby(["chip_id", "t_inference_s"], sort=False, observed=True)
     code = groups.ngroup().to_numpy()
-    reads_in_order = np.lexsort((trials["read"].to_numpy(), code))
-    trials, code = trials.iloc[reads_in_order], code[reads_in_order]
+    reads_in_order = np.lexsort((rows["read"].to_numpy(), code))
+    rows, code = rows.iloc[reads_in_order], code[reads_in_order]
     first = np.flatnonzero(np.diff(code, prepend=-1))
-    kept = [*CELL, "training_seed", "checkpoint", "chip", "chip_id", "programming_seed"]
-    kept += ["n_images", "n_test", "analog_share", "reproducible"]
-    chips = trials.iloc[first][kept]
+    kept = [*GROUP, "training_seed", "checkpoint", "chip", "chip_id", "programming_seed"]
+    kept += ["n_images_per_chip", "n_test", "analog_share", "reproducible"]
+    chips = rows.iloc[first][kept]
     chips = chips.reset_index(drop=True)
     n_reads = np.bincount(code)
 
@@ -54,13 +54,13 @@ def chip_means(trials: pd.DataFrame) -> pd.DataFrame:
         totals = np.bincount(code, values.to_numpy(dtype=float)).astype(np.float64)
         return totals / n_reads
 
-    chips["accuracy"] = mean(estimated_accuracy(trials))
-    chips["clean_accuracy"] = mean(digital_accuracy(trials))
-    chips["sampling_variance"] = mean(sampling_variance(trials))
-    chips["alpha"] = mean(trials["alpha"])
-    chips["extrapolated"] = mean(trials["extrapolated"]) > 0
+    chips["accuracy"] = mean(estimated_accuracy(rows))
+    chips["clean_accuracy"] = mean(digital_accuracy(rows))
+    chips["sampling_variance"] = mean(sampling_variance(rows))
+    chips["alpha"] = mean(rows["alpha"])
+    chips["extrapolated"] = mean(rows["extrapolated"]) > 0
     chips["n_reads"] = n_reads
-    return chips.sort_values([*CELL, "training_seed", "checkpoint", "chip"], ignore_index=True)
+    return chips.sort_values([*GROUP, "training_seed", "checkpoint", "chip"], ignore_index=True)
 
 
 def network_means(chips: pd.DataFrame) -> pd.DataFrame:
@@ -70,14 +70,14 @@ def network_means(chips: pd.DataFrame) -> pd.DataFrame:
         chips: As `chip_means` gives.
 
     Returns:
-        Columns of `CELL`, ``training_seed``, ``checkpoint``, ``accuracy``, ``std_chips`` (of the
-        chips themselves: the mean sampling variance is taken off, down to 0), ``var_measured``
+        Columns of `GROUP`, ``training_seed``, ``checkpoint``, ``accuracy``, ``std_chips`` (the mean
+        sampling variance is subtracted, down to 0), ``var_measured``
         (variance of their accuracies as they are), ``sampling_variance`` (mean over chips),
         ``n_chips``, ``clean_accuracy``, ``alpha``, ``extrapolated``, ``analog_share``,
-        ``n_reads`` (smallest), ``n_images``, ``n_test``, ``reproducible``.
+        ``n_reads`` (smallest), ``n_images_per_chip``, ``n_test``, ``reproducible``.
     """
     groups = chips.groupby(
-        [*CELL, "training_seed", "checkpoint"], observed=True, sort=True, dropna=False
+        [*GROUP, "training_seed", "checkpoint"], observed=True, sort=True, dropna=False
     )
     networks = groups.agg(
         accuracy=("accuracy", "mean"),
@@ -89,7 +89,7 @@ def network_means(chips: pd.DataFrame) -> pd.DataFrame:
         extrapolated=("extrapolated", "max"),
         analog_share=("analog_share", "first"),
         n_reads=("n_reads", "min"),
-        n_images=("n_images", "first"),
+        n_images_per_chip=("n_images_per_chip", "first"),
         n_test=("n_test", "first"),
         reproducible=("reproducible", "min"),
     ).reset_index()
@@ -99,46 +99,45 @@ def network_means(chips: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(
-    trials: pd.DataFrame,
+    rows: pd.DataFrame,
     confidence: float = 0.95,
     *,
     pool: bool | None = None,
     bootstrap: bool = False,
 ) -> pd.DataFrame:
-    """Accuracy of every method under every condition, with an interval and what it rests on.
+    """Mean accuracy of every group of rows, with its confidence interval.
 
     Reads are averaged within a chip, chips within a network; the interval is Student's over
-    networks, because chips of one network are no independent samples of the training method.
-    Where networks share their chips (one programming seed used for several networks), and with
-    them the subset of images that a chip answered, the interval holds the shared part too.
+    networks, because chips of one network are not independent samples of the training method.
+    Where networks share their chips (one programming seed used for several networks), and thereby
+    the subset of images of each chip, the interval includes the shared variance.
 
     Args:
-        trials: Rows of trials (`read_trials`), or of chips (`chip_means`).
+        rows: Rows of trials (`read_trials`), or of chips (`chip_means`).
         confidence: Probability with which an interval covers the true mean, between 0 and 1.
-        pool: Whether the spread over networks is pooled over the methods under the same
-            condition (mixed model with shared training seeds); None pools only where a method
-            has 2 or 3 networks. A method that spreads more than the others keeps its own.
+        pool: Whether the spread over networks is pooled over the methods that are
+            compared (mixed model with shared training seeds); None pools only where a method has
+            2 or 3 networks. A method with a larger spread than the others keeps its own.
         bootstrap: Whether intervals come from a bootstrap over networks instead of Student's t,
-            for scores that are far from normal. It needs networks that were programmed on chips of
-            their own, and enough of them (5 for 95 %, see `spread.of_resampled`); a method with
-            fewer keeps Student's interval, and its ``spread`` says so.
+            for scores that are far from normal. It requires that
+            networks do not share chips, and enough networks (5 for 95 %, see
+            `spread.of_resampled`); a method with fewer keeps Student's interval, as its
+            ``spread`` shows.
 
     Returns:
-        One row per method and condition, sorted, with the columns of `CELL` and
+        One row per group, sorted, with the columns of `GROUP` and
 
         - ``accuracy``, ``low``, ``high`` (fractions; the bounds are cut at 0 and 1),
           ``half_width`` (not cut, of a bootstrap the wider side; NaN when a single chip was
           measured), ``confidence``;
         - ``level``: "networks", or "chips only" when one network was measured: then the interval
-          says nothing about another training of the same method;
+          does not cover another training of the same method;
         - ``spread``: "own", "pooled" over methods, or "bootstrap";
         - ``n_networks``, ``n_chips`` (per network, the smallest), ``n_chips_max``, ``n_reads``;
-        - ``std_networks`` (of the network means), ``std_chips`` (within a network; of the chips
-          themselves, without the variance of the images that each answered, while every interval
-          holds it);
+        - ``std_networks`` (of the network means), ``std_chips`` (within a network; without
+          the sampling variance of the images, which intervals include);
         - ``clean_accuracy`` (the digital networks), ``alpha`` (drift compensation),
-          ``analog_share``, ``n_images`` of ``n_test`` (answered by a chip), ``extrapolated``,
-          ``reproducible``.
+          ``analog_share``, ``n_images_per_chip``, ``n_test``, ``extrapolated``, ``reproducible``.
 
     Raises:
         ValueError: If there is no row, the rows mix definitions, or the confidence is not
@@ -146,11 +145,11 @@ def summarise(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"Confidence must be between 0 and 1, such as 0.95; got {confidence!r}.")
-    if trials.empty:
-        raise ValueError("There are no trials to summarise; run the study first.")
-    chips = chip_means(trials)
+    if rows.empty:
+        raise ValueError("There are no rows to summarise; run the study first.")
+    chips = chip_means(rows)
     networks = network_means(chips)
-    groups = networks.groupby(list(CELL), observed=True, sort=True)
+    groups = networks.groupby(list(GROUP), observed=True, sort=True)
     summary = groups.agg(
         accuracy=("accuracy", "mean"),
         n_networks=("accuracy", "size"),
@@ -161,7 +160,7 @@ def summarise(
         clean_accuracy=("clean_accuracy", "mean"),
         alpha=("alpha", "mean"),
         analog_share=("analog_share", "mean"),
-        n_images=("n_images", "first"),
+        n_images_per_chip=("n_images_per_chip", "first"),
         n_test=("n_test", "first"),
         extrapolated=("extrapolated", "max"),
         reproducible=("reproducible", "min"),
@@ -182,7 +181,7 @@ def summarise(
     summary["standard_error"] = std / np.sqrt(n)
     summary["dof"] = (n - 1).astype(float)
     summary = summary.reset_index()
-    shared = _mind_shared_chips(summary, chips)
+    shared = _account_for_shared_chips(summary, chips)
     _pool(summary, networks, pool)
     summary["half_width"] = [
         spread.StandardError(error, dof).half_width(confidence)
@@ -197,7 +196,7 @@ def summarise(
     summary["confidence"] = confidence
     return summary[
         [
-            *CELL,
+            *GROUP,
             "accuracy",
             "low",
             "high",
@@ -216,7 +215,7 @@ def summarise(
             "clean_accuracy",
             "alpha",
             "analog_share",
-            "n_images",
+            "n_images_per_chip",
             "n_test",
             "extrapolated",
             "reproducible",
@@ -224,20 +223,20 @@ def summarise(
     ]
 
 
-def _mind_shared_chips(summary: pd.DataFrame, chips: pd.DataFrame) -> NDArray[np.bool_]:
+def _account_for_shared_chips(summary: pd.DataFrame, chips: pd.DataFrame) -> NDArray[np.bool_]:
     """Replace the standard error where several networks were programmed on the same chips."""
-    groups = chips.groupby(list(CELL), observed=True, sort=True)
+    groups = chips.groupby(list(GROUP), observed=True, sort=True)
     counts = groups["programming_seed"].agg(["nunique", "size"])
     shared = (counts["nunique"] < counts["size"]).to_numpy() & (summary["n_networks"] > 1)
     if not shared.any():
         return shared
     code = groups.ngroup().to_numpy()
-    for cell in np.flatnonzero(shared):
-        table = chips[code == cell].pivot_table(
+    for group in np.flatnonzero(shared):
+        table = chips[code == group].pivot_table(
             index="checkpoint", columns="programming_seed", values="accuracy", observed=True
         )
         error = spread.of_shared_chips(table.to_numpy())
-        summary.loc[cell, ["standard_error", "dof"]] = [error.value, error.dof]
+        summary.loc[group, ["standard_error", "dof"]] = [error.value, error.dof]
     return shared
 
 
@@ -245,12 +244,12 @@ def _resample(
     summary: pd.DataFrame, networks: pd.DataFrame, confidence: float, allowed: NDArray[np.bool_]
 ) -> None:
     """Replace the interval by a bootstrap over networks where there are enough of them."""
-    groups = networks.groupby(list(CELL), observed=True, sort=True)["accuracy"]
+    groups = networks.groupby(list(GROUP), observed=True, sort=True)["accuracy"]
     low, high = summary["low"].to_numpy(copy=True), summary["high"].to_numpy(copy=True)
     is_resampled = (groups.size() >= spread.fewest_resampled(confidence)).to_numpy() & allowed
-    for cell, (_, values) in enumerate(groups):
-        if is_resampled[cell]:
-            low[cell], high[cell] = spread.of_resampled(values.to_numpy(), confidence)
+    for group, (_, values) in enumerate(groups):
+        if is_resampled[group]:
+            low[group], high[group] = spread.of_resampled(values.to_numpy(), confidence)
     mean = summary["accuracy"].to_numpy()
     wider = np.maximum(high - mean, mean - low)
     summary["low"], summary["high"] = low, high
@@ -266,9 +265,9 @@ def _pool(summary: pd.DataFrame, networks: pd.DataFrame, pool: bool | None) -> N
     if pool is False or not wanted.any():
         return
     own = networks[networks["method"] != "external"]
-    own_code = own.groupby(list(CONDITION), observed=True).ngroup()
-    keys = own[list(CONDITION)].assign(code=own_code).drop_duplicates("code")
-    codes = summary[list(CONDITION)].merge(keys, on=list(CONDITION), how="left")["code"]
+    own_code = own.groupby(list(COMPARED_UNDER), observed=True).ngroup()
+    keys = own[list(COMPARED_UNDER)].assign(code=own_code).drop_duplicates("code")
+    codes = summary[list(COMPARED_UNDER)].merge(keys, on=list(COMPARED_UNDER), how="left")["code"]
     for code in sorted(set(codes[wanted.to_numpy()])):
         table = own[own_code == code].pivot_table(
             index="training_seed", columns=list(METHOD), values="accuracy", observed=True

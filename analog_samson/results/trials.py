@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analog_samson.results.checking import check_rows, read_table
-from analog_samson.results.columns import COLUMNS, COUNTS, KEY, MEASURES
+from analog_samson.results.columns import COLUMNS, COUNTS, HEADERS, KEY, MEASURES, is_header
 from analog_samson.results.definitions import check_definitions, check_manifests
 
 _PART = re.compile(r"trials-part([1-9][0-9]*)of([1-9][0-9]*)\.csv")
@@ -21,8 +21,8 @@ def read_trials(*paths: str | Path) -> pd.DataFrame:
     """Read one or several tables of trials into one.
 
     A half-written last row (a run killed while writing) is dropped: its point is pending again.
-    Rows that several files share are merged; the study's name is no part of a result, so that
-    the same chip computed in two studies counts once.
+    Rows that several files share are merged; the study's name is not compared, so that a
+    chip computed in two studies counts once.
 
     Args:
         paths: Files ``trials.csv``, or the folders of studies; a folder may hold the tables of
@@ -40,13 +40,13 @@ def read_trials(*paths: str | Path) -> pd.DataFrame:
         raise ValueError("read_trials needs at least one path; got none.")
     files = [file for path in paths for file in _table_paths(path)]
     check_manifests(list(dict.fromkeys(file.with_name("manifest.json") for file in files)))
-    trials = pd.concat([read_table(file) for file in files], ignore_index=True)
+    rows = pd.concat([read_table(file) for file in files], ignore_index=True)
     try:
-        trials = _merged(trials)
-        check_definitions(trials)
+        rows = _merged(rows)
+        check_definitions(rows)
     except ValueError as error:
         raise ValueError(f"{' and '.join(map(str, files))}: {error}") from None
-    return trials
+    return rows
 
 
 def tables_in(folder: Path) -> list[Path]:
@@ -63,8 +63,9 @@ def tables_in(folder: Path) -> list[Path]:
 def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
     """Append rows to a table of trials, all of them or none.
 
-    The rows are written at once and forced to disk before the function returns. A half-written
-    last line, left by a killed run, is cut off first. One process writes; many may read.
+    The rows are written in one call and flushed to disk (fsync) before the function returns. An
+    incomplete last line, left by a killed run, is removed first. One process writes; many may
+    read.
 
     Args:
         rows: New rows; the columns are those of `COLUMNS`, in any order.
@@ -125,12 +126,12 @@ def append_lines(lines: str, path: str | Path) -> None:
         raise OSError(
             error.errno,
             f"{str(path)!r} cannot be written ({why}); no row was added. Free space or choose "
-            "another folder and run again: what is there is kept",
+            "another folder and run again: existing rows are kept",
         ) from error
 
 
 def _plain(name: str, values: list[Any]) -> list[Any]:
-    """Values as the csv module writes them: whole numbers as such, NaN as nothing."""
+    """Values as the csv module writes them: counts as integers, NaN as an empty field."""
     if name in COUNTS:
         return [int(value) for value in values]
     if name in MEASURES:
@@ -149,11 +150,11 @@ def _table_paths(path: str | Path) -> list[Path]:
     return files
 
 
-def _merged(trials: pd.DataFrame) -> pd.DataFrame:
-    repeated = trials.duplicated(list(KEY), keep=False)
+def _merged(rows: pd.DataFrame) -> pd.DataFrame:
+    repeated = rows.duplicated(list(KEY), keep=False)
     if not repeated.any():
-        return trials
-    copies = trials[repeated]
+        return rows
+    copies = rows[repeated]
     content = [name for name in COLUMNS if name != "study"]
     kinds = copies.drop_duplicates(content)
     conflict = kinds.duplicated(list(KEY), keep=False)
@@ -164,9 +165,9 @@ def _merged(trials: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(
             f"Chip {first['chip_id']!r} at {first['t_inference_s']} s, read {first['read']}, has "
             f"{len(same)} rows that differ in {', '.join(differ)}; they come from different "
-            "machines or versions: read the files apart or delete one of the rows."
+            "machines or versions: read the files separately or delete one of the rows."
         )
-    return trials.drop_duplicates(list(KEY), ignore_index=True)
+    return rows.drop_duplicates(list(KEY), ignore_index=True)
 
 
 def _append(path: Path, rows: bytes) -> None:
@@ -175,7 +176,7 @@ def _append(path: Path, rows: bytes) -> None:
     try:
         end = _end_of_rows(descriptor, path)
         os.ftruncate(descriptor, end)
-        header = f"{','.join(COLUMNS)}\n".encode() if end == 0 else b""
+        header = HEADERS[0] + b"\n" if end == 0 else b""
         try:
             os.lseek(descriptor, end, os.SEEK_SET)
             _write_all(descriptor, header + rows)
@@ -201,20 +202,20 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 def _end_of_rows(descriptor: int, path: Path) -> int:
     """Byte after the last complete line; 0 when not even the header is complete."""
-    header = f"{','.join(COLUMNS)}\n".encode()
     size = os.fstat(descriptor).st_size
-    start = os.pread(descriptor, len(header), 0)
-    if start != header[: len(start)]:
+    start = os.pread(descriptor, max(map(len, HEADERS)) + 1, 0)
+    first, newline, _ = start.partition(b"\n")
+    if not is_header(first, is_complete=bool(newline)):
         raise ValueError(
             f"{str(path)!r} is there and is not a table of trials; choose another folder."
         )
-    if len(start) < len(header):
+    if not newline:
         return 0
-    end, block = size, 65536
-    while end > len(header):
-        begin = max(len(header), end - block)
+    end, block, rows_begin = size, 65536, len(first) + 1
+    while end > rows_begin:
+        begin = max(rows_begin, end - block)
         found = os.pread(descriptor, end - begin, begin).rfind(b"\n")
         if found >= 0:
             return begin + found + 1
         end = begin
-    return len(header)
+    return rows_begin

@@ -1,30 +1,41 @@
-"""A study: trained networks on devices over time, from a question to a table.
+"""A study: trained networks on devices over time.
 
-One trial is one chip. The stream of a chip derives from (study seed, training seed, chip number):
-every method meets the same chips, so gains are paired, and networks of different training seeds
-meet other chips, so that they are independent samples. Nothing else enters: adding a time, a
-method, a worker or another order changes no other number.
+One trial is one chip. The random seed of a chip derives from (study seed, training seed, chip
+number): all methods share it, so gains are paired; it differs between training seeds, so that
+networks are independent samples. Adding a time, a method or a worker, or another order, changes no
+other number.
 """
 
+from analog_samson.deprecated import old_names
+from analog_samson.study.breakdown import accuracy_by_layer, accuracy_by_stage
 from analog_samson.study.collection import TRIALS_FILE, collect, collect_until, unfinished
+from analog_samson.study.cost import CostEstimate, estimate_cost
 from analog_samson.study.definition import NUMERICS_VERSION, Study, Trial
 from analog_samson.study.files import load_study
-from analog_samson.study.planning import Estimate, estimate
 from analog_samson.study.trial import run_trial
-from analog_samson.study.waterfall import layer_sensitivity, waterfall
 
 __all__ = [
     "NUMERICS_VERSION",
     "TRIALS_FILE",
-    "Estimate",
+    "CostEstimate",
     "Study",
     "Trial",
+    "accuracy_by_layer",
+    "accuracy_by_stage",
     "collect",
     "collect_until",
-    "estimate",
-    "layer_sensitivity",
+    "estimate_cost",
     "load_study",
     "run_trial",
     "unfinished",
-    "waterfall",
 ]
+
+__getattr__ = old_names(
+    __name__,
+    {
+        "Estimate": "CostEstimate",
+        "estimate": "estimate_cost",
+        "layer_sensitivity": "accuracy_by_layer",
+        "waterfall": "accuracy_by_stage",
+    },
+)

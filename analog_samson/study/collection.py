@@ -1,4 +1,4 @@
-"""Running a study: what is missing is computed and appended, by one writer."""
+"""Running a study: missing points are computed and appended to its table by one process."""
 
 import json
 import shlex
@@ -29,7 +29,7 @@ from analog_samson.provenance import (
 )
 from analog_samson.results import COLUMNS, as_lines, next_look, read_trials, tables_in
 from analog_samson.results.definitions import check_definitions
-from analog_samson.results.planning import LOOKS
+from analog_samson.results.sample_size import LOOKS
 from analog_samson.running import return_freed_memory, run_jobs
 from analog_samson.study.definition import Point, Study, Trial
 from analog_samson.study.jobs import Job, Part, jobs_of, trials_of
@@ -40,10 +40,10 @@ from analog_samson.study.writing import TableWriter
 TRIALS_FILE = "trials.csv"
 
 PROVENANCE_TAKES_S = 600.0
-"""How long a process waits for others that begin parts of the study with it: our choice."""
+"""Longest wait for another process that writes the manifest [s]: our choice."""
 
 DATASHEET_DEVICES = 1000
-"""Devices a conductance that a study's ``device_<name>.csv`` is measured on: a spread to 2 %."""
+"""Simulated devices per conductance in ``device_<name>.csv``: standard deviations to 2 %."""
 
 
 def collect(
@@ -54,31 +54,31 @@ def collect(
     jobs: int = 1,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Run what a study still lacks and return its whole table.
+    """Compute the missing points of a study and return its whole table.
 
-    Rows are appended to ``folder/trials.csv`` in batches at most half a second apart, by this
-    process alone; what is there already is not computed again. Killing the run costs at most the
-    points in flight and one batch.
+    This process appends rows to ``folder/trials.csv`` in batches at most half a second apart;
+    existing points are not computed again. Killing the run loses at most the points in progress
+    and one batch.
 
-    Processes, on one or several machines, share a study by parts: each computes its own and
-    appends to a table of its own, ``trials-part3of16.csv``. What any table of the folder holds is
-    done, so that a study may go on with another division, or with none.
+    Several processes, on one or several machines, divide a study into parts: each computes its
+    part and appends to its own table, ``trials-part3of16.csv``. Points in any table of the folder
+    are not computed again, so that a study can be continued with another number of parts.
 
     Args:
         study: The study.
-        folder: Where its tables lie; made if it does not exist.
+        folder: Folder of its tables; made if it does not exist.
         part: The part to compute, such as "3/16", the third of sixteen; None computes all.
         jobs: Worker processes; each uses one thread. -1 takes every core.
-        progress: Whether to show a progress bar with the time left.
+        progress: Whether to show a progress bar with the remaining time.
 
     Returns:
         The rows of this study that are in the folder, those of other parts included, columns
         ``results.COLUMNS``, sorted.
 
     Raises:
-        ValueError: If the study is not sound (see ``Study.trials``), the folder holds another, or
-            there is no such part.
-        InUseError: If another process writes this table; says which, where and since when.
+        ValueError: If the study is invalid (see ``Study.trials``), the folder holds another
+            study, or there is no such part.
+        InUseError: If another process writes this table; the message names it.
         OSError: If the folder cannot be written.
     """
     mine = None if part is None else Part.parse(part)
@@ -95,7 +95,9 @@ def collect(
     if _pending(wanted, _rows_there(folder, study, trials)):
         table = table_of(manifest_of(folder, _name(mine)))
         with sole_writer(table) as lease:
-            rows = _rows_there(folder, study, trials)  # another may have ended in between
+            rows = _rows_there(
+                folder, study, trials
+            )  # another process may have finished in between
             pending = _pending(wanted, rows)
             if pending:
                 _write_provenance(study, trials, folder, _name(mine), rows)
@@ -121,7 +123,7 @@ def collect(
 
 
 def unfinished(study: Study, rows: pd.DataFrame) -> str:
-    """A sentence about what :func:`collect` with a part leaves to others; empty when nothing is.
+    """A sentence about points that other parts still compute; empty if the study is complete.
 
     Args:
         study: The study.
@@ -131,7 +133,7 @@ def unfinished(study: Study, rows: pd.DataFrame) -> str:
     if len(rows) == n_points:
         return ""
     return (
-        f"This part is finished; {len(rows)} of the study's {n_points} points are there. The part "
+        f"This part is finished; {len(rows)} of the study's {n_points} points are done. The part "
         "that ends last writes the report, as does the same command without --part."
     )
 
@@ -147,26 +149,26 @@ def collect_until(
 ) -> pd.DataFrame:
     """Run a study with more and more chips until every interval is narrow enough.
 
-    Whether to go on is decided at fixed numbers of chips only, for all methods together, so that
-    the intervals stay honest. Where more chips cannot help, because trained networks differ, it
-    stops; ``results.needed`` then says how many training seeds would do.
+    The decision to continue is made at fixed numbers of chips only, for all methods together, so
+    that intervals keep their coverage. It stops where more chips cannot reach the target because
+    trained networks differ; ``results.needed`` gives the number of training seeds needed.
 
     Args:
         study: The study; its ``n_chips`` is replaced by the looks.
         folder: As for :func:`collect`.
         half_width: Target for the half-width of every interval, as a fraction of accuracy.
-        looks: Numbers of chips at which to look.
+        looks: Numbers of chips at which the half-widths are checked.
         jobs: As for :func:`collect`.
         progress: As for :func:`collect`.
 
     Returns:
-        The rows at the look where it stopped.
+        The rows at the number of chips where it stopped.
 
     Raises:
         ValueError: If there are no looks, or as for :func:`collect`.
     """
     if not looks:
-        raise ValueError("collect_until needs at least one number of chips to look at; got none.")
+        raise ValueError("collect_until needs at least one number of chips in looks; got none.")
     n_chips: int | None = min(looks)
     while n_chips is not None:
         rows = collect(replace(study, n_chips=n_chips), folder, jobs=jobs, progress=progress)
@@ -175,7 +177,7 @@ def collect_until(
 
 
 def _run(job: Job) -> str:
-    """Finished rows, checked here, where they are made."""
+    """Simulate a job; its rows are validated here, in the worker."""
     return as_lines(run_together(*job))
 
 
@@ -200,7 +202,7 @@ def _pending(
 
 
 def _rows_there(folder: Path, study: Study, trials: Sequence[Trial]) -> pd.DataFrame | None:
-    """What is there already; raises where the study would call two things by one name."""
+    """Existing rows; raises where the study uses one name for two different chips."""
     tables = tables_in(folder)
     if not tables:
         return None
@@ -218,7 +220,7 @@ def _rows_there(folder: Path, study: Study, trials: Sequence[Trial]) -> pd.DataF
 
 
 def _command() -> str:
-    """What was typed to run this process, where that was a script."""
+    """The command line of this process, if it is a script."""
     is_script = sys.argv[0].endswith(".py")
     return shlex.join(["python", *sys.argv]) if is_script else ""
 
@@ -226,7 +228,7 @@ def _command() -> str:
 def _write_provenance(
     study: Study, trials: Sequence[Trial], folder: Path, part: str, rows: pd.DataFrame | None
 ) -> None:
-    """Write manifests, datasheets and audit, one process after the other."""
+    """Write manifests, datasheets and audit; processes do so one after the other."""
     networks = _networks(study, trials)
     devices = study.loaded_devices()
     times = study.times_s
@@ -251,17 +253,19 @@ def _write_provenance(
             part=part,
             rows=rows,
         )
-        told = _told(devices, before, environment(study.accelerator))
+        current = _up_to_date(devices, before, environment(study.accelerator))
         for device in devices:
             path = folder / f"device_{device.name}.csv"
-            if device.name not in told or not path.is_file():
+            if device.name not in current or not path.is_file():
                 with replacing(path) as temporary:
                     measure(device, n=DATASHEET_DEVICES).to_csv(temporary, index=False)
         engines = {trial.device.name: trial.engine for trial in trials}
-        _write_audit(study, networks, engines, told, folder)
+        _write_audit(study, networks, engines, current, folder)
 
 
-def _told(devices: Sequence[Device], manifest: dict[str, Any], now: dict[str, str]) -> set[str]:
+def _up_to_date(
+    devices: Sequence[Device], manifest: dict[str, Any], now: dict[str, str]
+) -> set[str]:
     """Devices whose files were written from the same definition, by the same versions."""
     if now not in manifest.get("environments", []):
         return set()
@@ -273,7 +277,7 @@ def _write_audit(
     study: Study,
     networks: Mapping[str, Checkpoint],
     engines: Mapping[str, Engine],
-    told: set[str],
+    current: set[str],
     folder: Path,
 ) -> None:
     """Audit the first network of every architecture on every device."""
@@ -281,7 +285,7 @@ def _write_audit(
     devices = {device.name: device for device in study.loaded_devices()}
     specs = manifest["checkpoints"]
     is_kept = kept["checkpoint"].isin(list(specs)) & kept["device"].isin(
-        [name for name in manifest["devices"] if name in told or name not in devices]
+        [name for name in manifest["devices"] if name in current or name not in devices]
     )
     kept = kept[is_kept]
     audited = {
@@ -299,14 +303,14 @@ def _write_audit(
 
 
 def _architecture(network: Mapping[str, Any]) -> str:
-    """What the networks of a manifest that the audit need not tell apart have in common."""
+    """Key of an architecture: networks with equal keys have equal audits."""
     spec = network["spec"]
     rewrites = spec.get("rewrites", [])
     return json.dumps([spec["model"], spec["model_kwargs"], network["keep_digital"], rewrites])
 
 
 def _networks(study: Study, trials: Sequence[Trial]) -> dict[str, Checkpoint]:
-    """The networks by the names of their files; where two have one name, by contents, too."""
+    """The networks by file name; with a digest where two files have the same name."""
     paths = {trial.checkpoint_path: trial.checkpoint for trial in trials}
     names = [path.name for path in paths]
     return {

@@ -1,4 +1,4 @@
-"""What a study asks for: which networks, devices, times and chips; what makes a chip itself."""
+"""The definition of a study (networks, devices, times, chips) and of each of its chips."""
 
 import functools
 import hashlib
@@ -17,6 +17,7 @@ from analog_samson.checkpoint import Checkpoint, TrainingSpec
 from analog_samson.chip import Engine, check_precision, choose_engine
 from analog_samson.compiled import Precision
 from analog_samson.data import Split
+from analog_samson.deprecated import accepts_old_names
 from analog_samson.devices import Device, load_device
 from analog_samson.devices.section import Name
 from analog_samson.devices.sentences import explain
@@ -26,10 +27,10 @@ from analog_samson.streams import derive_seed
 from analog_samson.study.sources import the_checkpoint, the_test_set
 
 NUMERICS_VERSION = 4
-"""Raised when the same definition gives other numbers; part of every chip's identity."""
+"""Increased when the same definition gives other numbers; part of every chip's identity."""
 
 NEAREST_TIMES = 2e-9
-"""Times that differ relatively by less cannot be told apart in a table: our choice."""
+"""Smallest relative difference of two times of a study: our choice."""
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -51,28 +52,32 @@ def programming_seed(study_seed: int, training_seed: int, chip: int) -> int:
     return derive_seed(study_seed, training_seed, chip)
 
 
+OLD_NAMES = {"n_images": "n_test", "images": "n_images_per_chip"}
+"""Old names of fields of :class:`Study` that still work, with a warning, to their new names."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """One chip of a study: one programming of one trained network on one device.
 
     Attributes:
         study: Name of the study.
-        checkpoint_path: Where the trained network lies; not part of the chip's identity.
+        checkpoint_path: File of the trained network; not part of the chip's identity.
         checkpoint: SHA-256 of the trained network's contents.
-        spec: How it was trained.
+        spec: Specification of its training.
         device: The device with the swept axes already applied.
-        axes: What was swept, one JSON object with sorted keys.
+        condition: Swept axes and their values, a JSON object with sorted keys.
         chip: Number of the chip.
-        programming_seed: What every draw of the chip derives from.
-        data_folder: Where the images lie; not part of the chip's identity.
+        programming_seed: Random seed of the chip.
+        data_folder: Folder of the data set; not part of the chip's identity.
         evaluation_set: SHA-256 of the images it is tested on.
-        n_test: How many of them, counted from the first.
-        n_images: How many of those a chip answers: all, or a random subset of its own.
-        engine: What runs the forward pass.
-        precision: Precision of its products.
-        accelerator: What it runs on; floating point differs in the last bits, as between
-            processors: not part of the chip's identity.
-        points: Times and reads wanted.
+        n_test: How many of them the study uses, counted from the first.
+        n_images_per_chip: How many of those the chip is evaluated on: all, or a random subset.
+        engine: Implementation of the forward pass.
+        precision: Floating-point format of its products.
+        accelerator: "cpu" or "cuda"; floating point differs in the last bits, as between
+            processors. Not part of the chip's identity.
+        points: Times and reads to evaluate.
         trust: Packages that the checkpoint may import from; not part of the chip's identity.
     """
 
@@ -81,13 +86,13 @@ class Trial:
     checkpoint: str
     spec: TrainingSpec
     device: Device
-    axes: str
+    condition: str
     chip: int
     programming_seed: int
     data_folder: Path | None
     evaluation_set: str
     n_test: int
-    n_images: int
+    n_images_per_chip: int
     engine: Engine
     precision: Precision
     accelerator: Accelerator
@@ -96,7 +101,7 @@ class Trial:
 
     @functools.cached_property
     def chip_id(self) -> str:
-        """Hash of all that changes an answer: contents, never paths, never the times."""
+        """Digest of all contents that determine predictions; without paths and times."""
         identity = [
             self.checkpoint,
             self.device.digest,
@@ -107,13 +112,13 @@ class Trial:
             self.n_test,
             NUMERICS_VERSION,
         ]
-        if self.n_images < self.n_test:
-            identity.append(self.n_images)
+        if self.n_images_per_chip < self.n_test:
+            identity.append(self.n_images_per_chip)
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
     @property
     def labels(self) -> dict[str, Any]:
-        """The columns of ``results.COLUMNS`` that are known before anything runs."""
+        """The columns of ``results.COLUMNS`` that are known before the chip is simulated."""
         return {
             "study": self.study,
             "chip_id": self.chip_id,
@@ -127,23 +132,25 @@ class Trial:
             "compensation": self.device.drift_compensation.label,
             "engine": self.engine,
             "precision": self.precision,
-            "axes": self.axes,
+            "condition": self.condition,
             "chip": self.chip,
             "programming_seed": self.programming_seed,
-            "n_images": self.n_images,
+            "n_images_per_chip": self.n_images_per_chip,
             "n_test": self.n_test,
         }
 
     def __str__(self) -> str:
-        return f"chip {self.chip} of {self.checkpoint_path.name} on {self.device.name} {self.axes}"
+        network, device = self.checkpoint_path.name, self.device.name
+        return f"chip {self.chip} of {network} on {device} {self.condition}"
 
 
+@accepts_old_names(**OLD_NAMES)
 @dataclass(frozen=True)
 class Study:
     """Which networks, on which devices, at which times, how many chips each.
 
     Attributes:
-        name: Name of the study; stands in every row.
+        name: Name of the study; a column of every row.
         checkpoints: Paths of trained networks.
         devices: Names or paths of device files, or devices.
         times_s: Times since programming finished [s]; one list, or one a device by its name.
@@ -151,21 +158,23 @@ class Study:
         axes: Any setting of the devices, such as "mapping.max_rows" or "drift_scale", to the values
             it takes; the grid of all of them. The section may be left out of a unique name.
         n_reads: Reads of every chip at every time.
-        seed: Seed of the study: another seed draws other chips.
-        engine: What runs the forward pass; None takes the best that supports the device.
-        precision: Precision of the products of the compiled engine; :func:`program` has measured
-            what "bf16" changes.
-        data_folder: Where the images lie, if not where ``load_dataset`` looks by itself.
-        n_images: Test images counted from the first; None takes the whole set.
-        images: How many of those a chip answers, drawn at random for every chip, the same for all
-            methods and all of its times and reads; the digital networks answer all of them, and
-            accuracies are estimated (``results.estimated_accuracy``). None: chips answer all too.
-        accelerator: "cpu" or "cuda": where the compiled engine runs. Rows differ between them as
-            between processors: in the last bits, and where these decide an ADC tie.
-        chips_together: How many chips of a network and device answer in one forward pass, to fill
-            a GPU; on a CPU it does not pay. Those whose images, input ranges or statistics of batch
-            normalisation are their own, and chips on aihwkit's tiles, answer alone.
-        question: What is asked, in a sentence or two; stands at the head of the study's page.
+        seed: Random seed of the study, from which the seeds of its chips derive.
+        engine: Implementation of the forward pass; None takes "compiled" where it supports the
+            device.
+        precision: Floating-point format of the products of the compiled engine (see
+            :func:`program`).
+        data_folder: Folder of the data sets; None takes the default of ``load_dataset``.
+        n_test: Test images counted from the first; None takes the whole set.
+        n_images_per_chip: How many of those each chip is evaluated on: a random subset of its own,
+            the same for all methods, times and reads. Digital networks are evaluated on all
+            ``n_test``, and accuracies are estimated (``results.estimated_accuracy``). None: every
+            chip is evaluated on all.
+        accelerator: "cpu" or "cuda": where the compiled engine runs. Floating point differs
+            between them in the last bits, so that single ADC ties may round differently.
+        chips_together: Number of chips of a network and device whose inference is batched, to use a
+            GPU fully; no speed-up on a CPU. Chips with images, input ranges or batch
+            normalisation statistics of their own, and chips on aihwkit's tiles, are not batched.
+        question: The question of the study, printed at the top of its report.
         trust: Packages that its checkpoints and device files may import from (see
             :func:`load_checkpoint`).
     """
@@ -183,8 +192,8 @@ class Study:
     engine: Engine | None = None
     precision: Precision = "fp32"
     data_folder: Annotated[Path | None, Field(strict=False)] = None
-    n_images: int | None = None
-    images: int | None = None
+    n_test: int | None = None
+    n_images_per_chip: int | None = None
     accelerator: Accelerator = "cpu"
     chips_together: Count = 1
     question: str = ""
@@ -196,16 +205,16 @@ class Study:
     }
 
     def check(self, where: str) -> None:
-        """Refuse values of a wrong kind or out of range, by the types of the fields.
+        """Validate the values of the fields by their types and ranges.
 
         Args:
             where: Name of the study or of its file, for the error.
 
         Raises:
-            ValueError: If a value is wrong; one sentence.
+            ValueError: If a value is invalid; one sentence.
         """
         plain = self
-        if isinstance(self.axes, Mapping):  # numpy arrays are lists of numbers, too
+        if isinstance(self.axes, Mapping):  # numpy arrays count as lists of numbers
             axes = {
                 axis: values.tolist() if hasattr(values, "tolist") else values
                 for axis, values in self.axes.items()
@@ -217,13 +226,13 @@ class Study:
             raise ValueError(f"{where}: {explain(error.errors(), Study)}") from None
 
     def trials(self) -> list[Trial]:
-        """All chips of the study with all their times, checked before anything runs.
+        """All chips of the study with all their times, validated before anything runs.
 
         Raises:
-            ValueError: If a value is of the wrong kind or out of range, a time is outside
-                a device's domain, several times are asked of devices that all stay as they are, an
-                axis does not exist or apply, something is given twice, or the accelerator is not
-                there or cannot run the engine.
+            ValueError: If a value has the wrong type or is out of range, a time is outside a
+                device's domain, several times are given and no device changes with time, an axis
+                does not exist or apply, something is given twice, or the accelerator is not
+                available or cannot run the engine.
             FileNotFoundError: If a checkpoint, device or data set is missing.
         """
         self.check(f"Study {str(self.name)[:100]!r}")
@@ -237,13 +246,13 @@ class Study:
                 checkpoint=checkpoint.digest,
                 spec=checkpoint.spec,
                 device=device,
-                axes=axes,
+                condition=condition,
                 chip=chip,
                 programming_seed=programming_seed(self.seed, checkpoint.spec.seed, chip),
                 data_folder=self.data_folder,
                 evaluation_set=evaluation_set,
                 n_test=n_test,
-                n_images=n_test if self.images is None else self.images,
+                n_images_per_chip=self.n_images_per_chip or n_test,
                 engine=engine,
                 precision=self.precision,
                 accelerator=self.accelerator,
@@ -251,14 +260,14 @@ class Study:
                 trust=tuple(self.trust),
             )
             for path, checkpoint, evaluation_set, n_test in self._networks()
-            for device, axes, points, engine in devices
+            for device, condition, points, engine in devices
             for chip in range(self.n_chips)
         ]
         seen: dict[str, Trial] = {}
         for trial in trials:
             if trial.chip_id in seen:
                 raise ValueError(
-                    f"The study asks twice for the same thing: {trial} and {seen[trial.chip_id]} "
+                    f"The study contains the same chip twice: {trial} and {seen[trial.chip_id]} "
                     "have equal contents; give every checkpoint, device and axis value once."
                 )
             seen[trial.chip_id] = trial
@@ -271,7 +280,7 @@ class Study:
         ]
 
     def _networks(self) -> Iterator[tuple[Path, Checkpoint, str, int]]:
-        """Path, contents, digest of the test set and how many of its images count."""
+        """Path, contents, digest of the test set and number of test images used."""
         for given in self.checkpoints:
             path = Path(given)
             checkpoint = the_checkpoint(path, trust=self.trust)
@@ -284,16 +293,16 @@ class Study:
 
     def _n_test(self, test: Split, dataset: str) -> int:
         available = len(test)
-        n_test = available if self.n_images is None else self.n_images
+        n_test = available if self.n_test is None else self.n_test
         if not 1 <= n_test <= available:
             raise ValueError(
-                f"n_images must lie between 1 and {available}, the test images of {dataset}; "
+                f"n_test must lie between 1 and {available}, the test images of {dataset}; "
                 f"got {n_test}."
             )
-        if self.images is not None and not 2 <= self.images <= n_test:
+        if self.n_images_per_chip is not None and not 2 <= self.n_images_per_chip <= n_test:
             raise ValueError(
-                f"images, the number that a chip answers, must lie between 2 and {n_test}, the "
-                f"test images of the study on {dataset}; got {self.images}."
+                f"n_images_per_chip must lie between 2 and {n_test}, the test "
+                f"images of the study on {dataset}; got {self.n_images_per_chip}."
             )
         return n_test
 
@@ -305,7 +314,7 @@ class Study:
                 axes = dict(zip(self.axes, values, strict=True))
                 swept = device.with_axes(axes)
                 axes = {device.axis_name(axis): value for axis, value in axes.items()}
-                axes.pop("compensation", None)  # it has a column of its own
+                axes.pop("compensation", None)  # has its own column
                 axes |= swept.said_in_every_row
                 text = json.dumps(axes, sort_keys=True)
                 found.append((swept, text, self._points(swept), self._engine(swept)))
@@ -329,8 +338,8 @@ class Study:
         if len(times) > 1 and not any(device.changes_with_time for device, *_ in devices):
             names = ", ".join(sorted({device.name for device, *_ in devices}))
             raise ValueError(
-                f"Study {self.name!r} asks for {len(times)} times, and nothing changes with time "
-                f"on {names} as it stands in the study; give one time, or a device that drifts."
+                f"Study {self.name!r} has {len(times)} times, and nothing changes with time "
+                f"on {names} as defined in the study; give one time, or a device that drifts."
             )
 
     def _points(self, device: Device) -> tuple[Point, ...]:
@@ -350,8 +359,8 @@ class Study:
         for time, later in itertools.pairwise(sorted(times)):
             if math.isclose(time, later, rel_tol=NEAREST_TIMES):
                 raise ValueError(
-                    f"Study {self.name!r} asks for {time!r} and {later!r} s, which agree to nine "
-                    "digits; give one of them, once."
+                    f"Study {self.name!r} has the times {time!r} and {later!r} s, which agree to "
+                    "nine digits; give one of them, once."
                 )
         return tuple((float(time), read) for time in times for read in range(self.n_reads))
 

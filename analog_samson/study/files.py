@@ -1,4 +1,4 @@
-"""The same study as one TOML file."""
+"""Studies defined in a TOML file."""
 
 import glob
 import os
@@ -6,9 +6,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from analog_samson.deprecated import warn_renamed
 from analog_samson.devices.sentences import did_you_mean, shown
 from analog_samson.devices.toml import parse_toml
-from analog_samson.study.definition import Study
+from analog_samson.study.definition import OLD_NAMES, Study
 from analog_samson.times import TIME_GRIDS
 
 
@@ -46,9 +47,15 @@ def load_study(path: str | Path) -> Study:
     content = parse_toml(path.read_bytes(), str(path))
     if "trust" in content:
         raise ValueError(
-            f"{path}: a file cannot trust packages, only who runs it can: leave the key 'trust' "
-            "out and give --trust on the command line, or replace(load_study(path), trust=...)."
+            f"{path}: a study file cannot grant trust, only its user can: remove the key 'trust' "
+            "and give --trust on the command line, or replace(load_study(path), trust=...)."
         )
+    for old in [key for key in content if key in OLD_NAMES]:
+        new = OLD_NAMES[old]
+        if new in content:
+            raise ValueError(f"{path}: {old!r} is the old name of {new!r}; give {new!r} only.")
+        warn_renamed(f"{path}: key {old!r}", repr(new))
+        content[new] = content.pop(old)
     allowed = [f.name for f in fields(Study) if f.name != "trust"]
     for key in content:
         if key not in allowed:
@@ -68,7 +75,7 @@ def load_study(path: str | Path) -> Study:
 
 
 def _matching(path: Path, pattern: str) -> list[Path]:
-    """The file of that name, whatever letters it holds; or those that match the pattern."""
+    """The file of that name, or the files that match the pattern."""
     folder = path.parent
     if os.path.isfile(folder / pattern):  # noqa: PTH113 (Path.is_file raises for odd names)
         return [folder / pattern]

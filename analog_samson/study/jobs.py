@@ -1,4 +1,4 @@
-"""Which chips of a study answer together, and which belong to a part of it."""
+"""Division of a study into jobs of chips, and into parts."""
 
 import json
 import re
@@ -10,12 +10,12 @@ from analog_samson.study.definition import Point, Trial
 
 
 class Job(NamedTuple):
-    """Chips that one worker programs and reads.
+    """Chips that one worker simulates together.
 
     Attributes:
-        trials: The chips: of one network and device with the same images; or one.
+        trials: The chips: one, or several of one network and device with the same images.
         points: Times and reads.
-        chips_together: How many chips answer in one forward pass, at least as many as there are.
+        chips_together: Number of chips whose inference is batched; at least that of the trials.
     """
 
     trials: tuple[Trial, ...]
@@ -28,11 +28,11 @@ class Job(NamedTuple):
 
 
 def jobs_of(pending: Iterable[tuple[Trial, tuple[Point, ...]]], chips_together: int) -> list[Job]:
-    """Put chips together that lack the same points of the same network and device.
+    """Group chips of the same network and device that lack the same points.
 
     Args:
         pending: Chips and the points they lack.
-        chips_together: How many chips answer in one forward pass where they can.
+        chips_together: Number of chips whose inference is batched where possible.
 
     Returns:
         The jobs, in the order of their first chips.
@@ -42,7 +42,7 @@ def jobs_of(pending: Iterable[tuple[Trial, tuple[Point, ...]]], chips_together: 
     for trial, points in pending:
         key: Hashable = trial.chip_id
         if chips_together > 1 and _can_join(trial):
-            key = trial.checkpoint, trial.device.digest, trial.axes, points
+            key = trial.checkpoint, trial.device.digest, trial.condition, points
         alike.setdefault(key, []).append(trial)
         points_of[key] = points
     return [
@@ -54,11 +54,11 @@ def jobs_of(pending: Iterable[tuple[Trial, tuple[Point, ...]]], chips_together: 
 
 
 class Part(NamedTuple):
-    """One of the parts that processes share a study by.
+    """One part of a study that is divided between processes.
 
     Attributes:
-        number: Which one, from 1.
-        of: How many there are.
+        number: Number of the part, from 1.
+        of: Number of parts.
     """
 
     number: int
@@ -69,7 +69,7 @@ class Part(NamedTuple):
         """Read "3/16".
 
         Raises:
-            ValueError: If that is no part.
+            ValueError: If the text is not of that form.
         """
         found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
         part = cls(*map(int, found.groups())) if found else cls(0, 0)
@@ -86,26 +86,28 @@ class Part(NamedTuple):
 def trials_of(part: Part, trials: Sequence[Trial], chips_together: int) -> list[Trial]:
     """The chips of a part, in the order of the study.
 
-    Groups of chips are dealt to the parts in turn, kind after kind (network, device and setting
-    of the axes), so that every part gets its share of every kind, and of the whole, within one.
+    Groups of chips are assigned to the parts in turn, sorted by kind (network, device and
+    condition), so that the numbers of groups of each kind differ by at most one between parts.
 
     Args:
         part: The part.
         trials: All chips of the study.
-        chips_together: How many chips answer in one forward pass where they can.
+        chips_together: Number of chips whose inference is batched where possible.
     """
     groups = jobs_of(((trial, trial.points) for trial in trials), chips_together)
     groups.sort(key=lambda group: _kind(group.trials[0]))
-    dealt = groups[part.number - 1 :: part.of]
-    mine = {trial.chip_id for group in dealt for trial in group.trials}
+    assigned = groups[part.number - 1 :: part.of]
+    mine = {trial.chip_id for group in assigned for trial in group.trials}
     return [trial for trial in trials if trial.chip_id in mine]
 
 
 def _kind(trial: Trial) -> tuple[str, ...]:
     options = json.dumps(dict(trial.spec.model_kwargs), sort_keys=True)
     device = trial.device
-    return trial.spec.model, options, device.name, device.drift_compensation.label, trial.axes
+    return trial.spec.model, options, device.name, device.drift_compensation.label, trial.condition
 
 
 def _can_join(trial: Trial) -> bool:
-    return trial.n_images == trial.n_test and not why_not_batched(trial.device, trial.engine)
+    return trial.n_images_per_chip == trial.n_test and not why_not_batched(
+        trial.device, trial.engine
+    )

@@ -1,4 +1,4 @@
-"""Trained networks and test images, read once a process."""
+"""Trained networks and images, read once per process."""
 
 import functools
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from analog_samson.data import Dataset, Split, load_dataset, load_test, normalis
 
 
 def the_checkpoint(path: Path, digest: str | None = None, trust: Sequence[str] = ()) -> Checkpoint:
-    """Read a trained network once a process.
+    """Read a trained network once per process.
 
     Args:
-        path: Where it lies.
-        digest: SHA-256 of its contents when the study began; None: it begins now.
+        path: Its file.
+        digest: SHA-256 of its contents when the study began; None: not checked.
         trust: As for :func:`load_checkpoint`.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is no longer what the study began with, or damaged, or names code
-            of a package that is not trusted.
+        ValueError: If the file has changed since the study began, is damaged, or names code of a
+            package that is not trusted.
     """
     written = path.stat().st_mtime_ns if path.is_file() else 0
     checkpoint = _read(path, written, tuple(trust))
@@ -39,13 +39,13 @@ def _read(path: Path, written: int, trust: tuple[str, ...]) -> Checkpoint:
 
 @functools.lru_cache(maxsize=2)
 def the_test_set(name: str, folder: Path | None) -> Split:
-    """Read the test images once a process."""
+    """Read the test images once per process."""
     return load_test(name, folder)
 
 
 @functools.lru_cache(maxsize=1)
 def the_test_images(name: str, folder: Path | None, accelerator: str) -> Tensor:
-    """The test images where networks answer them, once a process."""
+    """The test images on the accelerator, once per process."""
     return the_test_set(name, folder).images.to(accelerator)
 
 
@@ -58,14 +58,14 @@ def the_test_inputs(
     std: tuple[float, ...],
     full_scale: float,
 ) -> Tensor:
-    """The test images as networks with these statistics take them, once a process."""
+    """The test images normalised with these statistics, once per process."""
     images = the_test_images(name, folder, accelerator)
     return normalise(images, mean=mean, std=std, full_scale=full_scale)
 
 
 @functools.lru_cache(maxsize=1)
 def the_training_images(name: str, folder: Path | None) -> Dataset:
-    """The data set with those of its training images only that a chip looks at, once a process."""
+    """The data set with only the training images that a chip is calibrated on, once per process."""
     dataset = load_dataset(name, folder)
     train = dataset.train
     few = Split(evenly_spread(train.images), evenly_spread(train.labels))

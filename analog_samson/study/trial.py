@@ -1,4 +1,4 @@
-"""One trial: a chip is programmed once and read at its times; or several chips together."""
+"""Simulation of a trial: a chip is programmed once and evaluated at its times."""
 
 import contextlib
 import functools
@@ -26,15 +26,15 @@ from analog_samson.study.sources import (
 )
 
 MOST_BATCHES = 16
-"""Batches of evaluation that run as one where that changes no bit: our choice, for the caches."""
+"""Evaluation batches that run as one where results are bitwise equal: our choice, for caches."""
 
 KEPT_BYTES = 64e6
-"""Test images whose network inputs take no more are normalised once a process, larger sets batch by
-batch: our choice. MNIST takes 31 MB; where images are larger, so are networks."""
+"""Up to this size normalised test images are kept in the process; larger sets are normalised batch
+by batch: our choice (MNIST has 31 MB)."""
 
 
 def run_trial(trial: Trial, points: Sequence[Point] | None = None) -> pd.DataFrame:
-    """Program one chip and read it at its times.
+    """Program one chip and evaluate it at its times.
 
     Args:
         trial: The chip.
@@ -49,18 +49,18 @@ def run_trial(trial: Trial, points: Sequence[Point] | None = None) -> pd.DataFra
 def run_together(
     trials: Sequence[Trial], points: Sequence[Point], chips_together: int = 1
 ) -> pd.DataFrame:
-    """Program chips of one network on one device and read them at their times, all at once.
+    """Program chips of one network on one device and evaluate them with batched inference.
 
     Args:
-        trials: The chips; one, where chips answer alone.
+        trials: The chips.
         points: Times and reads.
-        chips_together: How many chips answer in one forward pass; fewer are filled up to it.
+        chips_together: Number of chips whose inference is batched; a smaller group is padded.
 
     Returns:
-        One row a chip and point, columns ``results.COLUMNS``.
+        One row per chip and point, columns ``results.COLUMNS``.
 
     Raises:
-        ValueError: If the chips cannot answer together, or there is no such accelerator here.
+        ValueError: If the chips cannot be batched, or the accelerator is not available.
     """
     with one_thread(), exact_products(find_accelerator(trials[0].accelerator)):
         return _run_together(trials, points, chips_together)
@@ -68,9 +68,9 @@ def run_together(
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread, as every worker of a study does.
+    """Set torch to one thread, as in every worker of a study.
 
-    Where it does already nothing is set: to set it makes torch forget its compiled products.
+    Nothing is set where torch has one thread already: setting it would discard compiled kernels.
     """
     n_threads = torch.get_num_threads()
     if n_threads == 1:
@@ -92,8 +92,8 @@ _latest_mapped: list[tuple[object, MappedNetwork]] = []
 
 
 def _mapped(trial: Trial) -> MappedNetwork:
-    """The network of a trial on its device; the latest is kept, for the next chip of both."""
-    key = trial.checkpoint, trial.device, trial.engine, trial.precision, trial.n_images
+    """The network of a trial mapped to its device; the latest is cached for the next chip."""
+    key = trial.checkpoint, trial.device, trial.engine, trial.precision, trial.n_images_per_chip
     if not _latest_mapped or _latest_mapped[0][0] != key:
         _latest_mapped[:] = []  # two at a time may not fit into memory
         mapped = MappedNetwork(
@@ -101,7 +101,7 @@ def _mapped(trial: Trial) -> MappedNetwork:
             trial.device,
             engine=trial.engine,
             precision=trial.precision,
-            expected_images=trial.n_images,
+            expected_images=trial.n_images_per_chip,
             recalibration=_training_images(trial),
         )
         _latest_mapped[:] = [(key, mapped)]
@@ -110,39 +110,39 @@ def _mapped(trial: Trial) -> MappedNetwork:
 
 
 def reading(chips: Sequence[Chip], chips_together: int) -> Chip | ChipGroup:
-    """What is read at a time: a chip, or several that answer together."""
+    """The chip, or the group of chips whose inference is batched."""
     return chips[0] if chips_together == 1 else ChipGroup(chips, size=chips_together)
 
 
 def images_of(trial: Trial) -> slice | Tensor:
-    """Positions in the test set of the images that a chip answers, ascending.
+    """Indices in the test set of the images that a chip is evaluated on, ascending.
 
-    All of them, or a random subset without replacement. It derives from the chip's stream
-    alone: it is the same at all its times and reads, and for every method that meets the chip.
+    All of them, or a random subset without replacement. It derives from the chip's
+    seed: it is the same at all times and reads, and for all methods.
     """
-    if trial.n_images == trial.n_test:
+    if trial.n_images_per_chip == trial.n_test:
         return slice(trial.n_test)
     draws = torch.Generator().manual_seed(derive_seed(trial.programming_seed, "images"))
-    return torch.randperm(trial.n_test, generator=draws)[: trial.n_images].sort().values
+    return torch.randperm(trial.n_test, generator=draws)[: trial.n_images_per_chip].sort().values
 
 
 def _batch_size(read_at: Chip | ChipGroup, trial: Trial) -> int:
-    """Images in a batch: larger ones save calls and are used where they change no bit."""
+    """Images per batch: larger batches save calls; used where results are bitwise equal."""
     is_free = isinstance(read_at, Chip) and read_at.is_batch_invariant
     if not is_free or trial.accelerator != "cpu":
         return EVALUATION_BATCH
-    return min(-(-trial.n_images // EVALUATION_BATCH), MOST_BATCHES) * EVALUATION_BATCH
+    return min(-(-trial.n_images_per_chip // EVALUATION_BATCH), MOST_BATCHES) * EVALUATION_BATCH
 
 
-def answering(trial: Trial, chosen: slice | Tensor) -> Callable[..., Tensor]:
-    """A function that says which of some test images a network gets right.
+def correct_predictions(trial: Trial, chosen: slice | Tensor) -> Callable[..., Tensor]:
+    """A function of a forward pass: whether its predictions of some test images are correct.
 
-    It gives bool of shape (n,), or (chips, n) where several chips answer together.
+    Its result is bool of shape (n,), or (chips, n) for a group of chips.
 
     Args:
-        trial: Its network normalises the images.
-        chosen: Positions of the images. For forward noise, which belongs to (chip, time, read,
-            image), they are numbered anew from 0.
+        trial: The trial, whose network normalises the images.
+        chosen: Indices of the images. Forward noise, whose seeds derive from (chip, time, read,
+            image), numbers them from 0.
     """
     checkpoint = the_checkpoint(trial.checkpoint_path, trial.checkpoint, trial.trust)
     where = trial.spec.dataset, trial.data_folder
@@ -168,7 +168,7 @@ def _run_together(
 ) -> pd.DataFrame:
     first = trials[0]  # network, device and images are those of all
     chosen = images_of(first)
-    answers = answering(first, chosen)
+    predict = correct_predictions(first, chosen)
     all_digital, share = _digital(first)
     digital = all_digital[chosen]
     digital_counts = {
@@ -180,7 +180,7 @@ def _run_together(
     rows = []
     for time, read in points:
         read_at.drift_to(time, read)
-        correct = answers(read_at, batch_size=_batch_size(read_at, first)).view(len(trials), -1)
+        correct = predict(read_at, batch_size=_batch_size(read_at, first)).view(len(trials), -1)
         for trial, chip, right in zip(trials, chips, correct, strict=True):
             alphas = torch.cat(list(chip.compensation().values()))
             from_a_seed = chip.engine == "compiled" or not draws_from_the_clock(trial.device)
@@ -207,18 +207,18 @@ def _training_images(trial: Trial) -> Dataset | None:
     return the_training_images(trial.spec.dataset, trial.data_folder)
 
 
-_digital_answers: dict[tuple[str, str, int, tuple[str, ...], str], tuple[Tensor, float]] = {}
+_digital_results: dict[tuple[str, str, int, tuple[str, ...], str], tuple[Tensor, float]] = {}
 
 
 def _digital(trial: Trial) -> tuple[Tensor, float]:
-    """Which images the digital network gets right, its share of analog weights; once a worker."""
+    """Correct predictions of the digital network, and its analog share; once per worker."""
     checkpoint = the_checkpoint(trial.checkpoint_path, trial.checkpoint, trial.trust)
     keep_digital = (*checkpoint.keep_digital, *trial.device.digital_layers)
     what = trial.checkpoint, trial.evaluation_set, trial.n_test, keep_digital
     key = (*what, trial.accelerator)
-    if key not in _digital_answers:
+    if key not in _digital_results:
         network = checkpoint.build().to(trial.accelerator)
-        answers = answering(trial, slice(trial.n_test))
-        correct = answers(lambda batch, first_index: network(batch))
-        _digital_answers[key] = correct, analog_share(network, keep_digital)
-    return _digital_answers[key]
+        predict = correct_predictions(trial, slice(trial.n_test))
+        correct = predict(lambda batch, first_index: network(batch))
+        _digital_results[key] = correct, analog_share(network, keep_digital)
+    return _digital_results[key]

@@ -1,4 +1,4 @@
-"""The one writer of a table: finished rows go to disk in batches."""
+"""Writer of a table: finished rows are written to disk in batches."""
 
 import threading
 from pathlib import Path
@@ -9,18 +9,18 @@ from analog_samson.locks import Lease
 from analog_samson.results import append_lines
 
 BATCHES_EVERY_S = 0.5
-"""Our choice: a kill costs half a second of rows, and forcing to disk takes 3 to 30 ms a batch."""
+"""Interval of the batches [s], our choice: a kill loses the rows of half a second at most."""
 
 
 class TableWriter:
-    """Appends lines to a table from a thread; what waits is written when the block ends."""
+    """Appends lines to a table from a thread; pending lines are written when the block ends."""
 
     def __init__(self, table: Path, lease: Lease) -> None:
         """Prepare to write.
 
         Args:
             table: The table.
-            lease: Says before every batch whether the table is still this process's.
+            lease: Checked before every batch: whether this process still holds the table.
         """
         self._table, self._lease = table, lease
         self._waiting: list[str] = []
@@ -47,7 +47,7 @@ class TableWriter:
             raise self._failure
 
     def add(self, lines: str) -> None:
-        """Hand over finished rows, as ``results.as_lines`` gives them; returns at once.
+        """Queue finished rows, as ``results.as_lines`` gives them; returns at once.
 
         Raises:
             OSError: If an earlier batch could not be written.

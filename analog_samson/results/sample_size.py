@@ -1,4 +1,4 @@
-"""Where the spread comes from, and how many networks or chips an answer needs."""
+"""Variance components, and the number of networks or chips that an interval needs."""
 
 import math
 from collections.abc import Sequence
@@ -8,59 +8,60 @@ import pandas as pd
 from scipy import stats
 
 from analog_samson.results.columns import KEY
-from analog_samson.results.estimates import estimated_accuracy
 from analog_samson.results.spread import quantile
-from analog_samson.results.summary import CELL, chip_means, summarise
+from analog_samson.results.subsets import estimated_accuracy
+from analog_samson.results.summary import GROUP, chip_means, summarise
 
 LOOKS = (10, 20, 40, 80)
-"""Numbers of chips at which a study may stop: fixed in advance, so that intervals stay honest."""
+"""Numbers of chips at which a study may stop: fixed in advance, as in a group-sequential design."""
 
 MAX_NETWORKS = 1000
 
 
-def variance_components(trials: pd.DataFrame) -> pd.DataFrame:
-    """How much of the spread comes from training, programming, reading, and the images chosen.
+def variance_components(rows: pd.DataFrame) -> pd.DataFrame:
+    """Variance components: training, programming, reading, and sampling of images.
 
     Nested analysis of variance: reads within chips within networks (for unequal numbers with the
-    harmonic mean, Searle, Casella, McCulloch, *Variance Components*, 1992). What chips owe to the
-    subset of images that each answered is known from its answers (`estimates`) and taken off
-    theirs. A negative estimate is reported as 0.
+    harmonic mean, Searle, Casella, McCulloch, *Variance Components*, 1992). The
+    sampling variance of the subsets of images is known (`subsets`) and subtracted from the
+    variance over chips. A negative estimate is reported as 0.
 
     Args:
-        trials: Rows of trials.
+        rows: Rows of trials.
 
     Returns:
-        One row per method and condition: the columns of a summary's cell, ``std_networks``,
+        One row per group: the columns of `GROUP`, ``std_networks``,
         ``std_chips``, ``std_reads`` (standard deviations of the *true* effects, fractions; NaN
         where a level has no repeats), ``std_sampling`` (of a chip's accuracy over subsets of
-        images; 0 where all were answered), ``n_networks``, ``n_chips``, ``n_reads`` (harmonic
+        images; 0 where all are used), ``n_networks``, ``n_chips``, ``n_reads`` (harmonic
         means per network and chip).
     """
-    chips = chip_means(trials)
-    reads = estimated_accuracy(trials).groupby([trials[c] for c in KEY[:2]], observed=True).var()
+    chips = chip_means(rows)
+    reads = estimated_accuracy(rows).groupby([rows[c] for c in KEY[:2]], observed=True).var()
     chips = chips.join(reads.rename("var_reads"), on=list(KEY[:2]))
-    rows = []
-    for cell, group in chips.groupby(list(CELL), observed=True, sort=True):
-        row = dict(zip(CELL, cell, strict=True))
+    records = []
+    for key, group in chips.groupby(list(GROUP), observed=True, sort=True):
+        row = dict(zip(GROUP, key, strict=True))
         row.update(_components(group))
-        rows.append(row)
-    return pd.DataFrame(rows)
+        records.append(row)
+    return pd.DataFrame(records)
 
 
-def needed(trials: pd.DataFrame, half_width: float, confidence: float = 0.95) -> pd.DataFrame:
-    """How many networks, or chips per network, would bring every half-width below a target.
+def needed(rows: pd.DataFrame, half_width: float, confidence: float = 0.95) -> pd.DataFrame:
+    """Number of networks, or of chips per network, that brings every half-width below a target.
 
     Args:
-        trials: Rows of trials, a first study.
+        rows: Rows of trials of a first study.
         half_width: Target, as a fraction (0.005 is half a per cent of accuracy).
         confidence: Probability with which the interval covers the true mean.
 
     Returns:
-        One row per method and condition: the columns of a summary's cell, ``half_width`` as it
-        is, ``n_networks``, ``n_chips``, ``n_images`` and ``n_test`` as they are, ``needed_chips``
-        (per network, with the networks there are; missing when no number of chips is enough),
-        ``needed_networks`` (with the chips there are; missing above 1000 or with one network),
-        ``advice`` in words. More chips also answer more images, so both count.
+        One row per group: the columns of `GROUP`, ``half_width``,
+        ``n_networks``, ``n_chips``, ``n_images_per_chip`` and ``n_test`` as they are,
+        ``needed_chips`` (per network, with the networks there are; missing when no number of chips
+        is enough), ``needed_networks`` (with the chips there are; missing above 1000 or with one
+        network),
+        ``advice`` in words. More chips also use more images; both are accounted for.
 
     Raises:
         ValueError: If the target is not positive.
@@ -69,55 +70,55 @@ def needed(trials: pd.DataFrame, half_width: float, confidence: float = 0.95) ->
         raise ValueError(
             f"The target half-width must be positive, such as 0.005; got {half_width!r}."
         )
-    summary = summarise(trials, confidence).drop(columns=["std_networks", "std_chips", "n_reads"])
-    parts = variance_components(trials).drop(columns=["n_networks", "n_chips"])
-    rows = []
-    for row in summary.merge(parts, on=list(CELL)).to_dict("records"):
+    summary = summarise(rows, confidence).drop(columns=["std_networks", "std_chips", "n_reads"])
+    parts = variance_components(rows).drop(columns=["n_networks", "n_chips"])
+    records = []
+    for row in summary.merge(parts, on=list(GROUP)).to_dict("records"):
         n, k = int(row["n_networks"]), int(row["n_chips"])
         reads = row["std_reads"] ** 2 / row["n_reads"]
         chips = float(np.nansum([row["std_chips"] ** 2, row["std_sampling"] ** 2, reads]))
         networks = row["std_networks"] ** 2
         enough_chips = _needed_chips(networks, chips, n, row["dof"], half_width, confidence)
         enough_networks = _needed_networks(networks + chips / k, half_width, confidence)
-        rows.append(
+        records.append(
             {
-                **{column: row[column] for column in CELL},
+                **{column: row[column] for column in GROUP},
                 "half_width": row["half_width"],
                 "n_networks": n,
                 "n_chips": k,
-                "n_images": row["n_images"],
+                "n_images_per_chip": row["n_images_per_chip"],
                 "n_test": row["n_test"],
                 "needed_chips": enough_chips,
                 "needed_networks": enough_networks,
                 "advice": _advice(row["half_width"], half_width, n, enough_chips, enough_networks),
             }
         )
-    plan = pd.DataFrame(rows)
+    plan = pd.DataFrame(records)
     return plan.astype({"needed_chips": "Int64", "needed_networks": "Int64"})
 
 
 def next_look(
-    trials: pd.DataFrame,
+    rows: pd.DataFrame,
     half_width: float,
     *,
     looks: Sequence[int] = LOOKS,
     confidence: float = 0.95,
 ) -> int | None:
-    """Number of chips per network to go on to, for a study that runs until it is sure enough.
+    """Next number of chips per network for a study that runs to a target half-width.
 
-    The decision is taken for all methods and conditions together, at fixed numbers of chips only.
+    The decision is taken for all groups together, at fixed numbers of chips only.
 
     Args:
-        trials: Rows of trials so far, complete up to a look.
+        rows: Rows of trials so far, complete up to one of the looks.
         half_width: Target for every half-width, as a fraction.
-        looks: Numbers of chips at which to look.
+        looks: Numbers of chips at which the half-widths are checked.
         confidence: Probability with which the interval covers the true mean.
 
     Returns:
         The next look, or None when the study is done: every half-width is below the target, no
         number of chips can bring it there ("limited by networks"), or the last look is reached.
     """
-    plan = needed(trials, half_width, confidence)
+    plan = needed(rows, half_width, confidence)
     wide = plan[~(plan["half_width"] <= half_width)]
     later = [look for look in looks if look > plan["n_chips"].min()]
     if wide.empty or not later:
@@ -178,7 +179,7 @@ def _advice(width: float, target: float, n: int, chips: int | None, networks: in
     if width <= target:
         return "enough"
     if n == 1:
-        return "one network: train more seeds to say anything about the method"
+        return "one network: train more seeds to assess the method"
     if chips is not None:
         return f"{chips} chips per network"
     if networks is not None:

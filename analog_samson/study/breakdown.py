@@ -1,8 +1,8 @@
-"""Why is it low? The accuracy of a chip stage by stage, and with one layer analog at a time.
+"""Breakdown of the accuracy of a chip: stage by stage, and with one layer analog at a time.
 
-Every stage adds one cause to the one before, on the same chip: the draws of programming, drift and
-read noise are those of the whole chip, because each has a stream of its own. The chips are those of
-a study: a chip is identified by the study's seed, the network's training seed and its number.
+Every stage adds one cause of error to the one before, on the same chip: programming, drift and read
+noise have separate random streams. The chips are those of a study: a chip is identified by the
+study's seed, the network's training seed and its number.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +18,7 @@ from torch import Tensor
 from analog_samson.checkpoint import Checkpoint, load_checkpoint
 from analog_samson.chip import Chip, program
 from analog_samson.data import Dataset, load_test
+from analog_samson.deprecated import accepts_old_names
 from analog_samson.devices import Device, load_device
 from analog_samson.evaluation import count_correct
 from analog_samson.models import analog_layers
@@ -34,9 +35,9 @@ STAGES = (
     "read",
     "compensated",
 )
-"""What each adds: conductances without any noise and exact products; converters, bounds and output
-noise; programming error (t = 0); drift; read noise; drift compensation. A device without data for
-t = 0 has no stage "programmed", one without drift or read noise shows no change there."""
+"""What each stage adds: conductances without any noise and exact products; converters, bounds and
+output noise; programming error (t = 0); drift; read noise; drift compensation. A device without
+data for t = 0 has no stage "programmed"; without drift or read noise that stage changes nothing."""
 
 WATERFALL_COLUMNS = ("checkpoint", "device", "t_inference_s", "chip", "stage", "accuracy")
 LAYER_COLUMNS = (
@@ -50,7 +51,8 @@ LAYER_COLUMNS = (
 )
 
 
-def waterfall(
+@accepts_old_names(n_images="n_test")
+def accuracy_by_stage(
     checkpoint: Checkpoint | str | Path,
     device: Device | str | Path,
     t_inference_s: float,
@@ -58,7 +60,7 @@ def waterfall(
     chips: int = 3,
     seed: int = 0,
     data_folder: Path | None = None,
-    n_images: int | None = None,
+    n_test: int | None = None,
     trust: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Accuracy of chips stage by stage, at one time.
@@ -68,25 +70,26 @@ def waterfall(
         device: The device, its name or its path.
         t_inference_s: Time since programming finished [s], above 0.
         chips: Number of chips: those of these numbers in a study with this seed.
-        seed: Seed of the study. The last stage is its chip as it stands in ``trials.csv``, first
-            read, where the study evaluates its chips on the same images.
-        data_folder: Where the images lie, if not where ``load_test`` looks by itself.
-        n_images: Test images, counted from the first; None takes all.
-        trust: Packages that checkpoint and device file may import from (see `load_checkpoint`).
+        seed: Seed of the study. The last stage is the chip of that study in ``trials.csv``, first
+            read, if the study evaluates its chips on the same images.
+        data_folder: Folder of the data sets; None takes the default of ``load_test``.
+        n_test: Test images, counted from the first; None takes all.
+        trust: Packages that checkpoint and device file may import from (see
+            :func:`load_checkpoint`).
 
     Returns:
-        One row a chip and stage, columns ``WATERFALL_COLUMNS``, accuracy in [0, 1].
+        One row per chip and stage, columns ``WATERFALL_COLUMNS``, accuracy in [0, 1].
 
     Raises:
         ValueError: If the device has no data for the time, or works on aihwkit's weight level,
-            where the stages cannot be told apart.
+            where the stages cannot be separated.
     """
-    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_images, trust)
+    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_test, trust)
     device, network = of.device, of.network
     if device.noise_level != "conductance":
         raise ValueError(
             f"Device {device.name!r} follows aihwkit's weight-level path, where stages cannot be "
-            "told apart; use a device at conductance level."
+            "separated; use a device at conductance level."
         )
     seeds = of.seeds(seed, chips)
     rows = []
@@ -103,7 +106,8 @@ def waterfall(
     return pd.DataFrame(rows, columns=list(WATERFALL_COLUMNS))
 
 
-def layer_sensitivity(
+@accepts_old_names(n_images="n_test")
+def accuracy_by_layer(
     checkpoint: Checkpoint | str | Path,
     device: Device | str | Path,
     t_inference_s: float,
@@ -111,28 +115,28 @@ def layer_sensitivity(
     chips: int = 3,
     seed: int = 0,
     data_folder: Path | None = None,
-    n_images: int | None = None,
+    n_test: int | None = None,
     trust: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Accuracy with one layer on the chip at a time and all others digital.
 
     Args:
-        checkpoint: As for :func:`waterfall`.
-        device: As for :func:`waterfall`.
+        checkpoint: As for :func:`accuracy_by_stage`.
+        device: As for :func:`accuracy_by_stage`.
         t_inference_s: Time since programming finished [s].
-        chips: As for :func:`waterfall`.
-        seed: As for :func:`waterfall`.
-        data_folder: As for :func:`waterfall`.
-        n_images: As for :func:`waterfall`.
-        trust: As for :func:`waterfall`.
+        chips: As for :func:`accuracy_by_stage`.
+        seed: As for :func:`accuracy_by_stage`.
+        data_folder: As for :func:`accuracy_by_stage`.
+        n_test: As for :func:`accuracy_by_stage`.
+        trust: As for :func:`accuracy_by_stage`.
 
     Returns:
-        One row a chip and layer, columns ``LAYER_COLUMNS``, accuracies in [0, 1].
+        One row per chip and layer, columns ``LAYER_COLUMNS``, accuracies in [0, 1].
 
     Raises:
         ValueError: If the device has no data for the time.
     """
-    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_images, trust)
+    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_test, trust)
     device, network = of.device, of.network
     layers = list(analog_layers(network.build(), network.keep_digital))
     seeds = of.seeds(seed, chips)
@@ -150,7 +154,7 @@ def layer_sensitivity(
 
 @dataclass(frozen=True)
 class _Readings:
-    """What both questions share: the network, the device, and how accurate a forward pass is."""
+    """A network on a device, its test images, and the accuracy of a forward pass."""
 
     network: Checkpoint
     device: Device
@@ -165,7 +169,7 @@ class _Readings:
         device: Device | str | Path,
         t_inference_s: float,
         data_folder: Path | None,
-        n_images: int | None,
+        n_test: int | None,
         trust: Sequence[str],
     ) -> Self:
         network = (
@@ -179,10 +183,10 @@ class _Readings:
         training = None
         if device.needs_training_images:
             training = the_training_images(name, data_folder)
-        return cls(network, device, training, test.images[:n_images], test.labels[:n_images])
+        return cls(network, device, training, test.images[:n_test], test.labels[:n_test])
 
     def seeds(self, study_seed: int, n_chips: int) -> list[int]:
-        """Programming seeds of the first chips, as a study with this seed has them."""
+        """Programming seeds of the first chips of a study with this seed."""
         training_seed = self.network.spec.seed
         return [programming_seed(study_seed, training_seed, chip) for chip in range(n_chips)]
 
@@ -210,7 +214,7 @@ class _Readings:
 
 
 def _variant(device: Device, stage: str, t_inference_s: float) -> tuple[Device | None, float]:
-    """The device with only the causes up to a stage, and the time at which to read it."""
+    """The device with the causes of error up to a stage, and the time at which it is read."""
     time = t_inference_s
     changes: dict[str, dict[str, Any]] = {"drift_compensation": {"kind": "none"}}
     if stage == "compensated":

@@ -1,4 +1,4 @@
-"""How long will a study take, and how large will its table be?"""
+"""Estimate of the duration of a study and of the size of its table."""
 
 import json
 import time
@@ -11,26 +11,26 @@ from analog_samson.evaluation import exact_products, find_accelerator
 from analog_samson.study.definition import Study, Trial
 from analog_samson.study.jobs import Job, jobs_of
 from analog_samson.study.sources import the_checkpoint
-from analog_samson.study.trial import answering, one_thread, programmed, reading
+from analog_samson.study.trial import correct_predictions, one_thread, programmed, reading
 from analog_samson.times import label
 
 T = TypeVar("T")
 
 TIMED_IMAGES = 1280
-"""Images of a timed reading, ten batches: our choice; a point's time grows with its images."""
+"""Images of a timed evaluation, ten batches: our choice; time is proportional to images."""
 
 _MEASURED_BYTES = 80
-"""What stands in a row beside the labels of its trial: counts, shares, alpha, two flags."""
+"""Bytes of a row besides the labels of its trial: counts, fractions, alpha, two flags."""
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What a study needs, from one chip timed for every architecture and device.
+class CostEstimate:
+    """Cost of a study, from one timed chip of every architecture and device.
 
     Attributes:
         n_chips: Chips that are programmed.
         n_points: Rows of the table.
-        seconds: Duration with the workers asked for [s], start-up left out.
+        seconds: Duration with the given number of workers [s], without start-up.
         table_bytes: Size of ``trials.csv``.
     """
 
@@ -46,42 +46,42 @@ class Estimate:
         )
 
 
-def estimate(study: Study, *, jobs: int = 1) -> Estimate:
-    """Time one chip of every architecture on every device, on some images, and add up.
+def estimate_cost(study: Study, *, jobs: int = 1) -> CostEstimate:
+    """Estimate the cost of a study by timing one chip of every architecture and device.
 
     Args:
         study: The study; nothing of it is written.
-        jobs: Workers it will have, each on a core of its own.
+        jobs: Number of workers, each on its own core.
 
     Raises:
         ValueError: If the study is not sound (see ``Study.trials``), or ``jobs`` is below 1.
     """
     if jobs < 1:
-        raise ValueError(f"An estimate is for at least one worker; got jobs={jobs}.")
+        raise ValueError(f"The cost is estimated for at least one worker; got jobs={jobs}.")
     trials = study.trials()
     kinds: dict[tuple[str, str, str], list[Trial]] = {}
     for trial in trials:
         options = json.dumps(dict(trial.spec.model_kwargs), sort_keys=True)
         kinds.setdefault((trial.spec.model, options, trial.device.name), []).append(trial)
     seconds, digital_seconds, table_bytes = 0.0, 0.0, 0
-    met: set[str] = set()
+    known: set[str] = set()
     for alike in kinds.values():
         job = jobs_of([(trial, trial.points) for trial in alike], study.chips_together)[0]
         a_chip, a_point, a_network = _timed(job)
         points = sum(len(trial.points) for trial in alike)
         seconds += a_chip * len(alike) + a_point * points
-        new = {trial.checkpoint for trial in alike} - met
+        new = {trial.checkpoint for trial in alike} - known
         digital_seconds += a_network * len(new)
-        met |= new
+        known |= new
         row = ",".join(str(value) for value in alike[0].labels.values())
         table_bytes += (len(row) + _MEASURED_BYTES) * points
     n_points = sum(len(trial.points) for trial in trials)
-    seconds = seconds / jobs + digital_seconds  # every worker meets every network
-    return Estimate(len(trials), n_points, seconds, table_bytes)
+    seconds = seconds / jobs + digital_seconds  # every worker evaluates every digital network
+    return CostEstimate(len(trials), n_points, seconds, table_bytes)
 
 
 def _timed(job: Job) -> tuple[float, float, float]:
-    """Seconds to program a chip, seconds a chip and point, and seconds a digital network once."""
+    """Seconds per programmed chip, per chip and point, and per digital network."""
     trial, n_chips = job.trials[0], len(job.trials)
     n_timed = min(TIMED_IMAGES, trial.n_test)
     time_s, read = trial.points[-1]
@@ -92,13 +92,13 @@ def _timed(job: Job) -> tuple[float, float, float]:
         return reading([programmed(trial) for trial in job.trials], job.chips_together)
 
     with one_thread(), exact_products(find_accelerator(trial.accelerator)):
-        answers = answering(trial, slice(n_timed))
-        answers(new())  # a first reading traces the network
+        correct = correct_predictions(trial, slice(n_timed))
+        correct(new())  # the first evaluation traces the network
         chips, programming = _seconds(new)
         _, drifting = _seconds(lambda: chips.drift_to(time_s, read))
-        _, answering_s = _seconds(lambda: answers(chips))
-        _, digital = _seconds(lambda: answers(lambda batch, first_index: network(batch)))
-    a_point = drifting + answering_s * trial.n_images / n_timed
+        _, inference = _seconds(lambda: correct(chips))
+        _, digital = _seconds(lambda: correct(lambda batch, first_index: network(batch)))
+    a_point = drifting + inference * trial.n_images_per_chip / n_timed
     return programming / n_chips, a_point / n_chips, digital * trial.n_test / n_timed
 
 
