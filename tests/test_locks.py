@@ -82,7 +82,7 @@ def test_a_killed_writer_of_this_machine_blocks_nobody(file):
 def test_a_fresh_lease_of_another_machine_is_respected(file):
     lease_of(file, age_s=200)
     assert is_in_use(file)
-    refused = pytest.raises(InUseError, match=r"process 7 on node9.*free in \d+ s")
+    refused = pytest.raises(InUseError, match=r"process 7 on node9.*released in \d+ s")
     with refused, sole_writer(file):
         pass
     assert not file.with_name("trials.csv.lock").exists()
