@@ -238,7 +238,7 @@ def test_counts_that_cannot_be_are_refused(wrong, tmp_path):
     append_rows(rows, tmp_path / "trials.csv")
     for column, value in wrong.items():
         rows.loc[1, column] = value
-    with pytest.raises(ValueError, match="Row 2 of the new rows: .* cannot be"):
+    with pytest.raises(ValueError, match="Row 2 of the new rows: .* which is inconsistent"):
         append_rows(rows, tmp_path / "trials.csv")
     assert len(read_trials(tmp_path)) == 2
 
