@@ -512,15 +512,15 @@ def test_grid_text_becomes_every_combination():
         (["sam:rh0=1"], "did you mean 'rho'"),
         (["samm:rho=1"], "did you mean 'sam'"),
         (["sam:rho"], "field=value"),
-        (["sam:rho=abc"], "rho must be a finite number; got 'abc'"),
-        (["sam:rho=nan"], "rho must be a finite number; got 'nan'"),
-        (["sam:rho=NaN"], "rho must be a finite number; got 'nan'"),
-        (["sam:rho=inf"], "rho must be a finite number; got 'inf'"),
-        (["sam:rho=0.1,abc"], "rho must be a finite number; got 'abc'"),
-        (["sam:rho=true"], "rho must be a finite number; got 'True'"),
-        (['sam:rho="0.1"'], "rho must be a finite number; got '0.1'"),
+        (["sam:rho=abc"], "rho must be finite and at least 0; got 'abc'"),
+        (["sam:rho=nan"], "rho must be finite and at least 0; got 'nan'"),
+        (["sam:rho=NaN"], "rho must be finite and at least 0; got nan"),
+        (["sam:rho=inf"], "rho must be finite and at least 0; got inf"),
+        (["sam:rho=0.1,abc"], "rho must be finite and at least 0; got 'abc'"),
+        (["sam:rho=true"], "rho must be finite and at least 0; got True"),
+        (['sam:rho="0.1"'], "rho must be finite and at least 0; got '0.1'"),
         (["sam:rho=0.1:epochs=two"], "epochs must be a finite number; got 'two'"),
-        (["samson:rho=0.1:p=one"], "p must be a finite number; got 'one'"),
+        (["samson:rho=0.1:p=one"], "Unknown p 'one'; allowed: 2, inf"),
     ):
         with pytest.raises(ValueError, match=message):
             grid(wrong, [0], {})

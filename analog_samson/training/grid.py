@@ -280,9 +280,9 @@ def read_option(text: str) -> tuple[str, Any]:
 
 
 def _check_number(name: str, value: Any) -> None:
-    """Raise ValueError if a numeric field has no finite number; p may be infinite."""
+    """Raise ValueError if a numeric field has no finite number."""
     kind = get_type_hints(TrainingSpec).get(name)
-    if not {float, int} & {kind, *get_args(kind)} or (name == "p" and value in ("inf", math.inf)):
+    if not {float, int} & {kind, *get_args(kind)}:
         return
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is not None and not (is_number and math.isfinite(value)):
