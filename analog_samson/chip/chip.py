@@ -162,8 +162,8 @@ class Chip:
             )
         self.check_calibrated()
         if self._unchecked is not None:
-            self._unchecked.rewriting.check(images[:1])
-            check_forward(self._unchecked.network, images[:1], self.keep_digital)
+            self._unchecked.rewriting.check(images[:2])
+            check_forward(self._unchecked.network, images[:2], self.keep_digital)
             self._unchecked = None
         return images.float() if images.is_floating_point() else images
 

@@ -317,7 +317,7 @@ def _checked(
     *images: Tensor | None,
 ) -> Unchecked | None:
     """Check the forward pass of a network; return the network if no input is known yet."""
-    known = next((given[:1] for given in images if given is not None and len(given)), None)
+    known = next((given[:2] for given in images if given is not None and len(given)), None)
     if checkpoint is None:
         if known is None:
             return Unchecked(network, rewriting)
