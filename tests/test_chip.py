@@ -382,7 +382,7 @@ def test_images_that_cannot_run_leave_the_chip_as_it_was(network, images, engine
     wrong = {
         "at least one image": images[:0],
         "images hold NaN": images.clone().index_fill_(0, torch.tensor(3), math.nan),
-        "on meta": images.to("meta"),
+        "on the meta device": images.to("meta"),
         "layout torch.sparse_coo": images.to_sparse(),
         "type torch.complex64": images.to(torch.complex64),
         "was trained on": torch.rand(4, 5),

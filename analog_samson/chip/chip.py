@@ -173,6 +173,8 @@ class Chip:
                 the CPU only), or the network's forward cannot run on arrays (checked at the first
                 call if no input was known when the chip was programmed).
         """
+        if isinstance(images, Tensor) and images.is_meta:
+            raise ValueError("The images are on the meta device, without values; give them values.")
         images = self.checked(images)
         if self._needs_recalibration:
             self._recalibrate(images.device)
@@ -196,10 +198,10 @@ class Chip:
                 f"A chip takes one tensor of shape (n, ...); got {type(images).__name__}. Wrap a "
                 "network of several inputs in a module that takes one tensor and splits it."
             )
-        if images.is_meta or images.layout != torch.strided or images.is_complex():
+        if images.layout != torch.strided or images.is_complex():
             raise ValueError(
                 "A chip takes a dense tensor of real numbers; got one of layout "
-                f"{images.layout}, type {images.dtype}, on {images.device}."
+                f"{images.layout}, type {images.dtype}."
             )
         if images.ndim == 0 or len(images) == 0:
             raise ValueError(
