@@ -85,9 +85,17 @@ def _warn_once(what: str) -> None:
 def exact_products(accelerator: torch.device) -> Iterator[None]:
     """Compute fp32 products in full precision and deterministically, also under autocast.
 
-    On a GPU torch by default rounds the inputs of convolutions to 10 bits (TF32).
+    On a GPU torch by default rounds the inputs of convolutions to 10 bits (TF32). Within the block
+    the default type of torch is fp32, and inference mode, whose tensors cannot be changed outside
+    it, is replaced by no_grad.
     """
     with contextlib.ExitStack() as stack:
+        if (default := torch.get_default_dtype()) != torch.float32:
+            stack.callback(torch.set_default_dtype, default)
+            torch.set_default_dtype(torch.float32)
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.no_grad())
         has_autocast = torch.amp.autocast_mode.is_autocast_available(accelerator.type)
         if has_autocast and torch.is_autocast_enabled(accelerator.type):
             stack.enter_context(torch.autocast(accelerator.type, enabled=False))

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import threading
 
 import pytest
 import torch
@@ -322,5 +323,125 @@ def test_a_chip_file_with_devices_that_cannot_be_is_refused(network, tmp_path, v
     tensors, header = read_tensors(file)
     tensors["head/0/0/drift_exponent"].fill_(value)
     write_tensors(file, tensors, header)
-    with pytest.raises(ValueError, match=r"chip\.safetensors.*(NaN|not finite)"):
+    with pytest.raises(ValueError, match=r"chip\.safetensors.*(NaN|cells of this device)"):
+        load_chip(file, network)
+
+
+# arguments: a wrong one is one sentence that names it
+
+
+@pytest.mark.parametrize("value", [-1, 0, math.nan, math.inf, 1e300, True, "a"])
+def test_input_ranges_given_by_hand_are_checked_by_layer(network, value):
+    ranges = dict.fromkeys(["head"], value)
+    for device in ("pcm_like", "ideal"):
+        with pytest.raises(ValueError, match="input range of layer 'head' is a number from"):
+            program(network, device, input_ranges=ranges)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": None}, "model is a network .*got NoneType"),
+        ({"model": 1}, "model is a network .*got int"),
+        ({"model": nn.Linear}, "model is a network .*got the class Linear"),
+        ({"model": nn.Linear(2, 2).state_dict()}, "model is a network .*got OrderedDict"),
+        ({"model": lambda x: x}, "model is a network .*got function"),
+        ({"model": nn.ReLU()}, "no layer for arrays"),
+        ({"model": nn.Linear(2, 2, device="meta")}, "meta device"),
+        ({"input_ranges": [1]}, "input_ranges is a dictionary .*got list"),
+        ({"keep_digital": None}, "keep_digital is a list of names .*got None"),
+        ({"keep_digital": [1]}, r"keep_digital is a list of names .*got \[1\]"),
+        ({"seed": 1.5}, "seed is a whole number; got 1.5"),
+        ({"seed": math.nan}, "seed is a whole number; got nan"),
+        ({"seed": None}, "seed is a whole number; got None"),
+        ({"seed": "a"}, "seed is a whole number; got 'a'"),
+        ({"seed": True}, "seed is a whole number; got True"),
+    ],
+)
+def test_wrong_arguments_of_program(network, images, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        program(**{"model": network, "device": "pcm_like", "calibration": images} | arguments)
+
+
+@pytest.mark.parametrize("t", ["1", None, True, 10**400, 1j])
+def test_a_time_is_a_number(network, t):
+    with pytest.raises(ValueError, match="a number of s; got"):
+        program(network, "pcm_like").drift_to(t)
+
+
+@pytest.mark.parametrize("read", [0.5, math.nan, "a", True, None])
+def test_a_read_is_a_whole_number(network, read):
+    with pytest.raises(ValueError, match="read is a whole number; got"):
+        program(network, "pcm_like").drift_to(10, read)
+
+
+@pytest.mark.parametrize("engine", ["aihwkit", "compiled"])
+def test_images_that_cannot_run_leave_the_chip_as_it_was(network, images, engine):
+    chip = program(network, "pcm_like", calibration=images, engine=engine)
+    expected = chip(images)
+    wrong = {
+        "at least one image": images[:0],
+        "images hold NaN": images.clone().index_fill_(0, torch.tensor(3), math.nan),
+        "on the meta device": images.to("meta"),
+        "layout torch.sparse_coo": images.to_sparse(),
+        "type torch.complex64": images.to(torch.complex64),
+        "was trained on": torch.rand(4, 5),
+    }
+    for message, given in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            chip(given)
+    with pytest.raises(ValueError, match="first_index is a whole number"):
+        chip(images, 0.5)
+    assert torch.equal(chip(images), expected)
+
+
+def test_an_attribute_that_cannot_be_copied_is_named(tmp_path):
+    with (tmp_path / "log").open("w") as log:
+        for value in (log, torch.ones(2, requires_grad=True) * 2, threading.Lock()):
+            network = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+            network[1].kept = value
+            with pytest.raises(ValueError, match=r"its attribute '1\.kept'"):
+                program(network, "ideal")
+
+
+def test_batch_normalisation_without_statistics_is_not_folded():
+    network = nn.Sequential(
+        nn.Conv1d(1, 4, 3), nn.BatchNorm1d(4, track_running_stats=False), nn.Conv1d(4, 2, 3)
+    )
+    device = load_device("ideal")
+    mapping = device.mapping.model_copy(update={"batch_norm": "folded"})
+    x = torch.rand(5, 1, 9)
+    chip = program(network, device.model_copy(update={"mapping": mapping}), calibration=x)
+    torch.testing.assert_close(chip(x), network(x).detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["aihwkit", "compiled"])
+def test_the_default_type_and_inference_mode_of_torch_do_not_matter(network, images, engine):
+    def made():
+        return program(network, "pcm_like", calibration=images, engine=engine).drift_to(DAY)
+
+    expected, later = made()(images), made().drift_to(YEAR)(images)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(made()(images), expected)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.inference_mode():
+        chip = made()
+        assert torch.equal(chip(images), expected)
+    assert torch.equal(chip(images), expected)
+    assert torch.equal(chip.drift_to(YEAR)(images), later)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "value"),
+    [("programmed_uS", -1000.0), ("programmed_uS", 1e30), ("drift_exponent", 1e30)],
+)
+def test_a_chip_file_with_implausible_cells_is_refused(network, tmp_path, quantity, value):
+    file = program(network, "pcm_like").save(tmp_path / "chip.safetensors")
+    tensors, header = read_tensors(file)
+    tensors[f"head/0/0/{quantity}"][0, 0] = value
+    write_tensors(file, tensors, header)
+    with pytest.raises(ValueError, match=rf"head/0/0/{quantity}' holds .*cells of this device"):
         load_chip(file, network)

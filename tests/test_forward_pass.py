@@ -3,8 +3,10 @@
 import copy
 import random
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -283,7 +285,7 @@ class Writes(Net):
 
     def between(self, x):
         self.seen += 1
-        return self.drop(self.norm(x)) + torch.rand(len(x), N)
+        return self.drop(self.norm(x)) + 0 * torch.rand(len(x), N)
 
 
 @pytest.mark.parametrize(
@@ -336,6 +338,198 @@ def test_elementwise_products_are_digital_and_counted():
     kind = "elementwise product"
     assert found == {"gamma": (kind, N, False, False), "gain": (kind, 1, False, False)}
     assert all("digital by nature" in entry.reason for entry in entries)
+
+
+# products that are hidden from a list of products
+
+
+class OutOfTorch(WithBuffer):
+    def between(self, x):
+        return x + torch.from_numpy(x.numpy() @ self.table.numpy())
+
+
+class OutOfTorchInLists(WithBuffer):
+    def between(self, x):
+        return x + torch.tensor(x.tolist()) @ self.table
+
+
+class InNumbers(WithBuffer):
+    def between(self, x):
+        return x + sum(self.table[i] * float(x[0, i]) for i in range(N))
+
+
+class InAThread(WithBuffer):
+    def between(self, x):
+        with ThreadPoolExecutor(1) as pool:
+            return x + pool.submit(lambda: x @ self.table).result()
+
+
+class OutputOutOfTorch(WithBuffer):
+    def forward(self, x):
+        return super().forward(x), torch.from_numpy(x.numpy() @ self.table.numpy())
+
+
+OUTSIDE = [OutOfTorch, OutOfTorchInLists, InNumbers, InAThread, OutputOutOfTorch]
+
+
+@pytest.mark.parametrize("kind", OUTSIDE, ids=lambda kind: kind.__name__)
+def test_products_outside_torch_are_refused(kind):
+    with pytest.raises(ValueError, match="outside torch|factor that does not depend on the input"):
+        program(seeded(kind), "ideal", calibration=images())
+
+
+class ConstantsFromOutside(Net):
+    def between(self, x):
+        return (x - torch.tensor([0.5] * N)) / torch.from_numpy(np.ones(N, dtype=np.float32))
+
+
+def test_constants_from_outside_torch_pass():
+    check_forward(seeded(ConstantsFromOutside), images(1))
+
+
+class Solved(WithBuffer):
+    def between(self, x):
+        return torch.linalg.solve(self.table, x.T).T
+
+
+class Distances(WithBuffer):
+    def between(self, x):
+        return torch.cdist(x, self.table)
+
+
+class BagOfRows(WithBuffer):
+    def between(self, x):
+        rows = torch.arange(N).expand(len(x), N)
+        return F.embedding_bag(rows, self.table, per_sample_weights=x, mode="sum")
+
+
+class MultipliedAndSummed(WithBuffer):
+    def between(self, x):
+        return (x[:, None] * self.table).sum(-1)
+
+
+class InFrequencies(WithBuffer):
+    def between(self, x):
+        image = torch.fft.rfft2(x[:, None].expand(-1, N, -1)) * torch.fft.rfft2(self.table)
+        return torch.fft.irfft2(image)[:, 0]
+
+
+class PlusNothing(WithBuffer):
+    def between(self, x):
+        return x @ (self.table + 0 * x.sum())
+
+
+class Joined(WithBuffer):
+    def between(self, x):
+        both = torch.cat([x, self.table])
+        return both[: len(x)] @ both[len(x) :]
+
+
+HIDDEN = [
+    Solved, Distances, BagOfRows, MultipliedAndSummed, InFrequencies, PlusNothing, Joined
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HIDDEN, ids=lambda kind: kind.__name__)
+def test_other_products_with_constants_are_refused(kind):
+    with pytest.raises(ValueError, match="multiplies"):
+        program(seeded(kind), "ideal", calibration=images())
+    program(seeded(kind), "ideal", calibration=images(), keep_digital=[""])
+
+
+class PositionsAndMasks(Net):
+    """Constants of two dimensions that multiply nothing."""
+
+    def add(self):
+        self.register_buffer("table", torch.randn(4, N))
+
+    def between(self, x):
+        y = x[:, None] + self.table
+        y = torch.where(self.table > 0, y, self.table)
+        y = torch.maximum(torch.cat([y, self.table[None].expand(len(x), -1, -1)]), -self.table)
+        rotated = torch.view_as_complex(y.reshape(-1, 4, N // 2, 2)) * torch.polar(
+            torch.ones(4, N // 2), self.table[:, : N // 2]
+        )
+        y = F.layer_norm(torch.view_as_real(rotated).flatten(2) * self.table, (N,))
+        return F.scaled_dot_product_attention(y, y, y).mean(1)[: len(x)]
+
+
+def test_constants_of_two_dimensions_that_multiply_nothing_pass():
+    check_forward(seeded(PositionsAndMasks), images(2))
+
+
+class OnTwoImages(WithBuffer):
+    def between(self, x):
+        return x if len(x) == 1 else x @ self.table
+
+
+def test_a_batch_of_two_is_checked():
+    with pytest.raises(ValueError, match="'table'"):
+        program(seeded(OnTwoImages), "ideal", calibration=images())
+
+
+class Counts(Net):
+    def between(self, x):
+        self.calls = getattr(self, "calls", 0) + 1
+        return x * self.calls
+
+
+class CountsInABuffer(Net):
+    def add(self):
+        self.register_buffer("calls", torch.zeros(()))
+
+    def between(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
+class AlwaysDrops(Net):
+    def between(self, x):
+        return F.dropout(x, 0.5, training=True)
+
+
+class NoiseOnWeights(nn.Module):
+    def forward(self, weight):
+        return weight + torch.randn_like(weight)
+
+
+def with_noise():
+    network = Net()
+    nn.utils.parametrize.register_parametrization(network.last, "weight", NoiseOnWeights())
+    return network
+
+
+@pytest.mark.parametrize("make", [Counts, CountsInABuffer, AlwaysDrops, with_noise])
+def test_networks_that_are_no_function_of_their_input_are_refused(make):
+    with pytest.raises(ValueError, match="different outputs for the same input"):
+        program(seeded(make), "ideal", calibration=images())
+
+
+class UnderAutocast(Net):
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return super().forward(x)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_autocast_within_a_network_is_refused(engine):
+    with pytest.raises(ValueError, match="forward uses autocast"):
+        program(seeded(UnderAutocast), "ideal", calibration=images(), engine=engine)
+
+
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_weights_in_the_same_memory_are_shared(is_transposed):
+    first, second = nn.Linear(N, N), nn.Linear(N, N)
+    second.weight.data = first.weight.data.T if is_transposed else first.weight.data
+    with pytest.raises(ValueError, match="'0' .*shares its weights with '1'"):
+        analog_layers(nn.Sequential(first, second))
+
+
+def test_weights_in_parts_of_one_vector_are_not_shared():
+    network = seeded(Net)
+    vector = nn.utils.parameters_to_vector(network.parameters())
+    nn.utils.vector_to_parameters(vector, network.parameters())
+    assert list(analog_layers(network)) == ["first", "last"]
 
 
 # layers that compute something else

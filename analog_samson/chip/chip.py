@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,26 @@ from analog_samson.streams import derive_seed
 
 CHIP_FILE = "programmed chip"
 """Value of ``kind`` in the header of a saved chip."""
+
+
+def whole_number(name: str, value: object) -> int:
+    """Convert an argument to an integer; raise ValueError if it is none (True is none)."""
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    raise ValueError(f"{name} is a whole number; got {value!r}.")
+
+
+def _seconds(value: object) -> float:
+    """Convert a time to a float; raise ValueError if it is no number."""
+    try:
+        if not isinstance(value, bool | str):
+            return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        pass
+    raise ValueError(f"t_inference_s is a time since programming, a number of s; got {value!r}.")
 
 
 class Unchecked(NamedTuple):
@@ -82,6 +103,7 @@ class Chip:
         self._unchecked = unchecked
         self._trained_statistics = batch_norm.statistics(network.network)
         self._needs_recalibration = False
+        self._shape_run: torch.Size | None = None  # of an image
         self._arrays = program_arrays(network.arrays, physics, seed)
         self.t_inference_s = math.nan
         self.read = 0
@@ -103,12 +125,14 @@ class Chip:
             ValueError: If the device has no data for that time, the read is negative, or a weight
                 or compensation factor is then NaN or infinite.
         """
+        t_inference_s = _seconds(t_inference_s)
         self.device.check_time(t_inference_s)
+        read = whole_number("read", read)
         if read < 0:
             raise ValueError(f"read counts draws of the read noise from 0; got {read}.")
-        drift_arrays(self._arrays, float(t_inference_s), read)
+        drift_arrays(self._arrays, t_inference_s, read)
         self._rescale_layers()
-        self.t_inference_s, self.read = float(t_inference_s), read
+        self.t_inference_s, self.read = t_inference_s, read
         self._forward_seeds = partial(derive_seed, self.seed, "forward", self.t_inference_s, read)
         self._needs_recalibration = (
             self.device.drift_compensation.batch_norm == "recalibrated"
@@ -145,13 +169,27 @@ class Chip:
 
         Raises:
             ValueError: If the device's DAC needs input ranges and the chip was not calibrated, the
-                input is not one tensor, or the network's forward cannot run on arrays (checked at
-                the first call if no input was known when the chip was programmed).
+                input is not one dense tensor of at least one image without NaN (NaN is found on
+                the CPU only), or the network's forward cannot run on arrays (checked at the first
+                call if no input was known when the chip was programmed).
         """
+        if isinstance(images, Tensor) and images.is_meta:
+            raise ValueError("The images are on the meta device, without values; give them values.")
         images = self.checked(images)
         if self._needs_recalibration:
             self._recalibrate(images.device)
-        return self._network.forward(images, first_index, self._forward_seeds)
+        first_index = whole_number("first_index", first_index)
+        try:
+            outputs = self._network.forward(images, first_index, self._forward_seeds)
+        except Exception as error:  # whatever the network's own code raises
+            if images.shape[1:] == self._shape_run or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ValueError(
+                f"The chip does not run inputs of shape {tuple(images.shape)} and type "
+                f"{images.dtype} ({error}); give images as the network was trained on."
+            ) from error
+        self._shape_run = images.shape[1:]
+        return outputs
 
     def checked(self, images: Tensor) -> Tensor:
         """Convert inputs to fp32; raise ValueError if the chip cannot run them."""
@@ -160,12 +198,29 @@ class Chip:
                 f"A chip takes one tensor of shape (n, ...); got {type(images).__name__}. Wrap a "
                 "network of several inputs in a module that takes one tensor and splits it."
             )
+        if images.layout != torch.strided or images.is_complex():
+            raise ValueError(
+                "A chip takes a dense tensor of real numbers; got one of layout "
+                f"{images.layout}, type {images.dtype}."
+            )
+        if images.ndim == 0 or len(images) == 0:
+            raise ValueError(
+                f"A chip takes at least one image, shape (n, ...); got shape {tuple(images.shape)}."
+            )
         self.check_calibrated()
         if self._unchecked is not None:
-            self._unchecked.rewriting.check(images[:1])
-            check_forward(self._unchecked.network, images[:1], self.keep_digital)
+            self._unchecked.rewriting.check(images[:2])
+            check_forward(self._unchecked.network, images[:2], self.keep_digital)
             self._unchecked = None
-        return images.float() if images.is_floating_point() else images
+        if not images.is_floating_point():
+            return images
+        images = images.float()
+        # the sum is quick; on a GPU it would wait for all work before it
+        if images.device.type == "cpu" and math.isnan(images.sum()) and bool(images.isnan().any()):
+            raise ValueError(
+                "The images hold NaN; a chip takes numbers: check their normalisation."
+            )
+        return images
 
     @property
     def is_batch_invariant(self) -> bool:
@@ -279,12 +334,31 @@ class Chip:
                 given = given.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
             if not bool(given.isfinite().all()):
                 raise ValueError(f"{name!r} holds NaN or infinity; the cells of a chip are finite.")
+            self._check_plausible(name, given, tensor)
         for array in self._conductance_arrays():
             for number, state in enumerate(array.states):
                 prefix = f"{array.mapped.layer}/{array.mapped.index}/{number}/"
                 found = {quantity: tensors.get(prefix + quantity) for quantity in vars(state)}
                 found["target_uS"] = state.target_uS
                 array.states[number] = DeviceState(**found)  # type: ignore[arg-type]
+
+    def _check_plausible(self, name: str, given: Tensor, programmed: Tensor) -> None:
+        """Raise ValueError if loaded cells are far from those that the device programs."""
+        largest = float(programmed.nan_to_num().abs().max())
+        if name.endswith("drift_exponent"):
+            high = max(10.0, 100 * largest)
+            low = -high
+        elif name.endswith(("programmed_uS", "stuck_uS")):
+            high = 100 * max(largest, *self.device.noise.conductance_range)
+            low = 0.0 if bool((programmed.nan_to_num() >= 0).all()) else -high
+        else:
+            return
+        smallest, largest = float(given.min()), float(given.max())
+        if smallest < low or largest > high:
+            raise ValueError(
+                f"{name!r} holds {smallest:g} to {largest:g}; cells of this device lie within "
+                f"{low:g} to {high:g}."
+            )
 
     def conductances(self) -> dict[str, list[tuple[Tensor, ...]]]:
         """Conductances as read now [µS], {layer: [one tuple per array: one tensor per cell]}.

@@ -3,7 +3,8 @@
 import copy
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from analog_samson.checkpoint import (
     load_checkpoint,
     read_tensors,
 )
-from analog_samson.chip.chip import CHIP_FILE, Chip, Unchecked
+from analog_samson.chip.chip import CHIP_FILE, Chip, Unchecked, whole_number
 from analog_samson.chip.engines import Engine, check_precision, choose_engine
 from analog_samson.chip.programmed import PhysicsOfLayers
 from analog_samson.chip.training_images import any_input, training_images
@@ -133,6 +134,13 @@ class MappedNetwork:
         self._precision, self._expected_images = precision, expected_images
         if isinstance(model, str | Path):
             model = load_checkpoint(model, trust)
+        if not isinstance(model, nn.Module | Checkpoint):
+            raise ValueError(
+                "model is a network (an instance of torch.nn.Module), a checkpoint or its path; "
+                f"got {_shown(model)}."
+            )
+        keep_digital = _names(keep_digital)
+        _check_ranges(input_ranges)
         if calibration is not None and not isinstance(calibration, Tensor):
             raise ValueError(
                 "calibration is one tensor of training images, shape (n, ...); got "
@@ -181,6 +189,7 @@ class MappedNetwork:
         Returns:
             The chip in its programmed state, as :func:`program` gives it.
         """
+        seed = whole_number("seed", seed)
         if self._range_images is None:
             return self._chip(self._on_arrays(only), seed, self._ranges)
         held = _holding(self._network, self._chip(self._on_arrays(only), seed, None).weights())
@@ -280,8 +289,68 @@ def load_chip(
         raise ValueError(f"The {where} cannot be loaded: {error}") from error
 
 
+def _shown(value: object) -> str:
+    """A wrong argument as messages show it: a class by its name, others by their type."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def _names(keep_digital: object) -> tuple[str, ...]:
+    given = (keep_digital,) if isinstance(keep_digital, str) else keep_digital
+    if not isinstance(given, Iterable) or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"keep_digital is a list of names of layers; got {keep_digital!r}.")
+    return tuple(given)
+
+
+def _check_ranges(input_ranges: object) -> None:
+    """Raise ValueError unless input ranges are None or {layer: positive number}."""
+    if input_ranges is None:
+        return
+    if not isinstance(input_ranges, Mapping):
+        raise ValueError(
+            "input_ranges is a dictionary {layer: input range of its DAC}; got "
+            f"{type(input_ranges).__name__}."
+        )
+    for name, value in input_ranges.items():
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        if not is_number or not SMALLEST_RANGE <= value < LARGEST_RANGE:
+            raise ValueError(
+                f"The input range of layer {name!r} is a number from {SMALLEST_RANGE:g} to "
+                f"{LARGEST_RANGE:g}; got {value!r}."
+            )
+
+
+def _check_can_be_copied(model: nn.Module) -> None:
+    """Raise ValueError if an attribute of a network cannot be copied, or it holds no values."""
+    tensors = [*model.parameters(), *model.buffers()]
+    if any(tensor.is_meta for tensor in tensors):
+        raise ValueError(
+            "The network is on the meta device, without values; load its weights first (to_empty, "
+            "load_state_dict)."
+        )
+    try:
+        copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    except Exception as error:  # whatever an attribute's own code raises
+        for name, module in model.named_modules():
+            for key, value in vars(module).items():
+                if key in ("_parameters", "_buffers", "_modules"):
+                    continue
+                try:
+                    copy.deepcopy(
+                        value, {id(known): known for known in (*tensors, *model.modules())}
+                    )
+                except Exception:  # as above
+                    where = f"{name}.{key}" if name else key
+                    raise ValueError(
+                        f"The network cannot be copied, because its attribute {where!r} "
+                        f"({type(value).__name__}) cannot ({error}). Remove it, or detach() a "
+                        "tensor."
+                    ) from error
+        raise ValueError(f"The network cannot be copied by copy.deepcopy: {error}") from error
+
+
 def _plain(model: nn.Module) -> nn.Module:
     """The network without wrappers of torch.compile, in fp32; the given one is not changed."""
+    _check_can_be_copied(model)
     wrapped = [module for module in model.modules() if "_orig_mod" in module._modules]
     if wrapped or any(module._compiled_call_impl is not None for module in model.modules()):
         memo: dict[int, nn.Module] = {}
@@ -304,6 +373,9 @@ def _plain(model: nn.Module) -> nn.Module:
     return model
 
 
+SMALLEST_RANGE, LARGEST_RANGE = 1e-30, 1e30
+"""Bounds of input ranges, as in files: quotients stay finite in single precision."""
+
 _known_to_run: WeakIdKeyDictionary = WeakIdKeyDictionary()
 """Checkpoints whose forward pass was checked in this process, and with which digital layers."""
 
@@ -317,7 +389,7 @@ def _checked(
     *images: Tensor | None,
 ) -> Unchecked | None:
     """Check the forward pass of a network; return the network if no input is known yet."""
-    known = next((given[:1] for given in images if given is not None and len(given)), None)
+    known = next((given[:2] for given in images if given is not None and len(given)), None)
     if checkpoint is None:
         if known is None:
             return Unchecked(network, rewriting)

@@ -62,14 +62,14 @@ def audit(model: nn.Module, keep_digital: Sequence[str] = ()) -> list[LayerAudit
     layers = list(_layers(model))
     for layer in layers:
         for weight in layer.weights:
-            owners[id(weight)].append(layer.name)
+            owners[_memory(weight)].append(layer.name)
     entries = []
     counted: set[int] = set()
     for layer in layers:
-        known = sum(weight.numel() for weight in layer.weights if id(weight) in counted)
-        counted.update(id(weight) for weight in layer.weights)
+        known = sum(weight.numel() for weight in layer.weights if _memory(weight) in counted)
+        counted.update(_memory(weight) for weight in layer.weights)
         others = sorted(
-            {owner for weight in layer.weights for owner in owners[id(weight)]} - {layer.name}
+            {owner for weight in layer.weights for owner in owners[_memory(weight)]} - {layer.name}
         )
         entry = replace(layer.entry, n_weights=max(0, layer.entry.n_weights - known))
         if others:
@@ -166,6 +166,14 @@ class _Layer:
     module: nn.Module
     weights: tuple[Tensor, ...]
     entry: LayerAudit
+
+
+def _memory(weight: Tensor) -> int:
+    """Identity of the memory of a weight: equal for tensors that start at the same element."""
+    try:
+        return weight.data_ptr() or id(weight)
+    except (NotImplementedError, RuntimeError):  # sparse, packed
+        return id(weight)
 
 
 def _layers(model: nn.Module) -> Iterator[_Layer]:

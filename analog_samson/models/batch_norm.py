@@ -118,7 +118,12 @@ def fold(network: nn.Module) -> nn.Module:
             continue
         layer, norm = modules[str(source.target)], modules[node.target]
         alone = len(source.users) == 1 and calls[str(source.target)] == calls[node.target] == 1
-        if alone and isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        has_statistics = norm.running_mean is not None
+        if (
+            alone
+            and has_statistics
+            and isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        ):
             _fold_into(layer, norm)
             folded.set_submodule(node.target, nn.Identity())
     return folded
