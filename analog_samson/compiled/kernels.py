@@ -225,7 +225,8 @@ def library() -> ctypes.CDLL | None:
         try:
             made_by = _digest(_version(compiler))[:16]
         except subprocess.TimeoutExpired:
-            compiler, reason = None, _too_slow(compiler)
+            reason = _too_slow(compiler)
+            compiler = None
     for kept in sorted(cache.glob(f"{name}-{made_by}-*.so")) if cache else []:
         if loaded := _load_kept(kept):
             return loaded
