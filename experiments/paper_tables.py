@@ -47,8 +47,8 @@ def main(
     """
     if not studies:
         raise ValueError("Give at least one folder of a study; got none.")
-    folder = made_folder(out or studies[0], "folder of --out" if out else "folder of the study")
     rows = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
+    folder = made_folder(out or studies[0], "folder of --out" if out else "folder of the study")
     tables = study_tables(
         rows,
         folders=studies,

@@ -58,6 +58,8 @@ def main(
     """
     if epochs < 1:
         raise ValueError(f"--epochs must be at least 1; got {epochs}.")
+    if not methods or not seeds:
+        raise ValueError("Give at least one method and one training seed.")
     folder = folder or Path("checkpoints") / f"{dataset}-{model}".replace(":", "_")
     common = {"dataset": dataset, "model": model, "epochs": epochs}
     specs = grid(methods, seeds, common | dict(map(read_option, options)))

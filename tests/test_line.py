@@ -123,6 +123,8 @@ def folder_of_study(tmp_path_factory):
         ("paper_figures.py", ["{study}", "--baseline", "nope"], "'nope' is not among the methods"),
         ("paper_page.py", ["{study}", "--baseline", "sg"], "Did you mean 'sgd'?"),
         ("paper_tables.py", [], "at least one folder of a study"),
+        ("train_methods.py", ["--seeds"], "at least one method and one training seed"),
+        ("describe_device.py", ["ideal", "--table", "."], "'.' cannot be written (Is a directory)"),
         (
             "train_methods.py",
             [
