@@ -21,6 +21,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
+from analog_samson.files import naming
+
 RENEWED_EVERY_S = 30.0
 EXPIRES_AFTER_S = 300.0
 """A lease of another machine that was not renewed for ten periods has expired."""
@@ -88,8 +90,9 @@ class Lease:
 
     def _claim(self) -> None:
         own = self._path.with_name(f"{self._path.name}.{self._own['token']}")
-        own.write_text(json.dumps(self._own), encoding="utf-8")
         try:
+            with naming(self._path):
+                own.write_text(json.dumps(self._own), encoding="utf-8")
             holder, age_s = _read(self._path), _age_s(self._path, own)
             if holder is None or (self._lock is not None and holder["boot"] == self._own["boot"]):
                 own.replace(self._path)  # free, or held by a process of this machine that has ended
@@ -180,7 +183,8 @@ def _locked(file: Path) -> int | None:
     """Descriptor that holds the system's lock; None where the file system has no locks."""
     path, until = _lock_of(file), time.monotonic() + _PATIENCE_S
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with naming(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             is_ours = _flock(descriptor, fcntl.LOCK_EX)
         except OSError:

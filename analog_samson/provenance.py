@@ -15,11 +15,12 @@ from torch import nn
 
 from analog_samson import models
 from analog_samson.analog import Tile, TiledNetwork
-from analog_samson.checkpoint import Checkpoint, replacing
+from analog_samson.checkpoint import Checkpoint
 from analog_samson.chip import Engine, any_input
 from analog_samson.compiled import Array, FunctionalLayer, kernels
 from analog_samson.data import DATASETS
 from analog_samson.devices import Device
+from analog_samson.files import replacing
 from analog_samson.locks import is_in_use
 from analog_samson.times import YEAR
 

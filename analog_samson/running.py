@@ -53,8 +53,7 @@ def run_jobs(
         ConnectionError: If the scheduler of a Dask cluster fails.
         ValueError: If ``jobs`` is 0.
     """
-    if jobs == 0:
-        raise ValueError("jobs must be at least 1, or -1 for every core; got 0.")
+    check_jobs(jobs)
     left = dict(enumerate(pending))
     with tqdm(
         total=len(left), desc=progress, unit="job", mininterval=1.0, disable=progress is None
@@ -76,6 +75,16 @@ def run_jobs(
                     ) from error
             if not left:
                 return
+
+
+def check_jobs(jobs: int) -> None:
+    """Check a number of worker processes.
+
+    Raises:
+        ValueError: If it is 0.
+    """
+    if jobs == 0:
+        raise ValueError("jobs must be at least 1, or -1 for every core; got 0.")
 
 
 def return_freed_memory() -> None:
@@ -113,24 +122,23 @@ def _run(
         yield from _run_on_dask(client, function, group)
         return
     # n_jobs only where given: a backend that the caller configured has its own workers.
-    parallel = joblib.Parallel(
-        **({} if jobs == 1 else {"n_jobs": jobs}), return_as="generator_unordered", batch_size=1
-    )
-    work = functools.partial(_numbered, function, os.getpid())
+    options: dict[str, Any] = {} if jobs == 1 else {"n_jobs": jobs}
+    if isinstance(joblib.parallel.get_active_backend()[0], joblib.parallel.LokyBackend):
+        options |= {"initializer": _end_with, "initargs": (os.getpid(),)}
+    parallel = joblib.Parallel(**options, return_as="generator_unordered", batch_size=1)
+    work = functools.partial(_numbered, function)
     yield from parallel(joblib.delayed(work)(number, job) for number, job in group.items())
 
 
-def _numbered(
-    function: Callable[[Any], Result], owner: int, number: int, job: Any
-) -> tuple[int, Result]:
-    if os.getppid() == owner:
-        _end_with(owner)
+def _numbered(function: Callable[[Any], Result], number: int, job: Any) -> tuple[int, Result]:
     return number, function(job)
 
 
-@functools.cache
 def _end_with(owner: int) -> None:
-    """End this worker process soon after the process that started it, also if that was killed."""
+    """End this worker process soon after the process that started it, also if that was killed.
+
+    Run as a worker starts: one whose owner is killed before its first job would wait for it.
+    """
 
     def watch() -> None:
         while os.getppid() == owner:
@@ -171,9 +179,7 @@ def _run_on_dask(
         if not client.ncores():
             warnings.warn("The Dask cluster has no workers yet; waiting for some.", stacklevel=2)
         futures = [
-            client.submit(
-                functools.partial(_numbered, function, os.getpid(), number, job), pure=False
-            )
+            client.submit(functools.partial(_numbered, function, number, job), pure=False)
             for number, job in group.items()
         ]
         for future in as_completed(futures):  # type: ignore[no-untyped-call]

@@ -15,6 +15,7 @@ from analog_samson.analog.moments import measure
 from analog_samson.commands import run_command, written
 from analog_samson.devices import device_names, load_device
 from analog_samson.devices.describe import device_table, parameters
+from analog_samson.files import made_folder, replacing
 from analog_samson.report.datasheet import save_datasheet
 
 
@@ -38,9 +39,12 @@ def main(
     if not loaded:
         raise ValueError(f"Name a device, or give --all; known: {', '.join(device_names())}.")
     if table is not None:
-        table.write_text(device_table(loaded).to_markdown(index=False) + "\n", encoding="utf-8")
+        text = device_table(loaded).to_markdown(index=False) + "\n"
+        with replacing(table) as temporary:
+            temporary.write_text(text, encoding="utf-8")
         print(written([table]))
         return
+    made_folder(folder)
     for device in loaded:
         print(f"{device.name}: {device.summary}\nLimits: {' '.join(device.limits.split())}\n")
         print(parameters(device).to_markdown(index=False), end="\n\n")

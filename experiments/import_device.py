@@ -22,6 +22,7 @@ from analog_samson.devices import load_device
 from analog_samson.devices.fit import LAWS, estimate_t_0, fit
 from analog_samson.devices.measurements import read_measurements
 from analog_samson.devices.writing import fitted_file, resampled_file
+from analog_samson.files import made_folder, replacing
 from analog_samson.report.datasheet import save_fit
 
 
@@ -62,14 +63,15 @@ def main(
         "summary": summary,
         "limits": limits,
     }
-    path = folder / f"{name}.toml"
+    path = made_folder(folder) / f"{name}.toml"
     rows = read_measurements(measurements)
     if resample:
-        folder.mkdir(parents=True, exist_ok=True)
         copy = folder / f"{name}.csv"
         if measurements.absolute() != copy.absolute():
             shutil.copyfile(measurements, copy)
-        path.write_text(resampled_file(copy, **prose, extrapolate=extrapolate), encoding="utf-8")
+        text = resampled_file(copy, **prose, extrapolate=extrapolate)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
         print(load_device(path).limits)
         print(written([path, copy]))
         return
@@ -77,8 +79,8 @@ def main(
         raise ValueError("A fit needs --t-read-s; --extrapolate belongs to --resample.")
     t_0_s = estimate_t_0(rows) if t_0_s is None else t_0_s
     found = fit(rows, t_0_s=t_0_s, t_read_s=t_read_s, confidence=confidence)
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(fitted_file(found, **prose), encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text(fitted_file(found, **prose), encoding="utf-8")
     load_device(path)
     print(found.laws[["target_uS", "n", *LAWS]].to_markdown(index=False, floatfmt=".4g"))
     print(

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from analog_samson.checkpoint import load_checkpoint
 from analog_samson.commands import run_command, written
 from analog_samson.data import load_dataset
+from analog_samson.files import made_folder, replacing
 from analog_samson.landscape import sharpness
 from analog_samson.report import training_curves, write_report
 from analog_samson.results import read_trials, tables_in
@@ -39,6 +40,13 @@ def main(
         draws: Draws of Gaussian weight noise for the average rise of the loss.
         trust: Packages that the checkpoints may import their networks from.
     """
+    if not checkpoints:
+        raise ValueError("Give at least one trained network (.safetensors); got none.")
+    if n_images < 1 or draws < 1:
+        raise ValueError(
+            f"At least one image and one draw are needed; got --n-images {n_images} and "
+            f"--draws {draws}."
+        )
     networks = [load_checkpoint(path, trust) for path in checkpoints]
     tables = tables_in(folder)
     digests = {network.digest[:16] for network in networks}
@@ -47,18 +55,20 @@ def main(
         raise ValueError(
             f"The study in {folder} has none of these networks; give networks of the study."
         )
+    made_folder(folder)
     names = sorted({network.spec.dataset for network in networks})
     datasets = {name: load_dataset(name, data_folder) for name in names}
     records = [
         sharpness(network, datasets[network.spec.dataset], n_images=n_images, draws=draws)
         for network in tqdm(networks, desc="sharpness", unit="network")
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(records).to_csv(folder / "sharpness.csv", index=False)
+    with replacing(folder / "sharpness.csv") as temporary:
+        pd.DataFrame(records).to_csv(temporary, index=False)
     logs = [path.with_suffix(".csv") for path in checkpoints if path.with_suffix(".csv").is_file()]
     if logs:
         methods = {network.spec.method for network in networks}
-        training_curves(logs, methods).to_csv(folder / "training_curves.csv", index=False)
+        with replacing(folder / "training_curves.csv") as temporary:
+            training_curves(logs, methods).to_csv(temporary, index=False)
     if rows is not None:
         print(written(write_report(folder, rows=rows)))
 

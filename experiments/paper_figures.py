@@ -14,6 +14,7 @@ from typing import Annotated
 import tyro
 
 from analog_samson.commands import run_command, written
+from analog_samson.files import made_folder
 from analog_samson.report import select, study_figures, write_figures
 from analog_samson.report.methods import shows_methods
 from analog_samson.results import read_trials
@@ -51,9 +52,10 @@ def main(
         extra_items: Figures of your own, package.module:name of a report.Item; put the folder of
             the package on PYTHONPATH.
     """
+    if not studies:
+        raise ValueError("Give at least one folder of a study; got none.")
     rows = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
-    folder = out or studies[0]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = made_folder(out or studies[0], "folder of --out" if out else "folder of the study")
     drawn = study_figures(
         rows,
         folders=studies,

@@ -22,6 +22,7 @@ import pandas as pd
 import tyro
 
 from analog_samson.commands import run_command
+from analog_samson.files import replacing
 from analog_samson.provenance import MANIFEST_FILE, environment
 from analog_samson.report import (
     study_figures,
@@ -134,7 +135,8 @@ def redrawn(folder: Path, rows: pd.DataFrame) -> str:
     if other:
         raise ValueError(f"{folder}: these tables differ: {', '.join(other)}.")
     for name in set(contents) - set(there):
-        (folder / name).write_bytes(contents[name])
+        with replacing(folder / name) as temporary:
+            temporary.write_bytes(contents[name])
     figures = study_figures(rows, folders=[folder])
     drawn = write_figures(figures, folder, ("pdf", "png"), look="paper")
     return (

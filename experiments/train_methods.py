@@ -11,6 +11,7 @@ with bf16 instructions).
 from pathlib import Path
 
 from analog_samson.commands import run_command
+from analog_samson.files import made_folder, replacing
 from analog_samson.training import choose_strengths, grid, read_option, train_grid
 
 # Three strengths around the published ones (our choice), the same number for all methods.
@@ -55,9 +56,14 @@ def main(
         trust: Packages that a checkpoint to start from (start_from) may import its network from,
             besides that of --model.
     """
+    if epochs < 1:
+        raise ValueError(f"--epochs must be at least 1; got {epochs}.")
+    if not methods or not seeds:
+        raise ValueError("Give at least one method and one training seed.")
     folder = folder or Path("checkpoints") / f"{dataset}-{model}".replace(":", "_")
     common = {"dataset": dataset, "model": model, "epochs": epochs}
     specs = grid(methods, seeds, common | dict(map(read_option, options)))
+    made_folder(folder)
     table = train_grid(
         specs,
         folder,
@@ -71,8 +77,13 @@ def main(
     print(shown.to_markdown(index=False, floatfmt=".4g"))
     for failure in filter(None, table["failure"]):
         print(failure)
+    if table["failure"].astype(bool).all():
+        raise RuntimeError(
+            "No network could be trained, every training diverged; use a smaller lr or strength."
+        )
     chosen = choose_strengths(table, score=score)
-    chosen.to_csv(folder / "strengths.csv", index=False)
+    with replacing(folder / "strengths.csv") as temporary:
+        chosen.to_csv(temporary, index=False)
     print(f"\nChosen by the {score} validation accuracy (weight noise {noise_sigma:g}):\n")
     print(chosen.to_markdown(index=False, floatfmt=".4g"))
 

@@ -16,6 +16,7 @@ import tyro
 
 from analog_samson.checkpoint import load_checkpoint
 from analog_samson.commands import run_command
+from analog_samson.files import made_folder, replacing
 from analog_samson.report import layers_figure, save, waterfall_figure
 from analog_samson.study import accuracy_by_layer, accuracy_by_stage
 from analog_samson.times import YEAR
@@ -45,7 +46,11 @@ def main(
         n_test: Test images, counted from the first; all by default.
         trust: Packages that checkpoints and device files may import from.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if not checkpoints:
+        raise ValueError("Give at least one trained network (.safetensors); got none.")
+    if chips < 1:
+        raise ValueError(f"--chips must be at least 1; got {chips}.")
+    made_folder(folder)
     networks = [load_checkpoint(path, trust) for path in checkpoints]
     names = {n.digest[:16]: f"{n.spec.method} {n.spec.strength}".strip() for n in networks}
     options = {"chips": chips, "seed": seed, "data_folder": data_folder, "n_test": n_test}
@@ -54,7 +59,8 @@ def main(
         ("layers", accuracy_by_layer, layers_figure),
     ):
         rows = pd.concat([split(n, device, t_inference_s, **options) for n in networks])
-        rows.to_csv(folder / f"{stem}.csv", index=False)
+        with replacing(folder / f"{stem}.csv") as temporary:
+            rows.to_csv(temporary, index=False)
         print(*save(draw(rows, names), folder / stem), sep="\n")
         rows["network"] = rows["checkpoint"].map(names)
         what = rows.columns[4]

@@ -18,11 +18,11 @@ from analog_samson.checkpoint import (
     TrainingSpec,
     load_checkpoint,
     read_tensors,
-    replacing,
     save_checkpoint,
     write_tensors,
 )
 from analog_samson.chip import load_chip, program
+from analog_samson.files import replacing
 from analog_samson.importing import TRUST_VARIABLE
 from analog_samson.models import build_model
 from analog_samson.study import Study, collect, load_study

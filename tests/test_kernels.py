@@ -159,3 +159,22 @@ def test_without_compiler_and_library_it_is_said_once_that_this_is_slow(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "no C compiler on PATH" in caplog.text and "many times slower" in caplog.text
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("hangs_at", ["version", "build"])
+def test_a_compiler_that_hangs_is_ended_and_torch_operations_are_used(
+    hangs_at: str,
+    tmp_path: Path,
+    compiler: Compiler,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hang = f"echo $$ > '{tmp_path / 'process'}'; sleep 1000"
+    compiler(**({"version": f'$({hang})"; echo "'} if hangs_at == "version" else {"build": hang}))
+    monkeypatch.setattr(kernels, "COMPILER_TAKES_S", 1.0)
+    assert not start()
+    (record,) = caplog.records
+    assert "did not end within 1 s: torch operations are used instead" in record.getMessage()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(os.getpgid(int((tmp_path / "process").read_text())), 0)

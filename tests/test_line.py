@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from synthetic_trials import make_trials
 
 from analog_samson import Study, collect, summarise
 from analog_samson.checkpoint import TrainingSpec
 from analog_samson.report import write_report
+from analog_samson.results import append_rows
 from analog_samson.times import DAY, YEAR
 from analog_samson.training import train
 
@@ -77,6 +79,92 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_1(script, arguments, word
     assert done.returncode == 1
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    return train(TrainingSpec(epochs=0), tmp_path_factory.mktemp("network"))
+
+
+@pytest.fixture(scope="module")
+def folder_of_study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    rows = make_trials({"sgd": 0.90, "samson rho=0.5": 0.97}, n_networks=2, n_chips=2)
+    append_rows(rows, folder / "trials.csv")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        ("drift_sweep.py", ["--folder", "{there}"], "checkpoints = () is not allowed"),
+        ("noise_sweep.py", ["--folder", "{there}"], "checkpoints = () is not allowed"),
+        ("why_low.py", ["--folder", "{there}"], "at least one trained network"),
+        ("landscape.py", ["--folder", "{there}"], "at least one trained network"),
+        (
+            "why_low.py",
+            ["{net}", "--chips", "0", "--folder", "{there}"],
+            "--chips must be at least",
+        ),
+        ("landscape.py", ["x", "--n-images", "0", "--folder", "{there}"], "At least one image"),
+        ("train_methods.py", ["--epochs", "0", "--folder", "{there}"], "--epochs must be at least"),
+        (
+            "drift_sweep.py",
+            ["{net}", "--jobs", "0", "--folder", "{there}"],
+            "jobs must be at least",
+        ),
+        ("drift_sweep.py", ["{net}", "--chips", "1", "--folder", "r\udcff"], "is not UTF-8"),
+        ("why_low.py", ["{net}", "--folder", "r\udcff"], "is not UTF-8"),
+        ("describe_device.py", ["pcm_like", "--folder", "/proc/z"], "'/proc/z' cannot be made"),
+        ("describe_device.py", ["ideal", "--table", "/proc/z"], "'/proc/z' cannot be written"),
+        ("paper_tables.py", ["{study}", "--out", "/proc/y"], "'/proc/y' cannot be made"),
+        ("paper_figures.py", ["{study}", "--out", "{net}"], "safetensors' cannot be made"),
+        ("paper_tables.py", ["{study}", "--baseline", "nope"], "'nope' is not among the methods"),
+        ("paper_figures.py", ["{study}", "--baseline", "nope"], "'nope' is not among the methods"),
+        ("paper_page.py", ["{study}", "--baseline", "sg"], "Did you mean 'sgd'?"),
+        ("paper_tables.py", [], "at least one folder of a study"),
+        ("train_methods.py", ["--seeds"], "at least one method and one training seed"),
+        ("describe_device.py", ["ideal", "--table", "."], "'.' cannot be written (Is a directory)"),
+        (
+            "train_methods.py",
+            [
+                "--epochs",
+                "1",
+                "--methods",
+                "sgd",
+                "--options",
+                "lr=1e30",
+                "--folder",
+                "{there}/new",
+            ],
+            "every training diverged",
+        ),
+    ],
+)
+def test_a_mistake_is_refused_before_a_file_is_touched(
+    script, arguments, words, network, folder_of_study, tmp_path
+):
+    there = tmp_path / "there"
+    there.mkdir()
+    names = ("sharpness.csv", "waterfall.csv", "layers.csv", "strengths.csv")
+    for name in names:
+        (there / name).write_text("of an earlier run")
+    known = {"there": there, "net": network, "study": folder_of_study}
+    done = run(script, *(text.format(**known) for text in arguments), cwd=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    left = {path.name for path in there.iterdir()} - {"new"}
+    assert left == set(names)
+    assert {(there / name).read_text() for name in names} == {"of an earlier run"}
+
+
+def test_a_diverged_training_is_named_in_the_output(tmp_path):
+    arguments = ["--epochs", "1", "--methods", "sgd", "--options", "lr=1e30", "--folder", "new"]
+    done = run("train_methods.py", *arguments, cwd=tmp_path)
+    assert "diverged" in done.stdout
+    assert "diverged" in (tmp_path / "new" / "training.csv").read_text()
+    assert not (tmp_path / "new" / "strengths.csv").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):

@@ -8,6 +8,8 @@ import json
 import re
 import shutil
 import subprocess
+import sys
+import textwrap
 from html.parser import HTMLParser
 
 import matplotlib
@@ -370,6 +372,31 @@ def test_a_report_is_redrawn_from_the_table_alone(study):
     assert names >= {"waterfall.pdf", "layers.png"}
     assert all(path.stat().st_size > 0 for path in files)
     assert len(read_trials(folder)) == 2 * 3 * 3 * 6
+
+
+def test_files_that_cannot_be_written_leave_the_old_ones_whole(study, tmp_path):
+    """The disk is full, as a limit of file sizes, at each size of a written file in turn."""
+    folder = tmp_path / "study"
+    shutil.copytree(study[0], folder)
+    (folder / "trials.csv").touch()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    sizes = sorted({len(before[path.name]) for path in study[1]})
+    limited = textwrap.dedent("""
+        import resource, signal, sys
+        from pathlib import Path
+        from analog_samson.report import write_report
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+        try:
+            write_report(sys.argv[1])
+        except OSError as error:
+            print(error)
+    """)
+    for size in (sizes[0] - 1, sizes[len(sizes) // 2], sizes[-1] - 1):
+        arguments = [sys.executable, "-c", limited, str(folder), str(size)]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+        assert f"'{folder}/" in done.stdout and "above the limit of file sizes" in done.stdout
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_the_page_fetches_nothing(study):

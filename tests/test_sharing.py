@@ -385,6 +385,21 @@ def test_workers_end_when_their_owner_is_killed(script, tmp_path):
     assert alive == []
 
 
+def test_workers_that_are_starting_end_when_their_owner_is_killed(script):
+    """Killed 0.0 to 1.5 s after the second worker was started: before, in or after its imports."""
+    for wait_s in (0.0, 0.5, 1.0, 1.5):
+        with subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL) as process:
+            owner = psutil.Process(process.pid)
+            while len(children := owner.children(recursive=True)) < 3:  # two, and a tracker
+                assert process.poll() is None
+                time.sleep(0.02)
+            time.sleep(wait_s)
+            children = owner.children(recursive=True)
+            process.kill()
+        _, alive = psutil.wait_procs(children, timeout=60)
+        assert alive == []
+
+
 def test_a_command_restores_how_sigterm_is_handled():
     from analog_samson.commands import run_command
 
@@ -396,3 +411,34 @@ def test_a_command_restores_how_sigterm_is_handled():
     thread.start()
     thread.join()
     assert seen[1:] == ["ran"]
+
+
+@pytest.mark.parametrize("n_bytes", [0, 100, 2000])
+def test_a_limit_of_file_sizes_is_said_with_the_file_and_leaves_nothing_behind(
+    study, tmp_path, n_bytes
+):
+    folder = tmp_path / "limited"
+    limited = textwrap.dedent(f"""
+        import resource, signal
+        from analog_samson import Study, collect
+        from analog_samson.commands import run_command
+        def main() -> None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            study = Study("s", {[str(study.checkpoints[0])]!r}, ["ideal"], [1], n_chips=20)
+            resource.setrlimit(resource.RLIMIT_FSIZE, ({n_bytes}, {n_bytes}))
+            collect(study, {str(folder)!r})
+        run_command(main)
+    """)
+    done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"'{folder}/" in done.stderr and "cannot be written" in done.stderr
+    assert "above the limit" in done.stderr or "no row was added" in done.stderr
+    assert "Free space" in done.stderr and "Traceback" not in done.stderr
+    left = {path.name for path in folder.iterdir()}
+    assert not any(".lease" in name or ".lock" in name or name.endswith(".tmp") for name in left)
+
+
+def test_no_workers_are_refused_before_anything_is_written(study, tmp_path):
+    with pytest.raises(ValueError, match="jobs must be at least 1"):
+        collect(study, tmp_path / "none", jobs=0)
+    assert not (tmp_path / "none").exists()

@@ -13,7 +13,6 @@ from analog_samson.checkpoint.files import (
     named_packages,
     read_specification,
     read_tensors,
-    replacing,
     save_checkpoint,
     write_tensors,
 )
@@ -35,7 +34,6 @@ __all__ = [
     "named_packages",
     "read_specification",
     "read_tensors",
-    "replacing",
     "save_checkpoint",
     "write_tensors",
 ]

@@ -1,11 +1,9 @@
 """A trained network in one safetensors file: weights as tensors, the rest as JSON in its header."""
 
-import contextlib
 import hashlib
 import json
 import os
-import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 from analog_samson.checkpoint.header import CheckpointHeader, check_header, specification
 from analog_samson.checkpoint.specification import TrainingSpec, listed
 from analog_samson.data import DATASETS, Split, full_scale, normalise
+from analog_samson.files import naming, replacing
 from analog_samson.importing import check_trust, packages_of
 from analog_samson.models import Rewriting, any_input, build_model, rewrite
 
@@ -354,7 +353,8 @@ def write_tensors(
         OSError: If the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     copied = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
               for name, t in tensors.items()}  # fmt: skip
     text = json.dumps(dict(header), sort_keys=True, allow_nan=False)
@@ -366,23 +366,6 @@ def write_tensors(
     except SafetensorError as error:
         raise OSError(f"The file {str(path)!r} could not be written ({error}).") from error
     return path
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path next to a file; it replaces the file if the block ends without error.
-
-    The mode of the file is that of any new file (given by the umask).
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch()
-        mode = stat.S_IMODE(temporary.stat().st_mode)
-        yield temporary
-        temporary.chmod(mode)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_tensors(

@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import platform
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
@@ -33,6 +34,9 @@ _FLAGS = (
 )
 _PARTS = "lanes", "normals", "converters", "products", "per_vector", "few_channels"
 """Source files of the C library, which are concatenated in this order."""
+
+COMPILER_TAKES_S = 120.0
+"""Longest wait for the C compiler [s], our choice: it takes a few seconds."""
 
 _log = logging.getLogger(__name__)
 
@@ -215,14 +219,20 @@ def library() -> ctypes.CDLL | None:
     identity = "\n".join([text, *_FLAGS, _processor()]).encode()
     name = f"kernels-{_digest(identity)[:16]}"
     cache = _cache()
-    made_by = "*" if compiler is None else _digest(_version(compiler))[:16]
+    reason = "There is no C compiler on PATH and no library in the cache (install gcc)"
+    made_by = "*"
+    if compiler is not None:
+        try:
+            made_by = _digest(_version(compiler))[:16]
+        except subprocess.TimeoutExpired:
+            reason = _too_slow(compiler)
+            compiler = None
     for kept in sorted(cache.glob(f"{name}-{made_by}-*.so")) if cache else []:
         if loaded := _load_kept(kept):
             return loaded
     if compiler is None:
-        _warn_slow("There is no C compiler on PATH and no library in the cache (install gcc)")
+        _warn_slow(reason)
         return None
-    reason = ""
     for place in dict.fromkeys((cache, None)):  # without a cache: the temporary folder
         try:
             with tempfile.TemporaryDirectory(dir=place) as folder:
@@ -236,8 +246,15 @@ def library() -> ctypes.CDLL | None:
         except subprocess.CalledProcessError as error:  # a compiler that does not know the flags
             said = error.stderr.decode(errors="replace").strip()
             reason = f"{compiler} cannot build the kernels ({said})"
+        except subprocess.TimeoutExpired:
+            reason = _too_slow(compiler)
+            break
     _warn_slow(reason)
     return None
+
+
+def _too_slow(compiler: str) -> str:
+    return f"The C compiler {compiler} did not end within {COMPILER_TAKES_S:g} s"
 
 
 def _warn_slow(reason: str) -> None:
@@ -294,17 +311,31 @@ def _digest(content: bytes) -> str:
 
 def _version(compiler: str) -> bytes:
     try:
-        said = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
-    except OSError:
+        said = _output([compiler, "--version"])
+    except (OSError, subprocess.CalledProcessError):
         said = b""
     return compiler.encode() + b"\n" + said
+
+
+def _output(command: list[str]) -> bytes:
+    """Standard output of a command; its processes are ended if it takes too long."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, start_new_session=True) as process:
+        try:
+            said, errors = process.communicate(timeout=COMPILER_TAKES_S)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, said, errors)
+    return said
 
 
 def _build(compiler: str, text: str, folder: Path) -> Path:
     source, built = folder / "kernels.c", folder / "kernels.so"
     source.write_text(text, encoding="utf-8")
     command = [compiler, *_FLAGS, str(source), "-o", str(built), "-lm"]
-    subprocess.run(command, check=True, capture_output=True)
+    _output(command)
     built.chmod(0o700)
     return built
 

@@ -24,6 +24,10 @@ class Look(TypedDict):
     look: str
 
 
+BASELINE = "sgd"
+"""Default baseline; studies without it have no gains."""
+
+
 @dataclass(frozen=True, eq=False)
 class Content:
     """The data of one or several studies, and the options of their report.
@@ -34,7 +38,7 @@ class Content:
         rows: Rows of ``trials.csv``.
         folders: Folders of the studies, for the files beside ``trials.csv``; may be empty.
         n_classes: Classes of each data set; None reads the manifests in the folders.
-        baseline: Method that gains are counted from; without it there are no gains.
+        baseline: Method that gains are counted from; without the default one there are no gains.
         confidence: Probability with which intervals cover.
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
         half_width: A half-width to plan for, as a fraction; None plans nothing.
@@ -46,13 +50,23 @@ class Content:
     rows: pd.DataFrame
     folders: Sequence[Path] = ()
     n_classes: Mapping[str, int] | None = None
-    baseline: str = "sgd"
+    baseline: str = BASELINE
     confidence: float = 0.95
     bootstrap: bool = False
     half_width: float | None = None
     interval: str = "bars"
     width: str = "two columns"
     look: str = "paper"
+
+    def __post_init__(self) -> None:
+        """Check the baseline.
+
+        Raises:
+            ValueError: If there are several methods, and another baseline than the default is not
+                among them or is there in several strengths.
+        """
+        if self.baseline != BASELINE and self.rows["method"].nunique() > 1:
+            results.comparison.baseline_name(self.rows, self.baseline)
 
     @property
     def trials(self) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analog_samson import results
+from analog_samson.files import replacing
 from analog_samson.report import figures, words
 from analog_samson.report.content import Content
 from analog_samson.report.items import Item, with_extra
@@ -166,7 +167,8 @@ def write_tables(finished: Mapping[str, Table], folder: str | Path) -> list[Path
         texts = {"md": table.markdown(), "tex": table.latex(), "csv": table.csv()}
         for ending, text in texts.items():
             path = folder / f"{stem}.{ending}"
-            path.write_text(text, encoding="utf-8", newline="\n")
+            with replacing(path) as temporary:
+                temporary.write_text(text, encoding="utf-8", newline="\n")
             paths.append(path)
     return paths
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from analog_samson.devices import Device
 from analog_samson.devices.fit import LAWS, Fit
+from analog_samson.files import made_folder, replacing
 from analog_samson.times import label
 
 _COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#999999")
@@ -78,13 +79,14 @@ def save_datasheet(device: Device, moments: pd.DataFrame, folder: str | Path) ->
     Returns:
         The files written.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = made_folder(folder)
     stem = folder / f"device_{device.name}"
-    moments.to_csv(stem.with_suffix(".csv"), index=False)
+    with replacing(stem.with_suffix(".csv")) as temporary:
+        moments.to_csv(temporary, index=False)
     figure = datasheet(device, moments)
-    for suffix in (".pdf", ".png"):
-        figure.savefig(stem.with_suffix(suffix), dpi=150)
+    for kind in ("pdf", "png"):
+        with replacing(stem.with_suffix(f".{kind}")) as temporary:
+            figure.savefig(temporary, format=kind, dpi=150)
     plt.close(figure)
     return [stem.with_suffix(suffix) for suffix in (".csv", ".pdf", ".png")]
 
@@ -101,7 +103,8 @@ def save_fit(name: str, found: Fit, folder: str | Path) -> list[Path]:
         The files written.
     """
     stem = Path(folder) / f"fit_{name}"
-    found.laws.to_csv(stem.with_suffix(".csv"), index=False)
+    with replacing(stem.with_suffix(".csv")) as temporary:
+        found.laws.to_csv(temporary, index=False)
     figure, axes = plt.subplots(2, 3, figsize=(10, 6), layout="constrained")
     titles = (
         "mean programming error [µS]",
@@ -124,7 +127,8 @@ def save_fit(name: str, found: Fit, folder: str | Path) -> list[Path]:
         f"residuals normal: p = {found.p_normal:.2g}\n{100 * found.confidence:g} % intervals\n"
         f"n = {', '.join(str(int(n)) for n in found.laws['n'])} devices",
     )
-    figure.savefig(stem.with_suffix(".png"), dpi=150)
+    with replacing(stem.with_suffix(".png")) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
     plt.close(figure)
     return [stem.with_suffix(".csv"), stem.with_suffix(".png")]
 

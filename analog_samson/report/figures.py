@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analog_samson import times
+from analog_samson.files import replacing
 from analog_samson.report import panels, words
 from analog_samson.report.axes import TimeAxis, finish, head
 from analog_samson.report.pgf import save_pgf
@@ -332,10 +333,11 @@ def save(
     with style(look):
         for kind in formats:
             path = stem.with_name(f"{stem.name}.{kind}")
-            if kind == "pgf":
-                save_pgf(figure, path)
-            else:
-                figure.savefig(path, metadata=undated[kind] or None)
+            with replacing(path) as temporary:
+                if kind == "pgf":
+                    save_pgf(figure, temporary)
+                else:
+                    figure.savefig(temporary, format=kind, metadata=undated[kind] or None)
             paths.append(path)
     return paths
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from analog_samson.deprecated import accepts_old_names
 from analog_samson.devices import validated
 from analog_samson.devices.named import names_in
+from analog_samson.files import replacing
 from analog_samson.report.citations import bibtex
 from analog_samson.report.content import Content
 from analog_samson.report.contents import warnings_of, write_figures, write_tables
@@ -94,7 +95,9 @@ def write_report(
         paths += write_tables(one.tables, folder)
         paths += write_figures(one.figures, folder, FORMATS, look=look)
     page = folder / "report.html"
-    page.write_text(_page(content, shown, command), encoding="utf-8", newline="\n")
+    text = _page(content, shown, command)
+    with replacing(page) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
     return [*paths, page]
 
 

@@ -23,7 +23,7 @@ def save_pgf(figure: Figure, path: Path) -> None:
 
     Args:
         figure: The figure.
-        path: Where to, ending in .pgf.
+        path: Where to.
 
     Raises:
         FileNotFoundError: If there is no pdflatex, which measures text widths.
@@ -45,7 +45,7 @@ def save_pgf(figure: Figure, path: Path) -> None:
         text.set_text(re.sub(r"[\\$^~{}]", lambda found: LATEX[found.group()], words))
     try:
         with matplotlib.rc_context(settings):
-            figure.savefig(path)
+            figure.savefig(path, format="pgf")
     finally:
         for text, words in zip(texts, as_they_are, strict=True):
             text.set_text(words)

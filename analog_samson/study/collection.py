@@ -12,9 +12,10 @@ from typing import Any
 import pandas as pd
 
 from analog_samson.analog.moments import measure
-from analog_samson.checkpoint import Checkpoint, replacing
+from analog_samson.checkpoint import Checkpoint
 from analog_samson.chip import Engine
 from analog_samson.devices import Device
+from analog_samson.files import made_folder, replacing
 from analog_samson.locks import sole_writer
 from analog_samson.provenance import (
     MANIFEST_FILE,
@@ -30,7 +31,7 @@ from analog_samson.provenance import (
 from analog_samson.results import COLUMNS, as_lines, next_look, read_trials, tables_in
 from analog_samson.results.definitions import check_definitions
 from analog_samson.results.sample_size import LOOKS
-from analog_samson.running import return_freed_memory, run_jobs
+from analog_samson.running import check_jobs, return_freed_memory, run_jobs
 from analog_samson.study.definition import Point, Study, Trial
 from analog_samson.study.jobs import Job, Part, jobs_of, trials_of
 from analog_samson.study.sources import the_checkpoint
@@ -85,14 +86,9 @@ def collect(
     trials = study.trials()
     wanted = trials if mine is None else trials_of(mine, trials, study.chips_together)
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            f"The results folder {str(folder)!r} cannot be made ({error.strerror}); "
-            "give a folder that can be written."
-        ) from error
     if _pending(wanted, _rows_there(folder, study, trials)):
+        check_jobs(jobs)
+        made_folder(folder, "results folder")
         table = table_of(manifest_of(folder, _name(mine)))
         with sole_writer(table) as lease:
             rows = _rows_there(

@@ -23,6 +23,7 @@ from analog_samson.checkpoint import (
     named_packages,
 )
 from analog_samson.evaluation import count_correct
+from analog_samson.files import made_folder, replacing
 from analog_samson.methods import METHODS, method_of
 from analog_samson.models import analog_layers, build_model
 from analog_samson.perturbation import perturbed, rwp
@@ -118,7 +119,8 @@ def train_grid(
     keys = ["dataset", "model", "method", "strength", "training_seed"]
     table = pd.DataFrame(list(rows), columns=list(GRID_COLUMNS)).sort_values(keys)
     table = table.reset_index(drop=True)
-    table.to_csv(Path(folder) / "training.csv", index=False)
+    with replacing(made_folder(folder) / "training.csv") as temporary:
+        table.to_csv(temporary, index=False)
     return table
 
 

@@ -17,9 +17,9 @@ from analog_samson.checkpoint import (
     named_packages,
     read_specification,
     read_tensors,
-    replacing,
     write_tensors,
 )
+from analog_samson.files import replacing
 
 LOG_COLUMNS = (
     "epoch",
