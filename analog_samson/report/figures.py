@@ -1,5 +1,6 @@
 """Complete figures: one panel for each device, legend above, n and kind of interval below."""
 
+import io
 import json
 import re
 import textwrap
@@ -337,7 +338,9 @@ def save(
                 if kind == "pgf":
                     save_pgf(figure, temporary)
                 else:
-                    figure.savefig(temporary, format=kind, metadata=undated[kind] or None)
+                    drawn = io.BytesIO()  # matplotlib's own errors of a full disk are no OSError
+                    figure.savefig(drawn, format=kind, metadata=undated[kind] or None)
+                    temporary.write_bytes(drawn.getvalue())
             paths.append(path)
     return paths
 
