@@ -35,7 +35,7 @@ from analog_samson.evaluation import count_correct
 from analog_samson.landscape import sharpness
 from analog_samson.report import training_curves
 from analog_samson.results import append_rows, read_trials
-from analog_samson.results.columns import KEY, OLD_COLUMNS
+from analog_samson.results.columns import KEY
 from analog_samson.study import TRIALS_FILE, collect, load_study
 from analog_samson.study.trial import one_thread, programmed
 from analog_samson.training import choose_strengths, grid, train_grid
@@ -268,7 +268,9 @@ def _add_row(table: Path, variant: str, row: dict[str, Any]) -> None:
 def _replace_rows(table: Path, digest: str, rows: pd.DataFrame) -> None:
     """Add the rows of a network, replacing those of an interrupted run."""
     if table.exists():
-        there = pd.read_csv(table, dtype=str, keep_default_na=False).rename(columns=OLD_COLUMNS)
+        there = pd.read_csv(table, dtype=str, keep_default_na=False).rename(
+            columns={"axes": "condition"}
+        )
         rows = pd.concat([there[there["checkpoint"] != digest], rows], ignore_index=True)
     _write(rows, table)
 

@@ -65,7 +65,7 @@ def test_real_images_from_parquet_to_a_table(dataset, model, real_data, tmp_path
         ("drift_sweep.py", ["x", "--times-s", "1", "1.0000000001"], "agree to nine digits"),
         ("drift_sweep.py", ["x", "--name", ".."], "a name has at most 100 letters"),
         ("drift_sweep.py", ["x", "--dask-local", "0"], "at least 1 worker; got 0"),
-        ("train_methods.py", ["--methods", "sam:rho=abc"], "rho must be a finite number"),
+        ("train_methods.py", ["--methods", "sam:rho=abc"], "rho must be finite and at least 0"),
         ("train_methods.py", ["--dataset", "digts"], "Did you mean 'digits'"),
         (
             "noise_sweep.py",

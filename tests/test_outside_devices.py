@@ -15,7 +15,7 @@ from torch import nn
 from analog_samson import Study, collect, load_device, program, read_trials
 from analog_samson.algorithm import Setting
 from analog_samson.chip import choose_engine, load_chip
-from analog_samson.chip.group import why_alone
+from analog_samson.chip.group import why_not_batched
 from analog_samson.devices import Device, NoiseSection, validated
 from analog_samson.devices.describe import parameters
 from analog_samson.devices.named import names_in
@@ -458,7 +458,7 @@ def test_an_effect_without_an_implementation_runs_on_the_other_engine(package):
     by_vector = with_effects("by vector", offset(package), input_scaling="per_vector", dac_bits=8)
     with pytest.raises(ValueError, match="No engine can run.*exclude each other.*torch tile"):
         choose_engine(by_vector)
-    assert "chip by chip" in why_alone(both, "compiled")
+    assert "chip by chip" in why_not_batched(both, "compiled")
 
 
 def test_an_effect_is_part_of_the_identity_and_needs_consent(file, package):
@@ -494,7 +494,7 @@ a = 2.0
 def test_a_study_of_an_effect_runs_to_the_page(package, tmp_path):
     device = with_effects("bent", sinh(package), noise="pcm_like", dac_bits=8)
     study = Study(
-        "bent", [CHECKPOINT], [device], [1.0], n_chips=1, n_images=20, axes={"a": [0.5, 4.0]}
+        "bent", [CHECKPOINT], [device], [1.0], n_chips=1, n_test=20, axes={"a": [0.5, 4.0]}
     )
     collect(study, tmp_path)
     assert len(read_trials(tmp_path)) == 2

@@ -20,7 +20,7 @@ from analog_samson.importing import TRUST_VARIABLE
 from analog_samson.landscape import sharpness
 from analog_samson.models import build_model, check_outputs
 from analog_samson.report.methods import dataset_label, described_in
-from analog_samson.study import Study, collect, waterfall
+from analog_samson.study import Study, accuracy_by_stage, collect
 from analog_samson.training import train
 
 OUTSIDE = """
@@ -83,7 +83,7 @@ def test_images_from_elsewhere_go_from_training_to_the_page(path, outside, tmp_p
     assert set(rows["n_correct_digital"]) == {checkpoint.n_correct_digital}
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["datasets"] == {NAME: {"label": "stripes_and_dots", "shipped": False}}
-    stages = waterfall(checkpoint, "pcm_like", 3600.0, chips=1)
+    stages = accuracy_by_stage(checkpoint, "pcm_like", 3600.0, chips=1)
     last = rows[(rows["t_inference_s"] == 3600.0) & (rows["chip"] == 0)]
     assert stages["accuracy"].iloc[-1] == float((last["n_correct"] / last["n_images"]).iloc[0])
     script = f"""
@@ -120,7 +120,7 @@ def test_a_file_that_names_a_data_set_needs_consent(path, monkeypatch):
         lambda: load_checkpoint(path),
         lambda: program(path, "ideal"),
         lambda: Study("s", [path], ["ideal"], [1.0]).trials(),
-        lambda: waterfall(path, "ideal", 1.0),
+        lambda: accuracy_by_stage(path, "ideal", 1.0),
         lambda: sharpness(path),
     ):
         with pytest.raises(ValueError, match="--trust outside_images"):
@@ -195,7 +195,7 @@ def test_images_that_do_not_fit_are_one_sentence(facts, message, path):
     dataset = load_dataset(NAME)
     for asks in (
         lambda: Study("s", [other], ["ideal"], [1.0], trust=TRUST).trials(),
-        lambda: waterfall(other, "ideal", 1.0, trust=TRUST),
+        lambda: accuracy_by_stage(other, "ideal", 1.0, trust=TRUST),
         lambda: sharpness(other, trust=TRUST),
         lambda: program(other, "ideal", trust=TRUST, recalibration=dataset),
     ):

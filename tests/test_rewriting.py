@@ -19,8 +19,7 @@ from analog_samson.chip import load_chip
 from analog_samson.importing import TRUST_VARIABLE
 from analog_samson.models import Rewrite, analog_layers, rewrite, trained_weights
 from analog_samson.provenance import audit_rows
-from analog_samson.study import Study, collect, waterfall
-from analog_samson.study.waterfall import layer_sensitivity
+from analog_samson.study import Study, accuracy_by_layer, accuracy_by_stage, collect
 from analog_samson.training import loop, train
 
 
@@ -318,10 +317,10 @@ def test_a_layer_kind_from_elsewhere_goes_from_training_to_the_page(outside, tmp
     assert list(audit.index) == LOW
     assert audit.loc["low.1", "reason"] == "rewritten from LowRank"
     assert audit.loc["low.1", "n_arrays"] == 1 and audit.loc["low.1", "input_range"] > 0
-    stages = waterfall(checkpoint, "pcm_like", 3600.0, chips=1)
+    stages = accuracy_by_stage(checkpoint, "pcm_like", 3600.0, chips=1)
     last = rows[(rows["t_inference_s"] == 3600.0) & (rows["chip"] == 0)]
     assert stages["accuracy"].iloc[-1] == float((last["n_correct"] / last["n_images"]).iloc[0])
-    layers = layer_sensitivity(checkpoint, "pcm_like", 1.0, chips=1, n_images=50)
+    layers = accuracy_by_layer(checkpoint, "pcm_like", 1.0, chips=1, n_test=50)
     assert list(layers["layer"]) == LOW
     script = f"""
         import importlib.util
