@@ -122,22 +122,27 @@ def _run(
         yield from _run_on_dask(client, function, group)
         return
     # n_jobs only where given: a backend that the caller configured has its own workers.
-    options: dict[str, Any] = {} if jobs == 1 else {"n_jobs": jobs}
-    if isinstance(joblib.parallel.get_active_backend()[0], joblib.parallel.LokyBackend):
-        options |= {"initializer": _end_with, "initargs": (os.getpid(),)}
-    parallel = joblib.Parallel(**options, return_as="generator_unordered", batch_size=1)
-    work = functools.partial(_numbered, function)
+    parallel = joblib.Parallel(
+        **({} if jobs == 1 else {"n_jobs": jobs}), return_as="generator_unordered", batch_size=1
+    )
+    work = functools.partial(_numbered, function, os.getpid())
     yield from parallel(joblib.delayed(work)(number, job) for number, job in group.items())
 
 
-def _numbered(function: Callable[[Any], Result], number: int, job: Any) -> tuple[int, Result]:
+def _numbered(
+    function: Callable[[Any], Result], owner: int, number: int, job: Any
+) -> tuple[int, Result]:
+    if os.getppid() == owner:
+        _end_with(owner)
     return number, function(job)
 
 
+@functools.cache
 def _end_with(owner: int) -> None:
     """End this worker process soon after the process that started it, also if that was killed.
 
-    Run as a worker starts: one whose owner is killed before its first job would wait for it.
+    It begins with the first job: workers of an owner that is killed before end when loky's own
+    limit of 5 minutes without a job has passed.
     """
 
     def watch() -> None:
@@ -179,7 +184,9 @@ def _run_on_dask(
         if not client.ncores():
             warnings.warn("The Dask cluster has no workers yet; waiting for some.", stacklevel=2)
         futures = [
-            client.submit(functools.partial(_numbered, function, number, job), pure=False)
+            client.submit(
+                functools.partial(_numbered, function, os.getpid(), number, job), pure=False
+            )
             for number, job in group.items()
         ]
         for future in as_completed(futures):  # type: ignore[no-untyped-call]

@@ -237,7 +237,7 @@ def test_not_a_number_stays_that(name):
         torch.manual_seed(2)
         layer, x = nn.Sequential(nn.Linear(50, 9)), torch.randn(4, 50)
     x[2, 7] = float("nan")
-    outputs = program(layer, name, input_ranges={"0": 2.0})(x)
+    outputs = FunctionalNetwork(layer, load_device(name), (), {"0": 2.0}).forward(x, 0, seeds)
     assert outputs.isnan().all(dim=1).tolist() == [False, False, True, False]
 
 

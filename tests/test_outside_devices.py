@@ -294,7 +294,7 @@ def test_a_chip_comes_back_from_its_file_with_consent(file, package, tmp_path):
 
 
 def test_a_study_of_it_runs_to_the_page_and_the_page_imports_nothing(file, package, tmp_path):
-    asked = {"n_chips": 1, "n_images": 20, "axes": {"spread_uS": [0.0, 0.5], "max_rows": [16, 64]}}
+    asked = {"n_chips": 1, "n_test": 20, "axes": {"spread_uS": [0.0, 0.5], "max_rows": [16, 64]}}
     study = Study("outside", [CHECKPOINT], [file], [0.0, 1.0], **asked)
     with pytest.raises(ValueError, match=rf"{package}.*trust"):
         collect(study, tmp_path / "refused")

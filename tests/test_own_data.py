@@ -85,7 +85,9 @@ def test_images_from_elsewhere_go_from_training_to_the_page(path, outside, tmp_p
     assert manifest["datasets"] == {NAME: {"label": "stripes_and_dots", "shipped": False}}
     stages = accuracy_by_stage(checkpoint, "pcm_like", 3600.0, chips=1)
     last = rows[(rows["t_inference_s"] == 3600.0) & (rows["chip"] == 0)]
-    assert stages["accuracy"].iloc[-1] == float((last["n_correct"] / last["n_images"]).iloc[0])
+    assert stages["accuracy"].iloc[-1] == float(
+        (last["n_correct"] / last["n_images_per_chip"]).iloc[0]
+    )
     script = f"""
         import importlib.util, sys
         from analog_samson.report import write_report
@@ -164,7 +166,7 @@ def test_a_network_trained_elsewhere_keeps_the_scale(outside, tmp_path):
     command = [sys.executable, script, *options, "--state", tmp_path / "net.pth", "--out", out]
     environment = os.environ | {"PYTHONPATH": str(outside)}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    assert "whatever opens it needs --trust outside_images" in done.stdout
+    assert "commands that open it need --trust outside_images" in done.stdout
     checkpoint = load_checkpoint(out, TRUST)
     assert checkpoint.full_scale == 40.0
     test = load_dataset(NAME).test

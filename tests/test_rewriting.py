@@ -319,7 +319,9 @@ def test_a_layer_kind_from_elsewhere_goes_from_training_to_the_page(outside, tmp
     assert audit.loc["low.1", "n_arrays"] == 1 and audit.loc["low.1", "input_range"] > 0
     stages = accuracy_by_stage(checkpoint, "pcm_like", 3600.0, chips=1)
     last = rows[(rows["t_inference_s"] == 3600.0) & (rows["chip"] == 0)]
-    assert stages["accuracy"].iloc[-1] == float((last["n_correct"] / last["n_images"]).iloc[0])
+    assert stages["accuracy"].iloc[-1] == float(
+        (last["n_correct"] / last["n_images_per_chip"]).iloc[0]
+    )
     layers = accuracy_by_layer(checkpoint, "pcm_like", 1.0, chips=1, n_test=50)
     assert list(layers["layer"]) == LOW
     script = f"""

@@ -4,14 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import joblib
 import pytest
 
-from analog_samson import running
 from analog_samson.running import cluster, run_jobs
 
 
@@ -77,21 +75,6 @@ def test_a_local_cluster_without_workers_is_refused(n_local):
         cluster(None, n_local),
     ):
         pytest.fail("the block has begun")
-
-
-def bare(function, *arguments):
-    """A job as it is sent to a worker, which starts nothing itself."""
-    *_, number, job = arguments
-    return number, function(job)
-
-
-def is_watching(job):
-    return "end with the owner" in {thread.name for thread in threading.enumerate()}
-
-
-def test_workers_watch_their_owner_before_their_first_job(monkeypatch):
-    monkeypatch.setattr(running, "_numbered", bare)
-    assert list(run_jobs(is_watching, range(4), jobs=2)) == [True] * 4
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -385,21 +385,6 @@ def test_workers_end_when_their_owner_is_killed(script, tmp_path):
     assert alive == []
 
 
-def test_workers_that_are_starting_end_when_their_owner_is_killed(script):
-    """Killed 0.0 to 1.5 s after the second worker was started: before, in or after its imports."""
-    for wait_s in (0.0, 0.5, 1.0, 1.5):
-        with subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL) as process:
-            owner = psutil.Process(process.pid)
-            while len(children := owner.children(recursive=True)) < 3:  # two, and a tracker
-                assert process.poll() is None
-                time.sleep(0.02)
-            time.sleep(wait_s)
-            children = owner.children(recursive=True)
-            process.kill()
-        _, alive = psutil.wait_procs(children, timeout=60)
-        assert alive == []
-
-
 def test_a_command_restores_how_sigterm_is_handled():
     from analog_samson.commands import run_command
 
