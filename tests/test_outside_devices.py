@@ -302,7 +302,7 @@ def test_a_study_of_it_runs_to_the_page_and_the_page_imports_nothing(file, packa
     collect(study, tmp_path / "results")
     rows = read_trials(tmp_path / "results")
     assert len(rows) == 2 * 4
-    assert set(rows["axes"].map(lambda text: tuple(sorted(json.loads(text))))) == {
+    assert set(rows["condition"].map(lambda text: tuple(sorted(json.loads(text))))) == {
         ("mapping.max_rows", "noise.spread_uS")
     }
     curves = (tmp_path / "results" / "device_mine.csv").read_text()
