@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from places import SHARED_DATA
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -15,7 +16,6 @@ def one_thread():
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder with mnist/ and cifar10/ in the parquet layout; skips where there is none."""
-    folder = Path(__file__).parents[2] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"no real images in {folder}")
-    return folder
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real images in {SHARED_DATA}")
+    return SHARED_DATA

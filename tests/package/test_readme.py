@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from analog_samson.report import study_tables
 from analog_samson.results import COLUMNS, paired_gain, read_trials
 from analog_samson.study import load_study
 from analog_samson.times import YEAR
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.M | re.S)
 PYTHON = [text for kind, text in BLOCKS if kind == "python"]

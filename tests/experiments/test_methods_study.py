@@ -3,15 +3,15 @@
 import importlib.util
 import json
 import shutil
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from places import ROOT
 
 from analog_samson.checkpoint import load_checkpoint
 from analog_samson.results import COLUMNS, read_trials
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = ROOT / "experiments"
 
 PROTOCOL = """
 seeds = [10, 11]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 from torch import nn
 
 from analog_samson import load_device, program
@@ -160,7 +161,7 @@ def test_the_scale_is_part_of_the_identity_only_where_no_name_says_it(path, tmp_
 def test_a_network_trained_elsewhere_keeps_the_scale(outside, tmp_path):
     model = build_model("mlp", image_shape=(2, 8, 8), n_classes=3, seed=0, hidden=[16])
     torch.save(model.state_dict(), tmp_path / "net.pth")
-    script = Path(__file__).resolve().parents[1] / "experiments" / "import_checkpoint.py"
+    script = ROOT / "experiments" / "import_checkpoint.py"
     out = tmp_path / "net.safetensors"
     options = ["--factory", "mlp", "--kwargs", '{"hidden": [16]}', "--dataset", NAME]
     command = [sys.executable, script, *options, "--state", tmp_path / "net.pth", "--out", out]
@@ -229,7 +230,7 @@ def test_networks_that_do_not_fit_are_one_sentence(model, message):
 
 
 def test_the_data_set_of_the_readme_is_loaded(tmp_path, monkeypatch):
-    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S)
     (block,) = [text for text in blocks if "Dataset.of_splits" in text]
     assert len([line for line in block.splitlines() if line]) <= 6

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from places import GOLDEN
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from analog_samson import load_device
 from analog_samson.checkpoint import Checkpoint, load_checkpoint, read_tensors
 from analog_samson.chip import Chip, load_chip, program
 
-GOLDEN = Path(__file__).parent / "golden" / "digits-mlp-format1.safetensors"
+OLD_CHECKPOINT = GOLDEN / "digits-mlp-format1.safetensors"
 N_EXAMPLES = int(os.environ.get("ANALOG_SAMSON_FUZZ", "0"))
 
 fuzzed = settings(
@@ -167,12 +168,12 @@ def write(path: Path, tensors: dict[str, Tensor], header: Any) -> None:
     save_file(tensors, path, metadata={"analog_samson": json.dumps(header)})
 
 
-TENSORS, HEADER = read_tensors(GOLDEN)
+TENSORS, HEADER = read_tensors(OLD_CHECKPOINT)
 OPEN = {**HEADER, "spec": json.loads(HEADER["spec"])}
 
 
 @fuzzed
-@given(content=damaged(GOLDEN.read_bytes()))
+@given(content=damaged(OLD_CHECKPOINT.read_bytes()))
 def test_a_checkpoint_of_any_bytes(content: bytes, path: Path) -> None:
     path.write_bytes(content)
     open_and_build(path)
@@ -220,10 +221,10 @@ def chip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content = load_device("pcm_like").model_dump() | {"faults": {"stuck_low": 0.1}}
     device = type(load_device("pcm_like")).model_validate(content)
     folder = tmp_path_factory.mktemp("chips")
-    return program(GOLDEN, device, seed=1).drift_to(10.0).save(folder / "chip.safetensors")
+    return program(OLD_CHECKPOINT, device, seed=1).drift_to(10.0).save(folder / "chip.safetensors")
 
 
-NETWORK = load_checkpoint(GOLDEN)
+NETWORK = load_checkpoint(OLD_CHECKPOINT)
 
 
 def open_chip(path: Path) -> Chip | str:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from test_compiled import LAYERS, SMALL, TinyResidual, assert_equal_but_for_ties, device
+from test_layers import LAYERS, SMALL, TinyResidual, assert_equal_but_for_ties, device
 from torch import nn
 
 from analog_samson import Study, collect, load_device, program

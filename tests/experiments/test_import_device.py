@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from places import ROOT
 from scipy import stats
 from torch import nn
 
@@ -23,7 +23,7 @@ from analog_samson.report.datasheet import save_datasheet
 from analog_samson.times import DAY, HOUR
 from analog_samson.training import train
 
-SCRIPT = Path(__file__).parents[1] / "experiments" / "import_device.py"
+SCRIPT = ROOT / "experiments" / "import_device.py"
 T_0_S, T_READ_S = 20.0, 250e-9
 TIMES_S = (1.0, 10.0, 60.0, 600.0, HOUR, 6 * HOUR, DAY)
 TRUTH = pd.DataFrame(  # far enough from 0 that nothing is clipped

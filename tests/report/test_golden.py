@@ -1,23 +1,23 @@
 """Tables and figures of a stored study stay as they were looked at.
 
-`python tests/test_golden.py` writes them anew; look at every one before committing it.
+`PYTHONPATH=tests python tests/report/test_golden.py` writes them anew; look at every one before
+committing it.
 """
 
 import dataclasses
-from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.image import imread
+from places import GOLDEN
 from synthetic_trials import make_trials
 
 from analog_samson.report import accuracy_figure, study_figures, study_tables, write_tables
 from analog_samson.results import append_rows, read_trials, summarise
 from analog_samson.times import DAY
 
-GOLDEN = Path(__file__).parent / "golden"
 CLASSES = {"digits": 10}
 TABLES = ("accuracy", "gain", "lifetime", "iso_accuracy")
 FIGURES = ("accuracy", "gain", "lifetime", "chips", "strips", "scatter")

@@ -5,11 +5,11 @@ import sys
 import textwrap
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from places import ROOT
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -338,7 +338,7 @@ def test_a_layer_kind_from_elsewhere_goes_from_training_to_the_page(outside, tmp
 def test_a_layer_kind_from_elsewhere_comes_in_by_import(outside, tmp_path):
     network = __import__(outside).Net()
     torch.save(network.state_dict(), tmp_path / "net.pth")
-    script = Path(__file__).resolve().parents[1] / "experiments" / "import_checkpoint.py"
+    script = ROOT / "experiments" / "import_checkpoint.py"
     out = str(tmp_path / "net.safetensors")
     names = ["--factory", f"{outside}:Net", "--rewrites", f"{outside}:low_rank"]
     command = [sys.executable, script, *names, "--state", tmp_path / "net.pth", "--out", out]

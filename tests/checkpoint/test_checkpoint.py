@@ -4,12 +4,12 @@ import json
 import math
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from places import GOLDEN
 from safetensors.torch import save_file
 
 from analog_samson.checkpoint import (
@@ -28,7 +28,7 @@ from analog_samson.models import build_model
 from analog_samson.study import Study, collect, load_study
 from analog_samson.training import train, train_grid
 
-FROZEN = json.loads((Path(__file__).parent / "golden" / "checkpoints.json").read_text())
+FROZEN = json.loads((GOLDEN / "checkpoints.json").read_text())
 
 
 def spec_of(method, **changes):
@@ -258,12 +258,12 @@ def test_a_digest_is_the_same_in_every_version_of_this_package():
     assert replace(checkpoint(), state=state).digest[:16] == "b301b929ae32398d"
 
 
-GOLDEN = Path(__file__).parent / "golden" / "digits-mlp-format1.safetensors"
+OLD_CHECKPOINT = GOLDEN / "digits-mlp-format1.safetensors"
 
 
 def test_a_checkpoint_of_an_earlier_version_loads_with_its_digest():
     """Written once by `train` of version 0.1.0; chips of committed studies carry such digests."""
-    found = load_checkpoint(GOLDEN)
+    found = load_checkpoint(OLD_CHECKPOINT)
     assert found.digest == "159287cf5c204813cc7cdc34f87da32a4fc9365983fa41eeb5cf7c9844479e52"
     assert found.spec == TrainingSpec(
         method="samson", rho=0.5, epochs=1, model_kwargs={"hidden": [4]}, seed=3
@@ -274,7 +274,7 @@ def test_a_checkpoint_of_an_earlier_version_loads_with_its_digest():
 
 def with_header(path, **changes):
     """The golden checkpoint with another header; a value of None drops the key."""
-    tensors, header = read_tensors(GOLDEN)
+    tensors, header = read_tensors(OLD_CHECKPOINT)
     spec = json.loads(header["spec"]) | changes.pop("in_spec", {})
     header = {**header, "spec": json.dumps(spec), **changes}
     header = {key: value for key, value in header.items() if value is not None}
@@ -344,7 +344,7 @@ def test_weights_and_options_that_do_not_fit_name_the_file(tmp_path):
     path = with_header(tmp_path / "net.safetensors", in_spec={"model_kwargs": {"hidden": "ab"}})
     with pytest.raises(ValueError, match=r"net\.safetensors.*cannot be built.*TypeError"):
         load_checkpoint(path).build()
-    tensors, header = read_tensors(GOLDEN)
+    tensors, header = read_tensors(OLD_CHECKPOINT)
     whole = {name: tensor.to(torch.int32) for name, tensor in tensors.items()}
     path = write_tensors(tmp_path / "net.safetensors", whole, header)
     with pytest.raises(ValueError, match=r"net\.safetensors.*int32 instead of torch\.float32"):

@@ -2,9 +2,9 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT
 from synthetic_trials import make_trials
 
 from analog_samson import Study, collect, summarise
@@ -14,7 +14,7 @@ from analog_samson.results import append_rows
 from analog_samson.times import DAY, YEAR
 from analog_samson.training import train
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = ROOT / "experiments"
 
 
 def run(script, *arguments, cwd):

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from places import SHARED_DATA
 
 from analog_samson.data import DATASETS, Dataset, Split, augment, load_dataset, load_test, normalise
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "cifar100": (3, 32, 32)}
 N_CLASSES = {"mnist": 10, "cifar10": 10, "cifar100": 100}
 

@@ -4,8 +4,8 @@ from functools import partial
 
 import pytest
 import torch
-from test_compiled import LAYERS, SMALL, TinyResidual, assert_equal_but_for_ties, device
-from test_compiled_networks import Pooled, build, every_second, random_images
+from test_layers import LAYERS, SMALL, TinyResidual, assert_equal_but_for_ties, device
+from test_network import Pooled, build, every_second, random_images
 from torch import Tensor, nn
 
 import analog_samson.chip

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -25,7 +26,7 @@ from analog_samson.study import load_study
 from analog_samson.study.sources import the_checkpoint
 from analog_samson.training import train
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("## Failures")[2].partition("\n## ")[0]
 LINES = dict(re.findall(r"^\| (?!failure \|)([^|:][^|]*?) \| (.*?) \|$", SECTION, re.M))
 
@@ -177,7 +178,7 @@ def changed_device(study, folder, **_):
 
 
 def device_file(folder: Path, before: str, after: str) -> Path:
-    text = (Path(__file__).parents[1] / "device_configs" / "pcm_like.toml").read_text()
+    text = (ROOT / "device_configs" / "pcm_like.toml").read_text()
     assert before in text
     (folder / "mine.toml").write_text(text.replace(before, after))
     return folder / "mine.toml"

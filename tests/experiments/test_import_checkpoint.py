@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from places import ROOT
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from analog_samson.data import load_dataset, normalise
 from analog_samson.models import build_model
 
 TRUST = ("my_small_network_for_a_test",)
-SCRIPT = Path(__file__).resolve().parents[1] / "experiments" / "import_checkpoint.py"
+SCRIPT = ROOT / "experiments" / "import_checkpoint.py"
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,10 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 from torch import nn
 
 from analog_samson import Study, collect, load_device, program, read_trials
@@ -165,7 +165,6 @@ assert sys.argv[2] not in sys.modules
 """
 
 
-ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "tests" / "golden" / "digits-mlp-format1.safetensors"
 
 
