@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ def read_trials(*paths: str | Path) -> pd.DataFrame:
 
     A half-written last row (a run killed while writing) is dropped: its point is pending again.
     Rows that several files share are merged; the study's name is not compared, so that a
-    chip computed in two studies counts once.
+    chip computed in two studies counts once. Tables that have not changed since the last call are
+    not read again.
 
     Args:
         paths: Files ``trials.csv``, or the folders of studies; a folder may hold the tables of
@@ -40,13 +42,29 @@ def read_trials(*paths: str | Path) -> pd.DataFrame:
         raise ValueError("read_trials needs at least one path; got none.")
     files = [file for path in paths for file in _table_paths(path)]
     check_manifests(list(dict.fromkeys(file.with_name("manifest.json") for file in files)))
-    rows = pd.concat([read_table(file) for file in files], ignore_index=True)
+    return _read(tuple((file, *_version(file)) for file in files)).copy()
+
+
+@lru_cache(maxsize=1)
+def _read(files: tuple[tuple[Path, *tuple[int, ...]], ...]) -> pd.DataFrame:
+    """The merged rows of files in these versions."""
+    rows = pd.concat([read_table(file) for file, *_ in files], ignore_index=True)
     try:
         rows = _merged(rows)
         check_definitions(rows)
     except ValueError as error:
-        raise ValueError(f"{' and '.join(map(str, files))}: {error}") from None
+        names = " and ".join(str(file) for file, *_ in files)
+        raise ValueError(f"{names}: {error}") from None
     return rows
+
+
+def _version(file: Path) -> tuple[int, ...]:
+    """What changes whenever a file is appended to or replaced; empty if there is none."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def tables_in(folder: Path) -> list[Path]:

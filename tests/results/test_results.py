@@ -16,7 +16,9 @@ from analog_samson.results import (
     paired_gain,
     read_trials,
     summarise,
+    trials,
 )
+from analog_samson.results.checking import read_table
 from analog_samson.results.columns import OLD_COLUMNS
 from analog_samson.times import DAY, HOUR, YEAR
 
@@ -35,6 +37,26 @@ def test_what_is_appended_is_read_back(rows, tmp_path):
     append_rows(rows.iloc[5:][list(reversed(COLUMNS))], table)
     pd.testing.assert_frame_equal(read_trials(table), rows, check_dtype=False)
     pd.testing.assert_frame_equal(read_trials(tmp_path), rows, check_dtype=False)
+
+
+def test_an_unchanged_table_is_read_once_and_a_changed_one_again(rows, tmp_path, monkeypatch):
+    table, reads = tmp_path / "trials.csv", []
+    monkeypatch.setattr(trials, "read_table", lambda file: reads.append(file) or read_table(file))
+    append_rows(rows.iloc[:5], table)
+    first = read_trials(table)
+    first["n_correct"] = -1  # what a caller does with its copy reaches nobody else
+    pd.testing.assert_frame_equal(read_trials(table), rows.iloc[:5], check_dtype=False)
+    assert len(reads) == 1
+    append_rows(rows.iloc[5:], table)
+    pd.testing.assert_frame_equal(read_trials(tmp_path), rows, check_dtype=False)
+    assert len(reads) == 2
+    changed = rows.assign(n_correct=rows["n_correct"] - 1)
+    other = tmp_path / "other.csv"
+    append_rows(changed, other)
+    other.replace(table)  # another file of the same size
+    pd.testing.assert_frame_equal(read_trials(table), changed, check_dtype=False)
+    with pytest.raises(FileNotFoundError):
+        read_trials(other)
 
 
 def test_columns_have_the_types_of_the_design(rows, tmp_path):
