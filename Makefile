@@ -5,14 +5,17 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 VENV := .venv/python$(VERSION)
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test check lint clean studies
+.PHONY: quickstart test test-fast lint clean studies
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/installed ## digits, four methods, two devices: a table and a figure in minutes
 	$(BIN)/python experiments/quickstart.py
 
-test: $(VENV)/tested-with lint ## style, types, layers, then every test, fast ones first
-	$(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2}
+test: lint test-fast ## style, types, layers, then every test, fast ones first
+	$(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2} -m slow
+
+test-fast: $(VENV)/tested-with ## the tests that take less than half a second each: a minute in all
+	$(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2} -m "not slow"
 
 lint: $(VENV)/tested-with
 	$(BIN)/ruff check .

@@ -143,6 +143,7 @@ def test_bf16_without_instructions_is_said_once_before_chips_run(
     assert len(warnings_of(caplog)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_bf16")
 def test_bf16_without_instructions_is_said_once_before_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture

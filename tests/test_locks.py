@@ -38,6 +38,7 @@ def lease_of(file, age_s=0.0, **changes):
     return lease
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_told_who_writes_where_since_when_and_what_to_do(file):
     with sole_writer(file), pytest.raises(InUseError) as caught, sole_writer(file):
         pass
@@ -62,6 +63,7 @@ def test_other_files_of_the_folder_are_free(file):
         pass
 
 
+@pytest.mark.slow
 def test_a_killed_writer_of_this_machine_blocks_nobody(file):
     script = (
         "import sys, time; from pathlib import Path; from analog_samson.locks import sole_writer\n"

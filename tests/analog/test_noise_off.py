@@ -25,6 +25,7 @@ class Own(nn.Module):
         return self.head(x * torch.sigmoid(self.gate(x)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["aihwkit", "compiled"])
 @pytest.mark.parametrize("name", [*MODELS, "own"])
 def test_all_noise_off_answers_as_the_digital_network(name, engine):

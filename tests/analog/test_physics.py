@@ -192,6 +192,7 @@ def test_rows_of_independent_times_say_so_swept_or_not(tmp_path):
         assert list(has_trajectories(rows)) == expected, study.name
 
 
+@pytest.mark.slow
 def test_a_lifetime_of_independent_times_is_refused_and_costs_no_other_table():
     followed = make_trials(
         device="reram_wan2022", condition='{"times_share": "one_normal_a_device"}'

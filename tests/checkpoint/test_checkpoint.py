@@ -422,6 +422,7 @@ def test_consent_alone_does_not_make_a_command_a_network(tmp_path):
     assert not trace.exists()
 
 
+@pytest.mark.slow
 def test_what_one_trains_oneself_needs_no_consent(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv(TRUST_VARIABLE, raising=False)
@@ -440,6 +441,7 @@ def test_what_one_trains_oneself_needs_no_consent(tmp_path, monkeypatch):
     train(other, tmp_path / "other", trust=("stranger_of_a_test",))
 
 
+@pytest.mark.slow
 def test_a_study_hands_consent_to_its_workers_and_a_study_file_cannot_give_it(
     tmp_path, monkeypatch
 ):

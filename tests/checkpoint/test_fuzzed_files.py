@@ -179,6 +179,7 @@ def test_a_checkpoint_of_any_bytes(content: bytes, path: Path) -> None:
     open_and_build(path)
 
 
+@pytest.mark.slow
 @fuzzed
 @given(header=mutated(OPEN), is_text=st.booleans())
 def test_a_checkpoint_with_any_header(header: Any, is_text: bool, path: Path) -> None:
@@ -192,6 +193,7 @@ def test_a_checkpoint_with_any_header(header: Any, is_text: bool, path: Path) ->
         assert len(found.digest) == 64
 
 
+@pytest.mark.slow
 @fuzzed
 @given(header=mutated(OPEN["spec"]))
 def test_a_checkpoint_with_any_specification(header: Any, path: Path) -> None:
@@ -199,6 +201,7 @@ def test_a_checkpoint_with_any_specification(header: Any, path: Path) -> None:
     open_and_build(path)
 
 
+@pytest.mark.slow
 @fuzzed
 @given(header=values)
 def test_a_checkpoint_with_a_header_of_any_kind(header: Any, path: Path) -> None:
@@ -206,6 +209,7 @@ def test_a_checkpoint_with_a_header_of_any_kind(header: Any, path: Path) -> None
     assert isinstance(open_and_build(path), str)
 
 
+@pytest.mark.slow
 @fuzzed
 @given(how=spoiling)
 def test_a_checkpoint_with_any_tensors(how: tuple[int, Any], path: Path) -> None:
@@ -233,6 +237,7 @@ def open_chip(path: Path) -> Chip | str:
     return found
 
 
+@pytest.mark.slow
 @fuzzed
 @given(data=st.data())
 def test_a_chip_of_any_bytes(data: st.DataObject, chip: Path, path: Path) -> None:
@@ -241,6 +246,7 @@ def test_a_chip_of_any_bytes(data: st.DataObject, chip: Path, path: Path) -> Non
 
 
 # numpy's warning of a device whose reads last longer than it has existed comes before the sentence
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:invalid value encountered in sqrt:RuntimeWarning")
 @fuzzed
 @given(data=st.data())
@@ -250,6 +256,7 @@ def test_a_chip_with_any_header(data: st.DataObject, chip: Path, path: Path) -> 
     open_chip(path)
 
 
+@pytest.mark.slow
 @fuzzed
 @given(how=spoiling)
 def test_a_chip_with_any_tensors(how: tuple[int, Any], chip: Path, path: Path) -> None:

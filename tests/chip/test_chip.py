@@ -54,6 +54,7 @@ def with_small_arrays(name):
     return device.model_copy(update={"mapping": device.mapping.model_copy(update={"max_rows": 40})})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("products", ["exact", "noisy"])
 def test_bf16_changes_the_predictions_of_few_images_only(products, tmp_path):
     """Of 359 digits, 5 chips, 3 networks: exact 1 at most; noisy 2.0 on average, 4 at most."""

@@ -263,6 +263,7 @@ def test_alpha_stands_in_the_tables_as_measured():
     pd.testing.assert_series_equal(found.sort_index(), expected, check_exact=False, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_page_warns_where_compensation_is_off(tmp_path, monkeypatch):
     monkeypatch.setattr("analog_samson.report.page.write_figures", lambda *_, **__: [])  # slow
     words = "No drift compensation on bare."

@@ -62,6 +62,7 @@ def on_both(network, example, on, seed=3):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mapping", [{}, SMALL], ids=["one array", "split"])
 @pytest.mark.parametrize("periphery", PERIPHERIES)
 @pytest.mark.parametrize("kind", LAYERS)
@@ -301,6 +302,7 @@ def test_alpha_is_what_the_tile_would_read_through_a_quiet_periphery(name):
         torch.testing.assert_close(alpha, own.squeeze(), rtol=1e-5, atol=0)
 
 
+@pytest.mark.slow
 def test_one_trace_serves_all_chips_times_and_peripheries(images, monkeypatch):
     """Counted by torch itself; outputs as step by step."""
     if kernels.library() is None:
@@ -331,6 +333,7 @@ def test_the_compiled_engine_knows_every_key_of_the_periphery():
             program(nn.Linear(2, 2), name, precision="bf16")
 
 
+@pytest.mark.slow
 def test_chips_are_as_accurate_as_on_the_tile(tmp_path):
     """20 chips, 359 images: KS test of counts, t test of the same chips' differences, 1e-6 each.
 
@@ -349,6 +352,7 @@ def test_chips_are_as_accurate_as_on_the_tile(tmp_path):
         assert stats.ttest_rel(*counts.values()).pvalue > FALSE_ALARM
 
 
+@pytest.mark.slow
 def test_sources_are_axes_and_rows_say_what_a_seed_repeats(tmp_path):
     """All off is the programmed state; each source alone changes outputs, on both engines."""
     checkpoint = train(TrainingSpec(epochs=1), tmp_path)

@@ -52,6 +52,7 @@ def aged(network, device, seed=0):
     return chip.drift_to(DAY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_arrays_of_groups_are_distributed_as_arrays_alone(name):
     """Two weights (largest and middling) and the factor of one array: 500 groups, 60 chips.

@@ -61,6 +61,7 @@ def start() -> bool:
     return kernels.library.__wrapped__() is not None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiler")
 def test_the_library_is_built_once_and_kept_for_this_user_alone(
     tmp_path: Path, cache: Path, built: Path
@@ -161,6 +162,7 @@ def test_without_compiler_and_library_it_is_said_once_that_this_is_slow(
     assert "no C compiler on PATH" in caplog.text and "many times slower" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize("hangs_at", ["version", "build"])
 def test_a_compiler_that_hangs_is_ended_and_torch_operations_are_used(

@@ -73,6 +73,7 @@ def assert_equal_but_for_ties(own, oracle, n_steps_allowed=1.01, *, largest_step
     assert float(error.max()) <= n_steps_allowed * largest_step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mapping", [{}, SMALL], ids=["one array", "split"])
 @pytest.mark.parametrize("periphery", PERIPHERIES)
 @pytest.mark.parametrize("kind", LAYERS)
@@ -175,6 +176,7 @@ def test_the_c_library_and_torch_draw_the_same(n):
         torch.testing.assert_close(draw(n, key, image), torch_draw, rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_noise_is_normal_in_its_middle_and_its_tails():
     """n = 2**22: Kolmogorov-Smirnov, moments to the sixth, counts beyond 4 and 5 sigma."""
     n = 2**22
@@ -373,6 +375,7 @@ def test_the_engine_is_chosen_by_the_device():
         choose_engine(own_path, "fast")
 
 
+@pytest.mark.slow
 def test_one_trace_serves_all_chips_times_and_checkpoints(images, monkeypatch):
     """Counted by torch itself; outputs as in eager execution."""
     if kernels.library() is None:

@@ -217,6 +217,7 @@ def test_max_pool_2x2_pools_as_torch_does_and_hides_no_nan(shape):
 # tracing
 
 
+@pytest.mark.slow
 def test_one_process_traces_any_number_of_structures(monkeypatch, caplog):
     if kernels.library() is None:
         pytest.skip("no C compiler here, torch.compile needs one")
@@ -231,6 +232,7 @@ def test_one_process_traces_any_number_of_structures(monkeypatch, caplog):
     assert "Tracing failed" not in caplog.text
 
 
+@pytest.mark.slow
 def test_values_of_a_swept_axis_share_one_trace(monkeypatch):
     if kernels.library() is None:
         pytest.skip("no C compiler here, torch.compile needs one")
@@ -249,6 +251,7 @@ def test_values_of_a_swept_axis_share_one_trace(monkeypatch):
     assert not any(torch.equal(a, b) for a, b in itertools.combinations(outputs, 2))
 
 
+@pytest.mark.slow
 def test_the_second_chip_of_a_study_compiles_nothing(tmp_path, monkeypatch):
     """Graphs counted by torch: as many for three chips at two times as for the first."""
     if kernels.library() is None:
@@ -330,6 +333,7 @@ def test_nothing_of_a_forward_pass_stays_behind_on_the_cpu(name):
 # size
 
 
+@pytest.mark.slow
 def test_resnet18_gives_the_logits_of_aihwkits_tiles():
     network = build(partial(build_model, "resnet18", image_shape=(3, 16, 16), n_classes=10))
     images = random_images(2, 3, 16, 16)

@@ -59,6 +59,7 @@ def library(request, monkeypatch):
     return request.param
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mapping", [{}, SMALL], ids=["one array", "split"])
 @pytest.mark.parametrize("periphery", PERIPHERIES)
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,6 +93,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("on", ["pcm_like", "pcm_like_hwa_preset"])
 def test_a_network_gives_every_chip_what_it_gives_alone(kind, on, library):
@@ -133,6 +135,7 @@ def test_all_chips_draw_the_integers_they_draw_alone():
             assert torch.equal(words[1][number], expected[1])
 
 
+@pytest.mark.slow
 def test_one_trace_serves_all_groups_of_a_size(monkeypatch):
     """Graphs counted by torch: a second group adds none; outputs as in eager execution."""
     if kernels.library() is None:
@@ -163,6 +166,7 @@ def test_one_trace_serves_all_groups_of_a_size(monkeypatch):
     assert counts[0] > 0 and len(set(counts[1:])) == 1
 
 
+@pytest.mark.slow
 def test_noise_is_one_kernel_for_layers_of_all_shapes_or_none_if_none_can_be_built(
     monkeypatch, caplog
 ):
@@ -191,6 +195,7 @@ def test_noise_is_one_kernel_for_layers_of_all_shapes_or_none_if_none_can_be_bui
     assert "falling back to eager" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["resnet8", "lenet5"])
 @pytest.mark.parametrize("name", ["ideal", "pcm_like", "pcm_like_hwa_preset"])
 def test_no_forward_pass_waits_for_its_device_or_leaves_anything_on_the_cpu(name, model):

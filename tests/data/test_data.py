@@ -557,6 +557,7 @@ def test_augmentation_repeats_with_its_seed_and_can_be_turned_off() -> None:
 # real data
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="no real data in ../shared/data")
 @pytest.mark.parametrize(
     ("name", "first", "n_test"), [("mnist", "0", 10_000), ("cifar10", "airplane", 10_000)]
@@ -573,6 +574,7 @@ def test_real_test_parts_load_from_parquet(name: str, first: str, n_test: int) -
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="no real data in ../shared/data")
 def test_real_mnist_has_its_published_statistics_and_disjoint_parts() -> None:
     dataset = load_dataset("mnist", SHARED_DATA)

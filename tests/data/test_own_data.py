@@ -69,6 +69,7 @@ def path(outside, tmp_path) -> Path:
     return train(spec, tmp_path / "networks")
 
 
+@pytest.mark.slow
 def test_images_from_elsewhere_go_from_training_to_the_page(path, outside, tmp_path, monkeypatch):
     """The page is written where the module cannot be imported."""
     assert path.name == "outside_images_stripes_and_dots-mlp-sgd-seed0.safetensors"
@@ -104,6 +105,7 @@ def test_images_from_elsewhere_go_from_training_to_the_page(path, outside, tmp_p
     assert (folder / "iso_accuracy.tex").is_file()  # the manifest knows the number of classes
 
 
+@pytest.mark.slow
 def test_workers_import_it_from_the_path(path, outside, tmp_path):
     script = f"""
         from pathlib import Path
@@ -158,6 +160,7 @@ def test_the_scale_is_part_of_the_identity_only_where_no_name_says_it(path, tmp_
         replace(checkpoint, full_scale=-1.0)
 
 
+@pytest.mark.slow
 def test_a_network_trained_elsewhere_keeps_the_scale(outside, tmp_path):
     model = build_model("mlp", image_shape=(2, 8, 8), n_classes=3, seed=0, hidden=[16])
     torch.save(model.state_dict(), tmp_path / "net.pth")

@@ -69,6 +69,7 @@ def test_moments_span_the_conductances_of_every_device(name):
                 assert (one["g_uS"].iloc[0], one["g_uS"].iloc[-1]) == pytest.approx(ends)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pcm_like", "reram_wan2022", "sonos_agrawal2022", "uniform"])
 def test_a_datasheet_is_a_table_and_a_page(name, tmp_path):
     device = load_device(name)

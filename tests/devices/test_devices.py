@@ -314,6 +314,7 @@ print(json.dumps([answers, [name for name in ("torch", "aihwkit") if name in sys
     return {**named, "imported": " ".join(imported)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_wrong_file_is_answered_with_file_key_and_what_is_allowed(sentences, mistake):
     file = mistake.replace(" ", "_")

@@ -292,6 +292,7 @@ def test_a_chip_comes_back_from_its_file_with_consent(file, package, tmp_path):
     assert torch.equal(again.weights()[""], chip.weights()[""])
 
 
+@pytest.mark.slow
 def test_a_study_of_it_runs_to_the_page_and_the_page_imports_nothing(file, package, tmp_path):
     asked = {"n_chips": 1, "n_test": 20, "axes": {"spread_uS": [0.0, 0.5], "max_rows": [16, 64]}}
     study = Study("outside", [CHECKPOINT], [file], [0.0, 1.0], **asked)
@@ -334,6 +335,7 @@ def test_a_training_reads_its_device_with_the_consent_of_who_trains(file, packag
     HardwareAware(replace(setting, trust=(package,)), **given)
 
 
+@pytest.mark.slow
 def test_moments_and_page_of_a_device_need_consent_too(file, package, tmp_path):
     script = ROOT / "experiments" / "describe_device.py"
     command = [sys.executable, script, file, "--folder", tmp_path / "described"]
@@ -490,6 +492,7 @@ a = 2.0
         with_effects("mine", {"model": f"{package}.effects:Sinh", "source": "mine"})
 
 
+@pytest.mark.slow
 def test_a_study_of_an_effect_runs_to_the_page(package, tmp_path):
     device = with_effects("bent", sinh(package), noise="pcm_like", dac_bits=8)
     study = Study(

@@ -85,6 +85,7 @@ def test_t_0_is_found(measured):
     assert estimate_t_0(measured) == pytest.approx(T_0_S, rel=0.2)
 
 
+@pytest.mark.slow
 def test_the_device_file_has_the_moments_of_the_measurements(measured, tmp_path):
     """n = 4000 devices a level in the datasheet, 400 in the measurements: 3.5 % a spread."""
     found = fit(measured, t_0_s=T_0_S, t_read_s=T_READ_S)
@@ -225,6 +226,7 @@ def test_a_time_beyond_the_data_is_refused_without_the_flag(measured, tmp_path):
     np.testing.assert_array_equal(last, later)
 
 
+@pytest.mark.slow
 def test_a_measured_target_of_zero_is_added_to(measured, tmp_path):
     off = measured[measured["target_uS"] == 5.0].assign(target_uS=0.0)
     off = off.assign(device="off" + off["device"], conductance_uS=0.1 * off["conductance_uS"])
@@ -234,6 +236,7 @@ def test_a_measured_target_of_zero_is_added_to(measured, tmp_path):
     assert (high > 10).all()
 
 
+@pytest.mark.slow
 def test_the_identity_of_a_resampled_device_is_its_measurements(measured, tmp_path):
     first = load_device(resampled(tmp_path / "a", measured))
     moved = load_device(resampled(tmp_path / "b", measured))
@@ -243,6 +246,7 @@ def test_the_identity_of_a_resampled_device_is_its_measurements(measured, tmp_pa
     assert first.with_axes({"g_max_uS": 20.0}).noise.measurements == first.noise.measurements
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -280,6 +284,7 @@ def test_a_saved_chip_finds_its_measurements_again(measured, tmp_path):
         load_chip(tmp_path / "chip.safetensors", layer)
 
 
+@pytest.mark.slow
 def test_a_resampled_device_runs_in_a_study_and_has_a_page(measured, resampled_device, tmp_path):
     network = train(TrainingSpec(epochs=0), tmp_path)
     study = Study("mine", [network], [resampled_device], [1.0, DAY], n_chips=1, n_test=50)
@@ -323,6 +328,7 @@ def test_too_few_measurements_are_refused(measured):
         fit(measured[measured["target_uS"] == 5], t_0_s=T_0_S, t_read_s=T_READ_S)
 
 
+@pytest.mark.slow
 def test_the_script_writes_a_device_that_loads(measured, tmp_path):
     small = synthetic(n=40)
     small.to_csv(tmp_path / "retention.csv", index=False)

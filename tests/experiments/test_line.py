@@ -26,6 +26,7 @@ def run(script, *arguments, cwd):
     )
 
 
+@pytest.mark.slow
 def test_quickstart_ends_in_a_table_and_a_figure(tmp_path):
     done = run("quickstart.py", "--seeds", 1, "--chips", 1, "--jobs", 1, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -37,6 +38,7 @@ def test_quickstart_ends_in_a_table_and_a_figure(tmp_path):
     assert "pcm_like" in table and "reram_wan2022" in table and table in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dataset", "model"), [("mnist", "lenet5"), ("cifar10", "resnet8")])
 def test_real_images_from_parquet_to_a_table(dataset, model, real_data, tmp_path):
     spec = TrainingSpec(dataset=dataset, model=model, epochs=0)
@@ -55,6 +57,7 @@ def test_real_images_from_parquet_to_a_table(dataset, model, real_data, tmp_path
     assert write_report(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "arguments", "words"),
     [
@@ -94,6 +97,7 @@ def folder_of_study(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "arguments", "words"),
     [
@@ -159,6 +163,7 @@ def test_a_mistake_is_refused_before_a_file_is_touched(
     assert {(there / name).read_text() for name in names} == {"of an earlier run"}
 
 
+@pytest.mark.slow
 def test_a_diverged_training_is_named_in_the_output(tmp_path):
     arguments = ["--epochs", "1", "--methods", "sgd", "--options", "lr=1e30", "--folder", "new"]
     done = run("train_methods.py", *arguments, cwd=tmp_path)

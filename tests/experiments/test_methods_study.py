@@ -76,6 +76,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_every_method_has_its_best_strength_on_every_seed(finished):
     candidates = pd.read_csv(finished / "candidates.csv", keep_default_na=False)
     assert len(candidates) == 5 and (candidates["training_seed"] == 100).all()
@@ -94,6 +95,7 @@ def test_every_method_has_its_best_strength_on_every_seed(finished):
     assert len(list((finished / "networks").iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_what_is_committed_goes_on_elsewhere_to_the_same_study(finished, tmp_path):
     """A clone has no networks but the kept ones; a seed that is taken out comes again."""
     clone = tmp_path / "digits-methods"
@@ -113,11 +115,13 @@ def test_what_is_committed_goes_on_elsewhere_to_the_same_study(finished, tmp_pat
     assert len(list((tmp_path / "other").rglob("*seed10*.safetensors"))) == 0
 
 
+@pytest.mark.slow
 def test_kept_networks_are_those_of_the_table(finished):
     digests = set(pd.read_csv(finished / "networks.csv")["digest"])
     assert {load_checkpoint(p).digest for p in (finished / "networks").iterdir()} < digests
 
 
+@pytest.mark.slow
 def test_rows_come_again_and_a_changed_one_is_found(finished, tmp_path, capsys):
     study = tmp_path / "digits-methods"
     shutil.copytree(finished, study)
@@ -139,6 +143,7 @@ def test_rows_come_again_and_a_changed_one_is_found(finished, tmp_path, capsys):
         rerun.main(study, verify=True, share=1.0, jobs=1)
 
 
+@pytest.mark.slow
 def test_without_a_grid_every_strength_is_trained(finished, tmp_path):
     folder = tmp_path / "digits-strengths"
     folder.mkdir()

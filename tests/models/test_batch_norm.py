@@ -259,6 +259,7 @@ def test_statistics_belong_to_images_as_trained_and_factors_to_images_as_they_ar
     assert any(torch.equal(first[0], place) for place in places)
 
 
+@pytest.mark.slow
 def test_a_network_trained_on_crops_keeps_its_accuracy_when_recalibrated(digits, tmp_path):
     """On exact arrays: 1024 images move its statistics a little, plain ones in their place a lot.
 

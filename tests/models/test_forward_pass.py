@@ -619,6 +619,7 @@ def test_a_network_is_checked_once_at_the_first_input_known(engine, monkeypatch)
 # networks as people hand them over
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.compile.*:UserWarning")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_compiled_modules_are_unwrapped(engine):

@@ -69,6 +69,7 @@ TRANSPOSED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [1, 2])
 def test_transposed_convolutions_are_those_of_torch(ndim):
     kind = (nn.ConvTranspose1d, nn.ConvTranspose2d)[ndim - 1]
@@ -301,6 +302,7 @@ def spec_of(module, **changes):
 LOW = ["low.0", "low.1", "fc"]
 
 
+@pytest.mark.slow
 def test_a_layer_kind_from_elsewhere_goes_from_training_to_the_page(outside, tmp_path, monkeypatch):
     path = train(spec_of(outside), tmp_path)
     with pytest.raises(ValueError, match="--trust outside_layers"):
@@ -335,6 +337,7 @@ def test_a_layer_kind_from_elsewhere_goes_from_training_to_the_page(outside, tmp
     assert "rewritten from LowRank" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_layer_kind_from_elsewhere_comes_in_by_import(outside, tmp_path):
     network = __import__(outside).Net()
     torch.save(network.state_dict(), tmp_path / "net.pth")

@@ -14,6 +14,7 @@ MODULES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_reports_load_neither_torch_nor_aihwkit(module):
     program = (
@@ -25,6 +26,7 @@ def test_reports_load_neither_torch_nor_aihwkit(module):
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_statistics_and_figures_are_reached_without_torch(tmp_path):
     program = (
         "import sys; from analog_samson import read_trials, summarise; "

@@ -57,6 +57,7 @@ def study(checkpoint: Path) -> Study:
     return Study("some", [checkpoint], ["pcm_like"], [1, 3600], n_chips=2, n_test=50)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LINES)
 def test_it_happens_as_the_readme_says(name, study, tmp_path, monkeypatch, caplog):
     message = CASES[name](study=study, folder=tmp_path, patch=monkeypatch, log=caplog)

@@ -67,6 +67,7 @@ pinned = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @pinned
 def test_figures_look_as_stored(trials, tmp_path):
     drawn = study_figures(trials)
@@ -76,6 +77,7 @@ def test_figures_look_as_stored(trials, tmp_path):
         assert difference(new, old) < ALLOWED, stem
 
 
+@pytest.mark.slow
 @pinned
 def test_a_moved_point_or_another_word_does_not_look_as_stored(trials, tmp_path):
     stored = imread(GOLDEN / "accuracy.png")

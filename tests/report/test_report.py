@@ -143,6 +143,7 @@ def test_missing_cells_are_blank_and_said(trials):
     assert "– no trials" in finished.caption
 
 
+@pytest.mark.slow
 def test_what_one_device_lacks_is_named(trials):
     wan = trials["device"] == "reram_wan2022"
     tables = study_tables(trials[~(wan & trials["method"].isin(["sam", "rwp"]))])
@@ -162,6 +163,7 @@ def test_the_gain_caption_says_whether_a_test_was_made_and_what_it_found():
     assert "No interval: one chip of one trained network." in alone["accuracy"].caption
 
 
+@pytest.mark.slow
 def test_the_page_names_networks_that_have_no_trial_yet(tmp_path):
     rows = make_trials(n_networks=2, n_chips=2, times_s=(1.0,))
     append_rows(rows, tmp_path / "trials.csv")
@@ -299,6 +301,7 @@ def test_unknown_styles_and_widths_are_named(summary):
         accuracy_figure(summary, width="three columns")
 
 
+@pytest.mark.slow
 def test_a_figure_has_the_same_bytes_each_time(summary, tmp_path):
     for name in ("a", "b"):
         save(accuracy_figure(summary), tmp_path / name, ["pdf", "png", "svg"])
@@ -307,6 +310,7 @@ def test_a_figure_has_the_same_bytes_each_time(summary, tmp_path):
         assert a.read_bytes() == b.read_bytes()
 
 
+@pytest.mark.slow
 def test_tables_and_figures_do_not_depend_on_the_order_of_rows(trials):
     shuffled = trials.sample(frac=1.0, random_state=0)
     ordered, mixed = study_tables(trials), study_tables(shuffled)
@@ -364,6 +368,7 @@ def study(tmp_path_factory):
     return folder, write_report(folder)
 
 
+@pytest.mark.slow
 def test_a_report_is_redrawn_from_the_table_alone(study):
     folder, files = study
     names = {path.name for path in files}
@@ -374,6 +379,7 @@ def test_a_report_is_redrawn_from_the_table_alone(study):
     assert len(read_trials(folder)) == 2 * 3 * 3 * 6
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_written_leave_the_old_ones_whole(study, tmp_path):
     """The disk is full, as a limit of file sizes, at each size of a written file in turn."""
     folder = tmp_path / "study"
@@ -400,6 +406,7 @@ def test_files_that_cannot_be_written_leave_the_old_ones_whole(study, tmp_path):
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_the_page_fetches_nothing(study):
     page = (study[0] / "report.html").read_text()
     links = Links()
@@ -408,6 +415,7 @@ def test_the_page_fetches_nothing(study):
     assert "<script" not in page
 
 
+@pytest.mark.slow
 def test_the_page_says_what_a_reader_must_know(study):
     page = (study[0] / "report.html").read_text()
     assert "drift &amp; &lt;b&gt;more" in page
@@ -421,6 +429,7 @@ def test_the_page_says_what_a_reader_must_know(study):
     assert "foret2021" not in page
 
 
+@pytest.mark.slow
 def test_the_page_opens_in_a_browser_without_complaint(study, tmp_path):
     browser = next(
         filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -468,6 +477,7 @@ def compiled(body, folder):
     return (folder / "paper.log").read_text(encoding="latin-1")
 
 
+@pytest.mark.slow
 def test_latex_tables_compile_and_fit_the_page(study, tmp_path):
     log = compiled(
         "".join(f"\\input{{{path}}}" for path in sorted(study[0].glob("*.tex"))), tmp_path
@@ -523,6 +533,7 @@ def test_lifetimes_say_when_they_are_bounds(trials):
     assert "> 2 d " in text
 
 
+@pytest.mark.slow
 def test_a_study_says_what_its_target_needs():
     few = make_trials({"sgd": 0.5}, n_networks=3, std_networks=0.05, std_chips=0.001)
     text = study_tables(few, half_width=0.01)["planning"].markdown()
@@ -545,6 +556,7 @@ def swept(programming=(0.0, 1.0, 10.0), read=(0.0, 1.0)):
     return pd.concat(parts, ignore_index=True)
 
 
+@pytest.mark.slow
 def test_a_noise_grid_is_sorted_by_number_and_a_map_shows_it():
     summary = summarise(swept())
     text = grid_table(summary).markdown()
@@ -565,6 +577,7 @@ def test_a_noise_grid_is_sorted_by_number_and_a_map_shows_it():
     assert {"heat_pcm_like"} <= set(study_figures(swept()))
 
 
+@pytest.mark.slow
 def test_a_setting_of_one_device_alone_is_no_sweep(trials):
     wan = trials["device"] == "reram_wan2022"
     axes = trials["condition"].where(~wan, '{"times_share": "independent"}')
@@ -651,6 +664,7 @@ def test_sharpness_is_drawn_against_what_chips_lose(trials):
         sharpness_figure(late, table.assign(checkpoint="other"), measures=("hessian_eigenvalue",))
 
 
+@pytest.mark.slow
 def test_what_lies_beside_one_of_two_studies_is_drawn_for_its_own_networks(tmp_path):
     digits = make_trials({"sgd": 0.9, "sam": 0.9}, times_s=(1.0,))
     other = make_trials({"sgd": 0.9}, times_s=(1.0,), dataset="mnist").assign(
@@ -704,6 +718,7 @@ def test_an_empty_study_has_no_report(tmp_path):
         write_report(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_network_that_only_guesses_is_said_and_costs_no_other_table(tmp_path):
     trials = make_trials()
     first = trials["checkpoint"] == trials["checkpoint"].iloc[0]
@@ -719,6 +734,7 @@ def test_a_network_that_only_guesses_is_said_and_costs_no_other_table(tmp_path):
     assert f"no better than guessing: {trials['checkpoint'].iloc[0]}" in page
 
 
+@pytest.mark.slow
 def test_without_a_manifest_there_is_no_normalised_accuracy_and_a_sentence_says_why(tmp_path):
     rows = make_trials(n_networks=2, n_chips=2)
     assert "iso_accuracy" not in study_tables(rows, folders=[tmp_path])
@@ -781,6 +797,7 @@ def own(tmp_path_factory):
         yield study
 
 
+@pytest.mark.slow
 def test_an_item_from_elsewhere_is_on_the_page_and_exported(own):
     names = [f"own_report_items:{name}" for name in ("energy", "several", "nothing")]
     before = (own / "energy_nJ.csv").read_bytes()
@@ -832,6 +849,7 @@ def test_an_item_has_a_name_for_files_and_something_to_show():
         Item("energy", "Energy")
 
 
+@pytest.mark.slow
 def test_an_item_that_draws_no_figure_is_refused_by_name(trials):
     item = Item("axes", "Axes", lambda content: Figure().subplots())
     with pytest.raises(ValueError, match="item 'axes' is a Axes; return a matplotlib Figure"):
@@ -844,6 +862,7 @@ def test_every_item_has_a_title_and_every_figure_a_caption():
     assert all(item.caption for item in ITEMS if item.figure)
 
 
+@pytest.mark.slow
 def test_the_table_is_read_once_and_each_summary_computed_once(own, monkeypatch):
     """Counts calls: a report needs the rows, the chips' means and the summary once each."""
     calls = collections.Counter()
@@ -888,6 +907,7 @@ def test_a_score_knows_its_unit_and_direction():
 NAMES = ["a$%$ `c` x$^$_{", "|<b>bold</b> [l](t) \\ &amp;"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("column", ["device", "method", "strength", "dataset", "condition"])
 def test_any_name_is_shown_as_it_is(name, column, tmp_path):
@@ -935,6 +955,7 @@ def test_markdown_shows_a_text_as_it_is(text, written):
     assert markdown_text(text) == written
 
 
+@pytest.mark.slow
 def test_figures_show_dollars_and_carets_as_they_are(trials, tmp_path):
     renamed = trials.assign(device=trials["device"].map(lambda name: f"{name} $x^2$"))
     figure = study_figures(renamed)["accuracy"]
@@ -955,6 +976,7 @@ def test_times_that_have_one_name_have_a_column_each():
     assert columns[-3:] == ["3600 s", "3605 s", "1 d"]
 
 
+@pytest.mark.slow
 def test_an_axis_of_numbers_and_words_is_drawn(tmp_path):
     whole = make_trials({"sgd": 0.9, "rwp": 0.92}, n_networks=3, n_chips=2)
     parts = [

@@ -87,6 +87,7 @@ def test_a_half_written_last_row_is_dropped_and_repaired(rows, tmp_path, cut):
     assert table.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_cut_at_any_byte_loses_at_most_the_row_it_hits(rows, tmp_path):
     table = tmp_path / "trials.csv"
     append_rows(rows.iloc[:3], table)

@@ -44,6 +44,7 @@ def simulate(n_networks, *, shared, seed, n_chips=10, std=(1.0, 0.7, 0.7)):
     return networks + chips + std[2] * random.standard_normal((N_STUDIES, n_networks, n_chips))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_networks", [3, 5, 10])
 def test_nested_intervals_cover_and_an_interval_over_chips_does_not(n_networks):
     studies = simulate(n_networks, shared=False, seed=n_networks)
@@ -56,6 +57,7 @@ def test_nested_intervals_cover_and_an_interval_over_chips_does_not(n_networks):
     assert naive < 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_networks", [3, 5, 10])
 def test_intervals_cover_when_networks_share_chips_and_ignoring_it_does_not(n_networks):
     studies = simulate(n_networks, shared=True, seed=n_networks, std=(0.5, 1.0, 0.5))
@@ -71,6 +73,7 @@ def test_intervals_cover_when_networks_share_chips_and_ignoring_it_does_not(n_ne
     assert naive < 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_seeds", "shared"), [(3, 0.0), (3, 0.7), (3, 0.95), (5, 0.7), (2, 0.9)])
 def test_the_spread_pooled_over_methods_covers_however_much_the_seeds_share(n_seeds, shared):
     random = np.random.default_rng(10 * n_seeds + int(100 * shared))
@@ -85,6 +88,7 @@ def test_the_spread_pooled_over_methods_covers_however_much_the_seeds_share(n_se
     assert 0.93 < covered(results) < 0.985
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [2.0, 5.0])
 def test_a_method_that_spreads_more_than_the_others_keeps_its_own_spread(factor):
     random = np.random.default_rng(int(factor))
@@ -101,6 +105,7 @@ def test_a_method_that_spreads_more_than_the_others_keeps_its_own_spread(factor)
     assert covered(naive) < 0.9
 
 
+@pytest.mark.slow
 def test_intervals_still_cover_when_the_study_stops_at_fixed_looks():
     studies = simulate(5, shared=False, seed=77, n_chips=80)
     results, stops = [], []
@@ -115,6 +120,7 @@ def test_intervals_still_cover_when_the_study_stops_at_fixed_looks():
     assert 0.93 < covered(results) < 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_networks", [5, 8, 10])
 def test_bootstrap_intervals_cover_normal_scores_and_skewed_ones_better_than_student(n_networks):
     random = np.random.default_rng(n_networks)
@@ -194,6 +200,7 @@ def many_studies(n_studies, means, **options):
     return pd.concat(studies, ignore_index=True)
 
 
+@pytest.mark.slow
 def test_identical_methods_are_called_different_in_five_per_cent_of_comparisons():
     methods = {"sgd": 0.5, **{f"sam rho={k}": 0.5 for k in (1, 2, 3)}}
     trials = many_studies(200, methods, n_networks=4, n_chips=2, times_s=(1.0,), std_shared=0.01)
@@ -218,6 +225,7 @@ def test_identical_methods_differ_significantly_in_five_per_cent_of_2000_studies
     assert over_chips > 0.2
 
 
+@pytest.mark.slow
 def test_gains_of_few_networks_share_their_spread_and_keep_their_error_rate():
     methods = {"sgd": 0.5, **{f"sam rho={k}": 0.5 for k in (1, 2, 3)}}
     options = {"n_networks": 3, "n_chips": 2, "times_s": (1.0,), "std_shared": 0.01}
@@ -230,6 +238,7 @@ def test_gains_of_few_networks_share_their_spread_and_keep_their_error_rate():
     assert (pooled["p_value"] < 0.05).mean() < 0.10
 
 
+@pytest.mark.slow
 def test_holm_agrees_with_statsmodels():
     multitest = pytest.importorskip("statsmodels.stats.multitest")
     p = np.random.default_rng(3).uniform(size=20) ** 3
@@ -368,6 +377,7 @@ def test_a_loss_that_is_there_from_the_start_is_censored_on_the_left():
     assert (row["censored"], row["lifetime_s"], row["low_s"]) == ("left", 1.0, 0.0)
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_lifetime_covers_in_95_per_cent_of_studies():
     trials = many_studies(
         300,
@@ -425,6 +435,7 @@ def test_the_manifest_knows_the_number_of_classes():
     assert known_classes([new, other]) == {"digits": 10}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_reads", [1, 3])
 def test_what_is_computed_from_chips_equals_what_is_computed_from_trials(n_reads):
     trials = make_trials(n_networks=3, n_chips=3, n_reads=n_reads, std_reads=0.002)

@@ -162,6 +162,7 @@ def test_chips_that_do_not_differ_still_have_an_interval():
     pd.testing.assert_series_equal(summary["half_width"].sort_index(), expected, check_names=False)
 
 
+@pytest.mark.slow
 def test_intervals_over_networks_cover_the_accuracy_on_all_images():
     trials = answered(400, 4, 3, seed=2, eases=EASE)
     summary, gains = summarise(trials, pool=False), paired_gain(trials, pool=False)
@@ -173,6 +174,7 @@ def test_intervals_over_networks_cover_the_accuracy_on_all_images():
     assert abs(gains["gain"].mean() - gain) < 3.7 * gains["gain"].sem()
 
 
+@pytest.mark.slow
 def test_intervals_cover_where_networks_share_chips_and_their_images():
     trials = answered(400, 4, 6, seed=3, shared=True, std_network=0.02)
     truth = accuracy_of(EASE["sgd"], np.sqrt(STD_IMAGE**2 + 0.02**2 + STD_CHIP**2))
@@ -257,6 +259,7 @@ def test_chips_that_answered_some_and_all_images_are_not_averaged():
         summarise(pd.concat([some, every.assign(chip_id=every["chip_id"] + "x")]))
 
 
+@pytest.mark.slow
 def test_every_table_and_figure_says_that_images_were_chosen():
     said = "accuracies estimated from 1,000 of 2,000 test images"
     some = make_trials(n_images_per_chip=1000, n_test=2000, n_correct_digital_test=1820)

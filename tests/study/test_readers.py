@@ -206,6 +206,7 @@ def test_the_files_that_are_changed_are_sound(folder):
     assert load_study(file).trials()
 
 
+@pytest.mark.slow
 @fuzz
 @given(content=files_like(DEVICES))
 def test_any_device_file_is_read_or_refused_in_a_sentence(folder, content):
@@ -221,6 +222,7 @@ def test_any_device_file_is_read_or_refused_in_a_sentence(folder, content):
         assert (folder / f"device_{device.name}.csv").parent == folder
 
 
+@pytest.mark.slow
 @fuzz
 @given(content=files_like([STUDY]))
 def test_any_study_file_is_read_or_refused_in_a_sentence(folder, content):
@@ -267,6 +269,7 @@ def changed_tables(draw, text):
     return table.encode("utf-8", "replace")
 
 
+@pytest.mark.slow
 @fuzz
 @given(data=st.data())
 def test_any_table_is_read_or_refused_in_a_sentence(folder, data):

@@ -88,6 +88,7 @@ def test_a_part_that_is_none_is_refused_before_anything_runs(study, tmp_path, te
     assert not (tmp_path / "folder").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chips_together", [1, 2])
 def test_the_union_of_parts_is_the_whole_studys_table_byte_for_byte(
     study, tmp_path, chips_together
@@ -112,6 +113,7 @@ def test_tables_of_a_folder_are_in_the_order_of_their_numbers(tmp_path):
     assert [table.name for table in tables_in(tmp_path)] == names
 
 
+@pytest.mark.slow
 def test_another_division_or_none_computes_only_what_no_table_has(study, tmp_path, monkeypatch):
     computed = []
 
@@ -136,6 +138,7 @@ def test_equal_rows_of_two_parts_in_flight_merge(study, tmp_path):
 # one writer
 
 
+@pytest.mark.slow
 def test_a_second_writer_of_a_study_is_refused_and_parts_are_not(study, tmp_path):
     with sole_writer(tmp_path / "trials.csv"):
         with pytest.raises(
@@ -173,6 +176,7 @@ def test_a_study_of_another_name_is_refused_while_a_part_is_computed_and_after(s
 # manifests
 
 
+@pytest.mark.slow
 def test_the_manifest_lists_everything_that_has_rows(study, tmp_path, monkeypatch):
     """Jobs that follow one another with other networks, devices and commands; then a part."""
     first = replace(study, checkpoints=study.checkpoints[:2])
@@ -356,6 +360,7 @@ def ended(script, folder, number):
     return process.returncode, said, workers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "word"),
     [(signal.SIGTERM, 143, "Terminated"), (signal.SIGINT, 130, "Interrupted")],
@@ -378,6 +383,7 @@ def test_a_signal_ends_a_run_with_workers_in_a_sentence_and_it_resumes(
     assert set(lines_of(tmp_path / "whole")) <= set(lines_of(folder))
 
 
+@pytest.mark.slow
 def test_workers_end_when_their_owner_is_killed(script, tmp_path):
     returned, _, workers = ended(script, tmp_path / "killed", signal.SIGKILL)
     assert returned == -signal.SIGKILL
@@ -398,6 +404,7 @@ def test_a_command_restores_how_sigterm_is_handled():
     assert seen[1:] == ["ran"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_bytes", [0, 100, 2000])
 def test_a_limit_of_file_sizes_is_said_with_the_file_and_leaves_nothing_behind(
     study, tmp_path, n_bytes

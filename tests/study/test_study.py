@@ -54,6 +54,7 @@ def table_of(folder):
     return [lines[0], *sorted(lines[1:])]
 
 
+@pytest.mark.slow
 def test_workers_and_order_change_no_byte(study, tmp_path):
     collect(study, tmp_path / "one", jobs=1)
     collect(study, tmp_path / "two", jobs=2)
@@ -68,6 +69,7 @@ def test_workers_and_order_change_no_byte(study, tmp_path):
     assert table_of(tmp_path / "one") == table_of(tmp_path / "backwards")
 
 
+@pytest.mark.slow
 def test_killed_studies_resume_to_the_same_table(study, tmp_path):
     """kill -9 at three moments of a two-worker run (seed 0), then once to the end."""
     collect(study, tmp_path / "whole")
@@ -100,6 +102,7 @@ def test_killed_studies_resume_to_the_same_table(study, tmp_path):
     assert table_of(tmp_path / "killed") == table_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_adding_a_time_computes_only_that_time(study, tmp_path, monkeypatch):
     first = replace(study, devices=["pcm_like"], times_s=[1, YEAR])
     collect(first, tmp_path)
@@ -115,6 +118,7 @@ def test_adding_a_time_computes_only_that_time(study, tmp_path, monkeypatch):
     assert collect(first, tmp_path)["t_inference_s"].tolist().count(HOUR) == 0
 
 
+@pytest.mark.slow
 def test_a_row_cut_in_the_middle_is_computed_again(study, tmp_path):
     collect(study, tmp_path)
     whole = table_of(tmp_path)
@@ -449,6 +453,7 @@ def test_a_changed_device_under_the_same_name_is_refused_before_anything_runs(st
     assert (tmp_path / "trials.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_manifest_and_audit_say_where_the_table_comes_from(study, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["drift_sweep.py", "--question", "Does it last?"])
     collect(replace(study, question="Does it last?"), tmp_path)
@@ -467,6 +472,7 @@ def test_manifest_and_audit_say_where_the_table_comes_from(study, tmp_path, monk
     assert audit["analog"].all() and (audit["n_arrays"] == 1).all()
 
 
+@pytest.mark.slow
 def test_a_study_stops_at_a_look_when_its_intervals_are_narrow(study, tmp_path):
     small = replace(study, devices=["pcm_like"], times_s=[1])
     rows = collect_until(small, tmp_path / "wide", half_width=1.0, looks=(2, 3))
@@ -475,6 +481,7 @@ def test_a_study_stops_at_a_look_when_its_intervals_are_narrow(study, tmp_path):
     assert rows["chip"].nunique() in (2, 3)
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_of_two_processes_gives_the_same_table_after_a_kill(study, tmp_path):
     distributed = pytest.importorskip("distributed")
     many = replace(study, n_chips=10)
@@ -488,6 +495,7 @@ def test_a_dask_cluster_of_two_processes_gives_the_same_table_after_a_kill(study
     assert table_of(tmp_path / "here") == table_of(tmp_path / "there")
 
 
+@pytest.mark.slow
 def test_two_half_studies_merge_to_the_whole(study, tmp_path):
     whole = collect(study, tmp_path / "whole")
     for number, half in enumerate((study.checkpoints[:2], study.checkpoints[2:])):
@@ -595,6 +603,7 @@ def test_a_subset_of_all_images_is_the_exact_evaluation(study, monkeypatch):
     pd.testing.assert_frame_equal(run_trial(whole[0]), before)
 
 
+@pytest.mark.slow
 def test_studies_of_subsets_resume_and_merge_whatever_the_workers(study, tmp_path):
     few = replace(study, devices=["pcm_like"], times_s=[1, YEAR], n_images_per_chip=20)
     whole = collect(few, tmp_path / "whole", jobs=2)
@@ -625,6 +634,7 @@ def test_an_estimate_knows_that_chips_answer_fewer_images(study, monkeypatch):
 # several chips a forward pass
 
 
+@pytest.mark.slow
 def test_chips_together_give_the_rows_they_give_alone(study, tmp_path):
     """Three chips, two at a time: the second group is filled up."""
     many = replace(study, n_chips=3)
@@ -635,6 +645,7 @@ def test_chips_together_give_the_rows_they_give_alone(study, tmp_path):
     assert planned.n_chips == 12 * len(study.devices) and planned.seconds > 0
 
 
+@pytest.mark.slow
 def test_groups_that_were_cut_short_end_with_the_same_table(study, tmp_path, monkeypatch):
     """In the operations that a GPU runs, where shapes would decide the last bits."""
     monkeypatch.setattr(kernels, "library", lambda: None)

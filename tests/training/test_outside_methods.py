@@ -170,6 +170,7 @@ def test_an_interrupted_training_from_elsewhere_ends_at_the_same_bytes(
     assert train(spec, tmp_path / "parts").read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_study_of_a_method_from_elsewhere_reaches_the_page(outside, tmp_path, monkeypatch):
     """The page is written where the module cannot be imported."""
     specs = grid(["sgd", "outside_methods:kick:radius=0.05"], [0], SHORT)

@@ -83,6 +83,7 @@ def assert_same_weights(a, b, *, skip=()):
             assert torch.equal(tensor, b.state[name]), name
 
 
+@pytest.mark.slow
 def test_sgd_is_torch_sgd_with_a_cosine(tmp_path):
     spec = spec_of(weight_decay=1e-3, lr=0.05)
     ours = trained(spec, tmp_path)
@@ -114,6 +115,7 @@ def test_sgd_is_torch_sgd_with_a_cosine(tmp_path):
         torch.testing.assert_close(ours.state[name], tensor, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [name for name, m in METHODS.items() if m.strength])
 def test_strength_zero_is_sgd_bit_for_bit(method, tmp_path):
     """Dropout masks are the same in both passes, or this fails."""
@@ -126,6 +128,7 @@ def test_strength_zero_is_sgd_bit_for_bit(method, tmp_path):
     assert_same_weights(trained(zero, tmp_path), sgd, skip=statistics)
 
 
+@pytest.mark.slow
 def test_perturbations_change_the_weights(tmp_path):
     """So that the test above says something."""
     digests = {trained(with_dropout(method), tmp_path).digest for method in METHODS}
@@ -135,6 +138,7 @@ def test_perturbations_change_the_weights(tmp_path):
         assert not any(torch.equal(state, other) for other in states[:i])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spec",
     [
@@ -168,6 +172,7 @@ def test_interrupted_training_ends_at_the_same_bytes(spec, tmp_path, monkeypatch
     assert not resumed.with_suffix(".resume").exists()
 
 
+@pytest.mark.slow
 def test_killed_training_ends_at_the_same_bytes(tmp_path):
     """kill -9, whenever it comes: after the first state on disk, before the last epoch."""
     script = textwrap.dedent(
@@ -262,6 +267,7 @@ def sgd_accuracy(tmp_path_factory):
     return trained(spec_of(**BATCH_NORM), tmp_path_factory.mktemp("sgd")).accuracy_digital
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ONE_PASS)
 def test_one_pass_methods_reach_the_accuracy_of_sgd(method, sgd_accuracy, tmp_path):
     """A BatchNorm network on digits, 360 test images, seed 0, within 2 points.
@@ -371,6 +377,7 @@ def test_fine_tuning_another_network_is_refused(tmp_path):
         train(spec_of(start_from=str(tmp_path / "none.safetensors")), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["sgd", "asam", "rwp"])
 def test_micro_ring_weights_are_saved_as_plain_weights(method, tmp_path):
     popular = {"dialect": "popular", "rho": 0.1} if method == "asam" else {}  # as Xu et al. do
@@ -526,6 +533,7 @@ def test_grid_text_becomes_every_combination():
             grid(wrong, [0], {})
 
 
+@pytest.mark.slow
 def test_grid_is_trained_once_and_measured_on_the_validation_split(tmp_path, monkeypatch):
     specs = [spec_of("sam", rho=rho, seed=seed) for rho in (0.05, 0.1) for seed in (0, 1)]
     specs.append(spec_of())
@@ -632,6 +640,7 @@ def test_strength_is_chosen_by_the_stated_score():
         choose_strengths(table, score="test")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library is adjusted")
 def test_memory_freed_in_a_step_is_not_asked_for_again() -> None:
     """In a process of its own: a heap that other tests have filled has no end to keep."""
@@ -659,6 +668,7 @@ def test_memory_freed_in_a_step_is_not_asked_for_again() -> None:
     assert kept < 3  # the first, and one that finds its place taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "option", "departure"),
     [
