@@ -2,10 +2,27 @@
 
 import contextlib
 import errno
+import importlib.resources
 import os
 import stat
 from collections.abc import Iterator
+from importlib.resources.abc import Traversable
 from pathlib import Path
+
+
+def top_folder(name: str) -> Traversable:
+    """A folder at the top of the checkout that the installed package holds as its own.
+
+    A checkout takes its own folder, whatever else is installed.
+
+    Args:
+        name: ``device_configs`` or ``experiments``.
+    """
+    package = Path(__file__).parent
+    beside = package.parent / name
+    if (package.parent / "setup.cfg").is_file() and beside.is_dir():
+        return beside
+    return importlib.resources.files(f"{package.name}.{name}")
 
 
 @contextlib.contextmanager

@@ -23,6 +23,8 @@ from analog_samson.running import cluster as dask_cluster
 from analog_samson.study import Study, collect, estimate_cost, load_study, unfinished
 from analog_samson.times import DAY, HOUR, MONTH, YEAR
 
+OLD_OPTIONS = {"--n-images": "--n-test", "--images": "--n-images-per-chip"}
+
 
 def main(
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
@@ -107,4 +109,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run_command(main, old_options={"--n-images": "--n-test", "--images": "--n-images-per-chip"})
+    run_command(main, old_options=OLD_OPTIONS)

@@ -17,6 +17,8 @@ from analog_samson.report import write_report
 from analog_samson.study import Study, collect, unfinished
 from analog_samson.times import DAY
 
+OLD_OPTIONS = {"--n-images": "--n-test", "--images": "--n-images-per-chip"}
+
 
 def main(
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional],
@@ -82,4 +84,4 @@ def _of_its_kind(device: Device, axis: str, value: float | str) -> float | str:
 
 
 if __name__ == "__main__":
-    run_command(main, old_options={"--n-images": "--n-test", "--images": "--n-images-per-chip"})
+    run_command(main, old_options=OLD_OPTIONS)

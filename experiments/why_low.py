@@ -21,6 +21,8 @@ from analog_samson.report import layers_figure, save, waterfall_figure
 from analog_samson.study import accuracy_by_layer, accuracy_by_stage
 from analog_samson.times import YEAR
 
+OLD_OPTIONS = {"--n-images": "--n-test"}
+
 
 def main(
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional],
@@ -69,4 +71,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run_command(main, old_options={"--n-images": "--n-test"})
+    run_command(main, old_options=OLD_OPTIONS)

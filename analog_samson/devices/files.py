@@ -1,6 +1,5 @@
 """Finding and reading device files, without loading torch."""
 
-import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from analog_samson.devices.device import Device, validated
 from analog_samson.devices.sentences import did_you_mean, shown
 from analog_samson.devices.toml import parse_toml
+from analog_samson.files import top_folder
 from analog_samson.importing import is_import_name
 
 
@@ -15,7 +15,7 @@ def device_names() -> list[str]:
     """Return the names of the devices that come with the package, sorted."""
     return sorted(
         entry.name.removesuffix(".toml")
-        for entry in importlib.resources.files("analog_samson.device_configs").iterdir()
+        for entry in top_folder("device_configs").iterdir()
         if entry.name.endswith(".toml")
     )
 
@@ -47,7 +47,7 @@ def load_device(name_or_path: str | Path, trust: Sequence[str] = ()) -> Device:
     names = device_names()
     if text not in names:
         raise FileNotFoundError(f"Unknown device {text!r}{did_you_mean(text, names)}")
-    resource = importlib.resources.files("analog_samson.device_configs") / f"{text}.toml"
+    resource = top_folder("device_configs") / f"{text}.toml"
     return _parse(resource.read_bytes(), f"{text}.toml")
 
 

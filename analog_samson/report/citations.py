@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 
+from analog_samson.files import top_folder
 from analog_samson.report.methods import appearance
 
 ENGINE_SOURCE = "rasch2021"
@@ -45,7 +46,7 @@ def _sources(definition: object) -> Iterator[str]:
 def _entries() -> dict[str, str]:
     files = (
         resources.files("analog_samson.report") / "methods.bib",
-        resources.files("analog_samson.device_configs") / "references.bib",
+        top_folder("device_configs") / "references.bib",
     )
     entries: dict[str, str] = {}
     for file in files:

@@ -216,9 +216,12 @@ def _rows_there(folder: Path, study: Study, trials: Sequence[Trial]) -> pd.DataF
 
 
 def _command() -> str:
-    """The command line of this process, if it is a script."""
-    is_script = sys.argv[0].endswith(".py")
-    return shlex.join(["python", *sys.argv]) if is_script else ""
+    """The command line of this process, if it is a script or the command of this package."""
+    program, *arguments = sys.argv
+    if program.endswith(".py"):
+        return shlex.join(["python", program, *arguments])
+    name = Path(program).name
+    return shlex.join([name, *arguments]) if name == "analog-samson" else ""
 
 
 def _write_provenance(
