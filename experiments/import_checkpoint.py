@@ -120,7 +120,7 @@ def main(
         input_ranges=input_ranges(network, calibration, keep_digital),
         largest_inputs=input_ranges(network, calibration, keep_digital, quantile=1.0),
         n_correct_digital=n_correct,
-        n_images=len(images.test),
+        n_test=len(images.test),
         image_shape=images.image_shape,
         n_classes=images.n_classes,
         mean=images.mean,

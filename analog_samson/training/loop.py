@@ -161,7 +161,7 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
     setting = Setting(
         model=model,
         analog_weights=frozenset(name for *_, name in weights),
-        n_images=len(dataset.train.labels),
+        n_training_images=len(dataset.train.labels),
         n_classes=dataset.n_classes,
         epochs=spec.epochs,
         accelerator=accelerator,
@@ -288,7 +288,7 @@ def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
         input_ranges=ranges,
         largest_inputs=largest,
         n_correct_digital=n_correct,
-        n_images=len(dataset.test.labels),
+        n_test=len(dataset.test.labels),
         image_shape=dataset.image_shape,
         n_classes=dataset.n_classes,
         mean=dataset.mean,

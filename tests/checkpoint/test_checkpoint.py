@@ -44,7 +44,7 @@ def checkpoint(**changes):
         ).state_dict(),
         "input_ranges": {"fc1": 2.5, "fc2": 1.25},
         "n_correct_digital": 340,
-        "n_images": 360,
+        "n_test": 360,
         "image_shape": (1, 8, 8),
         "n_classes": 10,
         "mean": (0.3,),
@@ -64,6 +64,15 @@ def test_what_is_saved_is_loaded(tmp_path):
     }
     assert replace(loaded, state={}) == replace(saved, state={})
     assert [path.name for path in (tmp_path / "deeper").iterdir()] == ["a.safetensors"]
+
+
+def test_the_old_name_of_the_size_of_the_test_split_works_and_warns(tmp_path):
+    now = checkpoint()
+    with pytest.warns(FutureWarning, match="Checkpoint.n_images is now named Checkpoint.n_test"):
+        assert now.n_images == now.n_test == 360
+    values = {name: getattr(now, name) for name in vars(now) if name != "n_test"}
+    with pytest.warns(FutureWarning, match="Argument 'n_images' of Checkpoint"):
+        assert Checkpoint(**values, n_images=360) == now
 
 
 def test_built_network_is_the_saved_one_in_eval_mode(tmp_path):

@@ -297,7 +297,7 @@ def checkpoint_of(kind):
         state=kind().state_dict(),
         input_ranges={"fc": 1.0},
         n_correct_digital=1,
-        n_images=1,
+        n_test=1,
         image_shape=(1, 8, 8),
         n_classes=10,
         mean=(0.0,),

@@ -324,7 +324,7 @@ def test_a_training_reads_its_device_with_the_consent_of_who_trains(file, packag
     setting = Setting(
         model=nn.Linear(8, 8),
         analog_weights=frozenset({"weight"}),
-        n_images=1,
+        n_training_images=1,
         n_classes=8,
         epochs=1,
         accelerator=torch.device("cpu"),

@@ -490,7 +490,7 @@ def test_checkpoint_holds_what_a_chip_needs(tmp_path):
     with torch.no_grad():
         right = model(data.normalise(data.test.images)).argmax(1) == data.test.labels
     assert saved.n_correct_digital == int(right.sum())
-    assert saved.n_images == len(data.test)
+    assert saved.n_test == len(data.test)
     assert saved.input_ranges.keys() == {"fc1", "fc2"}
     largest = float(data.normalise(data.train.images).abs().max())
     assert 0.5 * largest < saved.input_ranges["fc1"] <= largest
