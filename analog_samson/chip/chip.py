@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from analog_samson.analog import DeviceState, TiledNetwork
+from analog_samson.analog import CellState, TiledNetwork
 from analog_samson.checkpoint import write_tensors
 from analog_samson.chip.engines import Engine
 from analog_samson.chip.programmed import (
@@ -340,7 +340,7 @@ class Chip:
                 prefix = f"{array.mapped.layer}/{array.mapped.index}/{number}/"
                 found = {quantity: tensors.get(prefix + quantity) for quantity in vars(state)}
                 found["target_uS"] = state.target_uS
-                array.states[number] = DeviceState(**found)  # type: ignore[arg-type]
+                array.states[number] = CellState(**found)  # type: ignore[arg-type]
 
     def _check_plausible(self, name: str, given: Tensor, programmed: Tensor) -> None:
         """Raise ValueError if loaded cells are far from those that the device programs."""

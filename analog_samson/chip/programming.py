@@ -426,7 +426,7 @@ def _products(
     layers = [
         name
         for name in models.analog_layers(model, keep_digital)
-        if device.for_layer(name).drift_compensation.kind == "per_layer"
+        if device.with_overrides_for(name).drift_compensation.kind == "per_layer"
     ]
     if not layers:
         return None

@@ -54,7 +54,7 @@ def why_not(device: Device) -> str:
             value = getattr(section, key)
             if key not in known and value != field.get_default(call_default_factory=True):
                 return f"it does not know {key} = {value!r}"
-    if device.periphery.effects and device.periphery.is_by_vector:
+    if device.periphery.effects and device.periphery.is_per_vector:
         return "effects of the periphery and per-vector computing exclude each other"
     return device.periphery.without_implementation("compiled")
 
@@ -110,7 +110,7 @@ class FunctionalNetwork:
             dtype = torch.bfloat16 if precision == "bf16" and is_wide else torch.float32
             layers[name] = FunctionalLayer(name, layer, device, float(input_ranges[name]), dtype)
         # per-vector computation needs channels innermost
-        has_few_channels = not device.periphery.is_by_vector
+        has_few_channels = not device.periphery.is_per_vector
         has_few_channels &= few_channels.has_few_channels(
             layer.mapped.geometry.shape for layer in layers.values()
         )

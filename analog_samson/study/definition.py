@@ -315,7 +315,7 @@ class Study:
                 swept = device.with_axes(axes)
                 axes = {device.axis_name(axis): value for axis, value in axes.items()}
                 axes.pop("compensation", None)  # has its own column
-                axes |= swept.said_in_every_row
+                axes |= swept.always_recorded_axes
                 text = json.dumps(axes, sort_keys=True)
                 found.append((swept, text, self._points(swept), self._engine(swept)))
         return found

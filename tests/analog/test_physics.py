@@ -155,7 +155,7 @@ def test_wans_gain_common_to_a_tile_is_one():
         assert error < 0.001, "aihwkit's own path has a gain of spread 0.021"
 
 
-def test_a_wan_device_keeps_its_place_in_the_distribution():
+def test_a_wan_cell_keeps_its_quantile_over_time():
     u = column(WAN_LEVELS)
     places = [
         (conductances("reram_wan2022", t, WAN_LEVELS) - 40 * u)
@@ -210,7 +210,7 @@ def cmo(t, **axes):
     return conductances("reram_cmo", t, CMO_LEVELS, lowest=-1.0, **axes)
 
 
-def test_a_cmo_device_keeps_its_place_in_the_relaxation():
+def test_a_cmo_cell_keeps_its_quantile_in_the_relaxation():
     programmed = cmo(0.0)
     places = [
         (cmo(t, read_noise_1f_scale=0.0) - programmed + 0.08900206 * math.log(t))

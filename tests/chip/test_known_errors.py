@@ -13,7 +13,7 @@ from synthetic_trials import make_trials
 from torch import nn
 
 from analog_samson import load_device, program
-from analog_samson.analog.own_models import SingleDeviceConverter
+from analog_samson.analog.own_models import SingleCellConverter
 from analog_samson.checkpoint import Checkpoint, TrainingSpec
 from analog_samson.compiled import tracing
 from analog_samson.devices import validated
@@ -95,7 +95,7 @@ def test_a_pointwise_depthwise_convolution_is_finite_and_near_its_weights(name):
 
 def test_other_arrays_are_mapped_as_by_aihwkit_bit_for_bit():
     ours, theirs = (
-        kind(88.2, 9.0) for kind in (SingleDeviceConverter, SingleDeviceConductanceConverter)
+        kind(88.2, 9.0) for kind in (SingleCellConverter, SingleDeviceConductanceConverter)
     )
     draws = torch.Generator().manual_seed(0)
     for low, high in ((-1, 1), (0.3, 1), (-1, -0.9), (0, 1)):

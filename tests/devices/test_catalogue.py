@@ -209,7 +209,7 @@ def test_tables_that_are_no_mapping_are_refused():
     content["mapping"]["pair_tables_uS"] = [[0.0, 20.0, 25.0], [25.0, 20.0, 0.0]]
     program(network(), validated(content, "mine"))
     content["mapping"]["pair_tables_uS"] = [[0.0, 1.0, 2.0, 20.0, 25.0], [0.0] * 5]
-    with pytest.raises(ValueError, match="does not give back the weights"):
+    with pytest.raises(ValueError, match="does not reproduce the weights"):
         program(network(), validated(content, "mine"))
     content["mapping"]["pair_tables_uS"] = [[0.0, 40.0], [40.0, 0.0]]
     with pytest.raises(ValueError, match=r"mine: .*pair_tables_uS spans 0.0 to 40.0.*25.0"):
@@ -269,7 +269,7 @@ def test_faults_that_cannot_be_are_refused():
         device.with_axes({"stuck_low": 1.5})
     with pytest.raises(ValueError, match="sum must be at most 1"):
         device.with_axes({"stuck_low": 0.6, "stuck_high": 0.6})
-    with pytest.raises(ValueError, match="single devices"):
+    with pytest.raises(ValueError, match="single cells"):
         load_device("pcm_like_as_in_aihwkit").with_axes({"stuck_low": 0.1})
 
 
@@ -370,10 +370,10 @@ def test_a_noisy_read_out_biases_global_compensation():
     assert alphas[0] > alphas[1] > alphas[2] > 1
 
 
-def test_one_layer_of_independent_times_is_said_in_every_row():
+def test_one_layer_of_independent_times_is_recorded_in_every_row():
     wan = load_device("reram_wan2022").model_dump()
-    assert validated(wan, "mine").said_in_every_row == {}
+    assert validated(wan, "mine").always_recorded_axes == {}
     wan["layers"] = [{"pattern": "head", "noise": {"times_share": "independent"}}]
-    assert validated(wan, "mine").said_in_every_row == {"times_share": "independent"}
+    assert validated(wan, "mine").always_recorded_axes == {"times_share": "independent"}
     wan["layers"] = [{"pattern": "head", "digital": True}]
-    assert validated(wan, "mine").said_in_every_row == {}
+    assert validated(wan, "mine").always_recorded_axes == {}

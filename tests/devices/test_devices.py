@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from analog_samson import devices
-from analog_samson.devices import AXES, device_names, load_device
+from analog_samson.devices import SHORT_AXIS_NAMES, device_names, load_device
 from analog_samson.times import DAY, HOUR, YEAR
 
 FILES = importlib.resources.files("analog_samson.device_configs")
@@ -175,13 +175,13 @@ MISTAKES = {
         "pcm_hermes",
         "devices_per_conductance = 2",
         "devices_per_conductance = true",
-        ["noise.devices_per_conductance = True", "true is no number"],
+        ["noise.devices_per_conductance = True", "true is not a number"],
     ),
     "true as a number of read-outs": (
         "pcm_like_as_in_aihwkit",
         "read_outs = 1",
         "read_outs = true",
-        ["drift_compensation.read_outs = True", "true is no number"],
+        ["drift_compensation.read_outs = True", "true is not a number"],
     ),
     "digits as text": (
         "pcm_like",
@@ -229,7 +229,7 @@ MISTAKES = {
         "pcm_like",
         "measured_to_s = 2e6",
         "valid_from_s = 10.0\nvalid_to_s = 1.0",
-        ["times: valid_from_s = 10 lies after valid_to_s = 1"],
+        ["times: valid_from_s = 10 is later than valid_to_s = 1"],
     ),
     "a table with nothing in it": (
         "pcm_custom_drift",
@@ -266,7 +266,7 @@ MISTAKES = {
         "pcm_like",
         "g_max_uS = 25.0",
         f"g_max_uS = 0x{'1' * 5000}",
-        ["noise.g_max_uS = a number of too many digits"],
+        ["noise.g_max_uS = a number with too many digits"],
     ),
     "deeply nested": (
         "pcm_like",
@@ -445,11 +445,11 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("axis", SHORT_AXIS_NAMES)
 def test_every_axis_moves_its_own_number_and_no_other(axis):
     device = load_device(DEVICES.get(axis, "pcm_like"))
     value = VALUES.get(axis, 0.25)
-    section, key = AXES[axis]
+    section, key = SHORT_AXIS_NAMES[axis]
     swept = device.with_axes({axis: value})
     before, after = device.model_dump(), swept.model_dump()
     assert after[section].pop(key) == value != before[section].pop(key)

@@ -276,7 +276,7 @@ def test_a_saved_chip_finds_its_measurements_again(measured, tmp_path):
     assert torch.equal(*later)
     synthetic(n=9).to_csv(tmp_path / "device" / "measured.csv", index=False)
     measurements._load_trajectories.cache_clear()  # as in another process
-    with pytest.raises(ValueError, match=r"measured.csv has changed.*load the device anew"):
+    with pytest.raises(ValueError, match=r"measured.csv has changed.*load the device again"):
         load_chip(tmp_path / "chip.safetensors", layer)
 
 
