@@ -6,8 +6,8 @@ With a loss L, weights w and an offset from a rule of `perturbation`, the *rise*
     sam       worst case in a ball of radius rho, to first order        Foret et al., 2010.01412
     adaptive  worst case where w_i may move by rho |w_i|                Kwon et al., 2102.11600
     samson    the same, relative to the largest |w| of each tensor      Mordido et al., 2211.11561
-    average   mean over Gaussian noise relative to the largest |w| of each tensor: what an array
-              does to weights whose largest one is mapped to g_max
+    average   mean over Gaussian noise relative to the largest |w| of each tensor: as on an
+              array whose largest weight is mapped to g_max
 
 Worst cases are one step along the gradient, as in the training methods, so they are lower bounds of
 the true maximum. Everything is measured on training images, in evaluation mode.
@@ -87,7 +87,7 @@ def sharpness(
         checkpoint: The trained network, or its path.
         dataset: Its data set, if it is already loaded.
         data_folder: Folder of the images; None: as for ``load_dataset``.
-        n_training_images: Number of training images, evenly spaced in the training part (the same
+        n_training_images: Number of training images, evenly spaced in the training split (the same
             images for every network of a data set).
         draws: Number of draws of Gaussian noise over which `average_sharpness` is averaged.
         seed: Random seed of those draws: the same relative noise for every network.
@@ -205,7 +205,7 @@ def rises(model: nn.Module, loss: Loss, rules: Sequence[Rule]) -> list[float]:
     Args:
         model: The network; weights and gradients are restored afterwards.
         loss: The loss.
-        rules: As for `perturbation.perturbed`; they get the gradient of this loss at the present
+        rules: As for `perturbation.perturbed`; they get the gradient of this loss at the current
             weights.
 
     Returns:

@@ -181,7 +181,7 @@ class Chip:
         first_index = whole_number("first_index", first_index)
         try:
             outputs = self._network.forward(images, first_index, self._forward_seeds)
-        except Exception as error:  # whatever the network's own code raises
+        except Exception as error:  # any exception that the code of the network raises
             if images.shape[1:] == self._shape_run or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise ValueError(
@@ -215,7 +215,7 @@ class Chip:
         if not images.is_floating_point():
             return images
         images = images.float()
-        # the sum is quick; on a GPU it would wait for all work before it
+        # the sum is fast; on a GPU it would wait for all queued kernels
         if images.device.type == "cpu" and math.isnan(images.sum()) and bool(images.isnan().any()):
             raise ValueError(
                 "The images hold NaN; a chip takes numbers: check their normalisation."

@@ -22,9 +22,9 @@ def why_not_batched(device: Device, engine: Engine) -> str:
     if device.drift_compensation.batch_norm == "recalibrated":
         return "recalibrated statistics of batch normalisation belong to one chip"
     if device.periphery.effects:
-        return "effects of the periphery are computed chip by chip"
+        return "effects of the periphery are computed for each chip"
     if device.periphery.needs_input_ranges and device.input_ranges.of == "chip":
-        return "its input ranges are found chip by chip"
+        return "its input ranges are calibrated for each chip"
     return ""
 
 

@@ -48,14 +48,14 @@ def why_not(device: Device) -> str:
     Options of a device that this engine does not implement must have their default values.
     """
     if device.noise_level != "conductance":
-        return f"noise_level = {device.noise_level!r} is aihwkit's own path"
+        return f"noise_level = {device.noise_level!r} is aihwkit's weight-level path"
     for section, known in ((device.periphery, _PERIPHERY), (device.mapping, _MAPPING)):
         for key, field in type(section).model_fields.items():
             value = getattr(section, key)
             if key not in known and value != field.get_default(call_default_factory=True):
-                return f"it does not know {key} = {value!r}"
+                return f"it does not support {key} = {value!r}"
     if device.periphery.effects and device.periphery.is_per_vector:
-        return "effects of the periphery and per-vector computing exclude each other"
+        return "effects of the periphery and per-vector computation exclude each other"
     return device.periphery.without_implementation("compiled")
 
 

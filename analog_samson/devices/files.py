@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from analog_samson.devices.device import Device, validated
-from analog_samson.devices.sentences import did_you_mean, shown
+from analog_samson.devices.sentences import did_you_mean
 from analog_samson.devices.toml import parse_toml
 from analog_samson.importing import is_import_name
+from analog_samson.messages import shown
 
 
 def device_names() -> list[str]:

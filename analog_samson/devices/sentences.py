@@ -7,9 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, get_args
 
 from analog_samson.devices.section import Section
-
-SHOWN_LETTERS = 80
-"""Number of characters of an invalid value in a message."""
+from analog_samson.messages import SHOWN_LENGTH, shown
 
 _WORDS = {
     "an instance of Sequence": "a list",
@@ -58,18 +56,9 @@ def explain(problems: Sequence[Any], schema: type) -> str:
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """End a sentence about an unknown name with the closest allowed one and all of them."""
     names = sorted(allowed)
-    close = difflib.get_close_matches(given[:SHOWN_LETTERS], names, n=1)
+    close = difflib.get_close_matches(given[:SHOWN_LENGTH], names, n=1)
     guess = f"; did you mean {close[0]!r}?" if close else "."
     return f"{guess} Allowed: {', '.join(names)}."
-
-
-def shown(value: Any) -> str:
-    """A wrong value as a message shows it, shortened where it is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python does not format integers of more than 4300 digits
-        return "a number with too many digits"
-    return text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}..."
 
 
 def _rule(problem: Any) -> str:

@@ -190,7 +190,7 @@ def custom_drift() -> PowerLaw:
 
 
 def hermes(devices: int) -> PowerLaw:
-    """Le Gallo et al. 2023, one or two devices a conductance."""
+    """Le Gallo et al. 2023, one or two cells per conductance."""
     g_max, t_0 = {1: (10.35, 200.0), 2: (20.7, 300.0)}[devices]
     powers = {
         1: (0.15781817, 2.32443916, -2.16310839, 0.68841818),

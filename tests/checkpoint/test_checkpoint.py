@@ -391,9 +391,11 @@ def test_a_checkpoint_imports_nothing_without_consent(tmp_path, monkeypatch):
     monkeypatch.delenv(TRUST_VARIABLE, raising=False)
     path, trace = stranger(tmp_path), tmp_path / "trace"
     for trust in ((), ("os", "stranger")):
-        with pytest.raises(ValueError, match=r"net\.safetensors' wants to import 'stranger_of_a_"):
+        with pytest.raises(
+            ValueError, match=r"net\.safetensors' requires the import of 'stranger_of_a_"
+        ):
             load_checkpoint(path, trust)
-    with pytest.raises(ValueError, match="wants to import"):
+    with pytest.raises(ValueError, match="requires the import of"):
         program(path, "ideal")
     assert not trace.exists()
     loaded = load_checkpoint(path, ("stranger_of_a_test",))
@@ -401,7 +403,7 @@ def test_a_checkpoint_imports_nothing_without_consent(tmp_path, monkeypatch):
     loaded.build()
     assert trace.exists()
     chip = program(path, "ideal", trust=["stranger_of_a_test"]).save(tmp_path / "chip")
-    with pytest.raises(ValueError, match="wants to import"):
+    with pytest.raises(ValueError, match="requires the import of"):
         load_chip(chip, path)
     load_chip(chip, path, trust=["stranger_of_a_test"])
     monkeypatch.setenv(TRUST_VARIABLE, "other, stranger_of_a_test")
@@ -413,7 +415,7 @@ def test_a_checkpoint_imports_nothing_without_consent(tmp_path, monkeypatch):
 def test_every_name_of_a_specification_needs_consent(key, name, tmp_path, monkeypatch):
     monkeypatch.delenv(TRUST_VARIABLE, raising=False)
     path = with_header(tmp_path / "net.safetensors", in_spec={key: name})
-    with pytest.raises(ValueError, match="wants to import"):
+    with pytest.raises(ValueError, match="requires the import of"):
         load_checkpoint(path)
 
 
@@ -444,7 +446,7 @@ def test_what_one_trains_oneself_needs_no_consent(tmp_path, monkeypatch):
         load_checkpoint(path)
     train(replace(spec, start_from=str(start)), tmp_path / "tuned")
     other = TrainingSpec(model="mlp", model_kwargs={"hidden": [4]}, epochs=1, start_from=str(start))
-    with pytest.raises(ValueError, match="wants to import 'stranger_of_a_test:build'"):
+    with pytest.raises(ValueError, match="requires the import of 'stranger_of_a_test:build'"):
         train(other, tmp_path / "other")
     train(other, tmp_path / "other", trust=("stranger_of_a_test",))
 
@@ -456,7 +458,7 @@ def test_a_study_hands_consent_to_its_workers_and_a_study_file_cannot_give_it(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv(TRUST_VARIABLE, raising=False)
     study = Study("s", [stranger(tmp_path)], ["ideal"], [0], n_chips=2, n_test=10)
-    with pytest.raises(ValueError, match="wants to import"):
+    with pytest.raises(ValueError, match="requires the import of"):
         study.trials()
     trusting = replace(study, trust=("stranger_of_a_test",))
     rows = collect(trusting, tmp_path / "trusted", jobs=2)

@@ -267,7 +267,7 @@ def test_chips_with_statistics_or_ranges_of_their_own_run_alone():
         content | {"input_ranges": content["input_ranges"] | {"of": "chip"}}
     )
     assert "belong to one chip" in why_not_batched(recalibrated, choose_engine(recalibrated))
-    assert "chip by chip" in why_not_batched(own_ranges, choose_engine(own_ranges))
+    assert "for each chip" in why_not_batched(own_ranges, choose_engine(own_ranges))
     assert why_not_batched(load_device("pcm_like"), "compiled") == ""
     assert "one chip at a time" in why_not_batched(load_device("pcm_like"), "aihwkit")
     network = build(partial(a_network, "resnet8", (3, 8, 8)))

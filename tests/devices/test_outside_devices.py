@@ -205,7 +205,9 @@ def run(program, *arguments, path=""):
 
 def test_a_device_file_imports_nothing_without_consent(file, package, monkeypatch):
     for read in (load_device, lambda path: program(nn.Linear(4, 2), path)):
-        with pytest.raises(ValueError, match=rf"mine.toml wants to import '{package}.*--trust"):
+        with pytest.raises(
+            ValueError, match=rf"mine.toml requires the import of '{package}.*--trust"
+        ):
             read(file)
     assert package not in sys.modules
     file.write_text(f'trust = ["{package}"]\n' + file.read_text())
@@ -222,7 +224,7 @@ def test_an_override_of_a_layer_needs_consent_too(file, package):
         + f'{package}.sections:Other", source = "mine", spread_uS = 0.1}}\n'
     )
     file.write_text(DEVICE.format(package="no_package") + override)
-    with pytest.raises(ValueError, match="wants to import 'no_package.sections:Doubling'"):
+    with pytest.raises(ValueError, match="requires the import of 'no_package.sections:Doubling'"):
         load_device(file, trust=(package,))
     shipped = load_device("pcm_like").model_dump_json()
     file.write_text(DEVICE.format(package=package) + override)
@@ -286,7 +288,7 @@ def test_a_chip_comes_back_from_its_file_with_consent(file, package, tmp_path):
     layer = nn.Linear(8, 4)
     chip = program(layer, file, trust=(package,))
     chip.save(tmp_path / "chip.safetensors")
-    with pytest.raises(ValueError, match="wants to import"):
+    with pytest.raises(ValueError, match="requires the import of"):
         load_chip(tmp_path / "chip.safetensors", layer)
     again = load_chip(tmp_path / "chip.safetensors", layer, trust=(package,))
     assert torch.equal(again.weights()[""], chip.weights()[""])
@@ -329,7 +331,7 @@ def test_a_training_reads_its_device_with_the_consent_of_who_trains(file, packag
         epochs=1,
         accelerator=torch.device("cpu"),
     )
-    with pytest.raises(ValueError, match="wants to import"):
+    with pytest.raises(ValueError, match="requires the import of"):
         HardwareAware(setting, **given)
     HardwareAware(replace(setting, trust=(package,)), **given)
 
@@ -457,7 +459,7 @@ def test_an_effect_without_an_implementation_runs_on_the_other_engine(package):
     by_vector = with_effects("by vector", offset(package), input_scaling="per_vector", dac_bits=8)
     with pytest.raises(ValueError, match="No engine can run.*exclude each other.*torch tile"):
         choose_engine(by_vector)
-    assert "chip by chip" in why_not_batched(both, "compiled")
+    assert "for each chip" in why_not_batched(both, "compiled")
 
 
 def test_an_effect_is_part_of_the_identity_and_needs_consent(file, package):
@@ -470,7 +472,7 @@ a = 2.0
 """
     file.write_text(plain.replace(f"{package}.sections:Doubling", "PolynomialErrorNoiseModel"))
     file.write_text(file.read_text() + effect)
-    with pytest.raises(ValueError, match="wants to import .*effects:Sinh"):
+    with pytest.raises(ValueError, match="requires the import of .*effects:Sinh"):
         load_device(file)
     file.write_text(plain + effect)
     device = load_device(file, trust=(package,))

@@ -205,10 +205,10 @@ def test_a_test_split_or_its_images_are_refused(path, digits, network, images):
     checkpoint = load_checkpoint(path)
     for part in (digits.test, digits.validation):
         for given in (part, part.images, checkpoint.normalise(part.images)):
-            with pytest.raises(ValueError, match=r"never see test images.*give the data set"):
+            with pytest.raises(ValueError, match=r"must not use test images.*give the data set"):
                 program(path, device, recalibration=given)
         for given in (part, part.images):
-            with pytest.raises(ValueError, match=r"never see test images.*give the data set"):
+            with pytest.raises(ValueError, match=r"must not use test images.*give the data set"):
                 program(network, device, calibration=images, recalibration=given)
 
 

@@ -264,5 +264,5 @@ def test_a_study_finds_ranges_chip_by_chip(path, tmp_path):
 
 
 def test_ranges_chip_by_chip_without_images_are_one_sentence(network):
-    with pytest.raises(ValueError, match="input ranges chip by chip and has no training images"):
+    with pytest.raises(ValueError, match="input ranges for each chip and has no training images"):
         program(network, device_of("pcm_like", input_ranges={"of": "chip"}))

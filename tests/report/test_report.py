@@ -51,7 +51,7 @@ from analog_samson.report.citations import bibtex
 from analog_samson.report.contents import warnings_of
 from analog_samson.report.methods import KNOWN_METHODS
 from analog_samson.report.networks import MEASURES
-from analog_samson.report.style import looks, method_style, style
+from analog_samson.report.style import method_style, plot_options, style
 from analog_samson.report.typeset import markdown_text
 from analog_samson.results import (
     append_rows,
@@ -170,7 +170,7 @@ def test_the_page_names_networks_that_have_no_trial_yet(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     write_report(tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "The study is not finished: no trial yet of sam-late." in page
+    assert "The study is not finished: no rows yet of sam-late." in page
 
 
 def test_an_interrupted_study_is_called_incomplete(trials):
@@ -598,7 +598,7 @@ def test_every_chip_is_drawn(trials):
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_strengths_of_a_method_share_colour_and_marker_but_can_be_told_apart(k):
     names = ["sam rho=0.1", "sam rho=0.2", "sam rho=0.3", "sam rho=0.4"]
-    first, other = looks(names[0], names), looks(names[k], names)
+    first, other = plot_options(names[0], names), plot_options(names[k], names)
     assert first["marker"] == other["marker"]
     assert first != other
 

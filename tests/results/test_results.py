@@ -251,7 +251,7 @@ def test_an_edited_label_of_a_chip_is_found(rows, tmp_path, column, value):
         read_trials(table)
     append_rows(whole.iloc[:7], tmp_path / "a.csv")
     append_rows(rows.iloc[7:8], tmp_path / "b.csv")
-    with pytest.raises(ValueError, match=f"a.csv and .*b.csv: .* say {column} = "):
+    with pytest.raises(ValueError, match=f"a.csv and .*b.csv: .* have {column} = "):
         read_trials(tmp_path / "a.csv", tmp_path / "b.csv")
 
 
