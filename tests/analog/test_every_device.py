@@ -499,7 +499,7 @@ def test_every_devices_moments_are_those_of_its_formula(name):
     LAWS[name].check(load_device(name))
 
 
-def test_the_comparison_with_aihwkit_sees_a_wrong_spread():
+def test_the_comparison_with_aihwkit_detects_a_wrong_spread():
     """Wan at 40 µS, where the fit holds, is not what aihwkit does at 25."""
     device = load_device("reram_wan2022_as_in_aihwkit").with_axes({"g_max_uS": 40.0})
     right = validated(
@@ -572,7 +572,7 @@ class Alone:
 
 
 @pytest.mark.parametrize("name", device_names())
-def test_nothing_happens_when_every_source_is_off(name):
+def test_weights_are_exact_when_every_source_is_off(name):
     alone = Alone(name)
     chip = alone.with_only()
     for t in (alone.first, *alone.later):

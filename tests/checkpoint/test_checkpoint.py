@@ -204,7 +204,7 @@ def test_whole_and_floating_numbers_are_one_specification():
         ({"method": "external"}, "", "digits-mlp-external-seed0"),
     ],
 )
-def test_strength_and_file_name_tell_trainings_apart(values, strength, stem):
+def test_strength_and_file_name_distinguish_trainings(values, strength, stem):
     spec = TrainingSpec(**values)
     assert spec.strength == strength
     assert spec.file_stem == stem
@@ -451,9 +451,7 @@ def test_what_one_trains_oneself_needs_no_consent(tmp_path, monkeypatch):
     train(other, tmp_path / "other", trust=("stranger_of_a_test",))
 
 
-def test_a_study_hands_consent_to_its_workers_and_a_study_file_cannot_give_it(
-    tmp_path, monkeypatch
-):
+def test_trust_is_passed_to_workers_and_a_study_file_cannot_grant_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv(TRUST_VARIABLE, raising=False)

@@ -110,7 +110,7 @@ def test_the_preset_is_the_preset():
 
 
 @pytest.mark.parametrize("key", ["mvm_read_noise", "ir_drop"])
-def test_what_torch_tiles_lack_runs_on_the_cpp_tile(layer, inputs, key):
+def test_effects_that_torch_tiles_lack_run_on_the_cpp_tile(layer, inputs, key):
     """Read noise: n = 256 answers to one input differ; IR drop: they agree, and lack something."""
     exact = {"output_noise": 0.0, "adc_bits": "ideal"}
     device = changed(noise=QUIET, periphery=exact).with_axes({key: 0.5})

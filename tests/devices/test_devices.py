@@ -315,7 +315,7 @@ print(json.dumps([answers, [name for name in ("torch", "aihwkit") if name in sys
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_wrong_file_is_answered_with_file_key_and_what_is_allowed(sentences, mistake):
+def test_the_message_of_a_wrong_file_names_file_key_and_allowed_values(sentences, mistake):
     file = mistake.replace(" ", "_")
     assert file in sentences, "the file was not refused"
     sentence = sentences[file]
@@ -348,7 +348,7 @@ def test_a_file_that_is_no_utf8_text_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["pcm_like", "PCM 2 (réf. 5), 20.7 µS", "a", "x-1.0+y=3,z@4"])
-def test_names_that_can_be_file_names_are_taken(name):
+def test_names_that_can_be_file_names_are_accepted(name):
     assert load_device("pcm_like").model_copy(update={"name": name})
     content = load_device("pcm_like").model_dump() | {"name": name}
     assert devices.validated(content, "mine").name == name
@@ -368,7 +368,7 @@ def test_a_wrong_value_is_shown_shortened():
     assert len(str(error.value)) < 200
 
 
-def test_an_unknown_device_is_guessed_and_the_known_are_listed():
+def test_the_message_of_an_unknown_device_has_the_nearest_and_all_names():
     with pytest.raises(FileNotFoundError, match=r"'pcm_lke'; did you mean 'pcm_like'.*ideal"):
         load_device("pcm_lke")
     with pytest.raises(FileNotFoundError, match=r"No device file .*mine\.toml"):
@@ -419,12 +419,12 @@ PUBLISHED_DIGESTS = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED_DIGESTS)
-def test_a_devices_identity_outlives_new_keys(name):
+def test_the_digest_of_a_device_does_not_change_with_new_keys(name):
     """Rows stay valid when devices learn new keys: neutral values are no part of the identity."""
     assert load_device(name).digest.startswith(PUBLISHED_DIGESTS[name])
 
 
-def test_prose_is_no_part_of_a_devices_identity_and_numbers_are():
+def test_the_digest_of_a_device_has_its_numbers_and_not_its_texts():
     device = load_device("pcm_like")
     assert device.model_copy(update={"limits": "other words"}).digest == device.digest
     assert device.with_axes({"t_0_s": 21.0}).digest != device.digest
@@ -446,7 +446,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("axis", SHORT_AXIS_NAMES)
-def test_every_axis_moves_its_own_number_and_no_other(axis):
+def test_every_axis_changes_one_setting_only(axis):
     device = load_device(DEVICES.get(axis, "pcm_like"))
     value = VALUES.get(axis, 0.25)
     section, key = SHORT_AXIS_NAMES[axis]
@@ -492,7 +492,7 @@ load_device("sonos_agrawal2022").check_time(6 * 86400.0)
         ("reram_cmo", 0.5, "programmed.* or times from 1 s"),
     ],
 )
-def test_a_time_outside_the_domain_says_which_times_there_are(name, t, words):
+def test_the_message_of_a_time_outside_the_domain_names_the_valid_times(name, t, words):
     with pytest.raises(ValueError, match=words):
         load_device(name).check_time(t)
 

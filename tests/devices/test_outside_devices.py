@@ -250,7 +250,7 @@ def test_a_wrong_section_is_one_sentence(file, package, old, new, words):
         load_device(file, trust=(package,))
 
 
-def test_its_numbers_and_its_name_are_its_identity(file, package):
+def test_its_digest_has_its_numbers_and_its_name(file, package):
     device = load_device(file, trust=(package,))
     assert device.with_axes({"spread_uS": 0.25}).digest != device.digest
     content = device.model_dump()
@@ -265,7 +265,7 @@ def test_its_numbers_and_its_name_are_its_identity(file, package):
     assert free.stdout.strip() == device.digest, free.stderr
 
 
-def test_a_device_given_in_python_is_the_users_own_word(file, package):
+def test_a_device_made_in_python_needs_no_trust(file, package):
     from importlib import import_module
 
     section = import_module(f"{package}.sections").Doubling
@@ -321,7 +321,7 @@ def test_a_study_of_it_runs_to_the_page_and_the_page_imports_nothing(file, packa
     assert (tmp_path / "results" / "report.html").read_text() == page
 
 
-def test_a_training_reads_its_device_with_the_consent_of_who_trains(file, package):
+def test_a_training_reads_its_device_with_the_trust_of_its_user(file, package):
     given = {"device": str(file), "drop_share": 0.0, "device_time_s": None}
     setting = Setting(
         model=nn.Linear(8, 8),
@@ -395,7 +395,7 @@ def offset(package, current=0.25, kind="Offset"):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_effects_act_behind_the_dac_and_before_the_adc(package, engine):
+def test_effects_act_after_the_dac_and_before_the_adc(package, engine):
     """y = r s (w f(x / r) + c) in every block of rows, by hand; with converters, their levels."""
     torch.manual_seed(0)
     layer, x, a, c = nn.Linear(24, 5), 2 * torch.rand(40, 24) - 1, 2.0, 0.25

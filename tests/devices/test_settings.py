@@ -47,7 +47,7 @@ def others(annotation, value):
 
 
 @pytest.mark.parametrize("name", device_names())
-def test_every_setting_is_swept_by_its_name_or_says_why_not(name):
+def test_every_setting_is_swept_by_its_name_or_has_a_reason_why_not(name):
     device = load_device(name)
     swept = {setting for setting, reason in device.settings.items() if not reason}
     listed = {setting for settings in NOT_SWEPT.values() for setting in settings}
@@ -58,7 +58,7 @@ def test_every_setting_is_swept_by_its_name_or_says_why_not(name):
     }
 
 
-def test_each_reason_is_said():
+def test_each_reason_is_in_the_message():
     for setting, device in (("mapping.pair_tables_uS", "pcm_like"), ("noise.days", "sonos")):
         device = load_device(next(n for n in device_names() if n.startswith(device)))
         with pytest.raises(ValueError, match=rf"{setting} cannot be swept: it is a list"):
@@ -69,7 +69,7 @@ def test_each_reason_is_said():
                 load_device("pcm_like").with_axes({setting: 1.0})
 
 
-def test_each_setting_moves_its_own_number_and_no_other():
+def test_each_setting_changes_one_number_only():
     moved, known = set(), set()
     for name in device_names():
         device = load_device(name)
@@ -127,7 +127,7 @@ def test_a_name_that_means_two_settings_or_none_or_is_given_twice_is_refused():
         device.with_axes({"max_rows": 2.5})
 
 
-def test_measured_devices_are_swept_where_the_file_does_not_say():
+def test_settings_of_measured_cells_that_the_file_does_not_give_are_swept():
     content = load_device("pcm_like").model_dump()
     content["times"] = {"measured_to_s": 10.0}
     content["noise"] = {

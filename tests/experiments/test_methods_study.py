@@ -94,7 +94,7 @@ def test_every_method_has_its_best_strength_on_every_seed(finished):
     assert len(list((finished / "networks").iterdir())) == 3
 
 
-def test_what_is_committed_goes_on_elsewhere_to_the_same_study(finished, tmp_path):
+def test_a_committed_study_continues_on_another_machine(finished, tmp_path):
     """A clone has no networks but the kept ones; a seed that is taken out comes again."""
     clone = tmp_path / "digits-methods"
     shutil.copytree(finished, clone)
@@ -118,7 +118,7 @@ def test_kept_networks_are_those_of_the_table(finished):
     assert {load_checkpoint(p).digest for p in (finished / "networks").iterdir()} < digests
 
 
-def test_rows_come_again_and_a_changed_one_is_found(finished, tmp_path, capsys):
+def test_rows_are_reproduced_and_a_changed_one_is_found(finished, tmp_path, capsys):
     study = tmp_path / "digits-methods"
     shutil.copytree(finished, study)
     rerun.main(study, verify=True, share=1.0, jobs=1)

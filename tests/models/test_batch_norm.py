@@ -212,7 +212,7 @@ def test_a_test_split_or_its_images_are_refused(path, digits, network, images):
                 program(network, device, calibration=images, recalibration=given)
 
 
-def test_of_a_data_set_only_training_images_are_looked_at(path, digits):
+def test_only_training_images_of_a_data_set_are_used(path, digits):
     device, checkpoint = changed("pcm_like", **RECALIBRATED), load_checkpoint(path)
     chip = program(path, device, recalibration=digits, seed=1).drift_to(DAY)
     other = replace(digits, test=digits.validation, validation=digits.test)

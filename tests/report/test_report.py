@@ -143,7 +143,7 @@ def test_missing_cells_are_blank_and_said(trials):
     assert "– no trials" in finished.caption
 
 
-def test_what_one_device_lacks_is_named(trials):
+def test_methods_missing_on_one_device_are_named(trials):
     wan = trials["device"] == "reram_wan2022"
     tables = study_tables(trials[~(wan & trials["method"].isin(["sam", "rwp"]))])
     missing = "Without trials: RWP σ = 0.02, SAM ρ = 0.05 on reram_wan2022."
@@ -229,7 +229,7 @@ def test_the_time_axis_is_logarithmic_with_named_times(summary):
     assert labels == ["prog.", "1 s", "1 min", "1 h", "1 d", "1 mo", "1 y"]
 
 
-def test_the_programmed_state_stands_left_of_the_break(summary):
+def test_the_programmed_state_is_drawn_left_of_the_break(summary):
     ax = panel(summary.query("device == 'pcm_like' and method == 'sgd'"))
     markers = next(line for line in ax.lines if line.get_marker() == "o")
     assert ax.get_xlim()[0] < markers.get_xdata()[0] < 1.0
@@ -279,7 +279,7 @@ def test_narrow_panels_name_fewer_times(summary):
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
-def test_n_and_interval_stand_in_the_figure(summary):
+def test_n_and_interval_are_printed_in_the_figure(summary):
     figure = accuracy_figure(summary)
     note = figure.get_supxlabel()
     assert "5 networks × 10 chips" in note
@@ -408,7 +408,7 @@ def test_the_page_fetches_nothing(study):
     assert "<script" not in page
 
 
-def test_the_page_says_what_a_reader_must_know(study):
+def test_the_page_lists_the_limitations(study):
     page = (study[0] / "report.html").read_text()
     assert "drift &amp; &lt;b&gt;more" in page
     assert "No &lt;heat&gt;." in page
@@ -704,7 +704,7 @@ def test_an_empty_study_has_no_report(tmp_path):
         write_report(tmp_path)
 
 
-def test_a_network_that_only_guesses_is_said_and_costs_no_other_table(tmp_path):
+def test_a_network_that_only_guesses_is_reported_and_other_tables_are_written(tmp_path):
     trials = make_trials()
     first = trials["checkpoint"] == trials["checkpoint"].iloc[0]
     n = trials["n_images_per_chip"].iloc[0]
@@ -873,7 +873,7 @@ def test_the_table_is_read_once_and_each_summary_computed_once(own, monkeypatch)
     assert "read_trials" not in calls
 
 
-def test_a_score_knows_its_unit_and_direction():
+def test_a_score_has_a_unit_and_a_direction():
     loss = dataclasses.replace(
         ACCURACY, name="loss", label="loss", unit="nat", scale=1, is_higher_better=False
     )
