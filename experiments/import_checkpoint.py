@@ -141,7 +141,10 @@ def main(
         f"{100 * analog_share(network, keep_digital):.1f} % of the weights"
     )
     if packages := named_packages(spec):
-        print(f"It names code of yours: commands that open it need --trust {' '.join(packages)}")
+        print(
+            "It names code of other packages: commands that open it need "
+            f"--trust {' '.join(packages)}"
+        )
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Checkpoint:
                 network has, or a value has another type or range than its meaning allows.
         """
         if self.spec.dataset in DATASETS and self.full_scale == full_scale(self.spec.dataset):
-            object.__setattr__(self, "full_scale", None)  # said by the data set's name
+            object.__setattr__(self, "full_scale", None)  # given by the name of the data set
         check_header(CheckpointHeader, self._described(), self._where)
         for name, tensor in self.state.items():
             if tensor.dtype not in _DTYPES:
@@ -106,7 +106,7 @@ class Checkpoint:
         """Input ranges of the analog layers: "percentile", or "largest" (abs-max).
 
         Raises:
-            ValueError: If the largest are wanted and the file is of a version that had none.
+            ValueError: If the largest are requested and the file is of a version without them.
         """
         if statistic == "percentile":
             return self.input_ranges
@@ -160,7 +160,7 @@ class Checkpoint:
         """
         if self.full_scale is None and self.spec.dataset not in DATASETS:
             raise ValueError(
-                f"The {self._where} does not say which pixel value of {self.spec.dataset!r} means "
+                f"The {self._where} does not state which pixel value of {self.spec.dataset!r} is "
                 "1.0, for an earlier version wrote it; train or import it again."
             )
         return full_scale(self.spec.dataset) if self.full_scale is None else self.full_scale
@@ -239,7 +239,7 @@ class Checkpoint:
         values["input_ranges"] = dict(self.input_ranges)
         values["made_with"] = dict(self.made_with)
         values["largest_inputs"] = dict(self.largest_inputs)
-        if self.full_scale is None:  # a key of a later version stands only where it is used
+        if self.full_scale is None:  # a key of a later version is written only if it is used
             del values["full_scale"]
         return values
 
@@ -278,7 +278,7 @@ def load_checkpoint(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
     version = header.pop("format_version", None)
     if version != FORMAT_VERSION or type(version) is not int:
         raise ValueError(
-            f"The file {str(path)!r} is no checkpoint of format {FORMAT_VERSION} (it says "
+            f"The file {str(path)!r} is no checkpoint of format {FORMAT_VERSION} (its version is "
             f"{version!r}); networks from elsewhere come in through import_checkpoint.py."
         )
     where = f"checkpoint {str(path)!r}"

@@ -56,13 +56,11 @@ class ChipGroup:
         for chip in chips:
             if reason := why_not_batched(chip.device, chip.engine):
                 raise ValueError(
-                    f"Chips of device {chip.device.name!r} cannot run in one forward "
-                    f"pass: {reason}; run each chip alone."
+                    f"Inference cannot be batched over chips of device {chip.device.name!r}: "
+                    f"{reason}; run each chip alone."
                 )
             if what := _difference(chip, first):
-                raise ValueError(
-                    f"Chips in one forward pass are of one network on one device; got {what}."
-                )
+                raise ValueError(f"Batched chips must be of one network on one device; got {what}.")
         self._places = [*chips, *[chips[-1]] * (size - len(chips))]
         networks = [chip._network for chip in self._places]
         self._network = StackedNetwork([n for n in networks if isinstance(n, FunctionalNetwork)])

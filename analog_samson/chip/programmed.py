@@ -85,7 +85,7 @@ def _by_physics(
 class ChipArray:
     """One programmed crossbar array of a chip.
 
-    In a grouped layer it stands for the arrays of all groups at one position, which are drawn and
+    In a grouped layer it represents the arrays of all groups at one position, which are drawn and
     aged together.
 
     Attributes:

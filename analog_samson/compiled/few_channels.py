@@ -64,7 +64,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int,
     n_out, _, kernel_height, kernel_width = weight.shape
     size = height + 2 * padding[0] - kernel_height + 1, width + 2 * padding[1] - kernel_width + 1
     if min(size) < 1:
-        return F.conv2d(x, weight, bias, padding=padding)  # its error says why
+        return F.conv2d(x, weight, bias, padding=padding)  # its error states why
     out = x.new_empty(n_images, n_out, *size)
     side = built.few_channels_side()
     packed = F.pad(weight.flatten(1), (0, 0, 0, -n_out % side))

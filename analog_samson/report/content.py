@@ -160,8 +160,8 @@ class Content:
         if not files:
             folders = ", ".join(map(str, self.folders)) or "no folder"
             raise FileNotFoundError(
-                f"There is no {name!r} beside the table ({folders}); an item that needs it says "
-                f"so: Item(..., needs=({name!r},))."
+                f"There is no {name!r} beside the table ({folders}); an item that needs it is "
+                f"declared with Item(..., needs=({name!r},))."
             )
         found = [pd.read_csv(file) for file in files]
         return pd.concat(found, ignore_index=True).drop_duplicates()

@@ -226,7 +226,7 @@ def _by_time(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _legend_above(axes: Axes) -> None:
-    """Put the legend into room made for it above the curves."""
+    """Draw the legend above the curves, in space added for it."""
     low, high = axes.get_ylim()
     n = len(axes.get_legend_handles_labels()[0])
     rows = -(-n // 4)

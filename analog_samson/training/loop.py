@@ -156,7 +156,7 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
             parametrize.register_parametrization(module, key, MicroRing())
     model.to(accelerator).train()
     if spec.channels_last:
-        untyped: Any = model  # older stubs of torch do not know memory_format
+        untyped: Any = model  # older stubs of torch lack memory_format
         untyped.to(memory_format=torch.channels_last)
     setting = Setting(
         model=model,

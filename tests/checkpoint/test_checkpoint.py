@@ -321,8 +321,8 @@ def with_header(path, **changes):
         ({"in_spec": {"keep_digital": "fc1"}}, "keep_digital = 'fc1' is not allowed"),
         ({"in_spec": {"mehtod": "sgd"}}, "key 'mehtod' is unknown"),
         ({"in_spec": {"lr": -1.0}}, "lr must be finite and at least 0"),
-        ({"format_version": True}, "it says True"),
-        ({"format_version": 2}, "it says 2"),
+        ({"format_version": True}, "its version is True"),
+        ({"format_version": 2}, "its version is 2"),
     ],
 )
 def test_a_header_is_checked_whole_when_the_file_is_opened(changes, message, tmp_path):

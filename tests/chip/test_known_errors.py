@@ -109,7 +109,7 @@ def test_other_arrays_are_mapped_as_by_aihwkit_bit_for_bit():
 
 
 @pytest.mark.parametrize("name", ["pcm_like", "pcm_like_as_in_aihwkit"])
-def test_outputs_that_are_nan_are_refused(name, monkeypatch):
+def test_weights_that_are_not_finite_are_refused(name, monkeypatch):
     from aihwkit.inference.noise.pcm import PCMLikeNoiseModel
 
     network = seeded(mlp)
