@@ -607,10 +607,10 @@ def test_each_source_acts_alone(name):
 )
 @pytest.mark.parametrize("name", device_names())
 def test_faults_act_alone(name, faults):
-    """Of n = 19,400 devices or more a share of 0.1 holds one conductance; all others are exact."""
+    """Of n = 19,400 cells or more a fraction of 0.1 is stuck; all others are exact."""
     alone = Alone(name)
     if not alone.keeps_devices:
-        with pytest.raises(ValueError, match="faults belong to single devices"):
+        with pytest.raises(ValueError, match="faults are those of single cells"):
             alone.with_only(**faults)
         return
     low, high = (getattr(alone.device.noise, key, None) for key in ("g_min_uS", "g_max_uS"))

@@ -454,7 +454,7 @@ def test_an_effect_without_an_implementation_runs_on_the_other_engine(package):
     both = with_effects("both", offset(package))
     assert choose_engine(both) == "compiled" and choose_engine(both, "aihwkit") == "aihwkit"
     nowhere = {"model": f"{package}.effects:Nowhere", "source": "mine"}
-    with pytest.raises(ValueError, match="No engine can run device 'none'.*names no impl"):
+    with pytest.raises(ValueError, match="No engine can run device 'none'.*has no impl"):
         choose_engine(with_effects("none", nowhere))
     by_vector = with_effects("by vector", offset(package), input_scaling="per_vector", dac_bits=8)
     with pytest.raises(ValueError, match="No engine can run.*exclude each other.*torch tile"):

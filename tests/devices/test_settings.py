@@ -13,7 +13,7 @@ NOT_SWEPT = {
         "periphery.source",
     },
     "other models": {"noise.model"},
-    "which times": {
+    "the times": {
         f"times.{key}" for key in ("valid_from_s", "valid_to_s", "measured_to_s", "valid_times_s")
     },
     "a list": {
