@@ -1,4 +1,4 @@
-# Everything sets itself up: only python3 and make are needed. PYTHON=python3.12 picks an interpreter.
+# All requirements are installed here: only python3 and make are needed. PYTHON=python3.12 picks an interpreter.
 PYTHON ?= $(firstword $(foreach p,python3 python3.12 python3.13 python3.11,$(shell $(p) -c \
 	'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $(p))) python3)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -23,7 +23,7 @@ lint: $(VENV)/tested-with
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-studies: ## what each committed study costs, and the commands that make it again
+studies: ## cost of each committed study, and the commands that reproduce it
 	@sed -n '/^    python/p;/^| study/,/^$$/p' docs/STUDIES.md
 
 clean: ## remove the virtual environments

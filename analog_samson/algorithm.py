@@ -22,7 +22,7 @@ class Setting:
     Attributes:
         model: The network that is trained, on the accelerator.
         analog_weights: Names of the parameters that are mapped to arrays.
-        n_images: Images in the training split.
+        n_training_images: Images in the training split.
         n_classes: Number of classes.
         epochs: Passes over the training split.
         accelerator: The accelerator that the training runs on.
@@ -31,7 +31,7 @@ class Setting:
 
     model: nn.Module
     analog_weights: frozenset[str]
-    n_images: int
+    n_training_images: int
     n_classes: int
     epochs: int
     accelerator: torch.device

@@ -37,7 +37,7 @@ def import_named(name: str, what: str) -> Any:
     module_name, _, attribute = name.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as error:  # a module may raise anything
+    except Exception as error:  # any exception that the module raises
         said = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise ValueError(
             f"The {what} {name!r} cannot be imported ({said}); write 'package.module:name' and "
@@ -99,9 +99,9 @@ def check_trust(names: Iterable[str], *, source: str, trust: Sequence[str] = ())
     for name in names:
         if is_import_name(name) and (package := _package(name)) not in allowed:
             raise ValueError(
-                f"{source} wants to import {name!r}, which runs code of the package {package!r}. "
-                f"If you trust it: trust=({package!r},) in Python, --trust {package} on the "
-                f"command line, or {TRUST_VARIABLE}={package} in the environment."
+                f"{source} requires the import of {name!r}, which runs code of the package "
+                f"{package!r}. If you trust it: trust=({package!r},) in Python, --trust {package} "
+                f"on the command line, or {TRUST_VARIABLE}={package} in the environment."
             )
 
 

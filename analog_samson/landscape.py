@@ -6,8 +6,8 @@ With a loss L, weights w and an offset from a rule of `perturbation`, the *rise*
     sam       worst case in a ball of radius rho, to first order        Foret et al., 2010.01412
     adaptive  worst case where w_i may move by rho |w_i|                Kwon et al., 2102.11600
     samson    the same, relative to the largest |w| of each tensor      Mordido et al., 2211.11561
-    average   mean over Gaussian noise relative to the largest |w| of each tensor: what an array
-              does to weights whose largest one is mapped to g_max
+    average   mean over Gaussian noise relative to the largest |w| of each tensor: as on an
+              array whose largest weight is mapped to g_max
 
 Worst cases are one step along the gradient, as in the training methods, so they are lower bounds of
 the true maximum. Everything is measured on training images, in evaluation mode.
@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from analog_samson.checkpoint import Checkpoint, load_checkpoint
 from analog_samson.data import Dataset, load_dataset
+from analog_samson.deprecated import accepts_old_names
 from analog_samson.perturbation import Rule, asam, is_weight, perturbed, rwp, sam, samson
 
 Loss = Callable[[nn.Module], Iterable[Tensor]]
@@ -51,7 +52,7 @@ SHARPNESS_COLUMNS = (
     "method",
     "strength",
     "training_seed",
-    "n_images",
+    "n_training_images",
     "loss",
     "gradient_norm",
     "sam_sharpness",
@@ -69,12 +70,13 @@ SHARPNESS_COLUMNS = (
 """Columns of ``sharpness.csv``; ``checkpoint`` is the column of that name in ``trials.csv``."""
 
 
+@accepts_old_names(n_images="n_training_images")
 def sharpness(
     checkpoint: Checkpoint | str | Path,
     dataset: Dataset | None = None,
     *,
     data_folder: Path | None = None,
-    n_images: int = 1000,
+    n_training_images: int = 1000,
     draws: int = 10,
     seed: int = 0,
     trust: Sequence[str] = (),
@@ -85,8 +87,8 @@ def sharpness(
         checkpoint: The trained network, or its path.
         dataset: Its data set, if it is already loaded.
         data_folder: Folder of the images; None: as for ``load_dataset``.
-        n_images: Number of training images, evenly spaced in the training part (the same images
-            for every network of a data set).
+        n_training_images: Number of training images, evenly spaced in the training split (the same
+            images for every network of a data set).
         draws: Number of draws of Gaussian noise over which `average_sharpness` is averaged.
         seed: Random seed of those draws: the same relative noise for every network.
         trust: Packages that the checkpoint may import from (see `load_checkpoint`).
@@ -100,17 +102,18 @@ def sharpness(
         ValueError: If there are no images or draws.
         FileNotFoundError: If checkpoint or images are missing.
     """
-    if n_images < 1 or draws < 1:
+    if n_training_images < 1 or draws < 1:
         raise ValueError(
-            f"At least one image and one draw are needed; got n_images={n_images}, draws={draws}."
+            "At least one image and one draw are needed; got "
+            f"n_training_images={n_training_images} and draws={draws}."
         )
     network = (
         checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint, trust)
     )
     dataset = dataset or load_dataset(network.spec.dataset, data_folder)
     network.check_fits(dataset.train)
-    n_images = min(n_images, len(dataset.train))
-    chosen = torch.linspace(0, len(dataset.train) - 1, n_images).long()
+    n_used = min(n_training_images, len(dataset.train))
+    chosen = torch.linspace(0, len(dataset.train) - 1, n_used).long()
     loss = cross_entropy(
         network.normalise(dataset.train.images[chosen]), dataset.train.labels[chosen]
     )
@@ -136,7 +139,7 @@ def sharpness(
         spec.method,
         spec.strength,
         spec.seed,
-        n_images,
+        n_used,
         value(model, loss),
         norm(gradient(model, loss).values()),
         *rise[:3],
@@ -202,7 +205,7 @@ def rises(model: nn.Module, loss: Loss, rules: Sequence[Rule]) -> list[float]:
     Args:
         model: The network; weights and gradients are restored afterwards.
         loss: The loss.
-        rules: As for `perturbation.perturbed`; they get the gradient of this loss at the present
+        rules: As for `perturbation.perturbed`; they get the gradient of this loss at the current
             weights.
 
     Returns:

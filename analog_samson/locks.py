@@ -180,7 +180,7 @@ def _lease_of(file: Path) -> Path:
 
 
 def _locked(file: Path) -> int | None:
-    """Descriptor that holds the system's lock; None where the file system has no locks."""
+    """Descriptor that holds the system's lock; None if the file system has no locks."""
     path, until = _lock_of(file), time.monotonic() + _PATIENCE_S
     while True:
         with naming(path):

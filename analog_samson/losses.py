@@ -55,17 +55,24 @@ class TrajectoryMemory:
 
     @classmethod
     def empty(
-        cls, n_images: int, n_classes: int, *, lag: int, accelerator: torch.device | str = "cpu"
+        cls,
+        n_training_images: int,
+        n_classes: int,
+        *,
+        lag: int,
+        accelerator: torch.device | str = "cpu",
     ) -> Self:
         """Create an empty buffer.
 
         Args:
-            n_images: Size of the training split.
+            n_training_images: Size of the training split.
             n_classes: Number of classes.
             lag: Epochs between storing and reading, at least 1.
             accelerator: Where it is stored.
         """
-        return cls(torch.full((lag + 1, n_images, n_classes), torch.nan, device=accelerator))
+        return cls(
+            torch.full((lag + 1, n_training_images, n_classes), torch.nan, device=accelerator)
+        )
 
     @property
     def lag(self) -> int:
@@ -111,7 +118,10 @@ class OwnTrajectory(Algorithm):
         self._temperature = temperature
         self._first_epoch = math.ceil(trajectory_start * setting.epochs)
         self._memory = TrajectoryMemory.empty(
-            setting.n_images, setting.n_classes, lag=trajectory_lag, accelerator=setting.accelerator
+            setting.n_training_images,
+            setting.n_classes,
+            lag=trajectory_lag,
+            accelerator=setting.accelerator,
         )
 
     def penalty(self, batch: Batch, logits: Tensor, epoch: int) -> Tensor | None:

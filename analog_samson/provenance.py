@@ -137,7 +137,7 @@ def write_manifest(
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Contents of a manifest; empty where there is none.
+    """Contents of a manifest; empty if there is none.
 
     Raises:
         ValueError: If it is damaged.
@@ -198,8 +198,8 @@ def _union(own: dict[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str
         for name, digest in other.get("device_digests", {}).items():
             if whole["device_digests"].setdefault(name, digest) != digest:
                 raise ValueError(
-                    f"Device {name!r} is not the device of the folder's earlier trials of the "
-                    "same name; give the device another name, or another folder."
+                    f"Device {name!r} differs from that of the same name in earlier rows of the "
+                    "folder; give the device another name, or another folder."
                 )
         for what in ("devices", "evaluation_sets", "datasets"):
             whole[what] = {**other.get(what, {}), **whole[what]}
@@ -267,9 +267,9 @@ def audit_rows(
     factors = models.check_forward(network, any_input(checkpoint), keep_digital)
     rows = []
     for layer in [*entries, *(factor for factor in factors if factor.name not in listed)]:
-        tiles: Sequence[Tile | Array] = [tile for tile in tiled if tile.layer == layer.name]
+        arrays: Sequence[Tile | Array] = [tile for tile in tiled if tile.layer == layer.name]
         if is_compiled and layer.analog:  # one layer at a time: networks may be large
-            tiles = FunctionalLayer(layer.name, analog[layer.name], device, math.nan).arrays
+            arrays = FunctionalLayer(layer.name, analog[layer.name], device, math.nan).arrays
         rows.append(
             {
                 "checkpoint": name,
@@ -279,10 +279,10 @@ def audit_rows(
                 "n_weights": layer.n_weights,
                 "analog": layer.analog,
                 "reason": _reason(layer, rewriting),
-                "n_arrays": sum(math.prod(tile.target.shape[:-2]) for tile in tiles),
-                "array_rows": max((tile.target.shape[-1] for tile in tiles), default=0),
-                "array_columns": max((tile.target.shape[-2] for tile in tiles), default=0),
-                "unused_columns": sum(int((~tile.used).sum()) for tile in tiles),
+                "n_arrays": sum(math.prod(array.target.shape[:-2]) for array in arrays),
+                "array_rows": max((array.target.shape[-1] for array in arrays), default=0),
+                "array_columns": max((array.target.shape[-2] for array in arrays), default=0),
+                "unused_columns": sum(int((~array.used).sum()) for array in arrays),
                 "largest_weight": _largest_weight(network, layer.name),
                 "input_range": checkpoint.ranges(device.input_ranges.statistic).get(layer.name),
             }
@@ -297,7 +297,7 @@ def _reason(layer: models.LayerAudit, rewriting: models.Rewriting) -> str:
 
 
 def read_audit(folder: Path) -> pd.DataFrame:
-    """The existing audit, as text; no rows where there is none or it has other columns."""
+    """The existing audit, as text; no rows if there is none or it has other columns."""
     file = folder / AUDIT_FILE
     nothing = pd.DataFrame(columns=list(AUDIT_COLUMNS), dtype=object)
     if not file.is_file():

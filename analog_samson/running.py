@@ -1,6 +1,6 @@
 """Independent jobs in parallel with joblib or Dask: progress, retries, errors that name the job.
 
-Studies and training grids use it. Where the caller has chosen a joblib backend
+Studies and training grids use it. If the caller has chosen a joblib backend
 (``joblib.parallel_config(backend="dask")``) the jobs run there only: when the scheduler of a
 cluster fails, the run ends.
 """
@@ -42,7 +42,7 @@ def run_jobs(
         function: Function of a job; picklable.
         pending: The jobs.
         jobs: Worker processes; 1 runs in this process, -1 takes every core.
-        describe: Gives the name of a job for messages.
+        describe: Returns the name of a job for messages.
         progress: Title of a progress bar with the time left; None shows none.
 
     Yields:
@@ -70,8 +70,9 @@ def run_jobs(
                 if groups is _one_by_one:
                     failed = describe(next(iter(left.values())))
                     raise RuntimeError(
-                        f"A worker died three times while it ran {failed}; it may need more memory "
-                        "than is available. Finished rows are kept; start again to resume."
+                        f"A worker process ended three times while running {failed}; it may need "
+                        "more memory than is available. Finished rows are kept; start again to "
+                        "resume."
                     ) from error
             if not left:
                 return
@@ -121,7 +122,7 @@ def _run(
     if client is not None:
         yield from _run_on_dask(client, function, group)
         return
-    # n_jobs only where given: a backend that the caller configured has its own workers.
+    # n_jobs only if given: a backend that the caller configured has its own workers.
     parallel = joblib.Parallel(
         **({} if jobs == 1 else {"n_jobs": jobs}), return_as="generator_unordered", batch_size=1
     )
@@ -168,7 +169,7 @@ def _aborted_at_the_end(
 
 
 def _dask_client() -> Any:
-    """The client of the Dask cluster that the caller has chosen; None where there is none."""
+    """The client of the Dask cluster that the caller has chosen; None if there is none."""
     backend, _ = joblib.parallel.get_active_backend()
     return getattr(backend, "client", None)
 

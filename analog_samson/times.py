@@ -24,7 +24,7 @@ _UNITS = (
 
 
 def label(t_inference_s: float) -> str:
-    """Name a time as figures do: 3600 -> "1 h", 31_536_000 -> "1 y"; 0 is "programmed".
+    """Label a time as in figures: 3600 -> "1 h", 31_536_000 -> "1 y"; 0 is "programmed".
 
     Args:
         t_inference_s: Time since programming finished [s], at least 0.
@@ -55,7 +55,7 @@ TIME_GRIDS: dict[str, tuple[float, ...]] = {
     "decades": tuple(10.0**power for power in range(9)),
 }
 """Times since programming [s] by convention: Rasch et al. 2023; aihwkit's tutorials (their year has
-360 days); AnalogNAS; the points of Wan et al. 2022; aihwkit's CMO example; one point a decade."""
+360 days); AnalogNAS; the points of Wan et al. 2022; aihwkit's CMO example; one point per decade."""
 
 
 def log_times(first_s: float, last_s: float, per_decade: int = 2) -> tuple[float, ...]:
@@ -74,7 +74,7 @@ def log_times(first_s: float, last_s: float, per_decade: int = 2) -> tuple[float
     """
     if not 0 < first_s < last_s < float("inf") or per_decade < 1:
         raise ValueError(
-            "log_times needs 0 < first_s < last_s and at least one point a decade; got "
+            "log_times needs 0 < first_s < last_s and at least one point per decade; got "
             f"{first_s!r}, {last_s!r}, {per_decade!r}."
         )
     decades = math.log10(last_s / first_s)

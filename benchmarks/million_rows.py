@@ -1,4 +1,4 @@
-"""Time to read and summarise 1,000,000 trials.
+"""Time to read and summarise 1,000,000 rows.
 
     python benchmarks/million_rows.py            # about 30 s, mostly for generating the rows
 

@@ -186,7 +186,7 @@ def loops_apart(usual: TrainingSpec) -> Iterator[dict[str, Callable[[], None]]]:
         here, there = context.Pipe()
         processes.append(context.Process(target=run_epochs, args=(there, usual, name)))
         processes[-1].start()
-        there.close()  # a process that dies is an EOFError here
+        there.close()  # a process that ends is an EOFError here
         ours.append(here)
 
     def caller(calls: Connection) -> Callable[[], None]:

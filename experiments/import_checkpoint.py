@@ -120,7 +120,7 @@ def main(
         input_ranges=input_ranges(network, calibration, keep_digital),
         largest_inputs=input_ranges(network, calibration, keep_digital, quantile=1.0),
         n_correct_digital=n_correct,
-        n_images=len(images.test),
+        n_test=len(images.test),
         image_shape=images.image_shape,
         n_classes=images.n_classes,
         mean=images.mean,
@@ -141,7 +141,10 @@ def main(
         f"{100 * analog_share(network, keep_digital):.1f} % of the weights"
     )
     if packages := named_packages(spec):
-        print(f"It names code of yours: commands that open it need --trust {' '.join(packages)}")
+        print(
+            "It names code of other packages: commands that open it need "
+            f"--trust {' '.join(packages)}"
+        )
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def main(
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional],
     folder: Path,
     data_folder: Path | None = None,
-    n_images: int = 1000,
+    n_training_images: int = 1000,
     draws: int = 10,
     trust: tuple[str, ...] = (),
 ) -> None:
@@ -36,16 +36,16 @@ def main(
         checkpoints: Trained networks (.safetensors); a log of the same name (.csv) is drawn too.
         folder: Folder of the study whose networks these are.
         data_folder: Folder that holds the images.
-        n_images: Training images that sharpness is measured on.
+        n_training_images: Training images that sharpness is measured on.
         draws: Draws of Gaussian weight noise for the average rise of the loss.
         trust: Packages that the checkpoints may import their networks from.
     """
     if not checkpoints:
         raise ValueError("Give at least one trained network (.safetensors); got none.")
-    if n_images < 1 or draws < 1:
+    if n_training_images < 1 or draws < 1:
         raise ValueError(
-            f"At least one image and one draw are needed; got --n-images {n_images} and "
-            f"--draws {draws}."
+            "At least one image and one draw are needed; got --n-training-images "
+            f"{n_training_images} and --draws {draws}."
         )
     networks = [load_checkpoint(path, trust) for path in checkpoints]
     tables = tables_in(folder)
@@ -59,7 +59,12 @@ def main(
     names = sorted({network.spec.dataset for network in networks})
     datasets = {name: load_dataset(name, data_folder) for name in names}
     records = [
-        sharpness(network, datasets[network.spec.dataset], n_images=n_images, draws=draws)
+        sharpness(
+            network,
+            datasets[network.spec.dataset],
+            n_training_images=n_training_images,
+            draws=draws,
+        )
         for network in tqdm(networks, desc="sharpness", unit="network")
     ]
     with replacing(folder / "sharpness.csv") as temporary:
@@ -74,4 +79,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, old_options={"--n-images": "--n-training-images"})

@@ -41,6 +41,13 @@ from analog_samson.study.trial import one_thread, programmed
 from analog_samson.training import choose_strengths, grid, train_grid
 from analog_samson.training.loop import dataset_of
 
+OLD_COLUMNS = {
+    "networks.csv": {"n_images": "n_test"},
+    "sharpness.csv": {"n_images": "n_training_images"},
+    "training_images.csv": {"axes": "condition"},
+}
+"""Tables of unfinished studies may have columns of earlier names."""
+
 
 def main(
     folder: Annotated[Path, tyro.conf.Positional],
@@ -158,14 +165,14 @@ def _evaluated(
         _collect(folder / name, path, data_folder, plan["claims"])
     _add_curves(folder / "training_curves.csv", path)
     dataset = dataset_of(network.spec.dataset, data_folder, network.spec.validation_fraction)
-    sharp = sharpness(network, dataset, n_images=plan["sharpness_images"])
+    sharp = sharpness(network, dataset, n_training_images=plan["sharpness_images"])
     _replace_rows(folder / "sharpness.csv", digest, pd.DataFrame([sharp]))
     on_training = _on_training_images(plan["training_images"], folder, path, dataset, data_folder)
     _replace_rows(folder / "training_images.csv", digest, on_training)
     return {
         "digest": network.digest,
         "n_correct_digital": network.n_correct_digital,
-        "n_images": network.n_images,
+        "n_test": network.n_test,
         "package": _package_tree(),
     }
 
@@ -260,7 +267,7 @@ def _is_there(table: Path, variant: str, spec: TrainingSpec) -> bool:
 
 
 def _add_row(table: Path, variant: str, row: dict[str, Any]) -> None:
-    there = [pd.read_csv(table, keep_default_na=False, dtype=str)] if table.exists() else []
+    there = [_read(table)] if table.exists() else []
     new = pd.DataFrame([{"variant": variant} | row])
     _write(pd.concat([*there, new], ignore_index=True), table)
 
@@ -268,11 +275,14 @@ def _add_row(table: Path, variant: str, row: dict[str, Any]) -> None:
 def _replace_rows(table: Path, digest: str, rows: pd.DataFrame) -> None:
     """Add the rows of a network, replacing those of an interrupted run."""
     if table.exists():
-        there = pd.read_csv(table, dtype=str, keep_default_na=False).rename(
-            columns={"axes": "condition"}
-        )
+        there = _read(table)
         rows = pd.concat([there[there["checkpoint"] != digest], rows], ignore_index=True)
     _write(rows, table)
+
+
+def _read(table: Path) -> pd.DataFrame:
+    rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+    return rows.rename(columns=OLD_COLUMNS.get(table.name, {}))
 
 
 def _write(rows: pd.DataFrame, table: Path) -> None:

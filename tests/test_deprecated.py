@@ -4,6 +4,7 @@ import pytest
 
 from analog_samson.commands import run_command
 from analog_samson.deprecated import accepts_old_names
+from analog_samson.devices import load_device
 
 
 @accepts_old_names(images="n_images_per_chip")
@@ -36,6 +37,8 @@ def test_a_warning_points_to_the_line_that_uses_the_old_name():
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
+        ("analog_samson.analog", "DeviceState", "CellState"),
+        ("analog_samson.devices", "AXES", "SHORT_AXIS_NAMES"),
         ("analog_samson.study", "estimate", "estimate_cost"),
         ("analog_samson.study", "Estimate", "CostEstimate"),
         ("analog_samson.study", "waterfall", "accuracy_by_stage"),
@@ -48,6 +51,27 @@ def test_an_old_public_name_works_and_warns_with_the_new_name(module, old, new):
         assert getattr(found, old) is getattr(found, new)
     with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
         found.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("section", "old", "new"),
+    [
+        ("Device", "said_in_every_row", "always_recorded_axes"),
+        ("Periphery", "is_by_vector", "is_per_vector"),
+        ("NoiseSection", "keeps_its_place", "keeps_quantile"),
+    ],
+)
+def test_an_old_property_of_a_device_works_and_warns_with_the_new_name(section, old, new):
+    device = load_device("reram_wan2022")
+    found = {"Device": device, "Periphery": device.periphery, "NoiseSection": device.noise}[section]
+    with pytest.warns(FutureWarning, match=f"{section}.{old} is now named {section}.{new}"):
+        assert getattr(found, old) == getattr(found, new)
+
+
+def test_the_old_method_for_the_device_of_a_layer_works_and_warns():
+    device = load_device("pcm_like")
+    with pytest.warns(FutureWarning, match="now named Device.with_overrides_for"):
+        assert device.for_layer("fc1") == device
 
 
 @pytest.mark.parametrize("arguments", [["--images", "3"], ["--images=3"]])

@@ -154,7 +154,7 @@ def test_bf16_without_instructions_is_said_once_before_training(
     assert 'precision="bfloat16"' in sentence
 
 
-def test_bf16_with_instructions_is_used_without_a_word(
+def test_bf16_with_instructions_is_used_without_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(evaluation, "has_bf16_instructions", lambda: True)

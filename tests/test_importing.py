@@ -31,7 +31,9 @@ def test_what_cannot_be_called_is_one_sentence(name: str, said: str) -> None:
 def test_a_file_imports_nothing_without_consent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(TRUST_VARIABLE, raising=False)
     monkeypatch.delitem(sys.modules, "antigravity", raising=False)
-    with pytest.raises(ValueError, match=r"'net' wants to import 'antigravity:fly'.*--trust"):
+    with pytest.raises(
+        ValueError, match=r"'net' requires the import of 'antigravity:fly'.*--trust"
+    ):
         check_trust(["mlp", "antigravity:fly"], source="'net'", trust=("antigravity_too",))
     assert "antigravity" not in sys.modules
     check_trust(["my_package.networks:wide"], source="'net'", trust=("my_package",))

@@ -164,11 +164,11 @@ def checkpoint(tmp_path_factory):
 
 
 def test_a_trained_network_has_every_measure_and_the_same_each_time(checkpoint):
-    row = sharpness(checkpoint, n_images=200, draws=3)
+    row = sharpness(checkpoint, n_training_images=200, draws=3)
     assert tuple(row) == SHARPNESS_COLUMNS
-    assert row == sharpness(load_checkpoint(checkpoint), n_images=200, draws=3)
+    assert row == sharpness(load_checkpoint(checkpoint), n_training_images=200, draws=3)
     assert np.isfinite(pd.Series(row).iloc[6:].astype(float)).all()
-    assert row["n_images"] == 200
+    assert row["n_training_images"] == 200
     # to first order a ball of radius rho raises the loss by rho times the gradient
     assert row["sam_sharpness"] > 0.9 * RHO_SAM * row["gradient_norm"]
 

@@ -109,7 +109,7 @@ def test_a_writer_that_was_taken_over_says_so_and_leaves_the_lease_of_the_other(
     assert json.loads(theirs.read_text()) == ELSEWHERE
 
 
-def test_a_lease_is_renewed_as_long_as_its_writer_lives(file, monkeypatch):
+def test_a_lease_is_renewed_as_long_as_its_writer_runs(file, monkeypatch):
     monkeypatch.setattr(locks, "RENEWED_EVERY_S", 0.01)
     with sole_writer(file):
         lease = file.with_name("trials.csv.lease")
@@ -129,7 +129,7 @@ def test_without_locks_of_the_file_system_the_lease_alone_decides(file, monkeypa
     assert not file.with_name("trials.csv.lease").exists()
 
 
-def test_who_waits_gets_the_file_when_it_is_free(file):
+def test_a_waiting_process_gets_the_file_when_it_is_released(file):
     held = threading.Event()
 
     def hold():

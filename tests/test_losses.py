@@ -22,7 +22,7 @@ def test_trajectory_loss_is_the_scaled_divergence():
     np.testing.assert_allclose(float(ours), temperature**2 * np.mean(divergences), rtol=1e-10)
 
 
-def test_no_departure_costs_nothing_and_pulls_nowhere():
+def test_without_departure_loss_and_gradient_are_zero():
     now = logits(0).requires_grad_()
     value = trajectory_loss(now, logits(0))
     value.backward()

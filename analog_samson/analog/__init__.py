@@ -1,12 +1,12 @@
-"""The door to aihwkit: devices become configurations, layers become tiles, noise gets its seeds.
+"""The interface to aihwkit: configurations, tiles, and noise models with random seeds.
 
-Noise models are aihwkit's own objects, called at the level of conductances under seeds of ours
-(:class:`Physics`); the forward pass is aihwkit's tile (:class:`TiledNetwork`). Nothing
-else in the package but the compiled engine knows aihwkit.
+Noise models are aihwkit's objects, called at conductance level with seeds of this package
+(:class:`Physics`); the forward pass is that of aihwkit's tile (:class:`TiledNetwork`). Besides this
+package only the compiled engine imports aihwkit.
 """
 
 from analog_samson.analog.effects import Effect, effects_of
-from analog_samson.analog.physics import DeviceState, Physics, Seeds, seeded
+from analog_samson.analog.physics import CellState, Physics, Seeds, seeded
 from analog_samson.analog.tiles import (
     TILE_BLOCK,
     Tile,
@@ -17,11 +17,12 @@ from analog_samson.analog.tiles import (
     why_not_on_tiles,
 )
 from analog_samson.analog.versions import WORKING_PAIRS, check_versions
+from analog_samson.deprecated import old_names
 
 __all__ = [
     "TILE_BLOCK",
     "WORKING_PAIRS",
-    "DeviceState",
+    "CellState",
     "Effect",
     "Physics",
     "Seeds",
@@ -35,3 +36,5 @@ __all__ = [
     "tile_configuration",
     "why_not_on_tiles",
 ]
+
+__getattr__ = old_names(__name__, {"DeviceState": "CellState"})

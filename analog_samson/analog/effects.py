@@ -1,7 +1,7 @@
-"""Effects of the periphery that device files name: functions before and after the products.
+"""Effects of the periphery: functions of the inputs and outputs of the products.
 
-An effect is a section (``devices.EffectSection``) and one implementation an engine: called with the
-section, each gives an :class:`Effect`.
+An effect is a section (``devices.EffectSection``) and one implementation per engine; called with
+the section, it returns an :class:`Effect`.
 """
 
 import functools
@@ -14,14 +14,14 @@ from analog_samson.importing import import_callable
 
 
 class Effect:
-    """What an effect makes of normalised inputs and outputs, number by number.
+    """Elementwise functions of normalised inputs and outputs.
 
-    Both functions are deterministic and elementwise: an input of 0 stays 0, since padding is added
-    before or after, by engine. An implementation overrides one of them or both.
+    Both functions are deterministic. An input of 0 must stay 0: one engine pads before and the
+    other after this function. An implementation overrides one of them or both.
     """
 
     def inputs(self, x: Tensor) -> Tensor:
-        """Inputs of the arrays behind the DAC, in units of its range: -1 to 1."""
+        """Inputs of the arrays after the DAC, in units of its range: -1 to 1."""
         return x
 
     def outputs(self, y: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def effects_of(periphery: Periphery, engine: str) -> tuple[Effect, ...]:
         engine: "aihwkit" or "compiled".
 
     Raises:
-        ValueError: If what a section names cannot be imported, or gives no effect.
+        ValueError: If the object that a section names cannot be imported, or returns no `Effect`.
     """
     found = []
     for section in periphery.effects:
@@ -45,21 +45,21 @@ def effects_of(periphery: Periphery, engine: str) -> tuple[Effect, ...]:
         effect = import_callable(name, "effect of the periphery")(section)
         if not isinstance(effect, Effect):
             raise ValueError(
-                f"{name!r} gave a {type(effect).__name__}; an implementation of an effect gives an "
-                "analog_samson.analog.Effect."
+                f"{name!r} returned a {type(effect).__name__}; an implementation of an effect "
+                "returns an analog_samson.analog.Effect."
             )
         found.append(effect)
     return tuple(found)
 
 
 class WithEffects:
-    """Products of aihwkit's torch tile with effects: takes the place of its ``AnalogMVM``."""
+    """Products of aihwkit's torch tile with effects; replaces its ``AnalogMVM``."""
 
     def __init__(self, effects: tuple[Effect, ...]) -> None:
         self._effects = effects
 
     def matmul(self, *arguments: Any, **options: Any) -> Tensor:
-        """What aihwkit computes, with the effects around the product."""
+        """Compute aihwkit's product, with the effects applied to its inputs and outputs."""
         product: Tensor = _mvm_with(self._effects).matmul(*arguments, **options)
         return product
 

@@ -1,4 +1,4 @@
-"""Moments of a device as its chips have them: drawn from the model, not copied from a formula."""
+"""Moments of a device, by Monte Carlo simulation of its noise model."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,17 +15,17 @@ from analog_samson.times import DAY, HOUR, MONTH, YEAR
 MOMENT_COLUMNS = ("quantity", "g_uS", "t_inference_s", "mean", "spread", "unit", "n")
 """Columns of ``device_<name>.csv``.
 
-Quantities: "programming" (error of a programmed device), "exponent", "drift" (conductance at a time
-before it is read, relative to the mean programmed one, or to the target where that is not known),
-"read" (what a read adds), "weight" (error of a weight relative to the largest of its column, all
-weights together, g_uS empty) and "weight, best gain" (the same after the factor that fits best).
+Quantities: "programming" (error of a programmed cell), "exponent", "drift" (conductance at a time
+before it is read, relative to the mean programmed one, or to the target if that is not known),
+"read" (change by a read), "weight" (error of a weight relative to the largest of its column, all
+weights together, g_uS empty) and "weight, best gain" (the same after the best-fitting factor).
 """
 
 TIMES_S = (1.0, 60.0, HOUR, DAY, MONTH, YEAR)
 
 
 def default_times_s(device: Device) -> tuple[float, ...]:
-    """Times [s] of a datasheet: the device's own, or one second to one year within its domain."""
+    """Times [s] of a datasheet: those of the device, or one second to one year where valid."""
     times = device.times
     if times.valid_times_s is not None:
         return times.valid_times_s
@@ -43,13 +43,13 @@ def measure(
     n: int = 4000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Program many devices and weights and take the moments of what becomes of them.
+    """Program many cells and weights and compute the moments of their conductances and errors.
 
     Args:
         device: The device.
         times_s: Times after programming [s]; None takes ``default_times_s``.
         n_levels: Number of weights from the lowest to the largest.
-        n: Devices at each: a spread is known to 1 / sqrt(2 n) of itself.
+        n: Number of cells at each; a spread has the relative error 1 / sqrt(2 n).
         seed: Seed of all draws.
 
     Returns:
@@ -65,7 +65,7 @@ def measure(
     quiet = physics
     if hasattr(device.noise, "read_noise_1f_scale"):
         quiet = Physics(device.with_axes({"read_noise_1f_scale": 0.0}))
-    rows = _of_devices(device, physics, quiet, times_s, n_levels, n, seed)
+    rows = _of_cells(device, physics, quiet, times_s, n_levels, n, seed)
     rows += _of_weights(device, physics, times_s, n_levels, n, seed)
     return pd.DataFrame(rows, columns=list(MOMENT_COLUMNS))
 
@@ -73,7 +73,7 @@ def measure(
 _Row = tuple[str | float | int | None, ...]
 
 
-def _of_devices(
+def _of_cells(
     device: Device,
     physics: Physics,
     quiet: Physics,
@@ -82,7 +82,7 @@ def _of_devices(
     n: int,
     seed: int,
 ) -> list[_Row]:
-    """Moments of single devices at evenly spaced targets."""
+    """Moments of single cells at evenly spaced targets."""
     level = torch.linspace(*device.noise.conductance_range, n_levels)
     seeds = partial(derive_seed, seed, "datasheet", 0)
     target = level[:, None].expand(-1, n).clone()
@@ -108,7 +108,7 @@ def _of_devices(
 def _of_weights(
     device: Device, physics: Physics, times_s: Sequence[float], n_levels: int, n: int, seed: int
 ) -> list[_Row]:
-    """Errors of evenly spaced weights, made of the devices that the mapping gives them."""
+    """Errors of evenly spaced weights, mapped to cells."""
     lowest = -1 if device.noise.cells == "single" else 0
     weights = torch.linspace(lowest, 1, n_levels)[:, None].expand(-1, n).clone()
     targets, scale = physics.to_conductances(weights)

@@ -1,8 +1,8 @@
-"""From a device to its noise model: the converter of its cells, and the models of aihwkit.
+"""Construction of noise models: the conductance converter, and the models of aihwkit.
 
 Each function is named by a section (``NoiseSection.built_by``) and builds one of aihwkit's models
 with the constants of the section; models that aihwkit lacks are in ``own_models``. A model whose
-``is_elementwise`` is true draws by ``randn_like`` alone, one number a cell: small arrays are then
+``is_elementwise`` is true draws with ``randn_like`` only, one number per cell: small arrays are
 programmed and read in one call.
 """
 
@@ -23,13 +23,13 @@ def noise_model(device: Device) -> Any:
     """Build the noise model of a device.
 
     Args:
-        device: The device; its mapping says how weights become conductances.
+        device: The device; its mapping defines the conversion of weights to conductances.
 
     Returns:
         An object of a subclass of aihwkit's ``BaseNoiseModel``.
 
     Raises:
-        ValueError: If what the section names cannot be imported, or is no noise model.
+        ValueError: If the object that the section names cannot be imported or is no noise model.
     """
     from aihwkit.inference.noise.base import BaseNoiseModel
 
@@ -37,7 +37,7 @@ def noise_model(device: Device) -> Any:
     model = import_callable(section.built_by, "noise model")(section, _converter(device))
     if not isinstance(model, BaseNoiseModel):
         raise ValueError(
-            f"{section.built_by!r} gave a {type(model).__name__}; the noise model of "
+            f"{section.built_by!r} returned a {type(model).__name__}; the noise model of "
             f"{section.model!r} must be derived from aihwkit's BaseNoiseModel."
         )
     return model
@@ -90,7 +90,7 @@ def wan2022(noise: ReRAMWan2022, converter: Any) -> Any:
     from aihwkit.inference import ReRamWan2022NoiseModel
 
     model = ReRamWan2022NoiseModel(g_converter=converter, noise_scale=noise.programming_noise_scale)
-    # The constructor stores the fit's reference under another name than the model reads.
+    # The constructor stores the reference of the fit under a name that the model does not read.
     model.coeff_g_max_reference = noise.g_max_reference_uS
     return model
 
@@ -109,14 +109,14 @@ def _power_law(
 
 
 def _converter(device: Device) -> Any:
-    """What turns the weights of an array into conductances and back."""
+    """The converter between weights of an array and conductances."""
     from analog_samson.analog import own_models
 
     low, high = device.noise.conductance_range
     if device.noise.cells == "signed":
         return own_models.SignedConverter()
     if device.noise.cells == "single":
-        one_a_weight = own_models.SingleDeviceConverter
+        one_a_weight = own_models.SingleCellConverter
         with_reference = own_models.ReferenceColumnConverter
         return (with_reference if device.mapping.reference_column else one_a_weight)(high, low)
     return _pairs(device, {"g_max": high, "g_min": low})
@@ -137,8 +137,8 @@ def _pairs(device: Device, limits: dict[str, float]) -> Any:
             return CustomPairConductanceConverter(significances, tables, **limits)
         except ArithmeticError:
             raise ValueError(
-                f"Device {device.name!r}: mapping.pair_tables_uS does not give back the weights it "
-                "is given; the weighted differences G+ - G- must be proportional to the weight."
+                f"Device {device.name!r}: mapping.pair_tables_uS does not reproduce the weights; "
+                "the weighted differences G+ - G- must be proportional to the weight."
             ) from None
     if significances != [1.0]:
         return NPairConductanceConverter(significances, **limits)

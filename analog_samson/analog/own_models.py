@@ -1,4 +1,4 @@
-"""Noise models that aihwkit lacks or that need more than its constants, as its ``BaseNoiseModel``.
+"""Noise models that aihwkit lacks or that need additional constants, as ``BaseNoiseModel``.
 
 Conductances are in µS and times in seconds, as in aihwkit.
 """
@@ -26,11 +26,11 @@ from analog_samson.devices import (
 from analog_samson.devices.measurements import load_trajectories
 from analog_samson.times import DAY
 
-LARGEST_PER_uS = 1e-12  # guards a division where an array is all zero
+LARGEST_PER_uS = 1e-12  # avoids a division by zero in an array of zeros
 
 
 class SignedConverter(BaseConductanceConverter):
-    """One signed value a weight, unchanged: for errors that act on weights themselves."""
+    """One signed value per weight, unchanged: for errors defined on weights."""
 
     def convert_to_conductances(self, weights: Tensor) -> tuple[list[Tensor], dict[str, float]]:
         """Return the weights as they are."""
@@ -41,14 +41,14 @@ class SignedConverter(BaseConductanceConverter):
         return conductances[0]
 
 
-class SingleDeviceConverter(BaseConductanceConverter):
-    """One device a weight: the smallest weight of an array at g_min, the largest at g_max.
+class SingleCellConverter(BaseConductanceConverter):
+    """One cell per weight: the smallest weight of an array at g_min, the largest at g_max.
 
-    As aihwkit's, which is no list but one tensor (its noise models draw column by column then), and
-    which divides by zero where all weights of an array are equal. There, 0 counts as
-    a weight, too: a positive constant lies at g_max, a negative one at g_min, so that the devices
-    hold it with the noise they would have in an array with a zero in it. Without that, the mapping
-    (its offset is digital) would give the devices nothing to hold, and no error to the weights.
+    Unlike aihwkit's, it returns one tensor instead of a list (noise models then draw column by
+    column), and it maps arrays of equal weights, for which aihwkit's divides by zero. The
+    range of such an array includes 0: a positive constant is mapped to g_max and a negative one to
+    g_min, with the noise of these conductances. Otherwise the digital offset would represent the
+    weights without error.
 
     Args:
         g_max: Conductance of the largest weight [µS].
@@ -77,10 +77,10 @@ class SingleDeviceConverter(BaseConductanceConverter):
 
 
 class ReferenceColumnConverter(BaseConductanceConverter):
-    """One device a weight, and a column of devices that all outputs of the array subtract.
+    """One cell per weight, and a reference column that is subtracted from all outputs.
 
-    A weight of zero and the reference lie at the middle of the range, so a shift that all devices
-    share cancels; the noise of the reference is common to all columns.
+    A weight of zero and the reference lie at the middle of the range, so a shift common to
+    all cells cancels; the noise of the reference is common to all columns.
 
     Args:
         g_max: Conductance of the largest weight [µS].
@@ -105,12 +105,12 @@ class ReferenceColumnConverter(BaseConductanceConverter):
 
 
 class _WithoutDrift(BaseNoiseModel):
-    """Models whose devices keep what was programmed."""
+    """Models in which the programmed conductances do not change."""
 
     def apply_drift_noise_to_conductance(
         self, g_prog: Tensor, drift_noise_param: Tensor | None, t_inference: float
     ) -> Tensor:
-        """Return what was programmed."""
+        """Return the programmed conductances."""
         return g_prog
 
 
@@ -151,23 +151,23 @@ class PolynomialErrorNoiseModel(_WithoutDrift):
 
 
 class _AroundTargets(BaseNoiseModel):
-    """Models whose distribution of every time, t = 0 included, lies around the targets."""
+    """Models that give the distribution around the targets at every time, including t = 0."""
 
     def apply_programming_noise_to_conductance(self, g_target: Tensor) -> Tensor:
-        """Draw the distribution of 0 s."""
+        """Draw from the distribution at 0 s."""
         drawn: Tensor = self.apply_drift_noise_to_conductance(g_target, g_target, 0.0)
         return drawn
 
     def generate_drift_coefficients(self, g_target: Tensor) -> Tensor:
-        """Return the targets: that is what reads start from."""
+        """Return the targets, from which reads are computed."""
         return g_target
 
 
 class SonosNoiseModel(_AroundTargets):
     """Charge-trap memory: mean shift and spread of the current by days after programming.
 
-    Between the days of the tables their coefficients are interpolated linearly. A device's error
-    is one normal draw, so under one seed it keeps its quantile over time.
+    Between the days of the tables their coefficients are interpolated linearly. The error of a
+    cell is one normal draw: with the same seed, it keeps its quantile over time.
 
     Args:
         noise: The section of the device file.
@@ -182,7 +182,7 @@ class SonosNoiseModel(_AroundTargets):
     def apply_drift_noise_to_conductance(
         self, g_prog: Tensor, drift_noise_param: Tensor, t_inference: float
     ) -> Tensor:
-        """Draw the distribution of a time around the targets ``drift_noise_param``."""
+        """Draw from the distribution at a time around the targets ``drift_noise_param``."""
         noise, day = self.noise, t_inference / DAY
         nA_per_uS = 1e3 * noise.read_voltage_V
         current = drift_noise_param.double() * nA_per_uS
@@ -201,7 +201,7 @@ class SonosNoiseModel(_AroundTargets):
 
 
 class TabulatedNoiseModel(BaseNoiseModel):
-    """A measured device: programming error, exponents and 1/f noise from tables.
+    """Programming error, drift exponents and 1/f noise from tables of measured cells.
 
     Args:
         noise: The section of the device file.
@@ -225,7 +225,7 @@ class TabulatedNoiseModel(BaseNoiseModel):
         return (g_target + self.noise.programming_noise_scale * error).clamp(min=0)
 
     def generate_drift_coefficients(self, g_target: Tensor) -> Tensor:
-        """Draw normal exponents by target."""
+        """Draw normally distributed exponents."""
         mean, spread = (
             self._law(values, g_target) for values in (self.noise.nu_mean, self.noise.nu_spread)
         )
@@ -234,7 +234,7 @@ class TabulatedNoiseModel(BaseNoiseModel):
     def apply_drift_noise_to_conductance(
         self, g_prog: Tensor, drift_noise_param: Tensor, t_inference: float
     ) -> Tensor:
-        """Age by the power law and add one draw of the accumulated 1/f noise."""
+        """Apply power-law drift and add one draw of the accumulated 1/f noise."""
         noise = self.noise
         t = t_inference + noise.t_0_s
         drifted = g_prog * (t / noise.t_0_s) ** (-drift_noise_param)
@@ -245,11 +245,11 @@ class TabulatedNoiseModel(BaseNoiseModel):
 
 
 class ResampledNoiseModel(_AroundTargets):
-    """Measured devices themselves: each simulated device follows one that was measured.
+    """Resampling of measured cells: each simulated cell follows the trajectory of a measured one.
 
-    It is one of the two nearest targets, of each the more often the nearer it is, drawn uniformly
-    there. Under one seed a device follows the same one at every time, with all that was measured
-    on it: programming error, drift and read noise. No read differs from another at one time.
+    One of the two nearest targets is drawn with probabilities that are linear in the distance, then
+    one of its cells uniformly. With the same seed a cell follows the same trajectory at every time,
+    including programming error, drift and read noise. All reads at a time are equal.
 
     Args:
         noise: The section of the device file.
@@ -272,7 +272,7 @@ class ResampledNoiseModel(_AroundTargets):
     def apply_drift_noise_to_conductance(
         self, g_prog: Tensor, drift_noise_param: Tensor, t_inference: float
     ) -> Tensor:
-        """Take the devices drawn for the targets ``drift_noise_param`` at a time."""
+        """Conductances at a time of the measured cells drawn for targets ``drift_noise_param``."""
         target = drift_noise_param.double()
         which, lot = torch.rand((2, *target.shape), dtype=torch.float64)
         above = torch.bucketize(target, self._targets).clamp(max=len(self._targets) - 1)
@@ -289,11 +289,11 @@ class ResampledNoiseModel(_AroundTargets):
 
 
 class WeightNoiseModel(_WithoutDrift):
-    """The generic errors of papers on normalised weights, whose largest is 1.
+    """Generic errors of normalised weights, whose largest is 1.
 
     Args:
         noise: The section of the device file.
-        g_converter: Leaves weights as they are.
+        g_converter: A converter that does not change weights.
     """
 
     def __init__(self, noise: WeightNoise, g_converter: BaseConductanceConverter) -> None:
@@ -301,7 +301,7 @@ class WeightNoiseModel(_WithoutDrift):
         self.noise = noise
 
     def apply_programming_noise_to_conductance(self, g_target: Tensor) -> Tensor:
-        """Draw the error of every weight."""
+        """Add the error of every weight."""
         sigma = self.noise.sigma
         if self.noise.law == "uniform":
             return g_target + sigma * (2 * torch.rand_like(g_target) - 1)
@@ -314,10 +314,10 @@ class WeightNoiseModel(_WithoutDrift):
 
 
 class CMONoiseModel(ReRamCMONoiseModel):
-    """aihwkit's ``ReRamCMONoiseModel``, whose relaxation and read are two calls.
+    """aihwkit's ``ReRamCMONoiseModel``, with relaxation and read in two calls.
 
-    aihwkit draws both in one call. Relaxation belongs to the device and read noise to the read, so
-    the same law is applied in two steps with one of them at zero.
+    aihwkit draws both in one call. Relaxation is drawn once per chip and read noise at every read,
+    so the same law is applied in two steps, each with the other noise set to zero.
 
     Args:
         noise: The section of the device file.
@@ -325,7 +325,7 @@ class CMONoiseModel(ReRamCMONoiseModel):
     """
 
     def __init__(self, noise: ReRAMCMO, g_converter: BaseConductanceConverter) -> None:
-        # A float such as 0.02 is no key of aihwkit's table and would silently mean 0.2 %.
+        # aihwkit would interpret a float that is no key of its table, such as 0.02, as 0.2 %.
         accepted = 0.2 if noise.acceptance_percent == 0.2 else 2
         super().__init__(
             g_max=noise.g_max_uS,
@@ -338,7 +338,7 @@ class CMONoiseModel(ReRamCMONoiseModel):
         self.g_converter = g_converter
 
     def relax(self, programmed_uS: Tensor, t_inference_s: float) -> Tensor:
-        """Draw the relaxation until a time, before the limits of the read."""
+        """Draw the relaxation until a time, before the bounds of the read are applied."""
         with self._changed(read_noise_scale=0.0, g_min=-math.inf, g_max=math.inf):
             relaxed: Tensor = self.apply_drift_noise_to_conductance(
                 programmed_uS, None, t_inference_s

@@ -1,4 +1,4 @@
-"""What a device does to conductances: programming, faults, drift and reads, each under its seed."""
+"""Conductances of cells: programming, faults, drift and reads, each with its random seed."""
 
 import contextlib
 import functools
@@ -18,21 +18,21 @@ from analog_samson.devices import Device
 _check_versions_once = functools.cache(check_versions)
 
 _VECTORS = 64
-"""Torch computes multiples of this many numbers in vectors alone, without a scalar rest, whose last
-bits may differ: only such arrays stand in a row with others."""
+"""Torch processes multiples of this number of elements in vector instructions only; scalar code for
+a remainder may differ in the last bits. Only arrays of such sizes are concatenated with others."""
 
 _AT_ONCE = 32_768
-"""Torch computes this many numbers in one piece, whatever the number of threads; of larger arrays
-the calls cost nothing that counts."""
+"""Torch does not split this number of elements over threads; for larger arrays the overhead of
+calls is negligible."""
 
 Seeds = Callable[..., int]
-"""Maps the words of a purpose to a seed, for one layer, array and device of a chip."""
+"""Maps the words of a purpose to a seed, for one layer, array and cell index of a chip."""
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run a block under a seed of torch's global CPU generator and leave it as it was."""
-    generator = torch.default_generator  # `torch.manual_seed` asks every accelerator first: slow
+    """Seed torch's global CPU generator within a block and restore its state afterwards."""
+    generator = torch.default_generator  # `torch.manual_seed` also seeds every accelerator: slow
     before = generator.get_state()
     try:
         generator.manual_seed(seed)
@@ -42,11 +42,11 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 @dataclass
-class DeviceState:
-    """One device of every weight of an array, from programming on: conductances in µS.
+class CellState:
+    """State of one cell of every weight of an array after programming: conductances in µS.
 
-    All tensors have the array's shape (columns, rows). ``target_uS`` is kept only where reads start
-    from it. ``stuck_uS`` holds the conductances of devices that are stuck and NaN for the others.
+    All tensors have the array's shape (columns, rows). ``target_uS`` is stored only if reads are
+    computed from it. ``stuck_uS`` holds the conductances of stuck cells and NaN for the others.
     """
 
     target_uS: Tensor | None
@@ -56,10 +56,10 @@ class DeviceState:
 
 
 class Physics:
-    """The noise model of a device, called at conductance level under seeds by purpose.
+    """The noise model of a device, called at conductance level with one seed per purpose.
 
-    The scale between weights and conductances is fixed by the target weights, so nothing is
-    renormalised by a noisy maximum and every device keeps its own state.
+    The scale between weights and conductances is fixed by the target weights: nothing is
+    renormalised by a noisy maximum, and every cell has its own state.
     """
 
     def __init__(self, device: Device) -> None:
@@ -69,10 +69,10 @@ class Physics:
         self.model = noise_model(device)
 
     def to_conductances(self, weights: Tensor) -> tuple[list[Tensor], Any]:
-        """Map target weights of an array onto target conductances [µS], one tensor a device.
+        """Map target weights of an array to target conductances [µS], one tensor per cell.
 
-        Where a shape begins with groups, they are arrays, each mapped by its own largest weight
-        (it is 1 in all of them) or its own range.
+        Leading dimensions are groups of a convolution: each is an array and is mapped by its own
+        largest weight (1 in all of them) or its own range.
         """
         convert = self.model.g_converter.convert_to_conductances
         conductances, scale = self._by_array(convert, weights)(weights)
@@ -80,7 +80,7 @@ class Physics:
         return [conductances] if single else list(conductances), (scale, single)
 
     def to_weights(self, conductances: Sequence[Tensor], scale: Any) -> Tensor:
-        """Map conductances [µS] back onto weights with the scale of the targets."""
+        """Map conductances [µS] back to weights with the scale of the targets."""
         converter_scale, single = scale
         given = conductances[0] if single else list(conductances)
         convert = self.model.g_converter.convert_back_to_weights
@@ -88,12 +88,12 @@ class Physics:
         return weights
 
     def _by_array(self, convert: Callable[..., Any], values: Tensor) -> Callable[..., Any]:
-        """A conversion for each array where it depends on the range of the array."""
+        """The conversion, applied to each array separately if it depends on the array's range."""
         needed = self.noise.cells == "single" and values.ndim > 2
         return torch.vmap(convert) if needed else convert
 
-    def program(self, target_uS: Tensor, seeds: Seeds) -> DeviceState:
-        """Write target conductances once: programming error and drift exponents are drawn here."""
+    def program(self, target_uS: Tensor, seeds: Seeds) -> CellState:
+        """Program target conductances; programming error and drift exponents are drawn here."""
         exponent = None
         with seeded(seeds("programming")):
             programmed = self.model.apply_programming_noise_to_conductance(target_uS.clone())
@@ -101,13 +101,11 @@ class Physics:
             with seeded(seeds("drift")):
                 exponent = self.model.generate_drift_coefficients(target_uS.clone())
         stuck = self._stuck(target_uS, seeds)
-        kept = target_uS if self.noise.keeps_its_place else None
-        return DeviceState(kept, _hold(programmed, stuck), exponent, stuck)
+        kept = target_uS if self.noise.keeps_quantile else None
+        return CellState(kept, _hold(programmed, stuck), exponent, stuck)
 
-    def program_all(
-        self, targets_uS: Sequence[Tensor], seeds: Sequence[Seeds]
-    ) -> list[DeviceState]:
-        """What :meth:`program` gives for each device, to the bit; small arrays at once."""
+    def program_all(self, targets_uS: Sequence[Tensor], seeds: Sequence[Seeds]) -> list[CellState]:
+        """The result of :meth:`program` for each, bit for bit; small arrays in one call."""
         together = [i for i, target in enumerate(targets_uS) if self._joins(target)]
         if not self._are_small([targets_uS[i] for i in together]):
             together = []
@@ -127,17 +125,17 @@ class Physics:
                 continue
             stuck = self._stuck(target, own)
             programmed, exponent = (drawn[purpose][i] for purpose in ("programming", "drift"))
-            states.append(DeviceState(None, _hold(programmed, stuck), exponent, stuck))
+            states.append(CellState(None, _hold(programmed, stuck), exponent, stuck))
         return states
 
     def read_all(
         self,
-        states: Sequence[DeviceState],
+        states: Sequence[CellState],
         t_inference_s: float,
         read: int,
         seeds: Sequence[Seeds],
     ) -> list[Tensor]:
-        """What :meth:`read` gives for each device, to the bit; small arrays at once."""
+        """The result of :meth:`read` for each, bit for bit; small arrays in one call."""
         together = [i for i, state in enumerate(states) if self._joins(state.programmed_uS)]
         if t_inference_s == 0 or not self._are_small([states[i].programmed_uS for i in together]):
             together = []
@@ -163,7 +161,7 @@ class Physics:
         ]
 
     def _joins(self, conductances_uS: Tensor) -> bool:
-        """Whether conductances can stand in a row with others and give the same bits."""
+        """Whether conductances can be concatenated with others without changing a bit."""
         is_elementwise = getattr(self.model, "is_elementwise", False)
         return is_elementwise and conductances_uS.numel() % _VECTORS == 0
 
@@ -184,14 +182,14 @@ class Physics:
         stuck[lot >= 1 - high] = g_max
         return stuck
 
-    def read(self, state: DeviceState, t_inference_s: float, read: int, seeds: Seeds) -> Tensor:
-        """Conductances [µS] as read at a time; t = 0 is the programmed state, before any read.
+    def read(self, state: CellState, t_inference_s: float, read: int, seeds: Seeds) -> Tensor:
+        """Conductances [µS] read at a time; t = 0 is the programmed state, before any read.
 
-        A read freezes one draw of the accumulated read noise for the whole array.
+        The accumulated read noise is drawn once per read, for the whole array.
         """
         if t_inference_s == 0 or not self.noise.drifts:
             return state.programmed_uS
-        if self.noise.keeps_its_place:
+        if self.noise.keeps_quantile:
             aged = self._read_marginal(state, t_inference_s, seeds)
         elif self.noise.reads_in_two_steps:
             with seeded(seeds("drift")):
@@ -207,9 +205,9 @@ class Physics:
             )
         return _hold(aged, state.stuck_uS)
 
-    def _read_marginal(self, state: DeviceState, t_inference_s: float, seeds: Seeds) -> Tensor:
-        # The model draws one normal a device around the target. Under the seed of the programming
-        # it is the same normal at every time, so a device keeps its quantile.
+    def _read_marginal(self, state: CellState, t_inference_s: float, seeds: Seeds) -> Tensor:
+        # The model draws one normal number per cell around the target. With the seed of programming
+        # it is the same number at every time, so a cell keeps its quantile.
         is_new = self.noise.draws_each_time_anew
         seed = seeds("drift", t_inference_s) if is_new else seeds("programming")
         target_uS = cast(Tensor, state.target_uS)
@@ -226,7 +224,7 @@ class Physics:
 
 
 class _DrawsApart(TorchFunctionMode):
-    """Within a block ``randn_like`` draws pieces of a row, each from the stream of its own seed."""
+    """Within a block, ``randn_like`` draws each part of a concatenation with its own seed."""
 
     def __init__(self, sizes: Sequence[int], seeds: Sequence[int]) -> None:
         super().__init__()
@@ -242,7 +240,7 @@ class _DrawsApart(TorchFunctionMode):
 def _drawn_apart(
     call: Callable[..., Tensor], parts: Sequence[tuple[torch.Size, int]], *given: Any
 ) -> list[Tensor]:
-    """Call a noise model on devices in a row, with a shape and a seed for each."""
+    """Call a noise model on concatenated arrays, with a shape and a seed for each."""
     sizes = [shape.numel() for shape, _ in parts]
     with _DrawsApart(sizes, [seed for _, seed in parts]):
         row = call(*given)
@@ -256,7 +254,7 @@ def _number_as_key(model: Any, t_inference_s: float) -> float:
 
 
 def _hold(conductances_uS: Tensor, stuck_uS: Tensor | None) -> Tensor:
-    """Put the conductances of stuck devices in place."""
+    """Insert the conductances of stuck cells."""
     if stuck_uS is None:
         return conductances_uS
     return torch.where(stuck_uS.isnan(), conductances_uS, stuck_uS)

@@ -23,14 +23,14 @@ TILE_BLOCK = 32
 
 @dataclass
 class Tile:
-    """One crossbar array of a layer: aihwkit's tile and what its weights are meant to be.
+    """One array of a layer: aihwkit's tile and its target weights.
 
     Attributes:
         layer: Dotted name of the layer.
         index: Number of the array within its layer, row blocks outermost.
         aihwkit_tile: The simulator's tile.
         target: Normalised target weights, shape (columns, rows), largest of a column +-1.
-        used: Columns that hold any weight, shape (columns,).
+        used: Columns with a nonzero weight, shape (columns,).
     """
 
     layer: str
@@ -40,34 +40,34 @@ class Tile:
     used: Tensor
 
     def set_weights(self, weights: Tensor) -> None:
-        """Put normalised weights (columns, rows) on the array."""
+        """Set the normalised weights of the array, shape (columns, rows)."""
         self.aihwkit_tile.tile.set_weights(weights)
 
     @property
     def alpha(self) -> Tensor:
-        """Compensation factor now, shape (1,) or (columns,)."""
+        """Current drift compensation factor, shape (1,) or (columns,)."""
         alpha: Tensor = self.aihwkit_tile.alpha.detach()
         return alpha
 
     def set_compensation(self, alpha: Tensor) -> None:
-        """Set the factor (or one a column) that multiplies the array's outputs."""
+        """Set the factor (or one per column) that the outputs of the array are multiplied by."""
         buffer = self.aihwkit_tile.alpha
         self.aihwkit_tile.alpha = alpha.to(device=buffer.device, dtype=buffer.dtype)
 
 
 class TiledNetwork:
-    """A copy of a network whose layers run on aihwkit's tiles: torch's where they can, else C++.
+    """A copy of a network whose layers run on aihwkit's tiles: torch's if possible, otherwise C++.
 
     Args:
-        network: The digital network; it is copied, not changed. Layers that are used in several
-            places stay one layer.
+        network: The digital network; it is copied, not changed. A layer that is used several
+            times stays one layer.
         device: The device whose mapping and periphery the tiles get.
         keep_digital: Names of layers to leave digital.
-        input_ranges: Layer name to the largest input its DAC takes, model units; may be None
-            where the periphery is ideal or no forward pass is wanted.
+        input_ranges: Layer name to the input range of its DAC in model units; may be None if the
+            periphery is ideal or no forward pass is run.
 
     Raises:
-        ValueError: If a layer cannot become tiles and is not to be kept digital, or weights are
+        ValueError: If a layer cannot be mapped to tiles and is not kept digital, or weights are
             NaN, infinite or all zero.
         ImportError: If the installed aihwkit and torch do not work together.
     """
@@ -87,7 +87,7 @@ class TiledNetwork:
         models.check_weights(self.network, list(layers))
         self._shapes = {name: layer.weight.shape for name, layer in layers.items()}
         configuration = tile_configuration(device)
-        with seeded(0):  # aihwkit initialises every layer before it takes over the weights
+        with seeded(0):  # aihwkit initialises every layer before the weights are copied
             self.layers: dict[str, Any] = {
                 name: _analog_layer(name, layer, configuration) for name, layer in layers.items()
             }
@@ -101,7 +101,7 @@ class TiledNetwork:
             for name, layer in self.layers.items()
             for index, aihwkit_tile in enumerate(layer.analog_tiles())
         ]
-        for tile in self.arrays:  # its hook on gradients, which nobody takes here, does not pickle
+        for tile in self.arrays:  # its hook on gradients, unused here, cannot be pickled
             if handle := getattr(tile.aihwkit_tile, "_backward_hook_handle", None):
                 handle.remove()
                 tile.aihwkit_tile._backward_hook_handle = None
@@ -117,7 +117,7 @@ class TiledNetwork:
             tile.aihwkit_tile.set_input_range(float(input_ranges[tile.layer]))
 
     def weights(self) -> dict[str, Tensor]:
-        """Weights on the arrays in model units and the layers' shapes, without compensation."""
+        """Weights of the arrays in model units, in the shapes of the layers, not compensated."""
         return {
             name: layer.get_weights()[0].detach().clone().reshape(self._shapes[name])
             for name, layer in self.layers.items()
@@ -125,14 +125,14 @@ class TiledNetwork:
 
     @torch.no_grad()
     def forward(self, images: Tensor, first_index: int, seeds: Callable[[int], int]) -> Tensor:
-        """Outputs of the network, drawn so that an image's noise does not depend on its batch.
+        """Outputs of the network; the noise of an image does not depend on its batch.
 
-        Images run in fixed blocks of ``TILE_BLOCK``, counted over the whole set and padded where
-        the set begins or ends in the middle of one; every block has its own seed.
+        Images are evaluated in fixed blocks of ``TILE_BLOCK``, counted over the whole set and
+        padded if the set begins or ends within a block; every block has its own seed.
 
         Args:
             images: Network inputs, shape (n, ...).
-            first_index: Number of the first image in the whole set.
+            first_index: Index of the first image in the whole set.
             seeds: Block number to seed.
 
         Returns:
@@ -166,19 +166,20 @@ def check_input_ranges(input_ranges: Mapping[str, float], layers: Iterable[str])
 
 
 def draws_from_the_clock(device: Device) -> bool:
-    """Whether aihwkit's tiles of a device draw noise that no seed repeats.
+    """Whether aihwkit's tiles of a device draw noise that is not reproducible with a seed.
 
-    The C++ tile seeds the noise of its forward pass from the clock; the torch tile from torch.
+    The C++ tile seeds the noise of its forward pass from the clock; the torch tile uses torch's
+    generator.
     """
     periphery = device.periphery
     is_noisy = periphery.output_noise > 0 or periphery.mvm_read_noise > 0
-    return is_noisy and periphery.is_by_vector
+    return is_noisy and periphery.is_per_vector
 
 
 def why_not_on_tiles(device: Device) -> str:
-    """Say why aihwkit's tiles cannot run a device; "" if they can."""
-    if device.periphery.effects and device.periphery.is_by_vector:
-        return "effects of the periphery need its torch tile, per-vector computing its C++ tile"
+    """The reason why aihwkit's tiles cannot run a device; "" if they can."""
+    if device.periphery.effects and device.periphery.is_per_vector:
+        return "effects of the periphery need its torch tile, per-vector computation its C++ tile"
     return device.periphery.without_implementation("aihwkit")
 
 
@@ -189,9 +190,9 @@ def tile_configuration(device: Device) -> Any:
         device: The device.
 
     Returns:
-        A ``TorchInferenceRPUConfig``, or an ``InferenceRPUConfig`` where the periphery needs the
-        C++ tile; its noise model and compensation are those of the device and act only where the
-        device asks for aihwkit's own path.
+        A ``TorchInferenceRPUConfig``, or an ``InferenceRPUConfig`` if the periphery needs the
+        C++ tile; its noise model and compensation are those of the device and are used only if the
+        device selects aihwkit's weight-level path.
     """
     from aihwkit.inference.compensation.drift import (
         GlobalDriftCompensation,
@@ -203,14 +204,16 @@ def tile_configuration(device: Device) -> Any:
         "none": None,
         "global": GlobalDriftCompensation(),
         "per_column": PerColumnDriftCompensation(),
-        "per_layer": GlobalDriftCompensation(),  # the tile multiplies by what the chip sets
+        "per_layer": GlobalDriftCompensation(),  # the chip sets the tile's factor
     }
     configuration = TorchInferenceRPUConfig()
-    if device.periphery.is_by_vector:  # only the C++ tile knows it, or does it vector by vector
+    if device.periphery.is_per_vector:  # only the C++ tile supports this, or computes it per vector
         configuration = InferenceRPUConfig()
     configuration.noise_model = noise_model(device)
     configuration.drift_compensation = compensations[device.drift_compensation.kind]
-    configuration.mapping.weight_scaling_omega = 1.0  # the default of 0 maps weights as they are
+    configuration.mapping.weight_scaling_omega = (
+        1.0  # with the default of 0, weights are not scaled
+    )
     configuration.mapping.weight_scaling_columnwise = device.mapping.scale == "column"
     configuration.mapping.digital_bias = True
     configuration.mapping.max_input_size = _unlimited_is_zero(device.mapping.max_rows)
@@ -235,7 +238,7 @@ def _set_periphery(forward: Any, device: Device) -> None:
     forward.noise_management = NoiseManagementType.NONE
     if periphery.input_scaling == "per_vector":
         forward.noise_management = NoiseManagementType.ABS_MAX
-    elif periphery.is_by_vector:  # as in aihwkit's preset: inputs come scaled by their range
+    elif periphery.is_per_vector:  # as in aihwkit's preset: inputs are scaled by their range
         forward.noise_management, forward.nm_thres = NoiseManagementType.CONSTANT, 1.0
     forward.bound_management = BoundManagementType[("NONE", "ITERATIVE")[iterative]]
     forward.inp_bound = 1.0

@@ -1,4 +1,4 @@
-"""Which aihwkit works with which torch."""
+"""Versions of aihwkit and torch that work together."""
 
 import sys
 from importlib import metadata
@@ -13,10 +13,12 @@ WORKING_PAIRS = {
 def check_versions() -> None:
     """Raise unless the installed aihwkit and torch work together.
 
-    aihwkit's wheels are tied to torch's binary interface; a wrong pair crashes at the first tile.
+    aihwkit's wheels depend on torch's binary interface; an incompatible pair crashes at the first
+    tile.
 
     Raises:
-        ImportError: If aihwkit is missing or the pair cannot work; says what to install.
+        ImportError: If aihwkit is missing or the pair is incompatible; the message states what to
+            install.
     """
     wanted = "1.1.0" if sys.version_info < (3, 12) else "1.2.0"
     low, below = WORKING_PAIRS[wanted]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from analog_samson.checkpoint.header import CheckpointHeader, check_header, specification
 from analog_samson.checkpoint.specification import TrainingSpec, listed
 from analog_samson.data import DATASETS, Split, full_scale, normalise
+from analog_samson.deprecated import accepts_old_names, warn_renamed
 from analog_samson.files import naming, replacing
 from analog_samson.importing import check_trust, packages_of
 from analog_samson.models import Rewriting, any_input, build_model, rewrite
@@ -29,10 +30,14 @@ _DTYPES = (
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 )
 
+_HEADER_KEYS = {"n_test": "n_images"}
+"""Fields whose key in the header, which enters the digest, differs from their name."""
+
 _NO_CODE = ("device", "start_from", "keep_digital")
 """Texts of a specification that name files or layers; any other with a colon names code."""
 
 
+@accepts_old_names(n_images="n_test")
 @dataclass(frozen=True)
 class Checkpoint:
     """A trained network with its specification, input ranges and digital accuracy.
@@ -42,7 +47,7 @@ class Checkpoint:
         state: State dict of the network, on the CPU.
         input_ranges: Largest input of each analog layer on training images (percentile).
         n_correct_digital: Test images that the digital network classifies correctly.
-        n_images: Images in that split.
+        n_test: Images in the test split.
         image_shape: (C, H, W).
         n_classes: Number of classes.
         mean: Per channel, of images / full scale.
@@ -59,7 +64,7 @@ class Checkpoint:
     state: Mapping[str, Tensor]
     input_ranges: Mapping[str, float]
     n_correct_digital: int
-    n_images: int
+    n_test: int
     image_shape: tuple[int, int, int]
     n_classes: int
     mean: tuple[float, ...]
@@ -78,7 +83,7 @@ class Checkpoint:
                 network has, or a value has another type or range than its meaning allows.
         """
         if self.spec.dataset in DATASETS and self.full_scale == full_scale(self.spec.dataset):
-            object.__setattr__(self, "full_scale", None)  # said by the data set's name
+            object.__setattr__(self, "full_scale", None)  # given by the name of the data set
         check_header(CheckpointHeader, self._described(), self._where)
         for name, tensor in self.state.items():
             if tensor.dtype not in _DTYPES:
@@ -101,7 +106,7 @@ class Checkpoint:
         """Input ranges of the analog layers: "percentile", or "largest" (abs-max).
 
         Raises:
-            ValueError: If the largest are wanted and the file is of a version that had none.
+            ValueError: If the largest are requested and the file is of a version without them.
         """
         if statistic == "percentile":
             return self.input_ranges
@@ -116,7 +121,13 @@ class Checkpoint:
     @property
     def accuracy_digital(self) -> float:
         """Accuracy of the digital network on the test split, in [0, 1]."""
-        return self.n_correct_digital / self.n_images
+        return self.n_correct_digital / self.n_test
+
+    @property
+    def n_images(self) -> int:
+        """The old name of ``n_test``."""
+        warn_renamed("Checkpoint.n_images", "Checkpoint.n_test")
+        return self.n_test
 
     @cached_property
     def digest(self) -> str:
@@ -149,7 +160,7 @@ class Checkpoint:
         """
         if self.full_scale is None and self.spec.dataset not in DATASETS:
             raise ValueError(
-                f"The {self._where} does not say which pixel value of {self.spec.dataset!r} means "
+                f"The {self._where} does not state which pixel value of {self.spec.dataset!r} is "
                 "1.0, for an earlier version wrote it; train or import it again."
             )
         return full_scale(self.spec.dataset) if self.full_scale is None else self.full_scale
@@ -223,12 +234,12 @@ class Checkpoint:
 
     def _described(self) -> dict[str, Any]:
         described = [f.name for f in fields(self) if f.name not in ("state", "source")]
-        values = {name: getattr(self, name) for name in described}
+        values = {_HEADER_KEYS.get(name, name): getattr(self, name) for name in described}
         values["spec"] = self.spec.to_json()
         values["input_ranges"] = dict(self.input_ranges)
         values["made_with"] = dict(self.made_with)
         values["largest_inputs"] = dict(self.largest_inputs)
-        if self.full_scale is None:  # a key of a later version stands only where it is used
+        if self.full_scale is None:  # a key of a later version is written only if it is used
             del values["full_scale"]
         return values
 
@@ -267,7 +278,7 @@ def load_checkpoint(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
     version = header.pop("format_version", None)
     if version != FORMAT_VERSION or type(version) is not int:
         raise ValueError(
-            f"The file {str(path)!r} is no checkpoint of format {FORMAT_VERSION} (it says "
+            f"The file {str(path)!r} is no checkpoint of format {FORMAT_VERSION} (its version is "
             f"{version!r}); networks from elsewhere come in through import_checkpoint.py."
         )
     where = f"checkpoint {str(path)!r}"
@@ -275,6 +286,8 @@ def load_checkpoint(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
     header["spec"] = read_specification(header["spec"], where, trust)
     for name in ("image_shape", "mean", "std", "class_names"):
         header[name] = tuple(header[name])
+    for name, key in _HEADER_KEYS.items():
+        header[name] = header.pop(key)
     return Checkpoint(state=state, source=str(path), **header)
 
 

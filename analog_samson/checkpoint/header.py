@@ -9,6 +9,7 @@ import pydantic
 from pydantic import Field
 
 from analog_samson.checkpoint.specification import FLAT_OPTIONS, TrainingSpec
+from analog_samson.messages import shown
 
 # single precision covers 1e-38 to 3e38; within these bounds quotients are finite too
 Finite = Annotated[float, Field(gt=-1e30, lt=1e30, allow_inf_nan=False)]
@@ -128,12 +129,7 @@ def _sentence(error: pydantic.ValidationError) -> str:
             return f"key {key!r} is unknown to this version of the package"
         case "value_error":
             return message
-    return f"{key} = {_shortened(problem['input'])} is not allowed: {message}"
-
-
-def _shortened(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return f"{key} = {shown(problem['input'])} is not allowed: {message}"
 
 
 _FIELDS: dict[str, Any] = {

@@ -257,7 +257,7 @@ class TrainingSpec:
         values |= {name: options.pop(name, None) for name in FLAT_OPTIONS}
         if options:
             values["options"] = options
-        if not self.rewrites:  # a key of a later version stands only where it is used
+        if not self.rewrites:  # a key of a later version is written only if it is used
             del values["rewrites"]
         return json.dumps(values, sort_keys=True, allow_nan=False)
 
@@ -266,7 +266,7 @@ class TrainingSpec:
         """Read what `to_json` wrote.
 
         Raises:
-            ValueError: If the text is no JSON object, or has a key that this version does not know.
+            ValueError: If the text is no JSON object, or has a key that is unknown to this version.
         """
         return cls(**json.loads(text))
 

@@ -32,7 +32,7 @@ _NEW_NAMES = {"why_alone": "why_not_batched"}
 
 
 def __getattr__(name: str) -> Any:
-    """Find old names, which work for one version."""
+    """Return an object by its old name, with a warning."""
     if name not in _NEW_NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     new = _NEW_NAMES[name]

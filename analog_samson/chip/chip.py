@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from analog_samson.analog import DeviceState, TiledNetwork
+from analog_samson.analog import CellState, TiledNetwork
 from analog_samson.checkpoint import write_tensors
 from analog_samson.chip.engines import Engine
 from analog_samson.chip.programmed import (
@@ -181,7 +181,7 @@ class Chip:
         first_index = whole_number("first_index", first_index)
         try:
             outputs = self._network.forward(images, first_index, self._forward_seeds)
-        except Exception as error:  # whatever the network's own code raises
+        except Exception as error:  # any exception that the code of the network raises
             if images.shape[1:] == self._shape_run or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise ValueError(
@@ -215,7 +215,7 @@ class Chip:
         if not images.is_floating_point():
             return images
         images = images.float()
-        # the sum is quick; on a GPU it would wait for all work before it
+        # the sum is fast; on a GPU it would wait for all queued kernels
         if images.device.type == "cpu" and math.isnan(images.sum()) and bool(images.isnan().any()):
             raise ValueError(
                 "The images hold NaN; a chip takes numbers: check their normalisation."
@@ -340,7 +340,7 @@ class Chip:
                 prefix = f"{array.mapped.layer}/{array.mapped.index}/{number}/"
                 found = {quantity: tensors.get(prefix + quantity) for quantity in vars(state)}
                 found["target_uS"] = state.target_uS
-                array.states[number] = DeviceState(**found)  # type: ignore[arg-type]
+                array.states[number] = CellState(**found)  # type: ignore[arg-type]
 
     def _check_plausible(self, name: str, given: Tensor, programmed: Tensor) -> None:
         """Raise ValueError if loaded cells are far from those that the device programs."""

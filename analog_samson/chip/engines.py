@@ -69,7 +69,7 @@ def check_precision(
         raise ValueError(
             f"The {engine} engine has no precision {precision!r}; allowed: {', '.join(allowed)}."
         )
-    if precision != "fp32" and device.periphery.is_by_vector:
+    if precision != "fp32" and device.periphery.is_per_vector:
         raise ValueError(
             f"The periphery of device {device.name!r} depends on every input vector (IR drop, read "
             "noise of products, ranges or bounds of vectors), which is computed in fp32 only; got "

@@ -22,9 +22,9 @@ def why_not_batched(device: Device, engine: Engine) -> str:
     if device.drift_compensation.batch_norm == "recalibrated":
         return "recalibrated statistics of batch normalisation belong to one chip"
     if device.periphery.effects:
-        return "effects of the periphery are computed chip by chip"
+        return "effects of the periphery are computed for each chip"
     if device.periphery.needs_input_ranges and device.input_ranges.of == "chip":
-        return "its input ranges are found chip by chip"
+        return "its input ranges are calibrated for each chip"
     return ""
 
 
@@ -56,13 +56,11 @@ class ChipGroup:
         for chip in chips:
             if reason := why_not_batched(chip.device, chip.engine):
                 raise ValueError(
-                    f"Chips of device {chip.device.name!r} cannot run in one forward "
-                    f"pass: {reason}; run each chip alone."
+                    f"Inference cannot be batched over chips of device {chip.device.name!r}: "
+                    f"{reason}; run each chip alone."
                 )
             if what := _difference(chip, first):
-                raise ValueError(
-                    f"Chips in one forward pass are of one network on one device; got {what}."
-                )
+                raise ValueError(f"Batched chips must be of one network on one device; got {what}.")
         self._places = [*chips, *[chips[-1]] * (size - len(chips))]
         networks = [chip._network for chip in self._places]
         self._network = StackedNetwork([n for n in networks if isinstance(n, FunctionalNetwork)])

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from analog_samson.analog import DeviceState, Physics, Tile, seeded
+from analog_samson.analog import CellState, Physics, Tile, seeded
 from analog_samson.compiled import Array
 from analog_samson.devices import Device
 from analog_samson.streams import derive_seed
@@ -23,7 +23,7 @@ class PhysicsOfLayers:
     def of(self, layer: str) -> tuple[Device, Physics]:
         """Device and physics of a layer."""
         if layer not in self._of_layers:
-            own = self._device.for_layer(layer)
+            own = self._device.with_overrides_for(layer)
             physics = self._shared if own is self._device else Physics(own)
             self._of_layers[layer] = own, physics
         return self._of_layers[layer]
@@ -85,7 +85,7 @@ def _by_physics(
 class ChipArray:
     """One programmed crossbar array of a chip.
 
-    In a grouped layer it stands for the arrays of all groups at one position, which are drawn and
+    In a grouped layer it represents the arrays of all groups at one position, which are drawn and
     aged together.
 
     Attributes:
@@ -129,13 +129,13 @@ class ConductanceArray(ChipArray):
         targets, self._scale = physics.to_conductances(mapped.target)
         self._targets: list[Tensor] | None = targets
         self.seeds = [partial(_cell_seed, seeds, number) for number in range(len(targets))]
-        self.states: list[DeviceState] = []
+        self.states: list[CellState] = []
         self.point = 0.0, 0
         self._are_all_used = bool(mapped.used.all())
         n_used = mapped.used.sum(dim=-1, keepdim=True).clamp(min=1)
         self._n_read_out = n_used * mapped.target.shape[-1]
 
-    def start(self, states: list[DeviceState]) -> None:
+    def start(self, states: list[CellState]) -> None:
         """Take the programmed cells; their read-out is the reference of the compensation."""
         self.states, self._targets = states, None
         self._reference = self._read_out(self._weights([s.programmed_uS for s in states]))

@@ -69,7 +69,7 @@ def program(
             once per architecture, and makes the forward pass faster.
         input_ranges: Instead of ``calibration``: {layer: input range of its DAC, model units}.
         recalibration: Images for devices that recalibrate batch normalisation or rescale layers at
-            every read, or that find input ranges chip by chip: the data set, of which
+            every read, or that calibrate input ranges for each chip: the data set, of which
             ``TRAINING_IMAGES`` training images are used, never others. Batch normalisation is
             recalibrated on images augmented as in training, with random numbers shared by all
             chips. For a network without a checkpoint, a tensor of training images as network
@@ -137,7 +137,7 @@ class MappedNetwork:
         if not isinstance(model, nn.Module | Checkpoint):
             raise ValueError(
                 "model is a network (an instance of torch.nn.Module), a checkpoint or its path; "
-                f"got {_shown(model)}."
+                f"got {_kind(model)}."
             )
         keep_digital = _names(keep_digital)
         _check_ranges(input_ranges)
@@ -173,7 +173,7 @@ class MappedNetwork:
         how = device.input_ranges
         if how.of == "chip":
             images = plain if calibration is None else calibration
-            self._range_images = _needed(images, device, "finds input ranges chip by chip")
+            self._range_images = _needed(images, device, "calibrates input ranges for each chip")
         elif calibration is not None:
             self._ranges = self._measured(self._network, calibration)
         elif checkpoint is not None:
@@ -251,7 +251,7 @@ def load_chip(
         trust: As in :func:`program`.
 
     Returns:
-        The chip; it drifts bit for bit as the saved one does.
+        The chip; it drifts bit for bit as the saved one.
 
     Raises:
         FileNotFoundError: If there is no such file, or no such checkpoint.
@@ -289,8 +289,8 @@ def load_chip(
         raise ValueError(f"The {where} cannot be loaded: {error}") from error
 
 
-def _shown(value: object) -> str:
-    """A wrong argument as messages show it: a class by its name, others by their type."""
+def _kind(value: object) -> str:
+    """The kind of an invalid argument: a class by its name, others by their type."""
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
@@ -329,7 +329,7 @@ def _check_can_be_copied(model: nn.Module) -> None:
         )
     try:
         copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    except Exception as error:  # whatever an attribute's own code raises
+    except Exception as error:  # any exception that the code of an attribute raises
         for name, module in model.named_modules():
             for key, value in vars(module).items():
                 if key in ("_parameters", "_buffers", "_modules"):
@@ -406,7 +406,7 @@ def _checked(
 
 
 def _mapped(model: nn.Module, device: Device, keep_digital: Sequence[str]) -> nn.Module:
-    """The network to map: batch normalisation folded and weights clipped as the device says."""
+    """The network to map: batch normalisation folded and weights clipped if specified."""
     if device.mapping.batch_norm == "folded":
         model = batch_norm.fold(model)
     if device.mapping.clip_quantile < 1:
@@ -426,7 +426,7 @@ def _products(
     layers = [
         name
         for name in models.analog_layers(model, keep_digital)
-        if device.for_layer(name).drift_compensation.kind == "per_layer"
+        if device.with_overrides_for(name).drift_compensation.kind == "per_layer"
     ]
     if not layers:
         return None

@@ -63,8 +63,8 @@ def training_images(
     if not is_known or isinstance(model, Checkpoint):
         what = f"a tensor of {given.dtype}" if isinstance(given, Tensor) else type(given).__name__
         raise ValueError(
-            f"recalibration must never see test images, and {what} does not say what it holds: "
-            "give the data set itself, whose training images are taken"
+            f"recalibration must not use test images, and {what} may contain them: "
+            "give the data set itself, whose training images are used"
             + ("." if isinstance(model, Checkpoint) else ", or training images as normalised.")
         )
     return TrainingImages(given, given)

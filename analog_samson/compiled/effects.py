@@ -10,7 +10,7 @@ from analog_samson.compiled.static_range import StaticRange
 
 
 class WithEffects(StaticRange):
-    """Elementwise functions behind the DAC and before noise and ADC."""
+    """Elementwise functions after the DAC, and before noise and ADC."""
 
     def __init__(self, mapped: MappedLayer) -> None:
         super().__init__(mapped)
@@ -21,7 +21,7 @@ class WithEffects(StaticRange):
 
     @property
     def structure(self) -> tuple[object, ...]:
-        """What a graph depends on besides shapes: numbers of effects, too."""
+        """What a traced graph depends on in addition to shapes, including settings of effects."""
         return *super().structure, self._described, self._dac_step, self._adc_step
 
     def _inputs(self, levels: Tensor) -> Tensor:

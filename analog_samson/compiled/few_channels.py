@@ -1,7 +1,7 @@
 """Networks with few channels, such as LeNet-5: convolution and pooling in C, channels outermost.
 
 Torch's kernels vectorise over channels; ``few_channels.c`` vectorises over pixels. The order of
-summation does not depend on the batch size. What both save: ``docs/MEASUREMENTS.md``.
+summation does not depend on the batch size. Speed-ups: ``docs/MEASUREMENTS.md``.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ def has_few_channels(shapes: Iterable[torch.Size]) -> bool:
     """Whether all two-dimensional convolutions of a network have few channels.
 
     Args:
-        shapes: Shapes of the weights of its layers. Without any 4-d weight the answer is False.
+        shapes: Shapes of the weights of its layers. False if there is no 4-d weight.
     """
     kernels_2d = [shape for shape in shapes if len(shape) == 4]
     return bool(kernels_2d) and all(
@@ -64,7 +64,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int,
     n_out, _, kernel_height, kernel_width = weight.shape
     size = height + 2 * padding[0] - kernel_height + 1, width + 2 * padding[1] - kernel_width + 1
     if min(size) < 1:
-        return F.conv2d(x, weight, bias, padding=padding)  # its error says why
+        return F.conv2d(x, weight, bias, padding=padding)  # its error states why
     out = x.new_empty(n_images, n_out, *size)
     side = built.few_channels_side()
     packed = F.pad(weight.flatten(1), (0, 0, 0, -n_out % side))

@@ -241,9 +241,9 @@ def library() -> ctypes.CDLL | None:
                     kept = place / f"{name}-{made_by}-{_digest(built.read_bytes())}.so"
                     built = built.replace(kept)
                 return _load(built)
-        except OSError as error:  # a full disk, or a folder that runs nothing
+        except OSError as error:  # a full disk, or a folder mounted noexec
             reason = f"The library of kernels cannot be kept or loaded ({error})"
-        except subprocess.CalledProcessError as error:  # a compiler that does not know the flags
+        except subprocess.CalledProcessError as error:  # a compiler that does not support the flags
             said = error.stderr.decode(errors="replace").strip()
             reason = f"{compiler} cannot build the kernels ({said})"
         except subprocess.TimeoutExpired:

@@ -27,7 +27,7 @@ def computing_for(mapped: MappedLayer, where: torch.device) -> Computing:
         return WithEffects(mapped)
     is_flat = mapped.geometry.rank == 0 and mapped.dtype == torch.float32
     in_c = where == CPU and kernels.library() is not None
-    if periphery.is_by_vector or (is_flat and in_c):
+    if periphery.is_per_vector or (is_flat and in_c):
         return PerVector(mapped)
     return StaticRange(mapped)
 

@@ -14,7 +14,7 @@ from analog_samson.devices import Device
 class Array:
     """One crossbar array of a layer: its target weights and its present weights.
 
-    In a grouped layer it stands for the arrays of all groups at one position (there may be
+    In a grouped layer it represents the arrays of all groups at one position (there may be
     thousands). Every shape then begins with the groups; scales and factors are separate per array.
 
     Attributes:

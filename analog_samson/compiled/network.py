@@ -48,14 +48,14 @@ def why_not(device: Device) -> str:
     Options of a device that this engine does not implement must have their default values.
     """
     if device.noise_level != "conductance":
-        return f"noise_level = {device.noise_level!r} is aihwkit's own path"
+        return f"noise_level = {device.noise_level!r} is aihwkit's weight-level path"
     for section, known in ((device.periphery, _PERIPHERY), (device.mapping, _MAPPING)):
         for key, field in type(section).model_fields.items():
             value = getattr(section, key)
             if key not in known and value != field.get_default(call_default_factory=True):
-                return f"it does not know {key} = {value!r}"
-    if device.periphery.effects and device.periphery.is_by_vector:
-        return "effects of the periphery and per-vector computing exclude each other"
+                return f"it does not support {key} = {value!r}"
+    if device.periphery.effects and device.periphery.is_per_vector:
+        return "effects of the periphery and per-vector computation exclude each other"
     return device.periphery.without_implementation("compiled")
 
 
@@ -110,7 +110,7 @@ class FunctionalNetwork:
             dtype = torch.bfloat16 if precision == "bf16" and is_wide else torch.float32
             layers[name] = FunctionalLayer(name, layer, device, float(input_ranges[name]), dtype)
         # per-vector computation needs channels innermost
-        has_few_channels = not device.periphery.is_by_vector
+        has_few_channels = not device.periphery.is_per_vector
         has_few_channels &= few_channels.has_few_channels(
             layer.mapped.geometry.shape for layer in layers.values()
         )

@@ -311,7 +311,7 @@ static int manage_bounds(const struct layer *l, struct work *w, const struct arr
     return any;
 }
 
-/* Scale what arrays gave and add it to what the blocks of rows before gave. */
+/* Scale outputs of arrays and add them to those of earlier blocks of rows. */
 static void add(const float *restrict from, float factor, const float *restrict scale,
                 const float *restrict offset, int64_t n, float *restrict to)
 {
@@ -321,7 +321,7 @@ static void add(const float *restrict from, float factor, const float *restrict 
         for (int64_t c = 0; c < n; c++) to[c] += from[c] * (factor * scale[c]);
 }
 
-/* Where the patches of a chunk start in padded inputs. */
+/* Offsets of the patches of a chunk in padded inputs. */
 static void find_starts(const struct layer *l, int64_t *start, int64_t first, int64_t n)
 {
     const int64_t positions = l->out_height * l->out_width, width = l->width + 2 * l->left;

@@ -152,7 +152,7 @@ class StackedLayer(nn.Module):
         return self._computing(x[: len(x) // len(self._parts)] if is_shared else x, self._now)
 
     def extra_repr(self) -> str:
-        """Show the number of chips."""
+        """The number of chips, for ``repr``."""
         return f"chips={len(self._parts)}"
 
 

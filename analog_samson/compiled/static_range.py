@@ -83,11 +83,11 @@ class StaticRange(Computing):
         return out.movedim(-1, 1) if innermost and geometry.rank else out
 
     def _inputs(self, levels: Tensor) -> Tensor:
-        """What the arrays are given, in steps of the DAC."""
+        """Inputs of the arrays, in DAC steps."""
         return levels
 
     def _outputs(self, product: Tensor) -> Tensor:
-        """What the ADC is given, in its steps and before noise."""
+        """Inputs of the ADC before noise, in ADC steps."""
         return product
 
     def _adc(

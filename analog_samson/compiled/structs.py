@@ -124,6 +124,6 @@ def check(built: ctypes.CDLL) -> None:
     if count != len(ours) or list(theirs) != ours:
         raise RuntimeError(
             f"struct layer in per_vector.c has the layout {list(theirs)} ({count} numbers: its "
-            f"size, then where each field lies); Python's copy has {ours}. Give both the same "
+            f"size, then the offset of each field); Python's copy has {ours}. Give both the same "
             "fields in the same order."
         )

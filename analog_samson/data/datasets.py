@@ -160,7 +160,7 @@ def load_dataset(
 
     Raises:
         ValueError: If the name or the fraction is not allowed, or a file is damaged.
-        FileNotFoundError: If files are missing; the message says which were looked for.
+        FileNotFoundError: If files are missing; the message names them.
     """
     if not 0 < validation_fraction < 1:
         raise ValueError(
@@ -224,7 +224,7 @@ def _imported(name: str, folder: str | Path | None, validation_fraction: float) 
         found = function(None if folder is None else Path(folder), validation_fraction)
     except (ValueError, OSError):
         raise
-    except Exception as error:  # a function from elsewhere may raise anything
+    except Exception as error:  # any exception that a function of another package raises
         raise ValueError(
             f"The data set {name!r} cannot be loaded ({type(error).__name__}: {error}); it is "
             "called with a folder (or None) and the share of validation images."

@@ -1,11 +1,12 @@
-"""Device files: one TOML file a device, validated and frozen, read without loading torch.
+"""Device files: one TOML file per device, validated and frozen, read without loading torch.
 
 A device file holds the noise model of the memory cell and its constants, the periphery around the
-array, how weights are mapped, how drift is compensated and at which times the model holds. Units
+array, how weights are mapped, how drift is compensated and at which times the model is valid. Units
 are part of the key (``g_max_uS``, ``t_0_s``) and every section with numbers names its source, a key
 of ``device_configs/references.bib``.
 """
 
+from analog_samson.deprecated import old_names
 from analog_samson.devices.array import (
     DriftCompensation,
     EffectSection,
@@ -32,10 +33,10 @@ from analog_samson.devices.noise import (
     Tabulated,
     WeightNoise,
 )
-from analog_samson.devices.settings import AXES
+from analog_samson.devices.settings import SHORT_AXIS_NAMES
 
 __all__ = [
-    "AXES",
+    "SHORT_AXIS_NAMES",
     "CustomDriftPCMLike",
     "Device",
     "DriftCompensation",
@@ -61,3 +62,5 @@ __all__ = [
     "load_device",
     "validated",
 ]
+
+__getattr__ = old_names(__name__, {"AXES": "SHORT_AXIS_NAMES"})

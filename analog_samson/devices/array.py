@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import pydantic
 from pydantic import BeforeValidator, Field, PlainValidator, SerializeAsAny
 
+from analog_samson.deprecated import warn_renamed
 from analog_samson.devices.named import OpenSection, named_section
 from analog_samson.devices.section import Duration, Moment, Scale, Section, Table, neutral
 
@@ -17,22 +18,22 @@ Bound = Annotated[float, Field(ge=1e-6, le=1e6)] | Annotated[float, Field(ge=mat
 
 
 def no_truth_value(given: Any) -> Any:
-    """Refuse true and false, which Python takes for 1 and 0 in a list of allowed numbers."""
+    """Refuse true and false, which Python treats as 1 and 0."""
     if isinstance(given, bool):
-        raise ValueError(f"{str(given).lower()} is no number")
+        raise ValueError(f"{str(given).lower()} is not a number")
     return given
 
 
 class Times(Section):
-    """When the model holds: times after programming [s]."""
+    """Times after programming at which the model is valid [s]."""
 
     not_swept: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("valid_from_s", "valid_to_s", "measured_to_s", "valid_times_s"),
-        "it says at which times the model holds and changes no number",
+        "it sets the times at which the model is valid and does not change results",
     )
 
     valid_from_s: Moment = Field(
-        default=0.0, description="earlier times, but for the programmed state, are an error"
+        default=0.0, description="earlier times are an error, except 0, the programmed state"
     )
     valid_to_s: Duration | None = Field(default=None, description="later times are an error")
     measured_to_s: Duration | None = Field(
@@ -46,38 +47,40 @@ class Times(Section):
     def _in_order(self) -> Self:
         if self.valid_to_s is not None and self.valid_from_s > self.valid_to_s:
             raise ValueError(
-                f"valid_from_s = {self.valid_from_s:g} lies after valid_to_s = "
-                f"{self.valid_to_s:g}; no time would be left"
+                f"valid_from_s = {self.valid_from_s:g} is later than valid_to_s = "
+                f"{self.valid_to_s:g}; no time is valid"
             )
         return self
 
 
 class WeightMapping(Section):
-    """How a weight matrix lies on crossbar arrays."""
+    """How a weight matrix is mapped to crossbar arrays."""
 
     scale: Literal["column", "tile"] = Field(
-        default="column", description="whose largest weight is given the largest conductance"
+        default="column",
+        description='column or array ("tile") whose largest weight is mapped to g_max',
     )
     max_rows: Lines = Field(
-        default=512, description="inputs of an array; a layer of more has several, added digitally"
+        default=512,
+        description="inputs of an array; larger layers are split, partial sums added digitally",
     )
     max_columns: Lines = Field(
-        default="unlimited", description="outputs of an array; a layer of more has several"
+        default="unlimited", description="outputs of an array; larger layers are split"
     )
     clip_quantile: Annotated[float, Field(gt=0, le=1)] = neutral(
-        1.0, "weights are clipped at this quantile of |w| of their column or layer before mapping"
+        1.0, "before mapping, weights are clipped at this quantile of |w| of their column or layer"
     )
     batch_norm: Literal["digital", "folded"] = neutral(
-        "digital", "folded: into the weights of the layer before, ahead of mapping"
+        "digital", "folded: into the weights of the preceding layer, before mapping"
     )
     pair_significances: Annotated[
         tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...], Field(strict=False, min_length=1)
-    ] = neutral((1.0,), "one differential pair a weight for each, lowest significance first")
+    ] = neutral((1.0,), "one differential pair per significance, lowest first")
     pair_tables_uS: Annotated[tuple[Table, ...], Field(strict=False)] = neutral(
         (), "G+ and G- of each pair over evenly spaced weights from -max|w| to max|w|"
     )
     reference_column: bool = neutral(
-        False, "single devices: outputs minus those of a column held at the middle conductance"
+        False, "single cells: outputs minus those of a column programmed to the middle conductance"
     )
 
     @pydantic.model_validator(mode="after")
@@ -98,8 +101,8 @@ class EffectSection(OpenSection):
 
     Attributes:
         aihwkit_by: Importable name of its implementation on aihwkit's tiles,
-            ``"package.module:name"``: called with the section, it gives an ``analog.Effect``. ""
-            where there is none.
+            ``"package.module:name"``: called with the section, it returns an ``analog.Effect``. ""
+            if there is none.
         compiled_by: The same for the compiled engine.
     """
 
@@ -109,7 +112,7 @@ class EffectSection(OpenSection):
     source: str = Field(description="key of references.bib")
 
     def implementation(self, engine: str) -> str:
-        """Importable name of its implementation for an engine; "" where there is none."""
+        """Importable name of its implementation for an engine; "" if there is none."""
         return {"aihwkit": self.aihwkit_by, "compiled": self.compiled_by}[engine]
 
 
@@ -133,13 +136,15 @@ class Periphery(Section):
     output_bound: Bound = Field(description="largest output of an array; inf: none")
     output_noise: Scale = Field(description="standard deviation, normalised output units")
     input_scaling: Literal["calibrated", "per_vector"] = neutral(
-        "calibrated", "DAC range: fixed by calibration, or max|x| of every input vector (ABS_MAX)"
+        "calibrated", "DAC range: fixed by calibration, or max|x| of each input vector (ABS_MAX)"
     )
     bound_management: Literal["none", "iterative"] = neutral(
-        "none", "iterative: outputs that reach the bound are computed again at half the input"
+        "none",
+        "iterative: outputs that reach the bound are computed again with half the input",
     )
     mvm_read_noise: Scale = neutral(
-        0.0, "weight read noise drawn anew in every product, relative to the largest weight"
+        0.0,
+        "weight read noise in every matrix-vector product, relative to the largest weight",
     )
     mvm_read_noise_kind: Literal["pcm_read", "additive"] = neutral(
         "pcm_read",
@@ -151,14 +156,14 @@ class Periphery(Section):
     )
 
     effects: Annotated[tuple[Effect, ...], Field(strict=False)] = neutral(
-        (), "effects of other packages, in the order in which they act"
+        (), "effects of other packages, in the order in which they are applied"
     )
 
     @pydantic.model_validator(mode="after")
     def _steps_are_finite(self) -> Self:
         if self.adc_bits != "ideal" and math.isinf(self.output_bound):
             raise ValueError(
-                f"adc_bits = {self.adc_bits} needs a finite output_bound, which its levels share; "
+                f"adc_bits = {self.adc_bits} needs a finite output_bound, the range of its levels; "
                 "give one, or adc_bits = 'ideal'"
             )
         return self
@@ -177,8 +182,8 @@ class Periphery(Section):
         )
 
     @property
-    def is_by_vector(self) -> bool:
-        """Whether scales, currents or noise depend on the single input vector of an array."""
+    def is_per_vector(self) -> bool:
+        """Whether scales, currents or noise are computed per input vector of an array."""
         return not self.is_ideal and (
             self.input_scaling == "per_vector"
             or self.bound_management == "iterative"
@@ -187,59 +192,65 @@ class Periphery(Section):
         )
 
     @property
+    def is_by_vector(self) -> bool:
+        """The old name of ``is_per_vector``."""
+        warn_renamed("Periphery.is_by_vector", "Periphery.is_per_vector")
+        return self.is_per_vector
+
+    @property
     def needs_input_ranges(self) -> bool:
         """Whether inputs are clipped to a calibrated range before the DAC."""
         return not self.is_ideal and self.input_scaling == "calibrated"
 
     def without_implementation(self, engine: str) -> str:
-        """Say which effect an engine ("aihwkit" or "compiled") has no implementation of, or ""."""
+        """Describe the first effect that has no implementation for an engine, or return ""."""
         for effect in self.effects:
             if not effect.implementation(engine):
-                return f"the effect {effect.model!r} names no implementation for it"
+                return f"the effect {effect.model!r} has no implementation for it"
         return ""
 
 
 class InputRanges(Section):
-    """How large an input the DAC of a layer takes, measured once on training images."""
+    """Input range of the DAC of a layer, measured once on training images."""
 
     statistic: Literal["percentile", "largest"] = Field(
         default="percentile", description="99.995 % of |x|, or the largest |x|"
     )
     of: Literal["network", "chip"] = Field(
         default="network",
-        description="where inputs are taken from: the digital network, the same for all chips, or "
-        "the network with the weights that the chip holds when it is programmed",
+        description="network: inputs of the digital network, the same for all chips; chip: inputs "
+        "of the network with the weights of the chip as programmed",
     )
 
     @property
     def quantile(self) -> float:
-        """The share of |x| that stays within the range."""
+        """Fraction of |x| within the range."""
         return {"percentile": 0.99995, "largest": 1.0}[self.statistic]
 
 
 class Faults(Section):
-    """Devices that hold one conductance for ever, whatever is written; drawn with the chip.
+    """Stuck cells: their conductance is fixed, whatever is written; drawn once per chip.
 
-    With the same seed, the devices that fail at a smaller fraction fail at a larger one too.
+    With the same seed, cells that are stuck at a smaller fraction are stuck at a larger one, too.
     """
 
-    stuck_low: Fraction = Field(default=0.0, description="fraction of devices stuck at g_min")
-    stuck_high: Fraction = Field(default=0.0, description="fraction of devices stuck at g_max")
+    stuck_low: Fraction = Field(default=0.0, description="fraction of cells stuck at g_min")
+    stuck_high: Fraction = Field(default=0.0, description="fraction of cells stuck at g_max")
 
     @pydantic.model_validator(mode="after")
     def _at_most_all(self) -> Self:
         if self.stuck_low + self.stuck_high > 1:
             raise ValueError(
                 f"stuck_low = {self.stuck_low} and stuck_high = {self.stuck_high} are more than "
-                "all devices; their sum must be at most 1"
+                "all cells; their sum must be at most 1"
             )
         return self
 
 
 class LayerOverride(Section):
-    """What is different in the layers that a pattern names; the first pattern that fits counts.
+    """Overrides for the layers that match a pattern; the first pattern that matches applies.
 
-    ``noise`` replaces the section where it names another model, and single keys otherwise.
+    ``noise`` replaces the whole section if it names another model, and single keys otherwise.
     """
 
     pattern: str = Field(
@@ -251,7 +262,7 @@ class LayerOverride(Section):
     drift_compensation: dict[str, Any] = Field(default_factory=dict)
 
     @pydantic.model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def _is_not_empty(self) -> Self:
         on_chip = bool(self.noise or self.faults or self.drift_compensation)
         if self.digital == on_chip:
             raise ValueError(
@@ -265,16 +276,16 @@ class DriftCompensation(Section):
     """Digital rescaling of an array's outputs by a factor alpha measured at read time."""
 
     kind: Literal["none", "global", "per_column", "per_layer"] = Field(
-        description="one factor an array, a column, or a layer (least squares on training images)"
+        description="one factor per array, column or layer (least squares on training images)"
     )
     read_outs: Annotated[
         Literal[1] | Annotated[float, Field(ge=math.inf)], BeforeValidator(no_truth_value)
     ] = Field(
         default=math.inf,
-        description="inf: exact, without the periphery's noise; 1: one noisy read-out, as aihwkit",
+        description="inf: exact, without the periphery's noise; 1: one noisy read-out (aihwkit)",
     )
     batch_norm: Literal["trained", "recalibrated"] = neutral(
-        "trained", "recalibrated: statistics taken anew on training images at every read"
+        "trained", "recalibrated: statistics are measured again on training images at every read"
     )
 
     @property

@@ -1,4 +1,4 @@
-"""What a device file means: every effective parameter with its unit, source and default."""
+"""Description of a device: every effective parameter with its unit, source and default."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -24,8 +24,8 @@ def parameters(device: Device) -> pd.DataFrame:
         device: The device.
 
     Returns:
-        One row a parameter, columns ``PARAMETER_COLUMNS``; the default is "required" where a file
-        must give the value; the source is empty where the file does not give the value or its
+        One row per parameter, columns ``PARAMETER_COLUMNS``; the default is "required" if a file
+        must give the value; the source is empty if the file does not give the value or its
         section needs none.
     """
     return pd.DataFrame(list(_rows(device, "", "")), columns=list(PARAMETER_COLUMNS))
@@ -38,7 +38,7 @@ def device_table(devices: Iterable[Device]) -> pd.DataFrame:
         devices: The devices.
 
     Returns:
-        One row a device: name, technology, model, conductances, times, compensation, sources and
+        One row per device: name, technology, model, conductances, times, compensation, sources and
         the summary.
     """
     return pd.DataFrame(

@@ -1,4 +1,4 @@
-"""A device: its sections together, its identity, its times, and its swept copies."""
+"""A device: its sections, its digest, its valid times, and copies with swept settings."""
 
 import fnmatch
 import hashlib
@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pydantic
 from pydantic import Field
 
+from analog_samson.deprecated import warn_renamed
 from analog_samson.devices.array import (
     DriftCompensation,
     Faults,
@@ -29,7 +30,7 @@ from analog_samson.times import LONGEST_S, SHORTEST_S, label
 
 
 class Device(Section):
-    """One memory technology with its array: everything that turns weights into a chip."""
+    """A memory technology with its array: all that the programming of a chip depends on."""
 
     not_swept: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("name", "technology", "summary", "limits"), PROSE
@@ -38,21 +39,21 @@ class Device(Section):
     name: Name
     technology: str
     summary: str
-    limits: str = Field(description="what the model does not hold")
+    limits: str = Field(description="effects that the model does not include")
     noise: Noise
     times: Times = Times()
     mapping: WeightMapping = WeightMapping()
     periphery: Periphery
-    input_ranges: InputRanges = neutral(InputRanges(), "how large an input a layer takes")
+    input_ranges: InputRanges = neutral(InputRanges(), "input range of a layer")
     drift_compensation: DriftCompensation
-    faults: Faults = neutral(Faults(), "devices that hold one conductance for ever")
+    faults: Faults = neutral(Faults(), "stuck cells")
     noise_level: Literal["conductance", "weight_as_in_aihwkit"] = Field(
         default="conductance",
-        description="where programming and drift act; the second reproduces aihwkit's own path",
+        description="level at which programming and drift are computed; the second as in aihwkit",
     )
 
     layers: Annotated[tuple[LayerOverride, ...], Field(strict=False)] = neutral(
-        (), "what is different in layers, by name pattern"
+        (), "overrides for layers, by name pattern"
     )
 
     @pydantic.model_validator(mode="after")
@@ -68,14 +69,14 @@ class Device(Section):
         """Patterns of the layers that stay digital."""
         return tuple(override.pattern for override in self.layers if override.digital)
 
-    def for_layer(self, name: str) -> "Device":
-        """The device that a layer's arrays are made of.
+    def with_overrides_for(self, name: str) -> "Device":
+        """Apply the overrides for a layer.
 
         Args:
             name: Dotted name of the layer.
 
         Returns:
-            The device itself, or with the first override whose pattern fits.
+            The device itself, or a copy with the first override whose pattern matches.
         """
         for override in self.layers:
             shapes = (override.pattern, f"{override.pattern}.*")
@@ -85,7 +86,7 @@ class Device(Section):
 
     @property
     def _devices_of_layers(self) -> tuple["Device", ...]:
-        """The device itself, and what overrides make of it in layers that are not digital."""
+        """The device itself, and its copies with the overrides of layers that are not digital."""
         return (self, *(self._overridden(one) for one in self.layers if not one.digital))
 
     def _overridden(self, override: LayerOverride) -> "Device":
@@ -110,8 +111,8 @@ class Device(Section):
             return self
         if self.faults != Faults():
             raise ValueError(
-                "faults belong to single devices, which noise_level = 'weight_as_in_aihwkit' does "
-                "not keep; use a device at conductance level"
+                "faults are those of single cells, which noise_level = 'weight_as_in_aihwkit' does "
+                "not simulate; use a device at conductance level"
             )
         if kind == "per_layer":
             raise ValueError(
@@ -131,7 +132,7 @@ class Device(Section):
         pairs = self.mapping.pair_significances != (1.0,) or self.mapping.pair_tables_uS
         if self.mapping.reference_column and not single:
             raise ValueError(
-                f"mapping.reference_column is for one device a weight; {self.noise.model} has "
+                f"mapping.reference_column is for one cell per weight; {self.noise.model} has "
                 "differential pairs"
             )
         if pairs and (single or signed):
@@ -165,7 +166,7 @@ class Device(Section):
 
     @property
     def needs_training_images(self) -> bool:
-        """Whether its chips look at training images: to recalibrate, rescale or find ranges."""
+        """Whether its chips need training images: to recalibrate, rescale or calibrate ranges."""
         per_chip = self.periphery.needs_input_ranges and self.input_ranges.of == "chip"
         kinds = {device.drift_compensation.kind for device in self._devices_of_layers}
         recalibrated = self.drift_compensation.batch_norm == "recalibrated"
@@ -173,23 +174,34 @@ class Device(Section):
 
     @property
     def first_time_s(self) -> float:
-        """The earliest time with data [s]: 0, the programmed state, where there is one."""
+        """The earliest time with data [s]: 0, the programmed state, if the model describes it."""
         if self.times.valid_times_s is not None:
             return min(self.times.valid_times_s)
         return 0.0 if self.noise.has_programmed_state else self.times.valid_from_s
 
     @property
-    def said_in_every_row(self) -> dict[str, str]:
-        """Axes that a table names even where they are not swept: they change what it may say."""
+    def always_recorded_axes(self) -> dict[str, str]:
+        """Axes that the column ``condition`` records even if not swept, with their values."""
         is_new = any(device.noise.draws_each_time_anew for device in self._devices_of_layers)
         return {"times_share": "independent"} if is_new else {}
 
+    def for_layer(self, name: str) -> "Device":
+        """The old name of ``with_overrides_for``."""
+        warn_renamed("Device.for_layer", "Device.with_overrides_for")
+        return self.with_overrides_for(name)
+
+    @property
+    def said_in_every_row(self) -> dict[str, str]:
+        """The old name of ``always_recorded_axes``."""
+        warn_renamed("Device.said_in_every_row", "Device.always_recorded_axes")
+        return self.always_recorded_axes
+
     @property
     def digest(self) -> str:
-        """SHA-256 of every number that changes an answer; name and prose do not count.
+        """SHA-256 of every setting that predictions depend on; name and texts are excluded.
 
-        Keys that came after the first devices count only where they are not neutral, so that
-        chips keep their identity when devices learn a new key.
+        Keys of later versions are included only if they differ from their neutral default, so
+        that a new key does not change the digest of devices that do not use it.
         """
         numbers = self.model_dump(
             mode="json", exclude={"name", "technology", "summary", "limits", "times"}
@@ -245,19 +257,19 @@ class Device(Section):
 
     @property
     def changes_with_time(self) -> bool:
-        """Whether the devices of any layer drift or are read with noise that grows."""
+        """Whether the cells of any layer drift or their read noise grows with time."""
         return any(device.noise.drifts for device in self._devices_of_layers)
 
     def is_extrapolated(self, t_inference_s: float) -> bool:
-        """Whether a time lies beyond the measurements the model was fitted to."""
+        """Whether a time is later than the measurements that the model was fitted to."""
         measured_to = self.times.measured_to_s
         return measured_to is not None and t_inference_s > measured_to
 
     def with_axes(self, axes: Mapping[str, Any]) -> "Device":
-        """Override parameters by the names a study sweeps.
+        """Override settings by the names of axes.
 
         Args:
-            axes: Axis name to value: any setting (``settings``), with its section or, where the
+            axes: Axis name to value: any setting (``settings``), with its section or, if the
                 name is unique, without.
 
         Returns:
@@ -265,7 +277,7 @@ class Device(Section):
 
         Raises:
             ValueError: If an axis is unknown, given twice, does not apply to this device or cannot
-                be swept, or a value is wrong.
+                be swept, or a value is invalid.
         """
         content = self.model_dump()
         seen: set[str] = set()
@@ -281,12 +293,12 @@ class Device(Section):
         return _device(content, f"device {self.name!r} with {dict(axes)}")
 
     def axis_name(self, axis: str) -> str:
-        """The name that tables use for an axis, however it was called."""
+        """The name of an axis in tables, given any of its names."""
         return find_setting(axis, self, self.name)[0]
 
     @property
     def settings(self) -> dict[str, str]:
-        """Every setting, ``"section.key"``, to the reason why it cannot be swept: "" if it can."""
+        """Every setting, ``"section.key"``, and the reason why it cannot be swept: "" if it can."""
         return {name: reason for name, (_, reason) in settings_of(self).items()}
 
 
@@ -298,9 +310,9 @@ def validated(
     Args:
         content: Sections and keys.
         where: Name of the file, for the error.
-        from_json: Whether it comes from ``model_dump_json``, which spells infinity as a text.
-        trust: Packages that it may import sections from, beside those of the environment variable
-            ``ANALOG_SAMSON_TRUST``.
+        from_json: Whether it comes from ``model_dump_json``, which writes infinity as a string.
+        trust: Packages that it may import sections from, in addition to those of the environment
+            variable ``ANALOG_SAMSON_TRUST``.
 
     Returns:
         The device.

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from analog_samson.devices.device import Device, validated
-from analog_samson.devices.sentences import did_you_mean, shown
+from analog_samson.devices.sentences import did_you_mean
 from analog_samson.devices.toml import parse_toml
 from analog_samson.files import top_folder
 from analog_samson.importing import is_import_name
+from analog_samson.messages import shown
 
 
 def device_names() -> list[str]:
@@ -21,20 +22,20 @@ def device_names() -> list[str]:
 
 
 def load_device(name_or_path: str | Path, trust: Sequence[str] = ()) -> Device:
-    """Load and validate a device by name or from a file of one's own.
+    """Load and validate a device by name or from another file.
 
     Args:
         name_or_path: A name from ``device_names()``, or the path of a TOML file (anything that ends
             in ``.toml`` or contains a path separator is a path).
-        trust: Packages that a file may import sections from, beside those of the environment
-            variable ``ANALOG_SAMSON_TRUST``.
+        trust: Packages that a file may import sections from, in addition to those of the
+            environment variable ``ANALOG_SAMSON_TRUST``.
 
     Returns:
         The validated, frozen device.
 
     Raises:
-        FileNotFoundError: If there is no such file, no device of that name, or no measurements
-            where the file says that they are.
+        FileNotFoundError: If there is no such file, no device of that name, or no file of
+            measurements at the path that it names.
         ValueError: If the file is not valid TOML, a key is missing, unknown or out of range, or it
             names code of a package that is not trusted.
     """
@@ -57,8 +58,8 @@ def _parse(
     content = parse_toml(text, where)
     if "trust" in content:
         raise ValueError(
-            f"{where}: a file cannot trust packages, only who reads it can: leave the key 'trust' "
-            "out and give --trust on the command line, or load_device(path, trust=...)."
+            f"{where}: the key 'trust' is not allowed in a file: leave it out and give --trust on "
+            "the command line, or load_device(path, trust=...)."
         )
     overrides = content.get("layers", [])
     sections = [content, *overrides] if isinstance(overrides, list) else [content]
@@ -75,7 +76,7 @@ def _parse(
 
 
 def _add_measurements(noise: dict[str, Any], folder: Path, where: str) -> None:
-    """Put into a noise section what its file of measurements says, in place."""
+    """Add the values of its file of measurements to a noise section, in place."""
     from analog_samson.devices.measurements import digest_of, load_trajectories
 
     path = folder.absolute() / noise["measurements"]
@@ -95,14 +96,14 @@ def _add_measurements(noise: dict[str, Any], folder: Path, where: str) -> None:
     for key, value in facts.items():
         if noise.get(key, value) != value:
             raise ValueError(
-                f"{where}: noise.{key} = {shown(noise[key])} is not what {path} holds, {value!r}; "
-                "leave it out: it is taken from there."
+                f"{where}: noise.{key} = {shown(noise[key])} differs from that of {path}, "
+                f"{value!r}; leave it out: it is read from there."
             )
     noise |= facts | {"measurements": str(path)}
 
 
 def _add_times(times: dict[str, Any], noise: dict[str, Any]) -> None:
-    """Take times that a file does not give from the measurements, in place."""
+    """Add times that a device file does not give from its measurements, in place."""
     if "valid_times_s" in times:
         return
     if noise.get("extrapolate") is True:

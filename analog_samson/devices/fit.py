@@ -1,9 +1,9 @@
-"""A measured device: from retention data to the laws of a device file.
+"""Fit of the laws of a device file to retention measurements.
 
 Model: g(t) = g_prog ((t + t_0) / t_0)^-nu (1 + Q sqrt(ln((t + t_0 + t_read) / (2 t_read))) n).
-Every device has its own g_prog and nu, and n is standard normal at every read. Mean and spread of
-the programming error and of nu, and Q, are found at every target by least squares and moments; the
-part of a spread that read noise adds to the estimates of a device is subtracted.
+Every cell has its own g_prog and nu, and n is standard normal at every read. Mean and standard
+deviation of the programming error and of nu, and Q, are estimated at every target by least squares
+and moments; the variance that read noise adds to the estimates of a cell is subtracted.
 """
 
 from dataclasses import dataclass
@@ -23,17 +23,17 @@ LAWS = (
 
 @dataclass(frozen=True)
 class Fit:
-    """Laws of a measured device at its targets.
+    """Fitted laws at the targets.
 
     Attributes:
-        laws: One row a target; columns target_uS, n (devices), the laws, and each with "_low" and
-            "_high", the ends of its interval of the given confidence.
+        laws: One row per target; columns target_uS, n (cells), the laws, and each with "_low" and
+            "_high", the ends of its confidence interval.
         t_0_s: First read after programming [s].
         t_read_s: Duration of a read [s].
         last_s: Time of the last measurement [s].
-        r_squared: Share of the variance of ln g over time, within devices, that drift explains.
+        r_squared: Fraction of the variance of ln g over time, within cells, that drift explains.
         p_normal: p-value of the residuals of all reads being normal (Kolmogorov-Smirnov).
-        confidence: Of the intervals.
+        confidence: Confidence level of the intervals.
     """
 
     laws: pd.DataFrame
@@ -49,17 +49,17 @@ def fit(rows: pd.DataFrame, *, t_0_s: float, t_read_s: float, confidence: float 
     """Fit programming error, drift exponents and read noise at every target.
 
     Args:
-        rows: Measurements, as from ``read_measurements``; at least 3 times a device, 8 devices
-            a target and 2 targets.
+        rows: Measurements, as from ``read_measurements``; at least 3 times per cell, 8 cells
+            per target and 2 targets.
         t_0_s: First read after programming [s]; time counts from the end of programming.
         t_read_s: Duration of a read [s].
-        confidence: Probability with which an interval covers.
+        confidence: Confidence level of the intervals.
 
     Returns:
         The laws with intervals and goodness of fit.
 
     Raises:
-        ValueError: If there are too few times, devices or targets.
+        ValueError: If there are too few times, cells or targets.
     """
     fits, residuals, total = [], [], 0.0
     for target, group in rows.groupby("target_uS"):
@@ -89,8 +89,8 @@ def _fit_target(
     short = [one for one in devices if len(one) < 3]
     if len(devices) < 8 or short:
         raise ValueError(
-            f"Target {target:g} µS has {len(devices)} conducting devices, {len(short)} of them "
-            "with fewer than 3 times; at least 8 devices of 3 times are needed."
+            f"Target {target:g} µS has {len(devices)} conducting cells, {len(short)} of them "
+            "with fewer than 3 times; at least 8 cells with 3 times each are needed."
         )
     intercepts, slopes, slope_factors, level_factors = [], [], [], []
     raw, standard_parts, weights_sum, freedom, total = [], [], 0.0, 0, 0.0
@@ -109,7 +109,7 @@ def _fit_target(
         weights_sum += float(np.square(residual).sum())
         freedom += len(x) - 2
         leverage = np.einsum("ij,jk,ik->i", design, covariance, design)
-        # one residual a device, standardised: those of one device depend on one another
+        # one standardised residual per cell: residuals of one cell are dependent
         middle = len(x) // 2
         standard_parts.append(residual[middle] / np.sqrt(max(1e-12, 1 - leverage[middle])))
         raw.append(y - (design @ solution) * spread)
@@ -117,7 +117,7 @@ def _fit_target(
     q_squared = weights_sum / freedom
     q = float(np.sqrt(q_squared))
     n = len(devices)
-    # E[exp(estimate)] is g_prog exp(variance / 2): the read noise of the estimate is taken out
+    # E[exp(estimate)] is g_prog exp(variance / 2): corrects for the read noise of the estimate
     level_noise = q_squared * np.array(level_factors)
     programmed = np.exp(np.array(intercepts) - level_noise / 2)
     error = programmed - target
@@ -165,7 +165,7 @@ def _interval_of_variance(variance: float, freedom: int, confidence: float) -> t
 
 
 def estimate_t_0(rows: pd.DataFrame) -> float:
-    """Find the t_0 [s] at which mean ln g is closest to a straight line in ln((t + t_0) / t_0).
+    """Find the t_0 [s] for which mean ln g is closest to a straight line in ln((t + t_0) / t_0).
 
     Args:
         rows: Measurements.

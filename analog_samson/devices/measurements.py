@@ -1,4 +1,4 @@
-"""Retention measurements of single devices: read, checked, interpolated in log time."""
+"""Retention measurements of single cells: read, checked, interpolated in log time."""
 
 import functools
 import hashlib
@@ -16,16 +16,16 @@ def read_measurements(path: str | Path) -> pd.DataFrame:
     """Read a CSV file of retention measurements and check it.
 
     Args:
-        path: File with columns ``COLUMNS``: a name or number a device, its target [µS], the time
+        path: File with columns ``COLUMNS``: a name or number of the cell, its target [µS], the time
             since programming [s] and the conductance [µS].
 
     Returns:
-        The measurements, a data frame sorted by device and time.
+        The measurements, a data frame sorted by cell and time.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no CSV file, a column is missing, a value is not a number or out of
-            range, or a device has several targets or two values at one time.
+            range, or a cell has several targets or two values at one time.
     """
     path = Path(path)
     if not path.is_file():
@@ -66,14 +66,14 @@ def read_measurements(path: str | Path) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class Trajectories:
-    """Measured devices, ordered by target.
+    """Trajectories of measured cells, ordered by target.
 
     Attributes:
         targets_uS: Targets, ascending, shape (targets,).
-        counts: Devices at each.
-        first_s: Time from which on every device was measured [s].
-        last_s: Time up to which every device was measured [s].
-        curves: For every device, times [s] and conductances [µS].
+        counts: Number of cells at each.
+        first_s: Earliest time at which every cell was measured [s].
+        last_s: Latest time at which every cell was measured [s].
+        curves: For every cell, times [s] and conductances [µS].
     """
 
     targets_uS: np.ndarray
@@ -84,9 +84,9 @@ class Trajectories:
     _known: dict[float, np.ndarray] = field(default_factory=dict)
 
     def at(self, t_s: float) -> np.ndarray:
-        """Conductances of all devices [µS], linear in ln(1 + t) between their measurements.
+        """Conductances of all cells [µS], interpolated linearly in ln(1 + t).
 
-        Before its first and after its last measurement a device keeps that value.
+        Before the first and after the last measurement the conductance is constant.
         """
         if t_s not in self._known:
             self._known[t_s] = np.array(
@@ -96,7 +96,7 @@ class Trajectories:
 
 
 def load_trajectories(path: str | Path, sha256: str) -> Trajectories:
-    """Read measured devices, once a process.
+    """Read measurements, cached in the process.
 
     Args:
         path: As for :func:`read_measurements`.
@@ -104,7 +104,7 @@ def load_trajectories(path: str | Path, sha256: str) -> Trajectories:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is another than it was, or as :func:`read_measurements`.
+        ValueError: If the file has changed, or as :func:`read_measurements`.
     """
     return _load_trajectories(str(Path(path).absolute()), sha256)
 
@@ -115,7 +115,7 @@ def _load_trajectories(path: str, sha256: str) -> Trajectories:
     if found != sha256:
         raise ValueError(
             f"{path} has changed: its SHA-256 is {found}, and the device was made with {sha256}; "
-            "give the file it was made with, or load the device anew."
+            "give the file it was made with, or load the device again."
         )
     rows = read_measurements(path)
     devices = [one for _, one in rows.sort_values(["target_uS", "device", "time_s"], kind="stable")

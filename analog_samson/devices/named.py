@@ -11,9 +11,9 @@ from analog_samson.importing import import_callable, is_import_name
 
 
 class OpenSection(Section):
-    """A section whose class a device file names by the key ``model``.
+    """A section whose class is named by the key ``model``.
 
-    A class of another package has no ``model`` of its own: there it is the importable name.
+    For a class of another package, ``model`` is its importable name.
     """
 
     not_swept: ClassVar[Mapping[str, str]] = {
@@ -41,17 +41,17 @@ Kind = TypeVar("Kind", bound=OpenSection)
 
 
 def named_section(given: Any, kind: type[Kind]) -> Kind | None:
-    """Read a section whose key ``model`` is an importable name; importing runs its module.
+    """Read a section whose key ``model`` is an importable name; the module is imported.
 
     Args:
         given: Content of the section, or the section itself.
-        kind: What it must be derived from.
+        kind: Its required base class.
 
     Returns:
-        The section; None where its ``model`` is not an importable name.
+        The section; None if its ``model`` is not an importable name.
 
     Raises:
-        ValueError: If it cannot be imported, is no such section, or a key is wrong.
+        ValueError: If it cannot be imported, is no such section, or a key is invalid.
     """
     if isinstance(given, kind):
         return given if is_import_name(given.model) else None
@@ -61,7 +61,7 @@ def named_section(given: Any, kind: type[Kind]) -> Kind | None:
     found = import_callable(name, "section")
     if not (isinstance(found, type) and issubclass(found, kind)):
         raise ValueError(
-            f"{name!r} is no section for this place; derive it from "
+            f"{name!r} is not a section of this kind; derive it from "
             f"analog_samson.devices.{kind.__name__}"
         )
     try:
@@ -71,7 +71,7 @@ def named_section(given: Any, kind: type[Kind]) -> Kind | None:
 
 
 def names_in(content: Mapping[str, Any]) -> list[str]:
-    """What a device file of this content, valid or not, imports from other packages."""
+    """Importable names of other packages in the content of a device file, valid or not."""
     layers, periphery = content.get("layers"), content.get("periphery")
     effects = periphery.get("effects") if isinstance(periphery, Mapping) else None
     overrides = layers if isinstance(layers, list | tuple) else ()

@@ -1,9 +1,9 @@
-"""The noise sections of device files: one class a model of the memory cell.
+"""The noise sections of device files: one class per model of the memory cell.
 
-A section is free of torch. It names the implementation of its model (``built_by``), which is
+A section does not import torch. It names the implementation of its model (``built_by``), which is
 imported when chips are programmed and called with the section and a converter from weights to
-conductances; it returns a noise model as aihwkit's ``BaseNoiseModel``. What the simulation has to
-know about a model is a property of its section.
+conductances; it returns a noise model as aihwkit's ``BaseNoiseModel``. Properties of the section
+describe the model to the simulation.
 
 A device file names a section of another package: ``model = "my_package.my_module:MySection"``.
 """
@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import pydantic
 from pydantic import BeforeValidator, Field, SerializeAsAny, WrapValidator
 
+from analog_samson.deprecated import warn_renamed
 from analog_samson.devices.array import Times, no_truth_value
 from analog_samson.devices.named import OpenSection, named_section
 from analog_samson.devices.section import (
@@ -31,16 +32,16 @@ from analog_samson.times import DAY
 
 
 class NoiseSection(OpenSection):
-    """What the noise sections of all models have in common; the base of sections of one's own.
+    """The base class of noise sections, also of those of other packages.
 
     Attributes:
         built_by: Importable name of the model's implementation, ``"package.module:name"``: called
             with the section and an aihwkit conductance converter that follows ``cells`` and the
             mapping, it returns an aihwkit noise model (``BaseNoiseModel``).
-        cells: What holds a weight: a differential "pair" of cells, a "single" cell between g_min
+        cells: How a weight is stored: a differential "pair" of cells, a "single" cell between g_min
             and g_max, or one "signed" value in units of the largest weight.
-        reads_in_two_steps: Whether relaxation, drawn once a chip, and the noise of a read are
-            separate calls of the implementation: ``relax(programmed_uS, t_inference_s)`` and
+        reads_in_two_steps: Whether relaxation, drawn once per chip, and the noise of a read are
+            separate methods of the implementation: ``relax(programmed_uS, t_inference_s)`` and
             ``read(relaxed_uS, t_inference_s)``.
     """
 
@@ -53,12 +54,12 @@ class NoiseSection(OpenSection):
 
     @property
     def conductance_range(self) -> tuple[float, float]:
-        """Lowest and highest conductance of a cell [µS]; where there is none, 0 and 1."""
+        """Lowest and highest conductance of a cell [µS]; 0 and 1 if the section has none."""
         return getattr(self, "g_min_uS", 0.0), getattr(self, "g_max_uS", 1.0)
 
     @property
     def has_programmed_state(self) -> bool:
-        """Whether the model describes the devices right after programming (t = 0)."""
+        """Whether the model describes the cells right after programming (t = 0)."""
         return True
 
     @property
@@ -73,21 +74,27 @@ class NoiseSection(OpenSection):
 
     @property
     def keeps_exponents(self) -> bool:
-        """Whether every device has a drift exponent of its own, drawn when it is programmed."""
+        """Whether every cell has its own drift exponent, drawn when it is programmed."""
+        return False
+
+    @property
+    def keeps_quantile(self) -> bool:
+        """Whether a cell keeps its quantile in the distribution around its target over time."""
         return False
 
     @property
     def keeps_its_place(self) -> bool:
-        """Whether each time is a distribution around the target; a device keeps its quantile."""
-        return False
+        """The old name of ``keeps_quantile``."""
+        warn_renamed("NoiseSection.keeps_its_place", "NoiseSection.keeps_quantile")
+        return self.keeps_quantile
 
     @property
     def draws_each_time_anew(self) -> bool:
-        """Whether a device takes a new quantile at each time (``keeps_its_place`` only)."""
+        """Whether a cell's quantile is drawn anew at each time (``keeps_quantile`` only)."""
         return False
 
     def check_times(self, times: Times) -> None:
-        """Raise ValueError where a device file allows times that the model has no data for."""
+        """Raise ValueError if a device file allows times that the model has no data for."""
         known = self.known_times_s
         if known is None:
             return
@@ -102,7 +109,7 @@ class NoiseSection(OpenSection):
 
 
 class _PairSection(NoiseSection):
-    """Models of devices that stand in differential pairs."""
+    """Models of cells in differential pairs."""
 
     g_max_uS: Conductance = Field(description="conductance of the largest weight of a column")
     g_min_uS: LowConductance = neutral(0.0, "conductance of a weight of zero")
@@ -115,7 +122,7 @@ class _PairSection(NoiseSection):
 
 
 class _PowerLaw(_PairSection):
-    """Models with an exponent a device and 1/f noise, and their scales, 0 (off) upward."""
+    """Models with one drift exponent per cell and 1/f noise; scale factors from 0 (off)."""
 
     t_0_s: Duration = Field(description="first read after programming, drift fit")
     t_read_s: Duration = Field(description="duration of a read, 1/f fit")
@@ -125,17 +132,17 @@ class _PowerLaw(_PairSection):
 
     @property
     def drifts(self) -> bool:
-        """Whether anything changes with time: unless both scales are 0."""
+        """Whether anything changes with time: yes, unless both scales are 0."""
         return self.drift_scale > 0 or self.read_noise_1f_scale > 0
 
     @property
     def keeps_exponents(self) -> bool:
-        """Whether every device has a drift exponent of its own: yes."""
+        """Whether every cell has its own drift exponent: yes."""
         return True
 
 
 class Ideal(NoiseSection):
-    """No noise of any kind: what is programmed is what is read, for ever."""
+    """No noise of any kind: every read gives the target conductances."""
 
     built_by = "analog_samson.analog.own_models:IdealNoiseModel"
 
@@ -174,7 +181,7 @@ class CustomDriftPCMLike(_PowerLaw):
 
 
 class StateIndependent(_PowerLaw):
-    """aihwkit's ``StateIndependentNoiseModel``: one spread and one exponent for all conductances.
+    """aihwkit's ``StateIndependentNoiseModel``: spread and exponent do not depend on conductance.
 
     Its 1/f law has the unit of a conductance: the spread of a read is
     ``read_noise_1f_scale`` g / g_max sqrt(ln((t + t_0 + t_read) / (2 t_read))) µS.
@@ -189,7 +196,7 @@ class StateIndependent(_PowerLaw):
 
 
 class Tabulated(_PowerLaw):
-    """A measured device: every law is a table over conductance, linear between its points."""
+    """Laws of measured cells: tables over conductance with linear interpolation."""
 
     built_by = "analog_samson.analog.own_models:TabulatedNoiseModel"
 
@@ -211,12 +218,12 @@ class Tabulated(_PowerLaw):
 
 
 class Resampled(_PairSection):
-    """Measured devices themselves: each simulated device follows one that was measured.
+    """Resampling of measured cells: each simulated cell follows the trajectory of a measured one.
 
-    It is drawn among those of the two nearest targets, of each the more often the nearer it is; its
-    conductance is scaled by the ratio of the targets (at a measured target of 0 the own target is
-    added), and between measurements it is linear in ln(1 + t). What does not stand in the device
-    file is taken from the measurements.
+    The measured cell is drawn from those of the two nearest targets, with probabilities that are
+    linear in the distance; its conductance is scaled by the ratio of the targets (for a measured
+    target of 0, the own target is added). Between measurements it is linear in ln(1 + t). Keys that
+    the device file does not give are read from the file of measurements.
     """
 
     built_by = "analog_samson.analog.own_models:ResampledNoiseModel"
@@ -224,19 +231,19 @@ class Resampled(_PairSection):
         **NoiseSection.not_swept,
         **dict.fromkeys(
             ("measurements", "sha256", "targets_uS", "first_s", "last_s"),
-            "it is taken from the file of measurements; give one device file for each",
+            "it is read from the file of measurements; give one device file for each",
         ),
     }
 
     model: Literal["ResampledNoiseModel"]
-    measurements: str = Field(description="CSV file of measured devices, relative to this one")
+    measurements: str = Field(description="CSV file of measured cells, relative to this one")
     sha256: str = Field(description="digest of that file's content")
     targets_uS: Table = Field(description="targets that were measured")
-    first_s: Moment = Field(description="from when on every device was measured")
-    last_s: Moment = Field(description="up to when every device was measured")
+    first_s: Moment = Field(description="earliest time at which every cell was measured")
+    last_s: Moment = Field(description="latest time at which every cell was measured")
     extrapolate: bool = Field(
         default=False,
-        description="whether devices may keep their last value beyond what was measured",
+        description="whether cells may keep their last value at times after the measurements",
     )
 
     @pydantic.model_validator(mode="after")
@@ -255,16 +262,16 @@ class Resampled(_PairSection):
 
     @property
     def has_programmed_state(self) -> bool:
-        """Whether the devices were measured right after programming (t = 0)."""
+        """Whether the cells were measured right after programming (t = 0)."""
         return self.extrapolate or self.first_s == 0
 
     @property
-    def keeps_its_place(self) -> bool:
-        """Whether a device keeps its quantile over time: it follows one trajectory."""
+    def keeps_quantile(self) -> bool:
+        """Whether a cell keeps its quantile over time: it follows one trajectory."""
         return True
 
     def check_times(self, times: Times) -> None:
-        """Raise ValueError where a device file allows times outside the measurements."""
+        """Raise ValueError if a device file allows times outside the measurements."""
         listed = times.valid_times_s
         first, last = (
             (times.valid_from_s, times.valid_to_s) if listed is None else (min(listed), max(listed))
@@ -309,7 +316,7 @@ class PolynomialError(_PairSection):
 
 
 class Sonos(_PairSection):
-    """Charge-trap memory by its currents: mean shift and spread, tabulated by days.
+    """Charge-trap memory: mean shift and spread of the current, tabulated over days.
 
     Spread at a current I: A (1 - exp(-I / B)) after the mean has shifted by a polynomial of I.
     """
@@ -336,18 +343,18 @@ class Sonos(_PairSection):
             if len(getattr(self, key)) != len(self.days):
                 raise ValueError(
                     f"{key} has {len(getattr(self, key))} entries; days has {len(self.days)}, "
-                    "and they must be as many"
+                    "and the numbers must be equal"
                 )
         return self
 
     @property
-    def keeps_its_place(self) -> bool:
-        """Whether a device keeps its quantile over time: assumed."""
+    def keeps_quantile(self) -> bool:
+        """Whether a cell keeps its quantile over time: assumed."""
         return True
 
 
 class WeightNoise(NoiseSection):
-    """The generic errors of papers, on weights: drawn once, relative to the largest or to each.
+    """Generic weight errors, drawn once, relative to the largest weight or to each.
 
     gaussian_max: w + sigma max|w| n; proportional: w + sigma |w| n; multiplicative:
     w exp(sigma n); uniform: w + sigma max|w| u with u uniform in [-1, 1]; n standard normal.
@@ -367,7 +374,7 @@ class WeightNoise(NoiseSection):
 
 
 class Hermes(_PowerLaw):
-    """aihwkit's ``HermesNoiseModel``: one or two devices a conductance, HERMES chip."""
+    """aihwkit's ``HermesNoiseModel``: one or two cells per conductance, HERMES chip."""
 
     built_by = "analog_samson.analog.noise_models:hermes"
 
@@ -380,7 +387,7 @@ class Hermes(_PowerLaw):
         if self.g_max_uS > largest:
             raise ValueError(
                 f"g_max_uS = {self.g_max_uS} lies above {largest}, the largest conductance "
-                f"characterised with {self.devices_per_conductance} device(s) a conductance"
+                f"characterised with {self.devices_per_conductance} cell(s) per conductance"
             )
         return self
 
@@ -406,18 +413,18 @@ class ReRAMWan2022(_PairSection):
         return (1.0, DAY, 2 * DAY)
 
     @property
-    def keeps_its_place(self) -> bool:
+    def keeps_quantile(self) -> bool:
         """Whether each time is a distribution around the target: yes."""
         return True
 
     @property
     def draws_each_time_anew(self) -> bool:
-        """Whether a device takes a new quantile at each time: by ``times_share``."""
+        """Whether a cell's quantile is drawn anew at each time: set by ``times_share``."""
         return self.times_share == "independent"
 
 
 class ReRAMCMO(NoiseSection):
-    """aihwkit's ``ReRamCMONoiseModel``: one device a weight, no reference device."""
+    """aihwkit's ``ReRamCMONoiseModel``: one cell per weight, no reference cell."""
 
     built_by = "analog_samson.analog.own_models:CMONoiseModel"
     cells = "single"
@@ -469,10 +476,10 @@ Noise = Annotated[SerializeAsAny[ShippedNoise], WrapValidator(_shipped_or_named)
 
 
 def _check_table(section: Any, at: str, *laws: str) -> None:
-    """Raise ValueError unless a table spans g_min to g_max and its laws fit it."""
+    """Raise ValueError unless a table spans g_min to g_max and its laws have its length."""
     points = getattr(section, at)
     if len(points) < 2 or list(points) != sorted(set(points)):
-        raise ValueError(f"{at} = {list(points)} must be two or more conductances, ascending")
+        raise ValueError(f"{at} = {list(points)} must be two or more ascending conductances")
     if points[0] > section.g_min_uS or points[-1] < section.g_max_uS:
         raise ValueError(
             f"{at} spans {points[0]} to {points[-1]} µS and must span g_min_uS = "
@@ -482,7 +489,7 @@ def _check_table(section: Any, at: str, *laws: str) -> None:
         values = getattr(section, law)
         if len(values) != len(points):
             raise ValueError(
-                f"{law} has {len(values)} entries and {at} {len(points)}; give as many"
+                f"{law} has {len(values)} entries and {at} {len(points)}; the numbers must be equal"
             )
         if "offset" not in law and min(values) < 0:
             raise ValueError(f"{law} holds {min(values)}; every entry must be at least 0")

@@ -1,4 +1,4 @@
-"""What all sections of a device file have in common: strict types, frozen, no unknown keys."""
+"""The base class of the sections of device files: strict types, frozen, no unknown keys."""
 
 import re
 from collections.abc import Mapping
@@ -11,15 +11,15 @@ from analog_samson.times import LONGEST_S, SHORTEST_S
 
 MAX_NAME_LETTERS = 100
 MAX_NAME_BYTES = 200
-"""Our choice: with "device_" before and an ending behind, a name stays within 255 bytes, the limit
+"""Our choice: with the prefix "device_" and a suffix, a file name stays within 255 bytes, the limit
 of file systems."""
 
 
 def check_name(name: str) -> str:
-    """Return a name that can be part of a file name on every system, and be shown as it is.
+    """Check a name, which must be valid in file names on every system and printable.
 
     Raises:
-        ValueError: If it is empty, too long, or holds a letter that is not allowed.
+        ValueError: If it is empty, too long, or has a character that is not allowed.
     """
     is_sound = re.fullmatch(r"\w(?:[\w .+=,@()-]*[\w+)])?", name) is not None
     if not (
@@ -29,19 +29,19 @@ def check_name(name: str) -> str:
     ):
         raise ValueError(
             "a name has at most 100 letters, digits and signs of '_ . - + = , @ ( )' or blanks, "
-            "and begins and ends with a letter or digit, since files are named after it"
+            "and begins and ends with a letter or digit, since it is part of file names"
         )
     return name
 
 
 Name = Annotated[str, AfterValidator(check_name)]
-"""What files are named after: a device, a study."""
+"""Name of a device or study; part of file names."""
 
 Scale = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-"""A spread or its multiple: 0 (off) or more."""
+"""A standard deviation or a scale factor of one: 0 (off) or more."""
 
 Conductance = Annotated[float, Field(ge=1e-6, le=1e6)]
-"""A largest conductance [µS], 1 pS to 1 S: memory devices lie far within."""
+"""A largest conductance [µS], 1 pS to 1 S; those of memory cells lie far within."""
 
 LowConductance = Annotated[float, Field(ge=0, le=1e6)]
 """A smallest conductance [µS], or 0."""
@@ -53,27 +53,27 @@ Moment = Annotated[float, Field(ge=0, le=LONGEST_S)]
 """A time since programming [s]; 0 is the programmed state."""
 
 Exponent = Annotated[float, Field(ge=0, le=10)]
-"""A drift exponent or its spread; measured ones lie below 1."""
+"""A drift exponent or its spread; measured ones are below 1."""
 
 Number = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 
 Table = Annotated[tuple[Number, ...], Field(strict=False, min_length=1)]
-"""Numbers in a row, at points given beside them."""
+"""Values of a law at the points of another table."""
 
 
 def neutral(default: Any, description: str) -> Any:
-    """A key added later: at its default nothing changes, and it is no part of the digest."""
+    """A key of a later version: its default changes nothing and is not part of the digest."""
     return Field(
         default=default, description=description, json_schema_extra={"neutral_at_default": True}
     )
 
 
-PROSE = "it is a text and changes no number"
+PROSE = "it is a text and does not change results"
 """Why names, descriptions and sources are not swept."""
 
 
 class Section(pydantic.BaseModel):
-    """A part of a device file; no truth values or texts as numbers, no fractions as counts."""
+    """A section of a device file; booleans and strings are not numbers, fractions no counts."""
 
     model_config = pydantic.ConfigDict(
         frozen=True,
@@ -85,4 +85,4 @@ class Section(pydantic.BaseModel):
     )
 
     not_swept: ClassVar[Mapping[str, str]] = {"source": PROSE, "fit_source": PROSE}
-    """Keys that no study can sweep, and why."""
+    """Keys that cannot be swept, and why."""

@@ -1,4 +1,4 @@
-"""One sentence for every mistake in a file: the key, what was given, what is allowed."""
+"""One sentence for an error in a file: the key, what was given, what is allowed."""
 
 import dataclasses
 import difflib
@@ -7,9 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, get_args
 
 from analog_samson.devices.section import Section
-
-SHOWN_LETTERS = 80
-"""Of a wrong value a message shows this many letters."""
+from analog_samson.messages import SHOWN_LENGTH, shown
 
 _WORDS = {
     "an instance of Sequence": "a list",
@@ -20,17 +18,17 @@ _WORDS = {
 
 
 def explain(problems: Sequence[Any], schema: type) -> str:
-    """Say in one sentence what is wrong with the first key that is.
+    """Describe the first error in one sentence.
 
     Args:
-        problems: What pydantic found.
+        problems: The errors that pydantic returned.
         schema: The model or dataclass that a file was validated by.
 
     Returns:
         The sentence, without the file's name.
     """
-    # A misspelled key is also a missing one; the misspelling is what the user has to see. Of the
-    # branches of a union, the one that came deepest into the value is the one that was meant.
+    # A misspelled key is also reported as a missing one; the misspelling is shown. For unions, the
+    # error deepest in the value belongs to the branch that was meant.
     problem = min(problems, key=lambda one: (one["type"] != "extra_forbidden", -len(one["loc"])))
     key, section = _follow(problem, schema)
     match problem["type"]:
@@ -49,7 +47,7 @@ def explain(problems: Sequence[Any], schema: type) -> str:
             is_section = not key or isinstance(problem["input"], dict)
             at = f"{key} = {shown(problem['input'])}: " if not is_section else f"{key}: "
             return f"{at.removeprefix(': ')}{words}."
-    # A key that may be of several kinds (a number or a word) has one complaint a kind.
+    # A key of several allowed types (a number or a string) has one error per type.
     same = [_rule(one) for one in problems if _follow(one, schema)[0] == key]
     rules = ", or ".join(dict.fromkeys(same))
     return f"{key or 'content'} = {shown(problem['input'])} is not allowed: {rules}."
@@ -58,22 +56,13 @@ def explain(problems: Sequence[Any], schema: type) -> str:
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """End a sentence about an unknown name with the closest allowed one and all of them."""
     names = sorted(allowed)
-    close = difflib.get_close_matches(given[:SHOWN_LETTERS], names, n=1)
+    close = difflib.get_close_matches(given[:SHOWN_LENGTH], names, n=1)
     guess = f"; did you mean {close[0]!r}?" if close else "."
     return f"{guess} Allowed: {', '.join(names)}."
 
 
-def shown(value: Any) -> str:
-    """A wrong value as a message shows it, shortened where it is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no whole numbers of more than 4300 digits
-        return "a number of too many digits"
-    return text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}..."
-
-
 def _rule(problem: Any) -> str:
-    """What pydantic says is allowed, its words and numbers as they are read best."""
+    """What is allowed, from pydantic's message, in plain words and with short numbers."""
     text: str = problem["msg"][0].lower() + problem["msg"][1:]
     for limit in problem.get("ctx", {}).values():
         if isinstance(limit, float):
@@ -84,9 +73,9 @@ def _rule(problem: Any) -> str:
 
 
 def _follow(problem: Any, schema: type) -> tuple[str, Any]:
-    """Name of the key that a problem is at, "noise.table_uS[2]", and the section it is in.
+    """Name of the key of an error, "noise.table_uS[2]", and the section that contains it.
 
-    Pydantic's words for the branches of a union are left out.
+    Pydantic's names for the branches of a union are left out.
     """
     key, section = "", schema
     last = len(problem["loc"]) - 1
@@ -123,7 +112,7 @@ def _models(section: Any) -> dict[str, Any]:
 
 
 def _sections(annotation: Any) -> Iterator[type[Section]]:
-    """The classes of sections that an annotation allows, in a list or not."""
+    """The section classes that an annotation allows, in a list or not."""
     if isinstance(annotation, type) and not typing.get_origin(annotation):
         if issubclass(annotation, Section):
             yield annotation

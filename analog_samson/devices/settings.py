@@ -7,7 +7,7 @@ from analog_samson.devices.named import OpenSection
 from analog_samson.devices.section import Section
 from analog_samson.devices.sentences import did_you_mean
 
-AXES: Mapping[str, tuple[str, str]] = MappingProxyType(
+SHORT_AXIS_NAMES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "programming_noise_scale": ("noise", "programming_noise_scale"),
         "read_noise_1f_scale": ("noise", "read_noise_1f_scale"),
@@ -31,13 +31,13 @@ AXES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "input_range_of": ("input_ranges", "of"),
     }
 )
-"""Settings that tables name without their section, or by another word; all others are named
-``section.key`` there."""
+"""Settings that tables name without their section, or by another name; all others are named
+``section.key``."""
 
-_SHORT = {f"{section}.{key}": axis for axis, (section, key) in AXES.items()}
+_SHORT = {f"{section}.{key}": axis for axis, (section, key) in SHORT_AXIS_NAMES.items()}
 
 Path = tuple[str | int, ...]
-"""Where a setting stands in the content of a device file."""
+"""Position of a setting in the content of a device file."""
 
 
 def settings_of(section: Section, path: Path = ()) -> dict[str, tuple[Path, str]]:
@@ -45,11 +45,11 @@ def settings_of(section: Section, path: Path = ()) -> dict[str, tuple[Path, str]
 
     Args:
         section: A device, or one of its sections.
-        path: Where it stands in the device.
+        path: Its position in the device.
 
     Returns:
         Name of each setting (``"mapping.max_rows"``; of an effect of the periphery
-        ``"periphery.effects.0.key"``) to its place, and why it cannot be swept: "" where it can.
+        ``"periphery.effects.0.key"``) to its position, and why it cannot be swept: "" if it can.
     """
     found: dict[str, tuple[Path, str]] = {}
     for key in type(section).model_fields:
@@ -63,13 +63,13 @@ def settings_of(section: Section, path: Path = ()) -> dict[str, tuple[Path, str]
             if isinstance(part, OpenSection):
                 found |= settings_of(part, (*at, number))
         if not reason and isinstance(value, tuple):
-            reason = "it holds a list, and an axis takes numbers, words and truth values"
+            reason = "it is a list, and values of an axis are numbers, strings or booleans"
         found[".".join(map(str, at))] = at, reason
     return found
 
 
 def find_setting(axis: str, section: Section, device: str) -> tuple[str, Path]:
-    """Find the setting that a study calls by a name, with or without its section.
+    """Find a setting by its name, with or without its section.
 
     Args:
         axis: The name.
@@ -77,26 +77,26 @@ def find_setting(axis: str, section: Section, device: str) -> tuple[str, Path]:
         device: Its name, for messages.
 
     Returns:
-        The name that tables use, and where the setting stands.
+        Its name in tables, and its position.
 
     Raises:
         ValueError: If there is no such setting, several have the name, or it cannot be swept.
     """
     settings = settings_of(section)
-    wanted = ".".join(AXES[axis]) if axis in AXES else axis
+    wanted = ".".join(SHORT_AXIS_NAMES[axis]) if axis in SHORT_AXIS_NAMES else axis
     matching = [name for name in settings if name == wanted]
     matching = matching or [name for name in settings if name.endswith(f".{wanted}")]
     if len(matching) > 1:
         raise ValueError(
-            f"Axis {axis!r} of device {device!r} may mean {' or '.join(matching)}; give one of "
-            "these names."
+            f"Axis {axis!r} of device {device!r} is ambiguous: {' or '.join(matching)}; give one "
+            "of these names."
         )
-    if not matching and axis in AXES:
-        given = getattr(section, AXES[axis][0])
-        model = getattr(given, "model", AXES[axis][0])
+    if not matching and axis in SHORT_AXIS_NAMES:
+        part, key = SHORT_AXIS_NAMES[axis]
+        model = getattr(getattr(section, part), "model", part)
         raise ValueError(
-            f"Axis {axis!r} does not apply to device {device!r}: its {AXES[axis][0]} section "
-            f"({model}) has no {AXES[axis][1]!r}."
+            f"Axis {axis!r} does not apply to device {device!r}: its {part} section ({model}) has "
+            f"no {key!r}."
         )
     if not matching:
         known = {_SHORT.get(name, name) for name, (_, reason) in settings.items() if not reason}

@@ -1,4 +1,4 @@
-"""TOML files that people write: read from bytes, the file named in every complaint."""
+"""Parsing of TOML files, with the name of the file in every error message."""
 
 import tomllib
 from typing import Any
@@ -27,5 +27,5 @@ def parse_toml(content: bytes, where: str) -> dict[str, Any]:
         raise ValueError(
             f"{where}: lists or tables are nested too deeply; no key needs more than three levels."
         ) from None
-    except ValueError as error:  # also of numbers of thousands of digits
+    except ValueError as error:  # also raised for numbers with thousands of digits
         raise ValueError(f"{where}: not valid TOML: {error}.") from None

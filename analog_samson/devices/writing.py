@@ -1,4 +1,4 @@
-"""Device files of measured devices, as text: a fit's laws, or the measurements themselves."""
+"""Text of device files from measurements: fitted laws, or resampled trajectories."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def fitted_file(
         technology: For example "PCM".
         source: Where the measurements come from.
         summary: One sentence.
-        limits: What the model does not hold, added to what is true of every fit.
+        limits: Effects that the model does not include; added to the limits of every fit.
 
     Returns:
         TOML.
@@ -36,10 +36,10 @@ def fitted_file(
         for key, values in tables.items()
     )
     holds_not = (
-        f"Fitted to measurements of {_listed(laws['n'])} devices at {_listed(targets)} µS up to "
+        f"Fitted to measurements of {_listed(laws['n'])} cells at {_listed(targets)} µS up to "
         f"{found.last_s:g} s; linear between these targets and constant below the lowest. Drift "
-        f"explains {found.r_squared:.3f} of the variance within devices; the residuals are normal "
-        f"with p = {found.p_normal:.2g}. Errors and exponents are taken as normal and "
+        f"explains {found.r_squared:.3f} of the variance within cells; the residuals are normal "
+        f"with p = {found.p_normal:.2g}. Errors and exponents are assumed to be normal and "
         f"independent. {limits}"
     )
     noise = f"""model = "TabulatedNoiseModel"
@@ -64,23 +64,24 @@ def resampled_file(
     limits: str,
     extrapolate: bool = False,
 ) -> str:
-    """Write the text of a device file whose devices follow measured ones.
+    """Write the text of a device file whose cells follow measured ones.
 
     Args:
-        measurements: The CSV file, which has to lie beside the device file.
-        name: As for :func:`fitted_file`, as all that follow.
+        measurements: The CSV file, in the folder of the device file.
+        name: As for :func:`fitted_file`, like the following arguments.
         technology: For example "PCM".
         source: Where the measurements come from.
         summary: One sentence.
-        limits: What the model does not hold, added to what is true of all measurements.
-        extrapolate: Whether devices may keep their last value beyond what was measured.
+        limits: Effects that the model does not include; added to the limits of all
+            measurements.
+        extrapolate: Whether cells may keep their last value at times after the measurements.
 
     Returns:
         TOML.
 
     Raises:
         FileNotFoundError: If there are no such measurements.
-        ValueError: If they are wrong, or have one target only.
+        ValueError: If they are invalid, or have one target only.
     """
     digest = digest_of(measurements)
     measured = load_trajectories(measurements, digest)
@@ -88,11 +89,11 @@ def resampled_file(
     if len(targets) < 2:
         raise ValueError(f"The measurements have {len(targets)} target; at least 2 are needed.")
     holds_not = (
-        f"Measurements of {_listed(measured.counts)} devices at {_listed(targets)} µS, from "
-        f"{measured.first_s:g} to {measured.last_s:g} s. A simulated device follows a measured one "
-        "of the two nearest targets, scaled to its own, and many follow the same one; a read at a "
-        "time is always the same. "
-        + ("Beyond the measurements a device keeps its last value. " if extrapolate else "")
+        f"Measurements of {_listed(measured.counts)} cells at {_listed(targets)} µS, from "
+        f"{measured.first_s:g} to {measured.last_s:g} s. A simulated cell follows a measured one "
+        "of the two nearest targets, scaled to its own, and many follow the same one; all reads "
+        "at a time are equal. "
+        + ("After the measurements a cell keeps its last value. " if extrapolate else "")
         + limits
     )
     noise = f"""model = "ResampledNoiseModel"

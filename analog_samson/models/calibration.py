@@ -64,7 +64,7 @@ def input_ranges(
 
     Raises:
         ValueError: If there are no images, the quantile is out of range, or a layer is never called
-            or sees only zeros or numbers that are not finite.
+            or its inputs are only zeros or not finite.
     """
     if not 0 < quantile <= 1 or len(images) == 0 or batch_size < 1:
         raise ValueError(

@@ -141,7 +141,7 @@ def _another(inputs: Tensor) -> Tensor:
 
 
 class _Seen(NamedTuple):
-    """A tensor whose change with the input says whether it depends on the input.
+    """A tensor that is compared between inputs, to find whether it depends on them.
 
     Attributes:
         tensor: Its value.
@@ -520,7 +520,7 @@ def _compare(expected: Any, found: Any, depends_on_input: bool) -> None:
 
 
 def difference(expected: Any, found: Any) -> str:
-    """Say how outputs differ by more than `TOLERANCE`; "" if they do not."""
+    """Describe how outputs differ by more than `TOLERANCE`; "" if they do not."""
     for wanted, got in zip(_tensors(expected), _tensors(found), strict=False):
         wanted, got = wanted.double(), got.double()
         finite = wanted[wanted.isfinite()].abs()

@@ -256,11 +256,11 @@ def is_weight(name: str) -> bool:
 def _ascent(
     scales: Mapping[str, Tensor | None], gradients: Tensors, rho: float
 ) -> dict[str, Tensor]:
-    """Give rho * T^2 g / ||T g||_2, where a scale T of None is the identity."""
+    """Return rho * T^2 g / ||T g||_2, where a scale T of None is the identity."""
     _check_strength("rho", rho)
     if not scales:
         raise ValueError(
-            "No parameter has a gradient; rules of the SAM family need the one of a clean pass: "
+            "No parameter has a gradient; rules of the SAM family need that of a clean pass: "
             "call loss.backward() before perturbed(...)."
         )
     scaled = [gradients[n] if t is None else gradients[n] * t for n, t in scales.items()]

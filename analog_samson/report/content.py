@@ -41,7 +41,7 @@ class Content:
         baseline: Method that gains are counted from; without the default one there are no gains.
         confidence: Probability with which intervals cover.
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
-        half_width: A half-width to plan for, as a fraction; None plans nothing.
+        half_width: Target half-width of the planning table, as a fraction; None: no such table.
         interval: "bars" or "band", over time.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
@@ -81,7 +81,7 @@ class Content:
 
     @cached_property
     def manifests(self) -> list[dict[str, Any]]:
-        """Contents of ``manifest.json`` of each folder; empty where there is none."""
+        """Contents of ``manifest.json`` of each folder; empty if there is none."""
         return [_manifest(folder) for folder in self.folders]
 
     @cached_property
@@ -136,7 +136,7 @@ class Content:
 
     @cached_property
     def ageing(self) -> pd.DataFrame:
-        """The chips that are the same devices at all of their times."""
+        """Chips whose cells keep their state over time."""
         return self.chips[results.has_trajectories(self.chips)]
 
     @cached_property
@@ -160,8 +160,8 @@ class Content:
         if not files:
             folders = ", ".join(map(str, self.folders)) or "no folder"
             raise FileNotFoundError(
-                f"There is no {name!r} beside the table ({folders}); an item that needs it says "
-                f"so: Item(..., needs=({name!r},))."
+                f"There is no {name!r} beside the table ({folders}); an item that needs it is "
+                f"declared with Item(..., needs=({name!r},))."
             )
         found = [pd.read_csv(file) for file in files]
         return pd.concat(found, ignore_index=True).drop_duplicates()

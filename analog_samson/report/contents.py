@@ -75,8 +75,8 @@ def study_tables(
         baseline: Method that gains are counted from; without it there is no gain table.
         confidence: Probability with which intervals cover.
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
-        half_width: A half-width to plan for, as a fraction: a table says which chips or networks
-            are missing for it.
+        half_width: Target half-width, as a fraction, of a table of the chips or networks needed
+            for it.
         extra_items: Items of other packages (see `with_extra`).
 
     Returns:

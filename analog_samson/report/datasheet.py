@@ -43,7 +43,7 @@ def datasheet(device: Device, moments: pd.DataFrame) -> Figure:
     )
     level = "" if device.noise_level == "conductance" else " at conductance level (see limits)"
     facts = (
-        f"Moments of {n} devices a conductance{level}; {_periphery(device)}; compensation: "
+        f"Moments of {n} cells per conductance{level}; {_periphery(device)}; compensation: "
         f"{device.drift_compensation.label}; source: {device.noise.source}."
     )
     figure.supxlabel(
@@ -61,7 +61,7 @@ def _periphery(device: Device) -> str:
         return "exact products"
     bits = f"DAC {periphery.dac_bits} and ADC {periphery.adc_bits} bits"
     parts = [bits.replace("ideal bits", "ideal"), f"output noise {periphery.output_noise:g}"]
-    for key, what in (("mvm_read_noise", "read noise a product"), ("ir_drop", "IR drop")):
+    for key, what in (("mvm_read_noise", "read noise per product"), ("ir_drop", "IR drop")):
         if getattr(periphery, key) > 0:
             parts.append(f"{what} {getattr(periphery, key):g}")
     parts += [f"effect {effect.model.rpartition(':')[2]}" for effect in periphery.effects]
@@ -125,7 +125,7 @@ def save_fit(name: str, found: Fit, folder: str | Path) -> list[Path]:
         0.5,
         f"{name}\nt_0 = {found.t_0_s:.3g} s\ndrift explains {found.r_squared:.3f}\n"
         f"residuals normal: p = {found.p_normal:.2g}\n{100 * found.confidence:g} % intervals\n"
-        f"n = {', '.join(str(int(n)) for n in found.laws['n'])} devices",
+        f"n = {', '.join(str(int(n)) for n in found.laws['n'])} cells",
     )
     with replacing(stem.with_suffix(".png")) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
@@ -226,7 +226,7 @@ def _by_time(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _legend_above(axes: Axes) -> None:
-    """Put the legend into room made for it above the curves."""
+    """Draw the legend above the curves, in space added for it."""
     low, high = axes.get_ylim()
     n = len(axes.get_legend_handles_labels()[0])
     rows = -(-n // 4)

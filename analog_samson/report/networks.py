@@ -15,7 +15,7 @@ from analog_samson.report import words
 from analog_samson.report.axes import finish, head, log_axis
 from analog_samson.report.figures import grid
 from analog_samson.report.methods import KNOWN_METHODS
-from analog_samson.report.style import line_width, looks, order, style
+from analog_samson.report.style import line_width, order, plot_options, style
 from analog_samson.results.scores import ACCURACY
 
 CURVES = (
@@ -83,7 +83,7 @@ def training_curve(ax: Axes, curves: pd.DataFrame, column: str, title: str) -> l
     handles = []
     names = sorted(whole["name"].unique(), key=order)
     for name in names:
-        look = looks(name, names)
+        look = plot_options(name, names)
         own = whole[whole["name"] == name].dropna(subset=[column]).sort_values("epoch")
         for _, one in own.groupby("training_seed"):
             epoch = one["epoch"] + 1
@@ -158,7 +158,7 @@ def sharpness_vs_robustness(
     names = words.method_names(rows)
     handles = []
     for name in sorted(names.unique(), key=order):
-        look = {**looks(name, names.unique()), "linestyle": "none"}
+        look = {**plot_options(name, names.unique()), "linestyle": "none"}
         own = rows[names == name]
         ax.plot(own[measure], own["lost"], **look)
         handles.append(Line2D([], [], label=name, **look))

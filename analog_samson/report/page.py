@@ -168,7 +168,7 @@ def _unfinished(manifest: Mapping[str, Any], rows: pd.DataFrame) -> list[str]:
     ]
     if not names:
         return []
-    return [f"The study is not finished: no trial yet of {', '.join(names)}."]
+    return [f"The study is not finished: no rows yet of {', '.join(names)}."]
 
 
 def _in_short(rows: pd.DataFrame) -> str:

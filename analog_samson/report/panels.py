@@ -10,7 +10,7 @@ from matplotlib.transforms import ScaledTranslation, Transform
 from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.axes import TimeAxis, shifts
-from analog_samson.report.style import line_width, looks, marker_size, order
+from analog_samson.report.style import line_width, marker_size, order, plot_options
 from analog_samson.results.scores import ACCURACY
 
 MANY_CHIPS = 300
@@ -102,7 +102,7 @@ def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = No
     handles = []
     names = words.method_names(chips)
     for name in sorted(names.unique(), key=order):
-        style = looks(name, names.unique())
+        style = plot_options(name, names.unique())
         own = chips[names == name]
         n_chips = own["chip_id"].nunique()
         alpha = float(np.clip(8 / n_chips, 0.15, 0.7))
@@ -149,7 +149,7 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
     names = words.method_names(chips)
     ordered = sorted(names.unique(), key=order)
     for k, name in enumerate(ordered):
-        style = looks(name, ordered)
+        style = plot_options(name, ordered)
         networks = chips[names == name].groupby("checkpoint", observed=True, sort=True)
         places = k + (np.arange(len(networks)) - (len(networks) - 1) / 2) * 0.7 / len(networks)
         for place, (_, own) in zip(places, networks, strict=True):
@@ -200,7 +200,7 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
     ordered = sorted(names.unique(), key=order)
     for place, name in enumerate(ordered):
         row = lives[names == name].iloc[0]
-        style = looks(name, ordered)
+        style = plot_options(name, ordered)
         low, high = row["low_s"], row["high_s"]
         if low == 0 and np.isinf(high):  # no interval: the arrow shows the known bound
             low = 0.0 if row["censored"] == "left" else row["lifetime_s"]
@@ -255,7 +255,7 @@ def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
     handles = []
     ordered = sorted(names.unique(), key=order)
     for name, place in zip(ordered, places(len(ordered)), strict=True):
-        style = looks(name, ordered)
+        style = plot_options(name, ordered)
         own = networks[names == name]
         apart = ax.transData + ScaledTranslation(
             marker_size(0.75) * place / 72, 0, ax.figure.dpi_scale_trans
@@ -298,7 +298,7 @@ def _over_time(ax: Axes, rows: pd.DataFrame, interval: str, axis: TimeAxis | Non
     handles = []
     for name, shift in zip(names, shifts(len(names)), strict=True):
         own = rows[rows["name"] == name].sort_values("t_inference_s")
-        style = looks(name, names)
+        style = plot_options(name, names)
         t = own["t_inference_s"].to_numpy(dtype=float)
         timed = t > 0
         barred = np.ones_like(timed) if interval == "bars" else ~timed

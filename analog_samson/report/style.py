@@ -15,7 +15,7 @@ from analog_samson.report.methods import KNOWN_METHODS, appearance
 
 
 class MethodStyle(NamedTuple):
-    """How a method looks in every figure; dashes distinguish methods in greyscale prints."""
+    """Appearance of a method in every figure; dashes distinguish methods in greyscale prints."""
 
     colour: str
     marker: str
@@ -34,16 +34,16 @@ WIDTHS_IN = {
 
 def method_style(method: str) -> MethodStyle:
     """Colour, marker and line of a method; defaults derive from its name."""
-    look = appearance(method)
+    shown = appearance(method)
     number = zlib.crc32(method.encode())
     return MethodStyle(
-        look.colour or _SPARE_COLOURS[number % len(_SPARE_COLOURS)],
-        look.marker or _SPARE_MARKERS[number // 7 % len(_SPARE_MARKERS)],
-        (0, look.dashes) if look.dashes else "-",
+        shown.colour or _SPARE_COLOURS[number % len(_SPARE_COLOURS)],
+        shown.marker or _SPARE_MARKERS[number // 7 % len(_SPARE_MARKERS)],
+        (0, shown.dashes) if shown.dashes else "-",
     )
 
 
-def looks(name: str, drawn: Iterable[str]) -> dict[str, Any]:
+def plot_options(name: str, drawn: Iterable[str]) -> dict[str, Any]:
     """Line and marker of a method with its strength, for matplotlib.
 
     Args:

@@ -11,11 +11,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from analog_samson import times
+from analog_samson.deprecated import accepts_old_names
 from analog_samson.report import words
 from analog_samson.report.axes import finish, log_axis
 from analog_samson.report.figures import at_last_time, by_panel, footnote, grid
 from analog_samson.report.panels import beside, check_one, places
-from analog_samson.report.style import line_width, looks, marker_size, order, style
+from analog_samson.report.style import line_width, marker_size, order, plot_options, style
 from analog_samson.results.scores import ACCURACY
 
 
@@ -76,11 +77,11 @@ def heat_figure(
     names = words.method_names(rows)
     ordered = sorted(names.unique(), key=order)
     shown = ACCURACY.shown(rows["accuracy"])
-    limits = (shown.min(), shown.max())
+    colour_range = (shown.min(), shown.max())
     with style(look):
         figure, axes = grid(len(ordered), width, look, aspect=0.75, share_y=True)
         for ax, name in zip(axes, ordered, strict=True):
-            image = heat_map(ax, rows[names == name], x, y, limits=limits)
+            image = heat_map(ax, rows[names == name], x, y, colour_range=colour_range)
             ax.set_title(words.method_text(name))
             ax.label_outer()
         moment = times.label(rows["t_inference_s"].iloc[0])
@@ -123,7 +124,7 @@ def accuracy_vs_axis(
     for name, place in zip(ordered, places(len(ordered)), strict=True):
         own = rows[names == name]
         own = own.assign(x=own[axis].map(stands_at).astype(float)).sort_values("x")
-        style = looks(name, ordered)
+        style = plot_options(name, ordered)
         x, y = own["x"].to_numpy(), ACCURACY.shown(own["accuracy"].to_numpy())
         low, high = (ACCURACY.shown(own[end].to_numpy()) for end in ("low", "high"))
         apart = beside(ax, marker_size(0.5) * place)
@@ -142,8 +143,14 @@ def accuracy_vs_axis(
     return handles
 
 
+@accepts_old_names(limits="colour_range")
 def heat_map(
-    ax: Axes, summary: pd.DataFrame, x: str, y: str, *, limits: tuple[float, float] | None = None
+    ax: Axes,
+    summary: pd.DataFrame,
+    x: str,
+    y: str,
+    *,
+    colour_range: tuple[float, float] | None = None,
 ) -> AxesImage:
     """Draw accuracy [%] over two swept axes, of one method at one time, numbers in the cells.
 
@@ -152,7 +159,7 @@ def heat_map(
         summary: As `results.summarise` gives, of one method on one device at one time.
         x: Name of the horizontal axis.
         y: Name of the vertical axis.
-        limits: Lowest and highest accuracy [%] of the colours, for panels that share them.
+        colour_range: Lowest and highest accuracy [%] of the colours, for panels that share them.
 
     Returns:
         The image, for a colour bar.
@@ -171,8 +178,8 @@ def heat_map(
     up, right = (sorted(values, key=words.by_value) for values in (grid.index, grid.columns))
     grid = grid.reindex(index=up, columns=right)
     image = ax.imshow(grid.to_numpy(), origin="lower", aspect="auto", cmap="cividis")
-    if limits is not None:
-        image.set_clim(*limits)
+    if colour_range is not None:
+        image.set_clim(*colour_range)
     low, high = image.get_clim()
     for row, line in enumerate(grid.to_numpy()):
         for column, value in enumerate(line):

@@ -376,7 +376,7 @@ def _n_short(rows: pd.DataFrame) -> str:
 
 
 def _point(condition: str, names: Iterable[str]) -> dict[str, str]:
-    """The values of a swept point, a column an axis."""
+    """The values of a swept point, one column per axis."""
     values = json.loads(condition)
     return {
         words.axis_name(name): words.value_text(values[name]) if name in values else BLANK

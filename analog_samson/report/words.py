@@ -35,10 +35,10 @@ _TEXT_OF = {
 def method_text(name: str) -> str:
     """A method with its strength as in papers: "samson rho=0.5" -> "SAMSON ρ = 0.5"."""
     method, _, strength = name.partition(" ")
-    look = appearance(method)
-    if look.strength:
-        strength = strength.replace(f"{look.strength}=", f"{look.symbol or look.strength} = ", 1)
-    return f"{look.label} {strength}".strip()
+    shown = appearance(method)
+    if shown.strength:
+        strength = strength.replace(f"{shown.strength}=", f"{shown.symbol or shown.strength} = ", 1)
+    return f"{shown.label} {strength}".strip()
 
 
 def condition_text(condition: str) -> str:

@@ -13,13 +13,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
+from analog_samson.messages import shown
 from analog_samson.results.columns import COLUMNS, COUNTS, FLAGS, HEADERS, TEXT, TYPES, is_header
 from analog_samson.results.definitions import two_kinds
 
 ADVICE = "; delete the line: its point is then computed again"
-
-SHOWN_LETTERS = 80
-"""Characters of an invalid value that a message shows."""
 
 _MAY_BE_EMPTY = ("strength",)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -41,7 +39,7 @@ def read_table(file: Path) -> pd.DataFrame:
 
     Raises:
         ValueError: If it is not a table of trials, was saved by another program, or a row is
-            damaged; says in which line.
+            damaged; the message names the line.
     """
     content = file.read_bytes()
     if content.startswith(b"\xef\xbb\xbf") or b"\r" in content:
@@ -92,12 +90,12 @@ def check_rows(rows: pd.DataFrame, place: Callable[[int], str], advice: str = ""
 
     Args:
         rows: Rows of trials, columns `COLUMNS`.
-        place: Gives file and line of a row from its position.
+        place: Returns file and line of a row from its position.
         advice: What to do; end of the message.
 
     Raises:
         ValueError: If a value is missing, of a wrong kind or out of range, or counts contradict
-            each other; names the row and the column.
+            each other; the message names the row and the column.
     """
 
     def refuse_where(wrong: Any, column: str, rule: str) -> None:
@@ -222,5 +220,4 @@ def _damage(content: bytes) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value.item() if isinstance(value, np.generic) else value)
-    return text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}..."
+    return shown(value.item() if isinstance(value, np.generic) else value)

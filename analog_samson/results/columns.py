@@ -42,7 +42,7 @@ digital network, ``n_changed`` the images that only one of the two classifies co
 """
 
 OLD_COLUMNS = {"axes": "condition", "n_images": "n_images_per_chip"}
-"""Names of columns in version 0.1.0 to their present names."""
+"""Names of columns in version 0.1.0 to their current names."""
 
 _OLD_NAME_OF = {new: old for old, new in OLD_COLUMNS.items()}
 

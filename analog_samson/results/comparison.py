@@ -164,7 +164,7 @@ def method_names(rows: pd.DataFrame) -> "pd.Series[str]":
 
 
 def baseline_name(rows: pd.DataFrame, baseline: str) -> str:
-    """The one method with strength that a baseline means.
+    """The method, with its strength, that a baseline names.
 
     Args:
         rows: Rows with ``method`` and ``strength``.

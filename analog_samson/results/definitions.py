@@ -47,7 +47,7 @@ def check_definitions(rows: pd.DataFrame) -> None:
     if found is not None:
         row, other, column = found
         raise ValueError(
-            f"Rows of chip {rows['chip_id'].iloc[row]!r} say {column} = "
+            f"Rows of chip {rows['chip_id'].iloc[row]!r} have {column} = "
             f"{rows[column].iloc[other]!r} and {rows[column].iloc[row]!r}; one chip has two "
             "names, or rows were edited: delete the wrong rows, or read the two studies separately."
         )

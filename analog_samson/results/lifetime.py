@@ -83,10 +83,10 @@ def lifetime(
 
 
 def has_trajectories(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether the chip of each row keeps its devices over time.
+    """Whether the cells of each row's chip keep their state over time.
 
-    False where the device draws every time anew (``times_share = "independent"``); such rows
-    state it in ``condition``, whether it was swept or not.
+    False if the cells are drawn independently at each time (``times_share = "independent"``); such
+    rows record it in ``condition``, whether it was swept or not.
 
     Args:
         rows: Rows of trials, or of chips.
@@ -120,7 +120,7 @@ def no_better_than_guessing(rows: pd.DataFrame, n_classes: Mapping[str, int]) ->
 
     Args:
         rows: Rows of trials, or of chips (`chip_means`).
-        n_classes: Classes of each data set, as the manifest of a study says; networks of other
+        n_classes: Classes of each data set, as in the manifest of a study; networks of other
             data sets are left out.
     """
     chance = 1 / rows["dataset"].astype(str).map(n_classes).astype(float)
@@ -145,7 +145,7 @@ def iso_accuracy(
     Args:
         rows: Rows of trials, or of chips (`chip_means`).
         threshold: Normalised accuracy above which a network is called iso-accurate.
-        n_classes: Classes of each data set, as the manifest of a study says.
+        n_classes: Classes of each data set, as in the manifest of a study.
         confidence: Probability with which the interval covers.
 
     Returns:

@@ -145,7 +145,7 @@ def pooled_spreads(table: Floats) -> list[StandardError]:
         table: Network means, shape (seeds n, methods m); NaN where a network is missing.
 
     Returns:
-        One a method: `pooled_variance`, or `UNKNOWN` for a method that keeps its own spread,
+        One per method: `pooled_variance`, or `UNKNOWN` for a method that keeps its own spread,
         because its variance exceeds the others' by more than the `ALIKE` quantile of F.
     """
     pooled = pooled_variance(table)

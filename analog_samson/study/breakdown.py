@@ -81,7 +81,7 @@ def accuracy_by_stage(
         One row per chip and stage, columns ``WATERFALL_COLUMNS``, accuracy in [0, 1].
 
     Raises:
-        ValueError: If the device has no data for the time, or works on aihwkit's weight level,
+        ValueError: If the device has no data for the time, or uses aihwkit's weight-level path,
             where the stages cannot be separated.
     """
     of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_test, trust)

@@ -44,7 +44,7 @@ PROVENANCE_TAKES_S = 600.0
 """Longest wait for another process that writes the manifest [s]: our choice."""
 
 DATASHEET_DEVICES = 1000
-"""Simulated devices per conductance in ``device_<name>.csv``: standard deviations to 2 %."""
+"""Simulated cells per conductance in ``device_<name>.csv``: standard deviations to 2 %."""
 
 
 def collect(
@@ -198,7 +198,7 @@ def _pending(
 
 
 def _rows_there(folder: Path, study: Study, trials: Sequence[Trial]) -> pd.DataFrame | None:
-    """Existing rows; raises where the study uses one name for two different chips."""
+    """Existing rows; raises if the study uses one name for two different chips."""
     tables = tables_in(folder)
     if not tables:
         return None

@@ -50,11 +50,11 @@ def estimate_cost(study: Study, *, jobs: int = 1) -> CostEstimate:
     """Estimate the cost of a study by timing one chip of every architecture and device.
 
     Args:
-        study: The study; nothing of it is written.
+        study: The study; no files are written.
         jobs: Number of workers, each on its own core.
 
     Raises:
-        ValueError: If the study is not sound (see ``Study.trials``), or ``jobs`` is below 1.
+        ValueError: If the study is invalid (see ``Study.trials``), or ``jobs`` is below 1.
     """
     if jobs < 1:
         raise ValueError(f"The cost is estimated for at least one worker; got jobs={jobs}.")

@@ -153,13 +153,13 @@ class Study:
         name: Name of the study; a column of every row.
         checkpoints: Paths of trained networks.
         devices: Names or paths of device files, or devices.
-        times_s: Times since programming finished [s]; one list, or one a device by its name.
+        times_s: Times since programming finished [s]; one list, or one per device by its name.
         n_chips: Chips of every network on every device.
         axes: Any setting of the devices, such as "mapping.max_rows" or "drift_scale", to the values
             it takes; the grid of all of them. The section may be left out of a unique name.
         n_reads: Reads of every chip at every time.
         seed: Random seed of the study, from which the seeds of its chips derive.
-        engine: Implementation of the forward pass; None takes "compiled" where it supports the
+        engine: Implementation of the forward pass; None takes "compiled" if it supports the
             device.
         precision: Floating-point format of the products of the compiled engine (see
             :func:`program`).
@@ -315,7 +315,7 @@ class Study:
                 swept = device.with_axes(axes)
                 axes = {device.axis_name(axis): value for axis, value in axes.items()}
                 axes.pop("compensation", None)  # has its own column
-                axes |= swept.said_in_every_row
+                axes |= swept.always_recorded_axes
                 text = json.dumps(axes, sort_keys=True)
                 found.append((swept, text, self._points(swept), self._engine(swept)))
         return found

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from analog_samson.deprecated import warn_renamed
-from analog_samson.devices.sentences import did_you_mean, shown
+from analog_samson.devices.sentences import did_you_mean
 from analog_samson.devices.toml import parse_toml
+from analog_samson.messages import shown
 from analog_samson.study.definition import OLD_NAMES, Study
 from analog_samson.times import TIME_GRIDS
 

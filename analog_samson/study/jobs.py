@@ -10,12 +10,12 @@ from analog_samson.study.definition import Point, Trial
 
 
 class Job(NamedTuple):
-    """Chips that one worker simulates together.
+    """Chips that a worker simulates in one call.
 
     Attributes:
         trials: The chips: one, or several of one network and device with the same images.
         points: Times and reads.
-        chips_together: Number of chips whose inference is batched; at least that of the trials.
+        chips_together: Number of chips whose inference is batched; at least that of ``trials``.
     """
 
     trials: tuple[Trial, ...]

@@ -41,7 +41,7 @@ def run_trial(trial: Trial, points: Sequence[Point] | None = None) -> pd.DataFra
         points: Times and reads; None takes all of the trial's.
 
     Returns:
-        One row a point, columns ``results.COLUMNS``.
+        One row per point, columns ``results.COLUMNS``.
     """
     return run_together([trial], trial.points if points is None else points)
 

@@ -95,8 +95,8 @@ def train_grid(
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:
         raise ValueError(
-            f"Several specifications would be written to {twice[0]!r}; they differ in nothing that "
-            "a file name holds: give them folders of their own."
+            f"Several specifications would be written to {twice[0]!r}; they differ only in "
+            "fields that are not part of file names: use separate folders."
         )
     _check_buildable(specs, data_folder)
     for spec in specs:

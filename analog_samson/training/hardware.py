@@ -1,9 +1,9 @@
-"""Hardware-aware training: every pass uses the weights as a device would hold them.
+"""Hardware-aware training: every pass uses weights with the errors of a device.
 
 The recipe of Rasch et al., Nat. Commun. 14, 5282 (2023): the programming error of the device's
 statistical model, multiplied by a factor that grows from 0 over the first epochs, some weights
-dropped, gradients applied to the clean weights. The noise comes from a device file, through the
-physics that programs chips. Unlike the other methods it uses knowledge of the hardware.
+dropped, gradients applied to the clean weights. The noise is that of a device file, from the same
+code as for chips. The other methods do not depend on a device.
 """
 
 from collections.abc import Collection
@@ -55,7 +55,7 @@ class HardwareNoise:
 
     Args:
         device: The device.
-        names: Parameters that are mapped onto it.
+        names: Parameters that are mapped to it.
         t_inference_s: Time of the read after programming [s]; None: 0, or the first time for which
             the device has data.
 
@@ -67,7 +67,7 @@ class HardwareNoise:
     def __init__(
         self, device: Device, names: Collection[str], t_inference_s: float | None = None
     ) -> None:
-        from analog_samson.analog import Physics  # aihwkit loads only where it is used
+        from analog_samson.analog import Physics  # aihwkit is imported only if it is used
 
         valid = device.times.valid_times_s
         if t_inference_s is None:
@@ -87,7 +87,7 @@ class HardwareNoise:
         drop_share: float,
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
-        """Offsets from the weights to what the device holds, times a factor.
+        """Errors of the weights on the device, times a factor.
 
         Args:
             weights: Parameters by name.
@@ -97,7 +97,7 @@ class HardwareNoise:
             generator: Random generator.
 
         Returns:
-            Offsets of the parameters that are mapped onto the device.
+            Offsets of the parameters that are mapped to the device.
         """
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         chosen = {name: weight for name, weight in weights.items() if name in self._names}

@@ -74,8 +74,8 @@ def train(
         folder: Folder of the checkpoint, whose name is derived from the specification.
         data_folder: Folder of the data set (see `load_dataset`).
         progress: Whether to show a progress bar over the epochs.
-        trust: Packages that the checkpoint to start from and a device file may import from, beside
-            those that the specification itself names (see `load_checkpoint`).
+        trust: Packages that the checkpoint to start from and a device file may import from, in
+            addition to those that the specification itself names (see `load_checkpoint`).
 
     Returns:
         Path of the checkpoint. If it already exists with the same specification, nothing is done.
@@ -156,12 +156,12 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
             parametrize.register_parametrization(module, key, MicroRing())
     model.to(accelerator).train()
     if spec.channels_last:
-        untyped: Any = model  # older stubs of torch do not know memory_format
+        untyped: Any = model  # older stubs of torch lack memory_format
         untyped.to(memory_format=torch.channels_last)
     setting = Setting(
         model=model,
         analog_weights=frozenset(name for *_, name in weights),
-        n_images=len(dataset.train.labels),
+        n_training_images=len(dataset.train.labels),
         n_classes=dataset.n_classes,
         epochs=spec.epochs,
         accelerator=accelerator,
@@ -184,11 +184,12 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
 def weights_of(
     model: nn.Module, spec: TrainingSpec, dataset: Dataset
 ) -> list[tuple[nn.Module, str, str]]:
-    """Find the parameters that will lie on arrays (see `trained_weights`), before any training.
+    """Find the parameters that are mapped to arrays (see `trained_weights`), before any training.
 
     Raises:
-        ValueError: If a layer cannot become tiles and is not kept digital, or the network computes
-            something else when its layers are rewritten, or does not fit the images or classes.
+        ValueError: If a layer cannot be mapped to arrays and is not kept digital, the network
+            computes something else when its layers are rewritten, or it does not fit the images or
+            classes.
     """
     rewriting = rewrite(model, spec.rewrites, spec.keep_digital)
     weights = trained_weights(rewriting, spec.keep_digital)
@@ -288,7 +289,7 @@ def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
         input_ranges=ranges,
         largest_inputs=largest,
         n_correct_digital=n_correct,
-        n_images=len(dataset.test.labels),
+        n_test=len(dataset.test.labels),
         image_shape=dataset.image_shape,
         n_classes=dataset.n_classes,
         mean=dataset.mean,

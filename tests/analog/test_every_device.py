@@ -190,7 +190,7 @@ def custom_drift() -> PowerLaw:
 
 
 def hermes(devices: int) -> PowerLaw:
-    """Le Gallo et al. 2023, one or two devices a conductance."""
+    """Le Gallo et al. 2023, one or two cells per conductance."""
     g_max, t_0 = {1: (10.35, 200.0), 2: (20.7, 300.0)}[devices]
     powers = {
         1: (0.15781817, 2.32443916, -2.16310839, 0.68841818),
@@ -499,7 +499,7 @@ def test_every_devices_moments_are_those_of_its_formula(name):
     LAWS[name].check(load_device(name))
 
 
-def test_the_comparison_with_aihwkit_sees_a_wrong_spread():
+def test_the_comparison_with_aihwkit_detects_a_wrong_spread():
     """Wan at 40 µS, where the fit holds, is not what aihwkit does at 25."""
     device = load_device("reram_wan2022_as_in_aihwkit").with_axes({"g_max_uS": 40.0})
     right = validated(
@@ -572,7 +572,7 @@ class Alone:
 
 
 @pytest.mark.parametrize("name", device_names())
-def test_nothing_happens_when_every_source_is_off(name):
+def test_weights_are_exact_when_every_source_is_off(name):
     alone = Alone(name)
     chip = alone.with_only()
     for t in (alone.first, *alone.later):
@@ -607,10 +607,10 @@ def test_each_source_acts_alone(name):
 )
 @pytest.mark.parametrize("name", device_names())
 def test_faults_act_alone(name, faults):
-    """Of n = 19,400 devices or more a share of 0.1 holds one conductance; all others are exact."""
+    """Of n = 19,400 cells or more a fraction of 0.1 is stuck; all others are exact."""
     alone = Alone(name)
     if not alone.keeps_devices:
-        with pytest.raises(ValueError, match="faults belong to single devices"):
+        with pytest.raises(ValueError, match="faults are those of single cells"):
             alone.with_only(**faults)
         return
     low, high = (getattr(alone.device.noise, key, None) for key in ("g_min_uS", "g_max_uS"))

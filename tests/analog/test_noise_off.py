@@ -28,7 +28,7 @@ class Own(nn.Module):
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["aihwkit", "compiled"])
 @pytest.mark.parametrize("name", [*MODELS, "own"])
-def test_all_noise_off_answers_as_the_digital_network(name, engine):
+def test_without_noise_the_chip_equals_the_digital_network(name, engine):
     shape = SHAPES.get(name, (3, 32, 32))
     with torch.random.fork_rng():
         torch.manual_seed(0)

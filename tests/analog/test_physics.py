@@ -103,7 +103,7 @@ def exponents(name, t, law, **options):
 
 
 @pytest.mark.parametrize("name", LAWS)
-def test_a_devices_exponent_is_the_same_at_every_time(name):
+def test_the_exponent_of_a_cell_is_the_same_at_every_time(name):
     law = LAWS[name]
     early, late = (exponents(name, t, law).ravel() for t in (HOUR, YEAR))
     assert np.corrcoef(early, late)[0, 1] > 1 - 1e-6
@@ -111,7 +111,7 @@ def test_a_devices_exponent_is_the_same_at_every_time(name):
 
 
 @pytest.mark.parametrize("name", LAWS)
-def test_the_second_device_of_a_pair_keeps_its_own_state(name):
+def test_the_second_cell_of_a_pair_has_its_own_state(name):
     """Its target is 0: half of its errors are clipped there, the others are half-normal."""
     law = LAWS[name]
     programmed = conductances(name, 0.0, law.levels, device_of_pair=1, read_noise_1f_scale=0.0)
@@ -142,7 +142,7 @@ def test_two_reads_differ_by_their_own_draw_and_share_all_else(name):
 # --- ReRAM --------------------------------------------------------------------------------------
 
 
-def test_wans_gain_common_to_a_tile_is_one():
+def test_the_gain_common_to_a_wan_array_is_one():
     """Least-squares gain of an array: 1 within its sampling error (normal, no clipped device)."""
     u = column(WAN_LEVELS)
     target = np.broadcast_to(40.0 * u, (N_LEVELS, PER_LEVEL))
@@ -155,7 +155,7 @@ def test_wans_gain_common_to_a_tile_is_one():
         assert error < 0.001, "aihwkit's own path has a gain of spread 0.021"
 
 
-def test_a_wan_device_keeps_its_place_in_the_distribution():
+def test_a_wan_cell_keeps_its_quantile_over_time():
     u = column(WAN_LEVELS)
     places = [
         (conductances("reram_wan2022", t, WAN_LEVELS) - 40 * u)
@@ -193,7 +193,7 @@ def test_rows_of_independent_times_say_so_swept_or_not(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_lifetime_of_independent_times_is_refused_and_costs_no_other_table():
+def test_a_lifetime_of_independent_times_is_refused_and_other_tables_are_written():
     followed = make_trials(
         device="reram_wan2022", condition='{"times_share": "one_normal_a_device"}'
     )
@@ -211,7 +211,7 @@ def cmo(t, **axes):
     return conductances("reram_cmo", t, CMO_LEVELS, lowest=-1.0, **axes)
 
 
-def test_a_cmo_device_keeps_its_place_in_the_relaxation():
+def test_a_cmo_cell_keeps_its_quantile_in_the_relaxation():
     programmed = cmo(0.0)
     places = [
         (cmo(t, read_noise_1f_scale=0.0) - programmed + 0.08900206 * math.log(t))
@@ -234,7 +234,7 @@ def test_wan_without_noise_is_its_target():
 
 
 @pytest.mark.parametrize("name", ["pcm_like", "pcm_hermes", "reram_cmo"])
-def test_the_programmed_state_holds_no_read_noise(name):
+def test_the_programmed_state_has_no_read_noise(name):
     levels = CMO_LEVELS if name == "reram_cmo" else LAWS[name].levels
     lowest = -1.0 if name == "reram_cmo" else 0.0
     states = [

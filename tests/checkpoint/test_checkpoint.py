@@ -44,7 +44,7 @@ def checkpoint(**changes):
         ).state_dict(),
         "input_ranges": {"fc1": 2.5, "fc2": 1.25},
         "n_correct_digital": 340,
-        "n_images": 360,
+        "n_test": 360,
         "image_shape": (1, 8, 8),
         "n_classes": 10,
         "mean": (0.3,),
@@ -64,6 +64,15 @@ def test_what_is_saved_is_loaded(tmp_path):
     }
     assert replace(loaded, state={}) == replace(saved, state={})
     assert [path.name for path in (tmp_path / "deeper").iterdir()] == ["a.safetensors"]
+
+
+def test_the_old_name_of_the_size_of_the_test_split_works_and_warns(tmp_path):
+    now = checkpoint()
+    with pytest.warns(FutureWarning, match="Checkpoint.n_images is now named Checkpoint.n_test"):
+        assert now.n_images == now.n_test == 360
+    values = {name: getattr(now, name) for name in vars(now) if name != "n_test"}
+    with pytest.warns(FutureWarning, match="Argument 'n_images' of Checkpoint"):
+        assert Checkpoint(**values, n_images=360) == now
 
 
 def test_built_network_is_the_saved_one_in_eval_mode(tmp_path):
@@ -195,7 +204,7 @@ def test_whole_and_floating_numbers_are_one_specification():
         ({"method": "external"}, "", "digits-mlp-external-seed0"),
     ],
 )
-def test_strength_and_file_name_tell_trainings_apart(values, strength, stem):
+def test_strength_and_file_name_distinguish_trainings(values, strength, stem):
     spec = TrainingSpec(**values)
     assert spec.strength == strength
     assert spec.file_stem == stem
@@ -312,8 +321,8 @@ def with_header(path, **changes):
         ({"in_spec": {"keep_digital": "fc1"}}, "keep_digital = 'fc1' is not allowed"),
         ({"in_spec": {"mehtod": "sgd"}}, "key 'mehtod' is unknown"),
         ({"in_spec": {"lr": -1.0}}, "lr must be finite and at least 0"),
-        ({"format_version": True}, "it says True"),
-        ({"format_version": 2}, "it says 2"),
+        ({"format_version": True}, "its version is True"),
+        ({"format_version": 2}, "its version is 2"),
     ],
 )
 def test_a_header_is_checked_whole_when_the_file_is_opened(changes, message, tmp_path):
@@ -382,9 +391,11 @@ def test_a_checkpoint_imports_nothing_without_consent(tmp_path, monkeypatch):
     monkeypatch.delenv(TRUST_VARIABLE, raising=False)
     path, trace = stranger(tmp_path), tmp_path / "trace"
     for trust in ((), ("os", "stranger")):
-        with pytest.raises(ValueError, match=r"net\.safetensors' wants to import 'stranger_of_a_"):
+        with pytest.raises(
+            ValueError, match=r"net\.safetensors' requires the import of 'stranger_of_a_"
+        ):
             load_checkpoint(path, trust)
-    with pytest.raises(ValueError, match="wants to import"):
+    with pytest.raises(ValueError, match="requires the import of"):
         program(path, "ideal")
     assert not trace.exists()
     loaded = load_checkpoint(path, ("stranger_of_a_test",))
@@ -392,7 +403,7 @@ def test_a_checkpoint_imports_nothing_without_consent(tmp_path, monkeypatch):
     loaded.build()
     assert trace.exists()
     chip = program(path, "ideal", trust=["stranger_of_a_test"]).save(tmp_path / "chip")
-    with pytest.raises(ValueError, match="wants to import"):
+    with pytest.raises(ValueError, match="requires the import of"):
         load_chip(chip, path)
     load_chip(chip, path, trust=["stranger_of_a_test"])
     monkeypatch.setenv(TRUST_VARIABLE, "other, stranger_of_a_test")
@@ -404,7 +415,7 @@ def test_a_checkpoint_imports_nothing_without_consent(tmp_path, monkeypatch):
 def test_every_name_of_a_specification_needs_consent(key, name, tmp_path, monkeypatch):
     monkeypatch.delenv(TRUST_VARIABLE, raising=False)
     path = with_header(tmp_path / "net.safetensors", in_spec={key: name})
-    with pytest.raises(ValueError, match="wants to import"):
+    with pytest.raises(ValueError, match="requires the import of"):
         load_checkpoint(path)
 
 
@@ -436,20 +447,18 @@ def test_what_one_trains_oneself_needs_no_consent(tmp_path, monkeypatch):
         load_checkpoint(path)
     train(replace(spec, start_from=str(start)), tmp_path / "tuned")
     other = TrainingSpec(model="mlp", model_kwargs={"hidden": [4]}, epochs=1, start_from=str(start))
-    with pytest.raises(ValueError, match="wants to import 'stranger_of_a_test:build'"):
+    with pytest.raises(ValueError, match="requires the import of 'stranger_of_a_test:build'"):
         train(other, tmp_path / "other")
     train(other, tmp_path / "other", trust=("stranger_of_a_test",))
 
 
 @pytest.mark.slow
-def test_a_study_hands_consent_to_its_workers_and_a_study_file_cannot_give_it(
-    tmp_path, monkeypatch
-):
+def test_trust_is_passed_to_workers_and_a_study_file_cannot_grant_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv(TRUST_VARIABLE, raising=False)
     study = Study("s", [stranger(tmp_path)], ["ideal"], [0], n_chips=2, n_test=10)
-    with pytest.raises(ValueError, match="wants to import"):
+    with pytest.raises(ValueError, match="requires the import of"):
         study.trials()
     trusting = replace(study, trust=("stranger_of_a_test",))
     rows = collect(trusting, tmp_path / "trusted", jobs=2)

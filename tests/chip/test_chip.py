@@ -272,7 +272,7 @@ def test_a_loaded_chip_ages_as_the_one_in_memory(network, images, tmp_path, name
     assert torch.equal(loaded.drift_to(later)(images), chip.drift_to(later)(images))
 
 
-def test_a_chip_file_is_the_truth_about_its_devices(network, tmp_path):
+def test_cells_are_loaded_from_the_file_of_a_chip(network, tmp_path):
     """What was programmed comes from the file, not from the seed again."""
     chip = program(network, "pcm_like", seed=9)
     file = chip.save(tmp_path / "chip.safetensors")
@@ -319,7 +319,7 @@ def test_a_wrong_header_of_a_chip_is_one_sentence_with_the_file(
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -211.0])
-def test_a_chip_file_with_devices_that_cannot_be_is_refused(network, tmp_path, value):
+def test_a_chip_file_with_impossible_cells_is_refused(network, tmp_path, value):
     file = program(network, "pcm_like").drift_to(YEAR).save(tmp_path / "chip.safetensors")
     tensors, header = read_tensors(file)
     tensors["head/0/0/drift_exponent"].fill_(value)

@@ -13,7 +13,7 @@ from synthetic_trials import make_trials
 from torch import nn
 
 from analog_samson import load_device, program
-from analog_samson.analog.own_models import SingleDeviceConverter
+from analog_samson.analog.own_models import SingleCellConverter
 from analog_samson.checkpoint import Checkpoint, TrainingSpec
 from analog_samson.compiled import tracing
 from analog_samson.devices import validated
@@ -59,7 +59,7 @@ def constant(value, n=400):
 
 @pytest.mark.parametrize("value", [0.5, -0.5])
 @pytest.mark.parametrize("name", CMO)
-def test_a_constant_array_holds_its_constant_but_for_noise(name, value):
+def test_a_constant_array_has_its_constant_except_for_noise(name, value):
     """Its devices are those of an array with a zero in it: spread and shift are of 79.2 µS.
 
     n = 400, seed 1: a mean or spread 6 standard errors off has a probability under 1e-8.
@@ -95,7 +95,7 @@ def test_a_pointwise_depthwise_convolution_is_finite_and_near_its_weights(name):
 
 def test_other_arrays_are_mapped_as_by_aihwkit_bit_for_bit():
     ours, theirs = (
-        kind(88.2, 9.0) for kind in (SingleDeviceConverter, SingleDeviceConductanceConverter)
+        kind(88.2, 9.0) for kind in (SingleCellConverter, SingleDeviceConductanceConverter)
     )
     draws = torch.Generator().manual_seed(0)
     for low, high in ((-1, 1), (0.3, 1), (-1, -0.9), (0, 1)):
@@ -109,7 +109,7 @@ def test_other_arrays_are_mapped_as_by_aihwkit_bit_for_bit():
 
 
 @pytest.mark.parametrize("name", ["pcm_like", "pcm_like_as_in_aihwkit"])
-def test_no_number_that_is_none_leaves_a_chip(name, monkeypatch):
+def test_weights_that_are_not_finite_are_refused(name, monkeypatch):
     from aihwkit.inference.noise.pcm import PCMLikeNoiseModel
 
     network = seeded(mlp)
@@ -152,7 +152,7 @@ def test_wans_relative_spread_does_not_depend_on_the_largest_conductance(g_max_u
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_calibration_does_not_switch_the_range_of_every_vector_off(engine):
+def test_calibration_does_not_switch_off_per_vector_input_scaling(engine):
     device = changed(
         "pcm_like",
         periphery={"input_scaling": "per_vector", "output_noise": 0.0},
@@ -174,7 +174,7 @@ def test_calibration_does_not_switch_the_range_of_every_vector_off(engine):
 
 
 @pytest.mark.parametrize("name", ["pcm_like", "pcm_like_as_in_aihwkit", "reram_cmo"])
-def test_a_network_trained_on_is_programmed_with_its_new_weights(name):
+def test_a_network_trained_further_is_programmed_with_its_new_weights(name):
     network = seeded(mlp)
     old = network[0].weight.detach().clone()
     program(network, name, engine="aihwkit").drift_to(YEAR)
@@ -189,7 +189,7 @@ def test_a_network_trained_on_is_programmed_with_its_new_weights(name):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", ["global", "per_column", "none"])
-def test_what_multiplies_are_the_weights_and_factors_of_the_time(engine, kind):
+def test_products_use_the_weights_and_factors_of_the_current_time(engine, kind):
     device = changed(
         "pcm_like",
         drift_compensation={"kind": kind},
@@ -253,7 +253,7 @@ def test_a_chip_can_be_copied_and_pickled(name, engine, expected_images, monkeyp
 # what tables and pages say
 
 
-def test_alpha_stands_in_the_tables_as_measured():
+def test_alpha_is_in_the_tables_as_measured():
     trials = make_trials(n_networks=3, n_chips=4)
     trials["alpha"] += trials["chip"] / 7
     text = study_tables(trials)["accuracy"].csv()
@@ -298,7 +298,7 @@ def checkpoint_of(kind):
         state=kind().state_dict(),
         input_ranges={"fc": 1.0},
         n_correct_digital=1,
-        n_images=1,
+        n_test=1,
         image_shape=(1, 8, 8),
         n_classes=10,
         mean=(0.0,),

@@ -86,7 +86,7 @@ def test_a_layer_computes_what_its_cpp_tiles_compute(kind, periphery, mapping):
         assert_equal_but_for_ties(found, expected, largest_step=step + tolerance)
 
 
-def test_the_ir_drop_of_those_tests_is_seen():
+def test_the_ir_drop_of_those_tests_changes_outputs():
     network, example = example_of("conv")
     with_drop = device(HWA, PERIPHERIES["strong IR drop"][1])
     without = device(HWA, QUIET)
@@ -148,7 +148,7 @@ NOISY = {
 
 
 @pytest.mark.parametrize("noise", NOISY)
-def test_answers_are_distributed_as_those_of_the_tile(noise):
+def test_outputs_are_distributed_as_those_of_the_tile(noise):
     """n = 4000 outputs, 12 outputs of 2 arrays: two-sample KS test of each, 1e-6 over all."""
     n = 4000
     name, changes = NOISY[noise]
@@ -222,7 +222,7 @@ def test_one_hot_vector_changes_no_other():
     assert torch.equal(chip(hot)[:30], alone)
 
 
-def test_an_empty_vector_gives_the_bias_and_no_noise():
+def test_a_zero_vector_gives_the_bias_and_no_noise():
     with torch.random.fork_rng():
         torch.manual_seed(2)
         layer, x = nn.Sequential(nn.Linear(50, 9)), torch.randn(4, 50)
@@ -233,7 +233,7 @@ def test_an_empty_vector_gives_the_bias_and_no_noise():
 
 
 @pytest.mark.parametrize("name", [HWA, ABS_MAX])
-def test_not_a_number_stays_that(name):
+def test_nan_stays_nan(name):
     with torch.random.fork_rng():
         torch.manual_seed(2)
         layer, x = nn.Sequential(nn.Linear(50, 9)), torch.randn(4, 50)
@@ -325,7 +325,7 @@ def test_one_trace_serves_all_chips_times_and_peripheries(images, monkeypatch):
     assert counters["stats"]["unique_graphs"] == 1
 
 
-def test_the_compiled_engine_knows_every_key_of_the_periphery():
+def test_the_compiled_engine_supports_every_key_of_the_periphery():
     assert set(Periphery.model_fields) == network_module._PERIPHERY
     for name in (HWA, ABS_MAX):
         assert choose_engine(load_device(name)) == "compiled"

@@ -130,7 +130,7 @@ def test_where_it_says_so_the_size_of_the_batch_changes_no_bit(on):
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", ["pcm_like", "pcm_custom_drift", "reram_wan2022", "reram_cmo"])
-def test_devices_programmed_and_read_at_once_are_those_of_single_calls_to_the_bit(name, threads):
+def test_cells_programmed_and_read_in_one_call_equal_those_of_single_calls(name, threads):
     device = load_device(name)
     physics = Physics(device)
     shapes = (64, 64), (10, 64), (7, 9), (3, 16, 4), (2, 2)

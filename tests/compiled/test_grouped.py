@@ -128,7 +128,7 @@ def test_every_array_has_the_factor_of_its_own_columns_in_use(kind):
     torch.testing.assert_close(factors, expected, rtol=1e-4, atol=0)
 
 
-def test_single_devices_map_every_array_by_its_own_range():
+def test_single_cells_map_every_array_by_its_own_range():
     """Smallest and largest weight of an array lie at both ends of the range; no error: exact."""
     weights = own_weights(20)
     weights[4] = weights[4].abs() + 0.1  # all of one sign

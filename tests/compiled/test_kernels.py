@@ -79,7 +79,7 @@ def test_the_library_is_built_once_and_kept_for_this_user_alone(
 
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("length", [0, 100, 30_000, None])
-def test_a_damaged_library_is_never_loaded_but_built_anew(
+def test_a_damaged_library_is_not_loaded_but_built_again(
     length: int | None, tmp_path: Path, cache: Path, built: Path
 ) -> None:
     assert start()
@@ -135,7 +135,7 @@ def test_a_build_that_breaks_off_leaves_nothing(cache: Path, compiler: Compiler)
 
 
 @pytest.mark.usefixtures("cache", "compiler")
-def test_without_a_compiler_the_kept_library_is_used(
+def test_without_a_compiler_the_cached_library_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert start()

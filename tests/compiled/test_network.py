@@ -117,7 +117,7 @@ def build():
 """
 
 
-def test_a_network_with_depthwise_layers_goes_the_whole_line(tmp_path, monkeypatch):
+def test_a_network_with_depthwise_layers_runs_from_training_to_report(tmp_path, monkeypatch):
     (tmp_path / "depthwise_for_a_test.py").write_text(FACTORY)
     monkeypatch.syspath_prepend(tmp_path)
     spec = TrainingSpec(dataset="digits", model="depthwise_for_a_test:build", epochs=2, lr=0.05)
@@ -148,7 +148,7 @@ def test_a_network_with_depthwise_layers_goes_the_whole_line(tmp_path, monkeypat
 # what cannot be run
 
 
-def test_a_layer_kind_nobody_knows_is_named_and_can_stay_digital():
+def test_an_unknown_kind_of_layer_is_named_and_can_stay_digital():
     network = nn.Sequential(nn.Linear(64, 16), nn.Unflatten(1, (16, 1)), nn.Conv1d(16, 4, 1))
     network.extend([nn.Unflatten(2, (1, 1, 1)), nn.ConvTranspose3d(4, 2, 3)])
     images = random_images(5, 64)
@@ -318,7 +318,7 @@ def test_torch_operations_and_the_c_library_agree_to_a_millionth(innermost, monk
 
 
 @pytest.mark.parametrize("name", ["ideal", "pcm_like", "pcm_like_hwa_preset"])
-def test_nothing_of_a_forward_pass_stays_behind_on_the_cpu(name):
+def test_a_forward_pass_leaves_no_tensor_on_the_cpu(name):
     """torch's "meta" device raises when mixed with tensors of another device, as a GPU does."""
     network = build(partial(build_model, "resnet8", image_shape=(3, 8, 8), n_classes=10))
     images = random_images(8, 3, 8, 8)

@@ -110,7 +110,7 @@ def test_the_preset_is_the_preset():
 
 
 @pytest.mark.parametrize("key", ["mvm_read_noise", "ir_drop"])
-def test_what_torch_tiles_lack_runs_on_the_cpp_tile(layer, inputs, key):
+def test_effects_that_torch_tiles_lack_run_on_the_cpp_tile(layer, inputs, key):
     """Read noise: n = 256 answers to one input differ; IR drop: they agree, and lack something."""
     exact = {"output_noise": 0.0, "adc_bits": "ideal"}
     device = changed(noise=QUIET, periphery=exact).with_axes({key: 0.5})
@@ -141,7 +141,7 @@ def test_outliers_clipped_before_mapping_set_no_scale(layer, engine):
 def test_options_are_refused_where_they_mean_nothing():
     with pytest.raises(ValueError, match=r"mine: .*clip_quantile = 0.0 .*greater than 0"):
         changed(mapping={"clip_quantile": 0.0})
-    with pytest.raises(ValueError, match=r"mine: .*reference_column is for one device a weight"):
+    with pytest.raises(ValueError, match=r"mine: .*reference_column is for one cell per weight"):
         changed(mapping={"reference_column": True})
     with pytest.raises(ValueError, match=r"mine: .*are for pairs"):
         changed("reram_cmo", mapping={"pair_significances": (1.0, 2.0)})

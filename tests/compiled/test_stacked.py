@@ -63,7 +63,7 @@ def library(request, monkeypatch):
 @pytest.mark.parametrize("mapping", [{}, SMALL], ids=["one array", "split"])
 @pytest.mark.parametrize("periphery", PERIPHERIES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_layer_gives_every_chip_what_it_gives_alone(kind, periphery, mapping, monkeypatch):
+def test_a_stacked_layer_equals_the_layer_of_each_chip(kind, periphery, mapping, monkeypatch):
     """All at once in torch operations; a step of the ADC may be decided otherwise by a tie."""
     monkeypatch.setattr(kernels, "library", lambda: None)
     on = PERIPHERIES[periphery]
@@ -96,7 +96,7 @@ NETWORKS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("on", ["pcm_like", "pcm_like_hwa_preset"])
-def test_a_network_gives_every_chip_what_it_gives_alone(kind, on, library):
+def test_a_stacked_network_equals_the_network_of_each_chip(kind, on, library):
     make, shape = NETWORKS[kind]
     images = random_images(12, *shape)
     group = group_of(build(partial(make, shape)), on, images)
@@ -198,7 +198,7 @@ def test_noise_is_one_kernel_for_layers_of_all_shapes_or_none_if_none_can_be_bui
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["resnet8", "lenet5"])
 @pytest.mark.parametrize("name", ["ideal", "pcm_like", "pcm_like_hwa_preset"])
-def test_no_forward_pass_waits_for_its_device_or_leaves_anything_on_the_cpu(name, model):
+def test_a_forward_pass_neither_synchronises_nor_leaves_tensors_on_the_cpu(name, model):
     """torch's "meta" device raises on reads by the host, and on mixing with tensors of another."""
     shape = {"resnet8": (3, 8, 8), "lenet5": (1, 28, 28)}[model]
     images = random_images(8, *shape)
@@ -272,7 +272,7 @@ def test_chips_with_statistics_or_ranges_of_their_own_run_alone():
         content | {"input_ranges": content["input_ranges"] | {"of": "chip"}}
     )
     assert "belong to one chip" in why_not_batched(recalibrated, choose_engine(recalibrated))
-    assert "chip by chip" in why_not_batched(own_ranges, choose_engine(own_ranges))
+    assert "for each chip" in why_not_batched(own_ranges, choose_engine(own_ranges))
     assert why_not_batched(load_device("pcm_like"), "compiled") == ""
     assert "one chip at a time" in why_not_batched(load_device("pcm_like"), "aihwkit")
     network = build(partial(a_network, "resnet8", (3, 8, 8)))

@@ -240,7 +240,7 @@ def test_parquet_without_metadata_finds_columns_by_type(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("with_names", [True, False])
-def test_cifar100_takes_the_fine_labels(tmp_path: Path, with_names: bool) -> None:
+def test_cifar100_uses_the_fine_labels(tmp_path: Path, with_names: bool) -> None:
     train, test = tiny("cifar100", 300, seed=1), tiny("cifar100", 100, seed=2)
     names = [f"f{i}" for i in range(100)] if with_names else None
     for part, split in (("train", train), ("test", test)):
@@ -302,7 +302,7 @@ def test_environment_variable_names_the_folder(
 # bad input
 
 
-def test_unknown_name_is_answered_with_the_nearest() -> None:
+def test_the_message_of_an_unknown_name_has_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"Did you mean 'cifar10'\?"):
         load_dataset("cifar-10")
     assert DATASETS == ("digits", "mnist", "cifar10", "cifar100")
@@ -390,7 +390,7 @@ def test_a_wrong_data_set_of_ones_own_is_one_sentence(
         Dataset.of_splits(train, wrong, class_names=list("abcdefghij"), **options)
 
 
-def test_missing_set_names_the_files_looked_for(tmp_path: Path) -> None:
+def test_the_message_of_a_missing_set_names_the_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         load_dataset("mnist", tmp_path)
     for piece in ("train-images-idx3-ubyte", "train-*.parquet", str(tmp_path), "ANALOG_SAMSON"):

@@ -132,7 +132,7 @@ def test_a_file_that_names_a_data_set_needs_consent(path, monkeypatch):
             opens()
     assert "outside_images" not in sys.modules
     monkeypatch.setenv(TRUST_VARIABLE, "outside_images")
-    assert sharpness(path, n_images=20, draws=1)["loss"] > 0
+    assert sharpness(path, n_training_images=20, draws=1)["loss"] > 0
 
 
 def test_a_chip_recalibrates_on_its_training_images(path):

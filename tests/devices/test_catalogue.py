@@ -164,7 +164,7 @@ QUIET = ("programming_noise_scale", "read_noise_1f_scale", "drift_scale")
 @pytest.mark.parametrize(
     "name", ["pcm_dual_pair", "pcm_n_pairs", "pcm_custom_pair", "reram_cmo_reference_column"]
 )
-def test_without_noise_every_cell_gives_back_its_weight(name):
+def test_without_noise_every_cell_reproduces_its_weight(name):
     torch.manual_seed(0)
     layer = nn.Linear(30, 7)
     quiet = load_device(name).with_axes(dict.fromkeys(QUIET, 0.0))
@@ -209,7 +209,7 @@ def test_tables_that_are_no_mapping_are_refused():
     content["mapping"]["pair_tables_uS"] = [[0.0, 20.0, 25.0], [25.0, 20.0, 0.0]]
     program(network(), validated(content, "mine"))
     content["mapping"]["pair_tables_uS"] = [[0.0, 1.0, 2.0, 20.0, 25.0], [0.0] * 5]
-    with pytest.raises(ValueError, match="does not give back the weights"):
+    with pytest.raises(ValueError, match="does not reproduce the weights"):
         program(network(), validated(content, "mine"))
     content["mapping"]["pair_tables_uS"] = [[0.0, 40.0], [40.0, 0.0]]
     with pytest.raises(ValueError, match=r"mine: .*pair_tables_uS spans 0.0 to 40.0.*25.0"):
@@ -224,7 +224,7 @@ def stuck(low=0.0, high=0.0, t=0.0, of_pair=0, seed=1):
     return conductances(device, t, seed=seed, of_pair=of_pair).ravel()
 
 
-def test_the_fraction_of_stuck_devices_is_the_one_asked_for():
+def test_the_fraction_of_stuck_cells_is_the_one_of_the_device():
     held_low, held_high = stuck(low=0.1) == 0, stuck(high=0.1) == 25
     n = held_low.size
     for held in (held_low, held_high):
@@ -235,19 +235,19 @@ def test_the_fraction_of_stuck_devices_is_the_one_asked_for():
     np.testing.assert_array_equal(both == 25, held_high)
 
 
-def test_a_fault_stays_with_its_chip_over_time():
+def test_the_faults_of_a_chip_do_not_change_over_time():
     maps = [stuck(high=0.2, t=t) == 25 for t in (0.0, HOUR, YEAR)]
     for later in maps[1:]:
         np.testing.assert_array_equal(later, maps[0])
     assert ((stuck(high=0.2, seed=2) == 25) != maps[0]).any()
 
 
-def test_more_faults_keep_those_there_were():
+def test_cells_that_are_stuck_at_a_smaller_fraction_are_stuck_at_a_larger_one():
     few, many = stuck(low=0.05) == 0, stuck(low=0.2) == 0
     assert many[few].all() and many.sum() > few.sum()
 
 
-def test_faults_leave_the_other_devices_alone():
+def test_faults_do_not_change_other_cells():
     for t, of_pair in itertools.product((0.0, YEAR), (0, 1)):
         sound, faulty = stuck(t=t, of_pair=of_pair), stuck(high=0.2, t=t, of_pair=of_pair)
         free = faulty != 25
@@ -263,13 +263,13 @@ def test_faults_act_alone_on_a_device_without_noise():
     assert held.any()
 
 
-def test_faults_that_cannot_be_are_refused():
+def test_impossible_faults_are_refused():
     device = load_device("pcm_like")
     with pytest.raises(ValueError, match=r"stuck_low = 1.5 .*less than or equal to 1"):
         device.with_axes({"stuck_low": 1.5})
     with pytest.raises(ValueError, match="sum must be at most 1"):
         device.with_axes({"stuck_low": 0.6, "stuck_high": 0.6})
-    with pytest.raises(ValueError, match="single devices"):
+    with pytest.raises(ValueError, match="single cells"):
         load_device("pcm_like_as_in_aihwkit").with_axes({"stuck_low": 0.1})
 
 
@@ -370,10 +370,10 @@ def test_a_noisy_read_out_biases_global_compensation():
     assert alphas[0] > alphas[1] > alphas[2] > 1
 
 
-def test_one_layer_of_independent_times_is_said_in_every_row():
+def test_one_layer_of_independent_times_is_recorded_in_every_row():
     wan = load_device("reram_wan2022").model_dump()
-    assert validated(wan, "mine").said_in_every_row == {}
+    assert validated(wan, "mine").always_recorded_axes == {}
     wan["layers"] = [{"pattern": "head", "noise": {"times_share": "independent"}}]
-    assert validated(wan, "mine").said_in_every_row == {"times_share": "independent"}
+    assert validated(wan, "mine").always_recorded_axes == {"times_share": "independent"}
     wan["layers"] = [{"pattern": "head", "digital": True}]
-    assert validated(wan, "mine").said_in_every_row == {}
+    assert validated(wan, "mine").always_recorded_axes == {}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from analog_samson import devices
-from analog_samson.devices import AXES, device_names, load_device
+from analog_samson.devices import SHORT_AXIS_NAMES, device_names, load_device
 from analog_samson.times import DAY, HOUR, YEAR
 
 FILES = importlib.resources.files("analog_samson.device_configs")
@@ -175,13 +175,13 @@ MISTAKES = {
         "pcm_hermes",
         "devices_per_conductance = 2",
         "devices_per_conductance = true",
-        ["noise.devices_per_conductance = True", "true is no number"],
+        ["noise.devices_per_conductance = True", "true is not a number"],
     ),
     "true as a number of read-outs": (
         "pcm_like_as_in_aihwkit",
         "read_outs = 1",
         "read_outs = true",
-        ["drift_compensation.read_outs = True", "true is no number"],
+        ["drift_compensation.read_outs = True", "true is not a number"],
     ),
     "digits as text": (
         "pcm_like",
@@ -229,7 +229,7 @@ MISTAKES = {
         "pcm_like",
         "measured_to_s = 2e6",
         "valid_from_s = 10.0\nvalid_to_s = 1.0",
-        ["times: valid_from_s = 10 lies after valid_to_s = 1"],
+        ["times: valid_from_s = 10 is later than valid_to_s = 1"],
     ),
     "a table with nothing in it": (
         "pcm_custom_drift",
@@ -266,7 +266,7 @@ MISTAKES = {
         "pcm_like",
         "g_max_uS = 25.0",
         f"g_max_uS = 0x{'1' * 5000}",
-        ["noise.g_max_uS = a number of too many digits"],
+        ["noise.g_max_uS = a number with too many digits"],
     ),
     "deeply nested": (
         "pcm_like",
@@ -316,7 +316,7 @@ print(json.dumps([answers, [name for name in ("torch", "aihwkit") if name in sys
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_wrong_file_is_answered_with_file_key_and_what_is_allowed(sentences, mistake):
+def test_the_message_of_a_wrong_file_names_file_key_and_allowed_values(sentences, mistake):
     file = mistake.replace(" ", "_")
     assert file in sentences, "the file was not refused"
     sentence = sentences[file]
@@ -349,7 +349,7 @@ def test_a_file_that_is_no_utf8_text_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["pcm_like", "PCM 2 (réf. 5), 20.7 µS", "a", "x-1.0+y=3,z@4"])
-def test_names_that_can_be_file_names_are_taken(name):
+def test_names_that_can_be_file_names_are_accepted(name):
     assert load_device("pcm_like").model_copy(update={"name": name})
     content = load_device("pcm_like").model_dump() | {"name": name}
     assert devices.validated(content, "mine").name == name
@@ -369,7 +369,7 @@ def test_a_wrong_value_is_shown_shortened():
     assert len(str(error.value)) < 200
 
 
-def test_an_unknown_device_is_guessed_and_the_known_are_listed():
+def test_the_message_of_an_unknown_device_has_the_nearest_and_all_names():
     with pytest.raises(FileNotFoundError, match=r"'pcm_lke'; did you mean 'pcm_like'.*ideal"):
         load_device("pcm_lke")
     with pytest.raises(FileNotFoundError, match=r"No device file .*mine\.toml"):
@@ -420,12 +420,12 @@ PUBLISHED_DIGESTS = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED_DIGESTS)
-def test_a_devices_identity_outlives_new_keys(name):
+def test_the_digest_of_a_device_does_not_change_with_new_keys(name):
     """Rows stay valid when devices learn new keys: neutral values are no part of the identity."""
     assert load_device(name).digest.startswith(PUBLISHED_DIGESTS[name])
 
 
-def test_prose_is_no_part_of_a_devices_identity_and_numbers_are():
+def test_the_digest_of_a_device_has_its_numbers_and_not_its_texts():
     device = load_device("pcm_like")
     assert device.model_copy(update={"limits": "other words"}).digest == device.digest
     assert device.with_axes({"t_0_s": 21.0}).digest != device.digest
@@ -446,11 +446,11 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("axis", AXES)
-def test_every_axis_moves_its_own_number_and_no_other(axis):
+@pytest.mark.parametrize("axis", SHORT_AXIS_NAMES)
+def test_every_axis_changes_one_setting_only(axis):
     device = load_device(DEVICES.get(axis, "pcm_like"))
     value = VALUES.get(axis, 0.25)
-    section, key = AXES[axis]
+    section, key = SHORT_AXIS_NAMES[axis]
     swept = device.with_axes({axis: value})
     before, after = device.model_dump(), swept.model_dump()
     assert after[section].pop(key) == value != before[section].pop(key)
@@ -493,7 +493,7 @@ load_device("sonos_agrawal2022").check_time(6 * 86400.0)
         ("reram_cmo", 0.5, "programmed.* or times from 1 s"),
     ],
 )
-def test_a_time_outside_the_domain_says_which_times_there_are(name, t, words):
+def test_the_message_of_a_time_outside_the_domain_names_the_valid_times(name, t, words):
     with pytest.raises(ValueError, match=words):
         load_device(name).check_time(t)
 

@@ -205,11 +205,13 @@ def run(program, *arguments, path=""):
 
 def test_a_device_file_imports_nothing_without_consent(file, package, monkeypatch):
     for read in (load_device, lambda path: program(nn.Linear(4, 2), path)):
-        with pytest.raises(ValueError, match=rf"mine.toml wants to import '{package}.*--trust"):
+        with pytest.raises(
+            ValueError, match=rf"mine.toml requires the import of '{package}.*--trust"
+        ):
             read(file)
     assert package not in sys.modules
     file.write_text(f'trust = ["{package}"]\n' + file.read_text())
-    with pytest.raises(ValueError, match="a file cannot trust packages"):
+    with pytest.raises(ValueError, match="the key 'trust' is not allowed in a file"):
         load_device(file, trust=(package,))
     file.write_text(DEVICE.format(package=package))
     monkeypatch.setenv(TRUST_VARIABLE, package)
@@ -222,12 +224,12 @@ def test_an_override_of_a_layer_needs_consent_too(file, package):
         + f'{package}.sections:Other", source = "mine", spread_uS = 0.1}}\n'
     )
     file.write_text(DEVICE.format(package="no_package") + override)
-    with pytest.raises(ValueError, match="wants to import 'no_package.sections:Doubling'"):
+    with pytest.raises(ValueError, match="requires the import of 'no_package.sections:Doubling'"):
         load_device(file, trust=(package,))
     shipped = load_device("pcm_like").model_dump_json()
     file.write_text(DEVICE.format(package=package) + override)
     device = load_device(file, trust=(package,))
-    assert device.for_layer("head").noise.cells == "signed"
+    assert device.with_overrides_for("head").noise.cells == "signed"
     assert validated(json.loads(shipped), "shipped", from_json=True) == load_device("pcm_like")
 
 
@@ -248,7 +250,7 @@ def test_a_wrong_section_is_one_sentence(file, package, old, new, words):
         load_device(file, trust=(package,))
 
 
-def test_its_numbers_and_its_name_are_its_identity(file, package):
+def test_its_digest_has_its_numbers_and_its_name(file, package):
     device = load_device(file, trust=(package,))
     assert device.with_axes({"spread_uS": 0.25}).digest != device.digest
     content = device.model_dump()
@@ -263,7 +265,7 @@ def test_its_numbers_and_its_name_are_its_identity(file, package):
     assert free.stdout.strip() == device.digest, free.stderr
 
 
-def test_a_device_given_in_python_is_the_users_own_word(file, package):
+def test_a_device_made_in_python_needs_no_trust(file, package):
     from importlib import import_module
 
     section = import_module(f"{package}.sections").Doubling
@@ -286,7 +288,7 @@ def test_a_chip_comes_back_from_its_file_with_consent(file, package, tmp_path):
     layer = nn.Linear(8, 4)
     chip = program(layer, file, trust=(package,))
     chip.save(tmp_path / "chip.safetensors")
-    with pytest.raises(ValueError, match="wants to import"):
+    with pytest.raises(ValueError, match="requires the import of"):
         load_chip(tmp_path / "chip.safetensors", layer)
     again = load_chip(tmp_path / "chip.safetensors", layer, trust=(package,))
     assert torch.equal(again.weights()[""], chip.weights()[""])
@@ -320,17 +322,17 @@ def test_a_study_of_it_runs_to_the_page_and_the_page_imports_nothing(file, packa
     assert (tmp_path / "results" / "report.html").read_text() == page
 
 
-def test_a_training_reads_its_device_with_the_consent_of_who_trains(file, package):
+def test_a_training_reads_its_device_with_the_trust_of_its_user(file, package):
     given = {"device": str(file), "drop_share": 0.0, "device_time_s": None}
     setting = Setting(
         model=nn.Linear(8, 8),
         analog_weights=frozenset({"weight"}),
-        n_images=1,
+        n_training_images=1,
         n_classes=8,
         epochs=1,
         accelerator=torch.device("cpu"),
     )
-    with pytest.raises(ValueError, match="wants to import"):
+    with pytest.raises(ValueError, match="requires the import of"):
         HardwareAware(setting, **given)
     HardwareAware(replace(setting, trust=(package,)), **given)
 
@@ -395,7 +397,7 @@ def offset(package, current=0.25, kind="Offset"):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_effects_act_behind_the_dac_and_before_the_adc(package, engine):
+def test_effects_act_after_the_dac_and_before_the_adc(package, engine):
     """y = r s (w f(x / r) + c) in every block of rows, by hand; with converters, their levels."""
     torch.manual_seed(0)
     layer, x, a, c = nn.Linear(24, 5), 2 * torch.rand(40, 24) - 1, 2.0, 0.25
@@ -449,17 +451,17 @@ def test_both_engines_compute_the_same_network(package, expected_images):
 def test_an_effect_without_an_implementation_runs_on_the_other_engine(package):
     device = with_effects("tiles", offset(package, kind="OnlyOnTiles"))
     assert choose_engine(device) == "aihwkit"
-    with pytest.raises(ValueError, match="compiled engine cannot run.*names no implementation"):
+    with pytest.raises(ValueError, match="compiled engine cannot run.*has no implementation"):
         choose_engine(device, "compiled")
     both = with_effects("both", offset(package))
     assert choose_engine(both) == "compiled" and choose_engine(both, "aihwkit") == "aihwkit"
     nowhere = {"model": f"{package}.effects:Nowhere", "source": "mine"}
-    with pytest.raises(ValueError, match="No engine can run device 'none'.*names no impl"):
+    with pytest.raises(ValueError, match="No engine can run device 'none'.*has no impl"):
         choose_engine(with_effects("none", nowhere))
     by_vector = with_effects("by vector", offset(package), input_scaling="per_vector", dac_bits=8)
     with pytest.raises(ValueError, match="No engine can run.*exclude each other.*torch tile"):
         choose_engine(by_vector)
-    assert "chip by chip" in why_not_batched(both, "compiled")
+    assert "for each chip" in why_not_batched(both, "compiled")
 
 
 def test_an_effect_is_part_of_the_identity_and_needs_consent(file, package):
@@ -472,7 +474,7 @@ a = 2.0
 """
     file.write_text(plain.replace(f"{package}.sections:Doubling", "PolynomialErrorNoiseModel"))
     file.write_text(file.read_text() + effect)
-    with pytest.raises(ValueError, match="wants to import .*effects:Sinh"):
+    with pytest.raises(ValueError, match="requires the import of .*effects:Sinh"):
         load_device(file)
     file.write_text(plain + effect)
     device = load_device(file, trust=(package,))

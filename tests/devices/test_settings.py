@@ -5,7 +5,7 @@ import typing
 
 import pytest
 
-from analog_samson.devices import AXES, device_names, load_device, validated
+from analog_samson.devices import SHORT_AXIS_NAMES, device_names, load_device, validated
 
 NOT_SWEPT = {
     "text": {
@@ -13,7 +13,7 @@ NOT_SWEPT = {
         "periphery.source",
     },
     "other models": {"noise.model"},
-    "which times": {
+    "the times": {
         f"times.{key}" for key in ("valid_from_s", "valid_to_s", "measured_to_s", "valid_times_s")
     },
     "a list": {
@@ -47,21 +47,21 @@ def others(annotation, value):
 
 
 @pytest.mark.parametrize("name", device_names())
-def test_every_setting_is_swept_by_its_name_or_says_why_not(name):
+def test_every_setting_is_swept_by_its_name_or_has_a_reason_why_not(name):
     device = load_device(name)
     swept = {setting for setting, reason in device.settings.items() if not reason}
     listed = {setting for settings in NOT_SWEPT.values() for setting in settings}
     numbers = {"noise.nu_mean", "noise.nu_spread"} if "state_independent" in name else set()
     assert swept == set(device.settings) - (listed - numbers)
-    assert {".".join(place) for axis, place in AXES.items()} <= swept | {
-        ".".join(place) for axis, place in AXES.items() if place[0] == "noise"
+    assert {".".join(place) for axis, place in SHORT_AXIS_NAMES.items()} <= swept | {
+        ".".join(place) for axis, place in SHORT_AXIS_NAMES.items() if place[0] == "noise"
     }
 
 
-def test_each_reason_is_said():
+def test_each_reason_is_in_the_message():
     for setting, device in (("mapping.pair_tables_uS", "pcm_like"), ("noise.days", "sonos")):
         device = load_device(next(n for n in device_names() if n.startswith(device)))
-        with pytest.raises(ValueError, match=rf"{setting} cannot be swept: it holds a list"):
+        with pytest.raises(ValueError, match=rf"{setting} cannot be swept: it is a list"):
             device.with_axes({setting: 1.0})
     for word, settings in NOT_SWEPT.items():
         for setting in settings & set(load_device("pcm_like").settings):
@@ -69,7 +69,7 @@ def test_each_reason_is_said():
                 load_device("pcm_like").with_axes({setting: 1.0})
 
 
-def test_each_setting_moves_its_own_number_and_no_other():
+def test_each_setting_changes_one_number_only():
     moved, known = set(), set()
     for name in device_names():
         device = load_device(name)
@@ -105,7 +105,7 @@ def test_each_setting_moves_its_own_number_and_no_other():
 def test_a_unique_name_needs_no_section_and_tables_have_one_name():
     device = load_device("pcm_like")
     assert device.with_axes({"max_rows": 64}) == device.with_axes({"mapping.max_rows": 64})
-    for axis, (section, key) in AXES.items():
+    for axis, (section, key) in SHORT_AXIS_NAMES.items():
         device = load_device(
             {"sigma": "gaussian_max", "times_share": "reram_wan2022"}.get(axis, "pcm_like")
         )
@@ -119,7 +119,7 @@ def test_a_name_that_means_two_settings_or_none_or_is_given_twice_is_refused():
     device = load_device("pcm_like")
     with pytest.raises(ValueError, match="'mapping.max_row'; did you mean"):
         device.with_axes({"mapping.max_row": 64})
-    with pytest.raises(ValueError, match="may mean noise.source or periphery.source"):
+    with pytest.raises(ValueError, match="is ambiguous: noise.source or periphery.source"):
         device.with_axes({"source": 1})
     with pytest.raises(ValueError, match="'mapping.max_rows' is given twice, once as 'max_rows'"):
         device.with_axes({"mapping.max_rows": 64, "max_rows": 32})
@@ -127,7 +127,7 @@ def test_a_name_that_means_two_settings_or_none_or_is_given_twice_is_refused():
         device.with_axes({"max_rows": 2.5})
 
 
-def test_measured_devices_are_swept_where_the_file_does_not_say():
+def test_settings_of_measured_cells_that_the_file_does_not_give_are_swept():
     content = load_device("pcm_like").model_dump()
     content["times"] = {"measured_to_s": 10.0}
     content["noise"] = {
@@ -146,5 +146,5 @@ def test_measured_devices_are_swept_where_the_file_does_not_say():
     assert {name for name in swept if name.startswith("noise.")} == {
         *("noise.g_max_uS", "noise.g_min_uS", "noise.extrapolate"),
     }
-    with pytest.raises(ValueError, match="noise.last_s cannot be swept: it is taken from the file"):
+    with pytest.raises(ValueError, match="noise.last_s cannot be swept: it is read from the file"):
         device.with_axes({"noise.last_s": 5.0})

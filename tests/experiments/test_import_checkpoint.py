@@ -60,7 +60,7 @@ def arguments(tmp_path: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def test_imported_network_answers_as_the_original_and_keeps_its_normalisation(
+def test_an_imported_network_equals_the_original_and_keeps_its_normalisation(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = some_state()

@@ -151,7 +151,7 @@ def resampled_device(measured, tmp_path_factory):
     return resampled(tmp_path_factory.mktemp("resampled"), measured)
 
 
-def test_a_resampled_device_is_one_measured_device_at_all_times(measured, resampled_device):
+def test_a_resampled_cell_follows_one_measured_cell_at_all_times(measured, resampled_device):
     read = read_at(resampled_device, ON_TARGETS, TIMES_S)
     measured_curves = {
         target: {tuple(np.float32(one["conductance_uS"])) for _, one in rows.groupby("device")}
@@ -162,7 +162,7 @@ def test_a_resampled_device_is_one_measured_device_at_all_times(measured, resamp
         assert {tuple(np.float32(curve)) for curve in curves} <= measured_curves[target]
 
 
-def test_every_measured_device_is_followed_equally_often(measured, resampled_device):
+def test_every_measured_cell_is_followed_equally_often(measured, resampled_device):
     """Chi-square over 400 devices, n = 2400; seed 1; false alarm 1e-9."""
     g = np.float32(read_at(resampled_device, ON_TARGETS, [HOUR])[0, :, ::5].ravel())
     there = measured[(measured["target_uS"] == 5) & (measured["time_s"] == HOUR)]["conductance_uS"]
@@ -171,7 +171,7 @@ def test_every_measured_device_is_followed_equally_often(measured, resampled_dev
     assert stats.chisquare(counts).pvalue > 1e-9
 
 
-def test_between_targets_a_measured_device_is_scaled_to_its_own(measured, resampled_device):
+def test_between_targets_a_measured_cell_is_scaled_to_the_target(measured, resampled_device):
     """17.6 µS lie half way plus 2 % from 15 to 20 µS: 0.52 of n = 4000 follow devices of 20 µS.
 
     Binomial, seed 1, false alarm 1e-9.
@@ -271,7 +271,7 @@ def test_a_wrong_resampled_device_is_one_sentence(measured, tmp_path, change, wo
     assert "\n" not in str(caught.value) and "mine.toml" in str(caught.value)
 
 
-def test_a_saved_chip_finds_its_measurements_again(measured, tmp_path):
+def test_a_saved_chip_loads_its_measurements(measured, tmp_path):
     layer = nn.Linear(8, 8)
     device = resampled(tmp_path / "device", measured)
     chip = program(layer, device).drift_to(HOUR)
@@ -280,7 +280,7 @@ def test_a_saved_chip_finds_its_measurements_again(measured, tmp_path):
     assert torch.equal(*later)
     synthetic(n=9).to_csv(tmp_path / "device" / "measured.csv", index=False)
     measurements._load_trajectories.cache_clear()  # as in another process
-    with pytest.raises(ValueError, match=r"measured.csv has changed.*load the device anew"):
+    with pytest.raises(ValueError, match=r"measured.csv has changed.*load the device again"):
         load_chip(tmp_path / "chip.safetensors", layer)
 
 

@@ -96,7 +96,7 @@ def test_every_method_has_its_best_strength_on_every_seed(finished):
 
 
 @pytest.mark.slow
-def test_what_is_committed_goes_on_elsewhere_to_the_same_study(finished, tmp_path):
+def test_a_committed_study_continues_on_another_machine(finished, tmp_path):
     """A clone has no networks but the kept ones; a seed that is taken out comes again."""
     clone = tmp_path / "digits-methods"
     shutil.copytree(finished, clone)
@@ -122,7 +122,7 @@ def test_kept_networks_are_those_of_the_table(finished):
 
 
 @pytest.mark.slow
-def test_rows_come_again_and_a_changed_one_is_found(finished, tmp_path, capsys):
+def test_rows_are_reproduced_and_a_changed_one_is_found(finished, tmp_path, capsys):
     study = tmp_path / "digits-methods"
     shutil.copytree(finished, study)
     rerun.main(study, verify=True, share=1.0, jobs=1)

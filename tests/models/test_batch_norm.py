@@ -205,14 +205,14 @@ def test_a_test_split_or_its_images_are_refused(path, digits, network, images):
     checkpoint = load_checkpoint(path)
     for part in (digits.test, digits.validation):
         for given in (part, part.images, checkpoint.normalise(part.images)):
-            with pytest.raises(ValueError, match=r"never see test images.*give the data set"):
+            with pytest.raises(ValueError, match=r"must not use test images.*give the data set"):
                 program(path, device, recalibration=given)
         for given in (part, part.images):
-            with pytest.raises(ValueError, match=r"never see test images.*give the data set"):
+            with pytest.raises(ValueError, match=r"must not use test images.*give the data set"):
                 program(network, device, calibration=images, recalibration=given)
 
 
-def test_of_a_data_set_only_training_images_are_looked_at(path, digits):
+def test_only_training_images_of_a_data_set_are_used(path, digits):
     device, checkpoint = changed("pcm_like", **RECALIBRATED), load_checkpoint(path)
     chip = program(path, device, recalibration=digits, seed=1).drift_to(DAY)
     other = replace(digits, test=digits.validation, validation=digits.test)

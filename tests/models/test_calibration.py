@@ -217,7 +217,7 @@ def test_both_kinds_of_ranges_are_measured_once_and_stored_with_the_network(path
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_ranges_of_a_chip_are_those_of_the_weights_it_holds(network, images, engine):
+def test_ranges_of_a_chip_are_those_of_its_programmed_weights(network, images, engine):
     """Only the first layer has equal inputs on every chip; others depend on the chip's outputs."""
     device = device_of("pcm_like", input_ranges={"of": "chip"})
     one, two = (
@@ -264,5 +264,5 @@ def test_a_study_finds_ranges_chip_by_chip(path, tmp_path):
 
 
 def test_ranges_chip_by_chip_without_images_are_one_sentence(network):
-    with pytest.raises(ValueError, match="input ranges chip by chip and has no training images"):
+    with pytest.raises(ValueError, match="input ranges for each chip and has no training images"):
         program(network, device_of("pcm_like", input_ranges={"of": "chip"}))

@@ -34,7 +34,7 @@ def refused(model: nn.Module, *keep_digital: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_answers_for_cifar_images(name: str) -> None:
+def test_every_model_has_outputs_for_cifar_images(name: str) -> None:
     model = build_model(name, image_shape=(3, 32, 32), n_classes=7, seed=0)
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
 
@@ -131,7 +131,7 @@ def test_seed_fixes_the_weights_and_leaves_the_global_generator_alone() -> None:
         ("builtins:dict", "not an nn.Module"),
     ],
 )
-def test_unknown_models_are_answered_with_the_way_out(name: str, message: str) -> None:
+def test_the_message_of_an_unknown_model_states_what_to_do(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_model(name, image_shape=(1, 8, 8), n_classes=10)
 
@@ -269,7 +269,7 @@ def test_bare_parameters_are_refused_by_their_own_name() -> None:
     [nn.BatchNorm1d(4), nn.LayerNorm((2, 4)), nn.GroupNorm(2, 4), nn.PReLU(4)],
     ids=lambda norm: type(norm).__name__,
 )
-def test_normalisation_and_scales_are_digital_without_asking(norm: nn.Module) -> None:
+def test_normalisation_and_scales_are_digital_by_default(norm: nn.Module) -> None:
     model = nn.Sequential(nn.Linear(4, 4), norm)
     assert list(analog_layers(model)) == ["0"]
     assert analog_share(model) == 1.0
@@ -330,7 +330,7 @@ class Tied(nn.Module):
         self.fc = nn.Linear(4, 2)
 
 
-def test_module_used_twice_is_one_layer_and_answers_to_both_names() -> None:
+def test_a_module_used_twice_is_one_layer_with_two_names() -> None:
     model = nn.Sequential(UsedTwice(), nn.Linear(4, 2))
     assert list(analog_layers(model)) == ["0.first", "1"]
     assert [entry.name for entry in audit(model)] == ["0.first", "1"]

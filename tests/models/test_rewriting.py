@@ -303,7 +303,9 @@ LOW = ["low.0", "low.1", "fc"]
 
 
 @pytest.mark.slow
-def test_a_layer_kind_from_elsewhere_goes_from_training_to_the_page(outside, tmp_path, monkeypatch):
+def test_a_layer_kind_of_another_package_runs_from_training_to_the_page(
+    outside, tmp_path, monkeypatch
+):
     path = train(spec_of(outside), tmp_path)
     with pytest.raises(ValueError, match="--trust outside_layers"):
         load_checkpoint(path)
@@ -338,7 +340,7 @@ def test_a_layer_kind_from_elsewhere_goes_from_training_to_the_page(outside, tmp
 
 
 @pytest.mark.slow
-def test_a_layer_kind_from_elsewhere_comes_in_by_import(outside, tmp_path):
+def test_a_layer_kind_of_another_package_is_imported(outside, tmp_path):
     network = __import__(outside).Net()
     torch.save(network.state_dict(), tmp_path / "net.pth")
     script = ROOT / "experiments" / "import_checkpoint.py"
@@ -401,7 +403,7 @@ def test_a_rule_that_is_wrong_is_found_at_a_chips_first_input(outside):
 
 
 @pytest.mark.parametrize("engine", ["aihwkit", "compiled"])
-def test_a_layer_of_several_inputs_and_outputs_may_become_a_module_of_ones_own(outside, engine):
+def test_a_layer_of_several_inputs_and_outputs_may_become_another_module(outside, engine):
     network, x = seeded(__import__(outside).Sequences), images(5, 1, 8, 8)
     options = {"engine": engine, "rewrites": [f"{outside}:recurrent"], "calibration": x}
     chip = program(network, "ideal", **options)

@@ -51,7 +51,7 @@ from analog_samson.report.citations import bibtex
 from analog_samson.report.contents import warnings_of
 from analog_samson.report.methods import KNOWN_METHODS
 from analog_samson.report.networks import MEASURES
-from analog_samson.report.style import looks, method_style, style
+from analog_samson.report.style import method_style, plot_options, style
 from analog_samson.report.typeset import markdown_text
 from analog_samson.results import (
     append_rows,
@@ -144,7 +144,7 @@ def test_missing_cells_are_blank_and_said(trials):
 
 
 @pytest.mark.slow
-def test_what_one_device_lacks_is_named(trials):
+def test_methods_missing_on_one_device_are_named(trials):
     wan = trials["device"] == "reram_wan2022"
     tables = study_tables(trials[~(wan & trials["method"].isin(["sam", "rwp"]))])
     missing = "Without trials: RWP σ = 0.02, SAM ρ = 0.05 on reram_wan2022."
@@ -172,7 +172,7 @@ def test_the_page_names_networks_that_have_no_trial_yet(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     write_report(tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "The study is not finished: no trial yet of sam-late." in page
+    assert "The study is not finished: no rows yet of sam-late." in page
 
 
 def test_an_interrupted_study_is_called_incomplete(trials):
@@ -231,7 +231,7 @@ def test_the_time_axis_is_logarithmic_with_named_times(summary):
     assert labels == ["prog.", "1 s", "1 min", "1 h", "1 d", "1 mo", "1 y"]
 
 
-def test_the_programmed_state_stands_left_of_the_break(summary):
+def test_the_programmed_state_is_drawn_left_of_the_break(summary):
     ax = panel(summary.query("device == 'pcm_like' and method == 'sgd'"))
     markers = next(line for line in ax.lines if line.get_marker() == "o")
     assert ax.get_xlim()[0] < markers.get_xdata()[0] < 1.0
@@ -281,7 +281,7 @@ def test_narrow_panels_name_fewer_times(summary):
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
-def test_n_and_interval_stand_in_the_figure(summary):
+def test_n_and_interval_are_printed_in_the_figure(summary):
     figure = accuracy_figure(summary)
     note = figure.get_supxlabel()
     assert "5 networks × 10 chips" in note
@@ -416,7 +416,7 @@ def test_the_page_fetches_nothing(study):
 
 
 @pytest.mark.slow
-def test_the_page_says_what_a_reader_must_know(study):
+def test_the_page_lists_the_limitations(study):
     page = (study[0] / "report.html").read_text()
     assert "drift &amp; &lt;b&gt;more" in page
     assert "No &lt;heat&gt;." in page
@@ -611,7 +611,7 @@ def test_every_chip_is_drawn(trials):
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_strengths_of_a_method_share_colour_and_marker_but_can_be_told_apart(k):
     names = ["sam rho=0.1", "sam rho=0.2", "sam rho=0.3", "sam rho=0.4"]
-    first, other = looks(names[0], names), looks(names[k], names)
+    first, other = plot_options(names[0], names), plot_options(names[k], names)
     assert first["marker"] == other["marker"]
     assert first != other
 
@@ -719,7 +719,7 @@ def test_an_empty_study_has_no_report(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_network_that_only_guesses_is_said_and_costs_no_other_table(tmp_path):
+def test_a_network_that_only_guesses_is_reported_and_other_tables_are_written(tmp_path):
     trials = make_trials()
     first = trials["checkpoint"] == trials["checkpoint"].iloc[0]
     n = trials["n_images_per_chip"].iloc[0]
@@ -892,7 +892,7 @@ def test_the_table_is_read_once_and_each_summary_computed_once(own, monkeypatch)
     assert "read_trials" not in calls
 
 
-def test_a_score_knows_its_unit_and_direction():
+def test_a_score_has_a_unit_and_a_direction():
     loss = dataclasses.replace(
         ACCURACY, name="loss", label="loss", unit="nat", scale=1, is_higher_better=False
     )

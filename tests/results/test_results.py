@@ -136,7 +136,7 @@ def test_a_row_with_a_hole_is_not_appended(rows, tmp_path, column):
     assert not (tmp_path / "trials.csv").exists()
 
 
-def test_more_correct_answers_than_images_are_refused(rows, tmp_path):
+def test_more_correct_predictions_than_images_are_refused(rows, tmp_path):
     append_rows(rows, tmp_path / "trials.csv")
     rows.loc[3, "n_correct"] = rows.loc[3, "n_images_per_chip"] + 1
     with pytest.raises(ValueError, match="Row 4 of the new rows"):
@@ -274,7 +274,7 @@ def test_an_edited_label_of_a_chip_is_found(rows, tmp_path, column, value):
         read_trials(table)
     append_rows(whole.iloc[:7], tmp_path / "a.csv")
     append_rows(rows.iloc[7:8], tmp_path / "b.csv")
-    with pytest.raises(ValueError, match=f"a.csv and .*b.csv: .* say {column} = "):
+    with pytest.raises(ValueError, match=f"a.csv and .*b.csv: .* have {column} = "):
         read_trials(tmp_path / "a.csv", tmp_path / "b.csv")
 
 
@@ -403,7 +403,7 @@ def test_the_interval_is_students_over_network_means():
     assert row["clean_accuracy"] == pytest.approx(0.91, abs=1e-6)
 
 
-def test_one_network_gives_an_interval_over_chips_only_and_says_so():
+def test_one_network_gives_an_interval_over_chips_only_and_is_marked():
     trials = make_trials({"sgd": 0.9}, n_networks=1, n_chips=8, times_s=(1.0,))
     score = scores(trials)["score"]
     row = summarise(trials).iloc[0]

@@ -305,7 +305,7 @@ def test_the_needed_number_of_networks_gives_the_half_width():
     assert half_width(n) <= 0.004 < half_width(n - 1)
 
 
-def test_chips_cannot_replace_networks_and_the_advice_says_so():
+def test_chips_cannot_replace_networks_and_the_advice_states_it():
     trials = make_trials({"sgd": 0.5}, n_networks=3, std_networks=0.05, std_chips=0.001)
     row = needed(trials, 0.002).iloc[0]
     assert row["needed_chips"] is pd.NA
@@ -320,7 +320,7 @@ def test_more_chips_help_where_chips_are_the_noise():
     assert row["needed_chips"] > 4
 
 
-def test_a_study_looks_only_at_its_looks_and_stops_when_networks_limit_it():
+def test_a_study_stops_at_its_looks_only_or_when_networks_limit_it():
     loud = make_trials(
         {"sgd": 0.5}, n_networks=10, n_chips=10, std_networks=0.0, std_chips=0.03, times_s=(1.0,)
     )
@@ -366,7 +366,7 @@ def test_lifetime_counted_from_the_first_time():
     assert row["lifetime_s"] == pytest.approx(1e4, rel=1e-3)
 
 
-def test_a_loss_that_never_comes_is_censored_on_the_right():
+def test_a_loss_that_is_not_reached_is_censored_on_the_right():
     row = lifetime(decay(), 0.2).iloc[0]
     assert (row["censored"], row["lifetime_s"], row["high_s"]) == ("right", YEAR, math.inf)
     assert row["extrapolated"]
@@ -416,14 +416,14 @@ def test_normalised_accuracy_is_rasches_formula():
     assert not row["is_iso"]
 
 
-def test_a_data_set_with_an_unknown_number_of_classes_is_asked_for():
+def test_an_unknown_number_of_classes_is_an_error():
     trials = make_trials({"sgd": 0.9}, dataset="speech")
     with pytest.raises(ValueError, match="number of classes of"):
         iso_accuracy(trials, n_classes={"digits": 10})
     assert len(iso_accuracy(trials, n_classes={"speech": 35})) == 6
 
 
-def test_the_manifest_knows_the_number_of_classes():
+def test_the_manifest_holds_the_number_of_classes():
     def network(dataset, **classes):
         return {"spec": {"dataset": dataset}, **classes}
 

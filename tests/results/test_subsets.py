@@ -52,14 +52,14 @@ def test_over_all_subsets_the_estimate_is_unbiased_and_its_variance_the_formulas
     assert (digital_accuracy(rows) == digital.mean()).all()
 
 
-def test_a_chip_that_answered_all_images_has_the_plain_ratio_and_no_sampling_variance():
+def test_a_chip_evaluated_on_all_images_has_the_plain_ratio_and_no_sampling_variance():
     trials = make_trials()
     assert (estimated_accuracy(trials) == trials["n_correct"] / trials["n_images_per_chip"]).all()
     assert (sampling_variance(trials) == 0).all()
     assert (variance_components(trials)["std_sampling"] == 0).all()
 
 
-def test_reads_of_a_chip_share_their_images_so_averaging_them_takes_no_variance_away():
+def test_averaging_reads_of_equal_images_does_not_reduce_the_sampling_variance():
     options = {"n_images_per_chip": 100, "n_test": 900, "n_correct_digital_test": 850}
     trials = make_trials(n_networks=1, n_chips=1, n_reads=2, std_reads=0.02, **options)
     by_read = trials.assign(v=sampling_variance(trials)).pivot(
@@ -245,7 +245,7 @@ def test_counts_that_cannot_be_are_refused(wrong, tmp_path):
     assert len(read_trials(tmp_path)) == 2
 
 
-def test_chips_that_answered_some_and_all_images_are_not_averaged():
+def test_chips_evaluated_on_some_and_on_all_images_are_not_averaged():
     some = make_trials(
         {"sgd": 0.9}, n_images_per_chip=1000, n_test=2000, n_correct_digital_test=1820
     )

@@ -220,7 +220,7 @@ def test_a_device_redefined_under_its_name_is_refused_for_other_networks_too(stu
     changed = load_device("pcm_like").with_axes({"g_max_uS": 20.0})
     later = replace(study, checkpoints=study.checkpoints[1:], devices=[changed])
     with pytest.raises(
-        ValueError, match="'pcm_like' is not the device of the folder's earlier trials"
+        ValueError, match="'pcm_like' differs from that of the same name in earlier rows"
     ):
         collect(later, tmp_path)
 

@@ -246,7 +246,7 @@ def test_a_folder_of_another_study_is_refused(study, tmp_path):
     assert (tmp_path / "trials.csv").read_bytes() == before
 
 
-def test_a_checkpoint_with_nan_weights_cannot_come_in(checkpoints):
+def test_a_checkpoint_with_nan_weights_is_refused(checkpoints):
     checkpoint = load_checkpoint(checkpoints[0])
     state = {
         name: torch.full_like(tensor, float("nan")) for name, tensor in checkpoint.state.items()
@@ -454,7 +454,7 @@ def test_a_changed_device_under_the_same_name_is_refused_before_anything_runs(st
 
 
 @pytest.mark.slow
-def test_manifest_and_audit_say_where_the_table_comes_from(study, tmp_path, monkeypatch):
+def test_manifest_and_audit_record_the_origin_of_the_table(study, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["drift_sweep.py", "--question", "Does it last?"])
     collect(replace(study, question="Does it last?"), tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
@@ -571,7 +571,7 @@ def test_every_image_is_chosen_equally_often(study):
     assert chi_square < stats.chi2.ppf(1 - 1e-4, 99)
 
 
-def test_a_subset_counts_what_the_chip_answers_to_these_images(study):
+def test_a_subset_counts_the_predictions_of_the_chip_on_these_images(study):
     """Without forward noise a chip's answers do not depend on which images stand beside them."""
     test = load_test("digits")
     quiet = replace(study, devices=["pcm_like"], times_s=[1, YEAR], axes={"output_noise": [0.0]})
@@ -620,7 +620,7 @@ def test_studies_of_subsets_resume_and_merge_whatever_the_workers(study, tmp_pat
         collect(replace(few, n_images_per_chip=None), tmp_path / "whole")
 
 
-def test_an_estimate_knows_that_chips_answer_fewer_images(study, monkeypatch):
+def test_an_estimate_includes_that_chips_are_evaluated_on_fewer_images(study, monkeypatch):
     """Every step takes a second: 8 chips, 3 times, 4 networks that answer 100 images once."""
     study = replace(study, devices=["pcm_like"], times_s=[0, 1, YEAR])
     monkeypatch.setattr(cost, "_seconds", lambda work: (work(), 1.0))
@@ -635,7 +635,7 @@ def test_an_estimate_knows_that_chips_answer_fewer_images(study, monkeypatch):
 
 
 @pytest.mark.slow
-def test_chips_together_give_the_rows_they_give_alone(study, tmp_path):
+def test_batched_inference_over_chips_gives_the_rows_of_single_chips(study, tmp_path):
     """Three chips, two at a time: the second group is filled up."""
     many = replace(study, n_chips=3)
     collect(many, tmp_path / "alone")
@@ -674,7 +674,7 @@ def test_only_what_a_group_lacks_is_computed(study):
     assert all(len(job.trials) == job.chips_together == 1 for job in jobs_of(pending, 1))
 
 
-def test_chips_with_images_of_their_own_or_on_tiles_answer_alone(study):
+def test_chips_with_their_own_images_or_on_tiles_are_not_batched(study):
     for change in ({"n_images_per_chip": 20}, {"engine": "aihwkit"}):
         trials = replace(study, **change, chips_together=4).trials()
         jobs = jobs_of([(trial, trial.points) for trial in trials], 4)

@@ -449,7 +449,7 @@ def test_hardware_noise_has_the_spread_of_the_device():
         assert low / n <= variance / (own + other) <= high / n
 
 
-def test_hardware_noise_is_programmed_anew_in_every_pass():
+def test_hardware_noise_is_drawn_in_every_pass():
     noise = HardwareNoise(load_device("pcm_like"), ["a.weight"], t_inference_s=3600.0)
     weights = {"a.weight": torch.randn(4, 4, generator=torch.Generator().manual_seed(0))}
     generator = torch.Generator().manual_seed(0)
@@ -497,7 +497,7 @@ def test_checkpoint_holds_what_a_chip_needs(tmp_path):
     with torch.no_grad():
         right = model(data.normalise(data.test.images)).argmax(1) == data.test.labels
     assert saved.n_correct_digital == int(right.sum())
-    assert saved.n_images == len(data.test)
+    assert saved.n_test == len(data.test)
     assert saved.input_ranges.keys() == {"fc1", "fc2"}
     largest = float(data.normalise(data.train.images).abs().max())
     assert 0.5 * largest < saved.input_ranges["fc1"] <= largest
@@ -642,7 +642,7 @@ def test_strength_is_chosen_by_the_stated_score():
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library is adjusted")
-def test_memory_freed_in_a_step_is_not_asked_for_again() -> None:
+def test_memory_freed_in_a_step_is_reused() -> None:
     """In a process of its own: a heap that other tests have filled has no end to keep."""
     script = textwrap.dedent("""
         import resource

@@ -104,7 +104,7 @@ def rewrite(
 def trained_weights(
     rewriting: Rewriting, keep_digital: Sequence[str] = ()
 ) -> list[tuple[nn.Module, str, str]]:
-    """The parameters of the original network that hold what will lie on arrays.
+    """The parameters of the original network that are mapped to arrays.
 
     Args:
         rewriting: The network.
@@ -134,7 +134,7 @@ def trained_weights(
 def _replacements(
     network: nn.Module, rules: Sequence[tuple[Rewrite, str]], keep_digital: Sequence[str]
 ) -> tuple[dict[int, nn.Module], dict[str, str]]:
-    """What takes the place of modules, by their `id`, and their classes by their names."""
+    """Replacements of modules, by their `id`, and their classes by their names."""
     known = {kind for rule, _ in rules for kind in rule.kinds}
     places: dict[int, list[str]] = defaultdict(list)
     for name, module in network.named_modules(remove_duplicate=False):

@@ -14,7 +14,7 @@ class Rewrite:
     Attributes:
         kinds: The classes whose modules it takes; not classes derived from them, whose forward may
             compute something else.
-        build: Gives what takes the place of a module: a new module that computes the same, made of
+        build: Returns the replacement of a module: a new module that computes the same, made of
             Linear, Conv1d and Conv2d layers and digital operations; or None where the rule does not
             apply. It must not change what it is given; parameters may be held by both, for the new
             module is copied.

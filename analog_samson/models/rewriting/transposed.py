@@ -17,7 +17,7 @@ from analog_samson.models.rewriting.convolution import convolution
 def zeros_inserted(layer: nn.ConvTranspose1d | nn.ConvTranspose2d) -> nn.Module:
     """Rewrite a transposed convolution as `zeros` and `conv` in a row.
 
-    Called with `output_size` it cannot be rewritten; `output_padding` says the same.
+    Called with `output_size` it cannot be rewritten; `output_padding` is equivalent.
     """
     weight, groups = layer.weight, layer.groups  # (inputs, outputs / groups, kernel)
     kernel = weight.shape[2:]
@@ -25,7 +25,7 @@ def zeros_inserted(layer: nn.ConvTranspose1d | nn.ConvTranspose2d) -> nn.Module:
     per_group = flipped.reshape(groups, -1, *weight.shape[1:])
     turned = per_group.transpose(1, 2).flatten(0, 1)  # (outputs, inputs / groups, kernel)
     reach = [d * (k - 1) for d, k in zip(layer.dilation, kernel, strict=True)]
-    padding = cast(tuple[int, ...], layer.padding)  # transposed convolutions know no words
+    padding = cast(tuple[int, ...], layer.padding)  # never a string here
     sides = [
         (r - p, r - p + extra)
         for r, p, extra in zip(reach, padding, layer.output_padding, strict=True)
@@ -47,7 +47,7 @@ class _Zeros(nn.Module):
     def __init__(self, stride: Sequence[int], sides: Sequence[tuple[int, int]]) -> None:
         super().__init__()
         self.stride = tuple(stride)
-        # behind the last pixel of each dimension, too, stand stride - 1 zeros
+        # stride - 1 zeros also follow the last pixel of each dimension
         cut = [(before, after - s + 1) for s, (before, after) in zip(stride, sides, strict=True)]
         self.sides = tuple(pixels for side in reversed(cut) for pixels in side)
 
