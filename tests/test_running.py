@@ -45,7 +45,7 @@ def test_a_worker_that_dies_once_is_retried(tmp_path):
 
 def test_the_job_that_kills_its_worker_is_named():
     found = run_jobs(die_at_three, range(6), jobs=2, describe=lambda job: f"job {job}")
-    with pytest.raises(RuntimeError, match=r"A worker process ended three times while running job 3"):
+    with pytest.raises(RuntimeError, match="A worker process ended three times .* job 3"):
         list(found)
 
 
