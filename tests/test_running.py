@@ -38,18 +38,14 @@ def test_every_job_gives_one_result(jobs):
     assert list(run_jobs(square, [], jobs=jobs)) == []
 
 
-@pytest.mark.slow
 def test_a_worker_that_dies_once_is_retried(tmp_path):
     pending = [(number, str(tmp_path)) for number in range(6)]
     assert sorted(run_jobs(die_once, pending, jobs=2)) == list(range(6))
 
 
-@pytest.mark.slow
 def test_the_job_that_kills_its_worker_is_named():
     found = run_jobs(die_at_three, range(6), jobs=2, describe=lambda job: f"job {job}")
-    with pytest.raises(
-        RuntimeError, match=r"A worker process ended three times while running job 3"
-    ):
+    with pytest.raises(RuntimeError, match="A worker process ended three times .* job 3"):
         list(found)
 
 
@@ -63,7 +59,6 @@ def test_no_workers_at_all_is_refused():
         list(run_jobs(square, [1], jobs=0))
 
 
-@pytest.mark.slow
 def test_a_cluster_that_cannot_be_reached_is_said():
     pytest.importorskip("dask.distributed")
     with (
@@ -123,14 +118,12 @@ def scheduler(tmp_path):
         process.wait()
 
 
-@pytest.mark.slow
 def test_a_cluster_of_one_worker_works_there_and_not_in_this_process(scheduler):
     found = dict(run_jobs(work_slowly, range(5)))
     assert sorted(found) == list(range(5))
     assert os.getpid() not in found.values()
 
 
-@pytest.mark.slow
 def test_a_scheduler_that_dies_is_said_and_ends_the_run(scheduler):
     results = run_jobs(work_slowly, range(1000))
     next(results)
