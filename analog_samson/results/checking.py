@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from analog_samson.results.columns import COLUMNS, COUNTS, FLAGS, HEADERS, TEXT, TYPES, is_header
+from analog_samson.results.columns import (
+    COLUMNS,
+    COUNTS,
+    FLAGS,
+    HEADERS,
+    SUMS,
+    TEXT,
+    columns_of,
+    is_header,
+    types_of,
+)
 from analog_samson.results.definitions import two_kinds
 
 ADVICE = "; delete the line: its point is then computed again"
@@ -37,7 +47,7 @@ def read_table(file: Path) -> pd.DataFrame:
         file: The file.
 
     Returns:
-        Its rows, columns as in `COLUMNS`.
+        Its rows, columns as in `COLUMNS` or `SCORE_COLUMNS`.
 
     Raises:
         ValueError: If it is not a table of trials, was saved by another program, or a row is
@@ -57,17 +67,18 @@ def read_table(file: Path) -> pd.DataFrame:
             f"{str(file)!r} is not a table of trials: its first line must be "
             f"'{HEADERS[0].decode()}', not {first[:80].decode(errors='replace')!r}."
         )
+    types = types_of(first)
     content = content[: content.rfind(b"\n") + 1]
     if not content:
-        return pd.DataFrame(pa.schema(list(TYPES.items())).empty_table().to_pandas())
+        return pd.DataFrame(pa.schema(list(types.items())).empty_table().to_pandas())
     try:
         table = pa.csv.read_csv(
             pa.BufferReader(content),
-            read_options=pa.csv.ReadOptions(column_names=COLUMNS, skip_rows=1),
-            convert_options=pa.csv.ConvertOptions(column_types=TYPES),
+            read_options=pa.csv.ReadOptions(column_names=list(types), skip_rows=1),
+            convert_options=pa.csv.ConvertOptions(column_types=types),
         )
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        why = _damage(content) or f"has a damaged row ({str(error).splitlines()[0][:200]})"
+        why = _damage(content, types) or f"has a damaged row ({str(error).splitlines()[0][:200]})"
         raise ValueError(f"{str(file)!r}, {why}{ADVICE}.") from None
     rows: pd.DataFrame = table.to_pandas()
 
@@ -91,13 +102,13 @@ def check_rows(rows: pd.DataFrame, place: Callable[[int], str], advice: str = ""
     """Refuse rows with an invalid value.
 
     Args:
-        rows: Rows of trials, columns `COLUMNS`.
+        rows: Rows of trials, columns `COLUMNS` or `SCORE_COLUMNS`.
         place: Gives file and line of a row from its position.
         advice: What to do; end of the message.
 
     Raises:
-        ValueError: If a value is missing, of a wrong kind or out of range, or counts contradict
-            each other; names the row and the column.
+        ValueError: If a value is missing, of a wrong kind or out of range, or counts or sums
+            contradict each other; names the row and the column.
     """
 
     def refuse_where(wrong: Any, column: str, rule: str) -> None:
@@ -107,12 +118,17 @@ def check_rows(rows: pd.DataFrame, place: Callable[[int], str], advice: str = ""
             value = _shown(rows[column].iloc[row])
             raise ValueError(f"{place(row)}: {column} = {value}; {rule}{advice}.")
 
+    columns = columns_of(rows.columns)
+
+    def among(names: Iterable[str]) -> list[str]:
+        return [name for name in names if name in columns]
+
     missing = rows.isna()
-    for name in COLUMNS:
+    for name in columns:
         if name != "alpha" and missing[name].any():
             row = int(missing[name].to_numpy().argmax())
             raise ValueError(f"{place(row)} has no {name}{advice}.")
-    for name in TEXT:
+    for name in among(TEXT):
         wrong = {value for value in rows[name].unique() if not _is_sound(value, name)}
         if wrong:
             refuse_where(rows[name].isin(wrong), name, "a text in one line is needed")
@@ -120,13 +136,13 @@ def check_rows(rows: pd.DataFrame, place: Callable[[int], str], advice: str = ""
     if no_condition:
         rule = "a JSON object of numbers and words is needed"
         refuse_where(rows["condition"].isin(no_condition), "condition", rule)
-    for name in FLAGS:
+    for name in among(FLAGS):
         refuse_where(~rows[name].isin([True, False]), name, "it is True or False")
     numbers = {
         name: pd.to_numeric(rows[name], errors="coerce")
-        for name in (*COUNTS, "t_inference_s", "analog_share", "alpha")
+        for name in among((*COUNTS, *SUMS, "t_inference_s", "analog_share", "alpha"))
     }
-    for name in COUNTS:
+    for name in among(COUNTS):
         least = 1 if name == "n_images_per_chip" else 0
         rule = f"a whole number of at least {least} is needed"
         refuse_where(~((numbers[name] % 1 == 0) & (numbers[name] >= least)), name, rule)
@@ -138,7 +154,12 @@ def check_rows(rows: pd.DataFrame, place: Callable[[int], str], advice: str = ""
     lowest = np.where(rows["compensation"].str.startswith("per_layer"), -math.inf, 0.0)
     sound = (alpha > lowest) & (alpha < math.inf) | missing["alpha"]
     refuse_where(~sound, "alpha", "it is finite and above 0, or empty")
-    _check_counts(numbers, place, advice)
+    if columns == COLUMNS:
+        _check_counts(numbers, place, advice)
+        return
+    for name in SUMS:
+        refuse_where(~np.isfinite(numbers[name]), name, "a finite number is needed")
+    _check_sums(numbers, place, advice)
 
 
 def check_text(text: str, where: str) -> None:
@@ -181,6 +202,30 @@ def _check_counts(
         )
 
 
+def _check_sums(
+    numbers: dict[str, "pd.Series[float]"], place: Callable[[int], str], advice: str
+) -> None:
+    """Refuse sums that no values have (Cauchy and Schwarz), beyond rounding errors."""
+    n, n_test = numbers["n_images_per_chip"], numbers["n_test"]
+    squares, digital = numbers["sum_squares"], numbers["sum_squares_digital"]
+    rounding = 1e-9
+    unequal = numbers["sum_digital_test"] - numbers["sum_digital"]
+    wrong = (
+        (n > n_test)
+        | (numbers["sum"] ** 2 > n * squares * (1 + rounding))
+        | (numbers["sum_digital"] ** 2 > n * digital * (1 + rounding))
+        | (numbers["sum_products"].abs() > np.sqrt(squares * digital) * (1 + rounding))
+        | ((n == n_test) & (unequal.abs() > rounding * np.sqrt(n * digital)))
+    ).to_numpy()
+    if wrong.any():
+        at = int(wrong.argmax())
+        said = ", ".join(
+            f"{name} = {numbers[name].iloc[at]:.17g}"
+            for name in (*SUMS, "n_images_per_chip", "n_test")
+        )
+        raise ValueError(f"{place(at)}: it holds {said}, which is inconsistent{advice}.")
+
+
 def _is_sound(value: object, column: str) -> bool:
     return (
         isinstance(value, str)
@@ -199,7 +244,7 @@ def _is_condition(text: str) -> bool:
     )
 
 
-def _damage(content: bytes) -> str:
+def _damage(content: bytes, types: Mapping[str, pa.DataType]) -> str:
     """Line and column of the first value that has not its column's type; "" if all have."""
     for number, line in enumerate(content.decode(errors="replace").split("\n"), start=1):
         if number == 1 or not line:
@@ -208,9 +253,9 @@ def _damage(content: bytes) -> str:
             values = next(csv.reader([line]))
         except csv.Error as error:
             return f"line {number}, is damaged ({error})"
-        if len(values) != len(COLUMNS):
-            return f"line {number}, is damaged: it has {len(values)} values, not {len(COLUMNS)}"
-        for (name, kind), value in zip(TYPES.items(), values, strict=True):
+        if len(values) != len(types):
+            return f"line {number}, is damaged: it has {len(values)} values, not {len(types)}"
+        for (name, kind), value in zip(types.items(), values, strict=True):
             pattern, what = _SPELLED.get(kind, (".*", ""))
             is_sound = not value or re.fullmatch(pattern, value) is not None
             if is_sound and kind == pa.int64() and len(value) > 18:
