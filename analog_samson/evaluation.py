@@ -266,8 +266,8 @@ def _scored(
     if not bool(values.isfinite().all()):
         at = int((~values.isfinite()).nonzero()[0])
         raise ValueError(
-            f"The score {name!r} is {float(values[at])} for sample {first + at}; it must be finite: "
-            "check the network's outputs and the function."
+            f"The score {name!r} is {float(values[at])} for sample {first + at}; it must be "
+            "finite: check the network's outputs and the function."
         )
     return values
 

@@ -46,10 +46,11 @@ def paired_gain(
     Returns:
         One row per group of the other methods: the columns of `GAIN_GROUP`, ``gain`` (fraction,
         or in the unit of the score; positive when the method is better), ``low``, ``high``,
-        ``half_width``, ``confidence``, ``p_value`` (two-sided t test), ``p_holm`` (corrected over all rows), ``significant``
-        (``p_holm < 1 - confidence``, and more than one network), ``level`` ("networks" or "chips
-        only"), ``spread`` ("own" or "pooled"), ``paired``, ``n_networks``, ``n_chips`` (per
-        network, the smallest), ``n_images_per_chip``, ``n_test``, ``extrapolated``.
+        ``half_width``, ``confidence``, ``p_value`` (two-sided t test), ``p_holm`` (corrected over
+        all rows), ``significant`` (``p_holm < 1 - confidence``, and more than one network),
+        ``level`` ("networks" or "chips only"), ``spread`` ("own" or "pooled"), ``paired``,
+        ``n_networks``, ``n_chips`` (per network, the smallest), ``n_images_per_chip``, ``n_test``,
+        ``extrapolated``.
 
     Raises:
         ValueError: If the baseline is not among the methods, or is there in several strengths.

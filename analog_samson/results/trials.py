@@ -96,30 +96,28 @@ def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
     append_lines(as_lines(rows), path, columns_of(rows.columns))
 
 
-def as_lines(rows: pd.DataFrame) -> str:
+def as_lines(rows: pd.DataFrame | Mapping[str, Sequence[Any]]) -> str:
     """Check rows and write them as lines of a table of trials.
 
     Args:
-        rows: New rows; the columns are those of `COLUMNS`, or of `SCORE_COLUMNS` for a score
-            other than accuracy, in any order.
+        rows: New rows, a table or the values of each column; the columns are those of `COLUMNS`,
+            or of `SCORE_COLUMNS` for a score other than accuracy, in any order.
 
     Raises:
         ValueError: If columns are missing or unknown, or a value is missing or out of range.
     """
-    wanted = columns_of(rows.columns)
-    if set(rows.columns) != set(wanted):
-        missing = sorted(set(wanted) - set(rows.columns))
-        unknown = sorted(set(rows.columns) - set(wanted))
+    wanted = columns_of(rows)
+    if set(rows) != set(wanted):
+        missing = sorted(set(wanted) - set(rows))
+        unknown = sorted(set(rows) - set(wanted))
         raise ValueError(
             f"Rows must have the columns of results."
             f"{'COLUMNS' if wanted == COLUMNS else 'SCORE_COLUMNS'}; "
             f"missing: {missing}, unknown: {unknown}."
         )
-    if rows.empty:
-        return ""
     check_rows(rows, lambda row: f"Row {row + 1} of the new rows")
     text = io.StringIO()
-    columns = [_plain(name, rows[name].tolist()) for name in wanted]
+    columns = [_plain(name, rows[name]) for name in wanted]
     csv.writer(text, lineterminator="\n").writerows(zip(*columns, strict=True))
     return text.getvalue()
 
@@ -153,13 +151,14 @@ def append_lines(lines: str, path: str | Path, columns: Sequence[str] = COLUMNS)
         ) from error
 
 
-def _plain(name: str, values: list[Any]) -> list[Any]:
+def _plain(name: str, values: Any) -> list[Any]:
     """Values as the csv module writes them: counts as integers, NaN as an empty field."""
+    values = values.tolist() if isinstance(values, pd.Series) else values
     if name in COUNTS:
         return [int(value) for value in values]
     if name in MEASURES:
         return ["" if pd.isna(value) else value for value in values]
-    return values
+    return list(values)
 
 
 def _table_paths(path: str | Path) -> list[Path]:

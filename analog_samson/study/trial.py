@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -43,12 +44,12 @@ def run_trial(trial: Trial, points: Sequence[Point] | None = None) -> pd.DataFra
     Returns:
         One row a point, columns ``results.COLUMNS``.
     """
-    return run_together([trial], trial.points if points is None else points)
+    return pd.DataFrame(run_together([trial], trial.points if points is None else points))
 
 
 def run_together(
     trials: Sequence[Trial], points: Sequence[Point], chips_together: int = 1
-) -> pd.DataFrame:
+) -> dict[str, list[Any]]:
     """Program chips of one network on one device and evaluate them with batched inference.
 
     Args:
@@ -57,7 +58,7 @@ def run_together(
         chips_together: Number of chips whose inference is batched; a smaller group is padded.
 
     Returns:
-        One row per chip and point, columns ``results.COLUMNS``.
+        The columns ``results.COLUMNS``, one value per chip and point.
 
     Raises:
         ValueError: If the chips cannot be batched, or the accelerator is not available.
@@ -165,7 +166,7 @@ def _as_it_is(images: Tensor) -> Tensor:
 
 def _run_together(
     trials: Sequence[Trial], points: Sequence[Point], chips_together: int
-) -> pd.DataFrame:
+) -> dict[str, list[Any]]:
     first = trials[0]  # network, device and images are those of all
     chosen = images_of(first)
     predict = correct_predictions(first, chosen)
@@ -198,7 +199,7 @@ def _run_together(
                     "reproducible": from_a_seed,
                 }
             )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return {name: [row[name] for row in rows] for name in COLUMNS}
 
 
 def _training_images(trial: Trial) -> Dataset | None:
