@@ -1,6 +1,7 @@
 """The columns of the table of trials: of accuracy, and of any other score."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pyarrow as pa
 
@@ -107,7 +108,7 @@ MEASURES = tuple(name for name, kind in _EVERY.items() if kind == pa.float64())
 FLAGS = tuple(name for name, kind in _EVERY.items() if kind == pa.bool_())
 
 
-def columns_of(names: Iterable[str]) -> tuple[str, ...]:
+def columns_of(names: Iterable[Any]) -> tuple[str, ...]:
     """The columns of the kind of table that has these: with sums, or with counts."""
     return SCORE_COLUMNS if "sum" in set(names) else COLUMNS
 

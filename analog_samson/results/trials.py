@@ -109,7 +109,7 @@ def as_lines(rows: pd.DataFrame | Mapping[str, Sequence[Any]]) -> str:
     wanted = columns_of(rows)
     if set(rows) != set(wanted):
         missing = sorted(set(wanted) - set(rows))
-        unknown = sorted(set(rows) - set(wanted))
+        unknown = sorted(map(str, set(rows) - set(wanted)))
         raise ValueError(
             f"Rows must have the columns of results."
             f"{'COLUMNS' if wanted == COLUMNS else 'SCORE_COLUMNS'}; "
