@@ -60,6 +60,8 @@ def lifetime(
             to 0, the reference is unknown, or the times of a device are independent draws (see
             :func:`has_trajectories`).
     """
+    if rows.empty:
+        return pd.DataFrame()
     score = score_of(rows)
     if not 0 < loss < (math.inf if score.has_relative_losses else 1):
         allowed = "positive" if score.has_relative_losses else "a fraction between 0 and 1"

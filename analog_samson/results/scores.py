@@ -7,6 +7,7 @@ of another package is a function with the decorator `score`, named "package.modu
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -80,8 +81,8 @@ class Score:
 
     @property
     def column(self) -> str:
-        """Its column in summaries: the name, without the package."""
-        return self.name.rpartition(":")[2].replace(".", "_")
+        """Its column in summaries: what is averaged, or the name without the package."""
+        return re.sub(r"\W", "_", self.averaged or self.name.rpartition(":")[2])
 
     @property
     def digital(self) -> str:
@@ -142,6 +143,23 @@ class Score:
     def threshold(self, loss: float) -> float:
         """The loss of a lifetime in the unit of `loss_of_lifetime`."""
         return math.log1p(loss) / self.scale if self.is_exponential else loss
+
+    def shown_width(self, show: Callable[[float], float], value: float, half_width: float) -> float:
+        """The half-width of an interval in the unit that is shown; of two sides the wider one.
+
+        Args:
+            show: `shown`, or `shown_gain`.
+            value: Centre of the interval.
+            half_width: In the table's unit.
+        """
+        if not self.is_exponential:
+            return self.scale * half_width
+        middle = show(value)
+        return max(show(value + half_width) - middle, middle - show(value - half_width))
+
+    def decimals_of_gains(self, shown: Any) -> int:
+        """Digits after the point of differences in their unit."""
+        return 2 if self.is_exponential else self.decimals_for(shown)
 
     def decimals_for(self, shown: Any, *, fewer: int = 0) -> int:
         """Digits after the point of values in the unit that is shown.
