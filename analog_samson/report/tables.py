@@ -101,8 +101,9 @@ def gain_table(
 
     blocks = _over_time(rows, lambda own: {"n": _n_short(own)}, cell)
     per_cent = f"{100 * gains['confidence'].iloc[0]:g} %"
+    side = "wider side" if score.is_exponential else "half-width"
     parts = [
-        f"Difference on the same chips ± half-width of its {per_cent} interval (Student t over "
+        f"Difference on the same chips ± {side} of its {per_cent} interval (Student t over "
         "trained networks). n = trained networks × chips per network.",
         tests_text(gains),
     ]

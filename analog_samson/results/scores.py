@@ -324,7 +324,7 @@ SCORES: Mapping[str, Score] = MappingProxyType(
                 label="cross entropy",
                 unit="bits per token",
                 scale=1 / math.log(2),
-                **_CROSS_ENTROPY,
+                **_CROSS_ENTROPY | {"tasks": ("tokens",)},
             ),
             Score(
                 name="mse",

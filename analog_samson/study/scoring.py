@@ -9,7 +9,7 @@ from analog_samson.checkpoint import Checkpoint
 from analog_samson.data import Split
 from analog_samson.devices.sentences import did_you_mean
 from analog_samson.evaluation import score_by_sample
-from analog_samson.importing import import_named, is_import_name
+from analog_samson.importing import import_callable, import_named, is_import_name
 from analog_samson.results.scores import ACCURACY, FEWEST_CLASSES, SCORES, Score, Task
 
 OF_TASK: dict[Task, str] = {
@@ -36,9 +36,8 @@ def find_score(name: str) -> Score:
             f"Unknown score {name!r}{did_you_mean(name, list(SCORES))} Or name a function of your "
             "own: 'package.module:function'."
         )
-    function = import_named(name, "score")
-    declared = getattr(function, "score", None)
-    if not callable(function) or not isinstance(declared, Score):
+    declared = getattr(import_callable(name, "score"), "score", None)
+    if not isinstance(declared, Score):
         raise ValueError(
             f"{name!r} does not say which values are better; put the decorator "
             "analog_samson.score('higher') or analog_samson.score('lower') on the function."

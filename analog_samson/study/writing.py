@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from analog_samson.locks import Lease
-from analog_samson.results import append_lines
+from analog_samson.results import COLUMNS, append_lines
 
 BATCHES_EVERY_S = 0.5
 """Interval of the batches [s], our choice: a kill loses the rows of half a second at most."""
@@ -16,7 +16,7 @@ BATCHES_EVERY_S = 0.5
 class TableWriter:
     """Appends lines to a table from a thread; pending lines are written when the block ends."""
 
-    def __init__(self, table: Path, lease: Lease, columns: Sequence[str]) -> None:
+    def __init__(self, table: Path, lease: Lease, columns: Sequence[str] = COLUMNS) -> None:
         """Prepare to write.
 
         Args:
