@@ -127,7 +127,7 @@ def test_on_subsets_sums_are_over_the_chips_own_samples(study, tmp_path):
     whole = estimated_score(every.set_index(of_chip))
     rows = rows.set_index(of_chip)
     plain = (rows["sum"] / rows["n_images_per_chip"] - whole).abs().mean()
-    assert (estimated_score(rows) - whole).abs().mean() < 0.2 * plain
+    assert (estimated_score(rows) - whole).abs().mean() < 0.5 * plain
 
 
 def test_the_score_belongs_to_a_chips_identity_unless_it_is_accuracy(study):
