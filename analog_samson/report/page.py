@@ -124,17 +124,18 @@ def write_report(
 
 def _by_score(folders: Sequence[Path]) -> dict[str, tuple[list[Path], pd.DataFrame]]:
     """Column of each score to the folders of its studies and their rows."""
-    of_score: dict[str, list[Path]] = {}
+    of_score: dict[str, tuple[list[Path], pd.DataFrame]] = {}
     for folder in folders:
         rows = read_trials(folder)
         if rows.empty:
             raise ValueError(f"{str(folder / 'trials.csv')!r} holds no rows; run the study first.")
-        of_score.setdefault(score_of(rows).name, []).append(folder)
+        own, _ = of_score.setdefault(score_of(rows).name, ([], rows))
+        own.append(folder)
     found = {}
-    for name, own in of_score.items():
-        rows = read_trials(*own)
+    for name, (own, rows) in of_score.items():
         column = score_of(rows).column
-        found[column if column not in found else re.sub(r"\W", "_", name)] = own, rows
+        part = column if column not in found else re.sub(r"\W", "_", name)
+        found[part] = own, rows if len(own) == 1 else read_trials(*own)
     return found
 
 

@@ -297,6 +297,7 @@ class Study:
 
     def _networks(self, score: Score) -> Iterator[tuple[Path, Checkpoint, str, int]]:
         """Path, contents, digest of the test set and number of test images used."""
+        checked: set[tuple[str, str, int]] = set()
         for given in self.checkpoints:
             path = Path(given)
             checkpoint = the_checkpoint(path, trust=self.trust)
@@ -305,7 +306,9 @@ class Study:
                 check_text(text, str(path))
             test = the_test_set(checkpoint.spec.dataset, self.data_folder)
             checkpoint.check_fits(test)
-            check_score(score, checkpoint, test)
+            if (kind := (spec.dataset, spec.model, checkpoint.n_classes)) not in checked:
+                check_score(score, checkpoint, test)
+                checked.add(kind)
             yield path, checkpoint, test.digest, self._n_test(test, checkpoint.spec.dataset)
 
     def _n_test(self, test: Split, dataset: str) -> int:

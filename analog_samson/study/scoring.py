@@ -10,6 +10,7 @@ from analog_samson.data import Split
 from analog_samson.devices.sentences import did_you_mean
 from analog_samson.evaluation import score_by_sample
 from analog_samson.importing import import_callable, import_named, is_import_name
+from analog_samson.results import SCORE_COLUMNS
 from analog_samson.results.scores import ACCURACY, FEWEST_CLASSES, SCORES, Score, Task
 
 OF_TASK: dict[Task, str] = {
@@ -18,6 +19,33 @@ OF_TASK: dict[Task, str] = {
     "regression": "mse",
 }
 """The scores of this package that fit each task, for messages."""
+
+RESERVED = frozenset(SCORE_COLUMNS) | {
+    "accuracy",
+    "confidence",
+    "dof",
+    "gain",
+    "half_width",
+    "high",
+    "layer",
+    "level",
+    "low",
+    "lost",
+    "n_chips",
+    "n_chips_max",
+    "n_networks",
+    "n_reads",
+    "name",
+    "sampling_variance",
+    "spread",
+    "stage",
+    "standard_error",
+    "std_chips",
+    "std_networks",
+    "value",
+    "var_measured",
+}
+"""Columns of tables and summaries that no score may be named after."""
 
 
 def find_score(name: str) -> Score:
@@ -42,7 +70,13 @@ def find_score(name: str) -> Score:
             f"{name!r} does not say which values are better; put the decorator "
             "analog_samson.score('higher') or analog_samson.score('lower') on the function."
         )
-    return Score(**declared.description, name=name, function=name)
+    score = Score(**declared.description, name=name, function=name)
+    if score.column in RESERVED:
+        raise ValueError(
+            f"The score {name!r} would be the column {score.column!r} of summaries, which holds "
+            "something else; give the function another name."
+        )
+    return score
 
 
 @functools.lru_cache(maxsize=8)

@@ -60,6 +60,9 @@ def own_score(tmp_path, monkeypatch):
         "def bare(outputs, targets):\n"
         "    return targets\n"
         "number = 3\n"
+        "@score('higher')\n"
+        "def alpha(outputs, targets):\n"
+        "    return outputs[:, 0]\n"
     )
     monkeypatch.syspath_prepend(tmp_path / "code")
     yield "scores_of_mine:brier"
@@ -188,6 +191,7 @@ WRONG = [
     ("scores_of_mine:bare", r"does not say which values are better; put the decorator"),
     ("scores_of_mine:brie", "Did you mean 'brier'"),
     ("scores_of_mine:number", "is a int; name a class or a function"),
+    ("scores_of_mine:alpha", "would be the column 'alpha' of summaries"),
     ("no_such_module:f", "cannot be imported"),
 ]
 
