@@ -15,7 +15,7 @@ from torch.nn import functional
 from analog_samson import Study, collect, read_trials, summarise
 from analog_samson.checkpoint import TrainingSpec, load_checkpoint
 from analog_samson.chip import program
-from analog_samson.data import load_test
+from analog_samson.data import Split, load_test
 from analog_samson.report import write_report
 from analog_samson.results import SCORE_COLUMNS, estimated_score
 from analog_samson.study import NUMERICS_VERSION, accuracy_by_layer, accuracy_by_stage, load_study
@@ -103,6 +103,29 @@ def test_sums_are_those_of_torch_on_the_digital_network_and_on_the_chip(study, t
         for name, value in expected.items():
             assert row[name] == pytest.approx(float(value), rel=1e-6), name  # fp32 outputs
     assert own["sum_digital"].iloc[0] == pytest.approx(float(digital.sum()), rel=1e-12)
+
+
+def test_the_squared_error_of_a_regression_goes_from_the_chip_to_its_table(
+    study, tmp_path, monkeypatch
+):
+    """The test set of digits with numbers as targets, ten of each image."""
+    test = load_test("digits")
+    targets = functional.one_hot(test.labels, 10) + 0.25
+    numbers = Split(test.images, targets.float())
+    for module in ("definition", "trial"):
+        monkeypatch.setattr(f"analog_samson.study.{module}.the_test_set", lambda *_: numbers)
+    with pytest.raises(ValueError, match="'accuracy' is for classification, and 'digits' is a .*r"):
+        replace(study, score="accuracy").trials()
+    rows = collect(replace(study, score="mse", times_s=[HOUR]), tmp_path)
+    for path in study.checkpoints:
+        checkpoint = load_checkpoint(path)
+        own = rows[rows["checkpoint"] == checkpoint.digest[:16]]
+        with torch.no_grad(), one_thread():
+            outputs = checkpoint.build()(checkpoint.normalise(test.images[:150]))
+        digital = ((outputs.double() - targets[:150]) ** 2).mean(1)
+        assert own["sum_digital"].to_numpy() == pytest.approx(float(digital.sum()), rel=1e-9)
+        assert ((own["sum"] - own["sum_digital"]).abs() < 0.2 * own["sum_digital"]).all()
+    assert "iso_mse.md" not in {path.name for path in write_report(tmp_path)}
 
 
 @pytest.mark.slow
