@@ -279,10 +279,12 @@ def _outputs(
     batch_size: int,
 ) -> Iterator[tuple[int, Tensor]]:
     """Position of the first sample of each batch, and the outputs of the batch."""
-    for number, batch in enumerate(torch.split(samples, batch_size)):
-        if (missing := batch_size - len(batch)) > 0:
-            batch = torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])])
-        yield number * batch_size, forward(normalise(batch), number * batch_size)
+    n = len(samples)
+    for first in range(0, n, batch_size):
+        batch = samples[first : first + batch_size]
+        if len(batch) < batch_size:
+            batch = samples[torch.arange(first, first + batch_size).clamp_(max=n - 1)]
+        yield first, forward(normalise(batch), first)
 
 
 # scores of a sample: outputs (n, ...), targets (n, ...) -> (n,)
