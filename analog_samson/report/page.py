@@ -30,7 +30,7 @@ from analog_samson.report.style import style
 from analog_samson.report.typeset import Table
 from analog_samson.report.words import subset_text
 from analog_samson.results import read_trials, score_of
-from analog_samson.results.scores import ACCURACY
+from analog_samson.results.scores import ACCURACY, is_shown_as
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -84,7 +84,8 @@ def write_report(
         extra_items: Figures and tables of other packages, shown after the others: each an `Item`,
             or its import name ("package.module:name").
         shown_as: Name that the score is shown under, such as "bits_per_token" for
-            ``cross_entropy`` (see `results.shown_as`).
+            ``cross_entropy`` (see `results.shown_as`); of several scores, those that it is a name
+            of.
         rows: The rows of its ``trials.csv``, if they have been read already; of one study.
 
     Returns:
@@ -105,7 +106,10 @@ def write_report(
     whole = folders[0] if out is None else made_folder(Path(out), "folder of the page")
     paths, bodies, names = [], [], []
     for part, (own, found) in by_score.items():
-        if shown_as:
+        if found.empty:
+            where = str(own[0] / "trials.csv")
+            raise ValueError(f"{where!r} holds no rows; run the study first.")
+        if shown_as and (len(by_score) == 1 or is_shown_as(found, shown_as)):
             found = results.shown_as(found, shown_as)
         content = Content(found, own, baseline=baseline, confidence=confidence, look=look)
         shown = [_Shown(item, item.figures(content), item.tables(content)) for item in items]
@@ -127,8 +131,6 @@ def _by_score(folders: Sequence[Path]) -> dict[str, tuple[list[Path], pd.DataFra
     of_score: dict[str, tuple[list[Path], pd.DataFrame]] = {}
     for folder in folders:
         rows = read_trials(folder)
-        if rows.empty:
-            raise ValueError(f"{str(folder / 'trials.csv')!r} holds no rows; run the study first.")
         own, _ = of_score.setdefault(score_of(rows).name, ([], rows))
         own.append(folder)
     found = {}

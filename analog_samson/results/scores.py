@@ -427,6 +427,12 @@ def with_score_of(rows: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
     return made
 
 
+def is_shown_as(rows: pd.DataFrame, name: str) -> bool:
+    """Whether a name is one of the rows' score: of a score that measures the same."""
+    function = score_of(rows).function
+    return bool(function) and name in SCORES and SCORES[name].function == function
+
+
 def shown_as(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     """Rows of a score under the name of another one that measures the same.
 
@@ -437,9 +443,8 @@ def shown_as(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     Raises:
         ValueError: If the other score measures something else.
     """
-    function = score_of(rows).function
-    allowed = [other for other, one in SCORES.items() if function and one.function == function]
-    if name not in allowed:
+    if not is_shown_as(rows, name):
+        allowed = [other for other in SCORES if is_shown_as(rows, other)]
         raise ValueError(
             f"Rows of {score_of(rows).name!r} cannot be shown as {name!r}; allowed: "
             f"{', '.join(allowed) or 'nothing else'}."

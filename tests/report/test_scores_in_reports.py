@@ -215,6 +215,10 @@ def test_a_page_shows_two_studies_of_different_scores(tmp_path, rows):
     assert "Time until perplexity is a given share above digital, with its interval" in page
     assert page.count("{") == page.count("}")
     assert not re.search(r"\{(score|Score|is lost)\}", page)
+    bits = write_report(folders, out=tmp_path / "bits", shown_as="bits_per_token")
+    text = (tmp_path / "bits" / "cross_entropy" / "cross_entropy.md").read_text()
+    assert text.startswith("### Cross entropy [bits per token] (lower is better) against")
+    assert tmp_path / "bits" / "accuracy" / "accuracy.md" in bits
     merged = write_report([folders[1], folders[1]], out=tmp_path / "twice")
     assert tmp_path / "twice" / "cross_entropy.md" in merged, "one score: no folders"
 
