@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from analog_samson.devices import load_device as load_device
     from analog_samson.perturbation import perturbed as perturbed
     from analog_samson.results import read_trials as read_trials
+    from analog_samson.results import score as score
     from analog_samson.results import summarise as summarise
     from analog_samson.study import Study as Study
     from analog_samson.study import collect as collect
@@ -29,6 +30,7 @@ _HOMES = {
     "perturbed": "perturbation",
     "program": "chip",
     "read_trials": "results",
+    "score": "results",
     "summarise": "results",
 }
 

@@ -1,4 +1,4 @@
-"""Number of correctly classified images, evaluated in batches of fixed size."""
+"""Correctly classified images, and scores of samples, evaluated in batches of fixed size."""
 
 import contextlib
 import functools
@@ -158,10 +158,7 @@ def is_correct(
     n_labels = int(labels.max()) + 1
     predicted, largest, waiting = [], [], []
     with torch.no_grad():
-        for number, batch in enumerate(torch.split(images, batch_size)):
-            if (missing := batch_size - len(batch)) > 0:
-                batch = torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])])
-            outputs = forward(normalise(batch), number * batch_size)
+        for first, outputs in _outputs(forward, images, normalise, batch_size):
             rows, columns = outputs.shape[-2:] if outputs.ndim in (2, 3) else (0, 0)
             if rows != batch_size or columns < n_labels:
                 raise ValueError(
@@ -170,7 +167,7 @@ def is_correct(
                     f"{n_labels} or more) is needed."
                 )
             waiting.append(outputs)
-            if len(waiting) == _BATCHES_PER_ARGMAX or (number + 1) * batch_size >= n:
+            if len(waiting) == _BATCHES_PER_ARGMAX or first + batch_size >= n:
                 best = torch.cat(waiting, dim=-2).max(dim=-1)
                 largest.append(best.values)
                 predicted.append(best.indices)
@@ -183,3 +180,153 @@ def is_correct(
             "normalisation of its inputs."
         )
     return torch.cat(predicted, dim=-1)[..., :n].cpu() == labels.cpu()
+
+
+def score_by_sample(
+    function: Callable[[Tensor, Tensor], Tensor],
+    forward: Callable[[Tensor, int], Tensor],
+    samples: Tensor,
+    targets: Tensor,
+    normalise: Callable[[Tensor], Tensor],
+    *,
+    name: str,
+    n_chips: int | None = None,
+    batch_size: int = EVALUATION_BATCH,
+) -> Tensor:
+    """A score of each sample.
+
+    Args:
+        function: Called as `function(outputs, targets)`, shapes (n, ...), on the accelerator of the
+            outputs; returns a finite number a sample, shape (n,).
+        forward: As for :func:`is_correct`.
+        samples: Input of `normalise`, shape (n, ...).
+        targets: What `function` compares outputs with, shape (n, ...).
+        normalise: As for :func:`is_correct`.
+        name: Name of the score, for messages.
+        n_chips: Chips in the outputs, shape (chips, batch_size, ...); None: (batch_size, ...).
+        batch_size: As for :func:`is_correct`.
+
+    Returns:
+        float64, shape (n,) or (chips, n), on the CPU.
+
+    Raises:
+        ValueError: If there are no samples, not as many targets, outputs of another number of
+            samples, or the function raises or does not return a finite number a sample.
+    """
+    n = len(samples)
+    if n == 0 or len(targets) != n or batch_size < 1:
+        raise ValueError(
+            f"Evaluation needs at least one sample, as many targets and a batch of at least 1; got "
+            f"{n} samples, {len(targets)} targets and batch_size={batch_size}."
+        )
+    size = (batch_size,) if n_chips is None else (n_chips, batch_size)
+    found = []
+    with torch.no_grad():
+        for first, outputs in _outputs(forward, samples, normalise, batch_size):
+            if outputs.shape[: len(size)] != size:
+                raise ValueError(
+                    f"The network's outputs have shape {tuple(outputs.shape)} for a batch of "
+                    f"{batch_size} samples; {size} must come first."
+                )
+            wanted = targets[first : first + batch_size].to(outputs.device)
+            chips = outputs.unsqueeze(0) if n_chips is None else outputs
+            found.append(
+                torch.stack(
+                    [_scored(function, one[: len(wanted)], wanted, first, name) for one in chips]
+                )
+            )
+    values = torch.cat(found, dim=-1)
+    return values[0] if n_chips is None else values
+
+
+def _scored(
+    function: Callable[[Tensor, Tensor], Tensor],
+    outputs: Tensor,
+    targets: Tensor,
+    first: int,
+    name: str,
+) -> Tensor:
+    """Values of some samples, float64 on the CPU; `first` is the position of the first one."""
+    shapes = f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}"
+    try:
+        values = function(outputs, targets)
+    except Exception as error:  # a function of the user may raise anything
+        raise ValueError(
+            f"The score {name!r} raised {type(error).__name__} for {shapes}: {error}"
+        ) from error
+    shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+    if shape != (len(targets),):
+        raise ValueError(
+            f"The score {name!r} returned {shape} for {shapes}; a tensor of shape "
+            f"({len(targets)},), a number a sample, is needed."
+        )
+    if values.is_complex():
+        raise ValueError(f"The score {name!r} returned complex numbers; real ones are needed.")
+    values = values.double().cpu()
+    if not bool(values.isfinite().all()):
+        at = int((~values.isfinite()).nonzero()[0])
+        raise ValueError(
+            f"The score {name!r} is {float(values[at])} for sample {first + at}; it must be "
+            "finite: check the network's outputs and the function."
+        )
+    return values
+
+
+def _outputs(
+    forward: Callable[[Tensor, int], Tensor],
+    samples: Tensor,
+    normalise: Callable[[Tensor], Tensor],
+    batch_size: int,
+) -> Iterator[tuple[int, Tensor]]:
+    """Position of the first sample of each batch, and the outputs of the batch."""
+    n = len(samples)
+    for first in range(0, n, batch_size):
+        batch = samples[first : first + batch_size]
+        if len(batch) < batch_size:
+            batch = samples[torch.arange(first, first + batch_size).clamp_(max=n - 1)]
+        yield first, forward(normalise(batch), first)
+
+
+# scores of a sample: outputs (n, ...), targets (n, ...) -> (n,)
+
+IGNORED = -100
+"""Target of a token that is not scored, as in torch."""
+
+
+def top5(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Whether the label is among the five largest outputs, shapes (n, classes) and (n,)."""
+    return (outputs.topk(5, dim=-1).indices == targets.unsqueeze(-1)).any(-1)
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy [nat], of a sequence the mean over its tokens.
+
+    Args:
+        outputs: Shape (n, classes) or (n, length, classes).
+        targets: Shape (n,) or (n, length); `IGNORED` tokens are left out.
+    """
+    logs = outputs.double().log_softmax(-1)
+    is_scored = targets != IGNORED
+    picked = logs.gather(-1, targets.where(is_scored, 0).unsqueeze(-1)).squeeze(-1)
+    return _mean_of_sequence(-picked, is_scored)
+
+
+def token_accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Share of correct tokens of a sequence, shapes (n, length, classes) and (n, length)."""
+    return _mean_of_sequence((outputs.argmax(-1) == targets).double(), targets != IGNORED)
+
+
+def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Squared error, mean over the outputs of a sample; both of shape (n, ...)."""
+    if outputs.numel() != targets.numel():
+        raise ValueError("there must be as many outputs as targets")
+    n = len(targets)
+    errors = outputs.reshape(n, -1).double() - targets.reshape(n, -1).double()
+    return errors.square().mean(-1)
+
+
+def _mean_of_sequence(values: Tensor, is_scored: Tensor) -> Tensor:
+    """Mean over the scored tokens, NaN without any; plain values of shape (n,) stay."""
+    if values.ndim == 1:
+        return values
+    return values.where(is_scored, 0.0).sum(-1) / is_scored.sum(-1)

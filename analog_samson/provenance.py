@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -22,6 +23,7 @@ from analog_samson.data import DATASETS
 from analog_samson.devices import Device
 from analog_samson.files import replacing
 from analog_samson.locks import is_in_use
+from analog_samson.results import Score
 from analog_samson.times import YEAR
 
 MANIFEST_FILE = "manifest.json"
@@ -73,6 +75,7 @@ def write_manifest(
     devices: Iterable[Device],
     networks: Mapping[str, Checkpoint],
     evaluation_sets: Mapping[str, str],
+    scores: Mapping[str, Score] = MappingProxyType({}),
     part: str = "",
     rows: pd.DataFrame | None = None,
 ) -> None:
@@ -87,6 +90,7 @@ def write_manifest(
         devices: Devices as defined in their files, before axes are applied.
         networks: File name to trained network.
         evaluation_sets: Data set to the SHA-256 of its test images.
+        scores: Name of the study's score to the score, if it is not accuracy.
         part: The part of the study that this process computes, such as "part3of16".
         rows: Rows of all tables in the folder; None if there are none.
 
@@ -123,6 +127,8 @@ def write_manifest(
             for name in evaluation_sets
         },
     }
+    if scores:
+        own["scores"] = {name: score.description for name, score in scores.items()}
     others = [
         _kept(read_manifest(file), file, table_of(own_path), study["name"], rows)
         for file in [path, *sorted(folder.glob("manifest-part*of*.json"))]

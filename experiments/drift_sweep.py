@@ -8,7 +8,6 @@
 About 0.14 s per chip and time for LeNet-5 on 10,000 images and one core.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +33,7 @@ def main(
     name: str = "drift",
     folder: Path | None = None,
     chips: int = 10,
+    score: str = "accuracy",
     reads: int = 1,
     compensation: tuple[str, ...] = (),
     seed: int = 0,
@@ -60,6 +60,8 @@ def main(
         name: Name of the study.
         folder: Where trials.csv, table and figure go; results/<name> by default.
         chips: Chips of every network on every device.
+        score: What is measured: accuracy, top5, cross_entropy, bits_per_token, token_accuracy, mse,
+            or package.module:function of your own.
         reads: Reads of every chip at every time.
         compensation: Kinds of drift compensation to compare; by default the device's own.
         seed: Random seed of the study, from which the seeds of its chips derive.
@@ -78,7 +80,7 @@ def main(
         trust: Packages that checkpoints and device files may import from.
     """
     if study is not None:
-        chosen = replace(load_study(study), trust=trust)
+        chosen = load_study(study, trust)
     else:
         loaded = [load_device(device, trust) for device in devices]
         chosen = Study(
@@ -87,6 +89,7 @@ def main(
             loaded,
             times_s={device.name: device.times.valid_times_s or times_s for device in loaded},
             n_chips=chips,
+            score=score,
             n_reads=reads,
             axes={"compensation": compensation} if compensation else {},
             seed=seed,

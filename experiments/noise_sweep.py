@@ -29,6 +29,7 @@ def main(
     name: str = "noise",
     folder: Path | None = None,
     chips: int = 10,
+    score: str = "accuracy",
     jobs: int = 2,
     part: str | None = None,
     data_folder: Path | None = None,
@@ -48,6 +49,8 @@ def main(
         name: Name of the study.
         folder: Where trials.csv, table and figure go; results/<name> by default.
         chips: Chips of every network at every value.
+        score: What is measured: accuracy, top5, cross_entropy, bits_per_token, token_accuracy, mse,
+            or package.module:function of your own.
         jobs: Worker processes, one thread each; -1 takes every core.
         part: The part of the study to compute, such as 3/16; other parts may run concurrently.
         data_folder: Folder that holds the images.
@@ -64,6 +67,7 @@ def main(
         [loaded],
         [t_inference_s],
         n_chips=chips,
+        score=score,
         axes={axis: [_of_its_kind(loaded, axis, value) for value in values]},
         data_folder=data_folder,
         n_test=n_test,

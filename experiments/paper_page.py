@@ -2,6 +2,7 @@
 
     python experiments/paper_page.py results/quickstart
     python experiments/paper_page.py results/quickstart --extra-items my_package.figures:latency
+    python experiments/paper_page.py results/speech results/text --out results/both
 
 A figure or table of your own is an analog_samson.report.Item. Takes about ten seconds.
 """
@@ -16,7 +17,9 @@ from analog_samson.report import write_report
 
 
 def main(
-    study: Annotated[Path, tyro.conf.Positional],
+    studies: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    out: Path | None = None,
+    shown_as: str = "",
     baseline: str = "sgd",
     style: str = "paper",
     extra_items: tuple[str, ...] = (),
@@ -24,13 +27,23 @@ def main(
     """Redraw the page of a study, its figures and its tables.
 
     Args:
-        study: Folder of the study.
+        studies: Folder of the study; several have one page in the folder --out.
+        out: Where the files go; the study's folder if not given.
+        shown_as: bits_per_token shows a cross entropy in bits instead of as perplexity.
         baseline: Method that gains are counted from.
         style: "paper" (print) or "talk" (slides).
         extra_items: Figures and tables of your own, package.module:name of a report.Item; put the
             folder of the package on PYTHONPATH.
     """
-    print(written(write_report(study, baseline=baseline, look=style, extra_items=extra_items)))
+    paths = write_report(
+        studies,
+        out=out,
+        shown_as=shown_as,
+        baseline=baseline,
+        look=style,
+        extra_items=extra_items,
+    )
+    print(written(paths))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from analog_samson.files import made_folder
 from analog_samson.report import select, study_tables, write_tables
 from analog_samson.report.methods import shows_methods
 from analog_samson.results import read_trials
+from analog_samson.results import shown_as as as_named
 
 
 @shows_methods
@@ -26,6 +27,7 @@ def main(
     devices: tuple[str, ...] = (),
     methods: tuple[str, ...] = (),
     times_s: tuple[float, ...] = (),
+    shown_as: str = "",
     baseline: str = "sgd",
     bootstrap: bool = False,
     half_width: float | None = None,
@@ -39,6 +41,7 @@ def main(
         devices: Devices to keep; all if none is named.
         methods: Methods to keep, with or without strength; all if none is named.
         times_s: Times since programming to keep [s]; all if none is named.
+        shown_as: bits_per_token shows a cross entropy in bits instead of as perplexity.
         baseline: Method that gains are counted from.
         bootstrap: Intervals of the accuracy from a bootstrap over networks (5 or more).
         half_width: Target half-width (0.002 is 0.2 points): number of networks or chips it needs.
@@ -48,6 +51,7 @@ def main(
     if not studies:
         raise ValueError("Give at least one folder of a study; got none.")
     rows = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
+    rows = as_named(rows, shown_as) if shown_as else rows
     folder = made_folder(out or studies[0], "folder of --out" if out else "folder of the study")
     tables = study_tables(
         rows,

@@ -3,11 +3,11 @@
     python experiments/rerun.py results/mnist-methods           # tables and figures, from the rows
     python experiments/rerun.py results/mnist-methods --verify  # and a random 1 % of the rows
 
-`--verify` programs the chips of some rows again and compares every count. It takes rows whose
-networks are committed (`study.toml` has their paths). With the processor and versions of the
-manifest, rows must be equal; otherwise ADC ties may round differently, and 5 of 10,000 images may
-differ. Tables in the study's folder must be reproduced byte for byte. About 0.2 s per row of
-LeNet-5, 0.3 s of ResNet-8, 0.7 s with recalibrated batch normalisation.
+`--verify` programs the chips of some rows again and compares every count, or sum of a score. It
+takes rows whose networks are committed (`study.toml` has their paths). With the processor and
+versions of the manifest, rows must be equal; otherwise ADC ties may round differently, and 5 of
+10,000 images may differ. Tables in the study's folder must be reproduced byte for byte. About 0.2 s
+per row of LeNet-5, 0.3 s of ResNet-8, 0.7 s with recalibrated batch normalisation.
 """
 
 import json
@@ -31,14 +31,15 @@ from analog_samson.report import (
     write_tables,
 )
 from analog_samson.results import read_trials
-from analog_samson.results.columns import KEY
+from analog_samson.results.columns import KEY, SUMS
 from analog_samson.running import run_jobs
 from analog_samson.study import Trial, load_study, run_trial
 from analog_samson.study.definition import Point
 
 COMPARED = ("n_correct", "n_correct_digital", "n_changed", "n_images_per_chip", "n_test")
 TOLERANCE = 5 / 10_000
-"""Largest share of images that may differ on another processor or with other versions."""
+"""Largest share of images that may differ on another processor or with other versions; of a sum
+its difference, relative to the number of samples times the root of their mean square."""
 
 
 def main(
@@ -100,22 +101,26 @@ def verified(
     new = pd.concat(run_jobs(_run, again, jobs=jobs, progress="rows"), ignore_index=True)
     both = new.merge(rows, on=list(KEY), suffixes=("", "_committed"), validate="one_to_one")
     differ = np.zeros(len(both), dtype=bool)
-    for name in COMPARED:
+    is_counted = "n_correct" in rows
+    for name in COMPARED if is_counted else (*SUMS, "n_images_per_chip", "n_test"):
         differ |= (both[name] != both[f"{name}_committed"]).to_numpy()
-    off = (both["n_correct"] - both["n_correct_committed"]).abs()
+    value = "n_correct" if is_counted else "sum"
+    off = (both[value] - both[f"{value}_committed"]).abs()
+    n = both["n_images_per_chip"]
+    allowed = np.ceil(TOLERANCE * n) if is_counted else TOLERANCE * np.sqrt(n * both["sum_squares"])
     same_machine = _is_of_manifest(folder)
-    too_far = differ if same_machine else off > np.ceil(TOLERANCE * both["n_images_per_chip"])
+    too_far = differ if same_machine else off > allowed
     machine = "the same" if same_machine else "another"
     said = (
         f"{folder}: {len(both)} rows of {both['checkpoint'].nunique()} networks again: "
-        f"{int((~differ).sum())} equal, largest difference {int(off.max())} of "
-        f"{int(both['n_images_per_chip'].max())} images ({machine} processor and versions)."
+        f"{int((~differ).sum())} equal, largest difference {off.max():g} of "
+        f"{int(n.max())} images ({machine} processor and versions)."
     )
     if too_far.any():
         row = both[too_far].iloc[0]
         raise ValueError(
-            f"{said} Chip {row['chip_id']} at {row['t_inference_s']} s: {row['n_correct']} "
-            f"correct, {row['n_correct_committed']} in the table."
+            f"{said} Chip {row['chip_id']} at {row['t_inference_s']} s: {value} = {row[value]}, "
+            f"{row[f'{value}_committed']} in the table."
         )
     return said
 

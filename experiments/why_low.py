@@ -18,6 +18,7 @@ from analog_samson.checkpoint import load_checkpoint
 from analog_samson.commands import run_command
 from analog_samson.files import made_folder, replacing
 from analog_samson.report import layers_figure, save, waterfall_figure
+from analog_samson.results import score_of
 from analog_samson.study import accuracy_by_layer, accuracy_by_stage
 from analog_samson.times import YEAR
 
@@ -33,6 +34,7 @@ def main(
     seed: int = 0,
     data_folder: Path | None = None,
     n_test: int | None = None,
+    score: str = "accuracy",
     trust: tuple[str, ...] = (),
 ) -> None:
     """Break the loss of accuracy of chips down by cause, and by layer.
@@ -46,6 +48,7 @@ def main(
         seed: Random seed of the study whose chips are used.
         data_folder: Folder that holds the images.
         n_test: Test images, counted from the first; all by default.
+        score: What is measured, as in a study.
         trust: Packages that checkpoints and device files may import from.
     """
     if not checkpoints:
@@ -56,6 +59,7 @@ def main(
     networks = [load_checkpoint(path, trust) for path in checkpoints]
     names = {n.digest[:16]: f"{n.spec.method} {n.spec.strength}".strip() for n in networks}
     options = {"chips": chips, "seed": seed, "data_folder": data_folder, "n_test": n_test}
+    options["score"] = score
     for stem, split, draw in (
         ("waterfall", accuracy_by_stage, waterfall_figure),
         ("layers", accuracy_by_layer, layers_figure),
@@ -65,8 +69,9 @@ def main(
             rows.to_csv(temporary, index=False)
         print(*save(draw(rows, names), folder / stem), sep="\n")
         rows["network"] = rows["checkpoint"].map(names)
-        what = rows.columns[4]
-        table = rows.pivot_table(index=what, columns="network", values="accuracy", sort=False)
+        what = "stage" if stem == "waterfall" else "layer"
+        value = score_of(rows).column
+        table = rows.pivot_table(index=what, columns="network", values=value, sort=False)
         print(table.to_markdown())
 
 

@@ -17,10 +17,14 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from analog_samson import times
 from analog_samson.report.style import line_width, order
 from analog_samson.report.words import method_text
+from analog_samson.results.scores import Score
 
 TICKS_S = (1.0, times.MINUTE, times.HOUR, times.DAY, times.MONTH, times.YEAR, 10 * times.YEAR)
 LABEL_IN = 0.045
 """Width that the label of a tick needs, in inches by point of its font size."""
+
+WIDE_RANGE = 5.0
+"""Ratio of the largest to the smallest value from which an axis is logarithmic: our choice."""
 
 GAP = 0.13
 """Width of the gap left of the first time, as a fraction of the time axis."""
@@ -156,6 +160,20 @@ def log_axis(set_scale: Callable[[str], None], axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def fit_scale(ax: Axes, score: Score, shown: "pd.Series[float]") -> None:
+    """Make the vertical axis logarithmic where a score without upper limit covers a wide range.
+
+    Args:
+        ax: The axes.
+        score: The score.
+        shown: The values that are drawn.
+    """
+    known = shown[np.isfinite(shown)]
+    is_positive = score.limits == (0.0, np.inf) and len(known) > 0 and known.min() > 0
+    if is_positive and known.max() > WIDE_RANGE * known.min():
+        log_axis(ax.set_yscale, ax.yaxis)
 
 
 def finish(figure: Figure, handles: dict[str, Line2D], note: str) -> None:

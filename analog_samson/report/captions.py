@@ -7,6 +7,7 @@ import pandas as pd
 from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.typeset import BLANK, EXTRAPOLATED, SIGNIFICANT, Block
+from analog_samson.results.scores import score_of
 
 
 def caption(rows: pd.DataFrame, blocks: Sequence[Block], parts: Iterable[str]) -> str:
@@ -49,7 +50,7 @@ def mean_text(summary: pd.DataFrame) -> str:
     interval = words.interval_text(summary)
     if summary["half_width"].isna().all():
         return f"{interval[:1].upper()}{interval[1:]}."
-    is_resampled = (summary["spread"] == "bootstrap").any()
+    is_resampled = (summary["spread"] == "bootstrap").any() or score_of(summary).is_exponential
     return f"Mean ± {'wider side' if is_resampled else 'half-width'} of the {interval}."
 
 

@@ -12,9 +12,7 @@ import pandas as pd
 from analog_samson import results
 from analog_samson.deprecated import warn_renamed
 from analog_samson.report import words
-
-LOSSES = (0.01, 0.02, 0.05)
-"""Losses of accuracy of the lifetimes; the figure shows the one that most methods reach."""
+from analog_samson.results.scores import Score, score_of
 
 
 class Look(TypedDict):
@@ -80,6 +78,11 @@ class Content:
         return {"width": self.width, "look": self.look}
 
     @cached_property
+    def score(self) -> Score:
+        """The score of the rows."""
+        return score_of(self.rows)
+
+    @cached_property
     def manifests(self) -> list[dict[str, Any]]:
         """Contents of ``manifest.json`` of each folder; empty if there is none."""
         return [_manifest(folder) for folder in self.folders]
@@ -140,9 +143,18 @@ class Content:
         return self.chips[results.has_trajectories(self.chips)]
 
     @cached_property
+    def without_lifetime(self) -> list[str]:
+        """Networks of a digital score of 0, of which no share can be lost."""
+        if self.score.is_exponential or not self.score.has_relative_losses:
+            return []
+        return sorted(set(self.chips.loc[self.chips[self.score.digital] == 0, "checkpoint"]))
+
+    @cached_property
     def lives(self) -> list[pd.DataFrame]:
-        """Lifetimes, a frame for each of `LOSSES`."""
-        return [results.lifetime(self.ageing, loss, confidence=self.confidence) for loss in LOSSES]
+        """Lifetimes, a frame for each of the score's losses."""
+        chips = self.ageing[~self.ageing["checkpoint"].isin(self.without_lifetime)]
+        losses = self.score.losses
+        return [results.lifetime(chips, loss, confidence=self.confidence) for loss in losses]
 
     def beside(self, name: str) -> pd.DataFrame:
         """Rows of the CSV files of a name that lie beside ``trials.csv``.

@@ -81,7 +81,8 @@ def study_tables(
 
     Returns:
         File stem to table: "accuracy" always, "gain", "lifetime", "iso_accuracy", "grid" where
-        there are data, "planning" for a half-width, and those of extra items.
+        there are data, "planning" for a half-width, and those of extra items. In the stems the
+        column of another score stands for "accuracy".
 
     Raises:
         ValueError: If there are no rows, they mix definitions, or an extra item is not an `Item`.
@@ -234,17 +235,23 @@ def warnings_of(content: Content) -> list[str]:
     bare = summary[(summary["compensation"] == "none") & (summary["t_inference_s"] > 0)]
     if len(bare):
         found.append(f"No drift compensation on {', '.join(sorted(set(bare['device'])))}.")
-    if content.datasets_without_classes:
+    normalised = content.score.averaged_label
+    if content.score.guessing is not None and content.datasets_without_classes:
         unknown = ", ".join(map(dataset_label, content.datasets_without_classes))
         found.append(
-            "There is no table of normalised accuracy: the number of classes of "
+            f"There is no table of normalised {normalised}: the number of classes of "
             f"{unknown} is not known (no manifest.json beside "
             "the table, or one of an earlier version)."
         )
     if content.guessing:
         found.append(
             f"Digital networks no better than guessing: {', '.join(content.guessing)}; there is no "
-            "table of normalised accuracy."
+            f"table of normalised {normalised}."
+        )
+    if content.without_lifetime:
+        found.append(
+            f"The digital {content.score.label} of {', '.join(content.without_lifetime)} is 0: no "
+            "share of it can be lost, so there is no lifetime."
         )
     torn = rows[~results.has_trajectories(rows)]
     if len(torn):

@@ -1,4 +1,4 @@
-"""Where accuracy is lost: the stages of a chip's error, and single analog layers."""
+"""Where accuracy, or another score, is lost: the stages of a chip's error, and single layers."""
 
 from collections.abc import Callable, Mapping
 
@@ -14,7 +14,7 @@ from analog_samson.report.axes import finish
 from analog_samson.report.figures import grid
 from analog_samson.report.networks import check_columns
 from analog_samson.report.style import line_width, marker_size, order, style
-from analog_samson.results.scores import ACCURACY
+from analog_samson.results.scores import score_of
 
 MAX_PANELS = 12
 """Largest number of panels of one figure; further networks and devices are left out."""
@@ -26,37 +26,44 @@ def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
     Args:
         ax: Where to draw.
         stages: Rows in order with the columns ``stage`` ("digital", "mapped", ...) and
-            ``accuracy`` (fraction); several rows per stage (chips) are averaged.
+            ``accuracy`` (fraction; or that of another score); several rows per stage (chips) are
+            averaged.
 
     Raises:
         ValueError: If there are no stages.
     """
-    check_columns(stages, ("stage", "accuracy"))
-    groups = stages.groupby("stage", sort=False)["accuracy"]
-    mean = ACCURACY.shown(groups.mean())
-    spread = ACCURACY.shown(groups.std().fillna(0.0))
-    values = mean.to_numpy()
+    score = score_of(stages)
+    check_columns(stages, ("stage", score.column))
+    groups = stages.groupby("stage", sort=False)[score.column]
+    mean, spread = groups.mean(), groups.std().fillna(0.0)
+    values = score.shown(mean.to_numpy())
+    lows, highs = (score.shown((mean + sign * spread).to_numpy()) for sign in (-1, 1))
+    decimals = score.decimals_for(values, fewer=1)
     before = np.append(values[0], values[:-1])
     for k, (value, last) in enumerate(zip(values, before, strict=True)):
         if k:
-            colour = "#D55E00" if ACCURACY.lost(last, value) > 0 else "#56B4E9"
+            colour = "#D55E00" if score.lost(last, value) > 0 else "#56B4E9"
             ax.bar(k, value - last, bottom=last, color=colour, width=0.6, zorder=2)
             ax.plot([k - 1.3, k + 0.3], [last, last], color="0.6", lw=line_width(0.55), zorder=1)
         ax.annotate(
-            f"{value:.1f}" if k == 0 else _change(value - last),
-            (k, max(value + spread.iloc[k], last)),
+            f"{value:.{decimals}f}" if k == 0 else _change(value - last, decimals),
+            (k, max(highs[k], last)),
             xytext=(0, 3),
             textcoords="offset points",
             ha="center",
             fontsize="small",
         )
-    ax.errorbar(range(len(values)), values, spread, fmt="k.", markersize=marker_size(1.0), zorder=3)
+    bars = [values - lows, highs - values]
+    ax.errorbar(range(len(values)), values, bars, fmt="k.", markersize=marker_size(1.0), zorder=3)
     ax.set_xticks(range(len(values)), list(mean.index), rotation=20, ha="right")
-    room = 0.15 * max(float(np.ptp(values)), 0.1)
-    top = max(values.max(), values[0]) + spread.max()
-    ax.set_ylim(values.min() - spread.max() - room, top + 1.5 * room)
-    ax.yaxis.set_major_locator(FixedLocator([t for t in ax.get_yticks() if 0 <= t <= 100]))
-    ax.set_ylabel(ACCURACY.axis())
+    room = 0.15 * max(float(np.ptp(values)), 0.001 * abs(float(values[0])))
+    spread_shown = max(float((highs - values).max()), float((values - lows).max()))
+    top = values.max() + spread_shown
+    ax.set_ylim(values.min() - spread_shown - room, top + 1.5 * room)
+    lowest, highest = (score.shown(limit) for limit in score.limits)
+    ticks = [t for t in ax.get_yticks() if lowest <= t <= highest]
+    ax.yaxis.set_major_locator(FixedLocator(ticks))
+    ax.set_ylabel(score.axis())
 
 
 def layer_sensitivity(ax: Axes, layers: pd.DataFrame) -> None:
@@ -65,20 +72,22 @@ def layer_sensitivity(ax: Axes, layers: pd.DataFrame) -> None:
     Args:
         ax: Where to draw.
         layers: Rows with the columns ``layer``, ``accuracy`` and ``clean_accuracy`` (fractions);
-            several rows per layer (chips) are averaged.
+            or of another score; several rows per layer (chips) are averaged.
 
     Raises:
         ValueError: If there are no layers.
     """
-    check_columns(layers, ("layer", "accuracy", "clean_accuracy"))
-    loss = ACCURACY.shown(ACCURACY.lost(layers["clean_accuracy"], layers["accuracy"]))
+    score = score_of(layers)
+    check_columns(layers, ("layer", score.column, score.digital))
+    loss = score.lost(layers[score.digital], layers[score.column])
     groups = loss.groupby(layers["layer"], sort=False)
     mean, spread = groups.mean(), groups.std().fillna(0.0)
+    shown = score.shown_loss(mean)
     places = range(len(mean))
     ax.barh(
         places,
-        mean,
-        xerr=spread,
+        shown,
+        xerr=[shown - score.shown_loss(mean - spread), score.shown_loss(mean + spread) - shown],
         color="#56B4E9",
         height=0.65,
         error_kw={"elinewidth": line_width(0.7)},
@@ -88,9 +97,7 @@ def layer_sensitivity(ax: Axes, layers: pd.DataFrame) -> None:
     ax.invert_yaxis()
     ax.grid(False, axis="y")
     ax.grid(True, axis="x")
-    ax.set_xlabel(
-        f"{ACCURACY.label} lost with this layer alone analog [{ACCURACY.short_difference_unit}]"
-    )
+    ax.set_xlabel(score.lost_axis(" with this layer alone analog"))
 
 
 def waterfall_figure(
@@ -141,9 +148,9 @@ def layers_figure(
     return _by_network(layers, names, layer_sensitivity, width, look, share_x=True)
 
 
-def _change(points: float) -> str:
-    """A change of accuracy, with more digits where it is small: "−66.3", "+0.08", "0"."""
-    text = f"{points:+.1f}" if abs(points) >= 1 else f"{points:+.2f}"
+def _change(points: float, decimals: int) -> str:
+    """A change of the score, with more digits where it is small: "−66.3", "+0.08", "0"."""
+    text = f"{points:+.{decimals}f}" if abs(points) >= 1 else f"{points:+.{decimals + 1}f}"
     return text.replace("-", "−") if float(text) else "0"
 
 

@@ -19,6 +19,7 @@ from analog_samson.report import panels, words
 from analog_samson.report.axes import TimeAxis, finish, head
 from analog_samson.report.pgf import save_pgf
 from analog_samson.report.style import WIDTHS_IN, order, style
+from analog_samson.results.scores import score_of
 
 FORMATS = ("pdf", "png")
 
@@ -288,6 +289,9 @@ def gain_note(gains: pd.DataFrame) -> str:
     if (gains["spread"] == "pooled").any():
         over += ", spread pooled over methods (few networks)"
     unpaired = "" if gains["paired"].all() else " Networks from elsewhere are compared unpaired."
+    score = score_of(gains)
+    if not score.is_higher_better:
+        unpaired = f" Positive: better, a lower {score.label}.{unpaired}"
     return (
         f"Paired on the same chips; n = {networks} networks × {words.range_text(gains['n_chips'])} "
         f"chips; {per_cent} interval (Student t) over {over}; 1 y = 365 d.{unpaired} "

@@ -19,7 +19,7 @@ from analog_samson.report import diagnostics, figures, networks, sweeps, tables,
 from analog_samson.report.content import Content
 from analog_samson.report.style import style
 from analog_samson.report.typeset import Table
-from analog_samson.results.scores import ACCURACY
+from analog_samson.results.scores import ACCURACY, Score, score_of
 
 MAX_PANELS = 12
 """Figures over time are omitted with more panels; the table of swept axes shows all values."""
@@ -42,8 +42,11 @@ class Item:
     """A figure, a table, or both, under one heading of a report.
 
     Attributes:
-        name: Stem of its files and anchor of its heading on the page.
-        title: Its heading on the page.
+        name: Stem of its files and anchor of its heading on the page; "accuracy" in it stands for
+            the column of the score.
+        title: Its heading on the page. In title and caption "{score}" stands for the label of the
+            score, "{Score}" for the same at the beginning of a sentence, and "{is lost}" for what a
+            lifetime ends with.
         figure: Function that draws it. Several figures are a mapping: each key is added to name
             and title. None, or an empty mapping, where there is nothing to draw.
         table: Function that makes its table; None where there is nothing to show.
@@ -85,28 +88,36 @@ class Item:
             return {}
         with style(content.look):
             drawn = self.figure(content)
+        stem = self.stem(content.score)
         if isinstance(drawn, Figure):
-            return {self.name: drawn}
+            return {stem: drawn}
         if not isinstance(drawn, Mapping | None):
             raise ValueError(
                 f"The figure of item {self.name!r} is a {type(drawn).__name__}; return a "
                 "matplotlib Figure, a mapping of names to Figures, or None."
             )
-        return {_stem(f"{self.name}_{key}"): figure for key, figure in (drawn or {}).items()}
+        return {_stem(f"{stem}_{key}"): figure for key, figure in (drawn or {}).items()}
 
     def tables(self, content: Content) -> dict[str, Table]:
         """Make the item's table: file stem to table; empty without data."""
         made = self.table(content) if self.table and self._applies(content) else None
-        return {} if made is None else {self.name: made}
+        return {} if made is None else {self.stem(content.score): made}
 
-    def title_of(self, stem: str) -> str:
+    def stem(self, score: Score) -> str:
+        """Stem of its files for a score."""
+        return self.name.replace(ACCURACY.column, score.column)
+
+    def title_of(self, stem: str, score: Score = ACCURACY) -> str:
         """Title of one of its figures."""
-        key = stem.removeprefix(self.name).removeprefix("_")
-        return f"{self.title}: {key}" if key else self.title
+        key = stem.removeprefix(self.stem(score)).removeprefix("_")
+        title = score.fill(self.title)
+        return f"{title}: {key}" if key else title
 
     def caption_of(self, content: Content) -> str:
         """Caption of its figures."""
-        return self.caption if isinstance(self.caption, str) else self.caption(content)
+        if isinstance(self.caption, str):
+            return content.score.fill(self.caption)
+        return self.caption(content)
 
     def _applies(self, content: Content) -> bool:
         return all(content.files(name) for name in self.needs)
@@ -194,7 +205,8 @@ def _lifetime_table(content: Content) -> Table | None:
 
 
 def _iso_table(content: Content) -> Table | None:
-    if content.datasets_without_classes or content.guessing:
+    is_defined = content.score.guessing is not None
+    if not is_defined or content.datasets_without_classes or content.guessing:
         return None
     return tables.iso_table(
         results.iso_accuracy(
@@ -282,7 +294,11 @@ def _telling(lives: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _of_the_study(content: Content, rows: pd.DataFrame) -> pd.DataFrame:
-    return _known(rows, rows["checkpoint"].isin(content.names))
+    known = _known(rows, rows["checkpoint"].isin(content.names))
+    score = score_of(known)
+    if score.function and score.function == content.score.function:  # the same, shown as the rows
+        return known.assign(score=content.score.name)
+    return known
 
 
 def _known(rows: pd.DataFrame, is_known: "pd.Series[bool]") -> pd.DataFrame:
@@ -293,10 +309,10 @@ def _known(rows: pd.DataFrame, is_known: "pd.Series[bool]") -> pd.DataFrame:
 ITEMS = (
     Item(
         "accuracy",
-        f"{ACCURACY.capitalised} over time",
+        "{Score} over time",
         _accuracy,
         _accuracy_table,
-        f"Mean {ACCURACY.label} of each method against the time since programming, with its "
+        "Mean {score} of each method against the time since programming, with its "
         "interval; one panel for each device.",
     ),
     Item(
@@ -304,7 +320,7 @@ ITEMS = (
         "Gain over the baseline, on the same chips",
         _gain,
         _gain_table,
-        f"Difference of {ACCURACY.label} to the baseline on the same chips, with its interval, "
+        "Difference of {score} to the baseline on the same chips, with its interval, "
         "against the time since programming; one panel for each device.",
     ),
     Item(
@@ -312,52 +328,51 @@ ITEMS = (
         "Lifetime",
         _lifetime,
         _lifetime_table,
-        f"Time until {ACCURACY.label} is lost, with its interval, for each method; one panel for "
-        "each device.",
+        "Time until {is lost}, with its interval, for each method; one panel for each device.",
     ),
-    Item("iso_accuracy", f"Normalised {ACCURACY.label}", table=_iso_table),
+    Item("iso_accuracy", "Normalised {score}", table=_iso_table),
     Item(
         "chips",
         "Every chip over time",
         _chips,
-        caption=f"{ACCURACY.capitalised} of each chip and their mean against the time since "
+        caption="{Score} of each chip and their mean against the time since "
         "programming; one panel for each device and method.",
     ),
     Item(
         "strips",
         "Every chip at the last time",
         _strips,
-        caption=f"{ACCURACY.capitalised} of each chip at the last simulated time, by method and "
+        caption="{Score} of each chip at the last simulated time, by method and "
         "trained network; one panel for each device.",
     ),
     Item(
         "scatter",
-        f"Digital {ACCURACY.label} against {ACCURACY.label} at the last time",
+        "Digital {score} against {score} at the last time",
         _scatter,
-        caption=f"{ACCURACY.capitalised} of each trained network at the last simulated time, mean "
-        f"and spread of its chips, against its digital {ACCURACY.label}.",
+        caption="{Score} of each trained network at the last simulated time, mean "
+        "and spread of its chips, against its digital {score}.",
     ),
     Item("grid", "Swept axes", table=_grid_table),
     Item(
         "axis",
         "Along the swept axis",
         _axis,
-        caption=f"Mean {ACCURACY.label} of each method at the last simulated time against the "
+        caption="Mean {score} of each method at the last simulated time against the "
         "swept setting, with its interval; one panel for each device.",
     ),
     Item(
         "heat",
         "Over both swept axes",
         _heat,
-        caption=f"Mean {ACCURACY.label} at the last simulated time for all values of the two swept "
+        caption="Mean {score} at the last simulated time for all values of the two swept "
         "settings; one panel for each method.",
     ),
     Item("planning", "How many more chips or networks", table=_planning_table),
     Item(
         "waterfall",
-        f"Where {ACCURACY.label} is lost, stage by stage",
+        "Where {score} is lost, stage by stage",
         _waterfall,
-        caption=f"Mean {ACCURACY.label} of the chips as each cause of error is added to those "
+        caption="Mean {score} of the chips as each cause of error is added to those "
         "before it, with the standard deviation over chips.",
         needs=("waterfall.csv",),
     ),
@@ -365,7 +380,7 @@ ITEMS = (
         "layers",
         "One layer analog at a time",
         _layers,
-        caption=f"{ACCURACY.capitalised} lost where one layer alone is analog, mean and standard "
+        caption="{Score} lost where one layer alone is analog, mean and standard "
         "deviation over chips, in the order of the network.",
         needs=("layers.csv",),
     ),
@@ -373,7 +388,7 @@ ITEMS = (
         "sharpness",
         "Sharpness against robustness",
         _sharpness,
-        caption=f"{ACCURACY.capitalised} that the chips of each trained network lose at the last "
+        caption="{Score} that the chips of each trained network lose at the last "
         "simulated time against the sharpness of its minimum.",
         needs=("sharpness.csv",),
     ),

@@ -1,7 +1,8 @@
-"""Appearance of methods and data sets in reports: of this package, and of others from manifests.
+"""Appearance of methods, data sets and scores in reports, of other packages from manifests.
 
 Reports import nothing that a table names: label, style and citation of methods of other packages,
-and labels of data sets, were written into the manifest when the study ran.
+labels of data sets, and label, unit, direction and digits of scores were written into the manifest
+when the study ran.
 """
 
 import json
@@ -13,9 +14,10 @@ from functools import wraps
 from inspect import signature
 from pathlib import Path
 from types import MappingProxyType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from analog_samson.methods import EXTERNAL, EXTERNAL_METHOD, METHODS, Appearance
+from analog_samson.results.scores import described
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -41,25 +43,28 @@ def appearance(method: str) -> Appearance:
 
 @contextmanager
 def described_in(folders: Iterable[str | Path]) -> Iterator[None]:
-    """Use the appearance of methods and data sets that the manifests of studies describe.
+    """Use the appearance of methods, data sets and scores that the manifests of studies describe.
 
     Args:
         folders: Folders of studies; a manifest is optional.
 
     Raises:
         ValueError: If a manifest describes a method that cannot be drawn, or gives a data set a
-            label that is no text.
+            label that is no text, or describes a score wrongly.
     """
     found: dict[str, Appearance] = {}
     labels: dict[str, str] = {}
+    scores: dict[str, Any] = {}
     for folder in folders:
         manifest = Path(folder) / "manifest.json"
+        scores |= _read_scores(manifest)
         found |= _read(manifest)
         labels |= _read_labels(manifest)
     token = _described.set({**_described.get(), **found})
     labelled = _labels.set({**_labels.get(), **labels})
     try:
-        yield
+        with described(scores):
+            yield
     finally:
         _described.reset(token)
         _labels.reset(labelled)
@@ -106,3 +111,9 @@ def _read_labels(manifest: Path) -> dict[str, str]:
             )
         found[dataset] = label
     return found
+
+
+def _read_scores(manifest: Path) -> dict[str, Any]:
+    if not manifest.is_file():
+        return {}
+    return dict(json.loads(manifest.read_text(encoding="utf-8")).get("scores", {}))

@@ -16,7 +16,7 @@ from analog_samson.report.axes import finish, head, log_axis
 from analog_samson.report.figures import grid
 from analog_samson.report.methods import KNOWN_METHODS
 from analog_samson.report.style import line_width, order, plot_options, style
-from analog_samson.results.scores import ACCURACY
+from analog_samson.results.scores import score_of
 
 CURVES = (
     ("loss", "training loss [nat]"),
@@ -154,7 +154,8 @@ def sharpness_vs_robustness(
             f"No network of the study has a value of {measure!r}; measure its own networks "
             "(experiments/landscape.py)."
         )
-    rows["lost"] = ACCURACY.shown(ACCURACY.lost(rows["clean_accuracy"], rows["accuracy"]))
+    score = score_of(rows)
+    rows["lost"] = score.shown_loss(score.lost(rows[score.digital], rows[score.column]))
     names = words.method_names(rows)
     handles = []
     for name in sorted(names.unique(), key=order):
@@ -171,7 +172,7 @@ def sharpness_vs_robustness(
     text = _TEXT_OF.get(measure, measure.replace("_", " "))
     ax.set_xlabel(text.format(**rows[settings].iloc[0]))
     moment = times.label(rows["t_inference_s"].iloc[0])
-    ax.set_ylabel(f"{ACCURACY.label} lost at {moment} [{ACCURACY.short_difference_unit}]")
+    ax.set_ylabel(score.lost_axis(f" at {moment}"))
     return handles
 
 

@@ -4,7 +4,8 @@ import base64
 import html
 import io
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +14,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analog_samson import results
 from analog_samson.deprecated import accepts_old_names
 from analog_samson.devices import validated
 from analog_samson.devices.named import names_in
-from analog_samson.files import replacing
+from analog_samson.files import made_folder, replacing
 from analog_samson.report.citations import bibtex
 from analog_samson.report.content import Content
 from analog_samson.report.contents import warnings_of, write_figures, write_tables
@@ -27,7 +29,8 @@ from analog_samson.report.methods import shows_methods
 from analog_samson.report.style import style
 from analog_samson.report.typeset import Table
 from analog_samson.report.words import subset_text
-from analog_samson.results import read_trials
+from analog_samson.results import read_trials, score_of
+from analog_samson.results.scores import ACCURACY, is_shown_as
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -51,54 +54,91 @@ pre { background: #f5f5f5; padding: 0.7rem; font-size: 0.8em;
 @accepts_old_names(trials="rows")
 @shows_methods
 def write_report(
-    folder: str | Path,
+    folder: str | Path | Sequence[str | Path],
     *,
+    out: str | Path | None = None,
     baseline: str = "sgd",
     confidence: float = 0.95,
     look: str = "paper",
     command: str = "",
     extra_items: Iterable[Item | str] = (),
+    shown_as: str = "",
     rows: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Redraw all tables and figures of a study, and its page, from the files in its folder.
+
+    Several studies have one page, a part for each score; studies of one score are read together.
 
     Only ``trials.csv`` is required; these files are shown where they exist: ``manifest.json``,
     ``audit.csv``, ``device_<name>.csv``, ``waterfall.csv``, ``layers.csv``, ``sharpness.csv``,
     ``training_curves.csv``.
 
     Args:
-        folder: Folder of the study; the files are written beside its ``trials.csv``.
+        folder: Folder of the study, or folders of several.
+        out: Where the files are written; by default the folder of the study. Studies of several
+            scores have their tables and figures in folders of it, named after the scores.
         baseline: Method that gains are counted from.
         confidence: Probability with which an interval covers the true mean.
         look: Style sheet, "paper" or "talk".
         command: The command that made the study, for the page; empty takes the manifest's.
         extra_items: Figures and tables of other packages, shown after the others: each an `Item`,
             or its import name ("package.module:name").
-        rows: The rows of its ``trials.csv``, if they have been read already.
+        shown_as: Name that the score is shown under, such as "bits_per_token" for
+            ``cross_entropy`` (see `results.shown_as`); of several scores, those that it is a name
+            of.
+        rows: The rows of its ``trials.csv``, if they have been read already; of one study.
 
     Returns:
         The files written.
 
     Raises:
         FileNotFoundError: If the folder has no ``trials.csv``.
-        ValueError: If the table is empty or damaged, or an extra item is not an `Item`.
+        ValueError: If the table is empty or damaged, an extra item is not an `Item`, or several
+            studies are given without ``out``, or with rows.
     """
-    folder = Path(folder)
+    folders = [Path(one) for one in ([folder] if isinstance(folder, str | Path) else folder)]
+    if not folders or (len(folders) > 1 and (out is None or rows is not None)):
+        raise ValueError(
+            f"A page shows one study, or several with out=...; got {len(folders)} folders."
+        )
     items = with_extra(extra_items)
-    rows = read_trials(folder) if rows is None else rows
-    if rows.empty:
-        raise ValueError(f"{str(folder / 'trials.csv')!r} holds no rows; run the study first.")
-    content = Content(rows, [folder], baseline=baseline, confidence=confidence, look=look)
-    shown = [_Shown(item, item.figures(content), item.tables(content)) for item in items]
-    paths = []
-    for one in shown:
-        paths += write_tables(one.tables, folder)
-        paths += write_figures(one.figures, folder, FORMATS, look=look)
-    page = folder / "report.html"
-    text = _page(content, shown, command)
+    by_score = {"": (folders, rows)} if rows is not None else _by_score(folders)
+    whole = folders[0] if out is None else made_folder(Path(out), "folder of the page")
+    paths, bodies, names = [], [], []
+    for part, (own, found) in by_score.items():
+        if found.empty:
+            where = str(own[0] / "trials.csv")
+            raise ValueError(f"{where!r} holds no rows; run the study first.")
+        if shown_as and (len(by_score) == 1 or is_shown_as(found, shown_as)):
+            found = results.shown_as(found, shown_as)
+        content = Content(found, own, baseline=baseline, confidence=confidence, look=look)
+        shown = [_Shown(item, item.figures(content), item.tables(content)) for item in items]
+        several = len(by_score) > 1
+        place = made_folder(whole / part, "folder of a score") if several else whole
+        for one in shown:
+            paths += write_tables(one.tables, place)
+            paths += write_figures(one.figures, place, FORMATS, look=look)
+        bodies += _body(content, shown, command, f"{part}-" if several else "")
+        names += [name for name in _names(content) if name not in names]
+    page = whole / "report.html"
     with replacing(page) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(_page(names, bodies), encoding="utf-8", newline="\n")
     return [*paths, page]
+
+
+def _by_score(folders: Sequence[Path]) -> dict[str, tuple[list[Path], pd.DataFrame]]:
+    """Column of each score to the folders of its studies and their rows."""
+    of_score: dict[str, tuple[list[Path], pd.DataFrame]] = {}
+    for folder in folders:
+        rows = read_trials(folder)
+        own, _ = of_score.setdefault(score_of(rows).name, ([], rows))
+        own.append(folder)
+    found = {}
+    for name, (own, rows) in of_score.items():
+        column = score_of(rows).column
+        part = column if column not in found else re.sub(r"\W", "_", name)
+        found[part] = own, rows if len(own) == 1 else read_trials(*own)
+    return found
 
 
 class _Shown(NamedTuple):
@@ -109,16 +149,26 @@ class _Shown(NamedTuple):
     tables: Mapping[str, Table]
 
 
-def _page(content: Content, shown: Iterable[_Shown], command: str) -> str:
-    folder, manifest, rows = content.folders[0], content.manifests[0], content.rows
-    study = manifest.get("study", {})
-    name = str(study.get("name") or rows["study"].iloc[0])
-    devices = manifest.get("devices", {})
-    parts = [f"<h1>{html.escape(name)}</h1>"]
-    if study.get("question"):
-        parts.append(f"<p>{html.escape(str(study['question']))}</p>")
+def _names(content: Content) -> list[str]:
+    """Names of the studies."""
+    named = [manifest.get("study", {}).get("name") for manifest in content.manifests]
+    return [str(name) for name in dict.fromkeys(filter(None, named))] or [
+        str(content.rows["study"].iloc[0])
+    ]
+
+
+def _body(content: Content, shown: Iterable[_Shown], command: str, prefix: str) -> list[str]:
+    """The page's part of one score; the prefix is that of its anchors."""
+    rows, studies = content.rows, [manifest.get("study", {}) for manifest in content.manifests]
+    devices = {k: v for one in content.manifests for k, v in one.get("devices", {}).items()}
+    parts = [f"<h1>{html.escape(', '.join(_names(content)))}</h1>"]
+    for question in dict.fromkeys(str(study.get("question") or "") for study in studies):
+        if question:
+            parts.append(f"<p>{html.escape(question)}</p>")
     parts.append(f"<p>{html.escape(_in_short(rows))}</p>")
-    warnings = warnings_of(content) + _unfinished(manifest, rows)
+    warnings = warnings_of(content)
+    for manifest in content.manifests:
+        warnings += _unfinished(manifest, rows)
     if warnings:
         items = "".join(f"<li>{html.escape(text)}</li>" for text in warnings)
         parts.append(
@@ -126,25 +176,32 @@ def _page(content: Content, shown: Iterable[_Shown], command: str) -> str:
         )
     for item, figures, tables in shown:
         for stem in {**figures, **tables}:
-            title = item.title_of(stem)
-            parts.append(f"<h2 id='{html.escape(stem)}'>{html.escape(title)}</h2>")
+            title = item.title_of(stem, content.score)
+            parts.append(f"<h2 id='{html.escape(prefix + stem)}'>{html.escape(title)}</h2>")
             if stem in figures:
                 parts.append(_image(figures[stem], title, item.caption_of(content)))
             if stem in tables:
                 parts.append(tables[stem].html())
-    parts += _audit(folder)
-    parts += _datasheets(folder, devices)
+    for folder in content.folders:
+        parts += _audit(Path(folder))
+    parts += _datasheets(content, devices)
     cite = bibtex(sorted(rows["method"].unique()), devices)
     parts.append(f"<h2>How to cite</h2><pre>{html.escape(cite)}</pre>")
-    made_by = command or str(study.get("command", ""))
+    commands = [str(study.get("command", "")) for study in studies]
+    made_by = command or "\n".join(dict.fromkeys(filter(None, commands)))
     if made_by:
         parts.append(f"<h2>Made by</h2><pre>{html.escape(made_by)}</pre>")
-    if manifest:
+    for manifest in filter(None, content.manifests):
         text = json.dumps(manifest, indent=1, sort_keys=True)
         parts.append(
             f"<h2>Manifest</h2><details><summary>Versions, devices, networks, data</summary>"
             f"<pre>{html.escape(text)}</pre></details>"
         )
+    return parts
+
+
+def _page(names: Sequence[str], parts: Sequence[str]) -> str:
+    name = ", ".join(names)
     return "\n".join(
         [
             "<!DOCTYPE html>",
@@ -175,10 +232,12 @@ def _in_short(rows: pd.DataFrame) -> str:
     networks, chips = rows["checkpoint"].nunique(), rows["chip_id"].nunique()
     methods = rows.drop_duplicates(["method", "strength"])
     subset = subset_text(rows)
+    score = score_of(rows)
+    samples = "images" if score == ACCURACY else f"samples ({score.axis()})"
     return (
         f"{len(methods)} methods, {networks} trained networks, {chips} chips on "
         f"{rows['device'].nunique()} devices, {rows['t_inference_s'].nunique()} times: "
-        f"{len(rows)} measurements of {rows['n_images_per_chip'].max()} images"
+        f"{len(rows)} measurements of {rows['n_images_per_chip'].max()} {samples}"
         f"{f' ({subset})' if subset else ''}."
     )
 
@@ -209,7 +268,7 @@ def _audit(folder: Path) -> Iterable[str]:
     ]
 
 
-def _datasheets(folder: Path, devices: Mapping[str, Any]) -> list[str]:
+def _datasheets(content: Content, devices: Mapping[str, Any]) -> list[str]:
     parts = []
     for name, device in sorted(devices.items()):
         rows = "".join(
@@ -224,8 +283,7 @@ def _datasheets(folder: Path, devices: Mapping[str, Any]) -> list[str]:
             "<details><summary>Every parameter</summary>"
             f"<table><tbody>{rows}</tbody></table></details>"
         )
-        curves = folder / f"device_{name}.csv"
-        if curves.is_file():
+        for curves in content.files(f"device_{name}.csv")[:1]:
             parts.append(_datasheet(name, device, pd.read_csv(curves)))
     return ["<h2>Devices</h2>", *parts] if parts else []
 

@@ -1,4 +1,7 @@
-"""Drawing into one `Axes`: the accuracy of chips over time and methods."""
+"""Drawing into one `Axes`: the score of chips over time and methods."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,9 +12,9 @@ from matplotlib.transforms import ScaledTranslation, Transform
 
 from analog_samson import times
 from analog_samson.report import words
-from analog_samson.report.axes import TimeAxis, shifts
+from analog_samson.report.axes import TimeAxis, fit_scale, shifts
 from analog_samson.report.style import line_width, marker_size, order, plot_options
-from analog_samson.results.scores import ACCURACY
+from analog_samson.results.scores import score_of
 
 MANY_CHIPS = 300
 """Above this many chips of a method their thin lines are stored as pixels, not as vectors."""
@@ -24,7 +27,7 @@ def accuracy_vs_time(
     interval: str = "bars",
     axis: TimeAxis | None = None,
 ) -> list[Line2D]:
-    """Draw accuracy [%] against time on a logarithmic axis, one line per method.
+    """Draw accuracy [%], or another score, against time on a logarithmic axis, one line per method.
 
     The programmed state (t = 0) is drawn left of a break, because the axis is logarithmic;
     times beyond the device's measured range are shaded, and their lines are dashed.
@@ -43,11 +46,13 @@ def accuracy_vs_time(
             neither "bars" nor "band".
     """
     check_one(summary, "accuracy_vs_time", interval)
+    score = score_of(summary)
     rows = summary.assign(
-        name=words.method_names(summary), value=ACCURACY.shown(summary["accuracy"])
+        name=words.method_names(summary), value=score.shown(summary[score.column])
     )
-    handles = _over_time(ax, rows, interval, axis)
-    ax.set_ylabel(ACCURACY.axis())
+    handles = _over_time(ax, rows, interval, axis, score.shown)
+    fit_scale(ax, score, rows["value"])
+    ax.set_ylabel(score.axis())
     return handles
 
 
@@ -58,7 +63,7 @@ def gain_vs_time(
     interval: str = "bars",
     axis: TimeAxis | None = None,
 ) -> list[Line2D]:
-    """Draw the paired gain over the baseline [percentage points] against time.
+    """Draw the paired gain over the baseline against time, positive where the method is better.
 
     Args:
         ax: Where to draw.
@@ -73,11 +78,12 @@ def gain_vs_time(
         ValueError: As `accuracy_vs_time`.
     """
     check_one(gains, "gain_vs_time", interval)
-    rows = gains.assign(name=words.method_names(gains), value=ACCURACY.shown(gains["gain"]))
+    score = score_of(gains)
+    rows = gains.assign(name=words.method_names(gains), value=score.shown_gain(gains["gain"]))
     ax.axhline(0.0, color="black", linewidth=line_width(0.55), zorder=1)
-    handles = _over_time(ax, rows, interval, axis)
+    handles = _over_time(ax, rows, interval, axis, score.shown_gain)
     baseline = words.method_text(gains["baseline"].iloc[0])
-    ax.set_ylabel(f"gain over {baseline} [{ACCURACY.short_difference_unit}]")
+    ax.set_ylabel(f"gain over {baseline}{score.difference(short=True)}")
     return handles
 
 
@@ -99,6 +105,7 @@ def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = No
     """
     check_one(chips, "chips_over_time")
     axis = axis or TimeAxis(chips["t_inference_s"])
+    score = score_of(chips)
     handles = []
     names = words.method_names(chips)
     for name in sorted(names.unique(), key=order):
@@ -107,15 +114,15 @@ def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = No
         n_chips = own["chip_id"].nunique()
         alpha = float(np.clip(8 / n_chips, 0.15, 0.7))
         later = own[own["t_inference_s"] > 0].sort_values(["chip_id", "t_inference_s"])
-        points = np.column_stack([later["t_inference_s"], ACCURACY.shown(later["accuracy"])])
+        points = np.column_stack([later["t_inference_s"], score.shown(later[score.column])])
         begins = np.flatnonzero(~later["chip_id"].duplicated())
         lines = np.split(points, begins[1:])
         thin = {"color": style["color"], "alpha": alpha, "rasterized": n_chips > MANY_CHIPS}
         ax.add_collection(LineCollection(lines, linewidths=line_width(0.45), zorder=2, **thin))
         start = own[own["t_inference_s"] == 0]
         x = axis.place(start["t_inference_s"].to_numpy(dtype=float))
-        ax.plot(x, ACCURACY.shown(start["accuracy"]), ".", markersize=marker_size(0.5), **thin)
-        mean = ACCURACY.shown(own.groupby("t_inference_s")["accuracy"].mean())
+        ax.plot(x, score.shown(start[score.column]), ".", markersize=marker_size(0.5), **thin)
+        mean = score.shown(own.groupby("t_inference_s")[score.column].mean())
         later = mean[mean.index > 0]
         ax.plot(later.index, later, color="white", lw=line_width(2.2), zorder=3)
         ax.plot(later.index, later, color=style["color"], zorder=4)
@@ -123,7 +130,8 @@ def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = No
         handles.append(Line2D([], [], label=name, **style))
     axis.dress(ax)
     axis.shade(ax, chips, named=False)
-    ax.set_ylabel(ACCURACY.axis())
+    fit_scale(ax, score, score.shown(chips[score.column]))
+    ax.set_ylabel(score.axis())
     return handles
 
 
@@ -146,6 +154,7 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
             f"chip_strips draws one time; these chips hold {chips['t_inference_s'].nunique()}: "
             "filter them by t_inference_s."
         )
+    score = score_of(chips)
     names = words.method_names(chips)
     ordered = sorted(names.unique(), key=order)
     for k, name in enumerate(ordered):
@@ -153,7 +162,7 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
         networks = chips[names == name].groupby("checkpoint", observed=True, sort=True)
         places = k + (np.arange(len(networks)) - (len(networks) - 1) / 2) * 0.7 / len(networks)
         for place, (_, own) in zip(places, networks, strict=True):
-            value = ACCURACY.shown(own["accuracy"].to_numpy())
+            value = score.shown(own[score.column].to_numpy())
             rank = np.argsort(np.argsort(own["chip"].to_numpy()))
             x = place + (rank - (len(rank) - 1) / 2) / max(len(rank) - 1, 1) * 0.4 / len(networks)
             ax.plot(
@@ -167,13 +176,15 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
             )
             if len(own) > 1:
                 ends = [place - 0.25 / len(networks), place + 0.25 / len(networks)]
-                ax.plot(ends, [value.mean()] * 2, color="black", lw=line_width(0.9), zorder=3)
+                mean = score.shown(own[score.column].mean())
+                ax.plot(ends, [mean] * 2, color="black", lw=line_width(0.9), zorder=3)
     ax.set_xticks(
         range(len(ordered)), [words.method_text(n).replace(" ", "\n", 1) for n in ordered]
     )
     ax.set_xlim(-0.6, len(ordered) - 0.4)
     ax.tick_params(axis="x", length=0)
-    ax.set_ylabel(ACCURACY.axis())
+    fit_scale(ax, score, score.shown(chips[score.column]))
+    ax.set_ylabel(score.axis())
     return []
 
 
@@ -230,8 +241,7 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
     ax.set_ylim(len(ordered) - 0.4, -0.6)
     ax.grid(False, axis="y")
     ax.grid(True, axis="x")
-    loss = f"{ACCURACY.shown(lives['loss'].iloc[0]):g} {ACCURACY.unit}"
-    ax.set_xlabel(f"time until {loss} of {ACCURACY.label} is lost")
+    ax.set_xlabel(f"time until {score_of(lives).loss_clause(lives['loss'].iloc[0])}")
     return []
 
 
@@ -251,6 +261,7 @@ def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
     check_one(networks, "clean_vs_late")
     if networks["t_inference_s"].nunique() > 1:
         raise ValueError("clean_vs_late draws one time; filter the networks by t_inference_s.")
+    score = score_of(networks)
     names = words.method_names(networks)
     handles = []
     ordered = sorted(names.unique(), key=order)
@@ -260,25 +271,27 @@ def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
         apart = ax.transData + ScaledTranslation(
             marker_size(0.75) * place / 72, 0, ax.figure.dpi_scale_trans
         )
-        x, y = ACCURACY.shown(own["clean_accuracy"]), ACCURACY.shown(own["accuracy"])
-        spread = ACCURACY.shown(own["std_chips"].fillna(0.0))
+        x, y = score.shown(own[score.digital]), score.shown(own[score.column])
+        spread = own["std_chips"].fillna(0.0)
+        low, high = (score.shown(own[score.column] + sign * spread) for sign in (-1, 1))
         ax.vlines(
             x,
-            y - spread,
-            y + spread,
+            low,
+            high,
             color=style["color"],
             lw=line_width(0.55),
             alpha=0.5,
             transform=apart,
         )
         ax.plot(x, y, transform=apart, **{**style, "linestyle": "none"})
-        ax.update_datalim(np.column_stack([np.append(x, x), np.append(y - spread, y + spread)]))
+        ax.update_datalim(np.column_stack([np.append(x, x), np.append(low, high)]))
         handles.append(Line2D([], [], label=name, **{**style, "linestyle": "none"}))
     ax.autoscale_view()
     ax.margins(0.08)
     ax.grid(True, axis="x")
-    ax.set_xlabel(f"digital {ACCURACY.axis()}")
-    ax.set_ylabel(ACCURACY.axis(times.label(networks["t_inference_s"].iloc[0])))
+    ax.set_xlabel(f"digital {score.axis()}")
+    fit_scale(ax, score, score.shown(networks[score.column]))
+    ax.set_ylabel(score.axis(times.label(networks["t_inference_s"].iloc[0])))
     return handles
 
 
@@ -292,7 +305,13 @@ def places(n: int) -> np.ndarray:
     return np.arange(n) - (n - 1) / 2
 
 
-def _over_time(ax: Axes, rows: pd.DataFrame, interval: str, axis: TimeAxis | None) -> list[Line2D]:
+def _over_time(
+    ax: Axes,
+    rows: pd.DataFrame,
+    interval: str,
+    axis: TimeAxis | None,
+    show: Callable[[Any], Any],
+) -> list[Line2D]:
     axis = axis or TimeAxis(rows["t_inference_s"])
     names = sorted(rows["name"].unique(), key=order)
     handles = []
@@ -303,7 +322,7 @@ def _over_time(ax: Axes, rows: pd.DataFrame, interval: str, axis: TimeAxis | Non
         timed = t > 0
         barred = np.ones_like(timed) if interval == "bars" else ~timed
         x, y = axis.place(t, shift * barred), own["value"].to_numpy()
-        low, high = (ACCURACY.shown(own[end].to_numpy()) for end in ("low", "high"))
+        low, high = (show(own[end].to_numpy()) for end in ("low", "high"))
         ax.plot(x[timed], y[timed], color=style["color"], linestyle=style["linestyle"], zorder=3)
         if interval == "band":
             band = {"color": style["color"], "linestyle": style["linestyle"]}

@@ -1,4 +1,4 @@
-"""Sweeps of a device's settings: accuracy along one axis, and over two."""
+"""Sweeps of a device's settings: the score along one axis, and over two."""
 
 import json
 
@@ -13,11 +13,11 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from analog_samson import times
 from analog_samson.deprecated import accepts_old_names
 from analog_samson.report import words
-from analog_samson.report.axes import finish, log_axis
+from analog_samson.report.axes import finish, fit_scale, log_axis
 from analog_samson.report.figures import at_last_time, by_panel, footnote, grid
 from analog_samson.report.panels import beside, check_one, places
 from analog_samson.report.style import line_width, marker_size, order, plot_options, style
-from analog_samson.results.scores import ACCURACY
+from analog_samson.results.scores import score_of
 
 
 def axis_figure(
@@ -76,7 +76,8 @@ def heat_figure(
     rows = with_axis(at_last_time(summary), [x, y])
     names = words.method_names(rows)
     ordered = sorted(names.unique(), key=order)
-    shown = ACCURACY.shown(rows["accuracy"])
+    score = score_of(rows)
+    shown = score.shown(rows[score.column])
     colour_range = (shown.min(), shown.max())
     with style(look):
         figure, axes = grid(len(ordered), width, look, aspect=0.75, share_y=True)
@@ -85,7 +86,7 @@ def heat_figure(
             ax.set_title(words.method_text(name))
             ax.label_outer()
         moment = times.label(rows["t_inference_s"].iloc[0])
-        figure.colorbar(image, ax=axes, label=ACCURACY.axis(moment), shrink=0.9)
+        figure.colorbar(image, ax=axes, label=score.axis(moment), shrink=0.9)
         note = f"{rows['device'].iloc[0]}. Means, n = {words.n_text(rows)}. "
         finish(figure, {}, f"{note}{words.fixed_text(rows)}.")
     return figure
@@ -94,7 +95,7 @@ def heat_figure(
 def accuracy_vs_axis(
     ax: Axes, summary: pd.DataFrame, axis: str, *, log: bool = False
 ) -> list[Line2D]:
-    """Draw accuracy [%] against one swept axis at one time, one line per method.
+    """Draw accuracy [%], or another score, against one swept axis at one time, one line per method.
 
     Args:
         ax: Where to draw.
@@ -118,6 +119,7 @@ def accuracy_vs_axis(
             f"accuracy_vs_axis draws one time and one axis; besides {axis!r} other "
             "axes or the time vary: filter the summary."
         )
+    score = score_of(rows)
     names = words.method_names(rows)
     ordered = sorted(names.unique(), key=order)
     handles = []
@@ -125,8 +127,8 @@ def accuracy_vs_axis(
         own = rows[names == name]
         own = own.assign(x=own[axis].map(stands_at).astype(float)).sort_values("x")
         style = plot_options(name, ordered)
-        x, y = own["x"].to_numpy(), ACCURACY.shown(own["accuracy"].to_numpy())
-        low, high = (ACCURACY.shown(own[end].to_numpy()) for end in ("low", "high"))
+        x, y = own["x"].to_numpy(), score.shown(own[score.column].to_numpy())
+        low, high = (score.shown(own[end].to_numpy()) for end in ("low", "high"))
         apart = beside(ax, marker_size(0.5) * place)
         bars = {"fmt": "none", "ecolor": style["color"], "elinewidth": line_width(0.7)}
         ax.errorbar(x, y, [y - low, high - y], zorder=3, transform=apart, **bars)
@@ -139,7 +141,8 @@ def accuracy_vs_axis(
     elif log:
         log_axis(ax.set_xscale, ax.xaxis)
     ax.set_xlabel(words.axis_name(axis))
-    ax.set_ylabel(ACCURACY.axis(times.label(rows["t_inference_s"].iloc[0])))
+    fit_scale(ax, score, score.shown(rows[score.column]))
+    ax.set_ylabel(score.axis(times.label(rows["t_inference_s"].iloc[0])))
     return handles
 
 
@@ -152,14 +155,16 @@ def heat_map(
     *,
     colour_range: tuple[float, float] | None = None,
 ) -> AxesImage:
-    """Draw accuracy [%] over two swept axes, of one method at one time, numbers in the cells.
+    """Draw accuracy [%], or another score, over two swept axes, of one method at one time.
+
+    The values are written in the cells.
 
     Args:
         ax: Where to draw.
         summary: As `results.summarise` gives, of one method on one device at one time.
         x: Name of the horizontal axis.
         y: Name of the vertical axis.
-        colour_range: Lowest and highest accuracy [%] of the colours, for panels that share them.
+        colour_range: Lowest and highest shown value of the colours, for panels that share them.
 
     Returns:
         The image, for a colour bar.
@@ -174,7 +179,11 @@ def heat_map(
             "heat_map draws one method at one time over two axes; filter the summary by method, "
             "t_inference_s and the other axes."
         )
-    grid = ACCURACY.shown(rows.pivot(index=y, columns=x, values="accuracy"))
+    score = score_of(rows)
+    grid = score.shown(rows.pivot(index=y, columns=x, values=score.column))
+    decimals = score.decimals_for(
+        grid.to_numpy() if colour_range is None else colour_range, fewer=1
+    )
     up, right = (sorted(values, key=words.by_value) for values in (grid.index, grid.columns))
     grid = grid.reindex(index=up, columns=right)
     image = ax.imshow(grid.to_numpy(), origin="lower", aspect="auto", cmap="cividis")
@@ -188,7 +197,7 @@ def heat_map(
                 ax.text(
                     column,
                     row,
-                    f"{value:.1f}",
+                    f"{value:.{decimals}f}",
                     ha="center",
                     va="center",
                     fontsize="small",

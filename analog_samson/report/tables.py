@@ -1,4 +1,4 @@
-"""The tables of a study: accuracy, gain, lifetime, normalised accuracy, noise grid."""
+"""The tables of a study: score, gain, lifetime, normalised score, noise grid."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,11 +11,11 @@ from analog_samson.report import words
 from analog_samson.report.captions import caption, mean_text, share_text, tests_text
 from analog_samson.report.style import order
 from analog_samson.report.typeset import BLANK, EXTRAPOLATED, SIGNIFICANT, TIED, Block, Table
-from analog_samson.results.scores import ACCURACY
+from analog_samson.results.scores import ACCURACY, Score, score_of
 
 
 def table(
-    summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: int = ACCURACY.decimals
+    summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: int | None = None
 ) -> Table:
     """Accuracy against time: methods x times, one block per device.
 
@@ -23,7 +23,7 @@ def table(
         summary: As `results.summarise` gives.
         best: As `results.best_methods` gives: the significantly best is set bold, ties are
             marked; None marks nothing.
-        decimals: Digits after the point, in per cent.
+        decimals: Digits after the point; None takes those of the score.
 
     Returns:
         The table; a cell without trials is blank and is explained in the caption.
@@ -33,14 +33,16 @@ def table(
     """
     _check_not_empty(summary)
     rows = _with_best(summary, best)
+    score = score_of(summary)
+    digits = _digits(score, summary, decimals)
 
     def lead(own: pd.DataFrame) -> dict[str, str]:
-        digital = f"{ACCURACY.shown(own['clean_accuracy'].mean()):.{decimals}f}"
+        digital = f"{score.shown(own[score.digital].mean()):.{digits}f}"
         return {"n": words.n_short(own), "digital": digital}
 
     def cell(row: "pd.Series[Any]") -> str:
         mark = f" {TIED}" if row["is_tied"] else ""
-        return _value(row["accuracy"], row["half_width"], decimals) + mark
+        return _value(score, row[score.column], row["half_width"], digits) + mark
 
     blocks = _over_time(rows, lead, cell, is_bold=lambda row: bool(row["is_best"]))
     parts = [
@@ -63,22 +65,22 @@ def table(
         parts.append("Some rows come from an engine that cannot be seeded.")
     data = rows if best is not None else summary
     return Table(
-        title=f"{ACCURACY.capitalised} [{ACCURACY.unit}] against time since programming",
+        title=f"{score.title} against time since programming",
         caption=caption(rows, blocks, parts),
         blocks=tuple(blocks),
         data=data.drop(columns="name", errors="ignore"),
-        label="tab:accuracy",
+        label=f"tab:{score.column}",
     )
 
 
 def gain_table(
-    gains: pd.DataFrame, *, decimals: int = ACCURACY.decimals, alone: Sequence[str] = ()
+    gains: pd.DataFrame, *, decimals: int | None = None, alone: Sequence[str] = ()
 ) -> Table:
     """Paired gain over the baseline: methods x times, one block per device.
 
     Args:
         gains: As `results.paired_gain` gives.
-        decimals: Digits after the point, in percentage points.
+        decimals: Digits after the point; None takes those of the score.
         alone: Devices on which the baseline was not simulated, so that there is no gain.
 
     Returns:
@@ -89,18 +91,24 @@ def gain_table(
     """
     _check_not_empty(gains)
     rows = gains.assign(name=words.method_names(gains))
+    score = score_of(gains)
+    shown = score.shown_gain(gains["gain"])
+    digits = score.decimals_of_gains(shown) if decimals is None else decimals
 
     def cell(row: "pd.Series[Any]") -> str:
         mark = f" {SIGNIFICANT}" if row["significant"] else ""
-        return _value(row["gain"], row["half_width"], decimals, sign="+") + mark
+        return _value(score, row["gain"], row["half_width"], digits, is_gain=True) + mark
 
     blocks = _over_time(rows, lambda own: {"n": _n_short(own)}, cell)
     per_cent = f"{100 * gains['confidence'].iloc[0]:g} %"
+    side = "wider side" if score.is_exponential else "half-width"
     parts = [
-        f"Difference on the same chips ± half-width of its {per_cent} interval (Student t over "
+        f"Difference on the same chips ± {side} of its {per_cent} interval (Student t over "
         "trained networks). n = trained networks × chips per network.",
         tests_text(gains),
     ]
+    if not score.is_higher_better:
+        parts.insert(1, f"Positive: better, a lower {score.label}.")
     if (gains["level"] == "chips only").any():
         parts.append("With one network the interval is over chips only and no test is made.")
     if (gains["spread"] == "pooled").any():
@@ -111,7 +119,7 @@ def gain_table(
     if alone:
         parts.append(f"No {baseline} on {', '.join(alone)}, so no gain there.")
     return Table(
-        title=f"Gain over {baseline} [{ACCURACY.difference_unit}]",
+        title=f"Gain over {baseline}{score.difference()}",
         caption=caption(rows, blocks, parts),
         blocks=tuple(blocks),
         data=gains,
@@ -135,6 +143,7 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
     rows = pd.concat(list(lives), ignore_index=True)
     _check_not_empty(rows)
     rows["name"] = words.method_names(rows)
+    score = score_of(rows)
     blocks = []
     for title, part in _by_block(rows):
         cells = []
@@ -142,21 +151,24 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
             own = part[part["name"] == name]
             line = {"method": words.method_text(name), "n": _n_short(own)}
             for _, row in own.sort_values("loss").iterrows():
-                line[f"{ACCURACY.shown(row['loss']):g} {ACCURACY.unit} lost"] = _life(row)
+                line[score.loss_head(row["loss"])] = _life(row)
             cells.append(line)
         blocks.append(_plain(title, pd.DataFrame(cells).fillna(BLANK)))
     reference = {
         "digital": "the same network without analog noise",
         "first": "the chip's first measurement",
     }[rows["reference"].iloc[0]]
+    counted = f"{score.capitalised} lost is counted from {reference}, in "
+    counted += f"{score.difference_unit} of {score.label}, and"
+    if score.has_relative_losses:
+        counted = f"Counted from {reference}, relative to it, and"
     parts = [
-        f"{ACCURACY.capitalised} lost is counted from {reference}, in "
-        f"{ACCURACY.difference_unit} of {ACCURACY.label}, and interpolated in log time; in "
+        f"{counted} interpolated in log time; in "
         "brackets the 95 % interval. > and <: beyond the simulated times. n = trained networks × "
         "chips per network, of chips simulated at all times."
     ]
     return Table(
-        title=f"Lifetime: time until {ACCURACY.label} is lost",
+        title=f"Lifetime: time until {score.is_lost}",
         caption=caption(rows.assign(t_inference_s=times.YEAR), blocks, parts),
         blocks=tuple(blocks),
         data=rows.drop(columns="name"),
@@ -164,14 +176,12 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
     )
 
 
-def iso_table(
-    iso: pd.DataFrame, *, decimals: int = ACCURACY.decimals, threshold: float = 0.99
-) -> Table:
+def iso_table(iso: pd.DataFrame, *, decimals: int = 2, threshold: float = 0.99) -> Table:
     """Normalised accuracy: methods x times, one block per device.
 
     Args:
         iso: As `results.iso_accuracy` gives.
-        decimals: Digits after the point, in per cent.
+        decimals: Digits after the point; None takes those of the score.
         threshold: The one that ``iso`` was computed with.
 
     Returns:
@@ -185,16 +195,18 @@ def iso_table(
     blocks = _over_time(
         rows,
         lambda own: {},
-        lambda row: _value(row["normalised"], row["half_width"], decimals),
+        lambda row: _value(ACCURACY, row["normalised"], row["half_width"], decimals),
         is_bold=lambda row: bool(row["is_iso"]),
     )
+    score = score_of(iso)
+    error = "error" if score.is_higher_better else score.averaged_label
     parts = [
-        "1 − (error − digital error) / (error of guessing − digital error), ± half-width of the "
-        f"95 % interval. Bold: iso-accurate, mean above {ACCURACY.shown(threshold):g} "
-        f"{ACCURACY.unit}."
+        f"1 − ({error} − digital {error}) / ({error} of guessing − digital {error}), ± half-width "
+        f"of the 95 % interval. Bold: {'iso-accurate, ' if score == ACCURACY else ''}mean above "
+        f"{100 * threshold:g} %."
     ]
     return Table(
-        title=f"Normalised {ACCURACY.axis()} against time since programming",
+        title=f"Normalised {score.averaged_label} [%] against time since programming",
         caption=caption(rows, blocks, parts),
         blocks=tuple(blocks),
         data=iso,
@@ -202,12 +214,12 @@ def iso_table(
     )
 
 
-def grid_table(summary: pd.DataFrame, *, decimals: int = ACCURACY.decimals) -> Table:
+def grid_table(summary: pd.DataFrame, *, decimals: int | None = None) -> Table:
     """Accuracy over the swept axes: swept points x methods, one block per device and time.
 
     Args:
         summary: As `results.summarise` gives, with swept axes.
-        decimals: Digits after the point, in per cent.
+        decimals: Digits after the point; None takes those of the score.
 
     Returns:
         The table.
@@ -219,6 +231,8 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = ACCURACY.decimals) -> T
     rows = summary.assign(name=words.method_names(summary))
     if not words.is_swept(rows):
         raise ValueError("Nothing was swept in this study; a noise grid needs axes.")
+    score = score_of(rows)
+    digits = _digits(score, rows, decimals)
     columns = [column for column in words.varying(rows) if column != "condition"]
     names = sorted({name for condition in rows["condition"] for name in json.loads(condition)})
     blocks = []
@@ -232,7 +246,7 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = ACCURACY.decimals) -> T
                 if name in own.index:
                     row = own.loc[name]
                     line[words.method_text(name)] = _value(
-                        row["accuracy"], row["half_width"], decimals
+                        score, row[score.column], row["half_width"], digits
                     )
             cells.append(line)
         late = EXTRAPOLATED if part["extrapolated"].any() else ""
@@ -244,7 +258,7 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = ACCURACY.decimals) -> T
         f"n = {words.n_text(summary)}.",
     ]
     return Table(
-        title=f"{ACCURACY.capitalised} [{ACCURACY.unit}] over the swept axes",
+        title=f"{score.title} over the swept axes",
         caption=caption(rows, blocks, parts),
         blocks=tuple(blocks),
         data=summary,
@@ -252,15 +266,13 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = ACCURACY.decimals) -> T
     )
 
 
-def planning_table(
-    plan: pd.DataFrame, target: float, *, decimals: int = ACCURACY.decimals
-) -> Table:
+def planning_table(plan: pd.DataFrame, target: float, *, decimals: int | None = None) -> Table:
     """Number of chips or networks needed for a half-width, one block per device.
 
     Args:
         plan: As `results.needed` gives.
         target: The target half-width, as a fraction.
-        decimals: Digits after the point, in percentage points.
+        decimals: Digits after the point; None takes those of the score.
 
     Returns:
         The table: for every method its widest interval over time, and the number needed.
@@ -270,6 +282,9 @@ def planning_table(
     """
     _check_not_empty(plan)
     rows = plan.assign(name=words.method_names(plan))
+    score = score_of(plan)
+    shown = score.shown_loss(plan["half_width"])
+    digits = score.decimals_of_gains(shown) if decimals is None else decimals
     blocks = []
     for title, part in _by_block(rows):
         cells = []
@@ -278,14 +293,15 @@ def planning_table(
             widest = own.sort_values("half_width", na_position="last", kind="stable").iloc[-1]
             width = "unknown"
             if pd.notna(widest["half_width"]):
-                width = f"{ACCURACY.shown(widest['half_width']):.{decimals}f}"
+                width = f"{score.shown_loss(widest['half_width']):.{digits}f}"
             moment = times.label(widest["t_inference_s"])
             line = {"method": words.method_text(name), "n": _n_short(own), "half-width": width}
             cells.append({**line, "at": moment, "needed": widest["advice"]})
         blocks.append(_plain(title, pd.DataFrame(cells)))
+    unit = score.difference_unit or score.unit
     parts = [
-        f"Widest interval over time, and what would bring it to {ACCURACY.shown(target):.3g} "
-        f"{ACCURACY.difference_unit}, by the variances found here: an estimate from few networks "
+        f"Widest interval over time, and what would bring it to {score.shown_loss(target):.3g}"
+        f"{' ' + unit if unit else ''}, by the variances found here: an estimate from few networks "
         "is rough."
     ]
     return Table(
@@ -355,9 +371,21 @@ def _with_best(summary: pd.DataFrame, best: pd.DataFrame | None) -> pd.DataFrame
     return rows.assign(is_best=rows["is_best"].eq(True), is_tied=rows["is_tied"].eq(True))
 
 
-def _value(value: float, half_width: float, decimals: int, sign: str = "") -> str:
-    text = f"{ACCURACY.shown(value):{sign}.{decimals}f}".replace("-", "−")
-    return text + (f" ± {ACCURACY.shown(half_width):.{decimals}f}" if pd.notna(half_width) else "")
+def _digits(score: Score, summary: pd.DataFrame, decimals: int | None) -> int:
+    """Digits after the point of a summary's values."""
+    if decimals is not None:
+        return decimals
+    return score.decimals_for(score.shown(summary[score.column]))
+
+
+def _value(
+    score: Score, value: float, half_width: float, decimals: int, *, is_gain: bool = False
+) -> str:
+    show = score.shown_gain if is_gain else score.shown
+    text = f"{show(value):{'+' if is_gain else ''}.{decimals}f}".replace("-", "−")
+    if pd.isna(half_width):
+        return text
+    return f"{text} ± {score.shown_width(show, value, half_width):.{decimals}f}"
 
 
 def _life(row: "pd.Series[Any]") -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 from analog_samson.report.methods import appearance, dataset_label
 from analog_samson.results.comparison import method_names
 from analog_samson.results.definitions import COMPARED_UNDER
+from analog_samson.results.scores import ACCURACY, score_of
 
 __all__ = [
     "axis_name",
@@ -100,7 +101,14 @@ def fixed_text(rows: pd.DataFrame) -> str:
             if text:
                 parts.append(_TEXT_OF[column].format(text))
     text = ", ".join(parts)
-    return "; ".join(filter(None, [text[:1].upper() + text[1:], subset_text(rows)]))
+    text = text[:1].upper() + text[1:]
+    return "; ".join(filter(None, [text, score_text(rows), subset_text(rows)]))
+
+
+def score_text(rows: pd.DataFrame) -> str:
+    """What is averaged, where that is not what is shown; "" elsewhere."""
+    score = score_of(rows)
+    return f"{score.label} = exp(mean {score.averaged})" if score.is_exponential else ""
 
 
 def _value_said(column: str, value: Any) -> str:
@@ -117,9 +125,13 @@ def subset_text(rows: pd.DataFrame) -> str:
     sizes = [f"{n:,} of {n_test:,}" for n, n_test in pairs.itertuples(index=False)]
     if not sizes:
         return ""
+    score = score_of(rows)
+    what, samples = "accuracies", "images"
+    if score != ACCURACY:
+        what, samples = score.label, "samples"
     return (
-        f"accuracies estimated from {' and '.join(sizes)} test images, drawn for each chip, "
-        "with the digital network's results on the same images and on all"
+        f"{what} estimated from {' and '.join(sizes)} test {samples}, drawn for each chip, "
+        f"with the digital network's results on the same {samples} and on all"
     )
 
 

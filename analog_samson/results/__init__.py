@@ -4,7 +4,8 @@ A row is one chip at one time in one read. Chips of one network are not independ
 the training method, so reads are averaged first, then chips; intervals are over networks.
 """
 
-from analog_samson.results.columns import COLUMNS
+from analog_samson.deprecated import old_names
+from analog_samson.results.columns import COLUMNS, SCORE_COLUMNS
 from analog_samson.results.comparison import best_methods, holm, paired_gain
 from analog_samson.results.lifetime import (
     has_trajectories,
@@ -14,11 +15,8 @@ from analog_samson.results.lifetime import (
     no_better_than_guessing,
 )
 from analog_samson.results.sample_size import needed, next_look, variance_components
-from analog_samson.results.subsets import (
-    digital_accuracy,
-    estimated_accuracy,
-    sampling_variance,
-)
+from analog_samson.results.scores import SCORES, Score, score, score_of, shown_as
+from analog_samson.results.subsets import digital_score, estimated_score, sampling_variance
 from analog_samson.results.summary import chip_means, network_means, summarise
 from analog_samson.results.trials import (
     append_lines,
@@ -30,13 +28,16 @@ from analog_samson.results.trials import (
 
 __all__ = [
     "COLUMNS",
+    "SCORES",
+    "SCORE_COLUMNS",
+    "Score",
     "append_lines",
     "append_rows",
     "as_lines",
     "best_methods",
     "chip_means",
-    "digital_accuracy",
-    "estimated_accuracy",
+    "digital_score",
+    "estimated_score",
     "has_trajectories",
     "holm",
     "iso_accuracy",
@@ -49,7 +50,15 @@ __all__ = [
     "paired_gain",
     "read_trials",
     "sampling_variance",
+    "score",
+    "score_of",
+    "shown_as",
     "summarise",
     "tables_in",
     "variance_components",
 ]
+
+__getattr__ = old_names(
+    __name__,
+    {"digital_accuracy": "digital_score", "estimated_accuracy": "estimated_score"},
+)

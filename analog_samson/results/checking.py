@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,17 @@ import pyarrow as pa
 import pyarrow.csv
 
 from analog_samson.messages import shown
-from analog_samson.results.columns import COLUMNS, COUNTS, FLAGS, HEADERS, TEXT, TYPES, is_header
+from analog_samson.results.columns import (
+    COLUMNS,
+    COUNTS,
+    FLAGS,
+    HEADERS,
+    SUMS,
+    TEXT,
+    columns_of,
+    is_header,
+    types_of,
+)
 from analog_samson.results.definitions import two_kinds
 
 ADVICE = "; delete the line: its point is then computed again"
@@ -35,7 +45,7 @@ def read_table(file: Path) -> pd.DataFrame:
         file: The file.
 
     Returns:
-        Its rows, columns as in `COLUMNS`.
+        Its rows, columns as in `COLUMNS` or `SCORE_COLUMNS`.
 
     Raises:
         ValueError: If it is not a table of trials, was saved by another program, or a row is
@@ -55,17 +65,18 @@ def read_table(file: Path) -> pd.DataFrame:
             f"{str(file)!r} is not a table of trials: its first line must be "
             f"'{HEADERS[0].decode()}', not {first[:80].decode(errors='replace')!r}."
         )
+    types = types_of(first)
     content = content[: content.rfind(b"\n") + 1]
     if not content:
-        return pd.DataFrame(pa.schema(list(TYPES.items())).empty_table().to_pandas())
+        return pd.DataFrame(pa.schema(list(types.items())).empty_table().to_pandas())
     try:
         table = pa.csv.read_csv(
             pa.BufferReader(content),
-            read_options=pa.csv.ReadOptions(column_names=COLUMNS, skip_rows=1),
-            convert_options=pa.csv.ConvertOptions(column_types=TYPES),
+            read_options=pa.csv.ReadOptions(column_names=list(types), skip_rows=1),
+            convert_options=pa.csv.ConvertOptions(column_types=types),
         )
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        why = _damage(content) or f"has a damaged row ({str(error).splitlines()[0][:200]})"
+        why = _damage(content, types) or f"has a damaged row ({str(error).splitlines()[0][:200]})"
         raise ValueError(f"{str(file)!r}, {why}{ADVICE}.") from None
     rows: pd.DataFrame = table.to_pandas()
 
@@ -85,58 +96,94 @@ def read_table(file: Path) -> pd.DataFrame:
     return rows
 
 
-def check_rows(rows: pd.DataFrame, place: Callable[[int], str], advice: str = "") -> None:
+def check_rows(
+    rows: pd.DataFrame | Mapping[str, Sequence[Any]], place: Callable[[int], str], advice: str = ""
+) -> None:
     """Refuse rows with an invalid value.
 
     Args:
-        rows: Rows of trials, columns `COLUMNS`.
+        rows: Rows of trials, a table or the values of each column; columns `COLUMNS` or
+            `SCORE_COLUMNS`.
         place: Returns file and line of a row from its position.
         advice: What to do; end of the message.
 
     Raises:
-        ValueError: If a value is missing, of a wrong kind or out of range, or counts contradict
-            each other; the message names the row and the column.
+        ValueError: If a value is missing, of a wrong kind or out of range, or counts or sums
+            contradict each other; the message names the row and the column.
     """
+    names = columns_of(rows)
+
+    def among(some: Iterable[str]) -> list[str]:
+        return [name for name in some if name in names]
+
+    # numpy: a table of one chip is checked in a tenth of the time that pandas takes
+    columns = {
+        name: np.asarray(rows[name], dtype=object if name in TEXT else None) for name in names
+    }
 
     def refuse_where(wrong: Any, column: str, rule: str) -> None:
-        wrong = np.asarray(wrong, dtype=bool)
         if wrong.any():
             row = int(wrong.argmax())
-            value = _shown(rows[column].iloc[row])
-            raise ValueError(f"{place(row)}: {column} = {value}; {rule}{advice}.")
+            raise ValueError(
+                f"{place(row)}: {column} = {_shown(columns[column][row])}; {rule}{advice}."
+            )
 
-    missing = rows.isna()
-    for name in COLUMNS:
+    missing = {name: pd.isna(values) for name, values in columns.items()}
+    for name in names:
         if name != "alpha" and missing[name].any():
-            row = int(missing[name].to_numpy().argmax())
-            raise ValueError(f"{place(row)} has no {name}{advice}.")
-    for name in TEXT:
-        wrong = {value for value in rows[name].unique() if not _is_sound(value, name)}
-        if wrong:
-            refuse_where(rows[name].isin(wrong), name, "a text in one line is needed")
-    no_condition = {value for value in rows["condition"].unique() if not _is_condition(value)}
-    if no_condition:
-        rule = "a JSON object of numbers and words is needed"
-        refuse_where(rows["condition"].isin(no_condition), "condition", rule)
-    for name in FLAGS:
-        refuse_where(~rows[name].isin([True, False]), name, "it is True or False")
-    numbers = {
-        name: pd.to_numeric(rows[name], errors="coerce")
-        for name in (*COUNTS, "t_inference_s", "analog_share", "alpha")
-    }
-    for name in COUNTS:
+            raise ValueError(f"{place(int(missing[name].argmax()))} has no {name}{advice}.")
+    found = {name: set(columns[name].tolist()) for name in among(TEXT)}
+    for name in among(TEXT):
+        wrong = {value for value in found[name] if not _is_sound(value, name)}
+        refuse_where(_is_among(columns[name], wrong), name, "a text in one line is needed")
+    no_condition = {value for value in found["condition"] if not _is_condition(value)}
+    rule = "a JSON object of numbers and words is needed"
+    refuse_where(_is_among(columns["condition"], no_condition), "condition", rule)
+    for name in among(FLAGS):
+        refuse_where(~_is_among(columns[name], {True, False}), name, "it is True or False")
+    measures = ("t_inference_s", "analog_share", "alpha")
+    numbers = {name: _numbers(columns[name]) for name in among((*COUNTS, *SUMS, *measures))}
+    for name in among(COUNTS):
         least = 1 if name == "n_images_per_chip" else 0
         rule = f"a whole number of at least {least} is needed"
-        refuse_where(~((numbers[name] % 1 == 0) & (numbers[name] >= least)), name, rule)
-    time, share, alpha = (numbers[name] for name in ("t_inference_s", "analog_share", "alpha"))
+        values = numbers[name]
+        is_count = (np.trunc(values) == values) & (values >= least) & (values < math.inf)
+        refuse_where(~is_count, name, rule)
+    time, share, alpha = (numbers[name] for name in measures)
     rule = "times are finite and at least 0 s"
     refuse_where(~((time >= 0) & (time < math.inf)), "t_inference_s", rule)
-    refuse_where(~share.between(0, 1), "analog_share", "a share lies in [0, 1]")
+    refuse_where(~_lies_in(share, 0, 1), "analog_share", "a share lies in [0, 1]")
     # least squares on a layer's outputs (per_layer) can be negative; ratios of read-outs cannot
-    lowest = np.where(rows["compensation"].str.startswith("per_layer"), -math.inf, 0.0)
+    by_layer = {text for text in found["compensation"] if text.startswith("per_layer")}
+    lowest = np.where(_is_among(columns["compensation"], by_layer), -math.inf, 0.0)
     sound = (alpha > lowest) & (alpha < math.inf) | missing["alpha"]
     refuse_where(~sound, "alpha", "it is finite and above 0, or empty")
-    _check_counts(numbers, place, advice)
+    if names == COLUMNS:
+        _check_counts(numbers, place, advice)
+        return
+    for name in SUMS:
+        refuse_where(~np.isfinite(numbers[name]), name, "a finite number is needed")
+    _check_sums(numbers, place, advice)
+
+
+def _is_among(values: Any, wanted: set[Any]) -> Any:
+    """Whether each value is one of some."""
+    if not wanted:
+        return np.zeros(len(values), dtype=bool)
+    if values.dtype == bool and wanted == {True, False}:
+        return np.ones(len(values), dtype=bool)
+    return np.array([value in wanted for value in values.tolist()], dtype=bool)
+
+
+def _numbers(values: Any) -> Any:
+    """Values as numbers; NaN where a value is none."""
+    if values.dtype.kind in "iuf":
+        return values
+    return pd.to_numeric(pd.Series(values), errors="coerce").to_numpy().astype(float)
+
+
+def _lies_in(values: Any, low: Any, high: Any) -> Any:
+    return (values >= low) & (values <= high)
 
 
 def check_text(text: str, where: str) -> None:
@@ -156,20 +203,18 @@ def check_text(text: str, where: str) -> None:
         )
 
 
-def _check_counts(
-    counts: dict[str, "pd.Series[int]"], place: Callable[[int], str], advice: str
-) -> None:
+def _check_counts(counts: dict[str, Any], place: Callable[[int], str], advice: str) -> None:
     n, right, digital = (counts[c] for c in ("n_images_per_chip", "n_correct", "n_correct_digital"))
     elsewhere = counts["n_correct_digital_test"] - digital
-    wrong = (
-        ~right.between(0, n)
-        | ~digital.between(0, n)
-        | ~counts["n_changed"].between((right - digital).abs(), n)
-        | ~elsewhere.between(0, counts["n_test"] - n)
-    ).to_numpy()
+    wrong = ~(
+        _lies_in(right, 0, n)
+        & _lies_in(digital, 0, n)
+        & _lies_in(counts["n_changed"], np.abs(right - digital), n)
+        & _lies_in(elsewhere, 0, counts["n_test"] - n)
+    )
     if wrong.any():
         at = int(wrong.argmax())
-        row = {name: int(values.iloc[at]) for name, values in counts.items() if name[:2] == "n_"}
+        row = {name: int(values[at]) for name, values in counts.items() if name[:2] == "n_"}
         raise ValueError(
             f"{place(at)}: it counts n_correct = {row['n_correct']} "
             f"(n_correct_digital = {row['n_correct_digital']}, n_changed = {row['n_changed']}) of "
@@ -177,6 +222,27 @@ def _check_counts(
             f"{row['n_correct_digital_test']} of n_test = {row['n_test']}, which is "
             f"inconsistent{advice}."
         )
+
+
+def _check_sums(numbers: dict[str, Any], place: Callable[[int], str], advice: str) -> None:
+    """Refuse sums that no values have (Cauchy and Schwarz), beyond rounding errors."""
+    n, n_test = numbers["n_images_per_chip"], numbers["n_test"]
+    squares, digital = numbers["sum_squares"], numbers["sum_squares_digital"]
+    rounding = 1e-9
+    unequal = numbers["sum_digital_test"] - numbers["sum_digital"]
+    wrong = (
+        (n > n_test)
+        | (numbers["sum"] ** 2 > n * squares * (1 + rounding))
+        | (numbers["sum_digital"] ** 2 > n * digital * (1 + rounding))
+        | (np.abs(numbers["sum_products"]) > np.sqrt(squares * digital) * (1 + rounding))
+        | ((n == n_test) & (np.abs(unequal) > rounding * np.sqrt(n * digital)))
+    )
+    if wrong.any():
+        at = int(wrong.argmax())
+        said = ", ".join(
+            f"{name} = {numbers[name][at]:.17g}" for name in (*SUMS, "n_images_per_chip", "n_test")
+        )
+        raise ValueError(f"{place(at)}: it holds {said}, which is inconsistent{advice}.")
 
 
 def _is_sound(value: object, column: str) -> bool:
@@ -197,7 +263,7 @@ def _is_condition(text: str) -> bool:
     )
 
 
-def _damage(content: bytes) -> str:
+def _damage(content: bytes, types: Mapping[str, pa.DataType]) -> str:
     """Line and column of the first value that has not its column's type; "" if all have."""
     for number, line in enumerate(content.decode(errors="replace").split("\n"), start=1):
         if number == 1 or not line:
@@ -206,9 +272,9 @@ def _damage(content: bytes) -> str:
             values = next(csv.reader([line]))
         except csv.Error as error:
             return f"line {number}, is damaged ({error})"
-        if len(values) != len(COLUMNS):
-            return f"line {number}, is damaged: it has {len(values)} values, not {len(COLUMNS)}"
-        for (name, kind), value in zip(TYPES.items(), values, strict=True):
+        if len(values) != len(types):
+            return f"line {number}, is damaged: it has {len(values)} values, not {len(types)}"
+        for (name, kind), value in zip(types.items(), values, strict=True):
             pattern, what = _SPELLED.get(kind, (".*", ""))
             is_sound = not value or re.fullmatch(pattern, value) is not None
             if is_sound and kind == pa.int64() and len(value) > 18:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from analog_samson.methods import EXTERNAL
 from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD
+from analog_samson.results.scores import score_of, with_score_of
 from analog_samson.results.summary import FEW_NETWORKS, chip_means
 
 GAIN_GROUP = (*COMPARED_UNDER[:-1], *METHOD, "baseline", "t_inference_s")
@@ -23,7 +24,10 @@ def paired_gain(
     *,
     pool: bool | None = None,
 ) -> pd.DataFrame:
-    """Accuracy of each method minus the baseline's, on the same chips at the same time.
+    """Gain of each method over the baseline, on the same chips at the same time.
+
+    The gain is the score of the method minus the baseline's, or the reverse where lower values
+    are better.
 
     Rows that agree in `COMPARED_UNDER` are compared. Chips are paired by training seed and chip
     number: all methods share the random seeds of their chips (common random numbers), so that
@@ -41,18 +45,19 @@ def paired_gain(
 
     Returns:
         One row per group of the other methods: the columns of `GAIN_GROUP`, ``gain`` (fraction,
-        positive when the method is better), ``low``, ``high``, ``half_width``, ``confidence``,
-        ``p_value`` (two-sided t test), ``p_holm`` (corrected over all rows), ``significant``
-        (``p_holm < 1 - confidence``, and more than one network), ``level`` ("networks" or "chips
-        only"), ``spread`` ("own" or "pooled"), ``paired``, ``n_networks``, ``n_chips`` (per
-        network, the smallest), ``n_images_per_chip``, ``n_test``, ``extrapolated``.
+        or in the unit of the score; positive when the method is better), ``low``, ``high``,
+        ``half_width``, ``confidence``, ``p_value`` (two-sided t test), ``p_holm`` (corrected over
+        all rows), ``significant`` (``p_holm < 1 - confidence``, and more than one network),
+        ``level`` ("networks" or "chips only"), ``spread`` ("own" or "pooled"), ``paired``,
+        ``n_networks``, ``n_chips`` (per network, the smallest), ``n_images_per_chip``, ``n_test``,
+        ``extrapolated``.
 
     Raises:
         ValueError: If the baseline is not among the methods, or is there in several strengths.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"Confidence must be between 0 and 1, such as 0.95; got {confidence!r}.")
-    chips = chip_means(rows)
+    chips = _with_value(chip_means(rows))
     chips["name"] = method_names(chips)
     reference = baseline_name(chips, baseline)
     records = []
@@ -83,16 +88,16 @@ def paired_gain(
     gains = pd.DataFrame(records, columns=columns)
     gains["p_holm"] = holm(gains["p_value"].to_numpy(dtype=float))
     gains["significant"] = (gains["p_holm"] < 1 - confidence) & (gains["level"] == "networks")
-    return gains.sort_values(list(GAIN_GROUP), ignore_index=True)
+    return with_score_of(chips, gains.sort_values(list(GAIN_GROUP), ignore_index=True))
 
 
 def best_methods(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """Find the best method of each comparison, and the methods tied with it.
 
-    Methods whose rows agree in `COMPARED_UNDER` are compared. The method with the highest mean is
+    Methods whose rows agree in `COMPARED_UNDER` are compared. The method with the best mean is
     the best when it differs significantly from *every* other one (intersection-union test: the
     largest of its paired p-values), corrected by Holm over all comparisons. Otherwise the methods
-    that are not significantly worse than the highest are tied.
+    that are not significantly worse than it are tied.
 
     Args:
         rows: Rows of trials, or of chips (`chip_means`).
@@ -103,10 +108,10 @@ def best_methods(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
         ``is_tied`` (both False where there is one method only), ``p_holm`` of the
         comparison.
     """
-    chips = chip_means(rows)
+    chips = _with_value(chip_means(rows))
     cells, p_cells = [], []
     for settings, group in chips.groupby(list(COMPARED_UNDER), observed=True, sort=True):
-        networks = group.groupby([*METHOD, "checkpoint"], observed=True)["accuracy"].mean()
+        networks = group.groupby([*METHOD, "checkpoint"], observed=True)["value"].mean()
         means = networks.groupby(list(METHOD), observed=True).mean()
         if len(means) < 2:
             continue
@@ -191,6 +196,13 @@ def baseline_name(rows: pd.DataFrame, baseline: str) -> str:
     raise ValueError(f"Baseline {baseline!r} is not among the methods {names}.{hint}")
 
 
+def _with_value(chips: pd.DataFrame) -> pd.DataFrame:
+    """Add the column ``value``: the score, its sign such that larger is better."""
+    score = score_of(chips)
+    value = chips[score.column]
+    return chips.assign(value=value if score.is_higher_better else -value)
+
+
 def _compare(chips: pd.DataFrame, base: pd.DataFrame, confidence: float) -> dict[str, Any]:
     external = EXTERNAL in (chips["method"].iloc[0], base["method"].iloc[0])
     if not external:
@@ -198,20 +210,20 @@ def _compare(chips: pd.DataFrame, base: pd.DataFrame, confidence: float) -> dict
         pairs = pairs[pairs["programming_seed"] == pairs["programming_seed_base"]]
         if len(pairs):
             return _paired(pairs, confidence)
-    first = chips.groupby("checkpoint", observed=True)["accuracy"].agg(["mean", "size"])
-    second = base.groupby("checkpoint", observed=True)["accuracy"].agg(["mean", "size"])
+    first = chips.groupby("checkpoint", observed=True)["value"].agg(["mean", "size"])
+    second = base.groupby("checkpoint", observed=True)["value"].agg(["mean", "size"])
     gain = float(first["mean"].mean() - second["mean"].mean())
     n_networks = min(len(first), len(second))
     if n_networks > 1:
         error = spread.welch(first["mean"].to_numpy(), second["mean"].to_numpy())
     else:
-        error = spread.welch(chips["accuracy"].to_numpy(), base["accuracy"].to_numpy())
+        error = spread.welch(chips["value"].to_numpy(), base["value"].to_numpy())
     n_chips = int(min(first["size"].min(), second["size"].min()))
     return _row(gain, error, confidence, n_networks, n_chips, paired=False)
 
 
 def _paired(pairs: pd.DataFrame, confidence: float) -> dict[str, Any]:
-    pairs = pairs.assign(difference=pairs["accuracy"] - pairs["accuracy_base"])
+    pairs = pairs.assign(difference=pairs["value"] - pairs["value_base"])
     networks = pairs.groupby("training_seed", observed=True)["difference"].agg(["mean", "size"])
     gain = float(networks["mean"].mean())
     is_nested = False

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analog_samson.results.scores import score_of
+
 COMPARED_UNDER = (
     "dataset",
     "model",
@@ -37,12 +39,15 @@ def check_definitions(rows: pd.DataFrame) -> None:
         ValueError: If columns are missing; if one chip of one network on one device has two
             definitions (another device file, study seed or evaluation set under the same name),
             or one definition has two names; if one method and training seed has two networks; if
-            one model and data set was evaluated on test sets, or subsets, of different size.
+            one model and data set was evaluated on test sets, or subsets, of different size; if
+            they are of several scores.
     """
-    needed = {*_CHIP, *_DEFINED, "chip_id", "n_correct", "t_inference_s"}
+    value = "sum" if "higher_is_better" in rows else "n_correct"
+    needed = {*_CHIP, *_DEFINED, "chip_id", value, "t_inference_s"}
     missing = sorted(needed - set(rows.columns))
     if missing:
         raise ValueError(f"These are not rows of trials: columns {missing} are missing.")
+    score_of(rows)  # raises where there are several
     found = two_kinds(rows)
     if found is not None:
         row, other, column = found

@@ -1,6 +1,7 @@
-"""Lifetime until a given loss of accuracy, and normalised (iso-)accuracy."""
+"""Lifetime until a given loss of the score, and normalised (iso-)accuracy."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,7 +10,8 @@ import pandas as pd
 
 from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD
-from analog_samson.results.subsets import digital_accuracy
+from analog_samson.results.scores import Score, score_of, with_score_of
+from analog_samson.results.subsets import digital_score
 from analog_samson.results.summary import GROUP, chip_means
 
 CURVE = (*COMPARED_UNDER[:-1], *METHOD)
@@ -28,7 +30,7 @@ def lifetime(
 ) -> pd.DataFrame:
     """Time until a method has lost a given accuracy, interpolated in log time.
 
-    The mean loss of accuracy is interpolated linearly in log time between the measured times
+    The mean loss is interpolated linearly in log time between the measured times
     (t > 0); its first crossing is the lifetime. The bounds of its interval are the crossings of
     the confidence band of the loss (Student t over networks).
 
@@ -36,7 +38,10 @@ def lifetime(
 
     Args:
         rows: Rows of trials, or of chips (`chip_means`), at two times or more.
-        loss: Accuracy that may be lost, as a fraction (0.01 is one per cent).
+        loss: Accuracy that may be lost, as a fraction (0.01 is one per cent); of other scores than
+            fractions the relative change that may occur (0.1: a perplexity, or mean squared error,
+            10 % above the reference; averages and interpolation of perplexity are those of its
+            logarithm).
         reference: What the loss is measured from: "digital", the same network without analog
             noise, or "first", the same chip at its first time (programmed, where there is t = 0).
         confidence: Probability with which the interval covers.
@@ -51,11 +56,16 @@ def lifetime(
         when censored, lies beyond the device's measured times).
 
     Raises:
-        ValueError: If the loss is not between 0 and 1, the reference is unknown, or the times of a
-            device are independent draws (see :func:`has_trajectories`).
+        ValueError: If the loss is not between 0 and 1 (a relative one: not above 0), it is relative
+            to 0, the reference is unknown, or the times of a device are independent draws (see
+            :func:`has_trajectories`).
     """
-    if not 0 < loss < 1:
-        raise ValueError(f"Loss must be a fraction between 0 and 1, such as 0.01; got {loss!r}.")
+    if rows.empty:
+        return pd.DataFrame()
+    score = score_of(rows)
+    if not 0 < loss < (math.inf if score.has_relative_losses else 1):
+        allowed = "positive" if score.has_relative_losses else "a fraction between 0 and 1"
+        raise ValueError(f"Loss must be {allowed}, such as {score.losses[0]}; got {loss!r}.")
     if reference not in ("digital", "first"):
         raise ValueError(f"Reference must be 'digital' or 'first'; got {reference!r}.")
     torn = rows.loc[~has_trajectories(rows), "device"]
@@ -66,20 +76,20 @@ def lifetime(
             "leave its rows out, as rows[has_trajectories(rows)] does."
         )
     chips = _complete(chip_means(rows))
-    if reference == "digital":
-        chips["loss"] = chips["clean_accuracy"] - chips["accuracy"]
-    else:
-        start = chips.sort_values("t_inference_s").groupby("chip_id")["accuracy"].transform("first")
-        chips["loss"] = start - chips["accuracy"]
+    start = chips[score.digital]
+    if reference == "first":
+        in_time = chips.sort_values("t_inference_s").groupby("chip_id")
+        start = in_time[score.column].transform("first")
+    chips["loss"] = score.loss_of_lifetime(start, chips[score.column])
     records = []
     for curve, group in chips[chips["t_inference_s"] > 0].groupby(
         list(CURVE), observed=True, sort=True
     ):
         row: dict[str, object] = dict(zip(CURVE, curve, strict=True))
         row.update({"loss": loss, "reference": reference})
-        row.update(_life(group, loss, confidence))
+        row.update(_life(group, score.threshold(loss), confidence))
         records.append(row)
-    return pd.DataFrame(records)
+    return with_score_of(rows, pd.DataFrame(records))
 
 
 def has_trajectories(rows: pd.DataFrame) -> "pd.Series[bool]":
@@ -116,17 +126,22 @@ def known_classes(manifests: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def no_better_than_guessing(rows: pd.DataFrame, n_classes: Mapping[str, int]) -> list[str]:
-    """Networks whose digital accuracy is at most that of guessing, by their ``checkpoint``.
+    """Networks whose digital score is no better than that of guessing, by their ``checkpoint``.
 
     Args:
         rows: Rows of trials, or of chips (`chip_means`).
         n_classes: Classes of each data set, as in the manifest of a study; networks of other
             data sets are left out.
+
+    Returns:
+        The networks; none where guessing is not defined for the score.
     """
-    chance = 1 / rows["dataset"].astype(str).map(n_classes).astype(float)
-    is_averaged = "clean_accuracy" in rows
-    clean = rows["clean_accuracy"] if is_averaged else digital_accuracy(rows)
-    guesses = clean <= chance * (1 + TIE)
+    score = score_of(rows)
+    if score.guessing is None:
+        return []
+    chance = _guessing(rows, score, n_classes)
+    clean = rows[score.digital] if score.digital in rows else digital_score(rows)
+    guesses = score.lost(chance, clean) >= -TIE * chance
     return sorted(set(rows.loc[guesses, "checkpoint"].astype(str)))
 
 
@@ -137,10 +152,11 @@ def iso_accuracy(
     n_classes: Mapping[str, int],
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """Normalised accuracy, and whether it counts as "iso-accurate" (Rasch et al. 2023).
+    """Normalised score, and whether it counts as "iso-accurate" (Rasch et al. 2023).
 
     ``A = 1 - (error - error_digital) / (error_chance - error_digital)``: 1 is the digital
-    network, 0 is guessing.
+    network, 0 is guessing. For other scores the error is the score itself; that of perplexity is
+    the cross entropy, for which a guess has the logarithm of the number of classes.
 
     Args:
         rows: Rows of trials, or of chips (`chip_means`).
@@ -155,9 +171,14 @@ def iso_accuracy(
         ``extrapolated``.
 
     Raises:
-        ValueError: If the number of classes of a data set is not known, or a digital network is
-            no better than guessing.
+        ValueError: If guessing is not defined for the score, the number of classes of a data set is
+            not known, or a digital network is no better than guessing.
     """
+    score = score_of(rows)
+    if score.guessing is None:
+        raise ValueError(
+            f"The score {score.name!r} has no value for guessing, so it cannot be normalised."
+        )
     unknown = sorted(set(rows["dataset"]) - set(n_classes))
     if unknown:
         raise ValueError(
@@ -171,11 +192,12 @@ def iso_accuracy(
             "accuracy is undefined; leave its rows out."
         )
     chips = chip_means(rows)
-    chance = 1 / chips["dataset"].map(n_classes).astype(float)
-    chips["accuracy"] = (chips["accuracy"] - chance) / (chips["clean_accuracy"] - chance)
+    chance = _guessing(chips, score, n_classes)
+    value = (chips[score.column] - chance) / (chips[score.digital] - chance)
+    chips = chips.assign(value=value)
     records = []
     for key, group in chips.groupby(list(GROUP), observed=True, sort=True):
-        mean, error, level = _mean(group, "accuracy")
+        mean, error, level = _mean(group, "value")
         half = error.half_width(confidence)
         records.append(
             {
@@ -192,7 +214,13 @@ def iso_accuracy(
                 "extrapolated": bool(group["extrapolated"].any()),
             }
         )
-    return pd.DataFrame(records)
+    return with_score_of(rows, pd.DataFrame(records))
+
+
+def _guessing(rows: pd.DataFrame, score: Score, n_classes: Mapping[str, int]) -> "pd.Series[float]":
+    """Score of guessing of each row's data set; NaN where its classes are not known."""
+    guess = {dataset: score.guessing(n) for dataset, n in n_classes.items() if score.guessing}
+    return rows["dataset"].astype(str).map(guess).astype(float)
 
 
 def _complete(chips: pd.DataFrame) -> pd.DataFrame:

@@ -8,14 +8,17 @@ import pandas as pd
 from scipy import stats
 
 from analog_samson.results.columns import KEY
+from analog_samson.results.scores import score_of, with_score_of
 from analog_samson.results.spread import quantile
-from analog_samson.results.subsets import estimated_accuracy
+from analog_samson.results.subsets import estimated_score
 from analog_samson.results.summary import GROUP, chip_means, summarise
 
 LOOKS = (10, 20, 40, 80)
 """Numbers of chips at which a study may stop: fixed in advance, as in a group-sequential design."""
 
 MAX_NETWORKS = 1000
+
+_PARTS = ("std_networks", "std_chips", "std_reads", "std_sampling", "n_reads")
 
 
 def variance_components(rows: pd.DataFrame) -> pd.DataFrame:
@@ -37,14 +40,15 @@ def variance_components(rows: pd.DataFrame) -> pd.DataFrame:
         means per network and chip).
     """
     chips = chip_means(rows)
-    reads = estimated_accuracy(rows).groupby([rows[c] for c in KEY[:2]], observed=True).var()
+    value = score_of(rows).column
+    reads = estimated_score(rows).groupby([rows[c] for c in KEY[:2]], observed=True).var()
     chips = chips.join(reads.rename("var_reads"), on=list(KEY[:2]))
     records = []
     for key, group in chips.groupby(list(GROUP), observed=True, sort=True):
         row = dict(zip(GROUP, key, strict=True))
-        row.update(_components(group))
+        row.update(_components(group, value))
         records.append(row)
-    return pd.DataFrame(records)
+    return with_score_of(rows, pd.DataFrame(records))
 
 
 def needed(rows: pd.DataFrame, half_width: float, confidence: float = 0.95) -> pd.DataFrame:
@@ -52,7 +56,8 @@ def needed(rows: pd.DataFrame, half_width: float, confidence: float = 0.95) -> p
 
     Args:
         rows: Rows of trials of a first study.
-        half_width: Target, as a fraction (0.005 is half a per cent of accuracy).
+        half_width: Target, as a fraction (0.005 is half a per cent of accuracy), or in the unit of
+            the score: of perplexity, relative (0.01 is 1 %).
         confidence: Probability with which the interval covers the true mean.
 
     Returns:
@@ -71,9 +76,10 @@ def needed(rows: pd.DataFrame, half_width: float, confidence: float = 0.95) -> p
             f"The target half-width must be positive, such as 0.005; got {half_width!r}."
         )
     summary = summarise(rows, confidence).drop(columns=["std_networks", "std_chips", "n_reads"])
-    parts = variance_components(rows).drop(columns=["n_networks", "n_chips"])
+    keys = list(GROUP)
+    parts = variance_components(rows)[[*keys, *_PARTS]]
     records = []
-    for row in summary.merge(parts, on=list(GROUP)).to_dict("records"):
+    for row in summary.merge(parts, on=keys).to_dict("records"):
         n, k = int(row["n_networks"]), int(row["n_chips"])
         reads = row["std_reads"] ** 2 / row["n_reads"]
         chips = float(np.nansum([row["std_chips"] ** 2, row["std_sampling"] ** 2, reads]))
@@ -94,7 +100,7 @@ def needed(rows: pd.DataFrame, half_width: float, confidence: float = 0.95) -> p
             }
         )
     plan = pd.DataFrame(records)
-    return plan.astype({"needed_chips": "Int64", "needed_networks": "Int64"})
+    return with_score_of(rows, plan.astype({"needed_chips": "Int64", "needed_networks": "Int64"}))
 
 
 def next_look(
@@ -128,14 +134,14 @@ def next_look(
     return min(later)
 
 
-def _components(chips: pd.DataFrame) -> dict[str, float]:
+def _components(chips: pd.DataFrame, value: str) -> dict[str, float]:
     groups = chips.groupby("checkpoint", observed=True)
-    means, sizes = groups["accuracy"].mean(), groups["accuracy"].size()
+    means, sizes = groups[value].mean(), groups[value].size()
     n_reads = float(stats.hmean(chips["n_reads"]))
     n_chips = float(stats.hmean(sizes))
     reads = float(chips["var_reads"].mean())
     dof = len(chips) - len(means)
-    deviations = chips["accuracy"] - groups["accuracy"].transform("mean")
+    deviations = chips[value] - groups[value].transform("mean")
     within = float((deviations**2).sum() / dof) if dof else math.nan
     between = float(means.var(ddof=1)) if len(means) > 1 else math.nan
     sampling = float(chips["sampling_variance"].mean())

@@ -1,4 +1,9 @@
-"""Accuracy against time: reads, then chips, then networks; an interval at the right level."""
+"""Score against time: reads, then chips, then networks; an interval at the right level.
+
+Columns are named after the score (`Score.column`): ``accuracy`` and ``clean_accuracy``, or
+``cross_entropy`` and ``clean_cross_entropy``. Tables of a score other than accuracy begin with the
+columns ``score`` and ``higher_is_better``.
+"""
 
 import numpy as np
 import pandas as pd
@@ -6,11 +11,8 @@ from numpy.typing import NDArray
 
 from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD, check_definitions
-from analog_samson.results.subsets import (
-    digital_accuracy,
-    estimated_accuracy,
-    sampling_variance,
-)
+from analog_samson.results.scores import score_of, with_score_of
+from analog_samson.results.subsets import digital_score, estimated_score, sampling_variance
 
 GROUP = (*COMPARED_UNDER[:-1], *METHOD, "t_inference_s")
 """Columns that a summary groups by: rows of one method that are averaged."""
@@ -31,7 +33,8 @@ def chip_means(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns of `GROUP`, ``training_seed``, ``checkpoint``, ``chip``, ``chip_id``,
         ``programming_seed``, ``n_images_per_chip``, ``n_test``, ``analog_share``, ``reproducible``
-        and, averaged over reads, ``accuracy``, ``clean_accuracy`` (fractions), ``alpha``,
+        and, averaged over reads, ``accuracy``, ``clean_accuracy`` (fractions; named after the
+        score, see above), ``alpha``,
         ``extrapolated`` (whether any), ``sampling_variance`` (of the accuracy over
         subsets of images; reads share their images, so that averaging reduces it little, and the
         mean over reads is an upper bound), ``n_reads``.
@@ -39,6 +42,7 @@ def chip_means(rows: pd.DataFrame) -> pd.DataFrame:
     if "n_reads" in rows:
         return rows.copy()
     check_definitions(rows)
+    score = score_of(rows)
     groups = rows.groupby(["chip_id", "t_inference_s"], sort=False, observed=True)
     code = groups.ngroup().to_numpy()
     reads_in_order = np.lexsort((rows["read"].to_numpy(), code))
@@ -54,13 +58,14 @@ def chip_means(rows: pd.DataFrame) -> pd.DataFrame:
         totals = np.bincount(code, values.to_numpy(dtype=float)).astype(np.float64)
         return totals / n_reads
 
-    chips["accuracy"] = mean(estimated_accuracy(rows))
-    chips["clean_accuracy"] = mean(digital_accuracy(rows))
+    chips[score.column] = mean(estimated_score(rows))
+    chips[score.digital] = mean(digital_score(rows))
     chips["sampling_variance"] = mean(sampling_variance(rows))
     chips["alpha"] = mean(rows["alpha"])
     chips["extrapolated"] = mean(rows["extrapolated"]) > 0
     chips["n_reads"] = n_reads
-    return chips.sort_values([*GROUP, "training_seed", "checkpoint", "chip"], ignore_index=True)
+    chips = chips.sort_values([*GROUP, "training_seed", "checkpoint", "chip"], ignore_index=True)
+    return with_score_of(rows, chips)
 
 
 def network_means(chips: pd.DataFrame) -> pd.DataFrame:
@@ -76,15 +81,16 @@ def network_means(chips: pd.DataFrame) -> pd.DataFrame:
         ``n_chips``, ``clean_accuracy``, ``alpha``, ``extrapolated``, ``analog_share``,
         ``n_reads`` (smallest), ``n_images_per_chip``, ``n_test``, ``reproducible``.
     """
+    score = score_of(chips)
     groups = chips.groupby(
         [*GROUP, "training_seed", "checkpoint"], observed=True, sort=True, dropna=False
     )
     networks = groups.agg(
-        accuracy=("accuracy", "mean"),
-        var_measured=("accuracy", "var"),
+        **{score.column: (score.column, "mean")},
+        var_measured=(score.column, "var"),
         sampling_variance=("sampling_variance", "mean"),
-        n_chips=("accuracy", "size"),
-        clean_accuracy=("clean_accuracy", "mean"),
+        n_chips=(score.column, "size"),
+        **{score.digital: (score.digital, "mean")},
         alpha=("alpha", "mean"),
         extrapolated=("extrapolated", "max"),
         analog_share=("analog_share", "first"),
@@ -95,7 +101,7 @@ def network_means(chips: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
     own = networks["var_measured"] - networks["sampling_variance"]
     networks["std_chips"] = np.sqrt(own.clip(lower=0.0))
-    return networks
+    return with_score_of(chips, networks)
 
 
 def summarise(
@@ -105,7 +111,7 @@ def summarise(
     pool: bool | None = None,
     bootstrap: bool = False,
 ) -> pd.DataFrame:
-    """Mean accuracy of every group of rows, with its confidence interval.
+    """Mean score of every group of rows, with its confidence interval.
 
     Reads are averaged within a chip, chips within a network; the interval is Student's over
     networks, because chips of one network are not independent samples of the training method.
@@ -127,7 +133,8 @@ def summarise(
     Returns:
         One row per group, sorted, with the columns of `GROUP` and
 
-        - ``accuracy``, ``low``, ``high`` (fractions; the bounds are cut at 0 and 1),
+        - ``accuracy``, ``low``, ``high`` (fractions; the bounds are cut at 0 and 1; of another
+          score its own column, unit and limits),
           ``half_width`` (not cut, of a bootstrap the wider side; NaN when a single chip was
           measured), ``confidence``;
         - ``level``: "networks", or "chips only" when one network was measured: then the interval
@@ -149,15 +156,16 @@ def summarise(
         raise ValueError("There are no rows to summarise; run the study first.")
     chips = chip_means(rows)
     networks = network_means(chips)
+    score = score_of(chips)
     groups = networks.groupby(list(GROUP), observed=True, sort=True)
     summary = groups.agg(
-        accuracy=("accuracy", "mean"),
-        n_networks=("accuracy", "size"),
+        **{score.column: (score.column, "mean")},
+        n_networks=(score.column, "size"),
         n_chips=("n_chips", "min"),
         n_chips_max=("n_chips", "max"),
         n_reads=("n_reads", "min"),
-        std_networks=("accuracy", "std"),
-        clean_accuracy=("clean_accuracy", "mean"),
+        std_networks=(score.column, "std"),
+        **{score.digital: (score.digital, "mean")},
         alpha=("alpha", "mean"),
         analog_share=("analog_share", "mean"),
         n_images_per_chip=("n_images_per_chip", "first"),
@@ -187,17 +195,18 @@ def summarise(
         spread.StandardError(error, dof).half_width(confidence)
         for error, dof in zip(summary["standard_error"], summary["dof"], strict=True)
     ]
-    summary["low"] = summary["accuracy"] - summary["half_width"]
-    summary["high"] = summary["accuracy"] + summary["half_width"]
+    summary["low"] = summary[score.column] - summary["half_width"]
+    summary["high"] = summary[score.column] + summary["half_width"]
     if bootstrap:
         _resample(summary, networks, confidence, ~shared)
-    summary["low"] = summary["low"].clip(lower=0.0)
-    summary["high"] = summary["high"].clip(upper=1.0)
+    lowest, highest = score.limits
+    summary["low"] = summary["low"].clip(lower=lowest)
+    summary["high"] = summary["high"].clip(upper=highest)
     summary["confidence"] = confidence
-    return summary[
+    summary = summary[
         [
             *GROUP,
-            "accuracy",
+            score.column,
             "low",
             "high",
             "half_width",
@@ -212,7 +221,7 @@ def summarise(
             "std_chips",
             "standard_error",
             "dof",
-            "clean_accuracy",
+            score.digital,
             "alpha",
             "analog_share",
             "n_images_per_chip",
@@ -221,10 +230,12 @@ def summarise(
             "reproducible",
         ]
     ]
+    return with_score_of(chips, summary)
 
 
 def _account_for_shared_chips(summary: pd.DataFrame, chips: pd.DataFrame) -> NDArray[np.bool_]:
     """Replace the standard error where several networks were programmed on the same chips."""
+    value = score_of(chips).column
     groups = chips.groupby(list(GROUP), observed=True, sort=True)
     counts = groups["programming_seed"].agg(["nunique", "size"])
     shared = (counts["nunique"] < counts["size"]).to_numpy() & (summary["n_networks"] > 1)
@@ -233,7 +244,7 @@ def _account_for_shared_chips(summary: pd.DataFrame, chips: pd.DataFrame) -> NDA
     code = groups.ngroup().to_numpy()
     for group in np.flatnonzero(shared):
         table = chips[code == group].pivot_table(
-            index="checkpoint", columns="programming_seed", values="accuracy", observed=True
+            index="checkpoint", columns="programming_seed", values=value, observed=True
         )
         error = spread.of_shared_chips(table.to_numpy())
         summary.loc[group, ["standard_error", "dof"]] = [error.value, error.dof]
@@ -244,13 +255,14 @@ def _resample(
     summary: pd.DataFrame, networks: pd.DataFrame, confidence: float, allowed: NDArray[np.bool_]
 ) -> None:
     """Replace the interval by a bootstrap over networks where there are enough of them."""
-    groups = networks.groupby(list(GROUP), observed=True, sort=True)["accuracy"]
+    value = score_of(networks).column
+    groups = networks.groupby(list(GROUP), observed=True, sort=True)[value]
     low, high = summary["low"].to_numpy(copy=True), summary["high"].to_numpy(copy=True)
     is_resampled = (groups.size() >= spread.fewest_resampled(confidence)).to_numpy() & allowed
     for group, (_, values) in enumerate(groups):
         if is_resampled[group]:
             low[group], high[group] = spread.of_resampled(values.to_numpy(), confidence)
-    mean = summary["accuracy"].to_numpy()
+    mean = summary[value].to_numpy()
     wider = np.maximum(high - mean, mean - low)
     summary["low"], summary["high"] = low, high
     summary["half_width"] = np.where(is_resampled, wider, summary["half_width"])
@@ -264,13 +276,14 @@ def _pool(summary: pd.DataFrame, networks: pd.DataFrame, pool: bool | None) -> N
         wanted &= summary["n_networks"] < FEW_NETWORKS
     if pool is False or not wanted.any():
         return
+    value = score_of(networks).column
     own = networks[networks["method"] != "external"]
     own_code = own.groupby(list(COMPARED_UNDER), observed=True).ngroup()
     keys = own[list(COMPARED_UNDER)].assign(code=own_code).drop_duplicates("code")
     codes = summary[list(COMPARED_UNDER)].merge(keys, on=list(COMPARED_UNDER), how="left")["code"]
     for code in sorted(set(codes[wanted.to_numpy()])):
         table = own[own_code == code].pivot_table(
-            index="training_seed", columns=list(METHOD), values="accuracy", observed=True
+            index="training_seed", columns=list(METHOD), values=value, observed=True
         )
         if table.shape[1] < 2:
             continue

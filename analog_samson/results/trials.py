@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,16 @@ from typing import Any
 import pandas as pd
 
 from analog_samson.results.checking import check_rows, read_table
-from analog_samson.results.columns import COLUMNS, COUNTS, HEADERS, KEY, MEASURES, is_header
+from analog_samson.results.columns import (
+    COLUMNS,
+    COUNTS,
+    HEADERS,
+    KEY,
+    MEASURES,
+    columns_of,
+    is_header,
+    types_of,
+)
 from analog_samson.results.definitions import check_definitions, check_manifests
 
 _PART = re.compile(r"trials-part([1-9][0-9]*)of([1-9][0-9]*)\.csv")
@@ -31,12 +41,14 @@ def read_trials(*paths: str | Path) -> pd.DataFrame:
             several parts of its study, all of which are read.
 
     Returns:
-        The rows, columns as in `COLUMNS`, in the order of the files.
+        The rows, columns as in `COLUMNS`, or `SCORE_COLUMNS` for a score other than accuracy, in
+        the order of the files.
 
     Raises:
         FileNotFoundError: If a file does not exist.
         ValueError: If a file is not a table of trials, a row is damaged, two rows with the same
-            key differ, or rows of one chip come from different definitions.
+            key differ, rows of one chip come from different definitions, or tables are of different
+            scores.
     """
     if not paths:
         raise ValueError("read_trials needs at least one path; got none.")
@@ -48,7 +60,9 @@ def read_trials(*paths: str | Path) -> pd.DataFrame:
 @lru_cache(maxsize=1)
 def _read(files: tuple[tuple[Path, *tuple[int, ...]], ...]) -> pd.DataFrame:
     """The merged rows of files in these versions."""
-    rows = pd.concat([read_table(file) for file, *_ in files], ignore_index=True)
+    tables = {file: read_table(file) for file, *_ in files}
+    _check_scores(tables)
+    rows = pd.concat(tables.values(), ignore_index=True)
     try:
         rows = _merged(rows)
         check_definitions(rows)
@@ -86,7 +100,8 @@ def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
     read.
 
     Args:
-        rows: New rows; the columns are those of `COLUMNS`, in any order.
+        rows: New rows; the columns are those of `COLUMNS`, or of `SCORE_COLUMNS` for a score
+            other than accuracy, in any order.
         path: The table; it is made, with its header, when it does not exist.
 
     Raises:
@@ -96,39 +111,45 @@ def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
         OSError: If the table cannot be written (no permission, disk full); the table is then as
             it was before.
     """
-    append_lines(as_lines(rows), path)
+    append_lines(as_lines(rows), path, columns_of(rows.columns))
 
 
-def as_lines(rows: pd.DataFrame) -> str:
+def as_lines(rows: pd.DataFrame | Mapping[str, Sequence[Any]]) -> str:
     """Check rows and write them as lines of a table of trials.
 
     Args:
-        rows: New rows; the columns are those of `COLUMNS`, in any order.
+        rows: New rows, a table or the values of each column; the columns are those of `COLUMNS`,
+            or of `SCORE_COLUMNS` for a score other than accuracy, in any order.
 
     Raises:
         ValueError: If columns are missing or unknown, or a value is missing or out of range.
     """
-    if set(rows.columns) != set(COLUMNS):
-        missing = sorted(set(COLUMNS) - set(rows.columns))
-        unknown = sorted(set(rows.columns) - set(COLUMNS))
+    wanted = columns_of(rows)
+    if set(rows) != set(wanted):
+        missing = sorted(set(wanted) - set(rows))
+        unknown = sorted(map(str, set(rows) - set(wanted)))
         raise ValueError(
-            "Rows must have the columns of results.COLUMNS; "
+            f"Rows must have the columns of results."
+            f"{'COLUMNS' if wanted == COLUMNS else 'SCORE_COLUMNS'}; "
             f"missing: {missing}, unknown: {unknown}."
         )
-    if rows.empty:
-        return ""
     check_rows(rows, lambda row: f"Row {row + 1} of the new rows")
     text = io.StringIO()
-    columns = [_plain(name, rows[name].tolist()) for name in COLUMNS]
+    columns = [_plain(name, rows[name]) for name in wanted]
     csv.writer(text, lineterminator="\n").writerows(zip(*columns, strict=True))
     return text.getvalue()
 
 
-def append_lines(lines: str, path: str | Path) -> None:
+def append_lines(lines: str, path: str | Path, columns: Sequence[str] = COLUMNS) -> None:
     """Append lines of :func:`as_lines` to a table of trials, as :func:`append_rows` does.
 
+    Args:
+        lines: The lines.
+        path: The table.
+        columns: Its columns: `COLUMNS` for accuracy, `SCORE_COLUMNS` for other scores.
+
     Raises:
-        ValueError: If the file that is there is not a table of trials.
+        ValueError: If the file that is there is not a table of trials with these columns.
         FileNotFoundError: If the folder does not exist.
         OSError: If the table cannot be written; the table is then as it was before.
     """
@@ -138,7 +159,7 @@ def append_lines(lines: str, path: str | Path) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"Folder {str(path.parent)!r} does not exist; make it first.")
     try:
-        _append(path, lines.encode())
+        _append(path, lines.encode(), ",".join(columns).encode())
     except OSError as error:
         why = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
         raise OSError(
@@ -148,13 +169,14 @@ def append_lines(lines: str, path: str | Path) -> None:
         ) from error
 
 
-def _plain(name: str, values: list[Any]) -> list[Any]:
+def _plain(name: str, values: Any) -> list[Any]:
     """Values as the csv module writes them: counts as integers, NaN as an empty field."""
+    values = values.tolist() if isinstance(values, pd.Series) else values
     if name in COUNTS:
         return [int(value) for value in values]
     if name in MEASURES:
         return ["" if pd.isna(value) else value for value in values]
-    return values
+    return list(values)
 
 
 def _table_paths(path: str | Path) -> list[Path]:
@@ -168,12 +190,28 @@ def _table_paths(path: str | Path) -> list[Path]:
     return files
 
 
+def _check_scores(tables: Mapping[Path, pd.DataFrame]) -> None:
+    """Refuse tables of different scores."""
+    found: dict[str, Path] = {}
+    for file, rows in tables.items():
+        names = ["accuracy"] if "higher_is_better" not in rows else list(rows["score"].unique())
+        for name in names if len(rows) else []:
+            found.setdefault(name, file)
+    if len(found) > 1:
+        (first, file), (second, other), *_ = found.items()
+        raise ValueError(
+            f"{str(file)!r} holds the score {first!r}, {str(other)!r} {second!r}, and tables of "
+            "different scores are not merged; read them separately (a page may show several: "
+            "write_report([folder, folder], out=...))."
+        )
+
+
 def _merged(rows: pd.DataFrame) -> pd.DataFrame:
     repeated = rows.duplicated(list(KEY), keep=False)
     if not repeated.any():
         return rows
     copies = rows[repeated]
-    content = [name for name in COLUMNS if name != "study"]
+    content = [name for name in columns_of(rows.columns) if name != "study"]
     kinds = copies.drop_duplicates(content)
     conflict = kinds.duplicated(list(KEY), keep=False)
     if conflict.any():
@@ -188,13 +226,13 @@ def _merged(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop_duplicates(list(KEY), ignore_index=True)
 
 
-def _append(path: Path, rows: bytes) -> None:
+def _append(path: Path, rows: bytes, new_header: bytes) -> None:
     is_new = not path.exists()
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
     try:
-        end = _end_of_rows(descriptor, path)
+        end = _end_of_rows(descriptor, path, types_of(new_header))
         os.ftruncate(descriptor, end)
-        header = HEADERS[0] + b"\n" if end == 0 else b""
+        header = new_header + b"\n" if end == 0 else b""
         try:
             os.lseek(descriptor, end, os.SEEK_SET)
             _write_all(descriptor, header + rows)
@@ -218,7 +256,7 @@ def _write_all(descriptor: int, content: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _end_of_rows(descriptor: int, path: Path) -> int:
+def _end_of_rows(descriptor: int, path: Path, types: Mapping[str, Any]) -> int:
     """Byte after the last complete line; 0 when not even the header is complete."""
     size = os.fstat(descriptor).st_size
     start = os.pread(descriptor, max(map(len, HEADERS)) + 1, 0)
@@ -229,6 +267,10 @@ def _end_of_rows(descriptor: int, path: Path) -> int:
         )
     if not newline:
         return 0
+    if types_of(first) is not types:
+        raise ValueError(
+            f"{str(path)!r} is a table of another score; choose another folder for this one."
+        )
     end, block, rows_begin = size, 65536, len(first) + 1
     while end > rows_begin:
         begin = max(rows_begin, end - block)

@@ -1,4 +1,4 @@
-"""Breakdown of the accuracy of a chip: stage by stage, and with one layer analog at a time.
+"""Breakdown of the score of a chip: stage by stage, and with one layer analog at a time.
 
 Every stage adds one cause of error to the one before, on the same chip: programming, drift and read
 noise have separate random streams. The chips are those of a study: a chip is identified by the
@@ -20,9 +20,11 @@ from analog_samson.chip import Chip, program
 from analog_samson.data import Dataset, load_test
 from analog_samson.deprecated import accepts_old_names
 from analog_samson.devices import Device, load_device
-from analog_samson.evaluation import count_correct
+from analog_samson.evaluation import count_correct, score_by_sample
 from analog_samson.models import analog_layers
+from analog_samson.results.scores import ACCURACY, Score
 from analog_samson.study.definition import programming_seed
+from analog_samson.study.scoring import check_score, find_score, function_of, is_counted
 from analog_samson.study.sources import the_training_images
 from analog_samson.study.trial import one_thread
 
@@ -61,6 +63,7 @@ def accuracy_by_stage(
     seed: int = 0,
     data_folder: Path | None = None,
     n_test: int | None = None,
+    score: str = ACCURACY.name,
     trust: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Accuracy of chips stage by stage, at one time.
@@ -74,17 +77,19 @@ def accuracy_by_stage(
             read, if the study evaluates its chips on the same images.
         data_folder: Folder of the data sets; None takes the default of ``load_test``.
         n_test: Test images, counted from the first; None takes all.
+        score: What is measured, as for :class:`Study`.
         trust: Packages that checkpoint and device file may import from (see
             :func:`load_checkpoint`).
 
     Returns:
-        One row per chip and stage, columns ``WATERFALL_COLUMNS``, accuracy in [0, 1].
+        One row per chip and stage, columns ``WATERFALL_COLUMNS``, accuracy in [0, 1]. Another score
+        has its own column, and the columns ``score`` and ``higher_is_better`` in front.
 
     Raises:
         ValueError: If the device has no data for the time, or uses aihwkit's weight-level path,
             where the stages cannot be separated.
     """
-    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_test, trust)
+    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_test, score, trust)
     device, network = of.device, of.network
     if device.noise_level != "conductance":
         raise ValueError(
@@ -101,9 +106,9 @@ def accuracy_by_stage(
                 if variant is None:
                     continue
                 on_chip = of.programmed(variant, seeds[chip])
-                value = of.accuracy(on_chip.drift_to(time))
+                value = of.mean(on_chip.drift_to(time))
             rows.append((network.digest[:16], device.name, t_inference_s, chip, stage, value))
-    return pd.DataFrame(rows, columns=list(WATERFALL_COLUMNS))
+    return of.table(rows, WATERFALL_COLUMNS)
 
 
 @accepts_old_names(n_images="n_test")
@@ -116,6 +121,7 @@ def accuracy_by_layer(
     seed: int = 0,
     data_folder: Path | None = None,
     n_test: int | None = None,
+    score: str = ACCURACY.name,
     trust: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Accuracy with one layer on the chip at a time and all others digital.
@@ -128,15 +134,17 @@ def accuracy_by_layer(
         seed: As for :func:`accuracy_by_stage`.
         data_folder: As for :func:`accuracy_by_stage`.
         n_test: As for :func:`accuracy_by_stage`.
+        score: As for :func:`accuracy_by_stage`.
         trust: As for :func:`accuracy_by_stage`.
 
     Returns:
-        One row per chip and layer, columns ``LAYER_COLUMNS``, accuracies in [0, 1].
+        One row per chip and layer, columns ``LAYER_COLUMNS``, accuracies in [0, 1]; of another
+        score as for :func:`accuracy_by_stage`.
 
     Raises:
         ValueError: If the device has no data for the time.
     """
-    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_test, trust)
+    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_test, score, trust)
     device, network = of.device, of.network
     layers = list(analog_layers(network.build(), network.keep_digital))
     seeds = of.seeds(seed, chips)
@@ -145,22 +153,23 @@ def accuracy_by_layer(
         for layer in layers:
             others = [name for name in layers if name != layer]
             one = of.programmed(device, seeds[chip], keep_digital=others)
-            value = of.accuracy(one.drift_to(t_inference_s))
+            value = of.mean(one.drift_to(t_inference_s))
             rows.append(
                 (network.digest[:16], device.name, t_inference_s, chip, layer, value, of.digital)
             )
-    return pd.DataFrame(rows, columns=list(LAYER_COLUMNS))
+    return of.table(rows, LAYER_COLUMNS)
 
 
 @dataclass(frozen=True)
 class _Readings:
-    """A network on a device, its test images, and the accuracy of a forward pass."""
+    """A network on a device, its test images, and the mean score of a forward pass."""
 
     network: Checkpoint
     device: Device
     training: Dataset | None
     images: Tensor
     labels: Tensor
+    score: Score
 
     @classmethod
     def on(
@@ -170,8 +179,10 @@ class _Readings:
         t_inference_s: float,
         data_folder: Path | None,
         n_test: int | None,
+        score_name: str,
         trust: Sequence[str],
     ) -> Self:
+        score = find_score(score_name)
         network = (
             checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint, trust)
         )
@@ -180,10 +191,11 @@ class _Readings:
         name = network.spec.dataset
         test = load_test(name, data_folder)
         network.check_fits(test)
+        check_score(score, network, test)
         training = None
         if device.needs_training_images:
             training = the_training_images(name, data_folder)
-        return cls(network, device, training, test.images[:n_test], test.labels[:n_test])
+        return cls(network, device, training, test.images[:n_test], test.labels[:n_test], score)
 
     def seeds(self, study_seed: int, n_chips: int) -> list[int]:
         """Programming seeds of the first chips of a study with this seed."""
@@ -202,15 +214,28 @@ class _Readings:
         )
 
     @torch.no_grad()
-    def accuracy(self, forward: Callable[[Tensor, int], Tensor]) -> float:
+    def mean(self, forward: Callable[[Tensor, int], Tensor]) -> float:
+        what = forward, self.images, self.labels, self.network.normalise
+        name = self.score.name
         with one_thread():
-            n_correct = count_correct(forward, self.images, self.labels, self.network.normalise)
-        return n_correct / len(self.labels)
+            if is_counted(name):
+                return count_correct(*what) / len(self.labels)
+            return float(score_by_sample(function_of(name), *what, name=name).mean())
+
+    def table(self, rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> pd.DataFrame:
+        """Rows as a table, the columns of accuracy named after the score."""
+        score = self.score
+        named = {"accuracy": score.column, "clean_accuracy": score.digital}
+        table = pd.DataFrame(rows, columns=[named.get(name, name) for name in columns])
+        if not is_counted(score.name):
+            table.insert(0, "score", score.name)
+            table.insert(1, "higher_is_better", score.is_higher_better)
+        return table
 
     @cached_property
     def digital(self) -> float:
         network = self.network.build()
-        return self.accuracy(lambda images, first_index: network(images))
+        return self.mean(lambda images, first_index: network(images))
 
 
 def _variant(device: Device, stage: str, t_inference_s: float) -> tuple[Device | None, float]:

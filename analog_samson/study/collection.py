@@ -28,12 +28,21 @@ from analog_samson.provenance import (
     write_audit,
     write_manifest,
 )
-from analog_samson.results import COLUMNS, as_lines, next_look, read_trials, tables_in
+from analog_samson.results import (
+    COLUMNS,
+    SCORE_COLUMNS,
+    as_lines,
+    next_look,
+    read_trials,
+    score_of,
+    tables_in,
+)
 from analog_samson.results.definitions import check_definitions
 from analog_samson.results.sample_size import LOOKS
 from analog_samson.running import check_jobs, return_freed_memory, run_jobs
 from analog_samson.study.definition import Point, Study, Trial
 from analog_samson.study.jobs import Job, Part, jobs_of, trials_of
+from analog_samson.study.scoring import find_score, is_counted
 from analog_samson.study.sources import the_checkpoint
 from analog_samson.study.trial import one_thread, run_together
 from analog_samson.study.writing import TableWriter
@@ -74,7 +83,7 @@ def collect(
 
     Returns:
         The rows of this study that are in the folder, those of other parts included, columns
-        ``results.COLUMNS``, sorted.
+        ``results.COLUMNS`` (``SCORE_COLUMNS`` for a score other than accuracy), sorted.
 
     Raises:
         ValueError: If the study is invalid (see ``Study.trials``), the folder holds another
@@ -99,7 +108,7 @@ def collect(
                 _write_provenance(study, trials, folder, _name(mine), rows)
                 return_freed_memory()
             with (
-                TableWriter(table, lease) as writer,
+                TableWriter(table, lease, _columns(study)) as writer,
                 one_thread(),
                 closing(
                     run_jobs(
@@ -115,7 +124,7 @@ def collect(
     rows = read_trials(folder)
     asked = {(trial.chip_id, *point) for trial in trials for point in trial.points}
     rows = rows[[key in asked for key in _keys(rows)]]
-    return rows.sort_values(list(COLUMNS), ignore_index=True)
+    return rows.sort_values(list(_columns(study)), ignore_index=True)
 
 
 def unfinished(study: Study, rows: pd.DataFrame) -> str:
@@ -152,7 +161,8 @@ def collect_until(
     Args:
         study: The study; its ``n_chips`` is replaced by the looks.
         folder: As for :func:`collect`.
-        half_width: Target for the half-width of every interval, as a fraction of accuracy.
+        half_width: Target for the half-width of every interval, as a fraction of accuracy, or in
+            the unit of the score.
         looks: Numbers of chips at which the half-widths are checked.
         jobs: As for :func:`collect`.
         progress: As for :func:`collect`.
@@ -208,11 +218,26 @@ def _rows_there(folder: Path, study: Study, trials: Sequence[Trial]) -> pd.DataF
         raise ValueError(
             f"{tables[0]} holds the study {others[0]!r}, not {study.name!r}; give another folder."
         )
+    there = score_of(rows).name
+    if len(rows) and there != study.score:
+        raise ValueError(
+            f"{tables[0]} holds the score {there!r}, and the study has {study.score!r}; tables of "
+            "different scores are not merged: give another folder."
+        )
     planned = pd.DataFrame(
-        [trial.labels | {"n_correct": 0, "t_inference_s": 0.0} for trial in trials]
+        [trial.labels | {_measured(study): 0, "t_inference_s": 0.0} for trial in trials]
     )
     check_definitions(pd.concat([rows[planned.columns], planned], ignore_index=True))
     return rows
+
+
+def _measured(study: Study) -> str:
+    """A column that holds results of the score of a study."""
+    return "n_correct" if is_counted(study.score) else "sum"
+
+
+def _columns(study: Study) -> tuple[str, ...]:
+    return COLUMNS if is_counted(study.score) else SCORE_COLUMNS
 
 
 def _command() -> str:
@@ -248,6 +273,7 @@ def _write_provenance(
             },
             devices=devices,
             networks=networks,
+            scores={} if is_counted(study.score) else {study.score: find_score(study.score)},
             evaluation_sets={trial.spec.dataset: trial.evaluation_set for trial in trials},
             part=part,
             rows=rows,

@@ -23,7 +23,9 @@ from analog_samson.devices.section import Name
 from analog_samson.devices.sentences import explain
 from analog_samson.evaluation import Accelerator, find_accelerator
 from analog_samson.results.checking import check_text
+from analog_samson.results.scores import ACCURACY, Score
 from analog_samson.streams import derive_seed
+from analog_samson.study.scoring import check_score, find_score, is_counted
 from analog_samson.study.sources import the_checkpoint, the_test_set
 
 NUMERICS_VERSION = 4
@@ -78,6 +80,8 @@ class Trial:
         accelerator: "cpu" or "cuda"; floating point differs in the last bits, as between
             processors. Not part of the chip's identity.
         points: Times and reads to evaluate.
+        score: Name of the score.
+        higher_is_better: Direction of the score; not part of the chip's identity.
         trust: Packages that the checkpoint may import from; not part of the chip's identity.
     """
 
@@ -97,6 +101,8 @@ class Trial:
     precision: Precision
     accelerator: Accelerator
     points: tuple[Point, ...]
+    score: str = ACCURACY.name
+    higher_is_better: bool = True
     trust: tuple[str, ...] = ()
 
     @functools.cached_property
@@ -114,12 +120,15 @@ class Trial:
         ]
         if self.n_images_per_chip < self.n_test:
             identity.append(self.n_images_per_chip)
+        if not is_counted(self.score):
+            identity.append(self.score)
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
     @property
     def labels(self) -> dict[str, Any]:
-        """The columns of ``results.COLUMNS`` that are known before the chip is simulated."""
-        return {
+        """The columns of a table of trials that are known before the chip is simulated."""
+        score = {"score": self.score, "higher_is_better": self.higher_is_better}
+        return ({} if is_counted(self.score) else score) | {
             "study": self.study,
             "chip_id": self.chip_id,
             "dataset": self.spec.dataset,
@@ -155,6 +164,8 @@ class Study:
         devices: Names or paths of device files, or devices.
         times_s: Times since programming finished [s]; one list, or one per device by its name.
         n_chips: Chips of every network on every device.
+        score: What is measured on each sample: a name in ``results.SCORES``, or
+            "package.module:function" (see ``results.score``).
         axes: Any setting of the devices, such as "mapping.max_rows" or "drift_scale", to the values
             it takes; the grid of all of them. The section may be left out of a unique name.
         n_reads: Reads of every chip at every time.
@@ -167,7 +178,7 @@ class Study:
         n_test: Test images counted from the first; None takes the whole set.
         n_images_per_chip: How many of those each chip is evaluated on: a random subset of its own,
             the same for all methods, times and reads. Digital networks are evaluated on all
-            ``n_test``, and accuracies are estimated (``results.estimated_accuracy``). None: every
+            ``n_test``, and scores are estimated (``results.estimated_score``). None: every
             chip is evaluated on all.
         accelerator: "cpu" or "cuda": where the compiled engine runs. Floating point differs
             between them in the last bits, so that single ADC ties may round differently.
@@ -184,6 +195,7 @@ class Study:
     devices: Annotated[Sequence[str | Path | Device], Field(min_length=1)]
     times_s: Sequence[float] | Mapping[str, Sequence[float]]
     n_chips: Count = 10
+    score: str = ACCURACY.name
     axes: Mapping[str, Annotated[Sequence[bool | int | float | str], Field(min_length=1)]] = field(
         default_factory=dict
     )
@@ -231,16 +243,20 @@ class Study:
         Raises:
             ValueError: If a value has the wrong type or is out of range, a time is outside a
                 device's domain, several times are given and no device changes with time, an axis
-                does not exist or apply, something is given twice, or the accelerator is not
-                available or cannot run the engine.
+                does not exist or apply, something is given twice, the score is unknown or
+                does not fit a data set, or the accelerator is not available or cannot run the
+                engine.
             FileNotFoundError: If a checkpoint, device or data set is missing.
         """
         self.check(f"Study {str(self.name)[:100]!r}")
         find_accelerator(self.accelerator)
+        score = find_score(self.score)
         devices = self._devices()
         self._check_something_changes(devices)
         trials = [
             Trial(
+                score=self.score,
+                higher_is_better=score.is_higher_better,
                 study=self.name,
                 checkpoint_path=path,
                 checkpoint=checkpoint.digest,
@@ -259,7 +275,7 @@ class Study:
                 points=points,
                 trust=tuple(self.trust),
             )
-            for path, checkpoint, evaluation_set, n_test in self._networks()
+            for path, checkpoint, evaluation_set, n_test in self._networks(score)
             for device, condition, points, engine in devices
             for chip in range(self.n_chips)
         ]
@@ -279,8 +295,9 @@ class Study:
             d if isinstance(d, Device) else load_device(d, tuple(self.trust)) for d in self.devices
         ]
 
-    def _networks(self) -> Iterator[tuple[Path, Checkpoint, str, int]]:
+    def _networks(self, score: Score) -> Iterator[tuple[Path, Checkpoint, str, int]]:
         """Path, contents, digest of the test set and number of test images used."""
+        checked: set[tuple[str, str, int]] = set()
         for given in self.checkpoints:
             path = Path(given)
             checkpoint = the_checkpoint(path, trust=self.trust)
@@ -289,6 +306,9 @@ class Study:
                 check_text(text, str(path))
             test = the_test_set(checkpoint.spec.dataset, self.data_folder)
             checkpoint.check_fits(test)
+            if (kind := (spec.dataset, spec.model, checkpoint.n_classes)) not in checked:
+                check_score(score, checkpoint, test)
+                checked.add(kind)
             yield path, checkpoint, test.digest, self._n_test(test, checkpoint.spec.dataset)
 
     def _n_test(self, test: Split, dataset: str) -> int:

@@ -2,6 +2,7 @@
 
 import glob
 import os
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 from analog_samson.deprecated import warn_renamed
 from analog_samson.devices.sentences import did_you_mean
 from analog_samson.devices.toml import parse_toml
+from analog_samson.importing import check_trust
 from analog_samson.messages import shown
 from analog_samson.study.definition import OLD_NAMES, Study
 from analog_samson.times import TIME_GRIDS
 
 
-def load_study(path: str | Path) -> Study:
+def load_study(path: str | Path, trust: Sequence[str] = ()) -> Study:
     """Read a study from a TOML file whose keys are the fields of :class:`Study`.
 
     Paths are absolute or relative to the file; ``checkpoints`` may hold patterns
@@ -33,14 +35,15 @@ def load_study(path: str | Path) -> Study:
 
     Args:
         path: The file.
+        trust: Packages that the score, checkpoints and device files may import from.
 
     Returns:
         The study; nothing has run.
 
     Raises:
         FileNotFoundError: If there is no such file, or a pattern matches no checkpoint.
-        ValueError: If it is not valid TOML, a key is missing or unknown, or a value has the wrong
-            kind.
+        ValueError: If it is not valid TOML, a key is missing or unknown, a value has the wrong
+            kind, or its score is of a package that is not trusted.
     """
     path = Path(path)
     if not path.is_file():
@@ -49,7 +52,7 @@ def load_study(path: str | Path) -> Study:
     if "trust" in content:
         raise ValueError(
             f"{path}: a study file cannot grant trust, only its user can: remove the key 'trust' "
-            "and give --trust on the command line, or replace(load_study(path), trust=...)."
+            "and give --trust on the command line, or load_study(path, trust=...)."
         )
     for old in [key for key in content if key in OLD_NAMES]:
         new = OLD_NAMES[old]
@@ -66,9 +69,11 @@ def load_study(path: str | Path) -> Study:
             raise ValueError(f"{path}: key {key!r} is missing; add it.")
     study = Study(**content | {"times_s": _times(path, content["times_s"])})
     study.check(str(path))
+    check_trust([study.score], source=str(path), trust=trust)
     folder = path.parent
     return replace(
         study,
+        trust=tuple(trust),
         checkpoints=[found for text in study.checkpoints for found in _matching(path, str(text))],
         devices=[_device(folder, str(device)) for device in content["devices"]],
         data_folder=None if study.data_folder is None else folder / study.data_folder,

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -11,12 +12,19 @@ from torch import Tensor
 from analog_samson.analog import draws_from_the_clock
 from analog_samson.chip import Chip, ChipGroup, MappedNetwork
 from analog_samson.data import Dataset
-from analog_samson.evaluation import EVALUATION_BATCH, exact_products, find_accelerator, is_correct
+from analog_samson.evaluation import (
+    EVALUATION_BATCH,
+    exact_products,
+    find_accelerator,
+    is_correct,
+    score_by_sample,
+)
 from analog_samson.models import analog_share
-from analog_samson.results import COLUMNS
+from analog_samson.results import COLUMNS, SCORE_COLUMNS
 from analog_samson.running import return_freed_memory
 from analog_samson.streams import derive_seed
 from analog_samson.study.definition import Point, Trial
+from analog_samson.study.scoring import function_of, is_counted
 from analog_samson.study.sources import (
     the_checkpoint,
     the_test_images,
@@ -43,12 +51,12 @@ def run_trial(trial: Trial, points: Sequence[Point] | None = None) -> pd.DataFra
     Returns:
         One row per point, columns ``results.COLUMNS``.
     """
-    return run_together([trial], trial.points if points is None else points)
+    return pd.DataFrame(run_together([trial], trial.points if points is None else points))
 
 
 def run_together(
     trials: Sequence[Trial], points: Sequence[Point], chips_together: int = 1
-) -> pd.DataFrame:
+) -> dict[str, list[Any]]:
     """Program chips of one network on one device and evaluate them with batched inference.
 
     Args:
@@ -57,7 +65,7 @@ def run_together(
         chips_together: Number of chips whose inference is batched; a smaller group is padded.
 
     Returns:
-        One row per chip and point, columns ``results.COLUMNS``.
+        The columns ``results.COLUMNS``, one value per chip and point.
 
     Raises:
         ValueError: If the chips cannot be batched, or the accelerator is not available.
@@ -137,7 +145,8 @@ def _batch_size(read_at: Chip | ChipGroup, trial: Trial) -> int:
 def correct_predictions(trial: Trial, chosen: slice | Tensor) -> Callable[..., Tensor]:
     """A function of a forward pass: whether its predictions of some test images are correct.
 
-    Its result is bool of shape (n,), or (chips, n) for a group of chips.
+    Its result is bool of shape (n,), or (chips, n) for a group of chips; for another score than
+    accuracy its value on each image, float64.
 
     Args:
         trial: The trial, whose network normalises the images.
@@ -151,12 +160,29 @@ def correct_predictions(trial: Trial, chosen: slice | Tensor) -> Callable[..., T
     if images.numel() * torch.float32.itemsize <= KEPT_BYTES:
         statistics = checkpoint.mean, checkpoint.std, checkpoint.pixel_scale
         images, normalise = the_test_inputs(*where, trial.accelerator, *statistics), _as_it_is
-    return functools.partial(
-        is_correct,
-        images=images[chosen],
-        labels=test.labels[chosen],
-        normalise=normalise,
-    )
+    if is_counted(trial.score):
+        return functools.partial(
+            is_correct,
+            images=images[chosen],
+            labels=test.labels[chosen],
+            normalise=normalise,
+        )
+    function = function_of(trial.score)
+    samples, targets = images[chosen], test.labels[chosen]
+
+    def values(forward: Callable[..., Tensor], batch_size: int = EVALUATION_BATCH) -> Tensor:
+        return score_by_sample(
+            function,
+            forward,
+            samples,
+            targets,
+            normalise,
+            name=trial.score,
+            n_chips=len(forward.chips) if isinstance(forward, ChipGroup) else None,
+            batch_size=batch_size,
+        )
+
+    return values
 
 
 def _as_it_is(images: Tensor) -> Tensor:
@@ -165,23 +191,20 @@ def _as_it_is(images: Tensor) -> Tensor:
 
 def _run_together(
     trials: Sequence[Trial], points: Sequence[Point], chips_together: int
-) -> pd.DataFrame:
+) -> dict[str, list[Any]]:
     first = trials[0]  # network, device and images are those of all
     chosen = images_of(first)
     predict = correct_predictions(first, chosen)
     all_digital, share = _digital(first)
     digital = all_digital[chosen]
-    digital_counts = {
-        "n_correct_digital": int(digital.sum()),
-        "n_correct_digital_test": int(all_digital.sum()),
-    }
+    of_digital = _digital_totals(first, digital, all_digital)
     chips = [programmed(trial) for trial in trials]
     read_at = reading(chips, chips_together)
     rows = []
     for time, read in points:
         read_at.drift_to(time, read)
         correct = predict(read_at, batch_size=_batch_size(read_at, first)).view(len(trials), -1)
-        for trial, chip, right in zip(trials, chips, correct, strict=True):
+        for trial, chip, values in zip(trials, chips, correct, strict=True):
             alphas = torch.cat(list(chip.compensation().values()))
             from_a_seed = chip.engine == "compiled" or not draws_from_the_clock(trial.device)
             rows.append(
@@ -189,16 +212,41 @@ def _run_together(
                     **trial.labels,
                     "t_inference_s": time,
                     "read": read,
-                    "n_correct": int(right.sum()),
-                    **digital_counts,
-                    "n_changed": int((right != digital).sum()),
+                    **of_digital,
+                    **_chip_totals(trial, values, digital),
                     "analog_share": share,
                     "alpha": float(alphas.double().mean()),
                     "extrapolated": trial.device.is_extrapolated(time),
                     "reproducible": from_a_seed,
                 }
             )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    columns = COLUMNS if is_counted(first.score) else SCORE_COLUMNS
+    return {name: [row[name] for row in rows] for name in columns}
+
+
+def _digital_totals(trial: Trial, digital: Tensor, all_digital: Tensor) -> dict[str, int | float]:
+    """Columns of the digital network: on the images of a chip, and on all."""
+    if is_counted(trial.score):
+        return {
+            "n_correct_digital": int(digital.sum()),
+            "n_correct_digital_test": int(all_digital.sum()),
+        }
+    return {
+        "sum_digital": float(digital.sum()),
+        "sum_squares_digital": float(digital.square().sum()),
+        "sum_digital_test": float(all_digital.sum()),
+    }
+
+
+def _chip_totals(trial: Trial, values: Tensor, digital: Tensor) -> dict[str, int | float]:
+    """Columns of a chip, from its correct predictions or values on its images."""
+    if is_counted(trial.score):
+        return {"n_correct": int(values.sum()), "n_changed": int((values != digital).sum())}
+    return {
+        "sum": float(values.sum()),
+        "sum_squares": float(values.square().sum()),
+        "sum_products": float((values * digital).sum()),
+    }
 
 
 def _training_images(trial: Trial) -> Dataset | None:
@@ -207,15 +255,15 @@ def _training_images(trial: Trial) -> Dataset | None:
     return the_training_images(trial.spec.dataset, trial.data_folder)
 
 
-_digital_results: dict[tuple[str, str, int, tuple[str, ...], str], tuple[Tensor, float]] = {}
+_digital_results: dict[tuple[str, str, int, tuple[str, ...], str, str], tuple[Tensor, float]] = {}
 
 
 def _digital(trial: Trial) -> tuple[Tensor, float]:
-    """Correct predictions of the digital network, and its analog share; once per worker."""
+    """Correct predictions, or values, of the digital network, and its analog share; cached."""
     checkpoint = the_checkpoint(trial.checkpoint_path, trial.checkpoint, trial.trust)
     keep_digital = (*checkpoint.keep_digital, *trial.device.digital_layers)
     what = trial.checkpoint, trial.evaluation_set, trial.n_test, keep_digital
-    key = (*what, trial.accelerator)
+    key = (*what, trial.accelerator, trial.score)
     if key not in _digital_results:
         network = checkpoint.build().to(trial.accelerator)
         predict = correct_predictions(trial, slice(trial.n_test))

@@ -1,12 +1,13 @@
 """Writer of a table: finished rows are written to disk in batches."""
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from analog_samson.locks import Lease
-from analog_samson.results import append_lines
+from analog_samson.results import COLUMNS, append_lines
 
 BATCHES_EVERY_S = 0.5
 """Interval of the batches [s], our choice: a kill loses the rows of half a second at most."""
@@ -15,14 +16,15 @@ BATCHES_EVERY_S = 0.5
 class TableWriter:
     """Appends lines to a table from a thread; pending lines are written when the block ends."""
 
-    def __init__(self, table: Path, lease: Lease) -> None:
+    def __init__(self, table: Path, lease: Lease, columns: Sequence[str] = COLUMNS) -> None:
         """Prepare to write.
 
         Args:
             table: The table.
             lease: Checked before every batch: whether this process still holds the table.
+            columns: Columns of the table.
         """
-        self._table, self._lease = table, lease
+        self._table, self._lease, self._columns = table, lease, columns
         self._waiting: list[str] = []
         self._ended = False
         self._failure: Exception | None = None
@@ -65,7 +67,7 @@ class TableWriter:
                 lines, self._waiting = "".join(self._waiting), []
             try:
                 self._lease.check()
-                append_lines(lines, self._table)
+                append_lines(lines, self._table, self._columns)
             except Exception as error:
                 self._failure = error
                 return

@@ -897,7 +897,7 @@ def test_a_score_has_a_unit_and_a_direction():
         ACCURACY, name="loss", label="loss", unit="nat", scale=1, is_higher_better=False
     )
     assert ACCURACY.axis("1 y") == "accuracy at 1 y [%]"
-    assert (loss.axis(), loss.capitalised) == ("loss [nat]", "Loss")
+    assert (loss.axis(), loss.capitalised) == ("loss [nat] (lower is better)", "Loss")
     assert (ACCURACY.shown(0.25), loss.shown(0.25)) == (25.0, 0.25)
     assert (ACCURACY.lost(0.75, 0.5), loss.lost(0.75, 0.5)) == (0.25, -0.25)
 

@@ -13,8 +13,8 @@ from analog_samson.results import (
     COLUMNS,
     append_rows,
     chip_means,
-    digital_accuracy,
-    estimated_accuracy,
+    digital_score,
+    estimated_score,
     needed,
     network_means,
     paired_gain,
@@ -44,17 +44,17 @@ def test_over_all_subsets_the_estimate_is_unbiased_and_its_variance_the_formulas
     digital, chip = random.random(n_test) < 0.7, random.random(n_test) < 0.5
     subsets = itertools.combinations(range(n_test), n)
     rows = pd.DataFrame([counts(chip, digital, list(chosen)) for chosen in subsets])
-    accuracies = estimated_accuracy(rows)
+    accuracies = estimated_score(rows)
     assert accuracies.mean() == pytest.approx(chip.mean(), abs=1e-12)
     assert accuracies.var(ddof=0) == pytest.approx(sampling_variance(rows).mean(), abs=1e-12)
     s2 = (chip.astype(float) - digital).var(ddof=1)
     assert sampling_variance(rows).mean() == pytest.approx(s2 / n * (1 - n / n_test), abs=1e-12)
-    assert (digital_accuracy(rows) == digital.mean()).all()
+    assert (digital_score(rows) == digital.mean()).all()
 
 
 def test_a_chip_evaluated_on_all_images_has_the_plain_ratio_and_no_sampling_variance():
     trials = make_trials()
-    assert (estimated_accuracy(trials) == trials["n_correct"] / trials["n_images_per_chip"]).all()
+    assert (estimated_score(trials) == trials["n_correct"] / trials["n_images_per_chip"]).all()
     assert (sampling_variance(trials) == 0).all()
     assert (variance_components(trials)["std_sampling"] == 0).all()
 
@@ -157,7 +157,7 @@ def test_chips_that_do_not_differ_still_have_an_interval():
     trials = answered(50, 1, 10, seed=1, std_chip=0.0)
     summary = summarise(trials).set_index("condition")
     assert summary["std_chips"].eq(0).mean() > 0.2
-    measured = estimated_accuracy(trials).groupby(trials["condition"]).std()
+    measured = estimated_score(trials).groupby(trials["condition"]).std()
     expected = stats.t.ppf(0.975, 9) * measured / np.sqrt(10)
     pd.testing.assert_series_equal(summary["half_width"].sort_index(), expected, check_names=False)
 
@@ -197,7 +197,7 @@ def test_intervals_over_chips_cover_and_without_the_variance_of_the_images_would
 def test_the_parts_of_the_spread_add_up_to_what_is_measured():
     trials = answered(1, 5, 20, seed=5)
     parts, row = variance_components(trials).iloc[0], summarise(trials).iloc[0]
-    scores = estimated_accuracy(trials).groupby(trials["checkpoint"])
+    scores = estimated_score(trials).groupby(trials["checkpoint"])
     within = scores.var().mean()
     assert parts["std_sampling"] ** 2 == pytest.approx(sampling_variance(trials).mean())
     assert parts["std_chips"] ** 2 + parts["std_sampling"] ** 2 == pytest.approx(within)
@@ -214,7 +214,7 @@ def test_a_chip_alone_counts_the_images_once():
     """One chip a network: what differs between networks holds the chip and its images."""
     trials = answered(1, 30, 1, seed=6)
     parts = variance_components(trials).iloc[0]
-    between = estimated_accuracy(trials).var()
+    between = estimated_score(trials).var()
     assert parts["std_networks"] ** 2 + parts["std_sampling"] ** 2 == pytest.approx(between)
     row = needed(trials, 0.01).iloc[0]
     n = int(row["needed_networks"])

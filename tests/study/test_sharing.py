@@ -257,7 +257,7 @@ def test_a_worker_refuses_a_row_that_cannot_be_before_it_is_handed_over(
     study, tmp_path, monkeypatch
 ):
     def wrong(trials, points, size):
-        return run_together(trials, points, size).assign(n_correct=-1)
+        return run_together(trials, points, size) | {"n_correct": [-1] * len(points)}
 
     monkeypatch.setattr("analog_samson.study.collection.run_together", wrong)
     with pytest.raises(ValueError, match="n_correct = -1; a whole number"):
