@@ -5,27 +5,25 @@ import json
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from analog_samson.analog import DeviceState, TiledNetwork
+from analog_samson.analog import TiledNetwork
 from analog_samson.checkpoint import write_tensors
 from analog_samson.chip.engines import Engine
 from analog_samson.chip.programmed import (
     ConductanceArray,
     PhysicsOfLayers,
-    drift_arrays,
-    program_arrays,
+    ProgrammedArrays,
 )
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.devices import Device
 from analog_samson.evaluation import exact_products
 from analog_samson.models import DigitalProducts, Rewriting, batch_norm, check_forward
-from analog_samson.streams import derive_seed
+from analog_samson.streams import Stream
 
 CHIP_FILE = "programmed chip"
 """Value of ``kind`` in the header of a saved chip."""
@@ -104,7 +102,7 @@ class Chip:
         self._trained_statistics = batch_norm.statistics(network.network)
         self._needs_recalibration = False
         self._shape_run: torch.Size | None = None  # of an image
-        self._arrays = program_arrays(network.arrays, physics, seed)
+        self._arrays = ProgrammedArrays(network.arrays, physics, seed)
         self.t_inference_s = math.nan
         self.read = 0
         self.drift_to(device.first_time_s)
@@ -130,10 +128,10 @@ class Chip:
         read = whole_number("read", read)
         if read < 0:
             raise ValueError(f"read counts draws of the read noise from 0; got {read}.")
-        drift_arrays(self._arrays, t_inference_s, read)
+        self._arrays.drift_to(t_inference_s, read)
         self._rescale_layers()
         self.t_inference_s, self.read = t_inference_s, read
-        self._forward_seeds = partial(derive_seed, self.seed, "forward", self.t_inference_s, read)
+        self._forward_seeds = Stream(self.seed, "forward", t_inference_s, read)
         self._needs_recalibration = (
             self.device.drift_compensation.batch_norm == "recalibrated"
             and bool(self._trained_statistics)
@@ -246,7 +244,7 @@ class Chip:
             )
         network, images = self._network, images.to(accelerator)
         batch_norm.restore(network.network, self._trained_statistics)
-        seeds = partial(derive_seed, self.seed, "recalibration", self.t_inference_s, self.read)
+        seeds = Stream(self.seed, "recalibration", self.t_inference_s, self.read)
         untraced = (
             network.eager(images[:1], seeds)
             if isinstance(network, FunctionalNetwork)
@@ -335,12 +333,9 @@ class Chip:
             if not bool(given.isfinite().all()):
                 raise ValueError(f"{name!r} holds NaN or infinity; the cells of a chip are finite.")
             self._check_plausible(name, given, tensor)
-        for array in self._conductance_arrays():
-            for number, state in enumerate(array.states):
-                prefix = f"{array.mapped.layer}/{array.mapped.index}/{number}/"
-                found = {quantity: tensors.get(prefix + quantity) for quantity in vars(state)}
-                found["target_uS"] = state.target_uS
-                array.states[number] = DeviceState(**found)  # type: ignore[arg-type]
+        for name, tensor in expected.items():
+            if not name.endswith("target_uS"):
+                tensor.copy_(tensors[name])
 
     def _check_plausible(self, name: str, given: Tensor, programmed: Tensor) -> None:
         """Raise ValueError if loaded cells are far from those that the device programs."""
@@ -374,7 +369,7 @@ class Chip:
 
     def _conductance_arrays(self) -> list["ConductanceArray"]:
         arrays = [array for array in self._arrays if isinstance(array, ConductanceArray)]
-        if len(arrays) < len(self._arrays):
+        if len(arrays) < len(list(self._arrays)):
             raise ValueError(
                 f"Device {self.device.name!r} follows aihwkit's weight-level path, which has "
                 "no conductances; use a device at conductance level."

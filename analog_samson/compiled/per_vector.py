@@ -42,7 +42,7 @@ class PerVector(Computing):
         self._packing = _packing(orders, columns, mapped.geometry.shape[0])
         self._bias = torch.zeros(mapped.geometry.shape[0]) if mapped.bias is None else mapped.bias
         self._contents: list[Tensor] = []
-        self._native: dict[Walk, _Native] = {}
+        self._native: dict[tuple[tuple[int, int, int], int], _Native] = {}
 
     @property
     def structure(self) -> tuple[object, ...]:
@@ -64,7 +64,6 @@ class PerVector(Computing):
         scales = mapped.scales(arrays).T * (in_range * (mapped.adc_step or 1.0))
         contents = whole, packed, self._places, scales.contiguous(), self._bias
         self._contents = [tensor.to(where) for tensor in contents]
-        self._native = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave pointers into memory out of pickles and copies; they are created again."""
@@ -95,20 +94,20 @@ class PerVector(Computing):
             raise RuntimeError(
                 f"Layer {self.mapped.name!r} takes {wanted} channels; got {channels}."
             )
-        walk = self.geometry.walk((height, width, channels), n // now.n_images)
-        rows, columns = self.geometry.rows, self.geometry.columns
+        size = (height, width, channels), n // now.n_images
+        contents, rows, columns = self._contents, self.geometry.rows, self.geometry.columns
         if torch.compiler.is_compiling():
+            walk = self.geometry.walk(*size)
             sizes = [*walk, len(rows), *rows, *columns]
-            contents = self._contents
             out: Tensor = _operation(x, contents, now.stream, self._constants, sizes, now.call)
             return out
-        if built := _library(x, self._contents):
-            if walk not in self._native:
-                given = self._contents, self._constants, walk, rows, columns
-                self._native[walk] = _Native(built, *given)
-            return self._native[walk](x, now.stream, now.call)
-        values = Constants(*self._constants.tolist())
-        return _in_torch(x, self._contents, now.stream, values, walk, rows, columns, now.call)
+        built = _library(x, contents)
+        if built is None or size not in self._native:
+            walk, values = self.geometry.walk(*size), Constants(*self._constants.tolist())
+            if built is None:
+                return _in_torch(x, contents, now.stream, values, walk, rows, columns, now.call)
+            self._native[size] = _Native(built, values, walk, rows, columns)
+        return self._native[size](x, contents, now.stream, now.call)
 
 
 def _orders(rows: Sequence[int], walk: Walk) -> Iterator[Tensor]:
@@ -145,19 +144,17 @@ def _library(x: Tensor, contents: Sequence[Tensor]) -> ctypes.CDLL | None:
 
 
 class _Native:
-    """A layer as a C struct, for inputs of one size; keeps the tensors it points to alive."""
+    """A layer as a C struct, for inputs of one size."""
 
     def __init__(
         self,
         built: ctypes.CDLL,
-        contents: Sequence[Tensor],
-        values: Tensor,
+        values: Constants,
         walk: Walk,
         rows: Sequence[int],
         columns: Sequence[int],
     ) -> None:
-        self._run = built.per_vector
-        self._walk, self._kept = walk, list(contents)
+        self._run, self._walk = built.per_vector, walk
         self._keys = (ctypes.c_uint64 * len(rows))()
         self._layer = Layer(
             *walk,
@@ -165,19 +162,22 @@ class _Native:
             len(columns),
             (ctypes.c_int64 * len(rows))(*rows),
             (ctypes.c_int64 * len(columns))(*columns),
-            *(tensor.data_ptr() for tensor in contents[1:]),
-            self._keys,
-            *values.tolist(),
+            keys=self._keys,
+            **values._asdict(),
         )
 
-    def __call__(self, x: Tensor, stream: Tensor, call: int) -> Tensor:
+    def __call__(self, x: Tensor, contents: Sequence[Tensor], stream: Tensor, call: int) -> Tensor:
+        """Outputs; ``contents``, ``stream`` and ``call`` as for :func:`_run`."""
         walk, x = self._walk, x.contiguous()
         out = x.new_empty(len(x), walk.out_height, walk.out_width, walk.groups * walk.columns)
         if not out.numel():
             return out
         first_image, *keys = stream.tolist()
         self._keys[:] = [operations.key_of_call(key, call) for key in keys]
-        layer = ctypes.byref(self._layer)
+        layer = self._layer
+        _, *held = [tensor.data_ptr() for tensor in contents]
+        layer.weights, layer.places, layer.scales, layer.offsets = held
+        pointer = ctypes.byref(layer)
         n_images = len(x) // walk.inputs_an_image
         (a, b), (step_a, step_b) = zip(
             *((each.data_ptr(), 4 * each.numel() // n_images) for each in (x, out)), strict=True
@@ -185,7 +185,7 @@ class _Native:
 
         def run(first: int, count: int) -> int:
             inputs, outputs = a + first * step_a, b + first * step_b
-            return int(self._run(layer, inputs, outputs, count, first_image + first))
+            return int(self._run(pointer, inputs, outputs, count, first_image + first))
 
         kernels.share(run, n_images)
         return out
@@ -217,9 +217,9 @@ def _run(
     n = len(Walk._fields)
     walk, n_rows = Walk(*sizes[:n]), sizes[n]
     rows, columns = sizes[n + 1 : n + 1 + n_rows], sizes[n + 1 + n_rows :]
-    if built := _library(x, contents):
-        return _Native(built, contents, values, walk, rows, columns)(x, stream, call)
     numbers = Constants(*values.tolist())
+    if built := _library(x, contents):
+        return _Native(built, numbers, walk, rows, columns)(x, contents, stream, call)
     return _in_torch(x, contents, stream, numbers, walk, rows, columns, call)
 
 
