@@ -104,7 +104,7 @@ class Row:
         """Weights that follow from conductances [µS], in a row and array by array."""
         cells = conductances_uS.view(self.n_cells, -1).unbind()
         whole = self._physics.to_weights(cells, self._scale)
-        parts = zip(whole.split(self._sizes), self._shapes, strict=True)
+        parts = zip(torch.split(whole, self._sizes), self._shapes, strict=True)
         return whole, [part.view(shape) for part, shape in parts]
 
     def by_array(self, state: DeviceState) -> list[list[DeviceState]]:
@@ -119,7 +119,9 @@ class Row:
         sizes, shapes = self._sizes * self.n_cells, self._shapes * self.n_cells
         if quantity is None:
             return [None] * len(sizes)
-        return [p.view(shape) for p, shape in zip(quantity.split(sizes), shapes, strict=True)]
+        return [
+            p.view(shape) for p, shape in zip(torch.split(quantity, sizes), shapes, strict=True)
+        ]
 
     def _drawn(self, seeds: Sequence[int], call: Callable[..., Tensor], *given: Any) -> Tensor:
         """Call the noise model; every piece of the row draws from the stream of its own seed."""

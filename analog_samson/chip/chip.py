@@ -73,6 +73,10 @@ class Chip:
         keep_digital: Layers that are not on the chip.
         t_inference_s: Time since programming finished [s] at which the chip is read.
         read: Number of the read, which selects the draw of the read noise.
+        network: The network on its arrays, which runs the forward pass.
+        forward_seeds: Random seeds of the forward noise at this read.
+        recalibration: Images on which batch normalisation is recalibrated; None: none.
+        trained_statistics: Statistics of batch normalisation as trained.
     """
 
     def __init__(
@@ -95,11 +99,11 @@ class Chip:
         self.seed = seed
         self.input_ranges = input_ranges
         self.keep_digital = tuple(keep_digital)
-        self._network = network
-        self._recalibration = recalibration
+        self.network = network
+        self.recalibration = recalibration
         self._products = products
         self._unchecked = unchecked
-        self._trained_statistics = batch_norm.statistics(network.network)
+        self.trained_statistics = batch_norm.statistics(network.network)
         self._needs_recalibration = False
         self._shape_run: torch.Size | None = None  # of an image
         self._arrays = ProgrammedArrays(network.arrays, physics, seed)
@@ -131,10 +135,10 @@ class Chip:
         self._arrays.drift_to(t_inference_s, read)
         self._rescale_layers()
         self.t_inference_s, self.read = t_inference_s, read
-        self._forward_seeds = Stream(self.seed, "forward", t_inference_s, read)
+        self.forward_seeds = Stream(self.seed, "forward", t_inference_s, read)
         self._needs_recalibration = (
             self.device.drift_compensation.batch_norm == "recalibrated"
-            and bool(self._trained_statistics)
+            and bool(self.trained_statistics)
         )
         return self
 
@@ -143,7 +147,7 @@ class Chip:
         rescaled = [array for array in self._arrays if array.kind == "per_layer"]
         if not rescaled or self._products is None:
             return
-        weights = self._network.weights()
+        weights = self.network.weights()
         gains = {
             name: self._products.gain(name, weights[name])
             for name in dict.fromkeys(array.mapped.layer for array in rescaled)
@@ -178,7 +182,7 @@ class Chip:
             self._recalibrate(images.device)
         first_index = whole_number("first_index", first_index)
         try:
-            outputs = self._network.forward(images, first_index, self._forward_seeds)
+            outputs = self.network.forward(images, first_index, self.forward_seeds)
         except Exception as error:  # whatever the network's own code raises
             if images.shape[1:] == self._shape_run or isinstance(error, torch.OutOfMemoryError):
                 raise
@@ -223,12 +227,12 @@ class Chip:
     @property
     def is_batch_invariant(self) -> bool:
         """Whether outputs are known to be bit-identical for every batch size."""
-        network = self._network
+        network = self.network
         return isinstance(network, FunctionalNetwork) and network.is_batch_invariant
 
     def check_calibrated(self) -> None:
         """Raise ValueError if the device's DAC needs input ranges and there are none."""
-        if self.device.periphery.needs_input_ranges and not self._network.has_input_ranges:
+        if self.device.periphery.needs_input_ranges and not self.network.has_input_ranges:
             raise ValueError(
                 f"Device {self.device.name!r} has a DAC of fixed range and this chip was not "
                 "calibrated; give program(..., calibration=images of the training set)."
@@ -236,14 +240,14 @@ class Chip:
 
     def _recalibrate(self, accelerator: torch.device) -> None:
         """Recompute the running statistics of batch normalisation at this read."""
-        images = self._recalibration
+        images = self.recalibration
         if images is None:
             raise ValueError(
                 f"Device {self.device.name!r} recalibrates batch normalisation and this chip has "
                 "no images for it; give program(..., recalibration=images of the training set)."
             )
-        network, images = self._network, images.to(accelerator)
-        batch_norm.restore(network.network, self._trained_statistics)
+        network, images = self.network, images.to(accelerator)
+        batch_norm.restore(network.network, self.trained_statistics)
         seeds = Stream(self.seed, "recalibration", self.t_inference_s, self.read)
         untraced = (
             network.eager(images[:1], seeds)
@@ -261,7 +265,7 @@ class Chip:
 
         Drift compensation is not included; see :meth:`compensation`.
         """
-        return self._network.weights()
+        return self.network.weights()
 
     def compensation(self) -> dict[str, Tensor]:
         """Compensation factors now, {layer: tensor}, one per array or column; 1 without any."""

@@ -52,8 +52,9 @@ class ProgrammedArrays:
             device, of_layer = physics.of(array.layer)
             kind, words = device.drift_compensation.kind, (seed, array.layer, array.index)
             if device.noise_level == "weight_as_in_aihwkit" and isinstance(array, Tile):
-                self._parts.append(AihwkitArray(array, kind, Stream(*words)))
-                self._arrays.append(self._parts[-1])
+                on_tile = AihwkitArray(array, kind, Stream(*words))
+                self._arrays.append(on_tile)
+                self._parts.append(on_tile)
                 continue
             at_cells = ConductanceArray(array, kind, of_layer, words)
             self._arrays.append(at_cells)

@@ -92,9 +92,9 @@ def as_lines(rows: pd.DataFrame | Mapping[str, Sequence[Any]]) -> str:
     Raises:
         ValueError: If columns are missing or unknown, or a value is missing or out of range.
     """
-    if set(rows) != set(COLUMNS):
-        missing = sorted(set(COLUMNS) - set(rows))
-        unknown = sorted(set(rows) - set(COLUMNS))
+    if (given := set(map(str, rows))) != set(COLUMNS):
+        missing = sorted(set(COLUMNS) - given)
+        unknown = sorted(given - set(COLUMNS))
         raise ValueError(
             "Rows must have the columns of results.COLUMNS; "
             f"missing: {missing}, unknown: {unknown}."
