@@ -171,15 +171,20 @@ def is_correct(
                 )
             waiting.append(outputs)
             if len(waiting) == _BATCHES_PER_ARGMAX or (number + 1) * batch_size >= n:
-                best = torch.cat(waiting, dim=-2).max(dim=-1)
+                best = _joined(waiting, dim=-2).max(dim=-1)
                 largest.append(best.values)
                 predicted.append(best.indices)
                 waiting.clear()
-    is_nan = torch.cat(largest, dim=-1)[..., :n].isnan()
+    is_nan = _joined(largest, dim=-1)[..., :n].isnan()
     if bool(is_nan.any()):
         wrong = int(is_nan.nonzero()[:, -1].min())
         raise ValueError(
             f"An output of the network is NaN for image {wrong}; check its weights and the "
             "normalisation of its inputs."
         )
-    return torch.cat(predicted, dim=-1)[..., :n].cpu() == labels.cpu()
+    return _joined(predicted, dim=-1)[..., :n].cpu() == labels.cpu()
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    """As ``torch.cat``; a single part is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)

@@ -90,7 +90,7 @@ def overhead(folder: Path, data_folder: Path, chips: int) -> dict[str, float]:
             "overhead", [checkpoint], ["pcm_like"], TIMES, n_chips, data_folder=data_folder
         )
         the_test_set.cache_clear()
-        trial._digital_answers.clear()
+        trial._digital_results.clear()
         trial._latest_mapped.clear()
         whole, before = Stopwatch(), work.seconds
         whole.around(collect)(study, folder / str(n_chips))

@@ -55,7 +55,8 @@ class Row:
     @classmethod
     def of(cls, physics: Physics, targets: Sequence[Tensor]) -> Self | None:
         """The row of arrays with these target weights; None if they are computed one by one."""
-        if len(targets) < 2 or not getattr(physics.model, "is_elementwise", False):
+        is_elementwise = getattr(physics.model, "is_elementwise", False)
+        if not is_elementwise or len(targets) < 2 or sum(t.numel() for t in targets) > _AT_ONCE:
             return None
         found = [physics.to_conductances(target) for target in targets]
         if sum(cell.numel() for cells, _ in found for cell in cells) > _AT_ONCE:
