@@ -55,16 +55,15 @@ class Row:
     @classmethod
     def of(cls, physics: Physics, targets: Sequence[Tensor]) -> Self | None:
         """The row of arrays with these target weights; None if they are computed one by one."""
-        is_elementwise = getattr(physics.model, "is_elementwise", False)
-        if not is_elementwise or len(targets) < 2 or sum(t.numel() for t in targets) > _AT_ONCE:
+        joins = getattr(physics.model, "is_elementwise", False) and physics.noise.cells == "pair"
+        if not joins or len(targets) < 2 or sum(t.numel() for t in targets) > _AT_ONCE:
             return None
         found = [physics.to_conductances(target) for target in targets]
-        if sum(cell.numel() for cells, _ in found for cell in cells) > _AT_ONCE:
-            return None
+        n_cells = sum(cell.numel() for cells, _ in found for cell in cells)
         ratios = {float(params["scale_ratio"]) for _, (params, _) in found}
-        return (
-            cls(physics, [cells for cells, _ in found], found[0][1]) if len(ratios) == 1 else None
-        )
+        if n_cells > _AT_ONCE or len(ratios) > 1:
+            return None
+        return cls(physics, [cells for cells, _ in found], found[0][1])
 
     def program(self, seeds: Sequence[Seeds]) -> DeviceState:
         """Program all cells, as ``Physics.program``; seeds by cell, then array."""
@@ -78,13 +77,10 @@ class Row:
             [own("drift") for own in seeds], model.generate_drift_coefficients, target
         )
         sizes = self._sizes * self.n_cells
-        stuck = [self._physics.stuck(torch.Size([n]), s) for n, s in zip(sizes, seeds, strict=True)]
-        whole = (
-            torch.cat([each for each in stuck if each is not None])
-            if stuck[0] is not None
-            else None
-        )
-        return DeviceState(None, hold_stuck(programmed, whole), exponent, whole)
+        drawn = [self._physics.stuck(torch.Size([n]), s) for n, s in zip(sizes, seeds, strict=True)]
+        held = [each for each in drawn if each is not None]
+        stuck = torch.cat(held) if held else None
+        return DeviceState(None, hold_stuck(programmed, stuck), exponent, stuck)
 
     def read(
         self, state: DeviceState, t_inference_s: float, read: int, seeds: Sequence[Seeds]
