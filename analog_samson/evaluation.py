@@ -5,6 +5,7 @@ import functools
 import logging
 import multiprocessing
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -89,23 +90,40 @@ def exact_products(accelerator: torch.device) -> Iterator[None]:
     the default type of torch is fp32, and inference mode, whose tensors cannot be changed outside
     it, is replaced by no_grad.
     """
-    with contextlib.ExitStack() as stack:
-        if (default := torch.get_default_dtype()) != torch.float32:
-            stack.callback(torch.set_default_dtype, default)
-            torch.set_default_dtype(torch.float32)
-        if torch.is_inference_mode_enabled():
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.no_grad())
-        has_autocast = torch.amp.autocast_mode.is_autocast_available(accelerator.type)
-        if has_autocast and torch.is_autocast_enabled(accelerator.type):
-            stack.enter_context(torch.autocast(accelerator.type, enabled=False))
-        if accelerator.type == "cuda":
-            stack.enter_context(
-                torch.backends.cudnn.flags(
-                    enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-                )
-            )
+    contexts = _contexts(accelerator)
+    if not contexts:  # as usual; this is called for every batch
         yield
+        return
+    with contextlib.ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        yield
+
+
+def _contexts(accelerator: torch.device) -> list[AbstractContextManager[object]]:
+    """What has to be changed for exact products, in order."""
+    contexts: list[AbstractContextManager[object]] = []
+    if torch.get_default_dtype() != torch.float32:
+        contexts.append(_default_fp32())
+    if torch.is_inference_mode_enabled():
+        contexts += [torch.inference_mode(False), torch.no_grad()]
+    where = accelerator.type
+    if torch.amp.autocast_mode.is_autocast_available(where) and torch.is_autocast_enabled(where):
+        contexts.append(torch.autocast(where, enabled=False))
+    if where == "cuda":
+        exact = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32": False}
+        contexts.append(torch.backends.cudnn.flags(**exact))
+    return contexts
+
+
+@contextlib.contextmanager
+def _default_fp32() -> Iterator[None]:
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(default)
 
 
 def count_correct(
@@ -168,18 +186,23 @@ def is_correct(
                 )
             waiting.append(outputs)
             if len(waiting) == _BATCHES_PER_ARGMAX or first + batch_size >= n:
-                best = torch.cat(waiting, dim=-2).max(dim=-1)
+                best = _joined(waiting, dim=-2).max(dim=-1)
                 largest.append(best.values)
                 predicted.append(best.indices)
                 waiting.clear()
-    is_nan = torch.cat(largest, dim=-1)[..., :n].isnan()
+    is_nan = _joined(largest, dim=-1)[..., :n].isnan()
     if bool(is_nan.any()):
         wrong = int(is_nan.nonzero()[:, -1].min())
         raise ValueError(
             f"An output of the network is NaN for image {wrong}; check its weights and the "
             "normalisation of its inputs."
         )
-    return torch.cat(predicted, dim=-1)[..., :n].cpu() == labels.cpu()
+    return _joined(predicted, dim=-1)[..., :n].cpu() == labels.cpu()
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    """As ``torch.cat``; a single part is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
 
 
 def score_by_sample(

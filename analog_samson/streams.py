@@ -23,9 +23,31 @@ def derive_seed(*words: str | int | float) -> int:
     Returns:
         An integer in [0, 2**63), the first 63 bits of the BLAKE2b hash of the words.
     """
-    text = "\x1f".join(_spell(word) for word in words)
+    return _hashed(_spelled(words))
+
+
+class Stream:
+    """Seeds of words that begin alike: ``Stream(a, b)(c) == derive_seed(a, b, c)``.
+
+    Args:
+        *words: The first words.
+    """
+
+    def __init__(self, *words: str | int | float) -> None:
+        self._text = _spelled(words)
+
+    def __call__(self, *words: str | int | float) -> int:
+        """Derive the seed of the first words and these."""
+        return _hashed(f"{self._text}\x1f{_spelled(words)}")
+
+
+def _hashed(text: str) -> int:
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> (64 - SEED_BITS)
+
+
+def _spelled(words: tuple[str | int | float, ...]) -> str:
+    return "\x1f".join(map(_spell, words))
 
 
 def _spell(word: str | int | float) -> str:

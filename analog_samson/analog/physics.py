@@ -9,21 +9,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from analog_samson.analog.noise_models import noise_model
 from analog_samson.analog.versions import check_versions
 from analog_samson.devices import Device
 
 _check_versions_once = functools.cache(check_versions)
-
-_VECTORS = 64
-"""Torch processes multiples of this number of elements in vector instructions only; scalar code for
-a remainder may differ in the last bits. Only arrays of such sizes are concatenated with others."""
-
-_AT_ONCE = 32_768
-"""Torch does not split this number of elements over threads; for larger arrays the overhead of
-calls is negligible."""
 
 Seeds = Callable[..., int]
 """Maps the words of a purpose to a seed, for one layer, array and cell index of a chip."""
@@ -100,84 +91,21 @@ class Physics:
         if self.noise.keeps_exponents:
             with seeded(seeds("drift")):
                 exponent = self.model.generate_drift_coefficients(target_uS.clone())
-        stuck = self._stuck(target_uS, seeds)
+        stuck = self.stuck(target_uS.shape, seeds)
         kept = target_uS if self.noise.keeps_quantile else None
-        return CellState(kept, _hold(programmed, stuck), exponent, stuck)
+        return CellState(kept, hold_stuck(programmed, stuck), exponent, stuck)
 
-    def program_all(self, targets_uS: Sequence[Tensor], seeds: Sequence[Seeds]) -> list[CellState]:
-        """The result of :meth:`program` for each, bit for bit; small arrays in one call."""
-        together = [i for i, target in enumerate(targets_uS) if self._joins(target)]
-        if not self._are_small([targets_uS[i] for i in together]):
-            together = []
-        joined = torch.cat([targets_uS[i].flatten() for i in together]) if together else None
-        drawn: dict[str, dict[int, Tensor]] = {"programming": {}, "drift": {}}
-        if joined is not None:
-            for purpose, call in (
-                ("programming", self.model.apply_programming_noise_to_conductance),
-                ("drift", self.model.generate_drift_coefficients),
-            ):
-                parts = [(targets_uS[i].shape, seeds[i](purpose)) for i in together]
-                drawn[purpose] = dict(zip(together, _drawn_apart(call, parts, joined), strict=True))
-        states = []
-        for i, (target, own) in enumerate(zip(targets_uS, seeds, strict=True)):
-            if i not in drawn["programming"]:
-                states.append(self.program(target, own))
-                continue
-            stuck = self._stuck(target, own)
-            programmed, exponent = (drawn[purpose][i] for purpose in ("programming", "drift"))
-            states.append(CellState(None, _hold(programmed, stuck), exponent, stuck))
-        return states
-
-    def read_all(
-        self,
-        states: Sequence[CellState],
-        t_inference_s: float,
-        read: int,
-        seeds: Sequence[Seeds],
-    ) -> list[Tensor]:
-        """The result of :meth:`read` for each, bit for bit; small arrays in one call."""
-        together = [i for i, state in enumerate(states) if self._joins(state.programmed_uS)]
-        if t_inference_s == 0 or not self._are_small([states[i].programmed_uS for i in together]):
-            together = []
-        found: dict[int, Tensor] = {}
-        if together:
-            start, exponents = (
-                torch.cat([getattr(states[i], what).flatten() for i in together])
-                for what in ("programmed_uS", "drift_exponent")
-            )
-            time = _number_as_key(self.model, t_inference_s)
-            parts = [
-                (states[i].programmed_uS.shape, seeds[i]("read", t_inference_s, read))
-                for i in together
-            ]
-            age = self.model.apply_drift_noise_to_conductance
-            aged = _drawn_apart(age, parts, start, exponents, time)
-            found = dict(zip(together, aged, strict=True))
-        return [
-            _hold(found[i], state.stuck_uS)
-            if i in found
-            else self.read(state, t_inference_s, read, own)
-            for i, (state, own) in enumerate(zip(states, seeds, strict=True))
-        ]
-
-    def _joins(self, conductances_uS: Tensor) -> bool:
-        """Whether conductances can be concatenated with others without changing a bit."""
-        is_elementwise = getattr(self.model, "is_elementwise", False)
-        return is_elementwise and conductances_uS.numel() % _VECTORS == 0
-
-    def _are_small(self, conductances_uS: Sequence[Tensor]) -> bool:
-        return 0 < sum(each.numel() for each in conductances_uS) <= _AT_ONCE
-
-    def _stuck(self, target_uS: Tensor, seeds: Seeds) -> Tensor | None:
+    def stuck(self, shape: torch.Size, seeds: Seeds) -> Tensor | None:
+        """Conductances [µS] of stuck cells, NaN for the others; None if the device has none."""
         low, high = self.faults.stuck_low, self.faults.stuck_high
         if low == 0 and high == 0:
             return None
         with seeded(seeds("faults")):
-            lot = torch.rand(target_uS.shape, dtype=torch.float64)
+            lot = torch.rand(shape, dtype=torch.float64)
         g_min, g_max = self.noise.conductance_range
         if self.noise.cells == "signed":
             g_min = -g_max
-        stuck = torch.full_like(target_uS, math.nan)
+        stuck = torch.full(shape, math.nan)
         stuck[lot < low] = g_min
         stuck[lot >= 1 - high] = g_max
         return stuck
@@ -203,7 +131,7 @@ class Physics:
                 t_inference_s,
                 seeds("read", t_inference_s, read),
             )
-        return _hold(aged, state.stuck_uS)
+        return hold_stuck(aged, state.stuck_uS)
 
     def _read_marginal(self, state: CellState, t_inference_s: float, seeds: Seeds) -> Tensor:
         # The model draws one normal number per cell around the target. With the seed of programming
@@ -223,37 +151,12 @@ class Physics:
         return aged
 
 
-class _DrawsApart(TorchFunctionMode):
-    """Within a block, ``randn_like`` draws each part of a concatenation with its own seed."""
-
-    def __init__(self, sizes: Sequence[int], seeds: Sequence[int]) -> None:
-        super().__init__()
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._pieces = list(zip(sizes, generators, strict=True))
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.randn_like:
-            return torch.cat([torch.randn(size, generator=own) for size, own in self._pieces])
-        return func(*args, **(kwargs or {}))
-
-
-def _drawn_apart(
-    call: Callable[..., Tensor], parts: Sequence[tuple[torch.Size, int]], *given: Any
-) -> list[Tensor]:
-    """Call a noise model on concatenated arrays, with a shape and a seed for each."""
-    sizes = [shape.numel() for shape, _ in parts]
-    with _DrawsApart(sizes, [seed for _, seed in parts]):
-        row = call(*given)
-    pieces = torch.split(row, sizes)
-    return [piece.view(shape) for piece, (shape, _) in zip(pieces, parts, strict=True)]
-
-
 def _number_as_key(model: Any, t_inference_s: float) -> float:
     known = getattr(model, "coeff_dic", {})
     return next((time for time in known if time == t_inference_s), t_inference_s)
 
 
-def _hold(conductances_uS: Tensor, stuck_uS: Tensor | None) -> Tensor:
+def hold_stuck(conductances_uS: Tensor, stuck_uS: Tensor | None) -> Tensor:
     """Insert the conductances of stuck cells."""
     if stuck_uS is None:
         return conductances_uS

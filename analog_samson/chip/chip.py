@@ -5,27 +5,25 @@ import json
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from analog_samson.analog import CellState, TiledNetwork
+from analog_samson.analog import TiledNetwork
 from analog_samson.checkpoint import write_tensors
 from analog_samson.chip.engines import Engine
 from analog_samson.chip.programmed import (
     ConductanceArray,
     PhysicsOfLayers,
-    drift_arrays,
-    program_arrays,
+    ProgrammedArrays,
 )
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.devices import Device
 from analog_samson.evaluation import exact_products
 from analog_samson.models import DigitalProducts, Rewriting, batch_norm, check_forward
-from analog_samson.streams import derive_seed
+from analog_samson.streams import Stream
 
 CHIP_FILE = "programmed chip"
 """Value of ``kind`` in the header of a saved chip."""
@@ -75,6 +73,10 @@ class Chip:
         keep_digital: Layers that are not on the chip.
         t_inference_s: Time since programming finished [s] at which the chip is read.
         read: Number of the read, which selects the draw of the read noise.
+        network: The network on its arrays, which runs the forward pass.
+        forward_seeds: Random seeds of the forward noise at this read.
+        recalibration: Images on which batch normalisation is recalibrated; None: none.
+        trained_statistics: Statistics of batch normalisation as trained.
     """
 
     def __init__(
@@ -97,14 +99,14 @@ class Chip:
         self.seed = seed
         self.input_ranges = input_ranges
         self.keep_digital = tuple(keep_digital)
-        self._network = network
-        self._recalibration = recalibration
+        self.network = network
+        self.recalibration = recalibration
         self._products = products
         self._unchecked = unchecked
-        self._trained_statistics = batch_norm.statistics(network.network)
+        self.trained_statistics = batch_norm.statistics(network.network)
         self._needs_recalibration = False
         self._shape_run: torch.Size | None = None  # of an image
-        self._arrays = program_arrays(network.arrays, physics, seed)
+        self._arrays = ProgrammedArrays(network.arrays, physics, seed)
         self.t_inference_s = math.nan
         self.read = 0
         self.drift_to(device.first_time_s)
@@ -130,13 +132,13 @@ class Chip:
         read = whole_number("read", read)
         if read < 0:
             raise ValueError(f"read counts draws of the read noise from 0; got {read}.")
-        drift_arrays(self._arrays, t_inference_s, read)
+        self._arrays.drift_to(t_inference_s, read)
         self._rescale_layers()
         self.t_inference_s, self.read = t_inference_s, read
-        self._forward_seeds = partial(derive_seed, self.seed, "forward", self.t_inference_s, read)
+        self.forward_seeds = Stream(self.seed, "forward", t_inference_s, read)
         self._needs_recalibration = (
             self.device.drift_compensation.batch_norm == "recalibrated"
-            and bool(self._trained_statistics)
+            and bool(self.trained_statistics)
         )
         return self
 
@@ -145,7 +147,7 @@ class Chip:
         rescaled = [array for array in self._arrays if array.kind == "per_layer"]
         if not rescaled or self._products is None:
             return
-        weights = self._network.weights()
+        weights = self.network.weights()
         gains = {
             name: self._products.gain(name, weights[name])
             for name in dict.fromkeys(array.mapped.layer for array in rescaled)
@@ -180,7 +182,7 @@ class Chip:
             self._recalibrate(images.device)
         first_index = whole_number("first_index", first_index)
         try:
-            outputs = self._network.forward(images, first_index, self._forward_seeds)
+            outputs = self.network.forward(images, first_index, self.forward_seeds)
         except Exception as error:  # any exception that the code of the network raises
             if images.shape[1:] == self._shape_run or isinstance(error, torch.OutOfMemoryError):
                 raise
@@ -225,12 +227,12 @@ class Chip:
     @property
     def is_batch_invariant(self) -> bool:
         """Whether outputs are known to be bit-identical for every batch size."""
-        network = self._network
+        network = self.network
         return isinstance(network, FunctionalNetwork) and network.is_batch_invariant
 
     def check_calibrated(self) -> None:
         """Raise ValueError if the device's DAC needs input ranges and there are none."""
-        if self.device.periphery.needs_input_ranges and not self._network.has_input_ranges:
+        if self.device.periphery.needs_input_ranges and not self.network.has_input_ranges:
             raise ValueError(
                 f"Device {self.device.name!r} has a DAC of fixed range and this chip was not "
                 "calibrated; give program(..., calibration=images of the training set)."
@@ -238,15 +240,15 @@ class Chip:
 
     def _recalibrate(self, accelerator: torch.device) -> None:
         """Recompute the running statistics of batch normalisation at this read."""
-        images = self._recalibration
+        images = self.recalibration
         if images is None:
             raise ValueError(
                 f"Device {self.device.name!r} recalibrates batch normalisation and this chip has "
                 "no images for it; give program(..., recalibration=images of the training set)."
             )
-        network, images = self._network, images.to(accelerator)
-        batch_norm.restore(network.network, self._trained_statistics)
-        seeds = partial(derive_seed, self.seed, "recalibration", self.t_inference_s, self.read)
+        network, images = self.network, images.to(accelerator)
+        batch_norm.restore(network.network, self.trained_statistics)
+        seeds = Stream(self.seed, "recalibration", self.t_inference_s, self.read)
         untraced = (
             network.eager(images[:1], seeds)
             if isinstance(network, FunctionalNetwork)
@@ -263,7 +265,7 @@ class Chip:
 
         Drift compensation is not included; see :meth:`compensation`.
         """
-        return self._network.weights()
+        return self.network.weights()
 
     def compensation(self) -> dict[str, Tensor]:
         """Compensation factors now, {layer: tensor}, one per array or column; 1 without any."""
@@ -335,12 +337,9 @@ class Chip:
             if not bool(given.isfinite().all()):
                 raise ValueError(f"{name!r} holds NaN or infinity; the cells of a chip are finite.")
             self._check_plausible(name, given, tensor)
-        for array in self._conductance_arrays():
-            for number, state in enumerate(array.states):
-                prefix = f"{array.mapped.layer}/{array.mapped.index}/{number}/"
-                found = {quantity: tensors.get(prefix + quantity) for quantity in vars(state)}
-                found["target_uS"] = state.target_uS
-                array.states[number] = CellState(**found)  # type: ignore[arg-type]
+        for name, tensor in expected.items():
+            if not name.endswith("target_uS"):
+                tensor.copy_(tensors[name])
 
     def _check_plausible(self, name: str, given: Tensor, programmed: Tensor) -> None:
         """Raise ValueError if loaded cells are far from those that the device programs."""
@@ -374,7 +373,7 @@ class Chip:
 
     def _conductance_arrays(self) -> list["ConductanceArray"]:
         arrays = [array for array in self._arrays if isinstance(array, ConductanceArray)]
-        if len(arrays) < len(self._arrays):
+        if len(arrays) < len(list(self._arrays)):
             raise ValueError(
                 f"Device {self.device.name!r} follows aihwkit's weight-level path, which has "
                 "no conductances; use a device at conductance level."

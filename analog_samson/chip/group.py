@@ -62,7 +62,7 @@ class ChipGroup:
             if what := _difference(chip, first):
                 raise ValueError(f"Batched chips must be of one network on one device; got {what}.")
         self._places = [*chips, *[chips[-1]] * (size - len(chips))]
-        networks = [chip._network for chip in self._places]
+        networks = [chip.network for chip in self._places]
         self._network = StackedNetwork([n for n in networks if isinstance(n, FunctionalNetwork)])
 
     def drift_to(self, t_inference_s: float, read: int = 0) -> Self:
@@ -88,7 +88,7 @@ class ChipGroup:
             images = chip.checked(images)
         if images.device.type == "cpu" and kernels.library() is not None:
             return torch.stack([chip(images, first_index) for chip in self.chips])
-        seeds = [chip._forward_seeds for chip in self._places]
+        seeds = [chip.forward_seeds for chip in self._places]
         return self._network.forward(images, first_index, seeds)[: len(self.chips)]
 
 
@@ -98,7 +98,7 @@ def _difference(chip: Chip, other: Chip) -> str:
         return f"devices {other.device.name!r} and {chip.device.name!r} of different contents"
     if chip.precision != other.precision:
         return f"precisions {other.precision!r} and {chip.precision!r}"
-    ours, theirs = chip._network, other._network
+    ours, theirs = chip.network, other.network
     shapes, others = ([array.target.shape for array in n.arrays] for n in (ours, theirs))
     if str(ours.network) != str(theirs.network) or shapes != others:
         return "different networks"

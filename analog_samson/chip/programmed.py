@@ -1,16 +1,15 @@
 """The crossbar arrays of a chip: programmed once, aged to any time, read out, compensated."""
 
 import math
-from collections.abc import Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
 from analog_samson.analog import CellState, Physics, Tile, seeded
+from analog_samson.analog.rows import Row, fits_in_row
 from analog_samson.compiled import Array
 from analog_samson.devices import Device
-from analog_samson.streams import derive_seed
+from analog_samson.streams import Stream
 
 
 class PhysicsOfLayers:
@@ -19,6 +18,7 @@ class PhysicsOfLayers:
     def __init__(self, device: Device) -> None:
         self._device, self._shared = device, Physics(device)
         self._of_layers: dict[str, tuple[Device, Physics]] = {}
+        self._rows: dict[Physics, Row | None] = {}
 
     def of(self, layer: str) -> tuple[Device, Physics]:
         """Device and physics of a layer."""
@@ -28,58 +28,53 @@ class PhysicsOfLayers:
             self._of_layers[layer] = own, physics
         return self._of_layers[layer]
 
+    def row(self, physics: Physics, targets: Sequence[Tensor]) -> Row | None:
+        """The row of all arrays of a physics that may stand in one, the same for all chips."""
+        if physics not in self._rows:
+            self._rows[physics] = Row.of(physics, targets)
+        return self._rows[physics]
 
-def program_arrays(
-    mapped: Sequence[Tile | Array], physics: PhysicsOfLayers, seed: int
-) -> list["ChipArray"]:
-    """Program arrays, at conductance level or on aihwkit's own weight-level path.
+
+class ProgrammedArrays:
+    """All arrays of a chip, at conductance level or on aihwkit's own weight-level path.
 
     Args:
-        mapped: Arrays with their target weights.
+        mapped: Arrays with their target weights, not yet programmed.
         physics: Physics of the layers.
         seed: Seed of the chip.
-
-    Returns:
-        One programmed array for each, in order.
     """
-    programmed: list[ChipArray] = []
-    for array in mapped:
-        device, of_layer = physics.of(array.layer)
-        seeds = partial(derive_seed, seed, array.layer, array.index)
-        if device.noise_level == "weight_as_in_aihwkit" and isinstance(array, Tile):
-            programmed.append(AihwkitArray(array, device, seeds))
-        else:
-            programmed.append(ConductanceArray(array, device, of_layer, seeds))
-    for of_layer, alike in _by_physics(programmed):
-        targets = [target for one in alike for target in one.targets()]
-        states = iter(of_layer.program_all(targets, [own for one in alike for own in one.seeds]))
-        for one in alike:
-            one.start([next(states) for _ in one.seeds])
-    return programmed
 
+    def __init__(self, mapped: Sequence[Tile | Array], physics: PhysicsOfLayers, seed: int) -> None:
+        self._arrays: list[ChipArray] = []
+        self._parts: list[AihwkitArray | ConductanceArray | _ArraysInRow] = []
+        in_row: dict[Physics, list[ConductanceArray]] = {}
+        for array in mapped:
+            device, of_layer = physics.of(array.layer)
+            kind, words = device.drift_compensation.kind, (seed, array.layer, array.index)
+            if device.noise_level == "weight_as_in_aihwkit" and isinstance(array, Tile):
+                on_tile = AihwkitArray(array, kind, Stream(*words))
+                self._arrays.append(on_tile)
+                self._parts.append(on_tile)
+                continue
+            at_cells = ConductanceArray(array, kind, of_layer, words)
+            self._arrays.append(at_cells)
+            if fits_in_row(array.target):
+                in_row.setdefault(of_layer, []).append(at_cells)
+            else:
+                self._parts.append(at_cells)
+        for of_layer, arrays in in_row.items():
+            row = physics.row(of_layer, [array.mapped.target for array in arrays])
+            self._parts += arrays if row is None else [_ArraysInRow(row, arrays)]
+        for part in self._parts:
+            part.program()
 
-def drift_arrays(arrays: Sequence["ChipArray"], t_inference_s: float, read: int) -> None:
-    """Age arrays to a time [s] since programming and read them; `read` numbers the read noise."""
-    for array in arrays:
-        if isinstance(array, AihwkitArray):
-            array.drift_to(t_inference_s, read)
-    for of_layer, alike in _by_physics(arrays):
-        states = [state for array in alike for state in array.states]
-        seeds = [own for array in alike for own in array.seeds]
-        conductances = iter(of_layer.read_all(states, t_inference_s, read, seeds))
-        for array in alike:
-            array.point = t_inference_s, read
-            array.take([next(conductances) for _ in array.seeds])
+    def __iter__(self) -> Iterator["ChipArray"]:
+        return iter(self._arrays)
 
-
-def _by_physics(
-    arrays: Sequence["ChipArray"],
-) -> list[tuple[Physics, list["ConductanceArray"]]]:
-    alike: dict[int, tuple[Physics, list[ConductanceArray]]] = {}
-    for array in arrays:
-        if isinstance(array, ConductanceArray):
-            alike.setdefault(id(array.physics), (array.physics, []))[1].append(array)
-    return list(alike.values())
+    def drift_to(self, t_inference_s: float, read: int) -> None:
+        """Age to a time [s] since programming and read; `read` numbers the read noise."""
+        for part in self._parts:
+            part.drift_to(t_inference_s, read)
 
 
 class ChipArray:
@@ -118,55 +113,68 @@ class ConductanceArray(ChipArray):
 
     Attributes:
         physics: Physics of its cells.
-        seeds: Random streams, one per cell of a weight.
         states: State of the cells as programmed, one entry per cell of a weight.
         point: Time since programming [s] and read number of the present weights.
     """
 
-    def __init__(self, mapped: Tile | Array, device: Device, physics: Physics, seeds: Any) -> None:
-        super().__init__(mapped, device.drift_compensation.kind)
-        self.physics = physics
-        targets, self._scale = physics.to_conductances(mapped.target)
-        self._targets: list[Tensor] | None = targets
-        self.seeds = [partial(_cell_seed, seeds, number) for number in range(len(targets))]
+    def __init__(
+        self, mapped: Tile | Array, kind: str, physics: Physics, words: tuple[int, str, int]
+    ) -> None:
+        super().__init__(mapped, kind)
+        self.physics, self._words = physics, words
         self.states: list[CellState] = []
         self.point = 0.0, 0
         self._are_all_used = bool(mapped.used.all())
         n_used = mapped.used.sum(dim=-1, keepdim=True).clamp(min=1)
         self._n_read_out = n_used * mapped.target.shape[-1]
 
-    def start(self, states: list[CellState]) -> None:
-        """Take the programmed cells; their read-out is the reference of the compensation."""
-        self.states, self._targets = states, None
-        self._reference = self._read_out(self._weights([s.programmed_uS for s in states]))
+    def stream(self, cell: int) -> Stream:
+        """Random stream of one cell of every weight."""
+        return Stream(*self._words, cell)
+
+    def program(self) -> None:
+        """Program the cells: programming errors, drift exponents and faults are drawn."""
+        targets, self._scale = self.physics.to_conductances(self.mapped.target)
+        states = [self.physics.program(uS, self.stream(cell)) for cell, uS in enumerate(targets)]
+        self.start(states, self._weights([state.programmed_uS for state in states]))
+
+    def start(self, states: list[CellState], weights: Tensor) -> None:
+        """Take programmed cells and their weights, whose read-out is the reference."""
+        self.states = states
+        self._reference = self._read_out(self._used(weights))
+
+    def drift_to(self, t_inference_s: float, read: int) -> None:
+        """Age to a time [s] and read."""
+        self.point = t_inference_s, read
+        self.check_finite(self.take(self._weights(self.conductances())))
+
+    def take(self, weights: Tensor) -> Tensor:
+        """Set weights as read; return those in use. Measures the array's own factor."""
+        weights = self._used(weights)
+        self.mapped.set_weights(weights)
+        if self.kind in ("global", "per_column"):
+            self.set_compensation(self._reference / self._read_out(weights))
+        return weights
 
     def targets(self) -> list[Tensor]:
         """Target conductances [µS], one tensor per cell of a weight."""
-        kept = self._targets
-        return self.physics.to_conductances(self.mapped.target)[0] if kept is None else kept
+        return self.physics.to_conductances(self.mapped.target)[0]
 
     def conductances(self) -> list[Tensor]:
         """Conductances [µS] as read now, one tensor per cell of a weight; drawn anew."""
         return [
-            self.physics.read(state, *self.point, seeds)
-            for state, seeds in zip(self.states, self.seeds, strict=True)
+            self.physics.read(state, *self.point, self.stream(cell))
+            for cell, state in enumerate(self.states)
         ]
 
-    def take(self, conductances_uS: list[Tensor]) -> None:
-        """Set the weights that follow from conductances [µS]; measure the array's own factor."""
-        weights = self._weights(conductances_uS)
-        self.mapped.set_weights(weights)
-        if self.kind in ("global", "per_column"):
-            self.set_compensation(self._reference / self._read_out(weights))
-        self.check_finite(weights)
-
     def _weights(self, conductances_uS: list[Tensor]) -> Tensor:
-        weights = self.physics.to_weights(conductances_uS, self._scale)
+        return self.physics.to_weights(conductances_uS, self._scale)
+
+    def _used(self, weights: Tensor) -> Tensor:
+        """Weights with 0 in all-zero columns, which are unused and not noise."""
         if self._are_all_used:
             return weights
-        return weights.where(
-            self.mapped.used[..., None], 0
-        )  # all-zero columns are unused, not noise
+        return weights.where(self.mapped.used[..., None], 0)
 
     def _read_out(self, weights: Tensor) -> Tensor:
         """Mean |output| for one-hot inputs, without noise: mean |w| of the array or each column."""
@@ -177,9 +185,33 @@ class ConductanceArray(ChipArray):
         return (sums.sum(dim=-1, keepdim=True) / self._n_read_out).clamp(min=smallest)
 
 
-def _cell_seed(array_seeds: Any, number: int, *words: str | int | float) -> int:
-    seed: int = array_seeds(number, *words)
-    return seed
+class _ArraysInRow:
+    """Arrays at conductance level that are programmed and read in one call."""
+
+    def __init__(self, row: Row, arrays: Sequence[ConductanceArray]) -> None:
+        self._row, self._arrays = row, arrays
+        self._seeds = [array.stream(cell) for cell in range(row.n_cells) for array in arrays]
+
+    def program(self) -> None:
+        """As ``ConductanceArray.program``."""
+        self._state = self._row.program(self._seeds)
+        _, weights = self._row.weights(self._state.programmed_uS)
+        states = self._row.by_array(self._state)
+        for array, own, held in zip(self._arrays, states, weights, strict=True):
+            array.start(own, held)
+
+    def drift_to(self, t_inference_s: float, read: int) -> None:
+        """As ``ConductanceArray.drift_to``."""
+        aged = self._row.read(self._state, t_inference_s, read, self._seeds)
+        whole, weights = self._row.weights(aged)
+        held = []
+        for array, own in zip(self._arrays, weights, strict=True):
+            array.point = t_inference_s, read
+            held.append(array.take(own))
+        factors = [float(array.mapped.alpha.sum()) for array in self._arrays]
+        if not math.isfinite(float(whole.sum()) + sum(factors)):
+            for array, own in zip(self._arrays, held, strict=True):
+                array.check_finite(own)
 
 
 class AihwkitArray(ChipArray):
@@ -190,11 +222,14 @@ class AihwkitArray(ChipArray):
     before ``drift_weights`` (read noise, read-out).
     """
 
-    def __init__(self, tile: Tile, device: Device, seeds: Any) -> None:
-        super().__init__(tile, device.drift_compensation.kind)
+    def __init__(self, tile: Tile, kind: str, seeds: Stream) -> None:
+        super().__init__(tile, kind)
         self._aihwkit_tile = tile.aihwkit_tile
         self._seeds = seeds
-        with seeded(seeds("programming")):
+
+    def program(self) -> None:
+        """Program the tile."""
+        with seeded(self._seeds("programming")):
             self._aihwkit_tile.program_weights()
 
     def drift_to(self, t_inference_s: float, read: int) -> None:

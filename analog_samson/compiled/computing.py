@@ -19,18 +19,22 @@ CPU = torch.device("cpu")
 
 
 class Pass:
-    """State of one forward pass of a layer; not a module, whose attributes are slow to set.
+    """State of a layer in one forward pass; not a module, whose attributes are slow to set.
 
     Attributes:
         n_images: Number of images in the batch.
         call: Number of earlier uses of the layer in this pass.
         stream: int64, shape (1 + row blocks,): index of the first image in the whole set, then the
             random key of every row block.
+        seeds: What the keys in the stream were derived from.
+        loaded: Version of the arrays whose contents are loaded; -1: none.
     """
 
     def __init__(self, n_row_blocks: int) -> None:
         self.n_images, self.call = 0, 0
         self.stream = torch.zeros(1 + n_row_blocks, dtype=torch.int64)
+        self.seeds: object = None
+        self.loaded = -1
 
 
 class Computing:

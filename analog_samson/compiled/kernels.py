@@ -73,16 +73,11 @@ def _dac(x: Tensor, gain: Tensor, levels: int, rounds: bool) -> Tensor:
 def adc(
     y: Tensor,
     previous: Tensor | None,
-    scale: Tensor,
-    offset: Tensor,
+    how: operations.Converter,
     stream: Tensor,
-    noise_and_bound: Tensor,
     *,
     block: int,
     call: int,
-    rounds: bool,
-    innermost: bool,
-    draws: bool = True,
 ) -> Tensor:
     """Add noise to the products of an array, round, clip and scale them; units are ADC steps.
 
@@ -91,42 +86,38 @@ def adc(
             (images, channels, positions), or channels and positions repeated if the layer
             processes several windows of an image.
         previous: Added to the result, shape of y; or None.
-        scale: Model units per step, shape (channels,).
-        offset: Added to the result, shape (channels,).
+        how: Noise, ADC and scale.
         stream: int64: index of the first image in the whole set, then a key for every row block.
-        noise_and_bound: Standard deviation of the noise, and largest output (may be infinite).
         block: Row block, which selects the key.
         call: Number of earlier uses of the layer in this forward pass.
-        rounds: Whether there is an ADC.
-        innermost: Whether channels are the last dimension of y.
-        draws: Whether there is noise.
 
     Returns:
         Outputs, float32; on a CPU they are written to y if y is float32.
     """
-    held = [scale, offset, stream, noise_and_bound]
-    how = [block, call, rounds, innermost, draws]
     if y.device.type != "cpu":
-        return _adc_in_torch(y.float(), previous, held, how)
+        return _adc_in_torch(y.float(), previous, how, stream, block, call)
     apply = _adc_operation if torch.compiler.is_compiling() else _adc
     out = y if y.dtype == torch.float32 else torch.empty_like(y, dtype=torch.float32)
-    apply(out, None if out is y else y, previous, held, how)
+    products = None if out is y else y
+    apply(out, products, previous, [*how[:3], stream], [*map(int, how[3:]), block, call])
     return out
 
 
 def _adc(
     y: Tensor, products: Tensor | None, previous: Tensor | None, held: list[Tensor], how: list[int]
 ) -> None:
-    """Convert in place; `held` and `how` are arguments of :func:`adc`, in order."""
+    """Convert in place; `held` and `how`: the converter's tensors, stream; flags, block, call."""
     if not y.numel():
         return
     built = library_for(y)
+    (*tensors, stream), (*flags, block, call) = held, how
+    converter = operations.Converter(*tensors, *map(bool, flags))  # type: ignore[arg-type]
     if built is None or not (previous is None or previous.is_contiguous()):
         x = y if products is None else products.float()
-        y.copy_(_adc_in_torch(x, previous, held, how))
+        y.copy_(_adc_in_torch(x, previous, converter, stream, block, call))
         return
-    (scale, offset, stream, noise_and_bound), (block, call, rounds, innermost, _) = held, how
-    noise, levels = noise_and_bound.tolist()
+    scale, offset, limits, rounds, _, innermost = converter
+    noise, levels = limits.tolist()
     first_image, *keys = stream.tolist()
     key = operations.key_of_call(keys[block], call)
     n_images, outer, inner = y.shape
@@ -148,17 +139,18 @@ def _adc(
     share(run, n_images)
 
 
-def _adc_in_torch(y: Tensor, previous: Tensor | None, held: list[Tensor], how: list[int]) -> Tensor:
+def _adc_in_torch(
+    y: Tensor,
+    previous: Tensor | None,
+    how: operations.Converter,
+    stream: Tensor,
+    block: int,
+    call: int,
+) -> Tensor:
     """The same in torch operations: those for several chips, with one chip."""
-    (scale, offset, stream, noise_and_bound), (block, call, rounds, innermost, draws) = held, how
-    return operations.adc(
-        *(y, previous, scale[None], offset[None]),
-        operations.key_of_call(stream[None, 1 + block], call),
-        *(stream[0], noise_and_bound),
-        rounds=bool(rounds),
-        innermost=bool(innermost),
-        draws=bool(draws),
-    )
+    how = how._replace(scale=how.scale[None], offset=how.offset[None])
+    keys = operations.key_of_call(stream[None, 1 + block], call)
+    return operations.adc(y, previous, how, keys, stream[0])
 
 
 def share(run: Callable[[int, int], int], n_images: int) -> None:

@@ -73,8 +73,6 @@ class FunctionalLayer(nn.Module):
         self.register_buffer("bias", mapped.bias)
         self.mapped, self.arrays, self.computing = mapped, arrays, computing
         self._now = Pass(len(mapped.geometry.rows))
-        self._seeds: Seeds | None = None  # seeds of the keys in the stream
-        self._loaded = -1
         self._where = CPU
 
     @property
@@ -86,7 +84,7 @@ class FunctionalLayer(nn.Module):
     def set_layout(self, channels_last: bool) -> None:
         """Set whether channels are the innermost dimension of images."""
         self.computing.channels_last = channels_last
-        self._loaded = -1
+        self._now.loaded = -1
 
     def model_weights(self) -> Tensor:
         """Weights in model units, shape of the layer's weights, without compensation."""
@@ -112,13 +110,14 @@ class FunctionalLayer(nn.Module):
         now.n_images, now.call = n_images, 0
         if where != self._where:
             self._move_to(where)
-        if mapped.is_noisy and seeds is not self._seeds:
-            now.stream[1:] = torch.tensor(self.keys(seeds))
-            self._seeds = seeds
-        now.stream[0] = first_image
-        if (version := sum(array.version for array in self.arrays)) != self._loaded:
+        if mapped.is_noisy and seeds is not now.seeds:
+            now.stream = torch.tensor([first_image, *self.keys(seeds)], device=where)
+            now.seeds = seeds
+        else:
+            now.stream[0] = first_image
+        if (version := sum(array.version for array in self.arrays)) != now.loaded:
             self.computing.load(self.arrays, where)
-            self._loaded = version
+            now.loaded = version
 
     def _move_to(self, where: torch.device) -> None:
         is_last = self.computing.channels_last

@@ -118,7 +118,11 @@ class FunctionalNetwork:
         replaced: dict[int, nn.Module] = {**affine_norms(network)}
         replaced |= few_channels.max_pools(network) if has_few_channels else {}
         replaced |= {id(layer): layers[name] for name, layer in digital.items()}
-        self._start(layers, models.replace_everywhere(network, replaced))
+        network = models.replace_everywhere(network, replaced)
+        self._has_invariant_modules = all(
+            type(module) in _BATCH_INVARIANT for module in network.modules()
+        )
+        self._start(layers, network)
 
     def fresh(self) -> Self:
         """A copy for another chip, on arrays that hold their target weights.
@@ -128,7 +132,7 @@ class FunctionalNetwork:
         other = copy.copy(self)
         layers = {name: layer.fresh() for name, layer in self.layers.items()}
         in_place: dict[int, object] = {id(self.layers[name]): new for name, new in layers.items()}
-        in_place |= {id(m): m for m in self.network.modules() if _holds_nothing(m)}
+        in_place |= {id(m): m for m in self.network.modules() if type(m) in _WITHOUT_TENSORS}
         other._start(layers, copy.deepcopy(self.network, in_place))
         return other
 
@@ -159,7 +163,7 @@ class FunctionalNetwork:
             self.plan.is_traced is False
             and kernels.library() is not None
             and all(layer.computing.is_batch_invariant for layer in self.layers.values())
-            and all(type(module) in _BATCH_INVARIANT for module in self.network.modules())
+            and self._has_invariant_modules
         )
 
     @torch.no_grad()
@@ -247,10 +251,5 @@ class FunctionalNetwork:
             plan.is_traced = None if is_long is None else is_long and not plan.has_few_channels
 
 
-_ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.Identity, nn.Dropout)
-_BATCH_INVARIANT = (nn.Sequential, nn.Flatten, FunctionalLayer, *_ELEMENTWISE)
-
-
-def _holds_nothing(module: nn.Module) -> bool:
-    """Whether chips can share a module: a module of torch without tensors."""
-    return type(module) in _ELEMENTWISE or type(module) is nn.Flatten
+_WITHOUT_TENSORS = (nn.ReLU, nn.ReLU6, nn.Identity, nn.Dropout, nn.Flatten)
+_BATCH_INVARIANT = (nn.Sequential, FunctionalLayer, *_WITHOUT_TENSORS)

@@ -9,7 +9,7 @@ import functools
 import logging
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,56 +27,56 @@ def dac(x: Tensor, gain: Tensor, levels: int, rounds: bool) -> Tensor:
     return (x.round() if rounds else x).clamp(-levels, levels)
 
 
+class Converter(NamedTuple):
+    """Steps from the product of a row block to its outputs: noise, ADC, scale; in ADC steps.
+
+    Attributes:
+        scale: Model units per step, shape (channels,); of several chips (chips, channels).
+        offset: Added to the result, shape of scale.
+        noise_and_bound: Standard deviation of the noise, and largest output (may be infinite).
+        rounds: Whether there is an ADC.
+        draws: Whether there is noise.
+        innermost: Whether channels are the last dimension of products.
+    """
+
+    scale: Tensor
+    offset: Tensor
+    noise_and_bound: Tensor
+    rounds: bool
+    draws: bool
+    innermost: bool
+
+
 def adc(
-    y: Tensor,
-    previous: Tensor | None,
-    scale: Tensor,
-    offset: Tensor,
-    keys: Tensor,
-    first_image: Tensor,
-    noise_and_bound: Tensor,
-    *,
-    rounds: bool,
-    innermost: bool,
-    draws: bool,
+    y: Tensor, previous: Tensor | None, how: Converter, keys: Tensor, first_image: Tensor
 ) -> Tensor:
     """Add noise to the products of arrays of several chips, round, clip and scale them.
 
     Args:
         y: As for ``kernels.adc``; images of all chips, chip after chip.
         previous: Added to the result, shape of y; or None.
-        scale: Model units per step, shape (chips, channels).
-        offset: Added to the result, shape (chips, channels).
+        how: Converters of all chips.
         keys: Random key of the noise of each chip, int64, shape (chips,).
         first_image: Index of the first image in the whole set, for all chips, shape ().
-        noise_and_bound: Standard deviation of the noise, and largest output (may be infinite).
-        rounds: Whether there is an ADC.
-        innermost: Whether channels are the last dimension of y.
-        draws: Whether there is noise.
 
     Returns:
         Outputs, shape of y.
     """
+    scale, offset, limits, rounds, draws, innermost = how
     n_chips, n_channels = scale.shape
     outputs = y.view(n_chips, len(y) // n_chips, -1)
-    n_times = outputs.shape[2] // n_channels
-    if innermost:
-        scale, offset = (each.repeat(1, n_times) for each in (scale, offset))
-    else:
-        n_inner = y.shape[2]
-        scale, offset = (
-            each.repeat(1, n_times // n_inner).repeat_interleave(n_inner, dim=1)
-            for each in (scale, offset)
-        )
-    convert = _convert
-    if draws and (torch.compiler.is_compiling() or y.device.type == "cuda"):
-        convert = _convert_operation
-    out: Tensor = convert(outputs, scale, offset, keys, first_image, noise_and_bound, rounds, draws)
-    out = out.view_as(y)
+    n_inner = 1 if innermost else y.shape[2]
+    n_times = outputs.shape[2] // n_channels // n_inner
+    scale, offset = (
+        each.repeat(1, n_times).repeat_interleave(n_inner, dim=1) for each in (scale, offset)
+    )
+    is_one_kernel = draws and (torch.compiler.is_compiling() or y.device.type == "cuda")
+    steps: Callable[..., Tensor] = convert_operation if is_one_kernel else convert
+    out = steps(outputs, scale, offset, keys, first_image, limits, rounds, draws).view_as(y)
     return out if previous is None else out + previous
 
 
-def _convert(
+def convert(
     y: Tensor,
     scale: Tensor,
     offset: Tensor,
@@ -95,36 +95,28 @@ def _convert(
 
 
 @functools.cache
-def _fused(where: torch.device) -> Callable[..., Tensor]:
+def fused_for(where: torch.device) -> Callable[..., Tensor]:
     """The same as one kernel for all shapes; falls back to eager execution."""
-    fused = torch.compile(_convert, dynamic=True, options={"compile_threads": 1})
-    numbers = torch.ones(2, 4, 8, device=where)  # sizes of 1 would get separate kernels
-    keys, noise_and_bound = torch.arange(2, device=where), torch.ones(2, device=where)
+    fused = torch.compile(convert, dynamic=True, options={"compile_threads": 1})
+    y = torch.ones(2, 4, 8, device=where)  # sizes of 1 would get separate kernels
+    keys, limits = torch.arange(2, device=where), torch.ones(2, device=where)
     try:
-        fused(
-            numbers,
-            numbers[:, 0],
-            numbers[:, 1],
-            keys,
-            keys[0].clone(),
-            noise_and_bound,
-            True,
-            True,
-        )
+        fused(y, y[:, 0], y[:, 1], keys, keys[0].clone(), limits, True, True)
     except RuntimeError as error:
         _log.warning("No kernel for the noise can be built; falling back to eager: %s", error)
-        return _convert
+        return convert
     return fused
 
 
 @torch.library.custom_op("analog_samson::convert", mutates_args=())
-@functools.wraps(_convert)  # the operation has the same arguments
-def _convert_operation(y: Any, scale: Any, offset: Any, keys: Any, first: Any, *how: Any) -> Any:
+@functools.wraps(convert)  # the operation has the same arguments
+def convert_operation(y: Any, scale: Any, offset: Any, keys: Any, first: Any, *how: Any) -> Any:
+    """As :func:`convert`, as one kernel."""
     # clone: for a view, torch.compile would also depend on the shape of its base
-    return _fused(y.device)(y, scale, offset, keys, first.clone(), *how)
+    return fused_for(y.device)(y, scale, offset, keys, first.clone(), *how)
 
 
-_convert_operation.register_fake(lambda y, *others: torch.empty_like(y))
+convert_operation.register_fake(lambda y, *others: torch.empty_like(y))
 
 
 def key_of_call(key: Key, call: int) -> Key:

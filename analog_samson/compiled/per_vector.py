@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from analog_samson.compiled import kernels, operations
-from analog_samson.compiled.computing import Computing, Pass
+from analog_samson.compiled.computing import CPU, Computing, Pass
 from analog_samson.compiled.mapped import Array, MappedLayer
 from analog_samson.compiled.structs import Constants, Layer, Walk, constants
 
@@ -42,7 +42,7 @@ class PerVector(Computing):
         self._packing = _packing(orders, columns, mapped.geometry.shape[0])
         self._bias = torch.zeros(mapped.geometry.shape[0]) if mapped.bias is None else mapped.bias
         self._contents: list[Tensor] = []
-        self._native: dict[Walk, _Native] = {}
+        self._sized: dict[tuple[tuple[int, int, int], int], _Sized] = {}
 
     @property
     def structure(self) -> tuple[object, ...]:
@@ -52,7 +52,7 @@ class PerVector(Computing):
     def fresh(self) -> Self:
         """A copy for another chip; constants are shared."""
         other = super().fresh()
-        other._native = {}
+        other._sized = {}
         return other
 
     def load(self, arrays: Sequence[Array], where: torch.device) -> None:
@@ -62,13 +62,13 @@ class PerVector(Computing):
         packed = F.pad(whole.flatten(), (1, 0)).index_select(0, self._packing)
         in_range = 1.0 if math.isnan(mapped.input_range) else mapped.input_range
         scales = mapped.scales(arrays).T * (in_range * (mapped.adc_step or 1.0))
-        contents = whole, packed, self._places, scales.contiguous(), self._bias
-        self._contents = [tensor.to(where) for tensor in contents]
-        self._native = {}
+        contents = [whole, packed, self._places, scales.contiguous(), self._bias]
+        is_here = where == CPU  # calls that copy nothing take time, too
+        self._contents = contents if is_here else [tensor.to(where) for tensor in contents]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave pointers into memory out of pickles and copies; they are created again."""
-        return vars(self) | {"_native": {}}
+        return vars(self) | {"_sized": {}}
 
     def __call__(self, x: Tensor, now: Pass) -> Tensor:
         """Convert to (images or their windows, height, width, channels), compute, convert back."""
@@ -95,20 +95,17 @@ class PerVector(Computing):
             raise RuntimeError(
                 f"Layer {self.mapped.name!r} takes {wanted} channels; got {channels}."
             )
-        walk = self.geometry.walk((height, width, channels), n // now.n_images)
+        size = (height, width, channels), n // now.n_images
+        given = x, self._contents, now.stream, now.call
         rows, columns = self.geometry.rows, self.geometry.columns
         if torch.compiler.is_compiling():
-            sizes = [*walk, len(rows), *rows, *columns]
-            contents = self._contents
-            out: Tensor = _operation(x, contents, now.stream, self._constants, sizes, now.call)
+            sizes = [*self.geometry.walk(*size), len(rows), *rows, *columns]
+            out: Tensor = _operation(*given, self._constants, sizes)
             return out
-        if built := _library(x, self._contents):
-            if walk not in self._native:
-                given = self._contents, self._constants, walk, rows, columns
-                self._native[walk] = _Native(built, *given)
-            return self._native[walk](x, now.stream, now.call)
-        values = Constants(*self._constants.tolist())
-        return _in_torch(x, self._contents, now.stream, values, walk, rows, columns, now.call)
+        if size not in self._sized:
+            values = Constants(*self._constants.tolist())
+            self._sized[size] = _Sized(values, self.geometry.walk(*size), rows, columns)
+        return self._sized[size](*given)
 
 
 def _orders(rows: Sequence[int], walk: Walk) -> Iterator[Tensor]:
@@ -140,24 +137,21 @@ def _packing(orders: Sequence[Tensor], columns: Sequence[int], n_outputs: int) -
     return torch.cat(parts)
 
 
-def _library(x: Tensor, contents: Sequence[Tensor]) -> ctypes.CDLL | None:
-    return kernels.library_for(x) if contents[1].numel() else None
+class _Sized:
+    """Computation of a layer for inputs of one size, in C or in torch operations.
 
-
-class _Native:
-    """A layer as a C struct, for inputs of one size; keeps the tensors it points to alive."""
+    Args:
+        values: Constants of the periphery.
+        walk: How the kernel moves over the inputs.
+        rows: Sizes of the row blocks.
+        columns: Sizes of the column blocks.
+    """
 
     def __init__(
-        self,
-        built: ctypes.CDLL,
-        contents: Sequence[Tensor],
-        values: Tensor,
-        walk: Walk,
-        rows: Sequence[int],
-        columns: Sequence[int],
+        self, values: Constants, walk: Walk, rows: Sequence[int], columns: Sequence[int]
     ) -> None:
-        self._run = built.per_vector
-        self._walk, self._kept = walk, list(contents)
+        self._values, self._walk = values, walk
+        self._rows, self._columns = list(rows), list(columns)
         self._keys = (ctypes.c_uint64 * len(rows))()
         self._layer = Layer(
             *walk,
@@ -165,19 +159,34 @@ class _Native:
             len(columns),
             (ctypes.c_int64 * len(rows))(*rows),
             (ctypes.c_int64 * len(columns))(*columns),
-            *(tensor.data_ptr() for tensor in contents[1:]),
-            self._keys,
-            *values.tolist(),
+            keys=self._keys,
+            **values._asdict(),
         )
 
-    def __call__(self, x: Tensor, stream: Tensor, call: int) -> Tensor:
+    def __call__(self, x: Tensor, contents: Sequence[Tensor], stream: Tensor, call: int) -> Tensor:
+        """Outputs, shape (n, out_height, out_width, columns of all groups).
+
+        Args:
+            x: Inputs, shape (n, height, width, channels).
+            contents: Weights in ADC steps per DAC step, shape (columns of all groups, rows); the
+                same, packed; share of the IR drop of every row; model units per ADC step, shape
+                (row blocks, columns of all groups); offsets, shape (columns of all groups,).
+            stream: As in ``Pass``.
+            call: Number of earlier uses of the layer in this pass.
+        """
+        built = kernels.library_for(x) if contents[1].numel() else None
+        if built is None:
+            return self._in_torch(x, contents, stream, call)
         walk, x = self._walk, x.contiguous()
         out = x.new_empty(len(x), walk.out_height, walk.out_width, walk.groups * walk.columns)
         if not out.numel():
             return out
         first_image, *keys = stream.tolist()
         self._keys[:] = [operations.key_of_call(key, call) for key in keys]
-        layer = ctypes.byref(self._layer)
+        layer = self._layer
+        _, *held = [tensor.data_ptr() for tensor in contents]
+        layer.weights, layer.places, layer.scales, layer.offsets = held
+        pointer = ctypes.byref(layer)
         n_images = len(x) // walk.inputs_an_image
         (a, b), (step_a, step_b) = zip(
             *((each.data_ptr(), 4 * each.numel() // n_images) for each in (x, out)), strict=True
@@ -185,42 +194,64 @@ class _Native:
 
         def run(first: int, count: int) -> int:
             inputs, outputs = a + first * step_a, b + first * step_b
-            return int(self._run(layer, inputs, outputs, count, first_image + first))
+            return int(built.per_vector(pointer, inputs, outputs, count, first_image + first))
 
         kernels.share(run, n_images)
         return out
 
+    def _in_torch(self, x: Tensor, contents: Sequence[Tensor], stream: Tensor, call: int) -> Tensor:
+        """The same in torch operations."""
+        walk = self._walk
+        weights, _, _, scales, offsets = contents
+        if self._values.input_range:
+            x = (x / self._values.input_range).clamp(-1, 1)
+        patches = F.unfold(
+            x.movedim(-1, 1),
+            (walk.kernel_height, walk.kernel_width),
+            dilation=(walk.dilation_y, walk.dilation_x),
+            padding=(walk.top, walk.left),
+            stride=(walk.stride_y, walk.stride_x),
+        )
+        # (inputs, positions, groups, rows); weights: (groups, columns, rows)
+        patches = patches.transpose(1, 2)
+        patches = patches.reshape(*patches.shape[:2], walk.groups, -1)
+        whole = weights.view(walk.groups, walk.columns, -1)
+        shape = (*patches.shape[:3], walk.columns)
+        total = offsets.view(walk.groups, walk.columns).expand(shape)
+        for key, block, block_weights, scale in zip(
+            operations.key_of_call(stream[1:], call),
+            torch.split(patches, self._rows, dim=3),
+            torch.split(whole, self._rows, dim=2),
+            scales,
+            strict=True,
+        ):
+            outputs = []
+            for part in torch.split(torch.arange(walk.columns, device=x.device), self._columns):
+                noise = partial(_noise, key, stream[0], shape, walk, part)
+                outputs.append(
+                    _outputs_of_array(block, block_weights[:, part], noise, self._values)
+                )
+            total = total + torch.cat(outputs, dim=-1) * scale.view(walk.groups, -1)
+        return total.reshape(len(x), walk.out_height, walk.out_width, -1)
+
 
 def _run(
-    x: Tensor,
-    contents: list[Tensor],
-    stream: Tensor,
-    values: Tensor,
-    sizes: list[int],
-    call: int,
+    x: Tensor, contents: list[Tensor], stream: Tensor, call: int, values: Tensor, sizes: list[int]
 ) -> Tensor:
-    """Outputs of a layer within a traced network.
+    """:class:`_Sized` as an operation of a traced network.
 
     Args:
-        x: Inputs, shape (n, height, width, channels).
-        contents: Weights in ADC steps per DAC step, shape (columns of all groups, rows); the same,
-            packed; share of the IR drop of every row; model units per ADC step, shape (row blocks,
-            columns of all groups); offsets of the outputs, shape (columns of all groups,).
-        stream: As in ``Pass``.
+        x: As for :class:`_Sized`; so are contents, stream and call.
+        contents: See x.
+        stream: See x.
+        call: See x.
         values: From :func:`~analog_samson.compiled.structs.constants`, on the CPU.
         sizes: Fields of the walk, number of row blocks, sizes of row blocks, of column blocks.
-        call: Number of earlier uses of the layer in this pass.
-
-    Returns:
-        Outputs, shape (n, out_height, out_width, columns of all groups).
     """
     n = len(Walk._fields)
-    walk, n_rows = Walk(*sizes[:n]), sizes[n]
-    rows, columns = sizes[n + 1 : n + 1 + n_rows], sizes[n + 1 + n_rows :]
-    if built := _library(x, contents):
-        return _Native(built, contents, values, walk, rows, columns)(x, stream, call)
-    numbers = Constants(*values.tolist())
-    return _in_torch(x, contents, stream, numbers, walk, rows, columns, call)
+    walk, (n_rows, *blocks) = Walk(*sizes[:n]), sizes[n:]
+    sized = _Sized(Constants(*values.tolist()), walk, blocks[:n_rows], blocks[n_rows:])
+    return sized(x, contents, stream, call)
 
 
 _operation = torch.library.custom_op("analog_samson::per_vector", _run, mutates_args=())
@@ -228,50 +259,8 @@ _operation = torch.library.custom_op("analog_samson::per_vector", _run, mutates_
 
 @_operation.register_fake
 def _(x: Tensor, *others: object) -> Tensor:
-    walk = Walk(*others[3][: len(Walk._fields)])  # type: ignore[index]
+    walk = Walk(*others[-1][: len(Walk._fields)])  # type: ignore[index]
     return x.new_empty(len(x), walk.out_height, walk.out_width, walk.groups * walk.columns)
-
-
-def _in_torch(
-    x: Tensor,
-    contents: Sequence[Tensor],
-    stream: Tensor,
-    values: Constants,
-    walk: Walk,
-    rows: Sequence[int],
-    columns: Sequence[int],
-    call: int,
-) -> Tensor:
-    """The same as :class:`_Native`, in torch operations."""
-    weights, _, _, scales, offsets = contents
-    if values.input_range:
-        x = (x / values.input_range).clamp(-1, 1)
-    patches = F.unfold(
-        x.movedim(-1, 1),
-        (walk.kernel_height, walk.kernel_width),
-        dilation=(walk.dilation_y, walk.dilation_x),
-        padding=(walk.top, walk.left),
-        stride=(walk.stride_y, walk.stride_x),
-    )
-    # (inputs, positions, groups, rows); weights: (groups, columns, rows)
-    patches = patches.transpose(1, 2)
-    patches = patches.reshape(*patches.shape[:2], walk.groups, -1)
-    whole = weights.view(walk.groups, walk.columns, -1)
-    shape = (*patches.shape[:3], walk.columns)
-    total = offsets.view(walk.groups, walk.columns).expand(shape)
-    for key, block, block_weights, scale in zip(
-        operations.key_of_call(stream[1:], call),
-        torch.split(patches, list(rows), dim=3),
-        torch.split(whole, list(rows), dim=2),
-        scales,
-        strict=True,
-    ):
-        outputs = []
-        for part in torch.split(torch.arange(walk.columns, device=x.device), list(columns)):
-            noise = partial(_noise, key, stream[0], shape, walk, part)
-            outputs.append(_outputs_of_array(block, block_weights[:, part], noise, values))
-        total = total + torch.cat(outputs, dim=-1) * scale.view(walk.groups, -1)
-    return total.reshape(len(x), walk.out_height, walk.out_width, -1)
 
 
 def _noise(

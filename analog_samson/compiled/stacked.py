@@ -19,6 +19,7 @@ from analog_samson.compiled import operations
 from analog_samson.compiled.computing import CPU, Computing, Ideal, Pass
 from analog_samson.compiled.layers import FunctionalLayer, Seeds, computing_for
 from analog_samson.compiled.network import FunctionalNetwork
+from analog_samson.compiled.operations import Converter
 from analog_samson.compiled.static_range import StaticRange
 from analog_samson.compiled.tracing import Runner
 from analog_samson.evaluation import exact_products
@@ -224,28 +225,22 @@ class _StackedStaticRange(_OfChips, StaticRange):
     def stack(self, chips: Sequence[Computing], where: torch.device) -> None:
         """Stack the tensors of all chips; every quantity has one tensor per row block."""
         static = [chip for chip in chips if isinstance(chip, StaticRange)]
-        weights = map(torch.cat, zip(*[chip._weights for chip in static], strict=True))
-        self._weights = [self._laid_out(weight).to(where) for weight in weights]
-        self._scales, self._offsets = (
-            [torch.stack(of_block).to(where) for of_block in zip(*held, strict=True)]
-            for held in ([c._scales for c in static], [c._offsets for c in static])
-        )
+        self._blocks = []
+        for of_chips in zip(*[chip._blocks for chip in static], strict=True):
+            weights, converters = zip(*of_chips, strict=True)
+            weight = self._laid_out(torch.cat(weights)).to(where)
+            scale, offset = (
+                torch.stack(each).to(where)
+                for each in zip(*[how[:2] for how in converters], strict=True)
+            )
+            limits = converters[0].noise_and_bound.to(where)
+            how = converters[0]._replace(scale=scale, offset=offset, noise_and_bound=limits)
+            self._blocks.append((weight, how))
         self._dac_gain = static[0]._dac_gain.to(where)
-        self._noise_and_bound = static[0]._noise_and_bound.to(where)
 
     def _adc(
-        self, product: Tensor, previous: Tensor | None, block: int, now: Pass, innermost: bool
+        self, product: Tensor, previous: Tensor | None, how: Converter, now: Pass, block: int
     ) -> Tensor:
         """Noise, ADC, bound and scale of a block of rows, added to the sum of earlier blocks."""
-        return operations.adc(
-            product.float(),
-            previous,
-            self._scales[block],
-            self._offsets[block],
-            operations.key_of_call(now.stream[:, 1 + block], now.call),
-            now.stream[0, 0],
-            self._noise_and_bound,
-            rounds=self._has_adc,
-            innermost=innermost,
-            draws=self._is_noisy,
-        )
+        keys = operations.key_of_call(now.stream[:, 1 + block], now.call)
+        return operations.adc(product.float(), previous, how, keys, now.stream[0, 0])

@@ -14,6 +14,7 @@ from torch import Tensor
 from analog_samson.compiled import kernels
 from analog_samson.compiled.computing import Computing, Pass
 from analog_samson.compiled.mapped import Array, MappedLayer
+from analog_samson.compiled.operations import Converter
 
 
 class StaticRange(Computing):
@@ -30,9 +31,7 @@ class StaticRange(Computing):
         # a traced graph must not depend on values of the device: only on whether they are zero
         self._has_dac, self._has_adc = mapped.dac_step > 0, mapped.adc_step > 0
         self._is_noisy = mapped.is_noisy
-        self._weights: list[Tensor] = []
-        self._scales: list[Tensor] = []
-        self._offsets: list[Tensor] = []
+        self._blocks: list[tuple[Tensor, Converter]] = []  # weights and converter
 
     @property
     def structure(self) -> tuple[object, ...]:
@@ -43,33 +42,36 @@ class StaticRange(Computing):
         """Load weights and scales per block of rows: all its channels, zeros outside its rows."""
         mapped, geometry = self.mapped, self.geometry
         whole, scales = mapped.weights_in_steps(arrays), mapped.scales(arrays)
-        kernel = math.prod(geometry.shape[2:])
-        self._weights, self._scales = [], []
-        first = 0
+        kernel, n = math.prod(geometry.shape[2:]), len(whole)
+        limits = self._noise_and_bound.to(where)
+        offset = whole.new_zeros(n) if mapped.bias is None else mapped.bias
+        how = self._has_adc, self._is_noisy, self._innermost
+        self._blocks, first = [], 0
         for block, (size, (low, high)) in enumerate(
             zip(geometry.rows, geometry.channels, strict=True)
         ):
-            weight = whole.new_zeros(len(whole), (high - low) * kernel)
+            weight = whole.new_zeros(n, (high - low) * kernel)
             start = first - low * kernel
             weight[:, start : start + size] = whole[:, first : first + size]
-            shape = (len(whole), high - low, *geometry.shape[2:])
-            self._weights.append(self._laid_out(weight.view(shape)).to(where))
+            weight = self._laid_out(weight.view(n, high - low, *geometry.shape[2:]))
             scale = scales[:, block] * mapped.input_range * (mapped.adc_step or 1.0)
-            self._scales.append(scale.to(where))
+            converter = Converter(scale.to(where), offset.to(where), limits, *how)
+            self._blocks.append((weight.to(where), converter))
+            offset = torch.zeros_like(offset)  # the bias is added once
             first += size
-        zeros = torch.zeros_like(self._scales[0])
-        bias = zeros if mapped.bias is None else mapped.bias.to(where)
-        self._offsets = [bias, *[zeros] * (len(geometry.rows) - 1)]
         self._dac_gain = self._dac_gain.to(where)
-        self._noise_and_bound = self._noise_and_bound.to(where)
+
+    @property
+    def _innermost(self) -> bool:
+        """Whether channels are the innermost dimension of products."""
+        return self.geometry.rank == 0 or (self.geometry.rank == 2 and self.channels_last)
 
     def __call__(self, x: Tensor, now: Pass) -> Tensor:
         """DAC; for every block of rows product, noise, ADC, bound, scale; their sum."""
-        geometry = self.geometry
-        innermost = geometry.rank == 0 or (geometry.rank == 2 and self.channels_last)
+        geometry, innermost = self.geometry, self._innermost
         levels = self._inputs(kernels.dac(x, self._dac_gain, self._dac_levels, self._has_dac))
         total: Tensor | None = None
-        for block, weight in enumerate(self._weights):
+        for block, (weight, converter) in enumerate(self._blocks):
             product = self._product(geometry.channels_of_block(levels, block), weight)
             product = self._outputs(product)
             product = product.movedim(1, -1) if innermost and geometry.rank else product
@@ -77,7 +79,7 @@ class StaticRange(Computing):
             # the first dimension may be images times tokens or windows
             last = shape[-1] if innermost else math.prod(shape[2:])
             product = product.reshape(now.n_images, -1, last).contiguous()
-            total = self._adc(product, total, block, now, innermost)
+            total = self._adc(product, total, converter, now, block)
         now.call += 1  # the next use of the layer in this pass draws other noise
         out = cast(Tensor, total).view(shape)
         return out.movedim(-1, 1) if innermost and geometry.rank else out
@@ -91,19 +93,7 @@ class StaticRange(Computing):
         return product
 
     def _adc(
-        self, product: Tensor, previous: Tensor | None, block: int, now: Pass, innermost: bool
+        self, product: Tensor, previous: Tensor | None, how: Converter, now: Pass, block: int
     ) -> Tensor:
         """Noise, ADC, bound and scale of a block of rows, added to the sum of earlier blocks."""
-        return kernels.adc(
-            product,
-            previous,
-            self._scales[block],
-            self._offsets[block],
-            now.stream,
-            self._noise_and_bound,
-            block=block,
-            call=now.call,
-            rounds=self._has_adc,
-            innermost=innermost,
-            draws=self._is_noisy,
-        )
+        return kernels.adc(product, previous, how, now.stream, block=block, call=now.call)

@@ -128,10 +128,9 @@ def check_rows(
                 f"{place(row)}: {column} = {_shown(columns[column][row])}; {rule}{advice}."
             )
 
-    missing = {name: pd.isna(values) for name, values in columns.items()}
     for name in names:
-        if name != "alpha" and missing[name].any():
-            raise ValueError(f"{place(int(missing[name].argmax()))} has no {name}{advice}.")
+        if name != "alpha" and (missing := _is_missing(columns[name])).any():
+            raise ValueError(f"{place(int(missing.argmax()))} has no {name}{advice}.")
     found = {name: set(columns[name].tolist()) for name in among(TEXT)}
     for name in among(TEXT):
         wrong = {value for value in found[name] if not _is_sound(value, name)}
@@ -156,7 +155,7 @@ def check_rows(
     # least squares on a layer's outputs (per_layer) can be negative; ratios of read-outs cannot
     by_layer = {text for text in found["compensation"] if text.startswith("per_layer")}
     lowest = np.where(_is_among(columns["compensation"], by_layer), -math.inf, 0.0)
-    sound = (alpha > lowest) & (alpha < math.inf) | missing["alpha"]
+    sound = (alpha > lowest) & (alpha < math.inf) | _is_missing(columns["alpha"])
     refuse_where(~sound, "alpha", "it is finite and above 0, or empty")
     if names == COLUMNS:
         _check_counts(numbers, place, advice)
@@ -164,6 +163,12 @@ def check_rows(
     for name in SUMS:
         refuse_where(~np.isfinite(numbers[name]), name, "a finite number is needed")
     _check_sums(numbers, place, advice)
+
+
+def _is_missing(values: Any) -> Any:
+    if values.dtype.kind in "biu" or (values.dtype == object and set(map(type, values)) == {str}):
+        return np.zeros(len(values), dtype=bool)
+    return pd.isna(values)
 
 
 def _is_among(values: Any, wanted: set[Any]) -> Any:

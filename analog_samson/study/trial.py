@@ -197,27 +197,25 @@ def _run_together(
     predict = correct_predictions(first, chosen)
     all_digital, share = _digital(first)
     digital = all_digital[chosen]
-    of_digital = _digital_totals(first, digital, all_digital)
+    of_network = _digital_totals(first, digital, all_digital) | {"analog_share": share}
     chips = [programmed(trial) for trial in trials]
+    from_a_seed = chips[0].engine == "compiled" or not draws_from_the_clock(first.device)
+    labels = [trial.labels | of_network | {"reproducible": from_a_seed} for trial in trials]
     read_at = reading(chips, chips_together)
     rows = []
     for time, read in points:
         read_at.drift_to(time, read)
         correct = predict(read_at, batch_size=_batch_size(read_at, first)).view(len(trials), -1)
-        for trial, chip, values in zip(trials, chips, correct, strict=True):
+        for chip, known, values in zip(chips, labels, correct, strict=True):
             alphas = torch.cat(list(chip.compensation().values()))
-            from_a_seed = chip.engine == "compiled" or not draws_from_the_clock(trial.device)
             rows.append(
-                {
-                    **trial.labels,
+                known
+                | {
                     "t_inference_s": time,
                     "read": read,
-                    **of_digital,
-                    **_chip_totals(trial, values, digital),
-                    "analog_share": share,
+                    **_chip_totals(first, values, digital),
                     "alpha": float(alphas.double().mean()),
-                    "extrapolated": trial.device.is_extrapolated(time),
-                    "reproducible": from_a_seed,
+                    "extrapolated": first.device.is_extrapolated(time),
                 }
             )
     columns = COLUMNS if is_counted(first.score) else SCORE_COLUMNS

@@ -291,7 +291,7 @@ def test_alpha_is_what_the_tile_would_read_through_a_quiet_periphery(name):
     ideal = {"adc_bits": "ideal", "dac_bits": "ideal", "ir_drop": 0.0}
     on = device(name, QUIET | ideal, {"max_rows": 160})
     chip = program(network, on, input_ranges={"0": 1.0}, engine="aihwkit").drift_to(0.0)
-    tiles = [tile.aihwkit_tile for tile in chip._network.arrays]
+    tiles = [tile.aihwkit_tile for tile in chip.network.arrays]
     before = [tile.rpu_config.drift_compensation.init_baseline(tile) for tile in tiles]
     chip.drift_to(YEAR)
     alphas = chip.compensation()["0"]

@@ -1,19 +1,16 @@
 """Claims about parts of the compiled engine: the struct C shares, layout, copies, batches."""
 
 import ctypes
-from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 from analog_samson import load_device, program
-from analog_samson.analog import Physics
 from analog_samson.chip import MappedNetwork
 from analog_samson.compiled import kernels, structs
 from analog_samson.compiled.tracing import LayoutObserver
 from analog_samson.models import build_model
-from analog_samson.streams import derive_seed
 from analog_samson.times import DAY, YEAR
 
 
@@ -126,35 +123,3 @@ def test_where_it_says_so_the_size_of_the_batch_changes_no_bit(on):
     other(images)
     assert not other.is_batch_invariant
     assert not program(network, "ideal", engine="compiled").is_batch_invariant
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("name", ["pcm_like", "pcm_custom_drift", "reram_wan2022", "reram_cmo"])
-def test_cells_programmed_and_read_in_one_call_equal_those_of_single_calls(name, threads):
-    device = load_device(name)
-    physics = Physics(device)
-    shapes = (64, 64), (10, 64), (7, 9), (3, 16, 4), (2, 2)
-    generator = torch.Generator().manual_seed(0)
-    low = getattr(device.noise, "g_min_uS", 0.0)
-    width = device.noise.g_max_uS - low
-    targets = [low + width * torch.rand(shape, generator=generator) for shape in shapes]
-    targets[0][:5] = low
-    seeds = [partial(derive_seed, "chip", number) for number in range(len(targets))]
-    before = torch.get_rng_state()
-    torch.set_num_threads(threads)
-    try:
-        states = physics.program_all(targets, seeds)
-        for state, target, own in zip(states, targets, seeds, strict=True):
-            alone = vars(physics.program(target, own))
-            for what, tensor in vars(state).items():
-                assert (tensor is None) == (alone[what] is None)
-                assert tensor is None or torch.equal(tensor, alone[what])
-        for time, read in ((0.0, 0), (DAY, 0), (DAY, 1)):
-            if time == 0 and not device.noise.has_programmed_state:
-                continue
-            found = physics.read_all(states, time, read, seeds)
-            for each, state, own in zip(found, states, seeds, strict=True):
-                assert torch.equal(each, physics.read(state, time, read, own))
-    finally:
-        torch.set_num_threads(1)
-    assert torch.equal(torch.get_rng_state(), before)

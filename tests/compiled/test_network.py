@@ -14,6 +14,7 @@ from analog_samson import Study, collect, load_device, program
 from analog_samson.checkpoint import TrainingSpec
 from analog_samson.compiled import few_channels, kernels
 from analog_samson.compiled import network as network_module
+from analog_samson.compiled.operations import Converter
 from analog_samson.models import build_model
 from analog_samson.times import DAY, YEAR
 from analog_samson.training import train
@@ -195,7 +196,7 @@ def test_networks_of_few_channels_compute_the_same_in_whichever_layout_is_fast(p
         program(network, on, calibration=images, engine=engine, expected_images=10**9)
         for engine in ("compiled", "aihwkit")
     )
-    network = own._network
+    network = own.network
     with network.eager(images[:1], lambda *words: 0):
         assert network.plan.channels_last == is_torchs
         assert network.plan.has_few_channels != is_torchs
@@ -228,7 +229,7 @@ def test_one_process_traces_any_number_of_structures(monkeypatch, caplog):
             network = build(lambda width=width: nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU()))
             chip = program(network, device("ideal"), engine="compiled", expected_images=9)
             torch.testing.assert_close(chip(images), network(images), rtol=1e-5, atol=1e-5)
-            assert chip._network.plan.is_traced
+            assert chip.network.plan.is_traced
     assert "Tracing failed" not in caplog.text
 
 
@@ -281,10 +282,11 @@ def noise_of(first: int, n: int, innermost: bool) -> Tensor:
     y = torch.zeros(n, 50, 6) if innermost else torch.zeros(n, 6, 50)
     stream = torch.tensor([first, 123456789])
     limits = torch.tensor([0.5, float("inf")])
-    one, zero = torch.ones(6), torch.zeros(6)
-    options = {"block": 0, "call": 1, "rounds": False, "innermost": innermost}
+    how = Converter(
+        torch.ones(6), torch.zeros(6), limits, rounds=False, draws=True, innermost=innermost
+    )
     with torch.no_grad():
-        kernels.adc(y, None, one, zero, stream, limits, **options)
+        kernels.adc(y, None, how, stream, block=0, call=1)
     return y
 
 
@@ -325,7 +327,7 @@ def test_a_forward_pass_leaves_no_tensor_on_the_cpu(name):
     chip = program(network, name, calibration=images, engine="compiled").drift_to(DAY)
     before = chip(images)
     programmed = {layer: weight.clone() for layer, weight in chip.weights().items()}
-    out = chip._network.forward(images.to("meta"), 5, chip._forward_seeds)
+    out = chip.network.forward(images.to("meta"), 5, chip.forward_seeds)
     assert out.device.type == "meta" and out.shape == before.shape
     assert all(torch.equal(chip.weights()[layer], programmed[layer]) for layer in programmed)
 

@@ -183,15 +183,15 @@ def test_noise_is_one_kernel_for_layers_of_all_shapes_or_none_if_none_can_be_bui
         keys = torch.tensor([derive_seed(number) for number in range(n_chips)])
         given = y, scale, offset, keys, torch.tensor(5), torch.tensor([0.5, 3.0]), True, True
         with torch.no_grad():
-            found = operations._convert_operation(*given)
-        torch.testing.assert_close(found, operations._convert(*given), rtol=1e-6, atol=1e-6)
+            found = operations.convert_operation(*given)
+        torch.testing.assert_close(found, operations.convert(*given), rtol=1e-6, atol=1e-6)
     assert counters["stats"]["unique_graphs"] <= 2
 
     def fails(*_):
         raise RuntimeError("no compiler")
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: fails)
-    assert operations._fused.__wrapped__(torch.device("cpu")) is operations._convert
+    assert operations.fused_for.__wrapped__(torch.device("cpu")) is operations.convert
     assert "falling back to eager" in caplog.text
 
 

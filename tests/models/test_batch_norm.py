@@ -71,7 +71,7 @@ def test_statistics_are_the_average_over_batches_of_the_chips_own_activations(ne
     batches = torch.nn.functional.conv2d(images, weights).split(batch_norm.RECALIBRATION_BATCH)
     mean = torch.stack([b.mean(dim=(0, 2, 3)) for b in batches]).mean(0)
     variance = torch.stack([b.var(dim=(0, 2, 3)) for b in batches]).mean(0)
-    found = batch_norm.statistics(chip._network.network)["1"]
+    found = batch_norm.statistics(chip.network.network)["1"]
     torch.testing.assert_close(found[0], mean, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[1], variance, rtol=1e-4, atol=1e-5)
 
@@ -221,7 +221,7 @@ def test_only_training_images_of_a_data_set_are_used(path, digits):
     assert torch.equal(chip(test_images), same(test_images))
     training = checkpoint.normalise(digits.train.images).flatten(1).numpy()
     known = {row.tobytes() for row in training}
-    looked_at = chip._recalibration.flatten(1).numpy()
+    looked_at = chip.recalibration.flatten(1).numpy()
     assert len(looked_at) == 1024 and all(row.tobytes() in known for row in looked_at)
 
 
@@ -250,9 +250,9 @@ def test_statistics_belong_to_images_as_trained_and_factors_to_images_as_they_ar
     )
     factors = of_crops.compensation()
     assert all(torch.equal(factors[key], a) for key, a in of_plain.compensation().items())
-    assert torch.equal(of_crops._recalibration, other._recalibration)
+    assert torch.equal(of_crops.recalibration, other.recalibration)
     shifted = plain.normalise(digits.train.images[:1])[0]  # the first image, somewhere in a frame
-    first = of_crops._recalibration[0]
+    first = of_crops.recalibration[0]
     frame = plain.normalise(torch.zeros(1, 1, 16, 16, dtype=torch.uint8))[0]
     frame[:, 4:12, 4:12] = shifted
     places = frame.unfold(1, 8, 1).unfold(2, 8, 1).reshape(-1, 8, 8)
@@ -288,7 +288,7 @@ def test_recalibration_begins_at_the_networks_own_statistics_at_every_read(path,
     chip = program(path, device, recalibration=digits, seed=1)
     chip.drift_to(DAY)(checkpoint.normalise(digits.test.images[:10]))
     trained = batch_norm.statistics(checkpoint.build())
-    for kept in (chip._trained_statistics, batch_norm.statistics(load_checkpoint(path).build())):
+    for kept in (chip.trained_statistics, batch_norm.statistics(load_checkpoint(path).build())):
         for layer, statistics in trained.items():
             assert all(torch.equal(a, b) for a, b in zip(kept[layer], statistics, strict=True))
 
