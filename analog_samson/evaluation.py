@@ -158,10 +158,12 @@ def is_correct(
     n_labels = int(labels.max()) + 1
     predicted, largest, waiting = [], [], []
     with torch.no_grad():
-        for number, batch in enumerate(torch.split(images, batch_size)):
-            if (missing := batch_size - len(batch)) > 0:
-                batch = torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])])
-            outputs = forward(normalise(batch), number * batch_size)
+        for number in range(-(-n // batch_size)):
+            first = number * batch_size
+            batch = images[first : first + batch_size]
+            if len(batch) < batch_size:
+                batch = images[torch.arange(first, first + batch_size).clamp_(max=n - 1)]
+            outputs = forward(normalise(batch), first)
             rows, columns = outputs.shape[-2:] if outputs.ndim in (2, 3) else (0, 0)
             if rows != batch_size or columns < n_labels:
                 raise ValueError(

@@ -30,7 +30,7 @@ _labels: ContextVar[Mapping[str, str]] = ContextVar("_labels", default=MappingPr
 
 def dataset_label(dataset: str) -> str:
     """What a data set is called in reports; one that nothing describes has the end of its name."""
-    return _labels.get().get(dataset) or dataset.rpartition(":")[2]
+    return _labels.get().get(dataset) or dataset.rpartition(":")[2].partition("@")[0]
 
 
 def appearance(method: str) -> Appearance:
@@ -56,6 +56,9 @@ def described_in(folders: Iterable[str | Path]) -> Iterator[None]:
         manifest = Path(folder) / "manifest.json"
         found |= _read(manifest)
         labels |= _read_labels(manifest)
+    for dataset, label in labels.items():
+        if list(labels.values()).count(label) > 1:  # other contents under the same name
+            labels[dataset] = f"{label} [{dataset.rpartition('@')[2][:6]}]"
     token = _described.set({**_described.get(), **found})
     labelled = _labels.set({**_labels.get(), **labels})
     try:

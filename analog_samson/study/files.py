@@ -6,9 +6,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from analog_samson.data import DATASETS
 from analog_samson.deprecated import warn_renamed
 from analog_samson.devices.sentences import did_you_mean, shown
 from analog_samson.devices.toml import parse_toml
+from analog_samson.importing import is_import_name
 from analog_samson.study.definition import OLD_NAMES, Study
 from analog_samson.times import TIME_GRIDS
 
@@ -71,6 +73,7 @@ def load_study(path: str | Path) -> Study:
         checkpoints=[found for text in study.checkpoints for found in _matching(path, str(text))],
         devices=[_device(folder, str(device)) for device in content["devices"]],
         data_folder=None if study.data_folder is None else folder / study.data_folder,
+        dataset=None if study.dataset is None else _dataset(folder, str(study.dataset)),
     )
 
 
@@ -91,6 +94,11 @@ def _matching(path: Path, pattern: str) -> list[Path]:
 
 def _device(folder: Path, device: str) -> str | Path:
     return folder / device if device.endswith(".toml") else device
+
+
+def _dataset(folder: Path, dataset: str) -> str:
+    is_name = dataset in DATASETS or is_import_name(dataset)
+    return dataset if is_name else str(folder / dataset)
 
 
 def _times(path: Path, given: Any) -> Any:

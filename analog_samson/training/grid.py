@@ -22,6 +22,7 @@ from analog_samson.checkpoint import (
     load_checkpoint,
     named_packages,
 )
+from analog_samson.data import place_of
 from analog_samson.evaluation import count_correct
 from analog_samson.files import made_folder, replacing
 from analog_samson.methods import METHODS, method_of
@@ -31,6 +32,7 @@ from analog_samson.running import run_jobs
 from analog_samson.streams import derive_seed
 from analog_samson.training.loop import (
     DivergedError,
+    check_trainable,
     dataset_of,
     train,
     warn_of_slow_training,
@@ -310,6 +312,7 @@ def _check_buildable(specs: Sequence[TrainingSpec], data_folder: str | Path | No
             options=spec.model_kwargs,
         )
         weights_of(model, spec, dataset)
+        check_trainable(spec, dataset)
 
 
 def _row(
@@ -322,6 +325,7 @@ def _row(
     trust: Sequence[str],
 ) -> dict[str, Any]:
     path = Path(folder) / f"{spec.file_stem}.safetensors"
+    dataset = dataset_of(spec.dataset, data_folder, spec.validation_fraction).name
     accuracy, failure = ValidationAccuracy(math.nan, math.nan), ""
     try:
         train(spec, folder, data_folder=data_folder, trust=trust)
@@ -329,7 +333,7 @@ def _row(
             load_checkpoint(path, named_packages(spec)),
             noise_sigma=sigma,
             noise_draws=n_draws,
-            data_folder=data_folder,
+            data_folder=place_of(spec.dataset, data_folder),
         )
     except DivergedError as error:
         failure = str(error)
@@ -338,7 +342,7 @@ def _row(
         log = pd.read_csv(path.with_suffix(".csv"))
         epochs = log[log["layer"].isna()]
     return {
-        "dataset": spec.dataset,
+        "dataset": dataset,
         "model": spec.model,
         "method": spec.method,
         "strength": spec.strength,
