@@ -136,6 +136,6 @@ def _check_apart(parts: Mapping[str, Split], name: str) -> None:
             raise ValueError(
                 f"{len(twice)} of the {len(parts[part])} {part} samples of {name} lie in its "
                 f"{_WORDS.get(other, other)} part, too (first: {parts[part].describe(twice[0])}); "
-                "remove them from one, or give all samples as one part with test_fraction, which "
-                "keeps equal samples together."
+                "remove them from one part; the option overlap=drop of a path leaves them out of "
+                "training."
             )

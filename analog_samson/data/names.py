@@ -47,6 +47,7 @@ OPTIONS: Mapping[str, _Option] = MappingProxyType(
         "normalise": _Option(str, lambda v: v in ("channel", "none"), "channel, none"),
         "units": _Option(str, lambda v: v in ("characters", "words"), "characters, words"),
         "length": _Option(int, lambda v: 1 <= v <= 100_000, "whole tokens, 1 to 100000"),
+        "overlap": _Option(str, lambda v: v in ("refuse", "drop"), "refuse, drop"),
         "targets": _Option(str, lambda v: v in ("all", "last"), "all, last"),
     }
 )

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
 from analog_samson.data.array_layout import idx_files, read_arrays, read_idx
 from analog_samson.data.checking import check_parts
 from analog_samson.data.folder_layout import read_folders
@@ -24,12 +26,13 @@ class _Layout:
     options: tuple[str, ...]
 
 
-_PICTURES = ("image_size", "resize", "normalise", "test_fraction")
+_ARRAYS = ("normalise", "overlap", "test_fraction")
+_PICTURES = ("image_size", "resize", *_ARRAYS)
 _LAYOUTS = {
     "class folders": _Layout(read_folders, _PICTURES),
     "parquet files": _Layout(read_own_parquet, _PICTURES),
-    ".npz files": _Layout(read_arrays, ("normalise", "test_fraction")),
-    "idx files": _Layout(read_idx, ("normalise", "test_fraction")),
+    ".npz files": _Layout(read_arrays, _ARRAYS),
+    "idx files": _Layout(read_idx, _ARRAYS),
     "texts": _Layout(read_texts, ("units", "length", "targets", "test_fraction")),
 }
 _ALLOWED = (
@@ -85,6 +88,8 @@ def _read(place: Path, options: str, last: str, state: object) -> tuple[Found, s
         )
     found = layout.read(place, own)
     found = with_test_part(found, own)
+    if own.options.get("overlap") == "drop":
+        found = without_overlap(found)
     check_parts(found, own.short)
     facts = [options, *(f"{part} {found.parts[part].digest}" for part in sorted(found.parts))]
     return found, hashlib.sha256(json.dumps([*facts, *found.class_names]).encode()).hexdigest()
@@ -117,6 +122,17 @@ def with_test_part(found: Found, own: OwnName) -> Found:
             f"{int(is_test.sum())} test samples of {own.last}; both need at least one."
         )
     parts = {**found.parts, "train": take(train, ~is_test), "test": take(train, is_test)}
+    return replace(found, parts=parts)
+
+
+def without_overlap(found: Found) -> Found:
+    """The same, without training and validation samples that a later part holds, too."""
+    parts, seen = dict(found.parts), set[bytes]()
+    for part in ("test", "validation", "train"):
+        if part in parts:
+            contents = parts[part].contents
+            parts[part] = take(parts[part], torch.tensor([one not in seen for one in contents]))
+            seen |= set(contents)
     return replace(found, parts=parts)
 
 
