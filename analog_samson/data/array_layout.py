@@ -169,6 +169,11 @@ def as_targets(array: Array, where: str) -> Tensor:
 
 
 def _load(file: Path) -> dict[str, Array]:
+    if not zipfile.is_zipfile(file):
+        raise ValueError(
+            f"{file} cannot be read as arrays of numbers (it is no .npz file, or not all of it); "
+            "write it with numpy.savez."
+        )
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}

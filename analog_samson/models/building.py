@@ -72,7 +72,13 @@ def build_model(
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        model = factory(**arguments)
+        try:
+            model = factory(**arguments)
+        except IndexError as error:
+            raise ValueError(
+                f"The model {name!r} cannot be built for inputs of shape {tuple(image_shape)} with "
+                f"{n_classes} classes ({error}); give a model for them."
+            ) from error
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"{name!r} returned {type(model).__name__}, not an nn.Module; name a function that "
