@@ -16,6 +16,7 @@ from analog_samson.data.catalogue import DATASETS
 from analog_samson.data.datasets import (
     Dataset,
     check_name,
+    file_state_of,
     full_scale,
     load_dataset,
     load_test,
@@ -44,6 +45,7 @@ __all__ = [
     "augmented",
     "check_augmentation",
     "check_name",
+    "file_state_of",
     "find",
     "full_scale",
     "label_of",

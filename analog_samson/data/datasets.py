@@ -16,7 +16,7 @@ from analog_samson.data.checking import check_parts
 from analog_samson.data.encoded import batches
 from analog_samson.data.images import normalise
 from analog_samson.data.names import FOLDER_VARIABLE, data_folder, find, own_name
-from analog_samson.data.own import open_own
+from analog_samson.data.own import file_state, open_own
 from analog_samson.data.parquet_layout import open_parquet, parquet_files
 from analog_samson.data.parts import (
     Found,
@@ -286,6 +286,16 @@ def check_name(name: str) -> None:
         kind_of(name)
     elif own is not None and not own.digest and not Path(own.path).exists():
         find(own, None)
+
+
+def file_state_of(name: str, folder: str | Path | None) -> object:
+    """What changes when files of your own data set do; None for any other name.
+
+    Raises:
+        FileNotFoundError: If it is not found.
+    """
+    own = own_name(name)
+    return None if own is None else file_state(find(own, folder))
 
 
 def full_scale(name: str) -> float:

@@ -59,7 +59,7 @@ def open_own(own: OwnName, folder: str | Path | None) -> tuple[Found, str]:
     """
     place = find(own, folder)
     try:
-        found, digest = _read(place, _key(own), own.last, _state(place))
+        found, digest = _read(place, _key(own), own.last, file_state(place))
     except (ValueError, OSError) as error:
         if own.digest and place.name != own.last:
             raise FileNotFoundError(
@@ -163,7 +163,7 @@ def _key(own: OwnName) -> str:
     return json.dumps(dict(own.options), sort_keys=True)
 
 
-def _state(place: Path) -> tuple[tuple[str, int, int], ...]:
+def file_state(place: Path) -> tuple[tuple[str, int, int], ...]:
     """Names, sizes and times of the files: a set that has changed is read again."""
     files = sorted(place.rglob("*")) if place.is_dir() else [place]
     described = ((str(file), file.stat()) for file in files if file.is_file())

@@ -33,6 +33,7 @@ from analog_samson.data import (
     Dataset,
     augmented,
     check_augmentation,
+    file_state_of,
     load_dataset,
     own_name,
 )
@@ -169,9 +170,15 @@ def warn_of_slow_training(spec: TrainingSpec) -> None:
         warn_of_slow_bf16('precision="bfloat16"')
 
 
-@lru_cache(maxsize=1)
 def dataset_of(name: str, data_folder: str | Path | None, validation_fraction: float) -> Dataset:
     """Load a data set; the last one is cached, so that a grid of trainings decodes it once."""
+    return _loaded(name, data_folder, validation_fraction, file_state_of(name, data_folder))
+
+
+@lru_cache(maxsize=1)
+def _loaded(
+    name: str, data_folder: str | Path | None, validation_fraction: float, state: object
+) -> Dataset:
     return load_dataset(name, data_folder, validation_fraction=validation_fraction)
 
 

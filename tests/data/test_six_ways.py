@@ -76,10 +76,10 @@ def module(tmp_path, monkeypatch):
 
 
 def book(folder: Path) -> Path:
-    """A text in which the last two characters tell the next one."""
+    """A text in which each character tells the next one, 95 times of a hundred."""
     draws, text = np.random.default_rng(0), "ab"
     for _ in range(2000):
-        follows = "abc"[("abc".index(text[-1]) + "abc".index(text[-2])) % 3]
+        follows = "abc"[("abc".index(text[-1]) + 1) % 3]
         text += follows if draws.random() < 0.95 else "abc"[draws.integers(3)]
     (folder / "book.txt").write_text(text)
     return folder / "book.txt"
@@ -123,9 +123,7 @@ def test_each_way_runs_to_a_table(way, module, tmp_path):
     path = train(TrainingSpec(dataset=given, **training), tmp_path / "networks")
     checkpoint = load_checkpoint(path, TRUST)
     folder = tmp_path / "study"
-    study = Study(
-        "ways", [path], ["pcm_like"], [1.0], n_chips=2, trust=TRUST, data_folder=home
-    )
+    study = Study("ways", [path], ["pcm_like"], [1.0], n_chips=2, trust=TRUST, data_folder=home)
     rows = collect(study, folder)
     assert set(rows["dataset"]) == {checkpoint.spec.dataset}
     assert rows["n_correct_digital"].iloc[0] == checkpoint.n_correct_digital
@@ -190,7 +188,7 @@ def test_a_grid_of_trainings_names_the_data_by_their_contents(tmp_path):
 # tasks
 
 
-def test_a_token_a_position_is_trained_with_the_loss_of_its_formula(module, tmp_path):
+def test_a_token_a_position_is_trained_with_its_own_loss(module, tmp_path):
     name = f"{book(tmp_path)},length=4,test_fraction=0.2"
     kwargs = {"n_tokens": 4, "length": 4, "everywhere": True}
     spec = TrainingSpec(dataset=name, **(NEXT | {"model_kwargs": kwargs, "epochs": 3}))
@@ -204,7 +202,7 @@ def test_a_token_a_position_is_trained_with_the_loss_of_its_formula(module, tmp_
     log = np.genfromtxt(path.with_suffix(".csv"), delimiter=",", names=True, dtype=None,
                         encoding="utf-8")  # fmt: skip
     loss = log["loss"][np.isfinite(log["loss"])]
-    assert loss[-1] < np.log(3), "no worse than guessing among three"
+    assert loss[-1] < np.log(3) / 2, "the entropy of this text is 0.27, guessing among three 1.1"
     again = train(spec, tmp_path / "again")
     assert load_checkpoint(again, TRUST).digest == checkpoint.digest
 
@@ -215,9 +213,7 @@ def test_a_token_a_position_is_trained_with_the_loss_of_its_formula(module, tmp_
 def test_methods_train_tokens(method, module, tmp_path):
     name = f"{book(tmp_path)},length=4,test_fraction=0.2"
     kwargs = {"n_tokens": 4, "length": 4, "everywhere": True}
-    spec = TrainingSpec(
-        dataset=name, **(NEXT | {"model_kwargs": kwargs, "epochs": 2}), **method
-    )
+    spec = TrainingSpec(dataset=name, **(NEXT | {"model_kwargs": kwargs, "epochs": 2}), **method)
     assert load_checkpoint(train(spec, tmp_path), TRUST).task == "tokens"
 
 
@@ -228,7 +224,7 @@ def test_a_regression_is_trained_with_the_squared_error(tmp_path):
     np.savez(tmp_path / "a.npz", x_train=x[:300], y_train=y[:300], x_test=x[300:], y_test=y[300:])
     spec = TrainingSpec(
         dataset=str(tmp_path / "a.npz"), model="mlp", model_kwargs={"hidden": []}, lr=0.05,
-        epochs=10, batch_size=16, schedule="loss", method="samson", rho=0.01, weight_decay=0.0,
+        epochs=10, batch_size=16, schedule="adaptive", method="samson", rho=0.01, weight_decay=0.0,
     )  # fmt: skip
     checkpoint = load_checkpoint(train(spec, tmp_path))
     assert (checkpoint.task, checkpoint.n_classes) == ("regression", 2)
