@@ -141,12 +141,12 @@ def as_inputs(array: Array, where: str) -> Tensor:
             array = array[:, None]
         elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
             array = array.transpose(0, 3, 1, 2)
-        return torch.from_numpy(np.require(array, requirements="CW"))
+        return torch.from_numpy(np.require(array, requirements=["C", "W"]))
     if array.dtype.kind == "f":
         wanted = np.float16 if array.dtype == np.float16 else np.float32
         with np.errstate(over="ignore"):
-            return torch.from_numpy(np.require(array, wanted, "CW"))
-    return torch.from_numpy(np.require(array, np.int64, "CW"))
+            return torch.from_numpy(np.require(array, wanted, ["C", "W"]))
+    return torch.from_numpy(np.require(array, np.int64, ["C", "W"]))
 
 
 def as_targets(array: Array, where: str) -> Tensor:
