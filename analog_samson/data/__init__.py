@@ -16,7 +16,6 @@ from analog_samson.data.catalogue import DATASETS
 from analog_samson.data.datasets import (
     Dataset,
     check_name,
-    file_state_of,
     full_scale,
     load_dataset,
     load_test,
@@ -30,6 +29,7 @@ from analog_samson.data.images import (
     normalise,
 )
 from analog_samson.data.names import FOLDER_VARIABLE, find, label_of, own_name, place_of, short_name
+from analog_samson.data.own import file_state
 from analog_samson.data.parts import IGNORED, Split, Task
 
 __all__ = [
@@ -45,7 +45,7 @@ __all__ = [
     "augmented",
     "check_augmentation",
     "check_name",
-    "file_state_of",
+    "file_state",
     "find",
     "full_scale",
     "label_of",

@@ -16,7 +16,7 @@ from analog_samson.data.checking import check_parts
 from analog_samson.data.encoded import batches
 from analog_samson.data.images import normalise
 from analog_samson.data.names import FOLDER_VARIABLE, data_folder, find, own_name
-from analog_samson.data.own import file_state, open_own
+from analog_samson.data.own import open_own
 from analog_samson.data.parquet_layout import open_parquet, parquet_files
 from analog_samson.data.parts import (
     Found,
@@ -187,7 +187,10 @@ class Dataset:
 
 
 def load_dataset(
-    name: str = "digits", folder: str | Path | None = None, *, validation_fraction: float = 0.1
+    name: str | Path = "digits",
+    folder: str | Path | None = None,
+    *,
+    validation_fraction: float = 0.1,
 ) -> Dataset:
     """Load a data set.
 
@@ -213,6 +216,7 @@ def load_dataset(
             inconsistent or not what the name says.
         FileNotFoundError: If files are missing; the message says which were looked for.
     """
+    name = str(name)
     if not 0 < validation_fraction < 1:
         raise ValueError(
             "validation_fraction must lie between 0 and 1, both excluded; "
@@ -248,7 +252,7 @@ def load_dataset(
     )
 
 
-def load_test(name: str = "digits", folder: str | Path | None = None) -> Split:
+def load_test(name: str | Path = "digits", folder: str | Path | None = None) -> Split:
     """Load only the test part, which needs less memory than the whole data set.
 
     Args:
@@ -262,6 +266,7 @@ def load_test(name: str = "digits", folder: str | Path | None = None) -> Split:
         ValueError: As `load_dataset`.
         FileNotFoundError: As `load_dataset`.
     """
+    name = str(name)
     if own := own_name(name):
         return open_own(own, folder)[0].parts["test"]
     if is_import_name(name):
@@ -286,16 +291,6 @@ def check_name(name: str) -> None:
         kind_of(name)
     elif own is not None and not own.digest and not Path(own.path).exists():
         find(own, None)
-
-
-def file_state_of(name: str, folder: str | Path | None) -> object:
-    """What changes when files of your own data set do; None for any other name.
-
-    Raises:
-        FileNotFoundError: If it is not found.
-    """
-    own = own_name(name)
-    return None if own is None else file_state(find(own, folder))
 
 
 def full_scale(name: str) -> float:

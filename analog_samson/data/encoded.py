@@ -16,7 +16,7 @@ IN_MEMORY_BYTES = 2**30
 """Sets of up to this size, decoded, are decoded once and kept; of larger ones each batch is decoded
 whenever it is needed. Our choice: a tenth of a laptop's memory (CIFAR-10 has 184 MB)."""
 
-_LOSSLESS = ("PNG",)
+_LOSSLESS = ("PNG", "BMP", "GIF", "PPM", "TIFF")
 
 
 def first_line(error: BaseException) -> str:

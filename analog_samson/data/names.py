@@ -68,8 +68,12 @@ class OwnName:
     """
 
     path: str
-    options: Mapping[str, Any]
+    options: dict[str, Any]
     digest: str = ""
+
+    @property
+    def _options(self) -> str:
+        return "".join(f",{name}={value}" for name, value in self.options.items())
 
     @property
     def last(self) -> str:
@@ -89,7 +93,11 @@ class OwnName:
     @property
     def short(self) -> str:
         """Last name of the path, with the options."""
-        return self.last + "".join(f",{name}={value}" for name, value in self.options.items())
+        return self.last + self._options
+
+    def at(self, place: Path) -> str:
+        """The name of the same data set as a path."""
+        return f"{place.absolute()}{self._options}"
 
     def stored(self, digest: str) -> str:
         """What a specification stores."""
@@ -117,6 +125,8 @@ def own_name(name: str) -> OwnName | None:
         options[key] = _value(name, key, text)
         rest = rest[: found.start()]
     options = dict(sorted(options.items()))
+    if rest.startswith("~"):
+        rest = str(Path(rest).expanduser())
     is_path = os.sep in rest or (
         not is_import_name(rest) and any(place.exists() for place in _places(rest))
     )

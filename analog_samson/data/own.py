@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -59,7 +58,7 @@ def open_own(own: OwnName, folder: str | Path | None) -> tuple[Found, str]:
     """
     place = find(own, folder)
     try:
-        found, digest = _read(place, _key(own), own.last, file_state(place))
+        found, digest = _read(place, own)
     except (ValueError, OSError) as error:
         if own.digest and place.name != own.last:
             raise FileNotFoundError(
@@ -76,9 +75,8 @@ def open_own(own: OwnName, folder: str | Path | None) -> tuple[Found, str]:
     return found, own.stored(digest)
 
 
-@lru_cache(maxsize=2)
-def _read(place: Path, options: str, last: str, state: object) -> tuple[Found, str]:
-    own = OwnName(last, json.loads(options))
+def _read(place: Path, own: OwnName) -> tuple[Found, str]:
+    """The data set at a path, and the digest of its contents and options."""
     name = _layout_of(place)
     layout = _LAYOUTS[name]
     if foreign := [option for option in own.options if option not in layout.options]:
@@ -91,7 +89,7 @@ def _read(place: Path, options: str, last: str, state: object) -> tuple[Found, s
     if own.options.get("overlap") == "drop":
         found = without_overlap(found)
     check_parts(found, own.short)
-    facts = [options, *(f"{part} {found.parts[part].digest}" for part in sorted(found.parts))]
+    facts = [own.options, *(f"{part} {found.parts[part].digest}" for part in sorted(found.parts))]
     return found, hashlib.sha256(json.dumps([*facts, *found.class_names]).encode()).hexdigest()
 
 
@@ -157,10 +155,6 @@ def _layout_of(place: Path) -> str:
         holds = " and ".join(kinds) if kinds else "none of these"
         raise ValueError(f"{place} holds {holds}; a data set is one of: {_ALLOWED}.")
     return kinds[0]
-
-
-def _key(own: OwnName) -> str:
-    return json.dumps(dict(own.options), sort_keys=True)
 
 
 def file_state(place: Path) -> tuple[tuple[str, int, int], ...]:

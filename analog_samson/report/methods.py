@@ -56,9 +56,13 @@ def described_in(folders: Iterable[str | Path]) -> Iterator[None]:
         manifest = Path(folder) / "manifest.json"
         found |= _read(manifest)
         labels |= _read_labels(manifest)
-    for dataset, label in labels.items():
-        if list(labels.values()).count(label) > 1:  # other contents under the same name
-            labels[dataset] = f"{label} [{dataset.rpartition('@')[2][:6]}]"
+    given = list(labels.values())
+    labels = {
+        dataset: f"{label} [{dataset.rpartition('@')[2][:6]}]"  # other contents, the same name
+        if "@" in dataset and given.count(label) > 1
+        else label
+        for dataset, label in labels.items()
+    }
     token = _described.set({**_described.get(), **found})
     labelled = _labels.set({**_labels.get(), **labels})
     try:

@@ -33,7 +33,8 @@ from analog_samson.data import (
     Dataset,
     augmented,
     check_augmentation,
-    file_state_of,
+    file_state,
+    find,
     load_dataset,
     own_name,
 )
@@ -172,7 +173,14 @@ def warn_of_slow_training(spec: TrainingSpec) -> None:
 
 def dataset_of(name: str, data_folder: str | Path | None, validation_fraction: float) -> Dataset:
     """Load a data set; the last one is cached, so that a grid of trainings decodes it once."""
-    return _loaded(name, data_folder, validation_fraction, file_state_of(name, data_folder))
+    own = own_name(name)
+    if own is None:
+        return _loaded(name, data_folder, validation_fraction, None)
+    place = find(own, data_folder)
+    dataset = _loaded(own.at(place), None, validation_fraction, file_state(place))
+    if own.digest and not dataset.name.endswith(f"@{own.digest}"):
+        return load_dataset(name, data_folder)  # explains which contents were expected
+    return replace(dataset, name=name) if own.digest else dataset
 
 
 @lru_cache(maxsize=1)

@@ -47,7 +47,7 @@ def test_decoding_batch_by_batch_changes_no_number(flowers, tmp_path, monkeypatc
     for limit in (encoded.IN_MEMORY_BYTES, 0):
         monkeypatch.setattr(encoded, "IN_MEMORY_BYTES", limit)
         monkeypatch.setattr("analog_samson.study.trial.KEPT_BYTES", limit)
-        for cached in ("study.sources.the_test_set", "training.loop._loaded", "data.own._read"):
+        for cached in ("study.sources.the_test_set", "training.loop._loaded"):
             module, _, name = f"analog_samson.{cached}".rpartition(".")
             getattr(sys.modules[module], name).cache_clear()
         augmented = TrainingSpec(dataset=str(flowers), augmentation="crop_flip", **MLP)

@@ -1,5 +1,6 @@
 """Every layout of a data set of one's own is read as it was written, whatever its file names."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,17 @@ import torch
 from places import SHARED_DATA
 from samples import CLASSES, encoded, samples, write_folders, write_idx, write_parquet
 
-from analog_samson.data import IGNORED, load_dataset, load_test
+from analog_samson.data import (
+    IGNORED,
+    label_of,
+    load_dataset,
+    load_test,
+    own_name,
+    short_name,
+)
 from analog_samson.data.datasets import Dataset
 from analog_samson.data.encoded import decoded
+from analog_samson.report.methods import dataset_label, described_in
 
 TRAIN, TEST = samples(60, 0), samples(21, 1)
 PARTS = {"train": TRAIN, "test": TEST}
@@ -289,3 +298,72 @@ def test_real_cifar10_by_its_path_is_the_shipped_one_but_for_the_split():
     assert own.labels.equal(shipped.labels)
     assert decoded(own.images).equal(shipped.images)
     assert (own.encoding, shipped.encoding) == ("JPEG", "JPEG")
+
+
+# functions
+
+
+PICTURES = """
+from PIL import Image
+from torch.utils.data import Dataset
+from samples import samples
+
+class Pictures(Dataset):
+    classes = ["dark", "grey", "light"]
+
+    def __init__(self, n, seed):
+        self.images, self.labels = samples(n, seed)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return Image.fromarray(self.images[i].transpose(1, 2, 0)), int(self.labels[i])
+
+def pictures(folder, validation_fraction):
+    return Pictures(60, 0), Pictures(21, 1)
+"""
+
+
+def test_a_pair_of_torch_data_sets_gives_its_images_and_classes(tmp_path, monkeypatch):
+    (tmp_path / "pictures_for_a_test.py").write_text(PICTURES)
+    monkeypatch.syspath_prepend(tmp_path)
+    dataset = load_dataset("pictures_for_a_test:pictures")
+    assert (dataset.name, dataset.class_names) == ("pictures_for_a_test:pictures", CLASSES)
+    check_whole(dataset)
+
+
+# names
+
+
+def test_data_of_equal_names_and_other_contents_have_labels_of_their_own(tmp_path):
+    for i, digest in enumerate(("a1b2c3d4e5f60718", "0123456789abcdef")):
+        (tmp_path / str(i)).mkdir()
+        about = {"datasets": {f"flowers@{digest}": {"label": "flowers", "shipped": False}}}
+        (tmp_path / str(i) / "manifest.json").write_text(json.dumps(about))
+    with described_in([tmp_path / "0"]):
+        assert dataset_label("flowers@a1b2c3d4e5f60718") == "flowers"
+    with described_in([tmp_path / "0", tmp_path / "1"]):
+        assert dataset_label("flowers@a1b2c3d4e5f60718") == "flowers [a1b2c3]"
+        assert dataset_label("flowers@0123456789abcdef") == "flowers [012345]"
+    assert dataset_label("flowers,image_size=8@a1b2c3d4e5f60718") == "flowers,image_size=8"
+
+
+def test_names_of_every_kind_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("flowers", "digits"):
+        (tmp_path / name).mkdir()
+    assert own_name("digits") is None, "a shipped name is the shipped set"
+    assert own_name("./digits").last == "digits"
+    assert own_name("package.module:function") is None
+    assert own_name("roses") is None, "there is none"
+    assert own_name("flowers").short == "flowers"
+    assert own_name("flowers,test_fraction=0.2,image_size=8").short == (
+        "flowers,image_size=8,test_fraction=0.2"
+    )
+    stored = own_name("flowers,image_size=8@a1b2c3d4e5f60718")
+    assert (stored.path, stored.digest) == ("flowers", "a1b2c3d4e5f60718")
+    assert label_of("flowers,image_size=8@a1b2c3d4e5f60718") == "flowers (image_size 8)"
+    (tmp_path / "a,b").mkdir()
+    with pytest.raises(ValueError, match="is called 'a,b'; rename it"):
+        short_name("a,b")
