@@ -13,7 +13,7 @@ from torch import Tensor
 from analog_samson.data.array_layout import as_targets
 from analog_samson.data.catalogue import kind_of
 from analog_samson.data.checking import check_parts
-from analog_samson.data.encoded import batches
+from analog_samson.data.encoded import EncodedImages, batches
 from analog_samson.data.images import normalise
 from analog_samson.data.names import FOLDER_VARIABLE, data_folder, find, own_name
 from analog_samson.data.own import open_own
@@ -224,6 +224,9 @@ def load_dataset(
         )
     if own := own_name(name):
         found, stored = open_own(own, folder)
+        for split in found.parts.values():  # damaged images are found before a training
+            if isinstance(split.images, EncodedImages) and split.images.is_kept:
+                split.images.decoded()
         how = own.options.get("normalise", "channel")
         return Dataset._of(found, stored, validation_fraction, 255.0, how, own.short)
     if is_import_name(name):

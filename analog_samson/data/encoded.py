@@ -113,7 +113,7 @@ class EncodedImages:
         self._pictures, self._resize = pictures, resize
         self._image_shape = image_shape
         self._chosen = torch.arange(len(pictures))
-        self._kept: list[Tensor] = []  # all pictures, shared by all views
+        self._kept: list[Tensor] = []  # pixels of all pictures, and which are decoded; of all views
         self.device = torch.device("cpu")
 
     def __len__(self) -> int:
@@ -159,6 +159,11 @@ class EncodedImages:
         view.device = torch.device(device)
         return view
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether images that were decoded stay in memory."""
+        return len(self._pictures) * self.shape[1:].numel() <= IN_MEMORY_BYTES
+
     def decoded(self) -> Tensor:
         """Decode the images.
 
@@ -168,17 +173,24 @@ class EncodedImages:
         Raises:
             ValueError: If one cannot be decoded; the message names its file.
         """
-        if len(self._pictures) * self.shape[1:].numel() > IN_MEMORY_BYTES:
-            return self._decode(self._chosen.tolist()).to(self.device)
+        if not self.is_kept:
+            return self._decode(self._chosen).to(self.device)
         if not self._kept:
-            self._kept.append(self._decode(range(len(self._pictures))))
-        return self._kept[0][self._chosen].to(self.device)
+            n = len(self._pictures)
+            pixels = torch.empty((n, *self._image_shape), dtype=torch.uint8)
+            self._kept += [pixels, torch.zeros(n, dtype=torch.bool)]
+        pixels, is_decoded = self._kept
+        missing = self._chosen[~is_decoded[self._chosen]]
+        if len(missing):
+            pixels[missing] = self._decode(missing)
+            is_decoded[missing] = True
+        return pixels[self._chosen].to(self.device)
 
-    def _decode(self, chosen: Sequence[int]) -> Tensor:
+    def _decode(self, chosen: Tensor) -> Tensor:
         channels, height, width = self._image_shape
         images = torch.empty((len(chosen), *self._image_shape), dtype=torch.uint8)
         pixels = images.numpy()
-        for row, number in enumerate(chosen):
+        for row, number in enumerate(chosen.tolist()):
             picture = self._pictures[number]
             decoded = picture.decoded(channels, self._resize)
             if decoded.shape[1:] != (height, width):

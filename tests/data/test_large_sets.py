@@ -11,7 +11,7 @@ from samples import samples, write_folders
 
 from analog_samson import Study, collect
 from analog_samson.checkpoint import TrainingSpec, load_checkpoint
-from analog_samson.data import encoded, load_dataset
+from analog_samson.data import encoded, load_dataset, load_test
 from analog_samson.data.encoded import batches
 from analog_samson.training import train
 
@@ -41,6 +41,19 @@ def test_views_index_as_tensors_do(flowers):
     assert images.to("cpu").decoded().equal(whole)
 
 
+def test_images_that_are_kept_are_decoded_once_and_only_where_used(flowers, monkeypatch):
+    test = load_test(str(flowers))
+    numbers = []
+    decode = encoded.Picture.decoded
+    monkeypatch.setattr(
+        encoded.Picture, "decoded", lambda *given: numbers.append(given[0]) or decode(*given)
+    )
+    first = test.images[:10].decoded()
+    assert len(numbers) == 10
+    assert test.images[5:].decoded()[:5].equal(first[5:])
+    assert len(numbers) == len(test) == 75, "none of the training part"
+
+
 @pytest.mark.slow
 def test_decoding_batch_by_batch_changes_no_number(flowers, tmp_path, monkeypatch):
     rows, digests = [], []
@@ -65,7 +78,7 @@ MEMORY = """
     from pathlib import Path
 
     import torch
-    from analog_samson.data import encoded, load_dataset
+    from analog_samson.data import encoded, load_dataset, load_test
     from analog_samson.evaluation import count_correct
 
     def memory(kind):  # [MB]

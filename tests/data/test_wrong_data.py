@@ -232,6 +232,10 @@ WRONG = {
         with_file("train/dark/x.png", b"\x89PNG\r\n\x1a\n" + bytes(60)),
         r"flowers/train/dark/x.png: the image cannot be decoded",
     ),
+    "a corrupt test image": (
+        with_file("test/grey/x.webp", encoded(samples(1, 3)[0][0], "WEBP")[:-20]),
+        r"flowers/test/grey/x.webp: the image cannot be decoded",
+    ),
     "a truncated image": (
         with_file("train/dark/x.jpeg", encoded(samples(1, 3)[0][0], "JPEG")[:-200]),
         r"flowers/train/dark/x.jpeg: the image cannot be decoded",
