@@ -27,6 +27,8 @@ class Setting:
         epochs: Passes over the training split.
         accelerator: The accelerator that the training runs on.
         trust: Packages that files which the method reads may import from.
+        task: "classification", "tokens" or "regression".
+        positions: (length,) where a token a position is predicted; otherwise empty.
     """
 
     model: nn.Module
@@ -36,11 +38,13 @@ class Setting:
     epochs: int
     accelerator: torch.device
     trust: tuple[str, ...] = ()
+    task: str = "classification"
+    positions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Normalised training images with their labels and their indices in the split."""
+    """Normalised training inputs with their targets and their indices in the split."""
 
     images: Tensor
     labels: Tensor

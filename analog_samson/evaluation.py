@@ -173,6 +173,11 @@ def is_correct(
             f"Evaluation needs at least one image, as many labels and a batch of at least 1; got "
             f"{n} images, {len(labels)} labels and batch_size={batch_size}."
         )
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise ValueError(
+            f"Accuracy counts samples of one class each; the targets are {labels.dtype} of shape "
+            f"{tuple(labels.shape)}: choose another score."
+        )
     n_labels = int(labels.max()) + 1
     predicted, largest, waiting = [], [], []
     with torch.no_grad():

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from analog_samson.checkpoint import Checkpoint, load_checkpoint
 from analog_samson.data import Dataset, load_dataset
 from analog_samson.deprecated import accepts_old_names
+from analog_samson.losses import task_loss
 from analog_samson.perturbation import Rule, asam, is_weight, perturbed, rwp, sam, samson
 
 Loss = Callable[[nn.Module], Iterable[Tensor]]
@@ -114,8 +114,8 @@ def sharpness(
     network.check_fits(dataset.train)
     n_used = min(n_training_images, len(dataset.train))
     chosen = torch.linspace(0, len(dataset.train) - 1, n_used).long()
-    loss = cross_entropy(
-        network.normalise(dataset.train.images[chosen]), dataset.train.labels[chosen]
+    loss = mean_loss(
+        network.normalise(dataset.train.images[chosen]), dataset.train.labels[chosen], network.task
     )
     model = network.build()
     noise = torch.Generator().manual_seed(seed)
@@ -166,12 +166,29 @@ def cross_entropy(images: Tensor, labels: Tensor, *, batch_size: int = 500) -> L
     Returns:
         The loss [nat].
     """
+    return mean_loss(images, labels, "classification", batch_size=batch_size)
+
+
+def mean_loss(inputs: Tensor, targets: Tensor, task: str, *, batch_size: int = 500) -> Loss:
+    """Mean loss of a network on its inputs, batch by batch.
+
+    Args:
+        inputs: Network inputs, shape (n, ...).
+        targets: As for `losses.task_loss`.
+        task: As for `losses.task_loss`.
+        batch_size: Inputs in a batch.
+
+    Returns:
+        The loss: of classes [nat], of tokens [nat per token], of numbers their squared error.
+    """
+    n_counted = targets.numel() - int((targets == -100).sum()) if task == "tokens" else 0
+    n_counted = n_counted or (targets.numel() if task == "regression" else len(targets))
 
     def parts(model: nn.Module) -> Iterator[Tensor]:
-        for inputs, truth in zip(
-            torch.split(images, batch_size), torch.split(labels, batch_size), strict=True
+        for batch, truth in zip(
+            torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True
         ):
-            yield F.cross_entropy(model(inputs), truth, reduction="sum") / len(labels)
+            yield task_loss(model(batch), truth, task, reduction="sum") / n_counted
 
     return parts
 

@@ -1,6 +1,6 @@
-"""The trajectory loss of SAF and MESA (Du et al., arXiv 2205.14083).
+"""The loss of each task, and the trajectory loss of SAF and MESA (Du et al., arXiv 2205.14083).
 
-Both add a penalty to the cross entropy: the divergence from earlier outputs for the same image,
+SAF and MESA add a penalty to the cross entropy: the divergence from earlier outputs for an image,
 
     weight * tau^2 * mean_i KL( softmax(past_i / tau) || softmax(logits_i / tau) ).
 
@@ -20,19 +20,48 @@ from torch.optim import swa_utils
 from analog_samson.algorithm import Algorithm, Batch, Setting, Tensors
 
 
+def task_loss(
+    outputs: Tensor,
+    targets: Tensor,
+    task: str,
+    *,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """Loss of a task.
+
+    Args:
+        outputs: Shape (n, classes), (n, length, tokens) or (n, outputs).
+        targets: As `data.Split.labels` holds them: classes, tokens (-100 counts in no loss), or
+            numbers of shape (n, outputs).
+        task: "classification" and "tokens": cross entropy [nat]; "regression": squared error.
+        label_smoothing: Share of the target that is spread over all classes, in [0, 1).
+        reduction: "mean" over samples, tokens with a target, or outputs; "sum" over the same.
+
+    Returns:
+        The loss.
+    """
+    if task == "regression":
+        return F.mse_loss(outputs, targets, reduction=reduction)
+    if task == "tokens":
+        outputs, targets = outputs.flatten(0, -2), targets.flatten()
+    return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing, reduction=reduction)
+
+
 def trajectory_loss(logits: Tensor, past: Tensor, *, temperature: float = 5.0) -> Tensor:
     """Divergence of the outputs from earlier ones.
 
     Args:
-        logits: Present logits, shape (n, classes).
-        past: Earlier logits, or those of a teacher, shape (n, classes); detached. A row of NaN
+        logits: Present logits, shape (n, classes) or (n, length, tokens).
+        past: Earlier logits, or those of a teacher, of the same shape; detached. A row of NaN
             means no earlier logits and contributes 0.
         temperature: tau, above 0; the authors' value is 5.
 
     Returns:
-        tau^2 times the mean over the n images of the Kullback-Leibler divergence [nat].
+        tau^2 times the mean over images, or tokens, of the Kullback-Leibler divergence [nat].
     """
-    past = torch.where(past.isfinite(), past, logits).detach()
+    past = torch.where(past.isfinite(), past, logits).detach().flatten(0, -2)
+    logits = logits.flatten(0, -2)
     return temperature**2 * F.kl_div(
         F.log_softmax(logits / temperature, dim=1),
         F.log_softmax(past / temperature, dim=1),
@@ -48,7 +77,7 @@ class TrajectoryMemory:
     Memory: 4 bytes * (lag + 1) * images * classes, which is 6 MB for CIFAR-10 with a lag of 2.
 
     Attributes:
-        logits: Shape (lag + 1, images, classes); NaN where nothing is stored yet.
+        logits: Shape (lag + 1, images, ..., classes); NaN where nothing is stored yet.
     """
 
     logits: Tensor
@@ -61,6 +90,7 @@ class TrajectoryMemory:
         *,
         lag: int,
         accelerator: torch.device | str = "cpu",
+        positions: tuple[int, ...] = (),
     ) -> Self:
         """Create an empty buffer.
 
@@ -69,10 +99,10 @@ class TrajectoryMemory:
             n_classes: Number of classes.
             lag: Epochs between storing and reading, at least 1.
             accelerator: Where it is stored.
+            positions: (length,) where a token a position is predicted; otherwise empty.
         """
-        return cls(
-            torch.full((lag + 1, n_training_images, n_classes), torch.nan, device=accelerator)
-        )
+        shape = lag + 1, n_training_images, *positions, n_classes
+        return cls(torch.full(shape, torch.nan, device=accelerator))
 
     @property
     def lag(self) -> int:
@@ -115,6 +145,7 @@ class OwnTrajectory(Algorithm):
     def __init__(
         self, setting: Setting, *, temperature: float, trajectory_start: float, trajectory_lag: int
     ) -> None:
+        _check_probabilities(setting)
         self._temperature = temperature
         self._first_epoch = math.ceil(trajectory_start * setting.epochs)
         self._memory = TrajectoryMemory.empty(
@@ -122,6 +153,7 @@ class OwnTrajectory(Algorithm):
             setting.n_classes,
             lag=trajectory_lag,
             accelerator=setting.accelerator,
+            positions=setting.positions,
         )
 
     def penalty(self, batch: Batch, logits: Tensor, epoch: int) -> Tensor | None:
@@ -159,6 +191,7 @@ class AveragedTeacher(Algorithm):
         trajectory_start: float,
         teacher_decay: float,
     ) -> None:
+        _check_probabilities(setting)
         self._temperature = temperature
         self._first_epoch = math.ceil(trajectory_start * setting.epochs)
         self._model = setting.model
@@ -183,6 +216,14 @@ class AveragedTeacher(Algorithm):
     def load(self, tensors: Tensors) -> None:
         """Restore the moving average."""
         self._teacher.load_state_dict({n.removeprefix("teacher."): t for n, t in tensors.items()})
+
+
+def _check_probabilities(setting: Setting) -> None:
+    if setting.task == "regression":
+        raise ValueError(
+            "The trajectory loss (saf, mesa) compares probabilities of classes, and a regression "
+            "has none; choose another method."
+        )
 
 
 def moving_average(model: nn.Module, decay: float) -> swa_utils.AveragedModel:

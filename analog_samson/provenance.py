@@ -19,7 +19,7 @@ from analog_samson.analog import Tile, TiledNetwork
 from analog_samson.checkpoint import Checkpoint
 from analog_samson.chip import Engine, any_input
 from analog_samson.compiled import Array, FunctionalLayer, kernels
-from analog_samson.data import DATASETS
+from analog_samson.data import DATASETS, label_of
 from analog_samson.devices import Device
 from analog_samson.files import replacing
 from analog_samson.locks import is_in_use
@@ -76,6 +76,7 @@ def write_manifest(
     networks: Mapping[str, Checkpoint],
     evaluation_sets: Mapping[str, str],
     scores: Mapping[str, Score] = MappingProxyType({}),
+    encodings: Mapping[str, str] = MappingProxyType({}),
     part: str = "",
     rows: pd.DataFrame | None = None,
 ) -> None:
@@ -91,6 +92,7 @@ def write_manifest(
         networks: File name to trained network.
         evaluation_sets: Data set to the SHA-256 of its test images.
         scores: Name of the study's score to the score, if it is not accuracy.
+        encodings: Data set to the encoding of its images, if that loses information.
         part: The part of the study that this process computes, such as "part3of16".
         rows: Rows of all tables in the folder; None if there are none.
 
@@ -123,7 +125,7 @@ def write_manifest(
         },
         "evaluation_sets": dict(evaluation_sets),
         "datasets": {
-            name: {"label": name.rpartition(":")[2], "shipped": name in DATASETS}
+            name: {"label": _label(name, encodings.get(name, "")), "shipped": name in DATASETS}
             for name in evaluation_sets
         },
     }
@@ -140,6 +142,11 @@ def write_manifest(
         )
         _write_json(own_path, own)
     _write_json(path, _union(own, others))
+
+
+def _label(dataset: str, encoding: str) -> str:
+    """What a data set is called; a copy of a published one that lost information says so."""
+    return f"{dataset} ({encoding})" if dataset in DATASETS and encoding else label_of(dataset)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -42,6 +42,7 @@ def main(
     cluster: str | None = None,
     dask_local: int | None = None,
     data_folder: Path | None = None,
+    dataset: str | None = None,
     n_test: int | None = None,
     n_images_per_chip: int | None = None,
     accelerator: Accelerator = "cpu",
@@ -70,6 +71,7 @@ def main(
         cluster: Address of a Dask scheduler (tcp://...) whose workers compute the chips.
         dask_local: Instead: this many Dask worker processes on this machine.
         data_folder: Folder that holds the images.
+        dataset: Path of the data set of your own that the networks were trained on.
         n_test: Test images, counted from the first; all by default.
         n_images_per_chip: How many of those each chip is evaluated on, drawn at random for every
             chip; all by default.
@@ -94,6 +96,7 @@ def main(
             axes={"compensation": compensation} if compensation else {},
             seed=seed,
             data_folder=data_folder,
+            dataset=dataset,
             n_test=n_test,
             n_images_per_chip=n_images_per_chip,
             accelerator=accelerator,

@@ -39,7 +39,7 @@ from analog_samson.models import (
     input_ranges,
     rewrite,
 )
-from analog_samson.training import N_RANGE_IMAGES
+from analog_samson.training import N_RANGE_IMAGES, positions_of
 
 
 def main(
@@ -65,7 +65,8 @@ def main(
             .safetensors.
         out: Checkpoint to write (.safetensors).
         kwargs: Keyword arguments of the factory, as a JSON object.
-        dataset: Data set that it was trained for, by name or package.module:function.
+        dataset: Data set that it was trained for: a name, the path of your own data (see
+            docs/DATA.md), or package.module:function.
         data_folder: Folder that holds the images.
         mean: Mean of each channel that it was trained with, in [0, 1]; by default that of the
             training images.
@@ -84,7 +85,7 @@ def main(
     images = load_dataset(dataset, data_folder)
     images = replace(images, mean=mean or images.mean, std=std or images.std)
     spec = TrainingSpec(
-        dataset=dataset,
+        dataset=images.name,
         model=factory,
         model_kwargs=options,
         method="external",
@@ -107,13 +108,19 @@ def main(
     calibration = images.normalise(images.train.images[chosen])
     rewriting = rewrite(model, rewrites, keep_digital)
     rewriting.check(calibration[:1])
-    check_outputs(model, calibration[:1], images.n_classes, name=factory)
+    positions = positions_of(images)
+    check_outputs(model, calibration[:1], images.n_classes, name=factory, positions=positions)
     network = rewriting.network
     layers = analog_layers(network, keep_digital)
     check_weights(network, layers)
-    n_correct = count_correct(
-        lambda batch, _: network(batch), images.test.images, images.test.labels, images.normalise
-    )
+    n_correct = 0
+    if images.task == "classification":
+        n_correct = count_correct(
+            lambda batch, _: network(batch),
+            images.test.images,
+            images.test.labels,
+            images.normalise,
+        )
     checkpoint = Checkpoint(
         spec=spec,
         state=model.state_dict(),
@@ -127,6 +134,8 @@ def main(
         std=images.std,
         class_names=images.class_names,
         full_scale=images.full_scale,
+        task=images.task,
+        n_tokens=images.n_tokens,
         made_with={"imported_from": state.name, "torch": torch.__version__},
     )
     save_checkpoint(out, checkpoint)
@@ -135,10 +144,12 @@ def main(
             print(
                 f"digital: {entry.name} ({entry.kind}, {entry.n_weights} weights): {entry.reason}"
             )
+    correct = f"{n_correct} of {len(images.test)} test images correct " + (
+        f"({100 * checkpoint.accuracy_digital:.2f} %)"
+    )
     print(
-        f"{out}: {n_correct} of {len(images.test)} test images correct "
-        f"({100 * checkpoint.accuracy_digital:.2f} %), {len(layers)} analog layers with "
-        f"{100 * analog_share(network, keep_digital):.1f} % of the weights"
+        f"{out}: {correct if images.task == 'classification' else images.task}, {len(layers)} "
+        f"analog layers with {100 * analog_share(network, keep_digital):.1f} % of the weights"
     )
     if packages := named_packages(spec):
         print(

@@ -11,6 +11,7 @@ with bf16 instructions).
 from pathlib import Path
 
 from analog_samson.commands import run_command
+from analog_samson.data import short_name
 from analog_samson.files import made_folder, replacing
 from analog_samson.training import choose_strengths, grid, read_option, train_grid
 
@@ -43,7 +44,8 @@ def main(
     Args:
         methods: Method, then its options and fields of TrainingSpec: samson:rho=0.2,0.5:p=2 or
             sam:rho=0.1:schedule=quadratic; package.module:name for a method of another package.
-        dataset: digits, mnist, cifar10 or cifar100, or package.module:function.
+        dataset: digits, mnist, cifar10 or cifar100; the path of your own data, with options after
+            commas (flowers,image_size=64; see docs/DATA.md); or package.module:function.
         model: Name of a network, or package.module:function.
         epochs: Passes over the training images.
         seeds: Training seeds.
@@ -60,7 +62,7 @@ def main(
         raise ValueError(f"--epochs must be at least 1; got {epochs}.")
     if not methods or not seeds:
         raise ValueError("Give at least one method and one training seed.")
-    folder = folder or Path("checkpoints") / f"{dataset}-{model}".replace(":", "_")
+    folder = folder or Path("checkpoints") / f"{short_name(dataset)}-{model}".replace(":", "_")
     common = {"dataset": dataset, "model": model, "epochs": epochs}
     specs = grid(methods, seeds, common | dict(map(read_option, options)))
     made_folder(folder)

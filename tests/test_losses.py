@@ -1,11 +1,12 @@
 """The trajectory loss against scipy's entropy; the memory of earlier outputs."""
 
 import numpy as np
+import pytest
 import torch
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from analog_samson.losses import TrajectoryMemory, trajectory_loss
+from analog_samson.losses import TrajectoryMemory, task_loss, trajectory_loss
 
 
 def logits(seed):
@@ -55,3 +56,22 @@ def test_memory_recalls_the_outputs_of_lag_epochs_ago():
         memory.remember(epoch, indices, logits(epoch)[:3])
     assert memory.recall(5, torch.tensor([1])).isnan().all()
     assert memory.logits.nbytes == 4 * (2 + 1) * 6 * 4
+
+
+def test_the_loss_of_a_task_follows_its_formula():
+    draws = torch.Generator().manual_seed(0)
+    outputs = torch.randn((4, 5, 7), generator=draws)
+    targets = torch.randint(7, (4, 5), generator=draws)
+    targets[1, 2:] = -100
+    likely = outputs.double().log_softmax(-1)
+    counted = [(n, t) for n in range(4) for t in range(5) if targets[n, t] >= 0]
+    nats = -sum(float(likely[n, t, targets[n, t]]) for n, t in counted)
+    assert float(task_loss(outputs, targets, "tokens")) == pytest.approx(nats / 17, rel=1e-5)
+    total = task_loss(outputs, targets, "tokens", reduction="sum")
+    assert float(total) == pytest.approx(nats, rel=1e-5)
+    squares = (outputs[0] - outputs[1]).double().square()
+    found = task_loss(outputs[0], outputs[1], "regression")
+    assert float(found) == pytest.approx(float(squares.mean()), rel=1e-5)
+    logits, labels = outputs[:, 0], targets[:, 0]
+    plain = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.1)
+    assert task_loss(logits, labels, "classification", label_smoothing=0.1).equal(plain)

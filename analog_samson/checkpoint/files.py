@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from analog_samson.checkpoint.header import CheckpointHeader, check_header, specification
 from analog_samson.checkpoint.specification import TrainingSpec, listed
-from analog_samson.data import DATASETS, Split, full_scale, normalise
+from analog_samson.data import DATASETS, Split, Task, full_scale, label_of, normalise
 from analog_samson.deprecated import accepts_old_names, warn_renamed
 from analog_samson.files import naming, replacing
 from analog_samson.importing import check_trust, packages_of
@@ -46,17 +46,20 @@ class Checkpoint:
         spec: How it was trained.
         state: State dict of the network, on the CPU.
         input_ranges: Largest input of each analog layer on training images (percentile).
-        n_correct_digital: Test images that the digital network classifies correctly.
-        n_test: Images in the test split.
-        image_shape: (C, H, W).
-        n_classes: Number of classes.
-        mean: Per channel, of images / full scale.
+        n_correct_digital: Test images that the digital network classifies correctly; 0 for other
+            tasks, whose digital network is evaluated by the study.
+        n_test: Samples in the test split.
+        image_shape: Shape of one input: (C, H, W) of an image.
+        n_classes: Number of classes; the vocabulary of tokens, or the outputs of a regression.
+        mean: Per channel, of images / full scale; empty for tokens.
         std: Per channel, of images / full scale.
         class_names: In the order of the labels.
         made_with: Versions and machine, for information; not in the digest.
         largest_inputs: Largest |input| of each analog layer on the images of ``input_ranges``; not
             in the digest. Empty in files of earlier versions.
         full_scale: Pixel value that means 1.0; None: that of the data set of this package.
+        task: "classification", "tokens" or "regression".
+        n_tokens: Size of the vocabulary of inputs that are tokens; otherwise 0.
         source: The file that it was read from, for messages; not saved.
     """
 
@@ -65,7 +68,7 @@ class Checkpoint:
     input_ranges: Mapping[str, float]
     n_correct_digital: int
     n_test: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     n_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -73,6 +76,8 @@ class Checkpoint:
     made_with: Mapping[str, str] = field(default_factory=dict)
     largest_inputs: Mapping[str, float] = field(default_factory=dict)
     full_scale: float | None = None
+    task: Task = "classification"
+    n_tokens: int = 0
     source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -148,7 +153,7 @@ class Checkpoint:
         return hashed.hexdigest()
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Normalise images, uint8, shape (n, C, H, W), as for the training of this network."""
+        """Normalise inputs, as `Split.images` holds them, as for the training of this network."""
         return normalise(images, mean=self.mean, std=self.std, full_scale=self.pixel_scale)
 
     @property
@@ -166,14 +171,21 @@ class Checkpoint:
         return full_scale(self.spec.dataset) if self.full_scale is None else self.full_scale
 
     def check_fits(self, part: Split) -> None:
-        """Raise ValueError if images or labels cannot be those that it was trained for."""
-        shape, dataset = tuple(part.images.shape[1:]), self.spec.dataset
+        """Raise ValueError if inputs or targets cannot be those that it was trained for."""
+        shape, dataset = tuple(part.images.shape[1:]), label_of(self.spec.dataset)
+        if part.task != self.task:
+            raise ValueError(
+                f"The {self._where} was trained for {self.task}; {dataset} has targets of "
+                f"{part.task}."
+            )
         if shape != self.image_shape:
             raise ValueError(
                 f"The {self._where} was trained on images of shape {self.image_shape}; {dataset} "
                 f"has {shape}."
             )
-        if (n_classes := 1 + int(part.labels.max())) > self.n_classes:
+        is_regression = part.task == "regression"
+        n_classes = part.labels.shape[1] if is_regression else 1 + int(part.labels.max())
+        if n_classes > self.n_classes:
             raise ValueError(
                 f"The {self._where} was trained on {self.n_classes} classes; {dataset} has "
                 f"{n_classes}."
@@ -200,7 +212,7 @@ class Checkpoint:
         model = self._as_trained()
         try:
             rewriting = rewrite(model, self.spec.rewrites, self.keep_digital)
-            rewriting.check(any_input(self.image_shape))
+            rewriting.check(any_input(self.image_shape, self.n_tokens))
         except ValueError as error:
             raise ValueError(f"The network of {self._where} cannot be used: {error}") from error
         return rewriting
@@ -241,6 +253,10 @@ class Checkpoint:
         values["largest_inputs"] = dict(self.largest_inputs)
         if self.full_scale is None:  # a key of a later version is written only if it is used
             del values["full_scale"]
+        if self.task == "classification":
+            del values["task"]
+        if not self.n_tokens:
+            del values["n_tokens"]
         return values
 
 

@@ -9,6 +9,7 @@ import pydantic
 from pydantic import Field
 
 from analog_samson.checkpoint.specification import FLAT_OPTIONS, TrainingSpec
+from analog_samson.data import Task
 from analog_samson.messages import shown
 
 # single precision covers 1e-38 to 3e38; within these bounds quotients are finite too
@@ -47,7 +48,7 @@ class CheckpointHeader(Strict):
     input_ranges: dict[str, Positive]
     n_correct_digital: Annotated[int, Field(ge=0)]
     n_images: Count
-    image_shape: tuple[Count, Count, Count]
+    image_shape: Annotated[tuple[Count, ...], Field(min_length=1)]
     n_classes: Count
     mean: tuple[Finite, ...]
     std: tuple[Positive, ...]
@@ -55,6 +56,8 @@ class CheckpointHeader(Strict):
     made_with: dict[str, str] = {}
     largest_inputs: dict[str, Positive] = {}
     full_scale: Positive | None = None
+    task: Task = "classification"
+    n_tokens: Annotated[int, Field(ge=0)] = 0
 
     @pydantic.model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
@@ -63,7 +66,7 @@ class CheckpointHeader(Strict):
                 f"n_correct_digital = {self.n_correct_digital} must be at most n_images = "
                 f"{self.n_images}"
             )
-        channels = self.image_shape[0]
+        channels = 0 if self.n_tokens else self.image_shape[0]
         if not len(self.mean) == len(self.std) == channels:
             raise ValueError(
                 f"mean and std must hold one number for each of {channels} channel(s); they hold "

@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Self
 
-from analog_samson.data import AUGMENTATIONS
+from analog_samson.data import AUGMENTATIONS, check_name, short_name
 from analog_samson.importing import is_import_name
 from analog_samson.methods import EXTERNAL, Method, Option, method_of
 from analog_samson.perturbation import SCHEDULES
@@ -56,7 +56,8 @@ class TrainingSpec:
     that a checkpoint does not depend on defaults that may change.
 
     Attributes:
-        dataset: Name for `load_dataset`.
+        dataset: Name for `load_dataset`. Checkpoints hold the stored name of your own data: last
+            name of the path, options, and a digest of the contents.
         model: Name for `build_model`, or "package.module:function".
         model_kwargs: Keyword arguments of the model, in JSON's types.
         method: A name from `METHODS`, the import name of a `Method` ("package.module:name"), or
@@ -170,6 +171,8 @@ class TrainingSpec:
             if f.type in (float, float | None) and type(value) is int:
                 value = float(value)  # 1 and 1.0 are one specification, so they must be one text
             object.__setattr__(self, f.name, value)
+        object.__setattr__(self, "dataset", str(self.dataset))
+        check_name(self.dataset)
         object.__setattr__(self, "keep_digital", tuple(self.keep_digital))
         self._check_rewrites()
         self._set_options(given)
@@ -244,7 +247,7 @@ class TrainingSpec:
     @property
     def file_stem(self) -> str:
         """Name of the checkpoint without its ending: dataset, model, method, strength, seed."""
-        parts = [self.dataset, self.model, self.method, self.strength.replace(" ", ",")]
+        parts = [short_name(self.dataset), self.model, self.method, self.strength.replace(" ", ",")]
         if self.start_from is not None:
             parts.append("finetuned")
         parts.append(f"seed{self.seed}")

@@ -77,5 +77,5 @@ def evenly_spread(images: Tensor) -> Tensor:
 
 
 def any_input(checkpoint: Checkpoint) -> Tensor:
-    """Return one network input, shape (1, C, H, W): standard normal noise of a fixed seed."""
-    return models.any_input(checkpoint.image_shape)
+    """Return one network input, shape (1, ...): noise or tokens of a fixed seed."""
+    return models.any_input(checkpoint.image_shape, checkpoint.n_tokens)

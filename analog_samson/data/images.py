@@ -1,9 +1,11 @@
-"""From pixel values to network inputs: normalisation and augmentation."""
+"""From stored values to network inputs: normalisation and augmentation."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from analog_samson.data.encoded import decoded
 
 AUGMENTATIONS = ("none", "crop", "crop_flip")
 """Allowed augmentations; "crop" is for images that must not be mirrored."""
@@ -12,13 +14,14 @@ AUGMENTATIONS = ("none", "crop", "crop_flip")
 def normalise(
     images: Tensor, *, mean: Sequence[float], std: Sequence[float], full_scale: float = 255.0
 ) -> Tensor:
-    """Convert pixel values to network inputs: (images / full_scale - mean) / std.
+    """Convert stored values to network inputs: (images / full_scale - mean) / std.
 
     Args:
-        images: uint8, shape (n, C, H, W), on any accelerator.
+        images: uint8 images, shape (n, C, H, W), also encoded ones, or features (floats, shape
+            (n, channels, ...)), on any accelerator. Tokens (int64) are returned as they are.
         mean: One number per channel, in units of full scale.
         std: One positive number per channel, in units of full scale.
-        full_scale: Pixel value that means 1.0.
+        full_scale: Pixel value that means 1.0; 1 for features.
 
     Returns:
         float32 of the same shape, on the same accelerator.
@@ -27,16 +30,20 @@ def normalise(
         ValueError: If the number of means or standard deviations differs from the number of
             channels, or a standard deviation is not positive.
     """
+    images = decoded(images)
+    if images.dtype == torch.int64:
+        return images
     channels = images.shape[1]
     if len(mean) != channels or len(std) != channels or not all(value > 0 for value in std):
         raise ValueError(
             f"Images with {channels} channel(s) need {channels} mean(s) and as many positive "
             f"standard deviations; got mean={tuple(mean)}, std={tuple(std)}."
         )
-    shape = (1, channels, 1, 1)
+    shape = (1, channels, *[1] * (images.ndim - 2))
     centre = torch.tensor(mean, dtype=torch.float32, device=images.device).view(shape)
     spread = torch.tensor(std, dtype=torch.float32, device=images.device).view(shape)
-    return images.to(torch.float32).div_(full_scale).sub_(centre).div_(spread)
+    inputs = images.to(torch.float32, copy=True)
+    return inputs.div_(full_scale).sub_(centre).div_(spread)
 
 
 def augmented(images: Tensor, augmentation: str, generator: torch.Generator) -> Tensor:
@@ -49,10 +56,24 @@ def augmented(images: Tensor, augmentation: str, generator: torch.Generator) -> 
 
     Returns:
         Images of the same shape and dtype.
+
+    Raises:
+        ValueError: If the inputs are not images.
     """
     if augmentation == "none":
         return images
+    check_augmentation(augmentation, images)
+    images = decoded(images)
     return augment(images, generator=generator, flip=augmentation == "crop_flip")
+
+
+def check_augmentation(augmentation: str, images: Tensor) -> None:
+    """Raise ValueError if inputs that are not images, uint8 (n, C, H, W), would be augmented."""
+    if augmentation != "none" and (images.dtype != torch.uint8 or images.ndim != 4):
+        raise ValueError(
+            f"augmentation={augmentation!r} shifts and mirrors images, and the inputs are "
+            f"{images.dtype} of shape {tuple(images.shape[1:])}; give 'none'."
+        )
 
 
 def augment(

@@ -10,29 +10,35 @@ import json
 import re
 import struct
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from analog_samson.data.parts import Kind, Source, Split, check_split, first_line
+from analog_samson.data.encoded import Picture, encoded_images, first_line
+from analog_samson.data.names import OwnName
+from analog_samson.data.parts import (
+    Found,
+    Kind,
+    Source,
+    Split,
+    check_split,
+    encoding_of,
+    part_of,
+)
 
-_PART_WORDS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-}
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "fine_labels", "target", "class", "y")
 
 
 def parquet_files(place: Path) -> list[Path]:
+    """Parquet files in the folder and below that name a part, in the order of their names."""
+    return [file for file in all_parquet_files(place) if _part_of(file, place)]
+
+
+def all_parquet_files(place: Path) -> list[Path]:
     """Parquet files in the folder and below, without hidden ones, in the order of their names."""
     if not place.is_dir():
         return []
@@ -41,18 +47,67 @@ def parquet_files(place: Path) -> list[Path]:
         file
         for file in found
         if not any(piece.startswith(".") for piece in file.relative_to(place).parts)
-        and _part_of(file, place)
     )
 
 
 def _part_of(file: Path, place: Path) -> str | None:
     """The part that a file belongs to, from its name or else its folders; None if unknown."""
-    for piece in (file.stem, *reversed(file.relative_to(place).parts[:-1])):
-        words = re.split(r"[^a-z]+", piece.lower())
-        parts = {_PART_WORDS[word] for word in words if word in _PART_WORDS}
-        if len(parts) == 1:
-            return parts.pop()
-    return None
+    names = (file.stem, *reversed(file.relative_to(place).parts[:-1]))
+    return next((part for name in names if (part := part_of(name))), None)
+
+
+def read_own_parquet(place: Path, own: OwnName) -> Found:
+    """Read a data set of your own, of any number of classes and any size of images.
+
+    The encoded images are kept in memory and decoded when they are needed.
+
+    Args:
+        place: A file, or a folder.
+        own: Its name, with the options.
+
+    Raises:
+        FileNotFoundError: If a shard of a part is missing.
+        ValueError: If a file is damaged, some name a part and others do not, or images are of
+            several sizes and no size is asked for.
+    """
+    files = [place] if place.is_file() else all_parquet_files(place)
+    by_part: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        by_part[_part_of(file, file.parent if place.is_file() else place) or "none"].append(file)
+    if list(by_part) == ["none"] or place.is_file():
+        by_part = {"train": files}
+    if "none" in by_part or "train" not in by_part:
+        raise ValueError(
+            f"{place} holds {', '.join(str(file.relative_to(place)) for file in files)}; every "
+            "file needs train, validation or test in its name or folder, and one train."
+        )
+    _check_folders(own.last, by_part)
+    pictures: list[Picture] = []
+    rows: dict[str, slice] = {}
+    labels: list[int] = []
+    for part, shards in by_part.items():
+        first = len(pictures)
+        for file in shards:
+            image_column, label_column, _ = _features(file, None)
+            row = 0
+            for encoded, batch_labels in _batches(file, image_column, label_column):
+                for value, label in zip(encoded, batch_labels, strict=True):
+                    where = f"{file.name}, row {row}"
+                    if label is None:
+                        raise ValueError(f"{where}: no label in {label_column!r}; add it.")
+                    pictures.append(Picture.of(_bytes_of(value, where), where))
+                    labels.append(label)
+                    row += 1
+        rows[part] = slice(first, len(pictures))
+    if not pictures:
+        raise ValueError(f"{place} holds no images; give a file with rows.")
+    size, resize = own.options.get("image_size"), own.options.get("resize")
+    images = cast(Tensor, encoded_images(pictures, size, resize, own.short))  # indexed as one
+    encoding = encoding_of(pictures)
+    targets = torch.tensor(labels).long()
+    parts = {part: Split(images[chosen], targets[chosen], encoding)
+             for part, chosen in rows.items()}  # fmt: skip
+    return Found(parts, _features(by_part["train"][0], None)[2])
 
 
 def open_parquet(name: str, kind: Kind, place: Path, files: list[Path]) -> Source:
@@ -80,6 +135,15 @@ def open_parquet(name: str, kind: Kind, place: Path, files: list[Path]) -> Sourc
                 f"{name} in {place} has no {part} part: looked for {part}-*.parquet and found only "
                 f"{', '.join(str(file.relative_to(place)) for file in files)}."
             )
+    _check_folders(name, by_part)
+    class_names = _features(by_part["train"][0], kind)[2]
+    return Source(
+        class_names, tuple(by_part), lambda part: _read_parquet(name, kind, by_part[part])
+    )
+
+
+def _check_folders(name: str, by_part: Mapping[str, list[Path]]) -> None:
+    """Raise ValueError if a part lies in several folders, and check its shards."""
     for part, shards in by_part.items():
         folders = sorted({str(shard.parent) for shard in shards})
         if len(folders) > 1:
@@ -88,10 +152,6 @@ def open_parquet(name: str, kind: Kind, place: Path, files: list[Path]) -> Sourc
                 "same images may be there twice; pass the one folder to use."
             )
         _check_shards(name, part, shards)
-    class_names = _features(by_part["train"][0], kind)[2]
-    return Source(
-        class_names, tuple(by_part), lambda part: _read_parquet(name, kind, by_part[part])
-    )
 
 
 def _check_shards(name: str, part: str, shards: list[Path]) -> None:
@@ -117,8 +177,11 @@ def _check_shards(name: str, part: str, shards: list[Path]) -> None:
         )
 
 
-def _features(file: Path, kind: Kind) -> tuple[str, str, tuple[str, ...]]:
-    """Names of the image column and the label column, and the names of the classes."""
+def _features(file: Path, kind: Kind | None) -> tuple[str, str, tuple[str, ...]]:
+    """Names of the image column and the label column, and the names of the classes.
+
+    Without a `kind` any number of classes is allowed, and none may be named.
+    """
     import pyarrow as pa
 
     schema = _parquet(file).schema_arrow
@@ -143,7 +206,8 @@ def _features(file: Path, kind: Kind) -> tuple[str, str, tuple[str, ...]]:
     }
     if not labels:
         labels = {field.name: () for field in schema if pa.types.is_integer(field.type)}
-    fitting = [column for column, names in labels.items() if len(names) == kind.n_classes]
+    n_classes = None if kind is None else kind.n_classes
+    fitting = [column for column, names in labels.items() if len(names) == n_classes]
     preferred = [column for column in _LABEL_COLUMNS if column in (fitting or labels)]
     candidates = preferred[:1] or fitting or list(labels)
     if not images or len(candidates) != 1:
@@ -151,12 +215,14 @@ def _features(file: Path, kind: Kind) -> tuple[str, str, tuple[str, ...]]:
             f"{file} needs one column of encoded images (bytes) and one of class labels (integers, "
             f"for example 'label'); it has {', '.join(f'{f.name}: {f.type}' for f in schema)}."
         )
-    names = labels[candidates[0]] or tuple(str(number) for number in range(kind.n_classes))
-    if len(names) != kind.n_classes:
-        raise ValueError(
-            f"{file} has {len(names)} classes in column {candidates[0]!r} instead of "
-            f"{kind.n_classes}; is it another data set?"
-        )
+    names = labels[candidates[0]]
+    if n_classes is not None:
+        names = names or tuple(str(number) for number in range(n_classes))
+        if len(names) != n_classes:
+            raise ValueError(
+                f"{file} has {len(names)} classes in column {candidates[0]!r} instead of "
+                f"{n_classes}; is it another data set? Then give its path as dataset=."
+            )
     return (declared or images)[0], candidates[0], names
 
 
@@ -182,6 +248,7 @@ def _read_parquet(name: str, kind: Kind, files: list[Path]) -> Split:
     labels = torch.empty(sum(counts), dtype=torch.int64)
     pixels = images.numpy()
     row = 0
+    encodings: set[bool] = set()
     for file in files:
         image_column, label_column, _ = _features(file, kind)
         first = row
@@ -189,10 +256,13 @@ def _read_parquet(name: str, kind: Kind, files: list[Path]) -> Split:
             for value, label in zip(encoded, batch_labels, strict=True):
                 if label is None:
                     raise ValueError(f"{file}, row {row - first}: no label in {label_column!r}.")
-                pixels[row] = _decode(value, kind.image_shape, f"{file}, row {row - first}")
+                where = f"{file}, row {row - first}"
+                encoded_bytes = _bytes_of(value, where)
+                encodings.add(encoded_bytes[:2] == b"\xff\xd8")
+                pixels[row] = _decode(encoded_bytes, kind.image_shape, where)
                 labels[row] = label
                 row += 1
-    split = Split(images, labels)
+    split = Split(images, labels, "JPEG" if True in encodings else "")
     check_split(split, kind, f"{name} in {', '.join(str(file) for file in files)}")
     return split
 
@@ -212,13 +282,17 @@ def _batches(
         ) from error
 
 
-def _decode(value: Any, image_shape: tuple[int, int, int], where: str) -> np.ndarray[Any, Any]:
-    """Decode one image (PNG, JPEG, ...) to uint8, shape `image_shape`."""
-    from PIL import Image
-
+def _bytes_of(value: Any, where: str) -> bytes:
     encoded = value.get("bytes") if isinstance(value, dict) else value
     if not encoded:
         raise ValueError(f"{where}: the image has no bytes (only a path?); export it with them.")
+    return bytes(encoded)
+
+
+def _decode(encoded: bytes, image_shape: tuple[int, int, int], where: str) -> np.ndarray[Any, Any]:
+    """Decode one image (PNG, JPEG, ...) to uint8, shape `image_shape`."""
+    from PIL import Image
+
     channels, height, width = image_shape
     try:
         with Image.open(io.BytesIO(encoded)) as image:
@@ -230,6 +304,6 @@ def _decode(value: Any, image_shape: tuple[int, int, int], where: str) -> np.nda
     if decoded.shape[:2] != (height, width):
         raise ValueError(
             f"{where}: the image has {decoded.shape[0]} x {decoded.shape[1]} pixels instead of "
-            f"{height} x {width}; is it another data set?"
+            f"{height} x {width}; is it another data set? Then give its path as dataset=."
         )
     return decoded[None] if channels == 1 else decoded.transpose(2, 0, 1)

@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from analog_samson.importing import import_callable, is_import_name
 from analog_samson.models.calibration import evaluating
-from analog_samson.models.networks import MODELS, ImageShape
+from analog_samson.models.networks import MODELS
 
 
 def build_model(
     name: str,
     *,
-    image_shape: ImageShape,
+    image_shape: Sequence[int],
     n_classes: int,
     seed: int | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
@@ -27,7 +27,7 @@ def build_model(
 
     Args:
         name: A key of `MODELS`, or `package.module:function` for anything importable.
-        image_shape: Channels, height and width of the images.
+        image_shape: Shape of one input; channels, height and width of an image.
         n_classes: Number of outputs.
         seed: Seed of the initial weights; torch's global random state is restored. None draws from
             the global random state.
@@ -72,7 +72,13 @@ def build_model(
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        model = factory(**arguments)
+        try:
+            model = factory(**arguments)
+        except IndexError as error:
+            raise ValueError(
+                f"The model {name!r} cannot be built for inputs of shape {tuple(image_shape)} with "
+                f"{n_classes} classes ({error}); give a model for them."
+            ) from error
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"{name!r} returned {type(model).__name__}, not an nn.Module; name a function that "
@@ -82,14 +88,17 @@ def build_model(
 
 
 @torch.no_grad()
-def check_outputs(model: nn.Module, image: Tensor, n_classes: int, *, name: str) -> None:
+def check_outputs(
+    model: nn.Module, image: Tensor, n_classes: int, *, name: str, positions: tuple[int, ...] = ()
+) -> None:
     """Raise unless a network gives one number a class.
 
     Args:
         model: The network; left as it was (modes, buffers), as are torch's generators.
-        image: One image as it takes it, shape (1, C, H, W).
+        image: One input as it takes it, shape (1, ...).
         n_classes: Classes of the data set.
         name: Name of the network, for messages.
+        positions: (length,) where a token a position is predicted; otherwise empty.
 
     Raises:
         ValueError: If it does not run on the image, or has fewer outputs than there are classes.
@@ -104,8 +113,10 @@ def check_outputs(model: nn.Module, image: Tensor, n_classes: int, *, name: str)
                 f"({type(error).__name__}: {error}); give a model or model_kwargs for them."
             ) from error
     found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] < n_classes:
+    wanted = (1, *positions, n_classes)
+    is_alike = isinstance(outputs, Tensor) and outputs.shape[:-1] == wanted[:-1]
+    if not is_alike or outputs.shape[-1] < n_classes:
         raise ValueError(
             f"The model {name!r} gives {found} for one image of shape {shape}; {n_classes} classes "
-            f"need a tensor of shape (1, {n_classes}): give a model or model_kwargs for them."
+            f"need a tensor of shape {wanted}: give a model or model_kwargs for them."
         )

@@ -42,9 +42,14 @@ TOLERANCE = 1e-4
 effect of another order of summation in fp32 in deep networks."""
 
 
-def any_input(image_shape: Sequence[int]) -> Tensor:
-    """Return one input of a shape, as a batch (1, ...): normal noise, always the same."""
+def any_input(image_shape: Sequence[int], n_tokens: int = 0) -> Tensor:
+    """Return one input of a shape, as a batch (1, ...): normal noise, always the same.
+
+    Where `n_tokens` is positive inputs are tokens, and it is the size of their vocabulary.
+    """
     draws = torch.Generator().manual_seed(0)
+    if n_tokens:
+        return torch.randint(n_tokens, (1, *image_shape), generator=draws)
     return torch.randn(1, *image_shape, generator=draws)
 
 

@@ -32,7 +32,7 @@ _labels: ContextVar[Mapping[str, str]] = ContextVar("_labels", default=MappingPr
 
 def dataset_label(dataset: str) -> str:
     """What a data set is called in reports; one that nothing describes has the end of its name."""
-    return _labels.get().get(dataset) or dataset.rpartition(":")[2]
+    return _labels.get().get(dataset) or dataset.rpartition(":")[2].partition("@")[0]
 
 
 def appearance(method: str) -> Appearance:
@@ -60,6 +60,13 @@ def described_in(folders: Iterable[str | Path]) -> Iterator[None]:
         scores |= _read_scores(manifest)
         found |= _read(manifest)
         labels |= _read_labels(manifest)
+    given = list(labels.values())
+    labels = {
+        dataset: f"{label} [{dataset.rpartition('@')[2][:6]}]"  # other contents, the same name
+        if "@" in dataset and given.count(label) > 1
+        else label
+        for dataset, label in labels.items()
+    }
     token = _described.set({**_described.get(), **found})
     labelled = _labels.set({**_labels.get(), **labels})
     try:

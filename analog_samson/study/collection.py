@@ -43,7 +43,7 @@ from analog_samson.running import check_jobs, return_freed_memory, run_jobs
 from analog_samson.study.definition import Point, Study, Trial
 from analog_samson.study.jobs import Job, Part, jobs_of, trials_of
 from analog_samson.study.scoring import find_score, is_counted
-from analog_samson.study.sources import the_checkpoint
+from analog_samson.study.sources import the_checkpoint, the_test_set
 from analog_samson.study.trial import one_thread, run_together
 from analog_samson.study.writing import TableWriter
 
@@ -269,12 +269,17 @@ def _write_provenance(
                 else list(times),
                 "axes": {axis: list(given) for axis, given in study.axes.items()},
                 "data_folder": None,
+                "dataset": None,
                 "command": _command(),
             },
             devices=devices,
             networks=networks,
             scores={} if is_counted(study.score) else {study.score: find_score(study.score)},
             evaluation_sets={trial.spec.dataset: trial.evaluation_set for trial in trials},
+            encodings={
+                name: the_test_set(name, folder_of_data).encoding
+                for name, folder_of_data in {t.spec.dataset: t.data_folder for t in trials}.items()
+            },
             part=part,
             rows=rows,
         )

@@ -16,7 +16,7 @@ from pydantic import Field
 from analog_samson.checkpoint import Checkpoint, TrainingSpec
 from analog_samson.chip import Engine, check_precision, choose_engine
 from analog_samson.compiled import Precision
-from analog_samson.data import Split
+from analog_samson.data import Split, find, label_of, own_name
 from analog_samson.deprecated import accepts_old_names
 from analog_samson.devices import Device, load_device
 from analog_samson.devices.section import Name
@@ -175,6 +175,9 @@ class Study:
         precision: Floating-point format of the products of the compiled engine (see
             :func:`program`).
         data_folder: Folder of the data sets; None takes the default of ``load_dataset``.
+        dataset: Path of the data set of your own that the networks were trained on, wherever it
+            lies now; its contents are compared. None: it is looked for in ``data_folder``. Another
+            name must be that of the networks' data set.
         n_test: Test images counted from the first; None takes the whole set.
         n_images_per_chip: How many of those each chip is evaluated on: a random subset of its own,
             the same for all methods, times and reads. Digital networks are evaluated on all
@@ -204,6 +207,7 @@ class Study:
     engine: Engine | None = None
     precision: Precision = "fp32"
     data_folder: Annotated[Path | None, Field(strict=False)] = None
+    dataset: str | Path | None = None
     n_test: int | None = None
     n_images_per_chip: int | None = None
     accelerator: Accelerator = "cpu"
@@ -265,7 +269,7 @@ class Study:
                 condition=condition,
                 chip=chip,
                 programming_seed=programming_seed(self.seed, checkpoint.spec.seed, chip),
-                data_folder=self.data_folder,
+                data_folder=self._folder_of(checkpoint.spec.dataset),
                 evaluation_set=evaluation_set,
                 n_test=n_test,
                 n_images_per_chip=self.n_images_per_chip or n_test,
@@ -304,12 +308,25 @@ class Study:
             spec = checkpoint.spec
             for text in (spec.dataset, spec.model, spec.method, spec.strength):
                 check_text(text, str(path))
-            test = the_test_set(checkpoint.spec.dataset, self.data_folder)
+            test = the_test_set(spec.dataset, self._folder_of(spec.dataset))
             checkpoint.check_fits(test)
             if (kind := (spec.dataset, spec.model, checkpoint.n_classes)) not in checked:
                 check_score(score, checkpoint, test)
                 checked.add(kind)
             yield path, checkpoint, test.digest, self._n_test(test, checkpoint.spec.dataset)
+
+    def _folder_of(self, name: str) -> Path | None:
+        """Where the data set of a network is looked for."""
+        if self.dataset is None or str(self.dataset) == name:
+            return self.data_folder
+        given, own = own_name(str(self.dataset)), own_name(name)
+        if given is None or own is None:
+            raise ValueError(
+                f"Study {self.name!r} has dataset={str(self.dataset)!r}, and a network of it was "
+                f"trained on {label_of(name)!r}; give the data set of the networks, or leave it "
+                "out."
+            )
+        return find(given, self.data_folder)
 
     def _n_test(self, test: Split, dataset: str) -> int:
         available = len(test)

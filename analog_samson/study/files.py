@@ -7,10 +7,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from analog_samson.data import DATASETS
 from analog_samson.deprecated import warn_renamed
 from analog_samson.devices.sentences import did_you_mean
 from analog_samson.devices.toml import parse_toml
-from analog_samson.importing import check_trust
+from analog_samson.importing import check_trust, is_import_name
 from analog_samson.messages import shown
 from analog_samson.study.definition import OLD_NAMES, Study
 from analog_samson.times import TIME_GRIDS
@@ -77,6 +78,7 @@ def load_study(path: str | Path, trust: Sequence[str] = ()) -> Study:
         checkpoints=[found for text in study.checkpoints for found in _matching(path, str(text))],
         devices=[_device(folder, str(device)) for device in content["devices"]],
         data_folder=None if study.data_folder is None else folder / study.data_folder,
+        dataset=None if study.dataset is None else _dataset(folder, str(study.dataset)),
     )
 
 
@@ -97,6 +99,11 @@ def _matching(path: Path, pattern: str) -> list[Path]:
 
 def _device(folder: Path, device: str) -> str | Path:
     return folder / device if device.endswith(".toml") else device
+
+
+def _dataset(folder: Path, dataset: str) -> str:
+    is_name = dataset in DATASETS or is_import_name(dataset)
+    return dataset if is_name else str(folder / dataset)
 
 
 def _times(path: Path, given: Any) -> Any:

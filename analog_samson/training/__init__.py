@@ -17,7 +17,7 @@ from analog_samson.training.grid import (
     train_grid,
     validation_accuracy,
 )
-from analog_samson.training.loop import N_RANGE_IMAGES, DivergedError, train
+from analog_samson.training.loop import N_RANGE_IMAGES, DivergedError, positions_of, train
 from analog_samson.training.state import LOG_COLUMNS
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "ValidationAccuracy",
     "choose_strengths",
     "grid",
+    "positions_of",
     "read_option",
     "train",
     "train_grid",

@@ -22,7 +22,8 @@ from analog_samson.checkpoint import (
     load_checkpoint,
     named_packages,
 )
-from analog_samson.evaluation import count_correct
+from analog_samson.data import IGNORED, Dataset, place_of
+from analog_samson.evaluation import EVALUATION_BATCH, count_correct
 from analog_samson.files import made_folder, replacing
 from analog_samson.methods import METHODS, method_of
 from analog_samson.models import analog_layers, build_model
@@ -31,6 +32,7 @@ from analog_samson.running import run_jobs
 from analog_samson.streams import derive_seed
 from analog_samson.training.loop import (
     DivergedError,
+    check_trainable,
     dataset_of,
     train,
     warn_of_slow_training,
@@ -183,6 +185,9 @@ def validation_accuracy(
 ) -> ValidationAccuracy:
     """Measure a network on the validation split.
 
+    Of tokens the accuracy is the share that is predicted correctly; of a regression it is the
+    coefficient of determination, 1 - squared error / variance, which may be negative.
+
     Args:
         checkpoint: The network.
         noise_sigma: Standard deviation of the noise on analog weights / largest |w| of the layer.
@@ -204,6 +209,8 @@ def validation_accuracy(
     analog = {f"{name}.weight" for name in analog_layers(model, spec.keep_digital)}
 
     def accuracy() -> float:
+        if dataset.task != "classification":
+            return _share_predicted(model, dataset)
         n_correct = count_correct(
             lambda images, first_index: model(images),
             dataset.validation.images,
@@ -223,6 +230,23 @@ def validation_accuracy(
         with perturbed(model, noise):
             noisy.append(accuracy())
     return ValidationAccuracy(clean=accuracy(), noisy=sum(noisy) / noise_draws)
+
+
+@torch.no_grad()
+def _share_predicted(model: torch.nn.Module, dataset: Dataset) -> float:
+    """Share of the validation tokens, or of the variance of the targets, that is predicted."""
+    part = dataset.validation
+    outputs = torch.cat(
+        [
+            model(dataset.normalise(part.images[first : first + EVALUATION_BATCH]))
+            for first in range(0, len(part), EVALUATION_BATCH)
+        ]
+    )
+    if dataset.task == "regression":
+        error = (outputs.double() - part.labels).square().sum()
+        return 1 - float(error / (part.labels.double() - part.labels.mean(0)).square().sum())
+    counted = part.labels != IGNORED
+    return float((outputs.argmax(-1) == part.labels)[counted].double().mean())
 
 
 def grid(
@@ -310,6 +334,7 @@ def _check_buildable(specs: Sequence[TrainingSpec], data_folder: str | Path | No
             options=spec.model_kwargs,
         )
         weights_of(model, spec, dataset)
+        check_trainable(spec, dataset)
 
 
 def _row(
@@ -322,6 +347,7 @@ def _row(
     trust: Sequence[str],
 ) -> dict[str, Any]:
     path = Path(folder) / f"{spec.file_stem}.safetensors"
+    dataset = dataset_of(spec.dataset, data_folder, spec.validation_fraction).name
     accuracy, failure = ValidationAccuracy(math.nan, math.nan), ""
     try:
         train(spec, folder, data_folder=data_folder, trust=trust)
@@ -329,7 +355,7 @@ def _row(
             load_checkpoint(path, named_packages(spec)),
             noise_sigma=sigma,
             noise_draws=n_draws,
-            data_folder=data_folder,
+            data_folder=place_of(spec.dataset, data_folder),
         )
     except DivergedError as error:
         failure = str(error)
@@ -338,7 +364,7 @@ def _row(
         log = pd.read_csv(path.with_suffix(".csv"))
         epochs = log[log["layer"].isna()]
     return {
-        "dataset": spec.dataset,
+        "dataset": dataset,
         "model": spec.model,
         "method": spec.method,
         "strength": spec.strength,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +29,15 @@ from analog_samson.checkpoint import (
     named_packages,
     save_checkpoint,
 )
-from analog_samson.data import Dataset, augmented, load_dataset
+from analog_samson.data import (
+    Dataset,
+    augmented,
+    check_augmentation,
+    file_state,
+    find,
+    load_dataset,
+    own_name,
+)
 from analog_samson.evaluation import count_correct, find_accelerator, warn_of_slow_bf16
 from analog_samson.losses import moving_average
 from analog_samson.models import (
@@ -88,24 +97,23 @@ def train(
     """
     path = Path(folder) / f"{spec.file_stem}.safetensors"
     resume_path = path.with_suffix(".resume")
+    data_name = spec.dataset
     if spec.method == EXTERNAL:
         raise ValueError(
             "Method 'external' marks networks trained elsewhere; it cannot be trained; allowed: "
             f"{', '.join(METHODS)}."
         )
     trust = (*trust, *named_packages(spec))
+    if own_name(data_name) is not None:  # its contents belong to the specification
+        stored = dataset_of(data_name, data_folder, spec.validation_fraction).name
+        spec = replace(spec, dataset=stored)
     if path.exists():
         check_same_spec(load_checkpoint(path, trust).spec, spec, path)
         resume_path.unlink(missing_ok=True)
         return path
     warn_of_slow_training(spec)
-    dataset = dataset_of(spec.dataset, data_folder, spec.validation_fraction)
-    n_train = len(dataset.train.labels)
-    if spec.batch_size > n_train:
-        raise ValueError(
-            f"batch_size must be at most the {n_train} training images of {spec.dataset!r}; got "
-            f"{spec.batch_size}."
-        )
+    dataset = dataset_of(data_name, data_folder, spec.validation_fraction)
+    check_trainable(spec, dataset)
     with own_machine(spec):
         state = _begin(spec, dataset, trust)
         if resume_path.exists():
@@ -115,7 +123,7 @@ def train(
             rows = _train_epoch(state, spec, dataset)
             _check_finite(state, rows[0]["loss"], epoch, resume_path)
             state.log += rows
-            state.relative_loss = rows[0]["loss"] / math.log(dataset.n_classes)
+            state.relative_loss = rows[0]["loss"] / guessing_loss(dataset)
             state.epoch = epoch + 1
             write_resume(state, spec, resume_path)
             write_log(state.log, path.with_suffix(".csv"))
@@ -124,15 +132,61 @@ def train(
     return path
 
 
+def check_trainable(spec: TrainingSpec, dataset: Dataset) -> None:
+    """Check that a specification can be trained on a data set.
+
+    Raises:
+        ValueError: If the batch is larger than the training part, inputs that are not images would
+            be augmented, or numbers would be smoothed as labels are.
+    """
+    n_train = len(dataset.train.labels)
+    if spec.batch_size > n_train:
+        raise ValueError(
+            f"batch_size must be at most the {n_train} training images of {dataset.name!r}; got "
+            f"{spec.batch_size}."
+        )
+    check_augmentation(spec.augmentation, dataset.train.images)
+    if dataset.task == "regression" and spec.label_smoothing:
+        raise ValueError(
+            f"label_smoothing={spec.label_smoothing:g} is for classes, and the targets of "
+            f"{dataset.name!r} are numbers; leave it out."
+        )
+
+
+def guessing_loss(dataset: Dataset) -> float:
+    """Loss of guessing: that of equal probabilities, or of the mean of the training targets."""
+    if dataset.task == "regression":
+        return float(dataset.train.labels.var(0, correction=0).mean().clamp_min(1e-30))
+    return math.log(dataset.n_classes)
+
+
+def positions_of(dataset: Dataset) -> tuple[int, ...]:
+    """(length,) where a token a position is predicted; otherwise empty."""
+    return tuple(dataset.train.labels.shape[1:]) if dataset.task == "tokens" else ()
+
+
 def warn_of_slow_training(spec: TrainingSpec) -> None:
     """Log a warning if a specification trains in bfloat16 on a processor without support."""
     if spec.precision == "bfloat16" and spec.accelerator == "cpu":
         warn_of_slow_bf16('precision="bfloat16"')
 
 
-@lru_cache(maxsize=1)
 def dataset_of(name: str, data_folder: str | Path | None, validation_fraction: float) -> Dataset:
     """Load a data set; the last one is cached, so that a grid of trainings decodes it once."""
+    own = own_name(name)
+    if own is None:
+        return _loaded(name, data_folder, validation_fraction, None)
+    place = find(own, data_folder)
+    dataset = _loaded(own.at(place), None, validation_fraction, file_state(place))
+    if own.digest and not dataset.name.endswith(f"@{own.digest}"):
+        return load_dataset(name, data_folder)  # explains which contents were expected
+    return replace(dataset, name=name) if own.digest else dataset
+
+
+@lru_cache(maxsize=1)
+def _loaded(
+    name: str, data_folder: str | Path | None, validation_fraction: float, state: object
+) -> Dataset:
     return load_dataset(name, data_folder, validation_fraction=validation_fraction)
 
 
@@ -166,6 +220,8 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
         epochs=spec.epochs,
         accelerator=accelerator,
         trust=tuple(trust),
+        task=dataset.task,
+        positions=positions_of(dataset),
     )
     state = State(
         model=model,
@@ -174,6 +230,7 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
         images=dataset.train.images.to(accelerator),
         labels=dataset.train.labels.to(accelerator),
         algorithm=build_algorithm(spec.entry, spec.options, setting),
+        task=dataset.task,
         start_digest=start_digest,
     )
     if spec.average_decay:
@@ -194,7 +251,8 @@ def weights_of(
     rewriting = rewrite(model, spec.rewrites, spec.keep_digital)
     weights = trained_weights(rewriting, spec.keep_digital)
     image = dataset.normalise(dataset.train.images[:1])
-    check_outputs(model, image, dataset.n_classes, name=spec.model)
+    positions = positions_of(dataset)
+    check_outputs(model, image, dataset.n_classes, name=spec.model, positions=positions)
     rewriting.check(image)
     return weights
 
@@ -276,13 +334,15 @@ def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
             f"Training ended in a network with unusable activations ({error}) Lower the learning "
             "rate or the strength, or clip the gradients."
         ) from error
-    with torch.no_grad():
-        n_correct = count_correct(
-            lambda images, first_index: network(images),
-            dataset.test.images,
-            dataset.test.labels,
-            dataset.normalise,
-        )
+    n_correct = 0
+    if dataset.task == "classification":
+        with torch.no_grad():
+            n_correct = count_correct(
+                lambda images, first_index: network(images),
+                dataset.test.images,
+                dataset.test.labels,
+                dataset.normalise,
+            )
     return Checkpoint(
         spec=spec,
         state=model.state_dict(),
@@ -296,6 +356,8 @@ def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
         std=dataset.std,
         class_names=dataset.class_names,
         full_scale=dataset.full_scale,
+        task=dataset.task,
+        n_tokens=dataset.n_tokens,
         made_with={
             "analog_samson": version("analog-samson"),
             "torch": torch.__version__,

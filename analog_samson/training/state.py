@@ -46,6 +46,7 @@ class State:
     images: Tensor
     labels: Tensor
     algorithm: Algorithm
+    task: str = "classification"
     start_digest: str = ""
     epoch: int = 0
     relative_loss: float = 1.0

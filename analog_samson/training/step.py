@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.utils import clip_grads_with_norm_
 
 from analog_samson.algorithm import Batch
 from analog_samson.checkpoint import TrainingSpec
+from analog_samson.losses import task_loss
 from analog_samson.perturbation import Rule, Tensors, is_weight, perturbed
 from analog_samson.training.state import State
 
@@ -76,13 +76,13 @@ def _part_gradients(
 
 
 def _loss(state: State, spec: TrainingSpec, batch: Batch, strength: float) -> Tensor:
-    if spec.channels_last:
+    if spec.channels_last and batch.images.ndim == 4:
         images = batch.images.contiguous(memory_format=torch.channels_last)
         batch = replace(batch, images=images)
     with _autocast(spec):
         logits = state.forward(batch.images)
     logits = logits.float()
-    loss = F.cross_entropy(logits, batch.labels, label_smoothing=spec.label_smoothing)
+    loss = task_loss(logits, batch.labels, state.task, label_smoothing=spec.label_smoothing)
     with _autocast(spec):
         penalty = state.algorithm.penalty(batch, logits, state.epoch)
     return loss if penalty is None else loss + strength * penalty

@@ -240,7 +240,7 @@ def test_the_data_set_of_the_readme_is_loaded(tmp_path, monkeypatch):
     (tmp_path / "data_of_the_readme.py").write_text(block)
     monkeypatch.syspath_prepend(tmp_path)
     for part, n in (("train", 40), ("test", 10)):
-        images = torch.arange(n * 4).reshape(n, 1, 2, 2).to(torch.uint8)
+        images = torch.arange(n, n + n * 4).reshape(n, 1, 2, 2).to(torch.uint8)
         torch.save((images, torch.arange(n) % 2), tmp_path / f"{part}.pt")
     dataset = load_dataset("data_of_the_readme:letters", tmp_path)
     assert [len(part) for part in (dataset.train, dataset.validation)] == [36, 4]

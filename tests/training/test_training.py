@@ -565,8 +565,8 @@ def test_what_no_network_can_be_built_from_is_refused_before_a_worker_starts(
 ):
     module = sys.modules["analog_samson.training.grid"]  # the package has a function of that name
     monkeypatch.setattr(module, "run_jobs", pytest.fail)
-    specs = [spec_of(), replace(spec_of(seed=1), **change)]
     with pytest.raises(error, match=words):
+        specs = [spec_of(), replace(spec_of(seed=1), **change)]
         train_grid(specs, tmp_path, noise_sigma=0.1, data_folder=tmp_path, jobs=2)
 
 
