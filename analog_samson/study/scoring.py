@@ -86,13 +86,6 @@ def function_of(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     return function
 
 
-def task_of(targets: Tensor) -> Task:
-    """The task that targets are of: numbers, tokens of a sequence, or labels of classes."""
-    if targets.is_floating_point():
-        return "regression"
-    return "classification" if targets.ndim == 1 else "tokens"
-
-
 def check_score(score: Score, checkpoint: Checkpoint, test: Split) -> None:
     """Refuse a score that does not fit a network and its data set.
 
@@ -107,7 +100,7 @@ def check_score(score: Score, checkpoint: Checkpoint, test: Split) -> None:
         ValueError: If the score is not defined for the task, always takes one value, or its
             function raises or does not return a finite number a sample.
     """
-    dataset, task = checkpoint.spec.dataset, task_of(test.labels)
+    dataset, task = checkpoint.spec.dataset, test.task
     if score.tasks and task not in score.tasks:
         raise ValueError(
             f"The score {score.name!r} is for {' and '.join(score.tasks)}, and {dataset!r} is a "

@@ -17,7 +17,7 @@ from analog_samson.evaluation import (
     top5,
 )
 from analog_samson.results import SCORES
-from analog_samson.study.scoring import check_score, find_score, task_of
+from analog_samson.study.scoring import check_score, find_score
 
 
 def drawn(*shape, seed=0):
@@ -153,12 +153,6 @@ TARGETS = {
 def fits(name, task, n_classes=30):
     network = SimpleNamespace(spec=SimpleNamespace(dataset="own"), n_classes=n_classes)
     check_score(find_score(name), network, Split(drawn(9, 1), TARGETS[task]))
-
-
-def test_the_task_follows_from_the_targets():
-    assert {task: task_of(targets) for task, targets in TARGETS.items()} == {
-        task: task for task in TARGETS
-    }
 
 
 @pytest.mark.parametrize("name", SCORES)

@@ -6,6 +6,7 @@ import re
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional
 from analog_samson import Study, collect, read_trials, summarise
 from analog_samson.checkpoint import TrainingSpec, load_checkpoint
 from analog_samson.chip import program
-from analog_samson.data import Split, load_test
+from analog_samson.data import load_dataset, load_test
 from analog_samson.report import write_report
 from analog_samson.results import SCORE_COLUMNS, estimated_score
 from analog_samson.study import NUMERICS_VERSION, accuracy_by_layer, accuracy_by_stage, load_study
@@ -105,27 +106,25 @@ def test_sums_are_those_of_torch_on_the_digital_network_and_on_the_chip(study, t
     assert own["sum_digital"].iloc[0] == pytest.approx(float(digital.sum()), rel=1e-12)
 
 
-def test_the_squared_error_of_a_regression_goes_from_the_chip_to_its_table(
-    study, tmp_path, monkeypatch
-):
-    """The test set of digits with numbers as targets, ten of each image."""
-    test = load_test("digits")
-    targets = functional.one_hot(test.labels, 10) + 0.25
-    numbers = Split(test.images, targets.float())
-    for module in ("definition", "trial"):
-        monkeypatch.setattr(f"analog_samson.study.{module}.the_test_set", lambda *_: numbers)
-    with pytest.raises(ValueError, match="'accuracy' is for classification, and 'digits' is a .*r"):
+def test_the_squared_error_of_a_regression_goes_from_the_chip_to_its_table(tmp_path):
+    draws = np.random.default_rng(0)
+    x = draws.normal(size=(460, 5)).astype(np.float32)
+    y = (x @ draws.normal(size=(5, 2))).astype(np.float32)
+    data = tmp_path / "sums.npz"
+    np.savez(data, x_train=x[:300], y_train=y[:300], x_test=x[300:], y_test=y[300:])
+    spec = TrainingSpec(dataset=str(data), model="mlp", model_kwargs={"hidden": [8]}, epochs=2)
+    path = train(spec, tmp_path, data_folder=data)
+    study = Study("sums", [path], ["pcm_like"], [HOUR], n_chips=2, dataset=data, score="mse")
+    with pytest.raises(ValueError, match="'accuracy' is for classification, and '.*' is a .*regr"):
         replace(study, score="accuracy").trials()
-    rows = collect(replace(study, score="mse", times_s=[HOUR]), tmp_path)
-    for path in study.checkpoints:
-        checkpoint = load_checkpoint(path)
-        own = rows[rows["checkpoint"] == checkpoint.digest[:16]]
-        with torch.no_grad(), one_thread():
-            outputs = checkpoint.build()(checkpoint.normalise(test.images[:150]))
-        digital = ((outputs.double() - targets[:150]) ** 2).mean(1)
-        assert own["sum_digital"].to_numpy() == pytest.approx(float(digital.sum()), rel=1e-9)
-        assert ((own["sum"] - own["sum_digital"]).abs() < 0.2 * own["sum_digital"]).all()
-    assert "iso_mse.md" not in {path.name for path in write_report(tmp_path)}
+    rows = collect(study, tmp_path / "study")
+    checkpoint, test = load_checkpoint(path), load_dataset(str(data)).test
+    with torch.no_grad(), one_thread():
+        outputs = checkpoint.build()(checkpoint.normalise(test.images))
+    digital = ((outputs.double() - test.labels.double()) ** 2).mean(1)
+    assert rows["sum_digital"].to_numpy() == pytest.approx(float(digital.sum()), rel=1e-9)
+    assert ((rows["sum"] - rows["sum_digital"]).abs() < 0.2 * rows["sum_digital"]).all()
+    assert "iso_mse.md" not in {path.name for path in write_report(tmp_path / "study")}
 
 
 @pytest.mark.slow
@@ -195,7 +194,7 @@ def test_a_study_file_names_its_score_and_cannot_grant_trust(study, tmp_path, ow
     file.write_text(text.replace("{}", "cross_entropy"))
     assert load_study(file).trials()[0].score == "cross_entropy"
     file.write_text(text.replace("{}", own_score))
-    with pytest.raises(ValueError, match="wants to import 'scores_of_mine:brier'.*--trust"):
+    with pytest.raises(ValueError, match="requires the import of 'scores_of_mine:brier'.*--trust"):
         load_study(file)
     assert "scores_of_mine" not in sys.modules
     assert load_study(file, ["scores_of_mine"]).trials()[0].score == own_score

@@ -418,7 +418,7 @@ def test_one_chip_under_two_names_is_refused_before_anything_runs(study, tmp_pat
     collect(small, tmp_path)
     before = (tmp_path / "trials.csv").read_bytes()
     with pytest.raises(
-        ValueError, match="say condition = '{}' and '.*drift_scale.*one chip has two n"
+        ValueError, match="have condition = '{}' and '.*drift_scale.*one chip has two n"
     ):
         collect(replace(small, axes={"drift_scale": [0.5, 1.0]}, times_s=[HOUR]), tmp_path)
     assert (tmp_path / "trials.csv").read_bytes() == before
