@@ -183,7 +183,7 @@ def test_a_network_that_reads_what_was_rewritten_is_named():
 
 
 @pytest.mark.parametrize(
-    "layer", [nn.Bilinear(4, 4, 4), nn.ConvTranspose3d(2, 2, 3), nn.LSTM(4, 4)]
+    "layer", [nn.Bilinear(4, 4, 4), nn.ConvTranspose3d(2, 2, 3), nn.Conv3d(2, 2, 3)]
 )
 def test_other_kinds_are_refused_by_name(layer):
     network = nn.Sequential(nn.Linear(4, 4), layer)
