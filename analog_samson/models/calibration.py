@@ -122,7 +122,7 @@ def record_inputs(
             handle = layer.register_forward_pre_hook(record(name), with_kwargs=True)
             stack.callback(handle.remove)
         for batch in torch.split(images, batch_size):
-            model(batch.to(like))
+            model(batch.to(like if batch.is_floating_point() else like.device))
             yield from recorded
             recorded.clear()
 

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from analog_samson.models.rewriting.attention import attention, decoder_layer, encoder_layer
 from analog_samson.models.rewriting.padding import padded_digitally
 from analog_samson.models.rewriting.recurrent import cell, unrolled
 from analog_samson.models.rewriting.rule import Rewrite
@@ -12,5 +13,8 @@ RULES: tuple[Rewrite, ...] = (
     Rewrite((nn.ConvTranspose1d, nn.ConvTranspose2d), zeros_inserted),
     Rewrite((nn.LSTM, nn.GRU, nn.RNN), unrolled),
     Rewrite((nn.LSTMCell, nn.GRUCell, nn.RNNCell), cell),
+    Rewrite((nn.MultiheadAttention,), attention),
+    Rewrite((nn.TransformerEncoderLayer,), encoder_layer),
+    Rewrite((nn.TransformerDecoderLayer,), decoder_layer),
 )
 """The first rule that takes a layer rewrites it."""
