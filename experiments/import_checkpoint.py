@@ -38,6 +38,7 @@ from analog_samson.models import (
     check_weights,
     input_ranges,
     rewrite,
+    select_output,
 )
 from analog_samson.training import N_RANGE_IMAGES
 
@@ -54,6 +55,7 @@ def main(
     keep_digital: tuple[str, ...] = (),
     rewrites: tuple[str, ...] = (),
     augmentation: Literal["none", "crop", "crop_flip"] = "none",
+    output: int | str | None = None,
     seed: int = 0,
 ) -> None:
     """Import a trained network: load its weights, evaluate it digitally, write a checkpoint.
@@ -75,6 +77,7 @@ def main(
             layers that can be mapped.
         augmentation: Augmentation of its training images, also used to recalibrate batch
             normalisation on chips.
+        output: Which output of the network counts where it gives several: an index, or a name.
         seed: Training seed, which distinguishes several trainings of one network.
     """
     options = _json_object(kwargs)
@@ -92,6 +95,7 @@ def main(
         keep_digital=keep_digital,
         rewrites=rewrites,
         augmentation=augmentation,
+        output=output,
         seed=seed,
     )
     model = build_model(
@@ -101,7 +105,7 @@ def main(
         if name.endswith("num_batches_tracked"):  # missing in older files, and not used here
             weights.setdefault(name, own)
     load_state(model, weights, what=f"file {str(state)!r}", name=factory)
-    model.eval()
+    select_output(model, output).eval()
     n_train = len(images.train)
     chosen = torch.linspace(0, n_train - 1, min(N_RANGE_IMAGES, n_train)).long()
     calibration = images.normalise(images.train.images[chosen])

@@ -151,7 +151,7 @@ class TiledNetwork:
         outputs = []
         for number, block in enumerate(torch.split(padded, TILE_BLOCK)):
             with seeded(seeds(first_block + number)), exact_products(images.device):
-                outputs.append(self.network(block))
+                outputs.append(models.one_tensor(self.network(block)))
         return torch.cat(outputs)[before : before + len(images)]
 
 

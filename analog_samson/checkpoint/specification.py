@@ -12,6 +12,7 @@ from typing import Any, Self
 from analog_samson.data import AUGMENTATIONS
 from analog_samson.importing import is_import_name
 from analog_samson.methods import EXTERNAL, Method, Option, method_of
+from analog_samson.models import check_output
 from analog_samson.perturbation import SCHEDULES
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -109,6 +110,7 @@ class TrainingSpec:
         keep_digital: Layers that are not mapped onto arrays.
         rewrites: Importable names of rules that rewrite layers of other kinds into layers that can
             be mapped, "package.module:name"; see `models.rewriting`.
+        output: Which output of the network counts where it gives several: an index, or a name.
         precision: "bfloat16": forward and backward pass under autocast.
         channels_last: Whether convolutions use the channels-last layout, which is faster on CPUs.
         compile: Whether forward and backward pass use `torch.compile`.
@@ -145,6 +147,7 @@ class TrainingSpec:
     parametrisation: str = "none"
     keep_digital: tuple[str, ...] = ()
     rewrites: tuple[str, ...] = ()
+    output: int | str | None = None
     precision: str = "float32"
     channels_last: bool = True
     compile: bool = False
@@ -172,6 +175,7 @@ class TrainingSpec:
             object.__setattr__(self, f.name, value)
         object.__setattr__(self, "keep_digital", tuple(self.keep_digital))
         self._check_rewrites()
+        check_output(self.output)
         self._set_options(given)
         self._check_names()
         self._check_method()
@@ -257,8 +261,9 @@ class TrainingSpec:
         values |= {name: options.pop(name, None) for name in FLAT_OPTIONS}
         if options:
             values["options"] = options
-        if not self.rewrites:  # a key of a later version stands only where it is used
-            del values["rewrites"]
+        for name in ("rewrites", "output"):  # keys of later versions stand only where used
+            if not values[name] and values[name] != 0:
+                del values[name]
         return json.dumps(values, sort_keys=True, allow_nan=False)
 
     @classmethod

@@ -184,7 +184,7 @@ class FunctionalNetwork:
             self.network.to(images.device)
         prepare = partial(self._prepare, len(images), first_index, seeds)
         with exact_products(images.device):
-            return self._runner(images, prepare, self._is_eager)
+            return models.one_tensor(self._runner(images, prepare, self._is_eager))
 
     def _prepare(self, n_images: int, first_index: int, seeds: Seeds) -> None:
         if self._is_last != self.plan.channels_last:

@@ -14,7 +14,7 @@ from analog_samson.models.auditing import (
     analog_share,
     audit,
 )
-from analog_samson.models.building import build_model, check_outputs
+from analog_samson.models.building import build_model, check_outputs, other_types
 from analog_samson.models.calibration import check_weights, input_ranges
 from analog_samson.models.clipping import clipped
 from analog_samson.models.forward_pass import any_input, check_forward
@@ -22,6 +22,7 @@ from analog_samson.models.networks import MODELS, ImageShape
 from analog_samson.models.replacing import replace_everywhere
 from analog_samson.models.rescaling import DigitalProducts
 from analog_samson.models.rewriting import RULES, Rewrite, Rewriting, rewrite, trained_weights
+from analog_samson.models.selecting import Output, check_output, one_tensor, select_output
 
 __all__ = [
     "ANALOG_KINDS",
@@ -30,6 +31,7 @@ __all__ = [
     "DigitalProducts",
     "ImageShape",
     "LayerAudit",
+    "Output",
     "Rewrite",
     "Rewriting",
     "analog_layers",
@@ -38,11 +40,15 @@ __all__ = [
     "audit",
     "build_model",
     "check_forward",
+    "check_output",
     "check_outputs",
     "check_weights",
     "clipped",
     "input_ranges",
+    "one_tensor",
+    "other_types",
     "replace_everywhere",
     "rewrite",
+    "select_output",
     "trained_weights",
 ]

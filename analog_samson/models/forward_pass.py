@@ -317,8 +317,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         wanted = ", ".join(map(repr, patterns_of(dict.fromkeys(self._silent.values(), ""), known)))
         raise ValueError(
             f"{len(self._silent)} product(s) have a factor that does not depend on the input and "
-            f"is no analog layer:{in_few_lines(list(self._silent))}. Make each a Linear, Conv1d or Conv2d that is called "
-            "and registered as an attribute or in a ModuleList, or keep it digital: "
+            f"is no analog layer:{in_few_lines(list(self._silent))}. Make each a "
+            "Linear, Conv1d or Conv2d that is called and registered as an attribute or in a "
+            "ModuleList, or keep it digital: "
             f"keep_digital=[{wanted}]."
         )
 

@@ -36,6 +36,7 @@ from analog_samson.models import (
     check_outputs,
     input_ranges,
     rewrite,
+    select_output,
     trained_weights,
 )
 from analog_samson.perturbation import MicroRing, strength_factor
@@ -150,6 +151,7 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
         start = load_checkpoint(spec.start_from, trust)
         start_digest = start.digest
         load_state(model, start.state, what=f"checkpoint {spec.start_from!r}", name=spec.model)
+    select_output(model, spec.output)
     weights = weights_of(model, spec, dataset)
     if spec.parametrisation == "microring":
         for module, key, _ in weights:

@@ -17,6 +17,7 @@ from analog_samson.models.replacing import replace_everywhere
 from analog_samson.models.rewriting.linear import linear
 from analog_samson.models.rewriting.rule import Rewrite
 from analog_samson.models.rewriting.table import RULES
+from analog_samson.models.selecting import Selection
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,9 @@ def rewrite(
         return Rewriting(network, network, {})
     # torch's fast path of transformers reads weights past the forward of what is replaced
     rewritten = replace_everywhere(copy.deepcopy(network, dict(built)), {})
+    if id(network) in built:
+        for hook in filter(_is_selection, network._forward_hooks.values()):
+            rewritten.register_forward_hook(hook)
     return Rewriting(network, rewritten, kinds)
 
 
@@ -227,7 +231,12 @@ def _kind(module: nn.Module) -> type[nn.Module]:
 
 
 def _is_patched(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+    hooks = [hook for hook in module._forward_hooks.values() if not _is_selection(hook)]
+    return bool(hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
+def _is_selection(hook: object) -> bool:
+    return isinstance(hook, Selection)
 
 
 def _shares(network: nn.Module, module: nn.Module, names: Sequence[str]) -> bool:

@@ -4,7 +4,7 @@ The products of queries with keys, and of weights with values, multiply activati
 they are digital. torch's fast paths, which read weights past the layers, are not taken.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +84,7 @@ class Attention(nn.Module):
         """Outputs and, if wanted, weights of all heads; the batch is first, as arrays need it."""
         k, v = self.k_proj(key), self.v_proj(value)
         mask = self._mask(attn_mask, key_padding_mask, len(query), query.dtype)
-        if self.bias_k is not None:
+        if self.bias_k is not None and self.bias_v is not None:
             k = torch.cat([k, self.bias_k.expand(len(k), 1, -1)], 1)
             v = torch.cat([v, self.bias_v.expand(len(v), 1, -1)], 1)
             mask = None if mask is None else F.pad(mask, (0, 1))
@@ -103,7 +103,7 @@ class Attention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """From (batch, tokens, channels) to (batch, heads, tokens, channels of a head)."""
-        return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        return x.reshape(*x.shape[:2], self.num_heads, self.head_dim).transpose(1, 2)
 
     def _mask(
         self, attention: Tensor | None, padding: Tensor | None, batch: int, dtype: torch.dtype
@@ -138,18 +138,18 @@ class _EncoderLayer(nn.TransformerEncoderLayer):
     ) -> Tensor:
         """As the layer that was rewritten."""
         padding = src_key_padding_mask
-        x, padding = _batch_first(src, self.self_attn), _batched(padding, src)
+        x, padding = _batch_first(src, self.self_attn.batch_first), _batched(padding, src)
         if self.norm_first:
             x = x + self._sa_block(self.norm1(x), src_mask, padding)
             x = x + self._ff_block(self.norm2(x))
         else:
             x = self.norm1(x + self._sa_block(x, src_mask, padding))
             x = self.norm2(x + self._ff_block(x))
-        return _as_given(x, src, self.self_attn)
+        return _as_given(x, src, self.self_attn.batch_first)
 
     def _sa_block(self, x: Tensor, *masks: Any, **_: Any) -> Tensor:
         attn_mask, padding = masks
-        return self.dropout1(self.self_attn.attend(x, x, x, padding, attn_mask)[0])  # type: ignore[no-any-return]
+        return cast(Tensor, self.dropout1(_attend(self.self_attn, x, x, padding, attn_mask)))
 
 
 class _DecoderLayer(nn.TransformerDecoderLayer):
@@ -170,15 +170,15 @@ class _DecoderLayer(nn.TransformerDecoderLayer):
         memory_is_causal: bool = False,
     ) -> Tensor:
         """As the layer that was rewritten."""
-        x, of = _batch_first(tgt, self.self_attn), _batch_first(memory, self.self_attn)
+        x, of = (_batch_first(given, self.self_attn.batch_first) for given in (tgt, memory))
         own = _batched(tgt_key_padding_mask, tgt), tgt_mask
         other = _batched(memory_key_padding_mask, tgt), memory_mask
 
         def itself(x: Tensor) -> Tensor:
-            return self.dropout1(self.self_attn.attend(x, x, x, *own)[0])  # type: ignore[no-any-return]
+            return cast(Tensor, self.dropout1(_attend(self.self_attn, x, x, *own)))
 
         def across(x: Tensor) -> Tensor:
-            return self.dropout2(self.multihead_attn.attend(x, of, of, *other)[0])  # type: ignore[no-any-return]
+            return cast(Tensor, self.dropout2(_attend(self.multihead_attn, x, of, *other)))
 
         if self.norm_first:
             x = x + itself(self.norm1(x))
@@ -188,7 +188,7 @@ class _DecoderLayer(nn.TransformerDecoderLayer):
             x = self.norm1(x + itself(x))
             x = self.norm2(x + across(x))
             x = self.norm3(x + self._ff_block(x))
-        return _as_given(x, tgt, self.self_attn)
+        return _as_given(x, tgt, self.self_attn.batch_first)
 
 
 def _take(new: nn.Module, layer: nn.Module, *attentions: str) -> None:
@@ -207,17 +207,23 @@ def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(mask, dtype=dtype).masked_fill(mask, -torch.inf)
 
 
-def _batch_first(x: Tensor, attention: Attention) -> Tensor:
+def _attend(attention: nn.Module, x: Tensor, other: Tensor, *masks: Tensor | None) -> Tensor:
+    """Outputs for queries from one tensor, and keys and values from another."""
+    padding, attn_mask = masks
+    return cast(Attention, attention).attend(x, other, other, padding, attn_mask)[0]
+
+
+def _batch_first(x: Tensor, is_first: bool) -> Tensor:
     if x.ndim == 2:
         return x[None]
-    return x if attention.batch_first else x.transpose(0, 1)
+    return x if is_first else x.transpose(0, 1)
 
 
 def _batched(padding: Tensor | None, x: Tensor) -> Tensor | None:
     return padding[None] if padding is not None and x.ndim == 2 else padding
 
 
-def _as_given(x: Tensor, given: Tensor, attention: Attention) -> Tensor:
+def _as_given(x: Tensor, given: Tensor, is_first: bool) -> Tensor:
     if given.ndim == 2:
         return x[0]
-    return x if attention.batch_first else x.transpose(0, 1)
+    return x if is_first else x.transpose(0, 1)
