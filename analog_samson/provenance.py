@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from analog_samson import models
-from analog_samson.analog import Tile, TiledNetwork
+from analog_samson.analog import Tile, TiledNetwork, TilesOfGroups
 from analog_samson.checkpoint import Checkpoint
 from analog_samson.chip import Engine, any_input
 from analog_samson.compiled import Array, FunctionalLayer, kernels
@@ -267,7 +267,9 @@ def audit_rows(
     factors = models.check_forward(network, any_input(checkpoint), keep_digital)
     rows = []
     for layer in [*entries, *(factor for factor in factors if factor.name not in listed)]:
-        tiles: Sequence[Tile | Array] = [tile for tile in tiled if tile.layer == layer.name]
+        tiles: Sequence[Tile | TilesOfGroups | Array] = [
+            tile for tile in tiled if tile.layer == layer.name
+        ]
         if is_compiled and layer.analog:  # one layer at a time: networks may be large
             tiles = FunctionalLayer(layer.name, analog[layer.name], device, math.nan).arrays
         rows.append(

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from analog_samson.analog import DeviceState, Physics, Tile, seeded
+from analog_samson.analog import DeviceState, Physics, Tile, TilesOfGroups, seeded
 from analog_samson.compiled import Array
 from analog_samson.devices import Device
 from analog_samson.streams import derive_seed
@@ -30,7 +30,7 @@ class PhysicsOfLayers:
 
 
 def program_arrays(
-    mapped: Sequence[Tile | Array], physics: PhysicsOfLayers, seed: int
+    mapped: Sequence[Tile | TilesOfGroups | Array], physics: PhysicsOfLayers, seed: int
 ) -> list["ChipArray"]:
     """Program arrays, at conductance level or on aihwkit's own weight-level path.
 
@@ -48,6 +48,11 @@ def program_arrays(
         seeds = partial(derive_seed, seed, array.layer, array.index)
         if device.noise_level == "weight_as_in_aihwkit" and isinstance(array, Tile):
             programmed.append(AihwkitArray(array, device, seeds))
+        elif device.noise_level == "weight_as_in_aihwkit" and isinstance(array, TilesOfGroups):
+            programmed += [
+                AihwkitArray(tile, device, partial(seeds, number))
+                for number, tile in enumerate(array.tiles)
+            ]
         else:
             programmed.append(ConductanceArray(array, device, of_layer, seeds))
     for of_layer, alike in _by_physics(programmed):
@@ -93,7 +98,7 @@ class ChipArray:
         kind: Kind of the drift compensation.
     """
 
-    def __init__(self, mapped: Tile | Array, kind: str) -> None:
+    def __init__(self, mapped: Tile | TilesOfGroups | Array, kind: str) -> None:
         self.mapped = mapped
         self.kind = kind
 
@@ -123,7 +128,9 @@ class ConductanceArray(ChipArray):
         point: Time since programming [s] and read number of the present weights.
     """
 
-    def __init__(self, mapped: Tile | Array, device: Device, physics: Physics, seeds: Any) -> None:
+    def __init__(
+        self, mapped: Tile | TilesOfGroups | Array, device: Device, physics: Physics, seeds: Any
+    ) -> None:
         super().__init__(mapped, device.drift_compensation.kind)
         self.physics = physics
         targets, self._scale = physics.to_conductances(mapped.target)
