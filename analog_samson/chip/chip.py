@@ -75,6 +75,7 @@ class Chip:
         keep_digital: Layers that are not on the chip.
         t_inference_s: Time since programming finished [s] at which the chip is read.
         read: Number of the read, which selects the draw of the read noise.
+        analog_share: Share of the network's weights that are on the chip.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Chip:
         recalibration: Tensor | None = None,
         products: DigitalProducts | None = None,
         unchecked: Unchecked | None = None,
+        analog_share: float = math.nan,
     ) -> None:
         self.engine: Engine = "aihwkit"
         self.precision: Precision = "fp32"
@@ -97,6 +99,7 @@ class Chip:
         self.seed = seed
         self.input_ranges = input_ranges
         self.keep_digital = tuple(keep_digital)
+        self.analog_share = analog_share
         self._network = network
         self._recalibration = recalibration
         self._products = products
@@ -221,6 +224,22 @@ class Chip:
                 "The images hold NaN; a chip takes numbers: check their normalisation."
             )
         return images
+
+    @property
+    def is_traced(self) -> bool | None:
+        """Whether the network is traced by torch.compile; None before the first input."""
+        network = self._network
+        return network.plan.is_traced if isinstance(network, FunctionalNetwork) else False
+
+    def __repr__(self) -> str:
+        """Device, engine, and how much of the network is on the chip."""
+        traced = {None: "tracing not decided yet", True: "traced", False: "not traced"}
+        n_layers = len({array.mapped.layer for array in self._arrays})
+        return (
+            f"Chip({self.device.name}, seed {self.seed}, t_inference_s={self.t_inference_s:g}, "
+            f"read={self.read}; {self.engine} engine, {traced[self.is_traced]}; {n_layers} layers "
+            f"with {100 * self.analog_share:.1f} % of the weights)"
+        )
 
     @property
     def is_batch_invariant(self) -> bool:

@@ -221,7 +221,11 @@ class MappedNetwork:
         ranges: Mapping[str, float] | None,
     ) -> Chip:
         given = ranges, self._keep_digital, self._as_trained, self._products, self._unchecked
-        return Chip(on_arrays, self.device, self._physics, seed, *given)
+        return Chip(on_arrays, self.device, self._physics, seed, *given, self._analog_share)
+
+    @functools.cached_property
+    def _analog_share(self) -> float:
+        return models.analog_share(self._network, self._keep_digital)
 
     def _on_arrays(self, only: bool) -> TiledNetwork | FunctionalNetwork:
         if only or self._engine == "aihwkit":

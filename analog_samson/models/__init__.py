@@ -15,9 +15,10 @@ from analog_samson.models.auditing import (
     audit,
 )
 from analog_samson.models.building import build_model, check_outputs, other_types
-from analog_samson.models.calibration import check_weights, input_ranges
+from analog_samson.models.calibration import check_weights, input_ranges, record_inputs
 from analog_samson.models.clipping import clipped
 from analog_samson.models.forward_pass import any_input, check_forward
+from analog_samson.models.multiplications import Multiplications, multiplications
 from analog_samson.models.networks import MODELS, ImageShape
 from analog_samson.models.replacing import replace_everywhere
 from analog_samson.models.rescaling import DigitalProducts
@@ -31,6 +32,7 @@ __all__ = [
     "DigitalProducts",
     "ImageShape",
     "LayerAudit",
+    "Multiplications",
     "Output",
     "Rewrite",
     "Rewriting",
@@ -45,8 +47,10 @@ __all__ = [
     "check_weights",
     "clipped",
     "input_ranges",
+    "multiplications",
     "one_tensor",
     "other_types",
+    "record_inputs",
     "replace_everywhere",
     "rewrite",
     "select_output",
