@@ -39,6 +39,7 @@ from analog_samson.models import (
     input_ranges,
     rewrite,
     select_output,
+    take_packed,
 )
 from analog_samson.training import N_RANGE_IMAGES
 
@@ -56,6 +57,7 @@ def main(
     rewrites: tuple[str, ...] = (),
     augmentation: Literal["none", "crop", "crop_flip"] = "none",
     output: int | str | None = None,
+    inputs: str = "{}",
     seed: int = 0,
 ) -> None:
     """Import a trained network: load its weights, evaluate it digitally, write a checkpoint.
@@ -78,6 +80,8 @@ def main(
         augmentation: Augmentation of its training images, also used to recalibrate batch
             normalisation on chips.
         output: Which output of the network counts where it gives several: an index, or a name.
+        inputs: Shapes of the inputs of a network of several, by argument, as a JSON object:
+            '{"image": "3x32x32", "speed": "5"}'.
         seed: Training seed, which distinguishes several trainings of one network.
     """
     options = _json_object(kwargs)
@@ -96,6 +100,7 @@ def main(
         rewrites=rewrites,
         augmentation=augmentation,
         output=output,
+        inputs=_json_object(inputs),
         seed=seed,
     )
     model = build_model(
@@ -105,7 +110,7 @@ def main(
         if name.endswith("num_batches_tracked"):  # missing in older files, and not used here
             weights.setdefault(name, own)
     load_state(model, weights, what=f"file {str(state)!r}", name=factory)
-    select_output(model, output).eval()
+    take_packed(select_output(model, output), spec.packing).eval()
     n_train = len(images.train)
     chosen = torch.linspace(0, n_train - 1, min(N_RANGE_IMAGES, n_train)).long()
     calibration = images.normalise(images.train.images[chosen])

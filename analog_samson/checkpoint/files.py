@@ -19,7 +19,14 @@ from analog_samson.checkpoint.specification import TrainingSpec, listed
 from analog_samson.data import DATASETS, Split, full_scale, normalise
 from analog_samson.files import naming, replacing
 from analog_samson.importing import check_trust, packages_of
-from analog_samson.models import Rewriting, any_input, build_model, rewrite, select_output
+from analog_samson.models import (
+    Rewriting,
+    any_input,
+    build_model,
+    rewrite,
+    select_output,
+    take_packed,
+)
 
 FORMAT_VERSION = 1
 _HEADER = "analog_samson"
@@ -213,7 +220,7 @@ class Checkpoint:
                 f"{dict(spec.model_kwargs)}: {said}"
             ) from error
         load_state(model, self.state, what=self._where, name=spec.model)
-        return select_output(model, spec.output).eval()
+        return take_packed(select_output(model, spec.output), spec.packing).eval()
 
     @property
     def _where(self) -> str:

@@ -24,7 +24,7 @@ from analog_samson.chip.programmed import (
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.devices import Device
 from analog_samson.evaluation import exact_products
-from analog_samson.models import DigitalProducts, Rewriting, batch_norm, check_forward
+from analog_samson.models import DigitalProducts, Rewriting, batch_norm, check_forward, packing_of
 from analog_samson.streams import derive_seed
 
 CHIP_FILE = "programmed chip"
@@ -156,14 +156,17 @@ class Chip:
         for array in rescaled:
             array.set_compensation(gains[array.mapped.layer])
 
-    def __call__(self, images: Tensor, first_index: int = 0) -> Tensor:
+    def __call__(
+        self, images: Tensor | tuple[Tensor, ...] | Mapping[str, Tensor], first_index: int = 0
+    ) -> Tensor:
         """Run the network on the chip, including digital periphery and compensation.
 
         A chip computes in fp32, also under autocast.
 
         Args:
             images: One tensor of inputs as for the digital network, shape (n, ...); floating-point
-                inputs are converted to fp32.
+                inputs are converted to fp32. For a network of several inputs the tuple or
+                dictionary of them, as in ``calibration``.
             first_index: Index of the first image in the whole set. Forward noise depends on
                 (chip, time, read, image) and not on the batch size.
 
@@ -194,12 +197,15 @@ class Chip:
         self._shape_run = images.shape[1:]
         return outputs
 
-    def checked(self, images: Tensor) -> Tensor:
+    def checked(self, images: Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]) -> Tensor:
         """Convert inputs to fp32; raise ValueError if the chip cannot run them."""
+        packing = packing_of(self._network.network)
+        if packing is not None and isinstance(images, tuple | Mapping):
+            images = packing.pack(images)
         if not isinstance(images, Tensor):
             raise ValueError(
-                f"A chip takes one tensor of shape (n, ...); got {type(images).__name__}. Wrap a "
-                "network of several inputs in a module that takes one tensor and splits it."
+                f"A chip takes one tensor of shape (n, ...); got {type(images).__name__}. For a "
+                "network of several inputs give a tuple or dictionary of them as calibration."
             )
         if images.layout != torch.strided or images.is_complex():
             raise ValueError(

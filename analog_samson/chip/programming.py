@@ -37,7 +37,7 @@ def program(
     device: Device | str | Path,
     *,
     seed: int = 0,
-    calibration: Tensor | None = None,
+    calibration: Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None = None,
     engine: Engine | None = None,
     precision: Precision = "fp32",
     keep_digital: Sequence[str] = (),
@@ -59,7 +59,9 @@ def program(
             noise have separate random streams derived from it.
         calibration: Training images as network inputs, shape (n, ...), on which the input range of
             every layer is measured. Without it, and without a checkpoint, a forward pass through
-            a DAC of fixed range raises an error; weights and drift can still be used.
+            a DAC of fixed range raises an error; weights and drift can still be used. For a network
+            of several inputs a tuple of them, or a dictionary by the names of its arguments; the
+            chip then takes the same.
         engine: The engine that runs the forward pass; None chooses the fastest one that supports
             the device (see :func:`choose_engine`).
         precision: "bf16" makes the compiled engine round weights and inputs of products to bfloat16
@@ -121,7 +123,7 @@ class MappedNetwork:
         model: nn.Module | Checkpoint | str | Path,
         device: Device | str | Path,
         *,
-        calibration: Tensor | None = None,
+        calibration: Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None = None,
         engine: Engine | None = None,
         precision: Precision = "fp32",
         keep_digital: Sequence[str] = (),
@@ -147,6 +149,10 @@ class MappedNetwork:
             )
         keep_digital = _names(keep_digital)
         _check_ranges(input_ranges)
+        packing = model.spec.packing if isinstance(model, Checkpoint) else None
+        if isinstance(calibration, tuple | Mapping):
+            packing = packing or models.Packing.of(calibration)
+            calibration = packing.pack(calibration)
         if calibration is not None and not isinstance(calibration, Tensor):
             raise ValueError(
                 "calibration is one tensor of training images, shape (n, ...); got "
@@ -173,8 +179,9 @@ class MappedNetwork:
             rewriting = model.rewriting()
         else:
             plain_model = _plain(model)
-            if output is not None:
+            if output is not None or packing is not None:
                 plain_model = models.select_output(copy.deepcopy(plain_model), output)
+                models.take_packed(plain_model, packing)
             rewriting = models.rewrite(plain_model, rewrites, self._keep_digital)
         self._network = _mapped(rewriting.network, device, self._keep_digital)
         self._unchecked = _checked(

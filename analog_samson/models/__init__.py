@@ -20,6 +20,7 @@ from analog_samson.models.clipping import clipped
 from analog_samson.models.forward_pass import any_input, check_forward
 from analog_samson.models.multiplications import Multiplications, multiplications
 from analog_samson.models.networks import MODELS, ImageShape
+from analog_samson.models.packing import Packing, packing_of, take_packed
 from analog_samson.models.replacing import replace_everywhere
 from analog_samson.models.rescaling import DigitalProducts
 from analog_samson.models.rewriting import RULES, Rewrite, Rewriting, rewrite, trained_weights
@@ -34,6 +35,7 @@ __all__ = [
     "LayerAudit",
     "Multiplications",
     "Output",
+    "Packing",
     "Rewrite",
     "Rewriting",
     "analog_layers",
@@ -50,9 +52,11 @@ __all__ = [
     "multiplications",
     "one_tensor",
     "other_types",
+    "packing_of",
     "record_inputs",
     "replace_everywhere",
     "rewrite",
     "select_output",
+    "take_packed",
     "trained_weights",
 ]

@@ -37,6 +37,7 @@ from analog_samson.models import (
     input_ranges,
     rewrite,
     select_output,
+    take_packed,
     trained_weights,
 )
 from analog_samson.perturbation import MicroRing, strength_factor
@@ -151,7 +152,7 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
         start = load_checkpoint(spec.start_from, trust)
         start_digest = start.digest
         load_state(model, start.state, what=f"checkpoint {spec.start_from!r}", name=spec.model)
-    select_output(model, spec.output)
+    take_packed(select_output(model, spec.output), spec.packing)
     weights = weights_of(model, spec, dataset)
     if spec.parametrisation == "microring":
         for module, key, _ in weights:

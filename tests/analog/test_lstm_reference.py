@@ -28,7 +28,7 @@ def network() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(7)
         network = Network().eval().requires_grad_(False)
-        for name, p in network.named_parameters():
+        for p in network.parameters():
             if p.ndim == 2:
                 p.mul_(3.0)  # gates in their nonlinear part
         return network

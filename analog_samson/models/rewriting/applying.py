@@ -13,6 +13,7 @@ from analog_samson.importing import import_named, is_import_name
 from analog_samson.models.auditing import LOOKUPS, analog_layers, is_kept, shown
 from analog_samson.models.calibration import evaluating
 from analog_samson.models.forward_pass import difference
+from analog_samson.models.packing import Packing, packing_of, take_packed
 from analog_samson.models.replacing import replace_everywhere
 from analog_samson.models.rewriting.linear import linear
 from analog_samson.models.rewriting.rule import Rewrite
@@ -104,8 +105,9 @@ def rewrite(
     # torch's fast path of transformers reads weights past the forward of what is replaced
     rewritten = replace_everywhere(copy.deepcopy(network, dict(built)), {})
     if id(network) in built:
-        for hook in filter(_is_selection, network._forward_hooks.values()):
+        for hook in filter(_is_ours, network._forward_hooks.values()):
             rewritten.register_forward_hook(hook)
+        take_packed(rewritten, packing_of(network))
     return Rewriting(network, rewritten, kinds)
 
 
@@ -231,12 +233,12 @@ def _kind(module: nn.Module) -> type[nn.Module]:
 
 
 def _is_patched(module: nn.Module) -> bool:
-    hooks = [hook for hook in module._forward_hooks.values() if not _is_selection(hook)]
-    return bool(hooks or module._forward_pre_hooks or "forward" in vars(module))
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return not all(map(_is_ours, hooks)) or "forward" in vars(module)
 
 
-def _is_selection(hook: object) -> bool:
-    return isinstance(hook, Selection)
+def _is_ours(hook: object) -> bool:
+    return isinstance(hook, Selection | Packing)
 
 
 def _shares(network: nn.Module, module: nn.Module, names: Sequence[str]) -> bool:
