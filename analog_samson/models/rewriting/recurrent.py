@@ -62,7 +62,7 @@ class _Direction(_Step):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Outputs of all steps, shape (batch, steps, outputs), and the last state."""
         outputs = []
-        for given in self.ih(x).unbind(1):
+        for given in self.ih(x).transpose(0, 1).contiguous():  # a step in a row: faster to read
             state = self.step(given, state)
             outputs.append(state[0])
         return torch.stack(outputs, 1), state
@@ -174,9 +174,10 @@ def _gates_of(layer: nn.Module) -> _Gates:
 
 
 def _lstm(given: Tensor, fed_back: Tensor, state: State) -> State:
-    i, f, g, o = (given + fed_back).chunk(4, -1)
-    c = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
-    return torch.sigmoid(o) * torch.tanh(c), c
+    gates = given + fed_back
+    i, f, _, o = torch.sigmoid(gates).chunk(4, -1)  # one call is faster than one a gate
+    c = torch.addcmul(f * state[1], i, torch.tanh(gates.chunk(4, -1)[2]))
+    return o * torch.tanh(c), c
 
 
 def _gru(given: Tensor, fed_back: Tensor, state: State) -> State:
