@@ -178,3 +178,37 @@ def test_a_layer_kept_digital_stays_torchs_own():
     x = draws(5, 9, 5)
     with torch.no_grad():
         torch.testing.assert_close(chip(x), seeded(Tagger)(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_arrays_of_exact_products_run_all_steps_in_one_call_and_compute_the_same(kind, bias):
+    layer = seeded(kind, 5, 6, num_layers=2, bidirectional=True, bias=bias)
+    device = load_device("pcm_like")
+    periphery = device.periphery.model_copy(
+        update={"adc_bits": "ideal", "dac_bits": "ideal", "output_noise": 0.0}
+        | {"output_bound": float("inf")}
+    )
+    device = device.model_copy(update={"periphery": periphery})
+    x = draws(7, 4, 5).transpose(0, 1)  # programmed as a network whose batch is first
+    network = nn.Sequential(Swapped(layer))
+    chip = program(network, device, calibration=x).drift_to(3600.0)
+    step_by_step = program(network, device, calibration=x, engine="aihwkit").drift_to(3600.0)
+    torch.testing.assert_close(chip(x), step_by_step(x), rtol=1e-4, atol=1e-5)
+    calls = []
+    for each in chip._network.layers.values():
+        each.register_forward_hook(lambda *_: calls.append(1))
+    hooked = chip(x)
+    torch.testing.assert_close(hooked, chip(x), rtol=1e-4, atol=1e-5)
+    assert len(calls) == 2 * 4 * (1 + 7)
+    with torch.no_grad():
+        assert float((chip(x) - network(x)).abs().max()) > 1e-3
+
+
+class Swapped(nn.Module):
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.transpose(0, 1))[0].transpose(0, 1)

@@ -101,6 +101,9 @@ class Recurrent(nn.Module):
         if is_batched and not self.batch_first:
             x = x.transpose(0, 1)
         first = self._first_states(x, hx, is_batched)
+        if (weights := self._exact_weights(x)) is not None:
+            x, states = self._at_once(x, first, weights)
+            return self._as_given(x, states, is_batched)
         last: list[State] = []
         for number, names in enumerate(self._names):
             if number:
@@ -114,11 +117,48 @@ class Recurrent(nn.Module):
                 last.append(state)
             x = torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0]
         states = [torch.stack(kind) for kind in zip(*last, strict=True)]
+        return self._as_given(x, states, is_batched)
+
+    def _as_given(
+        self, x: Tensor, states: Sequence[Tensor], is_batched: bool
+    ) -> tuple[Tensor, Any]:
         if not is_batched:
             x, states = x[0], [state[:, 0] for state in states]
         elif not self.batch_first:
             x = x.transpose(0, 1)
         return x, tuple(states) if self.is_lstm else states[0]
+
+    def _exact_weights(self, x: Tensor) -> list[Tensor] | None:
+        """Weights and biases in torch's order, if all layers are arrays whose products are exact.
+
+        Such a layer gives its matrix by a method `exact_matrix`; a digital layer has none, and one
+        that has hooks is called.
+        """
+        if x.device.type != "cpu" or self.proj_size or self.training:
+            return None
+        weights: list[Tensor] = []
+        for name in (name for names in self._names for name in names):
+            found = []
+            for layer in (getattr(self, name).ih, getattr(self, name).hh):
+                matrix = getattr(layer, "exact_matrix", lambda: None)()
+                if matrix is None or layer._forward_hooks or layer._forward_pre_hooks:
+                    return None
+                found.append(matrix)
+            weights += [weight for weight, _ in found]
+            weights += [bias for _, bias in found if bias is not None]
+        return weights
+
+    def _at_once(
+        self, x: Tensor, first: Sequence[State], weights: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Outputs and last states by torch's own operation, which runs all steps in one call."""
+        states = [torch.stack(kind) for kind in zip(*first, strict=True)]
+        operation: Any = getattr(torch, self.mode.lower())
+        has_bias = len(weights) == 4 * len(first)
+        how = has_bias, self.num_layers, 0.0, False, self.bidirectional, True
+        given = states if self.is_lstm else states[0]
+        out, *last = operation(x, given, weights, *how)
+        return out, last
 
     def _first_states(self, x: Tensor, hx: Any, is_batched: bool) -> Sequence[State]:
         if hx is None:
