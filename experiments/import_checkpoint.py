@@ -34,6 +34,7 @@ from analog_samson.models import (
     analog_share,
     audit,
     build_model,
+    check_forward,
     check_outputs,
     check_weights,
     input_ranges,
@@ -116,6 +117,7 @@ def main(
     calibration = images.normalise(images.train.images[chosen])
     rewriting = rewrite(model, rewrites, keep_digital)
     rewriting.check(calibration[:1])
+    check_forward(rewriting.network, calibration[:1], keep_digital)
     check_outputs(model, calibration[:1], images.n_classes, name=factory)
     network = rewriting.network
     layers = analog_layers(network, keep_digital)

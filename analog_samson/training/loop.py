@@ -33,6 +33,7 @@ from analog_samson.evaluation import count_correct, find_accelerator, warn_of_sl
 from analog_samson.losses import moving_average
 from analog_samson.models import (
     build_model,
+    check_forward,
     check_outputs,
     input_ranges,
     rewrite,
@@ -191,13 +192,15 @@ def weights_of(
 
     Raises:
         ValueError: If a layer cannot become tiles and is not kept digital, or the network computes
-            something else when its layers are rewritten, or does not fit the images or classes.
+            something else when its layers are rewritten or lie on arrays, multiplies by weights
+            outside layers, or does not fit the images or classes.
     """
     rewriting = rewrite(model, spec.rewrites, spec.keep_digital)
     weights = trained_weights(rewriting, spec.keep_digital)
     image = dataset.normalise(dataset.train.images[:1])
     check_outputs(model, image, dataset.n_classes, name=spec.model)
     rewriting.check(image)
+    check_forward(rewriting.network, image, spec.keep_digital)
     return weights
 
 

@@ -459,3 +459,11 @@ def test_wrong_entries_are_refused():
     for kinds, build in (((int,), print), ([nn.Linear], print), ((), print), ((nn.Linear,), None)):
         with pytest.raises(ValueError, match="A Rewrite takes kinds"):
             Rewrite(kinds, build)
+
+
+def test_a_weight_outside_layers_is_refused_before_anything_is_trained(
+    outside, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop, "_train_epoch", None)
+    with pytest.raises(ValueError, match=r"multiplies \(mm\) by .* \('low\.down'\)"):
+        train(spec_of(outside, rewrites=()), tmp_path)
