@@ -212,3 +212,11 @@ class Swapped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x.transpose(0, 1))[0].transpose(0, 1)
+
+
+def test_a_network_that_uses_layers_at_every_step_is_not_traced():
+    network = nn.Sequential(Swapped(seeded(nn.RNN, 5, 6)), nn.Linear(6, 3)).eval()
+    x = draws(2, 30, 5)
+    chip = program(network, "pcm_like", calibration=x, expected_images=10**9)
+    chip(x)
+    assert chip.is_traced is False
