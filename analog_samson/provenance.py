@@ -4,7 +4,8 @@ import json
 import math
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -15,10 +16,10 @@ import torch
 from torch import nn
 
 from analog_samson import models
-from analog_samson.analog import Tile, TiledNetwork
+from analog_samson.analog import Tile, TiledNetwork, TilesOfGroups
 from analog_samson.checkpoint import Checkpoint
 from analog_samson.chip import Engine, any_input
-from analog_samson.compiled import Array, FunctionalLayer, kernels
+from analog_samson.compiled import Array, FunctionalLayer, is_traced_for, kernels
 from analog_samson.data import DATASETS, label_of
 from analog_samson.devices import Device
 from analog_samson.files import replacing
@@ -45,6 +46,11 @@ AUDIT_COLUMNS = (
     "unused_columns",
     "largest_weight",
     "input_range",
+    "n_parameters",
+    "parameter_share",
+    "n_multiplications",
+    "multiplication_share",
+    "traced",
 )
 """Columns of ``audit.csv``: one row per layer of a network on a device."""
 
@@ -248,18 +254,21 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def audit_rows(
-    name: str, checkpoint: Checkpoint, device: Device, engine: Engine
+    name: str, checkpoint: Checkpoint, device: Device, engine: Engine, expected_images: int = 0
 ) -> list[dict[str, Any]]:
     """How every layer of a network is mapped to a device.
 
     Elementwise products with tensors that do not depend on the input have separate rows, named
-    after the parameter or buffer if it has a name; ``n_weights`` is its number of elements.
+    after the parameter or buffer if it has a name; ``n_weights`` is its number of elements. Modules
+    that multiply activations by activations, which is digital, have rows of their own.
+    Multiplications are those of one input; shares are of the whole network.
 
     Args:
         name: Name of the network for the column ``checkpoint``.
         checkpoint: The trained network.
         device: The device.
         engine: Implementation of the forward pass; None as in ``choose_engine``.
+        expected_images: Images evaluated after each read, which decide whether a chip is traced.
 
     Returns:
         Rows with the columns ``AUDIT_COLUMNS``.
@@ -277,10 +286,24 @@ def audit_rows(
     tiled = [] if is_compiled else TiledNetwork(network, device, keep_digital).arrays
     entries = models.audit(network, keep_digital)
     listed = {entry.name for entry in entries}
-    factors = models.check_forward(network, any_input(checkpoint), keep_digital)
+    image = any_input(checkpoint)
+    factors = models.check_forward(network, image, keep_digital)
+    entries += [factor for factor in factors if factor.name not in listed]
+    counts = models.multiplications(network, image)
+    entries += _of_activations(counts, {entry.name for entry in entries})
+    n_multiplications = sum(count.all for count in counts.values())
+    parameters = _parameters_of(network, {entry.name for entry in entries})
+    n_parameters = sum(p.numel() for p in network.parameters())
+    ranges = checkpoint.ranges(device.input_ranges.statistic)
+    traced = is_compiled and is_traced_for(
+        network, device, image, keep_digital, expected_images, ranges
+    )
     rows = []
-    for layer in [*entries, *(factor for factor in factors if factor.name not in listed)]:
-        arrays: Sequence[Tile | Array] = [tile for tile in tiled if tile.layer == layer.name]
+    for layer in entries:
+        count = counts[layer.name].all if layer.name in counts else 0
+        arrays: Sequence[Tile | TilesOfGroups | Array] = [
+            array for array in tiled if array.layer == layer.name
+        ]
         if is_compiled and layer.analog:  # one layer at a time: networks may be large
             arrays = FunctionalLayer(layer.name, analog[layer.name], device, math.nan).arrays
         rows.append(
@@ -297,10 +320,37 @@ def audit_rows(
                 "array_columns": max((array.target.shape[-2] for array in arrays), default=0),
                 "unused_columns": sum(int((~array.used).sum()) for array in arrays),
                 "largest_weight": _largest_weight(network, layer.name),
-                "input_range": checkpoint.ranges(device.input_ranges.statistic).get(layer.name),
+                "input_range": ranges.get(layer.name),
+                "n_parameters": parameters.get(layer.name, 0),
+                "parameter_share": parameters.get(layer.name, 0) / n_parameters,
+                "n_multiplications": count,
+                "multiplication_share": count / max(n_multiplications, 1),
+                "traced": traced,
             }
         )
     return rows
+
+
+def _of_activations(
+    counts: Mapping[str, models.Multiplications], listed: Container[str]
+) -> list[models.LayerAudit]:
+    """Entries of modules that multiply and hold no weights for it."""
+    kind = "product of activations"
+    reason = "a product of activations with activations or numbers is digital"
+    return [
+        models.LayerAudit(name, kind, 0, analog=False, reason=reason)
+        for name in counts
+        if name not in listed
+    ]
+
+
+def _parameters_of(network: nn.Module, listed: Container[str]) -> dict[str, int]:
+    """Elements of the parameters of each entry: those named as it, or held by its module."""
+    found: dict[str, int] = defaultdict(int)
+    for name, parameter in network.named_parameters():
+        module = name.rpartition(".")[0].removesuffix(".parametrizations")
+        found[name if name in listed else module] += parameter.numel()
+    return found
 
 
 def _reason(layer: models.LayerAudit, rewriting: models.Rewriting) -> str:

@@ -34,10 +34,13 @@ from analog_samson.models import (
     analog_share,
     audit,
     build_model,
+    check_forward,
     check_outputs,
     check_weights,
     input_ranges,
     rewrite,
+    select_output,
+    take_packed,
 )
 from analog_samson.training import N_RANGE_IMAGES, positions_of
 
@@ -54,6 +57,8 @@ def main(
     keep_digital: tuple[str, ...] = (),
     rewrites: tuple[str, ...] = (),
     augmentation: Literal["none", "crop", "crop_flip"] = "none",
+    output: int | str | None = None,
+    inputs: str = "{}",
     seed: int = 0,
 ) -> None:
     """Import a trained network: load its weights, evaluate it digitally, write a checkpoint.
@@ -76,6 +81,9 @@ def main(
             layers that can be mapped.
         augmentation: Augmentation of its training images, also used to recalibrate batch
             normalisation on chips.
+        output: Which output of the network counts where it gives several: an index, or a name.
+        inputs: Shapes of the inputs of a network of several, by argument, as a JSON object:
+            '{"image": "3x32x32", "speed": "5"}'.
         seed: Training seed, which distinguishes several trainings of one network.
     """
     options = _json_object(kwargs)
@@ -93,6 +101,8 @@ def main(
         keep_digital=keep_digital,
         rewrites=rewrites,
         augmentation=augmentation,
+        output=output,
+        inputs=_json_object(inputs),
         seed=seed,
     )
     model = build_model(
@@ -102,12 +112,13 @@ def main(
         if name.endswith("num_batches_tracked"):  # missing in older files, and not used here
             weights.setdefault(name, own)
     load_state(model, weights, what=f"file {str(state)!r}", name=factory)
-    model.eval()
+    take_packed(select_output(model, output), spec.packing).eval()
     n_train = len(images.train)
     chosen = torch.linspace(0, n_train - 1, min(N_RANGE_IMAGES, n_train)).long()
     calibration = images.normalise(images.train.images[chosen])
     rewriting = rewrite(model, rewrites, keep_digital)
     rewriting.check(calibration[:1])
+    check_forward(rewriting.network, calibration[:1], keep_digital)
     positions = positions_of(images)
     check_outputs(model, calibration[:1], images.n_classes, name=factory, positions=positions)
     network = rewriting.network

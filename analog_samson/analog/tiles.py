@@ -4,10 +4,12 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from analog_samson import models
 from analog_samson.analog.effects import WithEffects, effects_of
@@ -16,6 +18,7 @@ from analog_samson.analog.physics import seeded
 from analog_samson.analog.versions import check_versions
 from analog_samson.devices import Device
 from analog_samson.evaluation import exact_products
+from analog_samson.models.rewriting.convolution import convolution
 
 TILE_BLOCK = 32
 """Images per forward pass of the tiles: the batch size at which aihwkit's torch tile is fastest."""
@@ -55,6 +58,93 @@ class Tile:
         self.aihwkit_tile.alpha = alpha.to(device=buffer.device, dtype=buffer.dtype)
 
 
+class TilesOfGroups:
+    """The crossbar arrays of all groups of a grouped convolution at one position.
+
+    Shapes are those of one array, after the groups; the arrays are programmed and aged together, as
+    in the compiled engine.
+
+    Attributes:
+        layer: Dotted name of the layer.
+        index: Number of the position: row block, then column block.
+        tiles: One a group.
+        target: Normalised target weights, shape (groups, columns, rows).
+        used: Columns that hold any weight, shape (groups, columns).
+    """
+
+    def __init__(self, layer: str, index: int, tiles: Sequence[Tile]) -> None:
+        self.layer, self.index, self.tiles = layer, index, tuple(tiles)
+        self.target = torch.stack([tile.target for tile in tiles])
+        self.used = torch.stack([tile.used for tile in tiles])
+
+    def set_weights(self, weights: Tensor) -> None:
+        """Put normalised weights (groups, columns, rows) on the arrays."""
+        for tile, own in zip(self.tiles, weights, strict=True):
+            tile.set_weights(own)
+
+    @property
+    def alpha(self) -> Tensor:
+        """Compensation factors now, shape (groups, 1) or (groups, columns)."""
+        return torch.stack([tile.alpha for tile in self.tiles])
+
+    def set_compensation(self, alpha: Tensor) -> None:
+        """Set the factors, shape (groups, 1) or (groups, columns)."""
+        for tile, own in zip(self.tiles, alpha, strict=True):
+            tile.set_compensation(own)
+
+
+class OfGroups(nn.Module):
+    """A grouped convolution as one layer of tiles for each group.
+
+    Args:
+        layer: The digital layer.
+        convert: Makes a layer of tiles of a digital one.
+    """
+
+    def __init__(self, layer: Any, convert: Callable[[nn.Module], Any]) -> None:
+        super().__init__()
+        n_groups = layer.groups
+        biases = [None] * n_groups if layer.bias is None else layer.bias.chunk(n_groups)
+        how = {key: getattr(layer, key) for key in ("stride", "padding", "dilation")}
+        self.groups = nn.ModuleList(
+            convert(convolution(weight, bias, groups=1, **how))
+            for weight, bias in zip(layer.weight.chunk(n_groups), biases, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs of all groups."""
+        parts = x.chunk(len(self.groups), dim=-3 if x.ndim == 4 else -2)
+        return torch.cat(
+            [group(part) for group, part in zip(self.groups, parts, strict=True)], dim=1
+        )
+
+    def get_weights(self) -> tuple[Tensor, None]:
+        """Weights of all groups, in model units."""
+        groups: Any = self.groups
+        return torch.cat([group.get_weights()[0] for group in groups]), None
+
+
+class OfOneDimension(nn.Module):
+    """A convolution of one dimension: aihwkit's own needs the C++ tile, that of images does not."""
+
+    def __init__(self, conv: Any) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs, shape (n, channels, length)."""
+        outputs: Tensor = self.conv(x.unsqueeze(-2)).squeeze(-2)
+        return outputs
+
+    def analog_tiles(self) -> Any:
+        """The tiles."""
+        return self.conv.analog_tiles()
+
+    def get_weights(self) -> tuple[Tensor, None]:
+        """Weights in model units."""
+        return self.conv.get_weights()[0], None
+
+
 class TiledNetwork:
     """A copy of a network whose layers run on aihwkit's tiles: torch's if possible, otherwise C++.
 
@@ -89,31 +179,32 @@ class TiledNetwork:
         configuration = tile_configuration(device)
         with seeded(0):  # aihwkit initialises every layer before the weights are copied
             self.layers: dict[str, Any] = {
-                name: _analog_layer(name, layer, configuration) for name, layer in layers.items()
+                name: _analog_layer(layer, configuration) for name, layer in layers.items()
             }
         self.network = models.replace_everywhere(
             self.network, {id(layer): self.layers[name] for name, layer in layers.items()}
         )
         self.network.eval()
         self.network.requires_grad_(False)
-        self.arrays = [
-            _tile(name, index, aihwkit_tile)
-            for name, layer in self.layers.items()
-            for index, aihwkit_tile in enumerate(layer.analog_tiles())
+        self.arrays = [a for name, layer in self.layers.items() for a in _arrays_of(name, layer)]
+        self._tiles = [
+            tile
+            for array in self.arrays
+            for tile in (array.tiles if isinstance(array, TilesOfGroups) else (array,))
         ]
-        for tile in self.arrays:  # its hook on gradients, unused here, cannot be pickled
+        for tile in self._tiles:  # its hook on gradients, unused here, cannot be pickled
             if handle := getattr(tile.aihwkit_tile, "_backward_hook_handle", None):
                 handle.remove()
                 tile.aihwkit_tile._backward_hook_handle = None
         if effects := effects_of(device.periphery, "aihwkit"):
-            for tile in self.arrays:
+            for tile in self._tiles:
                 tile.aihwkit_tile.tile._analog_mvm = WithEffects(effects)
         if input_ranges is not None and device.periphery.needs_input_ranges:
             self._set_input_ranges(input_ranges)
 
     def _set_input_ranges(self, input_ranges: Mapping[str, float]) -> None:
         check_input_ranges(input_ranges, self.layers)
-        for tile in self.arrays:
+        for tile in self._tiles:
             tile.aihwkit_tile.set_input_range(float(input_ranges[tile.layer]))
 
     def weights(self) -> dict[str, Tensor]:
@@ -151,7 +242,7 @@ class TiledNetwork:
         outputs = []
         for number, block in enumerate(torch.split(padded, TILE_BLOCK)):
             with seeded(seeds(first_block + number)), exact_products(images.device):
-                outputs.append(self.network(block))
+                outputs.append(models.one_tensor(self.network(block)))
         return torch.cat(outputs)[before : before + len(images)]
 
 
@@ -261,18 +352,35 @@ def _steps(bits: int | str) -> float:
     return -1.0 if isinstance(bits, str) else float(2**bits - 2)
 
 
-def _analog_layer(name: str, layer: nn.Module, configuration: Any) -> Any:
+def _analog_layer(layer: Any, configuration: Any) -> Any:
     from aihwkit.nn import AnalogConv2d, AnalogLinear
 
-    kinds = {nn.Linear: AnalogLinear, nn.Conv2d: AnalogConv2d}
-    groups = getattr(layer, "groups", 1)
-    if type(layer) not in kinds or groups > 1:
-        what = type(layer).__name__ + (f" of {groups} groups" if groups > 1 else "")
-        raise ValueError(
-            f"Layer {name!r} is a {what}, which aihwkit's tiles cannot run; "
-            "use engine='compiled' on a device it supports, or keep the layer digital."
-        )
-    return kinds[type(layer)].from_digital(layer, configuration)
+    if getattr(layer, "groups", 1) > 1:
+        return OfGroups(layer, partial(_analog_layer, configuration=configuration))
+    kind = parametrize.type_before_parametrizations(layer)
+    if kind is nn.Conv1d:
+        return OfOneDimension(AnalogConv2d.from_digital(_of_height_1(layer), configuration))
+    convert: Any = AnalogLinear if kind is nn.Linear else AnalogConv2d
+    return convert.from_digital(layer, configuration)
+
+
+def _of_height_1(layer: nn.Conv1d) -> nn.Module:
+    """The convolution of two dimensions that computes the same for images of height 1."""
+    how = {"stride": (1, *layer.stride), "dilation": (1, *layer.dilation)}
+    padding = (0, *cast(tuple[int, ...], layer.padding))
+    weight = layer.weight.unsqueeze(-2)
+    return convolution(weight, layer.bias, groups=1, padding=padding, **how)
+
+
+def _arrays_of(name: str, layer: Any) -> list["Tile | TilesOfGroups"]:
+    if not isinstance(layer, OfGroups):
+        return [_tile(name, index, one) for index, one in enumerate(layer.analog_tiles())]
+    groups: Any = layer.groups
+    of_groups = zip(*(group.analog_tiles() for group in groups), strict=True)
+    return [
+        TilesOfGroups(name, index, [_tile(name, index, one) for one in tiles])
+        for index, tiles in enumerate(of_groups)
+    ]
 
 
 def _tile(layer: str, index: int, aihwkit_tile: Any) -> Tile:

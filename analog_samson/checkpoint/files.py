@@ -20,7 +20,14 @@ from analog_samson.data import DATASETS, Split, Task, full_scale, label_of, norm
 from analog_samson.deprecated import accepts_old_names, warn_renamed
 from analog_samson.files import naming, replacing
 from analog_samson.importing import check_trust, packages_of
-from analog_samson.models import Rewriting, any_input, build_model, rewrite
+from analog_samson.models import (
+    Rewriting,
+    any_input,
+    build_model,
+    rewrite,
+    select_output,
+    take_packed,
+)
 
 FORMAT_VERSION = 1
 _HEADER = "analog_samson"
@@ -236,7 +243,7 @@ class Checkpoint:
                 f"{dict(spec.model_kwargs)}: {said}"
             ) from error
         load_state(model, self.state, what=self._where, name=spec.model)
-        return model.eval()
+        return take_packed(select_output(model, spec.output), spec.packing).eval()
 
     @property
     def _where(self) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Self
 from analog_samson.data import AUGMENTATIONS, check_name, short_name
 from analog_samson.importing import is_import_name
 from analog_samson.methods import EXTERNAL, Method, Option, method_of
+from analog_samson.models import Packing, check_output
 from analog_samson.perturbation import SCHEDULES
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -110,6 +111,10 @@ class TrainingSpec:
         keep_digital: Layers that are not mapped onto arrays.
         rewrites: Importable names of rules that rewrite layers of other kinds into layers that can
             be mapped, "package.module:name"; see `models.rewriting`.
+        output: Which output of the network counts where it gives several: an index, or a name.
+        inputs: {argument of forward: shape of one sample} of a network of several inputs, such as
+            {"image": "3x32x32", "speed": "5"}, kept as pairs; a sample of the data set holds their
+            numbers in a row, in this order. Empty: the network takes one input.
         precision: "bfloat16": forward and backward pass under autocast.
         channels_last: Whether convolutions use the channels-last layout, which is faster on CPUs.
         compile: Whether forward and backward pass use `torch.compile`.
@@ -146,6 +151,8 @@ class TrainingSpec:
     parametrisation: str = "none"
     keep_digital: tuple[str, ...] = ()
     rewrites: tuple[str, ...] = ()
+    output: int | str | None = None
+    inputs: tuple[tuple[str, str], ...] = ()
     precision: str = "float32"
     channels_last: bool = True
     compile: bool = False
@@ -175,6 +182,8 @@ class TrainingSpec:
         check_name(self.dataset)
         object.__setattr__(self, "keep_digital", tuple(self.keep_digital))
         self._check_rewrites()
+        check_output(self.output)
+        object.__setattr__(self, "inputs", Packing.read(self.inputs).written())
         self._set_options(given)
         self._check_names()
         self._check_method()
@@ -199,6 +208,11 @@ class TrainingSpec:
     def entry(self) -> Method:
         """The method's entry: its options, label and kind of step."""
         return method_of(self.method)
+
+    @property
+    def packing(self) -> Packing | None:
+        """How the network takes several inputs; None if it takes one."""
+        return Packing.read(self.inputs) if self.inputs else None
 
     @property
     def has_clean_pass(self) -> bool:
@@ -260,8 +274,13 @@ class TrainingSpec:
         values |= {name: options.pop(name, None) for name in FLAT_OPTIONS}
         if options:
             values["options"] = options
-        if not self.rewrites:  # a key of a later version is written only if it is used
-            del values["rewrites"]
+        for name in (
+            "rewrites",
+            "output",
+            "inputs",
+        ):  # written only if used
+            if not values[name] and values[name] != 0:
+                del values[name]
         return json.dumps(values, sort_keys=True, allow_nan=False)
 
     @classmethod

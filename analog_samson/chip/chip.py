@@ -22,7 +22,7 @@ from analog_samson.chip.programmed import (
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.devices import Device
 from analog_samson.evaluation import exact_products
-from analog_samson.models import DigitalProducts, Rewriting, batch_norm, check_forward
+from analog_samson.models import DigitalProducts, Rewriting, batch_norm, check_forward, packing_of
 from analog_samson.streams import Stream
 
 CHIP_FILE = "programmed chip"
@@ -73,10 +73,7 @@ class Chip:
         keep_digital: Layers that are not on the chip.
         t_inference_s: Time since programming finished [s] at which the chip is read.
         read: Number of the read, which selects the draw of the read noise.
-        network: The network on its arrays, which runs the forward pass.
-        forward_seeds: Random seeds of the forward noise at this read.
-        recalibration: Images on which batch normalisation is recalibrated; None: none.
-        trained_statistics: Statistics of batch normalisation as trained.
+    ba
     """
 
     def __init__(
@@ -90,6 +87,7 @@ class Chip:
         recalibration: Tensor | None = None,
         products: DigitalProducts | None = None,
         unchecked: Unchecked | None = None,
+        analog_share: float = math.nan,
     ) -> None:
         self.engine: Engine = "aihwkit"
         self.precision: Precision = "fp32"
@@ -99,6 +97,7 @@ class Chip:
         self.seed = seed
         self.input_ranges = input_ranges
         self.keep_digital = tuple(keep_digital)
+        self.analog_share = analog_share
         self.network = network
         self.recalibration = recalibration
         self._products = products
@@ -155,14 +154,17 @@ class Chip:
         for array in rescaled:
             array.set_compensation(gains[array.mapped.layer])
 
-    def __call__(self, images: Tensor, first_index: int = 0) -> Tensor:
+    def __call__(
+        self, images: Tensor | tuple[Tensor, ...] | Mapping[str, Tensor], first_index: int = 0
+    ) -> Tensor:
         """Run the network on the chip, including digital periphery and compensation.
 
         A chip computes in fp32, also under autocast.
 
         Args:
             images: One tensor of inputs as for the digital network, shape (n, ...); floating-point
-                inputs are converted to fp32.
+                inputs are converted to fp32. For a network of several inputs the tuple or
+                dictionary of them, as in ``calibration``.
             first_index: Index of the first image in the whole set. Forward noise depends on
                 (chip, time, read, image) and not on the batch size.
 
@@ -193,12 +195,15 @@ class Chip:
         self._shape_run = images.shape[1:]
         return outputs
 
-    def checked(self, images: Tensor) -> Tensor:
+    def checked(self, images: Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]) -> Tensor:
         """Convert inputs to fp32; raise ValueError if the chip cannot run them."""
+        packing = packing_of(self.network.network)
+        if packing is not None and isinstance(images, tuple | Mapping):
+            images = packing.pack(images)
         if not isinstance(images, Tensor):
             raise ValueError(
-                f"A chip takes one tensor of shape (n, ...); got {type(images).__name__}. Wrap a "
-                "network of several inputs in a module that takes one tensor and splits it."
+                f"A chip takes one tensor of shape (n, ...); got {type(images).__name__}. For a "
+                "network of several inputs give a tuple or dictionary of them as calibration."
             )
         if images.layout != torch.strided or images.is_complex():
             raise ValueError(
@@ -223,6 +228,22 @@ class Chip:
                 "The images hold NaN; a chip takes numbers: check their normalisation."
             )
         return images
+
+    @property
+    def is_traced(self) -> bool | None:
+        """Whether the network is traced by torch.compile; None before the first input."""
+        network = self.network
+        return network.plan.is_traced if isinstance(network, FunctionalNetwork) else False
+
+    def __repr__(self) -> str:
+        """Device, engine, and how much of the network is on the chip."""
+        traced = {None: "tracing not decided yet", True: "traced", False: "not traced"}
+        n_layers = len({array.mapped.layer for array in self._arrays})
+        return (
+            f"Chip({self.device.name}, seed {self.seed}, t_inference_s={self.t_inference_s:g}, "
+            f"read={self.read}; {self.engine} engine, {traced[self.is_traced]}; {n_layers} layers "
+            f"with {100 * self.analog_share:.1f} % of the weights)"
+        )
 
     @property
     def is_batch_invariant(self) -> bool:

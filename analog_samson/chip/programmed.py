@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from analog_samson.analog import CellState, Physics, Tile, seeded
+from analog_samson.analog import CellState, Physics, Tile, TilesOfGroups, seeded
 from analog_samson.analog.rows import Row, fits_in_row
 from analog_samson.compiled import Array
 from analog_samson.devices import Device
@@ -44,17 +44,26 @@ class ProgrammedArrays:
         seed: Seed of the chip.
     """
 
-    def __init__(self, mapped: Sequence[Tile | Array], physics: PhysicsOfLayers, seed: int) -> None:
+    def __init__(
+        self, mapped: Sequence[Tile | TilesOfGroups | Array], physics: PhysicsOfLayers, seed: int
+    ) -> None:
         self._arrays: list[ChipArray] = []
         self._parts: list[AihwkitArray | ConductanceArray | _ArraysInRow] = []
         in_row: dict[Physics, list[ConductanceArray]] = {}
         for array in mapped:
             device, of_layer = physics.of(array.layer)
             kind, words = device.drift_compensation.kind, (seed, array.layer, array.index)
-            if device.noise_level == "weight_as_in_aihwkit" and isinstance(array, Tile):
-                on_tile = AihwkitArray(array, kind, Stream(*words))
-                self._arrays.append(on_tile)
-                self._parts.append(on_tile)
+            if device.noise_level == "weight_as_in_aihwkit" and not isinstance(array, Array):
+                on_tiles = (
+                    [AihwkitArray(array, kind, Stream(*words))]
+                    if isinstance(array, Tile)
+                    else [
+                        AihwkitArray(tile, kind, Stream(*words, number))
+                        for number, tile in enumerate(array.tiles)
+                    ]
+                )
+                self._arrays += on_tiles
+                self._parts += on_tiles
                 continue
             at_cells = ConductanceArray(array, kind, of_layer, words)
             self._arrays.append(at_cells)
@@ -88,7 +97,7 @@ class ChipArray:
         kind: Kind of the drift compensation.
     """
 
-    def __init__(self, mapped: Tile | Array, kind: str) -> None:
+    def __init__(self, mapped: Tile | TilesOfGroups | Array, kind: str) -> None:
         self.mapped = mapped
         self.kind = kind
 
@@ -118,7 +127,11 @@ class ConductanceArray(ChipArray):
     """
 
     def __init__(
-        self, mapped: Tile | Array, kind: str, physics: Physics, words: tuple[int, str, int]
+        self,
+        mapped: Tile | TilesOfGroups | Array,
+        kind: str,
+        physics: Physics,
+        words: tuple[int, str, int],
     ) -> None:
         super().__init__(mapped, kind)
         self.physics, self._words = physics, words

@@ -37,7 +37,7 @@ def program(
     device: Device | str | Path,
     *,
     seed: int = 0,
-    calibration: Tensor | None = None,
+    calibration: Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None = None,
     engine: Engine | None = None,
     precision: Precision = "fp32",
     keep_digital: Sequence[str] = (),
@@ -45,6 +45,7 @@ def program(
     input_ranges: Mapping[str, float] | None = None,
     recalibration: Dataset | Tensor | None = None,
     rewrites: Sequence[str] = (),
+    output: models.Output = None,
     trust: Sequence[str] = (),
 ) -> Chip:
     """Program a trained network onto a new chip.
@@ -58,7 +59,9 @@ def program(
             noise have separate random streams derived from it.
         calibration: Training images as network inputs, shape (n, ...), on which the input range of
             every layer is measured. Without it, and without a checkpoint, a forward pass through
-            a DAC of fixed range raises an error; weights and drift can still be used.
+            a DAC of fixed range raises an error; weights and drift can still be used. For a network
+            of several inputs a tuple of them, or a dictionary by the names of its arguments; the
+            chip then takes the same.
         engine: The engine that runs the forward pass; None chooses the fastest one that supports
             the device (see :func:`choose_engine`).
         precision: "bf16" makes the compiled engine round weights and inputs of products to bfloat16
@@ -76,6 +79,8 @@ def program(
             inputs is also allowed, shape (n, ...).
         rewrites: Importable names of rules that rewrite layers of other kinds into layers that can
             be mapped (see ``models.rewriting``); a checkpoint has its own in its specification.
+        output: Which output counts where the network gives several: an index in a tuple, or a name
+            in a dictionary; a checkpoint has its own in its specification.
         trust: Packages that a checkpoint or device file given by its path may import from (see
             :func:`load_checkpoint`).
 
@@ -102,6 +107,7 @@ def program(
         recalibration=recalibration,
         trust=trust,
         rewrites=rewrites,
+        output=output,
     )
     return mapped.program(seed, only=True)
 
@@ -117,7 +123,7 @@ class MappedNetwork:
         model: nn.Module | Checkpoint | str | Path,
         device: Device | str | Path,
         *,
-        calibration: Tensor | None = None,
+        calibration: Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None = None,
         engine: Engine | None = None,
         precision: Precision = "fp32",
         keep_digital: Sequence[str] = (),
@@ -126,7 +132,9 @@ class MappedNetwork:
         recalibration: Dataset | Tensor | None = None,
         trust: Sequence[str] = (),
         rewrites: Sequence[str] = (),
+        output: models.Output = None,
     ) -> None:
+        models.check_output(output)
         device = device if isinstance(device, Device) else load_device(device, trust)
         self.device = device
         self._engine = choose_engine(device, engine)
@@ -141,6 +149,10 @@ class MappedNetwork:
             )
         keep_digital = _names(keep_digital)
         _check_ranges(input_ranges)
+        packing = model.spec.packing if isinstance(model, Checkpoint) else None
+        if isinstance(calibration, tuple | Mapping):
+            packing = packing or models.Packing.of(calibration)
+            calibration = packing.pack(calibration)
         if calibration is not None and not isinstance(calibration, Tensor):
             raise ValueError(
                 "calibration is one tensor of training images, shape (n, ...); got "
@@ -159,9 +171,18 @@ class MappedNetwork:
                     f"A checkpoint names its own rewrites, {list(model.spec.rewrites)}; got "
                     f"rewrites={list(rewrites)}: give them when it is trained or imported."
                 )
+            if output is not None:
+                raise ValueError(
+                    f"A checkpoint names its own output, {model.spec.output!r}; got "
+                    f"output={output!r}: give it when it is trained or imported."
+                )
             rewriting = model.rewriting()
         else:
-            rewriting = models.rewrite(_plain(model), rewrites, self._keep_digital)
+            plain_model = _plain(model)
+            if output is not None or packing is not None:
+                plain_model = models.select_output(copy.deepcopy(plain_model), output)
+                models.take_packed(plain_model, packing)
+            rewriting = models.rewrite(plain_model, rewrites, self._keep_digital)
         self._network = _mapped(rewriting.network, device, self._keep_digital)
         self._unchecked = _checked(
             self._network, device, self._keep_digital, checkpoint, rewriting, calibration, plain
@@ -207,7 +228,11 @@ class MappedNetwork:
         ranges: Mapping[str, float] | None,
     ) -> Chip:
         given = ranges, self._keep_digital, self._as_trained, self._products, self._unchecked
-        return Chip(on_arrays, self.device, self._physics, seed, *given)
+        return Chip(on_arrays, self.device, self._physics, seed, *given, self._analog_share)
+
+    @functools.cached_property
+    def _analog_share(self) -> float:
+        return models.analog_share(self._network, self._keep_digital)
 
     def _on_arrays(self, only: bool) -> TiledNetwork | FunctionalNetwork:
         if only or self._engine == "aihwkit":
@@ -239,6 +264,7 @@ def load_chip(
     *,
     recalibration: Dataset | Tensor | None = None,
     rewrites: Sequence[str] = (),
+    output: models.Output = None,
     trust: Sequence[str] = (),
 ) -> Chip:
     """Load a chip written by :meth:`Chip.save`, at the time and read at which it was saved.
@@ -248,6 +274,7 @@ def load_chip(
         model: The network that was programmed; its digital part is used.
         recalibration: As in :func:`program`.
         rewrites: As in :func:`program`.
+        output: As in :func:`program`.
         trust: As in :func:`program`.
 
     Returns:
@@ -278,6 +305,7 @@ def load_chip(
             input_ranges=header["input_ranges"],
             recalibration=recalibration,
             rewrites=rewrites,
+            output=output,
         )
         chip._restore(tensors)
         chip.drift_to(header["t_inference_s"], header["read"])
@@ -362,11 +390,9 @@ def _plain(model: nn.Module) -> nn.Module:
         raise ValueError(
             "The network has complex weights; arrays hold real weights: keep to real parameters."
         )
-    others = {t.dtype for t in tensors if t.is_floating_point()} - {torch.float32}
-    if others:
-        listed = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in others))
+    if others := models.other_types(model):
         warnings.warn(
-            f"The network holds {listed} and is converted to float32, in which chips compute.",
+            f"The network holds {others} and is converted to float32, in which chips compute.",
             stacklevel=5,
         )
         model = copy.deepcopy(model).float()

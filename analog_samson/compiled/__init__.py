@@ -1,5 +1,6 @@
 """The compiled engine: computes what aihwkit's tiles compute, in a fused digital forward pass."""
 
+from analog_samson.compiled.deciding import is_traced_for
 from analog_samson.compiled.layers import FunctionalLayer
 from analog_samson.compiled.mapped import Array
 from analog_samson.compiled.network import LONG_JOB, FunctionalNetwork, Precision, why_not
@@ -12,5 +13,6 @@ __all__ = [
     "FunctionalNetwork",
     "Precision",
     "StackedNetwork",
+    "is_traced_for",
     "why_not",
 ]

@@ -96,6 +96,11 @@ class Ideal(Computing):
         self._weight = self._laid_out(whole.view(self.geometry.shape)).to(where)
         self._bias = None if self.mapped.bias is None else self.mapped.bias.to(where)
 
+    @property
+    def matrix(self) -> tuple[Tensor, Tensor | None]:
+        """Weights times compensation, and bias."""
+        return self._weight, self._bias
+
     def __call__(self, x: Tensor, now: Pass) -> Tensor:
         """Product and bias."""
         if self.mapped.dtype == torch.float32:

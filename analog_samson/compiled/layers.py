@@ -126,6 +126,11 @@ class FunctionalLayer(nn.Module):
         self._now.stream = self._now.stream.to(where)
         self._where = where
 
+    def exact_matrix(self) -> tuple[Tensor, Tensor | None] | None:
+        """Weights with compensation, and bias; None if outputs are not exactly their product."""
+        is_exact = isinstance(self.computing, Ideal) and self.mapped.dtype == torch.float32
+        return self.computing.matrix if is_exact else None  # type: ignore[attr-defined]
+
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of the layer, including the bias."""
         return self.computing(x, self._now)

@@ -31,6 +31,12 @@ LONG_JOB = 5e8
 This is about 0.05 s of one core per layer and read; tracing takes 0.3 to 1 s per layer, once.
 """
 
+MANY_USES = 8
+"""Uses of a layer in one pass, on average, above which a network is not traced: our choice.
+
+A graph holds every use: for a recurrent network tracing takes minutes and saves little.
+"""
+
 Precision = Literal["fp32", "bf16"]
 
 _PERIPHERY = {"source", "dac_bits", "adc_bits", "output_bound", "output_noise"}
@@ -188,7 +194,7 @@ class FunctionalNetwork:
             self.network.to(images.device)
         prepare = partial(self._prepare, len(images), first_index, seeds)
         with exact_products(images.device):
-            return self._runner(images, prepare, self._is_eager)
+            return models.one_tensor(self._runner(images, prepare, self._is_eager))
 
     def _prepare(self, n_images: int, first_index: int, seeds: Seeds) -> None:
         if self._is_last != self.plan.channels_last:
@@ -238,17 +244,28 @@ class FunctionalNetwork:
         try:
             with LayoutObserver() as seen:
                 self.forward(image, 0, seeds)
-                n_multiplications = sum(counts)
+                n_uses, n_products = len(counts), sum(counts)
                 if plan.has_few_channels and seen.pools:
                     plan.has_few_channels, plan.channels_last = False, True
                     seen.needs_contiguous = False
                     self.forward(image, 0, seeds)
             plan.channels_last &= not seen.needs_contiguous
-            is_long = n_multiplications * self._expected_images > LONG_JOB * len(self.layers)
+            is_long = is_long_job(n_products * self._expected_images, n_uses, len(self.layers))
         finally:
             for hook in hooks:
                 hook.remove()
             plan.is_traced = None if is_long is None else is_long and not plan.has_few_channels
+
+
+def is_long_job(n_multiplications: int, n_uses: int, n_layers: int) -> bool:
+    """Whether a network is traced, unless it has few channels.
+
+    Args:
+        n_multiplications: Multiplications on arrays after each read.
+        n_uses: Uses of its layers in one pass.
+        n_layers: Number of layers.
+    """
+    return n_multiplications > LONG_JOB * n_layers and n_uses <= MANY_USES * n_layers
 
 
 _WITHOUT_TENSORS = (nn.ReLU, nn.ReLU6, nn.Identity, nn.Dropout, nn.Flatten)

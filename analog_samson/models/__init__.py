@@ -14,14 +14,17 @@ from analog_samson.models.auditing import (
     analog_share,
     audit,
 )
-from analog_samson.models.building import build_model, check_outputs
-from analog_samson.models.calibration import check_weights, input_ranges
+from analog_samson.models.building import build_model, check_outputs, other_types
+from analog_samson.models.calibration import check_weights, input_ranges, record_inputs
 from analog_samson.models.clipping import clipped
 from analog_samson.models.forward_pass import any_input, check_forward
+from analog_samson.models.multiplications import Multiplications, multiplications
 from analog_samson.models.networks import MODELS, ImageShape
+from analog_samson.models.packing import Packing, packing_of, take_packed
 from analog_samson.models.replacing import replace_everywhere
 from analog_samson.models.rescaling import DigitalProducts
 from analog_samson.models.rewriting import RULES, Rewrite, Rewriting, rewrite, trained_weights
+from analog_samson.models.selecting import Output, check_output, one_tensor, select_output
 
 __all__ = [
     "ANALOG_KINDS",
@@ -30,6 +33,9 @@ __all__ = [
     "DigitalProducts",
     "ImageShape",
     "LayerAudit",
+    "Multiplications",
+    "Output",
+    "Packing",
     "Rewrite",
     "Rewriting",
     "analog_layers",
@@ -38,11 +44,19 @@ __all__ = [
     "audit",
     "build_model",
     "check_forward",
+    "check_output",
     "check_outputs",
     "check_weights",
     "clipped",
     "input_ranges",
+    "multiplications",
+    "one_tensor",
+    "other_types",
+    "packing_of",
+    "record_inputs",
     "replace_everywhere",
     "rewrite",
+    "select_output",
+    "take_packed",
     "trained_weights",
 ]

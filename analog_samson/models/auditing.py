@@ -1,8 +1,9 @@
 """Which layers of a network are mapped onto crossbar arrays, and why the others are not."""
 
 import difflib
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import cast
@@ -72,7 +73,7 @@ def audit(model: nn.Module, keep_digital: Sequence[str] = ()) -> list[LayerAudit
             {owner for weight in layer.weights for owner in owners[_memory(weight)]} - {layer.name}
         )
         entry = replace(layer.entry, n_weights=max(0, layer.entry.n_weights - known))
-        if others:
+        if others and (entry.analog or entry.is_refused):
             entry = replace(
                 entry,
                 analog=False,
@@ -114,15 +115,17 @@ def analog_layers(model: nn.Module, keep_digital: Sequence[str] = ()) -> dict[st
             raise ValueError(
                 f"keep_digital names {pattern!r}, and the model has no layer of that name.{hint}"
             )
-    if refused := [entry for entry in entries if entry.is_refused]:
-        listed = "; ".join(
-            f"{shown(entry.name)} ({entry.kind}): {entry.reason}" for entry in refused
-        )
-        names = ", ".join(repr(entry.name) for entry in refused)
+    if refused := {entry.name: entry for entry in entries if entry.is_refused}:
+        why = {name: (entry.kind, entry.reason) for name, entry in refused.items()}
+        alike = patterns_of(why, [entry.name for entry in entries])
+        lines = []
+        for pattern, names in alike.items():
+            entry, count = refused[names[0]], f"{len(names)} x " if len(names) > 1 else ""
+            lines.append(f"{shown(pattern)} ({count}{entry.kind}): {entry.reason}")
         raise ValueError(
-            f"{len(refused)} layer(s) cannot be mapped onto arrays: {listed}. Change them, rewrite "
-            "them by a rule of your own (rewrites), or keep them digital: "
-            f"keep_digital=[{names}]."
+            f"{len(refused)} layer(s) cannot be mapped onto arrays:{in_few_lines(lines)}. Change "
+            "them, rewrite them by a rule of your own (rewrites), or keep them digital: "
+            f"keep_digital={_without_parts(alike)}."
         )
     layers = {entry.name: model.get_submodule(entry.name) for entry in entries if entry.analog}
     if not layers:
@@ -153,6 +156,7 @@ def analog_share(model: nn.Module, keep_digital: Sequence[str] = ()) -> float:
 _NORMS = (
     _NormBase, nn.LayerNorm, nn.GroupNorm, *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else [])
 )  # fmt: skip
+LOOKUPS = nn.Embedding, nn.EmbeddingBag
 _CONTAINERS = (
     nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict
 )  # fmt: skip
@@ -214,6 +218,10 @@ def _layers(model: nn.Module) -> Iterator[_Layer]:
         elif not large:
             reason = "scales and offsets are digital by nature"
             yield _Layer(name, module, (), LayerAudit(name, kind.__name__, 0, False, reason))
+        elif isinstance(module, LOOKUPS):
+            reason = "a lookup, which multiplies nothing, is digital by nature"
+            entry = LayerAudit(name, kind.__name__, n_weights, False, reason)
+            yield _Layer(name, module, tuple(large.values()), entry)
         elif _torch_kind(kind) not in _CONTAINERS:
             reason = f"{_torch_kind(kind).__name__} has no analog form here"
             entry = LayerAudit(name, kind.__name__, n_weights, False, reason, is_refused=True)
@@ -221,10 +229,8 @@ def _layers(model: nn.Module) -> Iterator[_Layer]:
         else:
             for key, parameter in large.items():
                 full = f"{name}.{key}" if name else key
-                reason = f"a bare parameter of {kind.__name__}, used in ways that cannot be known"
-                entry = LayerAudit(
-                    full, "Parameter", parameter.numel(), False, reason, is_refused=True
-                )
+                reason = "a parameter outside layers, added or multiplied element by element"
+                entry = LayerAudit(full, "Parameter", parameter.numel(), False, reason)
                 yield _Layer(full, module, (parameter,), entry)
 
 
@@ -298,6 +304,53 @@ def _inside(name: str, value: object) -> Iterator[tuple[str, Tensor]]:
         items = value if isinstance(value, dict) else dict(enumerate(value))
         for place, item in items.items():
             yield from _inside(f"{name}.{place}", item)
+
+
+MOST_LINES = 6
+"""Lines of a list in a message, so that all of it fits into ten."""
+
+
+def in_few_lines(lines: Sequence[str]) -> str:
+    """Join what a message lists: two or more on lines of their own, at most `MOST_LINES`."""
+    if len(lines) == 1:
+        return f" {lines[0]}"
+    left = len(lines) - MOST_LINES
+    few = [*lines[: MOST_LINES - 1], f"and {left + 1} more"] if left > 0 else lines
+    return "\n  " + ";\n  ".join(few)
+
+
+def _without_parts(patterns: Iterable[str]) -> list[str]:
+    """Patterns without those that an earlier one includes."""
+    few: list[str] = []
+    for pattern in patterns:
+        if not is_kept([pattern], few):
+            few.append(pattern)
+    return few
+
+
+def patterns_of(names: Mapping[str, object], known: Iterable[str]) -> dict[str, list[str]]:
+    """Patterns for `keep_digital` that match names of layers and no others.
+
+    Args:
+        names: Names to match, and what is said of each: those that differ in numbers alone, and of
+            which the same is said, get one pattern if they can.
+        known: Names of all layers.
+
+    Returns:
+        {pattern: names that it stands for}, in order.
+    """
+    others = set(known) - set(names)
+    alike: dict[tuple[str, object], list[str]] = defaultdict(list)
+    for name, said in names.items():
+        alike[re.sub(r"(?<![^.])\d+(?![^.])", "*", name), said].append(name)
+    found: dict[str, list[str]] = {}
+    for (pattern, _), group in alike.items():
+        is_named = pattern.strip("*.") and pattern not in found
+        if len(group) > 1 and is_named and not any(_matches(other, pattern) for other in others):
+            found[pattern] = group
+        else:
+            found |= {name: [name] for name in group}
+    return found
 
 
 def shown(name: str) -> str:

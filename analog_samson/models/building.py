@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from analog_samson.importing import import_callable, is_import_name
 from analog_samson.models.calibration import evaluating
 from analog_samson.models.networks import MODELS
+from analog_samson.models.selecting import one_tensor
 
 
 def build_model(
@@ -84,7 +86,21 @@ def build_model(
             f"{name!r} returned {type(model).__name__}, not an nn.Module; name a function that "
             "builds and returns the network."
         )
+    if others := other_types(model):
+        warnings.warn(
+            f"The model {name!r} is of {others} and converted to float32, in which networks are "
+            "trained and chips compute.",
+            stacklevel=2,
+        )
+        model = model.float()
     return model
+
+
+def other_types(model: nn.Module) -> str:
+    """The types of a network's real numbers other than float32, for messages; "" if none."""
+    tensors = [*model.parameters(), *model.buffers()]
+    others = {t.dtype for t in tensors if t.is_floating_point()} - {torch.float32}
+    return ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in others))
 
 
 @torch.no_grad()
@@ -112,10 +128,9 @@ def check_outputs(
                 f"The model {name!r} does not run on images of shape {shape} "
                 f"({type(error).__name__}: {error}); give a model or model_kwargs for them."
             ) from error
-    found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-    wanted = (1, *positions, n_classes)
-    is_alike = isinstance(outputs, Tensor) and outputs.shape[:-1] == wanted[:-1]
-    if not is_alike or outputs.shape[-1] < n_classes:
+    one_tensor(outputs)
+    found, wanted = tuple(outputs.shape), (1, *positions, n_classes)
+    if found[:-1] != wanted[:-1] or found[-1] < n_classes:
         raise ValueError(
             f"The model {name!r} gives {found} for one image of shape {shape}; {n_classes} classes "
             f"need a tensor of shape {wanted}: give a model or model_kwargs for them."

@@ -29,13 +29,15 @@ def check_weights(model: nn.Module, names: Iterable[str]) -> None:
             if not isinstance(values, Tensor):
                 continue
             values = values.detach()
-            if n_bad := int((~values.isfinite()).sum()):
+            total = float(values.sum())  # one pass: finite, and not 0, for nearly all weights
+            n_bad = 0 if math.isfinite(total) else int((~values.isfinite()).sum())
+            if n_bad:
                 raise ValueError(
                     f"The {what} of layer {shown(name)} has {n_bad} of {values.numel()} values "
                     "that are NaN or infinite; only finite numbers can be used: train or export it "
                     "again."
                 )
-            if what == "weight" and not bool(values.any()):
+            if what == "weight" and total == 0 and not bool(values.any()):
                 raise ValueError(
                     f"All {values.numel()} weights of layer {shown(name)} are zero, so there is "
                     "no scale to map them with; train it, or remove the layer or keep it digital."

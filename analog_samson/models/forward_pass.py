@@ -30,8 +30,10 @@ from torch.utils._pytree import tree_leaves
 from analog_samson.models.auditing import (
     LayerAudit,
     analog_layers,
+    in_few_lines,
     is_kept,
     named_tensors,
+    patterns_of,
     shown,
 )
 from analog_samson.models.calibration import evaluating
@@ -316,12 +318,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
         if not self._silent:
             return
-        listed = "; ".join(self._silent)
-        wanted = ", ".join(dict.fromkeys(repr(name) for name in self._silent.values()))
+        known = [name for names in self._names.values() for name in names]
+        wanted = ", ".join(map(repr, patterns_of(dict.fromkeys(self._silent.values(), ""), known)))
         raise ValueError(
             f"{len(self._silent)} product(s) have a factor that does not depend on the input and "
-            f"is no analog layer: {listed}. Make each a Linear, Conv1d or Conv2d that is called "
-            "and registered as an attribute or in a ModuleList, or keep it digital: "
+            f"is no analog layer:{in_few_lines(list(self._silent))}. Make each a "
+            "Linear, Conv1d or Conv2d that is called and registered as an attribute or in a "
+            "ModuleList, or keep it digital: "
             f"keep_digital=[{wanted}]."
         )
 

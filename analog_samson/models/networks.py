@@ -1,4 +1,4 @@
-"""Small networks for small images, by name."""
+"""Small networks by name; those for small images are here."""
 
 import itertools
 import math
@@ -9,6 +9,10 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from analog_samson.models.keyword_spotting import ds_cnn
+from analog_samson.models.recurrent_networks import char_lstm
+from analog_samson.models.transformers import char_transformer, vit_tiny
 
 ImageShape = tuple[int, int, int]
 
@@ -257,8 +261,7 @@ def mobilenet_v2(image_shape: ImageShape, n_classes: int, *, width: float = 1.0)
     """MobileNetV2 (Sandler et al., CVPR 2018) for CIFAR.
 
     The stem and the second stage keep the image size. Every channel of a depthwise convolution is
-    an array of its own (`ANALOG_KINDS`). aihwkit's tiles cannot run these; with that engine, name
-    them in `keep_digital`.
+    an array of its own (`ANALOG_KINDS`).
 
     Args:
         image_shape: Channels, height and width (three stages halve it).
@@ -305,11 +308,15 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
     {
         factory.__name__: factory
         for factory in (
-            mlp, lenet5, resnet8, resnet20, resnet32, resnet18, vgg11_bn, mobilenet_v2
+            mlp, lenet5, resnet8, resnet20, resnet32, resnet18, vgg11_bn, mobilenet_v2,
+            ds_cnn, vit_tiny, char_lstm, char_transformer,
         )
     }
 )  # fmt: skip
-"""The networks by name; each takes (image_shape, n_classes, **options)."""
+"""The networks by name; each takes (image_shape, n_classes, **options).
+
+`char_lstm` and `char_transformer` take windows of tokens, all others images.
+"""
 
 
 def _conv_bn(

@@ -290,7 +290,8 @@ def _write_provenance(
                 with replacing(path) as temporary:
                     measure(device, n=DATASHEET_DEVICES).to_csv(temporary, index=False)
         engines = {trial.device.name: trial.engine for trial in trials}
-        _write_audit(study, networks, engines, current, folder)
+        n_images = max(trial.n_images_per_chip for trial in trials)
+        _write_audit(study, networks, engines, current, folder, n_images)
 
 
 def _up_to_date(
@@ -309,6 +310,7 @@ def _write_audit(
     engines: Mapping[str, Engine],
     current: set[str],
     folder: Path,
+    n_images: int,
 ) -> None:
     """Audit the first network of every architecture on every device."""
     manifest, kept = read_manifest(folder / MANIFEST_FILE), read_audit(folder)
@@ -328,7 +330,7 @@ def _write_audit(
             what = _architecture(specs[name]), device.name
             if what not in audited:
                 audited.add(what)
-                rows += audit_rows(name, network, device, engines[device.name])
+                rows += audit_rows(name, network, device, engines[device.name], n_images)
     write_audit(folder, rows, kept)
 
 

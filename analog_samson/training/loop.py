@@ -42,9 +42,12 @@ from analog_samson.evaluation import count_correct, find_accelerator, warn_of_sl
 from analog_samson.losses import moving_average
 from analog_samson.models import (
     build_model,
+    check_forward,
     check_outputs,
     input_ranges,
     rewrite,
+    select_output,
+    take_packed,
     trained_weights,
 )
 from analog_samson.perturbation import MicroRing, strength_factor
@@ -204,6 +207,7 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
         start = load_checkpoint(spec.start_from, trust)
         start_digest = start.digest
         load_state(model, start.state, what=f"checkpoint {spec.start_from!r}", name=spec.model)
+    take_packed(select_output(model, spec.output), spec.packing)
     weights = weights_of(model, spec, dataset)
     if spec.parametrisation == "microring":
         for module, key, _ in weights:
@@ -245,8 +249,8 @@ def weights_of(
 
     Raises:
         ValueError: If a layer cannot be mapped to arrays and is not kept digital, the network
-            computes something else when its layers are rewritten, or it does not fit the images or
-            classes.
+            computes something else when its layers are rewritten or lie on arrays, multiplies by
+            weights outside layers, or does not fit the images or classes.
     """
     rewriting = rewrite(model, spec.rewrites, spec.keep_digital)
     weights = trained_weights(rewriting, spec.keep_digital)
@@ -254,6 +258,7 @@ def weights_of(
     positions = positions_of(dataset)
     check_outputs(model, image, dataset.n_classes, name=spec.model, positions=positions)
     rewriting.check(image)
+    check_forward(rewriting.network, image, spec.keep_digital)
     return weights
 
 

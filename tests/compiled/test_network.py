@@ -97,14 +97,10 @@ def test_groups_are_separate_convolutions_on_aihwkit_tiles(groups, converters):
     assert int(differs.any(dim=1).sum()) <= (2 if converters else 0)
 
 
-def test_aihwkit_refuses_groups_and_says_what_can_run_them():
-    network = build(lambda: Grouped(12))
-    message = r"'filter' is a Conv2d of 12 groups, which aihwkit.*engine='compiled'.*digital"
-    with pytest.raises(ValueError, match=message):
-        program(network, "ideal", engine="aihwkit")
-    with pytest.raises(ValueError, match=message):
-        program(network, "pcm_like_as_in_aihwkit")
-    program(network, "ideal", engine="aihwkit", keep_digital=["filter"])
+def test_aihwkits_own_path_programs_the_arrays_of_every_group():
+    chip = program(build(lambda: Grouped(12)), "pcm_like_as_in_aihwkit")
+    factors = chip.drift_to(3600.0).compensation()["filter"]
+    assert len(factors) == len(set(factors.tolist())) == 12
 
 
 FACTORY = """
@@ -134,9 +130,13 @@ def test_a_network_with_depthwise_layers_runs_from_training_to_report(tmp_path, 
             trust=["depthwise_for_a_test"],
         )
         rows = collect(study, tmp_path / "study")
-        with pytest.raises(ValueError, match=r"'3' is a Conv2d of 8 groups.*engine='compiled'"):
-            tiles = Study("tiles", [checkpoint], ["ideal"], [1.0], n_chips=1, engine="aihwkit")
-            collect(replace(tiles, trust=study.trust), tmp_path / "tiles")
+        tiles = Study(
+            "tiles", [checkpoint], ["ideal"], [1.0], n_chips=1, n_test=100, engine="aihwkit"
+        )
+        ideal = collect(replace(tiles, trust=study.trust), tmp_path / "tiles")
+        assert set(ideal["n_correct"]) == set(ideal["n_correct_digital"])
+        of_tiles = pd.read_csv(tmp_path / "tiles" / "audit.csv", dtype={"layer": str})
+        assert int(of_tiles.set_index("layer").loc["3", "n_arrays"]) == 8
     finally:
         sys.modules.pop("depthwise_for_a_test", None)
     assert set(rows["engine"]) == {"compiled"} and set(rows["analog_share"]) == {1.0}

@@ -1,5 +1,6 @@
 """Networks by name, and the audit: no layer stays digital unnoticed, shared layers stay shared."""
 
+import ast
 import math
 import sys
 from pathlib import Path
@@ -32,14 +33,16 @@ def refused(model: nn.Module, *keep_digital: str) -> dict[str, str]:
 
 # networks
 
+OF_IMAGES = [name for name in MODELS if not name.startswith("char_")]
 
-@pytest.mark.parametrize("name", MODELS)
+
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_every_model_has_outputs_for_cifar_images(name: str) -> None:
     model = build_model(name, image_shape=(3, 32, 32), n_classes=7, seed=0)
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "vgg11_bn"])
+@pytest.mark.parametrize("name", [name for name in OF_IMAGES if name != "vgg11_bn"])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28)])
 def test_models_adapt_to_small_grey_images(name: str, shape: tuple[int, int, int]) -> None:
     model = build_model(name, image_shape=shape, n_classes=10, seed=0)
@@ -178,7 +181,7 @@ def test_options_may_be_named_like_our_own_arguments() -> None:
 # audit
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in OF_IMAGES if name != "vit_tiny"])
 def test_audit_counts_every_weight_once(name: str) -> None:
     model = build_model(name, image_shape=(3, 32, 32), n_classes=10)
     entries = audit(model)
@@ -227,7 +230,6 @@ class WithBareParameters(nn.Module):
         (nn.Conv2d(4, 4, 3, padding="same"), "padding='same'"),
         (nn.ConvTranspose2d(4, 4, 3), "ConvTranspose2d"),
         (nn.Conv3d(4, 4, 3), "Conv3d"),
-        (nn.Embedding(4, 4), "Embedding"),
         (nn.LSTM(4, 4), "LSTM"),
         (nn.GRUCell(4, 4), "GRUCell"),
         (nn.Bilinear(4, 4, 4), "Bilinear"),
@@ -235,7 +237,6 @@ class WithBareParameters(nn.Module):
         (Scaled(4, 4), "a subclass of Linear"),
         (nn.LazyLinear(4), "run one batch"),
         (prune.random_unstructured(nn.Linear(4, 4), "weight", 0.5), "made by a hook"),
-        (nn.ParameterList([torch.zeros(2, 2)]), "bare parameter"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
@@ -249,19 +250,41 @@ def test_layers_that_cannot_be_mapped_are_refused_with_the_reason(
     reasons = refused(model)
     assert any(reason in text for text in reasons.values())
     assert all(name.startswith("odd") for name in reasons)
-    with pytest.raises(ValueError, match=r"cannot be mapped onto arrays: 'odd") as caught:
+    with pytest.raises(ValueError, match=r"cannot be mapped onto arrays:\s+'odd") as caught:
         analog_layers(model)
-    assert "keep_digital=['odd" in str(caught.value)
+    assert "keep_digital=['odd']" in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 10
     assert list(analog_layers(model, ["odd"])) == ["fc"]
     kept = [entry for entry in audit(model, ["odd"]) if entry.name.startswith("odd")]
     assert all("kept digital on request" in entry.reason for entry in kept if entry.n_weights)
 
 
-def test_bare_parameters_are_refused_by_their_own_name() -> None:
-    model = WithBareParameters()
-    assert list(refused(model)) == ["position"]
-    assert list(analog_layers(model, ["position"])) == ["fc"]
-    assert analog_share(model, ["position"]) == pytest.approx(16 / 28)
+def test_bare_parameters_and_lookups_are_digital_and_listed() -> None:
+    model = nn.Sequential()
+    model.add_module("own", WithBareParameters())
+    model.add_module("lookup", nn.Embedding(5, 4))
+    assert refused(model) == {}
+    entries = {entry.name: entry for entry in audit(model) if not entry.analog}
+    assert "added or multiplied element by element" in entries["own.position"].reason
+    assert "multiplies nothing" in entries["lookup"].reason
+    assert [entries[name].n_weights for name in ("own.position", "lookup")] == [12, 20]
+    assert analog_share(model) == pytest.approx(16 / 48)
+
+
+def test_the_error_for_many_layers_is_ten_lines_and_its_patterns_can_be_pasted() -> None:
+    def block() -> nn.Module:
+        layers = {"a": nn.Conv3d(1, 1, 1), "b": nn.Bilinear(2, 2, 2), "c": nn.Linear(2, 2)}
+        return nn.ModuleDict(layers)
+
+    odd = {f"odd{n}": nn.Conv3d(1, 1, 1) for n in range(9)}
+    model = nn.ModuleDict({"blocks": nn.ModuleList(block() for _ in range(30)), **odd})
+    model["blocks"][7]["a"] = nn.Linear(2, 2)  # blocks.*.a would match it
+    with pytest.raises(ValueError, match="68 layer.s. cannot be mapped") as caught:
+        analog_layers(model)
+    message = str(caught.value)
+    assert len(message.splitlines()) <= 10 and "'blocks.*.b'" in message
+    pasted = ast.literal_eval(message.split("keep_digital=")[1].removesuffix("."))
+    assert len(analog_layers(model, pasted)) == 31
 
 
 @pytest.mark.parametrize(
@@ -354,7 +377,7 @@ def test_tied_parameters_are_refused_unless_kept_digital() -> None:
 def test_embedding_tied_to_the_output_layer_is_refused() -> None:
     model = nn.ModuleDict({"embed": nn.Embedding(5, 4), "head": nn.Linear(4, 5, bias=False)})
     model["head"].weight = model["embed"].weight
-    assert set(refused(model)) == {"embed", "head"}
+    assert set(refused(model)) == {"head"}
 
 
 # parametrised

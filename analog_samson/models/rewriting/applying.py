@@ -2,7 +2,7 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from analog_samson.importing import import_named, is_import_name
-from analog_samson.models.auditing import analog_layers, is_kept, shown
+from analog_samson.models.auditing import LOOKUPS, analog_layers, is_kept, shown
 from analog_samson.models.calibration import evaluating
 from analog_samson.models.forward_pass import difference
+from analog_samson.models.packing import Packing, packing_of, take_packed
 from analog_samson.models.replacing import replace_everywhere
+from analog_samson.models.rewriting.linear import linear
 from analog_samson.models.rewriting.rule import Rewrite
 from analog_samson.models.rewriting.table import RULES
+from analog_samson.models.selecting import Selection
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,17 @@ def rewrite(
     rules = [*map(_imported, rewrites), *((rule, "") for rule in RULES)]
     with torch.random.fork_rng([]):
         built, kinds = _replacements(network, rules, keep_digital)
+        for name, layer, place in _tied_to_lookups(network, keep_digital):
+            built[id(layer)] = linear(layer.weight, layer.bias).train(layer.training)
+            kinds[name] = f"Linear tied to {place}"
     if not built:
         return Rewriting(network, network, {})
     # torch's fast path of transformers reads weights past the forward of what is replaced
     rewritten = replace_everywhere(copy.deepcopy(network, dict(built)), {})
+    if id(network) in built:
+        for hook in filter(_is_ours, network._forward_hooks.values()):
+            rewritten.register_forward_hook(hook)
+        take_packed(rewritten, packing_of(network))
     return Rewriting(network, rewritten, kinds)
 
 
@@ -118,6 +128,7 @@ def trained_weights(
         ValueError: As `analog_layers`.
     """
     found: dict[str, tuple[nn.Module, str, str]] = {}
+    first_names = {id(p): name for name, p in rewriting.original.named_parameters()}
     for layer in analog_layers(rewriting.network, keep_digital):
         name = next((name for name in rewriting.kinds if _is_in(layer, name)), None)
         module = rewriting.original.get_submodule(layer if name is None else name)
@@ -126,8 +137,10 @@ def trained_weights(
             keys = [key for key, p in module.named_parameters() if p.ndim >= 2]
         for key in keys:
             *path, last = key.split(".")
+            owner = module.get_submodule(".".join(path))
             full = ".".join(filter(None, (layer if name is None else name, key)))
-            found[full] = module.get_submodule(".".join(path)), last, full
+            full = first_names.get(id(getattr(owner, last)), full)  # of a weight with several
+            found[full] = owner, last, full
     return list(found.values())
 
 
@@ -154,6 +167,25 @@ def _replacements(
             kinds[name] = _kind(module).__name__
             inside.update(map(id, module.modules()))
     return built, kinds
+
+
+def _tied_to_lookups(
+    network: nn.Module, keep_digital: Sequence[str]
+) -> Iterator[tuple[str, nn.Linear, str]]:
+    """Linear layers whose weights are those of embeddings too, and the name of one of these.
+
+    The layer on arrays holds weights of its own; the embedding stays digital.
+    """
+    owners: dict[int, dict[str, nn.Module]] = defaultdict(dict)
+    for name, module in network.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owners[id(parameter)][name] = module
+    for name, layer in network.named_modules():
+        if type(layer) is not nn.Linear or _is_patched(layer) or is_kept([name], keep_digital):
+            continue
+        others = {n: m for n, m in owners[id(layer.weight)].items() if m is not layer}
+        if others and all(isinstance(module, LOOKUPS) for module in others.values()):
+            yield name, layer, next(iter(others))
 
 
 def _imported(name: str) -> tuple[Rewrite, str]:
@@ -201,7 +233,12 @@ def _kind(module: nn.Module) -> type[nn.Module]:
 
 
 def _is_patched(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return not all(map(_is_ours, hooks)) or "forward" in vars(module)
+
+
+def _is_ours(hook: object) -> bool:
+    return isinstance(hook, Selection | Packing)
 
 
 def _shares(network: nn.Module, module: nn.Module, names: Sequence[str]) -> bool:
