@@ -50,7 +50,7 @@ def aihwkits_own(lstm: nn.LSTM, chip, on: Device, ranges) -> nn.Module:
     for number, layer in enumerate(rnn.rnn.layers):
         for of in ("ih", "hh"):
             name = f"lstm.l{number}.{of}"
-            linear, own = getattr(layer.cell, f"weight_{of}"), chip._network.layers[name]
+            linear, own = getattr(layer.cell, f"weight_{of}"), chip.network.layers[name]
             digital = (getattr(lstm, f"{what}_{of}_l{number}") for what in ("weight", "bias"))
             linear.set_weights(*(values.detach().clone() for values in digital))
             (tile,), (source,) = list(linear.analog_tiles()), list(own.analog_tiles())

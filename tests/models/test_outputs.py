@@ -82,7 +82,7 @@ def test_training_and_a_study_use_the_output_that_is_named(kind, output, tmp_pat
     assert checkpoint.accuracy_digital > 0.8
     study = Study("outputs", [path], ["pcm_like"], [1.0], n_chips=1, trust=trust)
     rows = collect(study, tmp_path / "study", jobs=1)
-    assert float(rows["n_correct"].iloc[0]) > 0.7 * checkpoint.n_images
+    assert float(rows["n_correct"].iloc[0]) > 0.7 * checkpoint.n_test
     with pytest.raises(ValueError, match="A checkpoint names its own output"):
         program(checkpoint, "ideal", output=0)
 

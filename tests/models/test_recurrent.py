@@ -196,7 +196,7 @@ def test_arrays_of_exact_products_run_all_steps_in_one_call_and_compute_the_same
     step_by_step = program(network, device, calibration=x, engine="aihwkit").drift_to(3600.0)
     torch.testing.assert_close(chip(x), step_by_step(x), rtol=1e-4, atol=1e-5)
     calls = []
-    for each in chip._network.layers.values():
+    for each in chip.network.layers.values():
         each.register_forward_hook(lambda *_: calls.append(1))
     hooked = chip(x)
     torch.testing.assert_close(hooked, chip(x), rtol=1e-4, atol=1e-5)
