@@ -39,7 +39,7 @@ def is_traced_for(
     if not is_long_job(n_products * expected_images, n_uses, len(layers)):
         return False
     shapes = [layer.weight.shape for layer in layers.values()]
-    if device.periphery.is_by_vector or not has_few_channels(shapes):  # type: ignore[arg-type]
+    if device.periphery.is_per_vector or not has_few_channels(shapes):  # type: ignore[arg-type]
         return True
     small = FunctionalNetwork(
         network, device, keep_digital, input_ranges, expected_images=expected_images
