@@ -143,22 +143,23 @@ def collect_until(
     jobs: int = 1,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Run a study with more and more chips until every interval is narrow enough.
+    """Run a study in two stages, the second with enough chips for a target half-width.
 
-    The decision to continue is made at fixed numbers of chips only, for all methods together, so
-    that intervals keep their coverage. It stops where more chips cannot reach the target because
-    trained networks differ; ``results.needed`` gives the number of training seeds needed.
+    The number of chips is determined once, for all methods together, from the spread of the chips
+    of the first stage within networks (see ``results.next_look``), so that intervals keep their
+    coverage. Where trained networks differ, intervals stay wider than the target:
+    ``results.needed`` gives the number of training seeds needed.
 
     Args:
         study: The study; its ``n_chips`` is replaced by the looks.
         folder: As for :func:`collect`.
-        half_width: Target for the half-width of every interval, as a fraction of accuracy.
-        looks: Numbers of chips at which the half-widths are checked.
+        half_width: Target for the chips' part of the half-width of every interval, as a fraction.
+        looks: Numbers of chips: of the first stage (the smallest), and allowed for the second.
         jobs: As for :func:`collect`.
         progress: As for :func:`collect`.
 
     Returns:
-        The rows at the number of chips where it stopped.
+        The rows at the final number of chips.
 
     Raises:
         ValueError: If there are no looks, or as for :func:`collect`.
