@@ -9,7 +9,7 @@ Several studies are drawn side by side, a panel per device. Takes about five sec
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -28,6 +28,9 @@ def main(
     methods: tuple[str, ...] = (),
     times_s: tuple[float, ...] = (),
     baseline: str = "sgd",
+    confidence: float = 0.95,
+    scale: Literal["accuracy", "logit", "auto"] = "accuracy",
+    target: float | None = None,
     bootstrap: bool = False,
     interval: str = "bars",
     style: str = "paper",
@@ -44,6 +47,11 @@ def main(
         methods: Methods to keep, with or without strength; all if none is named.
         times_s: Times since programming to keep [s]; all if none is named.
         baseline: Method that gains are counted from.
+        confidence: Probability with which intervals cover; tests use the rest.
+        scale: Scale of means, gains and tests: logit where few errors are left, auto where the
+            digital networks make less than 5 % errors.
+        target: Accuracy that chips must reach for the yield, as a fraction; by default one point
+            below the digital networks.
         bootstrap: Intervals of the accuracy from a bootstrap over networks (5 or more).
         interval: "bars" or "band".
         style: "paper" (print) or "talk" (slides).
@@ -60,6 +68,9 @@ def main(
         rows,
         folders=studies,
         baseline=baseline,
+        confidence=confidence,
+        scale=scale,
+        target=target,
         bootstrap=bootstrap,
         interval=interval,
         width=width,

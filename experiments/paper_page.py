@@ -7,7 +7,7 @@ A figure or table of your own is an analog_samson.report.Item. Takes about ten s
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -18,6 +18,9 @@ from analog_samson.report import write_report
 def main(
     study: Annotated[Path, tyro.conf.Positional],
     baseline: str = "sgd",
+    confidence: float = 0.95,
+    scale: Literal["accuracy", "logit", "auto"] = "accuracy",
+    target: float | None = None,
     style: str = "paper",
     extra_items: tuple[str, ...] = (),
 ) -> None:
@@ -26,11 +29,25 @@ def main(
     Args:
         study: Folder of the study.
         baseline: Method that gains are counted from.
+        confidence: Probability with which intervals cover; tests use the rest.
+        scale: Scale of means, gains and tests: logit where few errors are left, auto where the
+            digital networks make less than 5 % errors.
+        target: Accuracy that chips must reach for the yield, as a fraction; by default one point
+            below the digital networks.
         style: "paper" (print) or "talk" (slides).
         extra_items: Figures and tables of your own, package.module:name of a report.Item; put the
             folder of the package on PYTHONPATH.
     """
-    print(written(write_report(study, baseline=baseline, look=style, extra_items=extra_items)))
+    paths = write_report(
+        study,
+        baseline=baseline,
+        confidence=confidence,
+        look=style,
+        scale=scale,
+        target=target,
+        extra_items=extra_items,
+    )
+    print(written(paths))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ LaTeX needs only the package booktabs. Takes about three seconds.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -27,6 +27,9 @@ def main(
     methods: tuple[str, ...] = (),
     times_s: tuple[float, ...] = (),
     baseline: str = "sgd",
+    confidence: float = 0.95,
+    scale: Literal["accuracy", "logit", "auto"] = "accuracy",
+    target: float | None = None,
     bootstrap: bool = False,
     half_width: float | None = None,
     extra_items: tuple[str, ...] = (),
@@ -40,6 +43,11 @@ def main(
         methods: Methods to keep, with or without strength; all if none is named.
         times_s: Times since programming to keep [s]; all if none is named.
         baseline: Method that gains are counted from.
+        confidence: Probability with which intervals cover; tests use the rest.
+        scale: Scale of means, gains and tests: logit where few errors are left, auto where the
+            digital networks make less than 5 % errors.
+        target: Accuracy that chips must reach for the yield, as a fraction; by default one point
+            below the digital networks.
         bootstrap: Intervals of the accuracy from a bootstrap over networks (5 or more).
         half_width: Target half-width (0.002 is 0.2 points): number of networks or chips it needs.
         extra_items: Tables of your own, package.module:name of a report.Item; put the folder of
@@ -53,6 +61,9 @@ def main(
         rows,
         folders=studies,
         baseline=baseline,
+        confidence=confidence,
+        scale=scale,
+        target=target,
         bootstrap=bootstrap,
         half_width=half_width,
         extra_items=extra_items,

@@ -182,6 +182,36 @@ def _gain_table(content: Content) -> Table | None:
 
 
 @_in_few_panels
+def _lost(content: Content) -> Figure:
+    return figures.lost_figure(content.lost, interval=content.interval, **content.how)
+
+
+def _lost_table(content: Content) -> Table:
+    return tables.lost_table(content.lost)
+
+
+@_in_few_panels
+def _saved(content: Content) -> Figure | None:
+    if content.saved.empty:
+        return None
+    return figures.gain_figure(content.saved, interval=content.interval, **content.how)
+
+
+def _saved_table(content: Content) -> Table | None:
+    return None if content.saved.empty else tables.gain_table(content.saved)
+
+
+@_in_few_panels
+def _yield(content: Content) -> Figure:
+    target = content.yields["target"].iloc[0]
+    return figures.yield_figure(content.chips, target, **content.how)
+
+
+def _yield_table(content: Content) -> Table:
+    return tables.yield_table(content.yields)
+
+
+@_in_few_panels
 def _lifetime(content: Content) -> Figure | None:
     lives = _telling(content.lives)
     if lives.empty:
@@ -306,6 +336,30 @@ ITEMS = (
         _gain_table,
         f"Difference of {ACCURACY.label} to the baseline on the same chips, with its interval, "
         "against the time since programming; one panel for each device.",
+    ),
+    Item(
+        "lost",
+        f"{ACCURACY.capitalised} lost since the digital network",
+        _lost,
+        _lost_table,
+        f"{ACCURACY.capitalised} that each method has lost since its digital networks, with its "
+        "interval, against the time since programming; one panel for each device.",
+    ),
+    Item(
+        "saved",
+        f"{ACCURACY.capitalised} lost less than by the baseline",
+        _saved,
+        _saved_table,
+        f"How much less {ACCURACY.label} each method loses since its digital networks than the "
+        "baseline, on the same chips, with its interval; one panel for each device.",
+    ),
+    Item(
+        "yield",
+        "Yield: share of chips above a target",
+        _yield,
+        _yield_table,
+        f"Fraction of chips that reach an {ACCURACY.label} at the last simulated time, a curve for "
+        "each method; one panel for each device.",
     ),
     Item(
         "lifetime",

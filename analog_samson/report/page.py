@@ -56,6 +56,8 @@ def write_report(
     baseline: str = "sgd",
     confidence: float = 0.95,
     look: str = "paper",
+    scale: str = "accuracy",
+    target: float | None = None,
     command: str = "",
     extra_items: Iterable[Item | str] = (),
     rows: pd.DataFrame | None = None,
@@ -71,6 +73,9 @@ def write_report(
         baseline: Method that gains are counted from.
         confidence: Probability with which an interval covers the true mean.
         look: Style sheet, "paper" or "talk".
+        scale: Scale of means, gains and tests: "accuracy", "logit" or "auto" (see `Content`).
+        target: Accuracy that chips must reach for the yield, as a fraction; None takes
+            `results.default_target`.
         command: The command that made the study, for the page; empty takes the manifest's.
         extra_items: Figures and tables of other packages, shown after the others: each an `Item`,
             or its import name ("package.module:name").
@@ -88,7 +93,15 @@ def write_report(
     rows = read_trials(folder) if rows is None else rows
     if rows.empty:
         raise ValueError(f"{str(folder / 'trials.csv')!r} holds no rows; run the study first.")
-    content = Content(rows, [folder], baseline=baseline, confidence=confidence, look=look)
+    content = Content(
+        rows,
+        [folder],
+        baseline=baseline,
+        confidence=confidence,
+        look=look,
+        scale=scale,
+        target=target,
+    )
     shown = [_Shown(item, item.figures(content), item.tables(content)) for item in items]
     paths = []
     for one in shown:

@@ -73,11 +73,86 @@ def gain_vs_time(
         ValueError: As `accuracy_vs_time`.
     """
     check_one(gains, "gain_vs_time", interval)
+    baseline = words.method_text(gains["baseline"].iloc[0])
+    label = f"gain over {baseline} [{ACCURACY.short_difference_unit}]"
+    if (gains["endpoint"] == "lost").all():
+        label = f"lost less than by {baseline} [{ACCURACY.short_difference_unit}]"
+    if (gains["scale"] == "logit").all():
+        gains = words.odds_reduction(gains)
+        label = f"reduction of the odds of an error\nagainst {baseline} [%]"
     rows = gains.assign(name=words.method_names(gains), value=ACCURACY.shown(gains["gain"]))
     ax.axhline(0.0, color="black", linewidth=line_width(0.55), zorder=1)
     handles = _over_time(ax, rows, interval, axis)
-    baseline = words.method_text(gains["baseline"].iloc[0])
-    ax.set_ylabel(f"gain over {baseline} [{ACCURACY.short_difference_unit}]")
+    ax.set_ylabel(label)
+    return handles
+
+
+def lost_vs_time(
+    ax: Axes,
+    losses: pd.DataFrame,
+    *,
+    interval: str = "bars",
+    axis: TimeAxis | None = None,
+) -> list[Line2D]:
+    """Draw the accuracy lost since the digital network [percentage points] against time.
+
+    Args:
+        ax: Where to draw.
+        losses: As `results.lost` gives, of one panel.
+        interval: "bars" or "band".
+        axis: As in `accuracy_vs_time`.
+
+    Returns:
+        One handle per method.
+
+    Raises:
+        ValueError: As `accuracy_vs_time`.
+    """
+    check_one(losses, "lost_vs_time", interval)
+    rows = losses.assign(name=words.method_names(losses), value=ACCURACY.shown(losses["lost"]))
+    ax.axhline(0.0, color="black", linewidth=line_width(0.55), zorder=1)
+    handles = _over_time(ax, rows, interval, axis)
+    ax.set_ylabel(f"{ACCURACY.label} lost [{ACCURACY.short_difference_unit}]")
+    return handles
+
+
+def yield_curves(ax: Axes, chips: pd.DataFrame, *, target: float | None = None) -> list[Line2D]:
+    """Draw the fraction of chips that reach an accuracy against the accuracy, a step a chip.
+
+    Args:
+        ax: Where to draw.
+        chips: As `results.chip_means` gives, of one panel at one time.
+        target: Accuracy to mark, as a fraction; None marks nothing.
+
+    Returns:
+        One handle per method.
+
+    Raises:
+        ValueError: If there are no chips, rows of several panels or several times.
+    """
+    check_one(chips, "yield_curves")
+    if chips["t_inference_s"].nunique() > 1:
+        raise ValueError("yield_curves draws one time; filter the chips by t_inference_s.")
+    names = words.method_names(chips)
+    values = ACCURACY.shown(chips["accuracy"])
+    room = 0.04 * max(float(values.max() - values.min()), 0.1)
+    ends = float(values.min()) - room, float(values.max()) + room
+    handles = []
+    for name in sorted(names.unique(), key=order):
+        look = looks(name, names.unique())
+        own = np.sort(values[names == name].to_numpy())
+        share = 100 * (1 - np.arange(len(own) + 1) / len(own))
+        line = {"color": look["color"], "linestyle": look["linestyle"]}
+        ax.step(np.concatenate([[ends[0]], own, [ends[1]]]), np.append(share, 0.0), "post", **line)
+        middle = len(own) // 2
+        ax.plot(own[middle], share[middle], **{**look, "linestyle": "none"})
+        handles.append(Line2D([], [], label=name, **look))
+    if target is not None and ends[0] <= ACCURACY.shown(target) <= ends[1]:
+        ax.axvline(ACCURACY.shown(target), color="0.3", linestyle=":", lw=line_width(0.7), zorder=1)
+    ax.set_xlim(*ends)
+    ax.set_ylim(-3, 103)
+    ax.set_xlabel(f"{ACCURACY.label} reached [{ACCURACY.unit}]")
+    ax.set_ylabel("chips [%]")
     return handles
 
 

@@ -1,4 +1,4 @@
-"""The tables of a study: accuracy, gain, lifetime, normalised accuracy, noise grid."""
+"""The tables of a study: accuracy, gain, loss, yield, lifetime, normalised accuracy, noise grid."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,8 +10,19 @@ from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.captions import caption, mean_text, share_text, tests_text
 from analog_samson.report.style import order
-from analog_samson.report.typeset import BLANK, EXTRAPOLATED, SIGNIFICANT, TIED, Block, Table
+from analog_samson.report.typeset import (
+    BLANK,
+    EXTRAPOLATED,
+    ISO,
+    PRIMARY,
+    SIGNIFICANT,
+    TIED,
+    Block,
+    Table,
+)
 from analog_samson.results.scores import ACCURACY
+from analog_samson.results.spread import FEWEST_TESTED
+from analog_samson.results.yields import FEWEST_OF_TAIL, WORST
 
 
 def table(
@@ -40,7 +51,7 @@ def table(
 
     def cell(row: "pd.Series[Any]") -> str:
         mark = f" {TIED}" if row["is_tied"] else ""
-        return _value(row["accuracy"], row["half_width"], decimals) + mark
+        return _mean(row, decimals) + mark
 
     blocks = _over_time(rows, lead, cell, is_bold=lambda row: bool(row["is_best"]))
     parts = [
@@ -56,7 +67,11 @@ def table(
             "Bold: better than every other method of its block at that time (paired t test, Holm)."
         )
     if rows["is_tied"].any():
-        parts.append(f"{TIED} not distinguishable from the best.")
+        parts.append(
+            f"{TIED} not distinguishable from the highest (Holm over all pairs of the table)."
+        )
+    if best is not None and (summary["n_networks"] < FEWEST_TESTED).any():
+        parts.append(f"Nothing is tested with fewer than {FEWEST_TESTED} trained networks.")
     if (summary["n_chips"] < summary["n_chips_max"]).any():
         parts.append("Some networks have fewer chips than others: the study is incomplete.")
     if not summary["reproducible"].all():
@@ -92,30 +107,142 @@ def gain_table(
 
     def cell(row: "pd.Series[Any]") -> str:
         mark = f" {SIGNIFICANT}" if row["significant"] else ""
+        mark += f" {PRIMARY}" if row["is_primary"] else ""
+        if is_logit:
+            return _between(row["gain"], row["low"], row["high"], 0, sign="+") + mark
         return _value(row["gain"], row["half_width"], decimals, sign="+") + mark
 
+    is_logit = (gains["scale"] == "logit").all()
+    if is_logit:
+        rows = words.odds_reduction(rows)
     blocks = _over_time(rows, lambda own: {"n": _n_short(own)}, cell)
-    per_cent = f"{100 * gains['confidence'].iloc[0]:g} %"
+    per_cent = words.per_cent_of(gains)
+    is_loss = (gains["endpoint"] == "lost").all()
+    baseline = words.method_text(gains["baseline"].iloc[0])
+    what = "Difference"
+    title = f"Gain over {baseline} [{ACCURACY.difference_unit}]"
+    if is_loss:
+        what = f"What {baseline} loses since its digital networks, minus what the method loses,"
+        title = f"{ACCURACY.capitalised} lost less than by {baseline} [{ACCURACY.difference_unit}]"
+    if is_logit:
+        title = f"Reduction of the odds of an error against {baseline} [%]"
+        title += ", digital networks deducted" if is_loss else ""
+        what = "1 − odds ratio of the errors of typical chips, from the difference of logits"
+    how = (
+        f"in brackets its {per_cent} interval"
+        if is_logit
+        else (f"± half-width of its {per_cent} interval")
+    )
     parts = [
-        f"Difference on the same chips ± half-width of its {per_cent} interval (Student t over "
-        "trained networks). n = trained networks × chips per network.",
+        f"{what} on the same chips{', ' if is_logit else ' '}{how} (Student t over trained "
+        "networks). n = trained networks × chips per network.",
         tests_text(gains),
     ]
     if (gains["level"] == "chips only").any():
         parts.append("With one network the interval is over chips only and no test is made.")
     if (gains["spread"] == "pooled").any():
         parts.append("Spread pooled over methods where there are 2 or 3 networks.")
+    if (gains["spread"] == "floor").any():
+        parts.append(
+            "Intervals are at least as wide as the chips' spread and whole counts make it."
+        )
     if not gains["paired"].all():
         parts.append("Networks from elsewhere: unpaired (Welch).")
-    baseline = words.method_text(gains["baseline"].iloc[0])
     if alone:
         parts.append(f"No {baseline} on {', '.join(alone)}, so no gain there.")
     return Table(
-        title=f"Gain over {baseline} [{ACCURACY.difference_unit}]",
+        title=title,
         caption=caption(rows, blocks, parts),
         blocks=tuple(blocks),
         data=gains,
-        label="tab:gain",
+        label="tab:saved" if is_loss else "tab:gain",
+    )
+
+
+def lost_table(losses: pd.DataFrame, *, decimals: int = ACCURACY.decimals) -> Table:
+    """Accuracy lost since the digital network: methods x times, one block per device.
+
+    Args:
+        losses: As `results.lost` gives.
+        decimals: Digits after the point, in percentage points.
+
+    Returns:
+        The table.
+
+    Raises:
+        ValueError: If there are no rows.
+    """
+    _check_not_empty(losses)
+    rows = losses.assign(name=words.method_names(losses))
+    blocks = _over_time(
+        rows,
+        lambda own: {"n": words.n_short(own)},
+        lambda row: _value(row["lost"], row["half_width"], decimals),
+    )
+    parts = [
+        f"Digital minus analog {ACCURACY.label} of the same networks.",
+        mean_text(losses),
+        "n = trained networks × chips per network.",
+    ]
+    return Table(
+        title=f"{ACCURACY.capitalised} lost since the digital network [{ACCURACY.difference_unit}]",
+        caption=caption(rows, blocks, parts),
+        blocks=tuple(blocks),
+        data=losses,
+        label="tab:lost",
+    )
+
+
+def yield_table(yields: pd.DataFrame, *, decimals: int = ACCURACY.decimals) -> Table:
+    """Share of chips that reach a target: methods x times, one block per device.
+
+    Args:
+        yields: As `results.yields` gives.
+        decimals: Digits after the point of the accuracy of the worst chips, in per cent.
+
+    Returns:
+        The table, with the accuracy of the worst chips at the last time where there are enough.
+
+    Raises:
+        ValueError: If there are no rows.
+    """
+    _check_not_empty(yields)
+    rows = yields.assign(name=words.method_names(yields))
+    has_tail = bool(rows["worst"].notna().any())
+
+    def lead(own: pd.DataFrame) -> dict[str, str]:
+        line = {"n": words.n_short(own)}
+        if has_tail:
+            last = own.sort_values("t_inference_s").iloc[-1]
+            value = last["worst"]
+            text = f"{ACCURACY.shown(value):.{decimals}f}" if pd.notna(value) else BLANK
+            line[f"worst {100 * WORST:g} %"] = text
+        return line
+
+    blocks = _over_time(rows, lead, lambda row: _between(row["share"], row["low"], row["high"], 0))
+    target = f"{ACCURACY.shown(rows['target'].iloc[0]):g} {ACCURACY.unit}"
+    parts = [
+        f"Share of chips with {ACCURACY.label} of {target} or more, in brackets its "
+        f"{words.per_cent_of(rows)} interval (Clopper and Pearson, for the effective number of "
+        "chips by the spread over networks; over chips only with one network). n = trained "
+        "networks × chips per network."
+    ]
+    if has_tail:
+        parts.append(
+            f"Worst {100 * WORST:g} %: {ACCURACY.label} [{ACCURACY.unit}] that all but the worst "
+            f"{100 * WORST:g} % of the chips reach at the last time."
+        )
+    else:
+        parts.append(
+            f"The worst {100 * WORST:g} % of the chips are described from {FEWEST_OF_TAIL} chips "
+            "of a method on."
+        )
+    return Table(
+        title=f"Yield: chips with {ACCURACY.label} of {target} or more [%]",
+        caption=caption(rows, blocks, parts),
+        blocks=tuple(blocks),
+        data=yields,
+        label="tab:yield",
     )
 
 
@@ -152,9 +279,20 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
     parts = [
         f"{ACCURACY.capitalised} lost is counted from {reference}, in "
         f"{ACCURACY.difference_unit} of {ACCURACY.label}, and interpolated in log time; in "
-        "brackets the 95 % interval. > and <: beyond the simulated times. n = trained networks × "
+        f"brackets the {words.per_cent_of(rows)} interval, from one simulated time to another "
+        f"({BLANK}: no bound). > and <: beyond the simulated times. n = trained networks × "
         "chips per network, of chips simulated at all times."
     ]
+    if (rows["spread"] == "pooled").any():
+        parts.append("Spread pooled over methods where there are 2 or 3 networks.")
+    more = rows.iloc[int(rows["further_times"].to_numpy().argmax())]
+    if more["further_times"] > 0:
+        n = more["further_times"]
+        parts.append(
+            f"Further times narrow the intervals: {n} more between {times.label(more['low_s'])} "
+            f"and {times.label(more['high_s'])} bring that of {words.method_text(more['name'])} at "
+            f"{ACCURACY.shown(more['loss']):g} {ACCURACY.unit} near what the spread allows."
+        )
     return Table(
         title=f"Lifetime: time until {ACCURACY.label} is lost",
         caption=caption(rows.assign(t_inference_s=times.YEAR), blocks, parts),
@@ -175,24 +313,27 @@ def iso_table(
         threshold: The one that ``iso`` was computed with.
 
     Returns:
-        The table; iso-accurate cells are bold.
+        The table; iso-accurate cells are marked.
 
     Raises:
         ValueError: If there are no rows.
     """
     _check_not_empty(iso)
-    rows = iso.assign(name=words.method_names(iso), half_width=iso["high"] - iso["normalised"])
-    blocks = _over_time(
-        rows,
-        lambda own: {},
-        lambda row: _value(row["normalised"], row["half_width"], decimals),
-        is_bold=lambda row: bool(row["is_iso"]),
-    )
+    rows = iso.assign(name=words.method_names(iso))
+
+    def cell(row: "pd.Series[Any]") -> str:
+        mark = f" {ISO}" if row["is_iso"] else ""
+        return _value(row["normalised"], row["half_width"], decimals) + mark
+
+    blocks = _over_time(rows, lambda own: {}, cell)
     parts = [
-        "1 − (error − digital error) / (error of guessing − digital error), ± half-width of the "
-        f"95 % interval. Bold: iso-accurate, mean above {ACCURACY.shown(threshold):g} "
-        f"{ACCURACY.unit}."
+        "1 − (error − digital error) / (error of guessing − digital error).",
+        mean_text(iso),
     ]
+    if rows["is_iso"].any():
+        parts.append(
+            f"{ISO} iso-accurate: mean above {ACCURACY.shown(threshold):g} {ACCURACY.unit}."
+        )
     return Table(
         title=f"Normalised {ACCURACY.axis()} against time since programming",
         caption=caption(rows, blocks, parts),
@@ -231,9 +372,7 @@ def grid_table(summary: pd.DataFrame, *, decimals: int = ACCURACY.decimals) -> T
                 line[words.method_text(name)] = BLANK
                 if name in own.index:
                     row = own.loc[name]
-                    line[words.method_text(name)] = _value(
-                        row["accuracy"], row["half_width"], decimals
-                    )
+                    line[words.method_text(name)] = _mean(row, decimals)
             cells.append(line)
         late = EXTRAPOLATED if part["extrapolated"].any() else ""
         title = words.group_title(part.iloc[0], columns)
@@ -350,7 +489,7 @@ def _with_best(summary: pd.DataFrame, best: pd.DataFrame | None) -> pd.DataFrame
     rows = summary.assign(name=words.method_names(summary))
     if best is None:
         return rows.assign(is_best=False, is_tied=False)
-    marks = ("is_best", "is_tied", "p_holm")
+    marks = ("is_best", "is_tied", "p_value", "p_holm", "p_worse")
     rows = rows.merge(best, on=[c for c in best.columns if c not in marks], how="left")
     return rows.assign(is_best=rows["is_best"].eq(True), is_tied=rows["is_tied"].eq(True))
 
@@ -360,14 +499,25 @@ def _value(value: float, half_width: float, decimals: int, sign: str = "") -> st
     return text + (f" ± {ACCURACY.shown(half_width):.{decimals}f}" if pd.notna(half_width) else "")
 
 
+def _mean(row: "pd.Series[Any]", decimals: int) -> str:
+    """A mean with its interval, which is not symmetric on the logit scale."""
+    if row.get("scale") == "logit":
+        return _between(row["accuracy"], row["low"], row["high"], decimals)
+    return _value(row["accuracy"], row["half_width"], decimals)
+
+
+def _between(value: float, low: float, high: float, decimals: int, sign: str = "") -> str:
+    """A value with its interval in brackets: "98.32 (97.61 to 98.77)"."""
+    shown = [f"{100 * one:{sign}.{decimals}f}".replace("-", "−") for one in (value, low, high)]
+    return f"{shown[0]} ({shown[1]} to {shown[2]})" if pd.notna(low) else shown[0]
+
+
 def _life(row: "pd.Series[Any]") -> str:
     late = EXTRAPOLATED if row["extrapolated"] else ""
-    if row["censored"]:
-        sign = ">" if row["censored"] == "right" else "<"
-        return f"{sign} {times.label(row['lifetime_s'])}{late}"
-    low = "0" if row["low_s"] == 0 else times.label(row["low_s"])
-    high = "∞" if row["high_s"] == float("inf") else times.label(row["high_s"])
-    return f"{times.label(row['lifetime_s'])}{late} ({low} to {high})"
+    sign = {"right": "> ", "left": "< ", "": ""}[row["censored"]]
+    low = BLANK if row["low_s"] == 0 else times.label(row["low_s"])
+    high = BLANK if row["high_s"] == float("inf") else times.label(row["high_s"])
+    return f"{sign}{times.label(row['lifetime_s'])}{late} ({low} to {high})"
 
 
 def _n_short(rows: pd.DataFrame) -> str:

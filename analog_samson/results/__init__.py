@@ -6,6 +6,7 @@ the training method, so reads are averaged first, then chips; intervals are over
 
 from analog_samson.results.columns import COLUMNS
 from analog_samson.results.comparison import best_methods, holm, paired_gain
+from analog_samson.results.correlation import rank_correlation
 from analog_samson.results.lifetime import (
     has_trajectories,
     iso_accuracy,
@@ -14,12 +15,13 @@ from analog_samson.results.lifetime import (
     no_better_than_guessing,
 )
 from analog_samson.results.sample_size import needed, next_look, variance_components
+from analog_samson.results.scale import recommended_scale
 from analog_samson.results.subsets import (
     digital_accuracy,
     estimated_accuracy,
     sampling_variance,
 )
-from analog_samson.results.summary import chip_means, network_means, summarise
+from analog_samson.results.summary import chip_means, lost, network_means, summarise
 from analog_samson.results.trials import (
     append_lines,
     append_rows,
@@ -27,6 +29,7 @@ from analog_samson.results.trials import (
     read_trials,
     tables_in,
 )
+from analog_samson.results.yields import default_target, yields
 
 __all__ = [
     "COLUMNS",
@@ -35,6 +38,7 @@ __all__ = [
     "as_lines",
     "best_methods",
     "chip_means",
+    "default_target",
     "digital_accuracy",
     "estimated_accuracy",
     "has_trajectories",
@@ -42,14 +46,18 @@ __all__ = [
     "iso_accuracy",
     "known_classes",
     "lifetime",
+    "lost",
     "needed",
     "network_means",
     "next_look",
     "no_better_than_guessing",
     "paired_gain",
+    "rank_correlation",
     "read_trials",
+    "recommended_scale",
     "sampling_variance",
     "summarise",
     "tables_in",
     "variance_components",
+    "yields",
 ]

@@ -14,7 +14,7 @@ from analog_samson.methods import EXTERNAL
 from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD
 from analog_samson.results.scale import check_scale, to_scale
-from analog_samson.results.summary import FEW_NETWORKS, ROUNDING, check_confidence, chip_means
+from analog_samson.results.summary import FEW_NETWORKS, check_confidence, chip_means
 
 GAIN_GROUP = (*COMPARED_UNDER[:-1], *METHOD, "baseline", "t_inference_s")
 
@@ -374,7 +374,7 @@ def _pool(rows: list[dict[str, Any]], confidence: float, few: int | None) -> Non
         n = len(means)
         if n > 1 and (few is None or n < few) and pooled.dof > n - 1:
             error = spread.StandardError(pooled.value / math.sqrt(n), pooled.dof)
-            kind = "pooled" if error.value >= rows[k]["floor"] * (1 - ROUNDING) else "floor"
+            kind = "pooled" if error.value >= rows[k]["floor"] * (1 - spread.ROUNDING) else "floor"
             error = error.at_least(rows[k]["floor"])
             rows[k].update(_uncertainty(rows[k]["gain"], error, n, confidence), spread=kind)
 

@@ -19,9 +19,6 @@ CURVE = (*COMPARED_UNDER[:-1], *METHOD)
 TIE = 1e-12
 """Relative difference below which a digital accuracy equals that of guessing: rounding errors."""
 
-ROUNDING = 1e-9
-"""Steps between times that are shorter by this share are as short: rounding errors."""
-
 
 def lifetime(
     rows: pd.DataFrame,
@@ -223,7 +220,7 @@ def _life(losses: pd.DataFrame, level: float) -> dict[str, object]:
         if low > 0 and np.isfinite(high) and later > early:
             steps = np.log(high / low) / np.log(later / early)
             between = int(np.sum((t > low) & (t < high)))
-            further = max(0, int(np.ceil(steps - ROUNDING)) - 1 - between)
+            further = max(0, int(np.ceil(steps - spread.ROUNDING)) - 1 - between)
     first = losses.iloc[0]
     beyond = np.interp(np.log(crossing), np.log(t), late.astype(float)) > 0
     return {

@@ -22,6 +22,9 @@ ALIKE = 0.7
 also for a method whose spread is up to five times that of the others; without this test 74 %."""
 
 
+ROUNDING = 1e-9
+"""Relative difference of two numbers that only rounding causes."""
+
 FEWEST_TESTED = 3
 """Fewest networks with a test: our choice. From two networks the spread has one degree of freedom,
 and two differences that are equal by the resolution of the counts would decide the test."""

@@ -23,9 +23,6 @@ FEW_NETWORKS = 4
 12.7, 4.3 and 3.2 at 2, 3 and 4 networks; from 4 networks on a method's own spread is used rather
 than the assumption of equal variances."""
 
-ROUNDING = 1e-9
-"""Relative difference of two standard errors that only rounding causes."""
-
 _ESTIMATED = ["accuracy", "low", "high", "half_width", "spread", "standard_error", "dof"]
 
 
@@ -263,7 +260,7 @@ def estimate(
     n = summary["n_networks"]
     of_chips = (within["measured"] * within["inverse"] / n**2).where(~shared)
     floor = np.sqrt(np.fmax(of_chips, resolution.to_numpy() ** 2 / 12 / n))
-    is_low = (summary["standard_error"] < floor * (1 - ROUNDING)) & (summary["dof"] > 0)
+    is_low = (summary["standard_error"] < floor * (1 - spread.ROUNDING)) & (summary["dof"] > 0)
     summary["standard_error"] = summary["standard_error"].where(~is_low, floor)
     summary["spread"] = summary["spread"].where(~is_low, "floor")
     summary["half_width"] = [

@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +233,12 @@ def _write_provenance(
         before = read_manifest(folder / MANIFEST_FILE)
         write_manifest(
             folder,
-            study={f.name: getattr(study, f.name) for f in fields(study) if f.name != "trust"}
+            study={
+                f.name: getattr(study, f.name)
+                for f in fields(study)
+                if f.name not in ("trust", "primary")
+            }
+            | ({} if study.primary is None else {"primary": asdict(study.primary)})
             | {
                 "checkpoints": sorted(networks),
                 "devices": [device.name for device in devices],

@@ -2,14 +2,14 @@
 
 import glob
 import os
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
 from analog_samson.deprecated import warn_renamed
 from analog_samson.devices.sentences import did_you_mean, shown
 from analog_samson.devices.toml import parse_toml
-from analog_samson.study.definition import OLD_NAMES, Study
+from analog_samson.study.definition import OLD_NAMES, Primary, Study
 from analog_samson.times import TIME_GRIDS
 
 
@@ -29,6 +29,12 @@ def load_study(path: str | Path) -> Study:
 
         [axes]
         drift_scale = [0.0, 1.0]
+
+        [primary]                       # tested alone; in a study without axes
+        method = "samson"
+        device = "pcm_like"
+        time_s = 31536000.0
+        endpoint = "lost"
 
     Args:
         path: The file.
@@ -63,7 +69,10 @@ def load_study(path: str | Path) -> Study:
     for key in ("name", "checkpoints", "devices", "times_s"):
         if key not in content:
             raise ValueError(f"{path}: key {key!r} is missing; add it.")
-    study = Study(**content | {"times_s": _times(path, content["times_s"])})
+    content["times_s"] = _times(path, content["times_s"])
+    if "primary" in content:
+        content["primary"] = _primary(path, content["primary"])
+    study = Study(**content)
     study.check(str(path))
     folder = path.parent
     return replace(
@@ -91,6 +100,20 @@ def _matching(path: Path, pattern: str) -> list[Path]:
 
 def _device(folder: Path, device: str) -> str | Path:
     return folder / device if device.endswith(".toml") else device
+
+
+def _primary(path: Path, given: Any) -> Primary:
+    """The primary endpoint; its values are checked with those of the study."""
+    if not isinstance(given, dict):
+        raise ValueError(f"{path}: 'primary' must be a table, [primary]; got {shown(given)}.")
+    allowed = {f.name: f.default is MISSING for f in fields(Primary)}
+    for key in given:
+        if key not in allowed:
+            raise ValueError(f"{path}: unknown key 'primary.{key}'{did_you_mean(key, allowed)}")
+    for key, is_needed in allowed.items():
+        if is_needed and key not in given:
+            raise ValueError(f"{path}: key 'primary.{key}' is missing; add it.")
+    return Primary(**given)
 
 
 def _times(path: Path, given: Any) -> Any:
