@@ -136,7 +136,9 @@ def yield_figure(
     networks = sizes.groupby(["device", *METHOD], observed=True).size()
     n = pd.DataFrame({"n_networks": networks, "n_chips": int(sizes.min())})
     n["n_chips_max"] = int(sizes.max())
-    marked = "" if target is None else f" Dotted: {ACCURACY.shown(target):g} {ACCURACY.unit}."
+    marked = ""
+    if target is not None:
+        marked = f" Vertical line, where in range: {ACCURACY.shown(target):g} {ACCURACY.unit}."
     return by_panel(
         late,
         lambda ax, rows: panels.yield_curves(ax, rows, target=target),

@@ -143,7 +143,9 @@ def yield_curves(ax: Axes, chips: pd.DataFrame, *, target: float | None = None) 
         own = np.sort(values[names == name].to_numpy())
         share = 100 * (1 - np.arange(len(own) + 1) / len(own))
         line = {"color": look["color"], "linestyle": look["linestyle"]}
-        ax.step(np.concatenate([[ends[0]], own, [ends[1]]]), np.append(share, 0.0), "post", **line)
+        ax.step(
+            np.concatenate([[ends[0]], own, [ends[1]]]), np.append(share, 0.0), where="post", **line
+        )
         middle = len(own) // 2
         ax.plot(own[middle], share[middle], **{**look, "linestyle": "none"})
         handles.append(Line2D([], [], label=name, **look))

@@ -106,7 +106,11 @@ def paired_gain(
 
 
 def best_methods(
-    rows: pd.DataFrame, confidence: float = 0.95, *, scale: str = "accuracy"
+    rows: pd.DataFrame,
+    confidence: float = 0.95,
+    *,
+    pool: bool | None = None,
+    scale: str = "accuracy",
 ) -> pd.DataFrame:
     """Find the best method of each comparison, and the methods tied with it.
 
@@ -121,6 +125,7 @@ def best_methods(
         rows: Rows of trials, or of chips (`chip_means`).
         confidence: One minus the probability of any false bold cell in the table, and of any
             method that is falsely not tied.
+        pool: As in `paired_gain`, over the differences to the highest method.
         scale: As in `summarise`.
 
     Returns:
@@ -140,7 +145,10 @@ def best_methods(
         means = {key: sample.mean for key, sample in samples.items()}
         leader = max(means, key=means.__getitem__)
         others = [key for key in samples if key != leader]
-        p = [_compare(samples[leader], samples[other], confidence)["p_value"] for other in others]
+        compared = [_compare(samples[leader], samples[other], confidence) for other in others]
+        if pool is not False:
+            _pool(compared, confidence, FEW_NETWORKS if pool is None else None)
+        p = [row["p_value"] for row in compared]
         n_pairs += len(samples) * (len(samples) - 1) // 2
         cells.append(
             (settings, [leader, *others], [max(p) if all(v == v for v in p) else math.nan, *p])

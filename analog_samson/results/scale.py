@@ -7,11 +7,8 @@ the difference of two means favours the method that varies more. On the logit sc
 by half an image (Haldane 1956, Annals of Human Genetics 20, 309).
 """
 
-from typing import TypeVar
-
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import special
 
 SCALES = ("accuracy", "logit")
@@ -19,8 +16,6 @@ SCALES = ("accuracy", "logit")
 RECOMMENDED_FROM = 0.95
 """Mean accuracy of the digital networks from which the logit scale is recommended: our choice. The
 rule looks at digital networks alone, so that it is fixed before any chip is simulated."""
-
-Values = TypeVar("Values", float, NDArray[np.float64], "pd.Series[float]")
 
 
 def check_scale(scale: str) -> None:
@@ -68,6 +63,17 @@ def to_scale(chips: pd.DataFrame, scale: str) -> pd.DataFrame:
     return scaled
 
 
-def from_scale(values: Values, scale: str) -> Values:
-    """Values on a scale as fractions."""
-    return values if scale == "accuracy" else special.expit(values)
+def from_scale(
+    values: "pd.Series[float]", scale: str, n_images: "pd.Series[int]"
+) -> "pd.Series[float]":
+    """Values on a scale as fractions, in [0, 1] where the scale is not the accuracy itself.
+
+    Args:
+        values: Values on the scale.
+        scale: One of `SCALES`.
+        n_images: Images that the chips were evaluated on; the half image is taken off again.
+    """
+    if scale == "accuracy":
+        return values
+    moved = 1 / (1 + np.exp(-values))
+    return (((n_images + 1) * moved - 0.5) / n_images).clip(0.0, 1.0)

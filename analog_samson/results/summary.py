@@ -132,7 +132,7 @@ def summarise(
             `spread.of_resampled`); a method with fewer keeps Student's interval, as its
             ``spread`` shows. Neither are networks of which several agree.
         scale: Scale on which means and intervals are computed (`scale.SCALES`): "accuracy", or
-            "logit", whose intervals stay within (0, 1) and which estimates the typical (median)
+            "logit", whose intervals stay within [0, 1] and which estimates the typical (median)
             chip instead of the mean.
 
     Returns:
@@ -166,7 +166,7 @@ def summarise(
         scaled = estimate(to_scale(chips, scale), confidence, pool=pool, bootstrap=bootstrap)
         summary[_ESTIMATED] = scaled[_ESTIMATED]
         for column in ("accuracy", "low", "high"):
-            summary[column] = from_scale(summary[column], scale)
+            summary[column] = from_scale(summary[column], scale, summary["n_images_per_chip"])
         sides = (summary["high"] - summary["accuracy"], summary["accuracy"] - summary["low"])
         summary["half_width"] = np.maximum(*sides)
     summary["low"] = summary["low"].clip(lower=0.0)

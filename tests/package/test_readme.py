@@ -13,7 +13,7 @@ import pytest
 from places import ROOT
 
 from analog_samson.report import study_tables
-from analog_samson.results import COLUMNS, paired_gain, read_trials
+from analog_samson.results import COLUMNS, lost, paired_gain, read_trials
 from analog_samson.study import load_study
 from analog_samson.times import YEAR
 
@@ -99,6 +99,14 @@ def test_the_table_and_the_finding_are_those_of_the_committed_study():
     gains = paired_gain(rows[rows["t_inference_s"] == YEAR]).set_index("method")
     gain, width = gains.loc["samson", ["gain", "half_width"]]
     assert f"{100 * gain:.2f} ± {100 * width:.2f} points" in README
+    late = rows[rows["t_inference_s"] == YEAR]
+    losses = lost(late).set_index("method")["lost"]
+    text = " ".join(README.split())
+    assert f"SGD lose {100 * losses['sgd']:.2f} points on PCM" in text
+    assert f"SAMSON {100 * losses['samson']:.2f}:" in text
+    saved = paired_gain(late, endpoint="lost").set_index("method").loc["samson"]
+    assert f"{100 * saved['gain']:.2f} ± {100 * saved['half_width']:.2f} points less" in text
+    assert f"(p = {saved['p_value']:.3f} for" in text
 
 
 def test_the_glossary_has_every_column():
