@@ -166,7 +166,8 @@ def sharpness_vs_robustness(
         handles.append(Line2D([], [], label=name, **look))
     if (rows[measure] > 0).all():
         log_axis(ax.set_xscale, ax.xaxis)
-    ax.set_title(_correlation_text(rows[measure], rows["lost"], names), weight="normal")
+    text = _correlation_text(rows[measure], rows["lost"], names)
+    ax.set_title(text, weight="normal", fontsize="small")
     ax.margins(0.1)
     ax.grid(True, axis="x")
     text = _TEXT_OF.get(measure, measure.replace("_", " "))
@@ -210,15 +211,16 @@ def sharpness_figure(
             _, part = groups[k // len(measures)]
             for handle in sharpness_vs_robustness(ax, part, sharpness, measures[k % len(measures)]):
                 handles[str(handle.get_label())] = handle
-            ax.set_title("\n" + ax.get_title(loc="left"), weight="normal")
+            title = "\n" + ax.get_title(loc="left")
+            ax.set_title(title, weight="normal", fontsize="small")
             if k % len(measures) == 0:
                 head(ax, words.group_title(part.iloc[0], columns))
             else:
                 ax.set_ylabel("")
         note = (
             f"One point a trained network ({sharpness['checkpoint'].nunique()}), its chips "
-            "averaged; sharpness on training images; Spearman's rank correlation over all points, "
-            "and within methods (differences between methods removed; p of permutations). "
+            "averaged; sharpness on training images; Spearman's rank correlation over all points | "
+            "within methods (differences between methods removed; p of permutations). "
             f"{words.fixed_text(networks)}."
         )
         finish(figure, handles, note)
@@ -228,11 +230,11 @@ def sharpness_figure(
 def _correlation_text(
     sharpness: "pd.Series[float]", lost: "pd.Series[float]", names: "pd.Series[str]"
 ) -> str:
-    """Rank correlation over all networks, and within methods where there are several."""
+    """Rank correlation over all networks | within methods, where there are several."""
     found = rank_correlation(sharpness.to_numpy(), lost.to_numpy(), names.to_numpy())
     text = f"Spearman {found.overall:+.2f}"
     if not math.isnan(found.within):
-        text += f", within {found.within:+.2f} (p = {found.p_within:.2g})"
+        text += f" | {found.within:+.2f} (p = {found.p_within:.2g})"
     return text.replace("-", "−")
 
 

@@ -167,7 +167,10 @@ class Primary:
     endpoint: Literal["gain", "lost"] = "gain"
     baseline: str = "sgd"
 
-    __pydantic_config__: ClassVar[pydantic.ConfigDict] = {"strict": True, "extra": "forbid"}
+    __pydantic_config__: ClassVar[pydantic.ConfigDict] = {
+        "strict": True,
+        "revalidate_instances": "always",
+    }
 
 
 @accepts_old_names(**OLD_NAMES)

@@ -9,11 +9,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from places import ROOT
 
 from analog_samson.report import study_tables
-from analog_samson.results import COLUMNS, lost, paired_gain, read_trials
+from analog_samson.report.networks import MEASURES
+from analog_samson.results import (
+    COLUMNS,
+    chip_means,
+    lost,
+    network_means,
+    paired_gain,
+    rank_correlation,
+    read_trials,
+)
 from analog_samson.study import load_study
 from analog_samson.times import YEAR
 
@@ -107,6 +117,14 @@ def test_the_table_and_the_finding_are_those_of_the_committed_study():
     saved = paired_gain(late, endpoint="lost").set_index("method").loc["samson"]
     assert f"{100 * saved['gain']:.2f} ± {100 * saved['half_width']:.2f} points less" in text
     assert f"(p = {saved['p_value']:.3f} for" in text
+    networks = network_means(chip_means(late))
+    measured = pd.read_csv(ROOT / "results" / "mnist" / "sharpness.csv").set_index("checkpoint")
+    measured = measured.loc[networks["checkpoint"]]
+    loss = (networks["clean_accuracy"] - networks["accuracy"]).to_numpy()
+    for measure in MEASURES:
+        found = rank_correlation(measured[measure].to_numpy(), loss, networks["method"].to_numpy())
+        assert 0.75 <= round(found.overall, 2) <= 0.88
+        assert f"{found.within:.2f} (p = {found.p_within:.2g})" in text
 
 
 def test_the_glossary_has_every_column():

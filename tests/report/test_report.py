@@ -699,7 +699,7 @@ def test_sharpness_is_drawn_against_what_chips_lose(trials):
     table = pd.DataFrame({"checkpoint": late["checkpoint"], "hessian_eigenvalue": 10 * lost})
     figure = sharpness_figure(late, table, measures=("hessian_eigenvalue",))
     ax = figure.axes[0]
-    assert ax.get_title(loc="left").strip() == "Spearman +1.00, within +1.00 (p = 0.0001)"
+    assert ax.get_title(loc="left").strip() == "Spearman +1.00 | +1.00 (p = 0.0001)"
     points = np.concatenate([line.get_ydata() for line in ax.lines])
     np.testing.assert_allclose(np.sort(points), np.sort(lost))
     with pytest.raises(ValueError, match="No network of the study"):
