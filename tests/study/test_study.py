@@ -308,7 +308,7 @@ def test_the_primary_endpoint_is_recorded_before_the_first_row_and_its_change_fl
         ({"method": "sam"}, "names the method 'sam'"),
         ({"device": "pcm"}, "names the device 'pcm'"),
         ({"time_s": 2.0}, "names the time 2.0 s"),
-        ({"endpoint": "best"}, "endpoint"),
+        ({"endpoint": "best"}, "'gain' or 'lost'"),
     ):
         with pytest.raises(ValueError, match=words):
             replace(named, primary=replace(named.primary, **wrong)).trials()
