@@ -89,7 +89,9 @@ def write_manifest(
     """Write the definition of a study to ``manifest.json``, and that of a part to its own manifest.
 
     Existing entries are kept: environments that added rows; networks and devices with rows, or that
-    another process is computing. The caller holds ``sole_writer`` of the manifest.
+    another process is computing; primary endpoints, each with the number of rows that were there
+    when it was named (``primary_endpoints``: a later one is a change). The caller holds
+    ``sole_writer`` of the manifest.
 
     Args:
         folder: Folder of the study.
@@ -137,6 +139,9 @@ def write_manifest(
     }
     if scores:
         own["scores"] = {name: score.description for name, score in scores.items()}
+    if "primary" in study:
+        n_rows = 0 if rows is None else len(rows)
+        own["primary_endpoints"] = [{**study["primary"], "rows_before": n_rows}]
     others = [
         _kept(read_manifest(file), file, table_of(own_path), study["name"], rows)
         for file in [path, *sorted(folder.glob("manifest-part*of*.json"))]
@@ -228,9 +233,12 @@ def _union(own: dict[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str
     studies = [*(other.get("study", {}) for other in others), own["study"]]
     commands = [line for study in studies for line in study.get("command", "").splitlines()]
     environments = [one for other in others for one in other.get("environments", [])]
+    named = [one for other in others for one in other.get("primary_endpoints", [])]
+    named += own.get("primary_endpoints", [])
     return {
         **own,
         **whole,
+        **({"primary_endpoints": _named_first(named)} if named else {}),
         "study": own["study"]
         | {
             "checkpoints": sorted(whole["checkpoints"]),
@@ -239,6 +247,21 @@ def _union(own: dict[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str
         },
         "environments": _distinct([*environments, *own["environments"]]),
     }
+
+
+def _named_first(endpoints: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Primary endpoints in the order in which they were named, each at its first time.
+
+    More than one, or one with ``rows_before``, was named after rows had been seen.
+    """
+    first: dict[str, dict[str, Any]] = {}
+    for endpoint in endpoints:
+        key = json.dumps({k: v for k, v in endpoint.items() if k != "rows_before"}, sort_keys=True)
+        if key not in first or endpoint["rows_before"] < first[key]["rows_before"]:
+            first[key] = dict(endpoint)
+    in_time = [endpoint for endpoint in first.values() if endpoint["rows_before"] == 0]
+    late = [endpoint for endpoint in first.values() if endpoint["rows_before"] > 0]
+    return [*in_time[-1:], *sorted(late, key=lambda endpoint: int(endpoint["rows_before"]))]
 
 
 def _distinct(entries: Iterable[dict[str, str]]) -> list[dict[str, str]]:

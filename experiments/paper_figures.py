@@ -9,7 +9,7 @@ Several studies are drawn side by side, a panel per device. Takes about five sec
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -30,6 +30,9 @@ def main(
     times_s: tuple[float, ...] = (),
     shown_as: str = "",
     baseline: str = "sgd",
+    confidence: float = 0.95,
+    scale: Literal["accuracy", "logit", "auto"] = "accuracy",
+    target: float | None = None,
     bootstrap: bool = False,
     interval: str = "bars",
     style: str = "paper",
@@ -47,6 +50,11 @@ def main(
         times_s: Times since programming to keep [s]; all if none is named.
         shown_as: bits_per_token shows a cross entropy in bits instead of as perplexity.
         baseline: Method that gains are counted from.
+        confidence: Probability with which intervals cover; tests use the rest.
+        scale: Scale of means, gains and tests: logit where few errors are left, auto where the
+            digital networks make less than 5 % errors.
+        target: Accuracy that chips must reach for the yield, as a fraction; by default one point
+            below the digital networks.
         bootstrap: Intervals of the accuracy from a bootstrap over networks (5 or more).
         interval: "bars" or "band".
         style: "paper" (print) or "talk" (slides).
@@ -64,6 +72,9 @@ def main(
         rows,
         folders=studies,
         baseline=baseline,
+        confidence=confidence,
+        scale=scale,
+        target=target,
         bootstrap=bootstrap,
         interval=interval,
         width=width,

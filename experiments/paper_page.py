@@ -8,7 +8,7 @@ A figure or table of your own is an analog_samson.report.Item. Takes about ten s
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -21,6 +21,9 @@ def main(
     out: Path | None = None,
     shown_as: str = "",
     baseline: str = "sgd",
+    confidence: float = 0.95,
+    scale: Literal["accuracy", "logit", "auto"] = "accuracy",
+    target: float | None = None,
     style: str = "paper",
     extra_items: tuple[str, ...] = (),
 ) -> None:
@@ -31,6 +34,11 @@ def main(
         out: Where the files go; the study's folder if not given.
         shown_as: bits_per_token shows a cross entropy in bits instead of as perplexity.
         baseline: Method that gains are counted from.
+        confidence: Probability with which intervals cover; tests use the rest.
+        scale: Scale of means, gains and tests: logit where few errors are left, auto where the
+            digital networks make less than 5 % errors.
+        target: Accuracy that chips must reach for the yield, as a fraction; by default one point
+            below the digital networks.
         style: "paper" (print) or "talk" (slides).
         extra_items: Figures and tables of your own, package.module:name of a report.Item; put the
             folder of the package on PYTHONPATH.
@@ -40,7 +48,10 @@ def main(
         out=out,
         shown_as=shown_as,
         baseline=baseline,
+        confidence=confidence,
         look=style,
+        scale=scale,
+        target=target,
         extra_items=extra_items,
     )
     print(written(paths))

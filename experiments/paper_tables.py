@@ -8,7 +8,7 @@ LaTeX needs only the package booktabs. Takes about three seconds.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -29,6 +29,9 @@ def main(
     times_s: tuple[float, ...] = (),
     shown_as: str = "",
     baseline: str = "sgd",
+    confidence: float = 0.95,
+    scale: Literal["accuracy", "logit", "auto"] = "accuracy",
+    target: float | None = None,
     bootstrap: bool = False,
     half_width: float | None = None,
     extra_items: tuple[str, ...] = (),
@@ -43,6 +46,11 @@ def main(
         times_s: Times since programming to keep [s]; all if none is named.
         shown_as: bits_per_token shows a cross entropy in bits instead of as perplexity.
         baseline: Method that gains are counted from.
+        confidence: Probability with which intervals cover; tests use the rest.
+        scale: Scale of means, gains and tests: logit where few errors are left, auto where the
+            digital networks make less than 5 % errors.
+        target: Accuracy that chips must reach for the yield, as a fraction; by default one point
+            below the digital networks.
         bootstrap: Intervals of the accuracy from a bootstrap over networks (5 or more).
         half_width: Target half-width (0.002 is 0.2 points): number of networks or chips it needs.
         extra_items: Tables of your own, package.module:name of a report.Item; put the folder of
@@ -57,6 +65,9 @@ def main(
         rows,
         folders=studies,
         baseline=baseline,
+        confidence=confidence,
+        scale=scale,
+        target=target,
         bootstrap=bootstrap,
         half_width=half_width,
         extra_items=extra_items,

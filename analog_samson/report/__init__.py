@@ -22,9 +22,11 @@ from analog_samson.report.figures import (
     chips_figure,
     gain_figure,
     lifetime_figure,
+    lost_figure,
     save,
     scatter_figure,
     strips_figure,
+    yield_figure,
 )
 from analog_samson.report.items import ITEMS, Item, with_extra
 from analog_samson.report.networks import (
@@ -42,6 +44,8 @@ from analog_samson.report.panels import (
     clean_vs_late,
     gain_vs_time,
     lifetimes,
+    lost_vs_time,
+    yield_curves,
 )
 from analog_samson.report.sweeps import accuracy_vs_axis, axis_figure, heat_figure, heat_map
 from analog_samson.report.tables import (
@@ -49,8 +53,10 @@ from analog_samson.report.tables import (
     grid_table,
     iso_table,
     lifetime_table,
+    lost_table,
     planning_table,
     table,
+    yield_table,
 )
 from analog_samson.report.typeset import Table
 
@@ -79,6 +85,9 @@ __all__ = [
     "lifetime_figure",
     "lifetime_table",
     "lifetimes",
+    "lost_figure",
+    "lost_table",
+    "lost_vs_time",
     "planning_table",
     "save",
     "scatter_figure",
@@ -98,4 +107,7 @@ __all__ = [
     "write_figures",
     "write_report",
     "write_tables",
+    "yield_curves",
+    "yield_figure",
+    "yield_table",
 ]

@@ -6,8 +6,9 @@ import pandas as pd
 
 from analog_samson import times
 from analog_samson.report import words
-from analog_samson.report.typeset import BLANK, EXTRAPOLATED, SIGNIFICANT, Block
+from analog_samson.report.typeset import BLANK, EXTRAPOLATED, PRIMARY, SIGNIFICANT, Block
 from analog_samson.results.scores import score_of
+from analog_samson.results.spread import FEWEST_TESTED
 
 
 def caption(rows: pd.DataFrame, blocks: Sequence[Block], parts: Iterable[str]) -> str:
@@ -34,15 +35,27 @@ def caption(rows: pd.DataFrame, blocks: Sequence[Block], parts: Iterable[str]) -
 
 
 def tests_text(gains: pd.DataFrame) -> str:
-    """Explain the stars, and over how many comparisons they are corrected."""
-    n = int(gains["p_value"].notna().sum())
-    if n == 0:
-        return "No test could be made."
+    """Explain the stars, over how many comparisons they are corrected, and the primary one."""
+    few = gains["n_networks"] < FEWEST_TESTED
     p = f"p < {1 - gains['confidence'].iloc[0]:.2g}"
-    which = f"Holm's correction over the {n} comparisons of this table"
+    primary = gains[gains["is_primary"]]
+    text = []
+    for value in primary["p_value"]:
+        found = f"p = {value:.2g}" if pd.notna(value) else "not tested"
+        text.append(f"{PRIMARY} primary endpoint, tested alone: {found}.")
+    rest = gains[~gains["is_primary"]]
+    n = int(rest["p_value"].notna().sum())
+    which = f"Holm's correction over the {n} {'other ' if len(primary) else ''}comparisons of this "
+    which += "table"
     if gains["significant"].any():
-        return f"{SIGNIFICANT} {p} after {which}."
-    return f"No difference has {p} after {which}."
+        text.append(f"{SIGNIFICANT} {p} after {which}." if n else f"{SIGNIFICANT} {p}.")
+    elif n:
+        text.append(f"No difference has {p} after {which}.")
+    elif primary["p_value"].isna().all():
+        text.append("No test could be made.")
+    if few.any():
+        text.append(f"Nothing is tested with fewer than {FEWEST_TESTED} trained networks.")
+    return " ".join(text)
 
 
 def mean_text(summary: pd.DataFrame) -> str:
@@ -50,6 +63,11 @@ def mean_text(summary: pd.DataFrame) -> str:
     interval = words.interval_text(summary)
     if summary["half_width"].isna().all():
         return f"{interval[:1].upper()}{interval[1:]}."
+    if "scale" in summary and (summary["scale"] == "logit").all():
+        return (
+            "Accuracy of the typical (median) chip: mean of log(accuracy / error), converted back; "
+            f"it is not the mean accuracy. In brackets the {interval}."
+        )
     is_resampled = (summary["spread"] == "bootstrap").any() or score_of(summary).is_exponential
     return f"Mean ± {'wider side' if is_resampled else 'half-width'} of the {interval}."
 

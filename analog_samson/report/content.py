@@ -40,6 +40,10 @@ class Content:
         confidence: Probability with which intervals cover.
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
         half_width: Target half-width of the planning table, as a fraction; None: no such table.
+        scale: Scale of means, gains and tests: "accuracy", "logit" (see `results.summarise`), or
+            "auto", the one that `results.recommended_scale` names.
+        target: Accuracy that chips must reach for the yield, as a fraction, or another score in its
+            unit; None takes `results.default_target`.
         interval: "bars" or "band", over time.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
@@ -52,6 +56,8 @@ class Content:
     confidence: float = 0.95
     bootstrap: bool = False
     half_width: float | None = None
+    scale: str = "accuracy"
+    target: float | None = None
     interval: str = "bars"
     width: str = "two columns"
     look: str = "paper"
@@ -123,19 +129,73 @@ class Content:
     @cached_property
     def summary(self) -> pd.DataFrame:
         """Accuracy of every group of rows."""
-        return results.summarise(self.chips, self.confidence, bootstrap=self.bootstrap)
+        return results.summarise(
+            self.chips, self.confidence, bootstrap=self.bootstrap, scale=self.chosen_scale
+        )
+
+    @cached_property
+    def chosen_scale(self) -> str:
+        """The scale of means, gains and tests."""
+        return self.recommended_scale if self.scale == "auto" else self.scale
+
+    @cached_property
+    def recommended_scale(self) -> str:
+        """The scale that fits the digital networks."""
+        return results.recommended_scale(self.chips)
+
+    @cached_property
+    def primary_endpoints(self) -> list[dict[str, Any]]:
+        """Primary endpoints of the studies, in the order in which they were named."""
+        return [one for found in self.manifests for one in found.get("primary_endpoints", [])]
+
+    @cached_property
+    def primary(self) -> dict[str, Any] | None:
+        """The primary endpoint, the first that was named; None where its baseline is not used."""
+        if not self.primary_endpoints:
+            return None
+        first = self.primary_endpoints[0]
+        is_used = first["baseline"] in (self.baseline, self.baseline.split(" ")[0])
+        return first if is_used else None
+
+    @cached_property
+    def lost(self) -> pd.DataFrame:
+        """Accuracy that every group of rows has lost since the digital network."""
+        return results.lost(self.chips, self.confidence)
+
+    @cached_property
+    def yields(self) -> pd.DataFrame:
+        """Share of chips that reach the target; empty where the digital networks give none."""
+        target = results.default_target(self.chips) if self.target is None else self.target
+        if self.target is None and target in self.score.limits:
+            return pd.DataFrame()
+        return results.yields(self.chips, target, self.confidence)
 
     @cached_property
     def best(self) -> pd.DataFrame:
         """Which method is the best among those compared."""
-        return results.best_methods(self.chips, self.confidence)
+        return results.best_methods(self.chips, self.confidence, scale=self.chosen_scale)
 
     @cached_property
     def gains(self) -> pd.DataFrame:
         """Paired gains over the baseline; no rows where the baseline was not simulated."""
+        return self._compared("gain")
+
+    @cached_property
+    def saved(self) -> pd.DataFrame:
+        """How much less each method loses than the baseline, on the same chips."""
+        return self._compared("lost")
+
+    def _compared(self, endpoint: str) -> pd.DataFrame:
         if self.baseline not in {*self.names.values(), *self.rows["method"]}:
             return pd.DataFrame()
-        return results.paired_gain(self.chips, self.baseline, self.confidence)
+        return results.paired_gain(
+            self.chips,
+            self.baseline,
+            self.confidence,
+            endpoint=endpoint,
+            scale=self.chosen_scale,
+            primary=self.primary,
+        )
 
     @cached_property
     def ageing(self) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -63,6 +63,8 @@ def study_tables(
     confidence: float = 0.95,
     bootstrap: bool = False,
     half_width: float | None = None,
+    scale: str = "accuracy",
+    target: float | None = None,
     extra_items: Iterable[Item | str] = (),
 ) -> dict[str, Table]:
     """Every table that the rows have data for.
@@ -77,12 +79,15 @@ def study_tables(
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
         half_width: Target half-width, as a fraction, of a table of the chips or networks needed
             for it.
+        scale: Scale of means, gains and tests: "accuracy", "logit" or "auto" (see `Content`).
+        target: Accuracy that chips must reach for the yield, as a fraction, or another score in its
+            unit; None takes `results.default_target`.
         extra_items: Items of other packages (see `with_extra`).
 
     Returns:
-        File stem to table: "accuracy" always, "gain", "lifetime", "iso_accuracy", "grid" where
-        there are data, "planning" for a half-width, and those of extra items. In the stems the
-        column of another score stands for "accuracy".
+        File stem to table: "accuracy", "lost" and "yield" always, "gain", "saved", "lifetime",
+        "iso_accuracy", "grid" where there are data, "planning" for a half-width, and those of
+        extra items. In the stems the column of another score stands for "accuracy".
 
     Raises:
         ValueError: If there are no rows, they mix definitions, or an extra item is not an `Item`.
@@ -95,6 +100,8 @@ def study_tables(
         confidence=confidence,
         bootstrap=bootstrap,
         half_width=half_width,
+        scale=scale,
+        target=target,
     )
     return _all(item.tables(content) for item in with_extra(extra_items))
 
@@ -109,6 +116,8 @@ def study_figures(
     interval: str = "bars",
     width: str = "two columns",
     look: str = "paper",
+    scale: str = "accuracy",
+    target: float | None = None,
     extra_items: Iterable[Item | str] = (),
 ) -> dict[str, Figure]:
     """Every figure that the rows, and the files beside them, have data for.
@@ -123,11 +132,15 @@ def study_figures(
         interval: "bars" or "band", over time.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
+        scale: Scale of means, gains and tests: "accuracy", "logit" or "auto" (see `Content`).
+        target: Accuracy that chips must reach for the yield, as a fraction; None takes
+            `results.default_target`.
         extra_items: Items of other packages (see `with_extra`).
 
     Returns:
-        File stem to figure: "accuracy", "gain", "lifetime", "chips", "strips", "scatter", per
-        swept axis (or pair of axes) one more, "waterfall", "layers", "sharpness" and "training"
+        File stem to figure: "accuracy", "gain", "lost", "saved", "yield", "lifetime", "chips",
+        "strips", "scatter", per swept axis (or pair of axes) one more, "waterfall", "layers",
+        "sharpness" and "training"
         where a folder has their files, and those of extra items.
 
     Raises:
@@ -143,6 +156,8 @@ def study_figures(
         interval=interval,
         width=width,
         look=look,
+        scale=scale,
+        target=target,
     )
     return _all(item.figures(content) for item in with_extra(extra_items))
 
@@ -225,6 +240,15 @@ def warnings_of(content: Content) -> list[str]:
             f"Only {summary['n_networks'].min()} trained networks for some methods: intervals are "
             "wide and depend on assumptions."
         )
+    if (summary["n_networks"] == 2).any():
+        found.append("Nothing is tested with two trained networks: train a third seed.")
+    if content.chosen_scale == "accuracy" and content.recommended_scale == "logit":
+        found.append(
+            "Few errors are left, and their spread is skewed: intervals of the mean accuracy over "
+            "few networks are too narrow, mostly upward, and tests favour the method that varies "
+            "more. Prefer the logit scale (--scale logit), which describes the typical chip."
+        )
+    found += _primary_warnings(content.primary_endpoints)
     if (summary["n_chips"] < 5).any():
         found.append(f"Only {summary['n_chips'].min()} chips of some networks.")
     if (summary["n_chips"] < summary["n_chips_max"]).any() or _has_gaps(summary):
@@ -270,6 +294,16 @@ def warnings_of(content: Content) -> list[str]:
     if rows["n_test"].min() < 1000:
         found.append(f"The evaluation set has only {rows['n_test'].min()} images.")
     return found
+
+
+def _primary_warnings(endpoints: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whether the primary endpoint was named, or changed, after rows were there."""
+    late = [one for one in endpoints if one["rows_before"] > 0]
+    if not late:
+        return []
+    n = late[0]["rows_before"]
+    what = "was named" if len(late) == len(endpoints) else "was changed"
+    return [f"The primary endpoint {what} when {n} rows were there already (manifest.json)."]
 
 
 def _all(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:

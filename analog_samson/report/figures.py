@@ -19,6 +19,7 @@ from analog_samson.report import panels, words
 from analog_samson.report.axes import TimeAxis, finish, head
 from analog_samson.report.pgf import save_pgf
 from analog_samson.report.style import WIDTHS_IN, order, style
+from analog_samson.results.definitions import METHOD
 from analog_samson.results.scores import score_of
 
 FORMATS = ("pdf", "png")
@@ -77,6 +78,74 @@ def gain_figure(
         gains,
         lambda ax, rows: panels.gain_vs_time(ax, rows, interval=interval, axis=axis),
         note=gain_note(gains) if len(gains) else "",
+        width=width,
+        look=look,
+    )
+
+
+def lost_figure(
+    losses: pd.DataFrame, *, width: str = "two columns", interval: str = "bars", look: str = "paper"
+) -> Figure:
+    """Accuracy lost since the digital network against time, one panel per device.
+
+    Args:
+        losses: As `results.lost` gives.
+        width: "one column" or "two columns".
+        interval: "bars" or "band".
+        look: Style sheet, "paper" or "talk".
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If there are no rows or a name is unknown.
+    """
+    axis = TimeAxis(losses["t_inference_s"])
+    return by_panel(
+        losses,
+        lambda ax, rows: panels.lost_vs_time(ax, rows, interval=interval, axis=axis),
+        note=footnote(losses) if len(losses) else "",
+        width=width,
+        look=look,
+    )
+
+
+def yield_figure(
+    chips: pd.DataFrame,
+    target: float | None = None,
+    *,
+    width: str = "two columns",
+    look: str = "paper",
+) -> Figure:
+    """Fraction of chips that reach an accuracy, a curve a method, at the last time of each device.
+
+    Args:
+        chips: As `results.chip_means` gives.
+        target: Accuracy to mark, as a fraction; None marks nothing.
+        width: "one column" or "two columns".
+        look: Style sheet, "paper" or "talk".
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If there are no chips or a name is unknown.
+    """
+    late = at_last_time(chips)
+    sizes = late.groupby(["device", *METHOD, "checkpoint"], observed=True).size()
+    networks = sizes.groupby(["device", *METHOD], observed=True).size()
+    n = pd.DataFrame({"n_networks": networks, "n_chips": int(sizes.min())})
+    n["n_chips_max"] = int(sizes.max())
+    marked = ""
+    if target is not None:
+        score = score_of(chips)
+        unit = f" {score.unit}" if score.unit else ""
+        marked = f" Vertical line, where in range: {score.shown(target):.4g}{unit}."
+    return by_panel(
+        late,
+        lambda ax, rows: panels.yield_curves(ax, rows, target=target),
+        with_time=True,
+        note=f"n = {words.n_text(n)} of each method.{marked} {words.fixed_text(chips)}.",
         width=width,
         look=look,
     )
@@ -179,7 +248,8 @@ def lifetime_figure(
     if len(lives):
         note = (
             f"Loss counted from {reference[lives['reference'].iloc[0]]}; interpolated in log time. "
-            "Bars: 95 % interval; arrows: beyond the measured times. 1 y = 365 d. "
+            f"Bars: {words.per_cent_of(lives)} interval, from one simulated time to another; "
+            "arrows: beyond the measured times. 1 y = 365 d. "
             f"{words.fixed_text(lives)}."
         )
     return by_panel(
@@ -281,7 +351,7 @@ def footnote(summary: pd.DataFrame) -> str:
 
 def gain_note(gains: pd.DataFrame) -> str:
     """Kind of the intervals of gains, number of networks and chips."""
-    per_cent = f"{100 * gains['confidence'].iloc[0]:g} %"
+    per_cent = words.per_cent_of(gains)
     over = (
         "trained networks" if (gains["level"] == "networks").all() else "chips only (one network)"
     )

@@ -193,6 +193,38 @@ def _gain_table(content: Content) -> Table | None:
 
 
 @_in_few_panels
+def _lost(content: Content) -> Figure:
+    return figures.lost_figure(content.lost, interval=content.interval, **content.how)
+
+
+def _lost_table(content: Content) -> Table:
+    return tables.lost_table(content.lost)
+
+
+@_in_few_panels
+def _saved(content: Content) -> Figure | None:
+    if content.saved.empty:
+        return None
+    return figures.gain_figure(content.saved, interval=content.interval, **content.how)
+
+
+def _saved_table(content: Content) -> Table | None:
+    return None if content.saved.empty else tables.gain_table(content.saved)
+
+
+@_in_few_panels
+def _yield(content: Content) -> Figure | None:
+    if content.yields.empty:
+        return None
+    target = content.yields["target"].iloc[0]
+    return figures.yield_figure(content.chips, target, **content.how)
+
+
+def _yield_table(content: Content) -> Table | None:
+    return None if content.yields.empty else tables.yield_table(content.yields)
+
+
+@_in_few_panels
 def _lifetime(content: Content) -> Figure | None:
     lives = _telling(content.lives)
     if lives.empty:
@@ -322,6 +354,30 @@ ITEMS = (
         _gain_table,
         "Difference of {score} to the baseline on the same chips, with its interval, "
         "against the time since programming; one panel for each device.",
+    ),
+    Item(
+        "lost",
+        "{Score} lost since the digital network",
+        _lost,
+        _lost_table,
+        "{Score} that each method has lost since its digital networks, with its "
+        "interval, against the time since programming; one panel for each device.",
+    ),
+    Item(
+        "saved",
+        "{Score} lost less than by the baseline",
+        _saved,
+        _saved_table,
+        "How much less {score} each method loses since its digital networks than the "
+        "baseline, on the same chips, with its interval; one panel for each device.",
+    ),
+    Item(
+        "yield",
+        "Yield: share of chips that reach a target",
+        _yield,
+        _yield_table,
+        "Fraction of chips that reach a given {score} at the last simulated time, a curve for "
+        "each method; one panel for each device.",
     ),
     Item(
         "lifetime",

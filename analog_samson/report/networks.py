@@ -1,5 +1,6 @@
 """Digital networks: training curves, and sharpness of the minima."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from analog_samson.report.axes import finish, head, log_axis
 from analog_samson.report.figures import grid
 from analog_samson.report.methods import KNOWN_METHODS
 from analog_samson.report.style import line_width, order, plot_options, style
+from analog_samson.results.correlation import rank_correlation
 from analog_samson.results.scores import score_of
 
 CURVES = (
@@ -165,8 +167,8 @@ def sharpness_vs_robustness(
         handles.append(Line2D([], [], label=name, **look))
     if (rows[measure] > 0).all():
         log_axis(ax.set_xscale, ax.xaxis)
-    correlation = rows[measure].corr(rows["lost"], method="spearman")
-    ax.set_title(f"Spearman {correlation:+.2f}".replace("-", "−"), weight="normal")
+    text = _correlation_text(rows[measure], rows["lost"], names)
+    ax.set_title(text, weight="normal", fontsize="small")
     ax.margins(0.1)
     ax.grid(True, axis="x")
     text = _TEXT_OF.get(measure, measure.replace("_", " "))
@@ -210,18 +212,31 @@ def sharpness_figure(
             _, part = groups[k // len(measures)]
             for handle in sharpness_vs_robustness(ax, part, sharpness, measures[k % len(measures)]):
                 handles[str(handle.get_label())] = handle
-            ax.set_title("\n" + ax.get_title(loc="left"), weight="normal")
+            title = "\n" + ax.get_title(loc="left")
+            ax.set_title(title, weight="normal", fontsize="small")
             if k % len(measures) == 0:
                 head(ax, words.group_title(part.iloc[0], columns))
             else:
                 ax.set_ylabel("")
         note = (
             f"One point a trained network ({sharpness['checkpoint'].nunique()}), its chips "
-            "averaged; sharpness on training images; Spearman's rank correlation over all points. "
+            "averaged; sharpness on training images; Spearman's rank correlation over all points | "
+            "within methods (differences between methods removed; p of permutations). "
             f"{words.fixed_text(networks)}."
         )
         finish(figure, handles, note)
     return figure
+
+
+def _correlation_text(
+    sharpness: "pd.Series[float]", lost: "pd.Series[float]", names: "pd.Series[str]"
+) -> str:
+    """Rank correlation over all networks | within methods, where there are several."""
+    found = rank_correlation(sharpness.to_numpy(), lost.to_numpy(), names.to_numpy())
+    text = f"Spearman {found.overall:+.2f}"
+    if not math.isnan(found.within):
+        text += f" | {found.within:+.2f} (p = {found.p_within:.2g})"
+    return text.replace("-", "−")
 
 
 def check_columns(rows: pd.DataFrame, columns: tuple[str, ...]) -> None:

@@ -60,6 +60,8 @@ def write_report(
     baseline: str = "sgd",
     confidence: float = 0.95,
     look: str = "paper",
+    scale: str = "accuracy",
+    target: float | None = None,
     command: str = "",
     extra_items: Iterable[Item | str] = (),
     shown_as: str = "",
@@ -80,6 +82,9 @@ def write_report(
         baseline: Method that gains are counted from.
         confidence: Probability with which an interval covers the true mean.
         look: Style sheet, "paper" or "talk".
+        scale: Scale of means, gains and tests: "accuracy", "logit" or "auto" (see `Content`).
+        target: Accuracy that chips must reach for the yield, as a fraction; None takes
+            `results.default_target`.
         command: The command that made the study, for the page; empty takes the manifest's.
         extra_items: Figures and tables of other packages, shown after the others: each an `Item`,
             or its import name ("package.module:name").
@@ -111,7 +116,15 @@ def write_report(
             raise ValueError(f"{where!r} holds no rows; run the study first.")
         if shown_as and (len(by_score) == 1 or is_shown_as(found, shown_as)):
             found = results.shown_as(found, shown_as)
-        content = Content(found, own, baseline=baseline, confidence=confidence, look=look)
+        content = Content(
+            found,
+            own,
+            baseline=baseline,
+            confidence=confidence,
+            look=look,
+            scale=scale,
+            target=target,
+        )
         shown = [_Shown(item, item.figures(content), item.tables(content)) for item in items]
         several = len(by_score) > 1
         place = made_folder(whole / part, "folder of a score") if several else whole

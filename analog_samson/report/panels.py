@@ -79,11 +79,93 @@ def gain_vs_time(
     """
     check_one(gains, "gain_vs_time", interval)
     score = score_of(gains)
-    rows = gains.assign(name=words.method_names(gains), value=score.shown_gain(gains["gain"]))
-    ax.axhline(0.0, color="black", linewidth=line_width(0.55), zorder=1)
-    handles = _over_time(ax, rows, interval, axis, score.shown_gain)
     baseline = words.method_text(gains["baseline"].iloc[0])
-    ax.set_ylabel(f"gain over {baseline}{score.difference(short=True)}")
+    label = f"gain over {baseline}{score.difference(short=True)}"
+    if (gains["endpoint"] == "lost").all():
+        label = f"lost less than by {baseline}{score.difference(short=True)}"
+    shown = score.shown_gain
+    if (gains["scale"] == "logit").all():
+        gains = words.odds_reduction(gains)
+        label = f"reduction of the odds of an error\nagainst {baseline} [%]"
+    rows = gains.assign(name=words.method_names(gains), value=shown(gains["gain"]))
+    ax.axhline(0.0, color="black", linewidth=line_width(0.55), zorder=1)
+    handles = _over_time(ax, rows, interval, axis, shown)
+    ax.set_ylabel(label)
+    return handles
+
+
+def lost_vs_time(
+    ax: Axes,
+    losses: pd.DataFrame,
+    *,
+    interval: str = "bars",
+    axis: TimeAxis | None = None,
+) -> list[Line2D]:
+    """Draw the score lost since the digital network, in its unit of losses, against time.
+
+    Args:
+        ax: Where to draw.
+        losses: As `results.lost` gives, of one panel.
+        interval: "bars" or "band".
+        axis: As in `accuracy_vs_time`.
+
+    Returns:
+        One handle per method.
+
+    Raises:
+        ValueError: As `accuracy_vs_time`.
+    """
+    check_one(losses, "lost_vs_time", interval)
+    score = score_of(losses)
+    rows = losses.assign(name=words.method_names(losses), value=score.shown_loss(losses["lost"]))
+    ax.axhline(0.0, color="black", linewidth=line_width(0.55), zorder=1)
+    handles = _over_time(ax, rows, interval, axis, score.shown_loss)
+    ax.set_ylabel(score.lost_axis())
+    return handles
+
+
+def yield_curves(ax: Axes, chips: pd.DataFrame, *, target: float | None = None) -> list[Line2D]:
+    """Draw the fraction of chips that reach a score against the score, a step a chip.
+
+    Args:
+        ax: Where to draw.
+        chips: As `results.chip_means` gives, of one panel at one time.
+        target: Score to mark, in the table's unit; None marks nothing.
+
+    Returns:
+        One handle per method.
+
+    Raises:
+        ValueError: If there are no chips, rows of several panels or several times.
+    """
+    check_one(chips, "yield_curves")
+    if chips["t_inference_s"].nunique() > 1:
+        raise ValueError("yield_curves draws one time; filter the chips by t_inference_s.")
+    score = score_of(chips)
+    names = words.method_names(chips)
+    values = score.shown(chips[score.column])
+    room = 0.04 * max(float(values.max() - values.min()), 0.1)
+    ends = float(values.min()) - room, float(values.max()) + room
+    handles = []
+    for name in sorted(names.unique(), key=order):
+        look = plot_options(name, names.unique())
+        own = np.sort(values[names == name].to_numpy())
+        reached = np.arange(len(own) + 1) / len(own)
+        share = 100 * (1 - reached if score.is_higher_better else reached)
+        line = {"color": look["color"], "linestyle": look["linestyle"]}
+        end = 0.0 if score.is_higher_better else 100.0
+        ax.step(
+            np.concatenate([[ends[0]], own, [ends[1]]]), np.append(share, end), where="post", **line
+        )
+        middle = len(own) // 2
+        ax.plot(own[middle], share[middle], **{**look, "linestyle": "none"})
+        handles.append(Line2D([], [], label=name, **look))
+    if target is not None and ends[0] <= score.shown(target) <= ends[1]:
+        ax.axvline(score.shown(target), color="0.3", linestyle=":", lw=line_width(0.7), zorder=1)
+    ax.set_xlim(*ends)
+    ax.set_ylim(-3, 103)
+    ax.set_xlabel(score.reached_axis)
+    ax.set_ylabel("chips [%]")
     return handles
 
 

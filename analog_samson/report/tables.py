@@ -1,4 +1,4 @@
-"""The tables of a study: score, gain, lifetime, normalised score, noise grid."""
+"""The tables of a study: score, gain, loss, yield, lifetime, normalised score, noise grid."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,8 +10,19 @@ from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.captions import caption, mean_text, share_text, tests_text
 from analog_samson.report.style import order
-from analog_samson.report.typeset import BLANK, EXTRAPOLATED, SIGNIFICANT, TIED, Block, Table
+from analog_samson.report.typeset import (
+    BLANK,
+    EXTRAPOLATED,
+    ISO,
+    PRIMARY,
+    SIGNIFICANT,
+    TIED,
+    Block,
+    Table,
+)
 from analog_samson.results.scores import ACCURACY, Score, score_of
+from analog_samson.results.spread import FEWEST_TESTED
+from analog_samson.results.yields import FEWEST_OF_TAIL, WORST
 
 
 def table(
@@ -42,7 +53,7 @@ def table(
 
     def cell(row: "pd.Series[Any]") -> str:
         mark = f" {TIED}" if row["is_tied"] else ""
-        return _value(score, row[score.column], row["half_width"], digits) + mark
+        return _mean(score, row, digits) + mark
 
     blocks = _over_time(rows, lead, cell, is_bold=lambda row: bool(row["is_best"]))
     parts = [
@@ -58,7 +69,11 @@ def table(
             "Bold: better than every other method of its block at that time (paired t test, Holm)."
         )
     if rows["is_tied"].any():
-        parts.append(f"{TIED} not distinguishable from the best.")
+        parts.append(
+            f"{TIED} not distinguishable from the highest (Holm over all pairs of the table)."
+        )
+    if best is not None and (summary["n_networks"] < FEWEST_TESTED).any():
+        parts.append(f"Nothing is tested with fewer than {FEWEST_TESTED} trained networks.")
     if (summary["n_chips"] < summary["n_chips_max"]).any():
         parts.append("Some networks have fewer chips than others: the study is incomplete.")
     if not summary["reproducible"].all():
@@ -97,14 +112,37 @@ def gain_table(
 
     def cell(row: "pd.Series[Any]") -> str:
         mark = f" {SIGNIFICANT}" if row["significant"] else ""
-        return _value(score, row["gain"], row["half_width"], digits, is_gain=True) + mark
+        mark += f" {PRIMARY}" if row["is_primary"] else ""
+        if is_logit:
+            return _between(row["gain"], row["low"], row["high"], 0, sign="+") + mark
+        value, width = row["gain"], row["half_width"]
+        return _value(score, value, width, digits, show=score.shown_gain, sign="+") + mark
 
+    is_logit = (gains["scale"] == "logit").all()
+    if is_logit:
+        rows = words.odds_reduction(rows)
     blocks = _over_time(rows, lambda own: {"n": _n_short(own)}, cell)
-    per_cent = f"{100 * gains['confidence'].iloc[0]:g} %"
+    per_cent = words.per_cent_of(gains)
+    is_loss = (gains["endpoint"] == "lost").all()
+    baseline = words.method_text(gains["baseline"].iloc[0])
+    what = "Difference"
+    title = f"Gain over {baseline}{score.difference()}"
+    if is_loss:
+        what = f"What {baseline} loses since its digital networks, minus what the method loses,"
+        title = f"{score.capitalised} lost less than by {baseline}{score.difference()}"
+    if is_logit:
+        title = f"Reduction of the odds of an error against {baseline} [%]"
+        title += ", digital networks deducted" if is_loss else ""
+        what = "1 − odds ratio of the errors of typical chips, from the difference of logits"
     side = "wider side" if score.is_exponential else "half-width"
+    how = (
+        f"in brackets its {per_cent} interval"
+        if is_logit
+        else f"± {side} of its {per_cent} interval"
+    )
     parts = [
-        f"Difference on the same chips ± {side} of its {per_cent} interval (Student t over "
-        "trained networks). n = trained networks × chips per network.",
+        f"{what} on the same chips{', ' if is_logit else ' '}{how} (Student t over trained "
+        "networks). n = trained networks × chips per network.",
         tests_text(gains),
     ]
     if not score.is_higher_better:
@@ -113,17 +151,113 @@ def gain_table(
         parts.append("With one network the interval is over chips only and no test is made.")
     if (gains["spread"] == "pooled").any():
         parts.append("Spread pooled over methods where there are 2 or 3 networks.")
+    if (gains["spread"] == "floor").any():
+        parts.append(
+            "Intervals are at least as wide as the chips' spread and whole counts make it."
+        )
     if not gains["paired"].all():
         parts.append("Networks from elsewhere: unpaired (Welch).")
-    baseline = words.method_text(gains["baseline"].iloc[0])
     if alone:
         parts.append(f"No {baseline} on {', '.join(alone)}, so no gain there.")
     return Table(
-        title=f"Gain over {baseline}{score.difference()}",
+        title=title,
         caption=caption(rows, blocks, parts),
         blocks=tuple(blocks),
         data=gains,
-        label="tab:gain",
+        label="tab:saved" if is_loss else "tab:gain",
+    )
+
+
+def lost_table(losses: pd.DataFrame, *, decimals: int | None = None) -> Table:
+    """Score lost since the digital network: methods x times, one block per device.
+
+    Args:
+        losses: As `results.lost` gives.
+        decimals: Digits after the point; None takes those of the score.
+
+    Returns:
+        The table.
+
+    Raises:
+        ValueError: If there are no rows.
+    """
+    _check_not_empty(losses)
+    rows = losses.assign(name=words.method_names(losses))
+    score = score_of(losses)
+    show = score.shown_loss
+    digits = score.decimals_of_gains(show(losses["lost"])) if decimals is None else decimals
+    blocks = _over_time(
+        rows,
+        lambda own: {"n": words.n_short(own)},
+        lambda row: _value(score, row["lost"], row["half_width"], digits, show=show),
+    )
+    first, second = ("Digital", "analog") if score.is_higher_better else ("Analog", "digital")
+    parts = [
+        f"{first} minus {second} {score.averaged_label} of the same networks.",
+        mean_text(losses),
+        "n = trained networks × chips per network.",
+    ]
+    return Table(
+        title=f"{score.change_label} since the digital network{score.loss_unit()}",
+        caption=caption(rows, blocks, parts),
+        blocks=tuple(blocks),
+        data=losses,
+        label="tab:lost",
+    )
+
+
+def yield_table(yields: pd.DataFrame, *, decimals: int | None = None) -> Table:
+    """Share of chips that reach a target: methods x times, one block per device.
+
+    Args:
+        yields: As `results.yields` gives.
+        decimals: Digits after the point of the score of the worst chips; None takes those of the
+            score.
+
+    Returns:
+        The table, with the score of the worst chips at the last time where there are enough.
+
+    Raises:
+        ValueError: If there are no rows.
+    """
+    _check_not_empty(yields)
+    rows = yields.assign(name=words.method_names(yields))
+    score = score_of(yields)
+    digits = score.decimals_for(score.shown(yields["target"])) if decimals is None else decimals
+    has_tail = bool(rows["worst"].notna().any())
+
+    def lead(own: pd.DataFrame) -> dict[str, str]:
+        line = {"n": words.n_short(own)}
+        if has_tail:
+            value = own.sort_values("t_inference_s").iloc[-1]["worst"]
+            text = f"{score.shown(value):.{digits}f}" if pd.notna(value) else BLANK
+            line[f"worst {100 * WORST:g} %"] = text
+        return line
+
+    blocks = _over_time(rows, lead, lambda row: _between(row["share"], row["low"], row["high"], 0))
+    target = words.target_text(score, rows["target"].iloc[0])
+    parts = [
+        f"Share of chips with {target}, in brackets its "
+        f"{words.per_cent_of(rows)} interval (Clopper and Pearson, for the effective number of "
+        "chips by the spread over networks; over chips only with one network). n = trained "
+        "networks × chips per network."
+    ]
+    if has_tail:
+        parts.append(
+            f"Worst {100 * WORST:g} %: {score.axis()} that all but the worst "
+            f"{100 * WORST:g} % of the chips reach at the last time."
+        )
+    else:
+        parts.append(
+            f"The worst {100 * WORST:g} % of the chips are described from {FEWEST_OF_TAIL} chips "
+            "of a method on."
+        )
+    return Table(
+        title=f"Yield: chips with {target} [%]",
+        caption=caption(rows, blocks, parts),
+        blocks=tuple(blocks),
+        data=yields,
+        label="tab:yield",
     )
 
 
@@ -164,9 +298,20 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
         counted = f"Counted from {reference}, relative to it, and"
     parts = [
         f"{counted} interpolated in log time; in "
-        "brackets the 95 % interval. > and <: beyond the simulated times. n = trained networks × "
+        f"brackets the {words.per_cent_of(rows)} interval, from one simulated time to another "
+        f"({BLANK}: no bound). > and <: beyond the simulated times. n = trained networks × "
         "chips per network, of chips simulated at all times."
     ]
+    if (rows["spread"] == "pooled").any():
+        parts.append("Spread pooled over methods where there are 2 or 3 networks.")
+    more = rows.iloc[int(rows["further_times"].to_numpy().argmax())]
+    if more["further_times"] > 0:
+        n = more["further_times"]
+        parts.append(
+            f"Further times narrow the intervals: {n} more between {times.label(more['low_s'])} "
+            f"and {times.label(more['high_s'])} bring that of {words.method_text(more['name'])} at "
+            f"{100 * more['loss']:g} % near what the spread allows."
+        )
     return Table(
         title=f"Lifetime: time until {score.is_lost}",
         caption=caption(rows.assign(t_inference_s=times.YEAR), blocks, parts),
@@ -185,26 +330,28 @@ def iso_table(iso: pd.DataFrame, *, decimals: int = 2, threshold: float = 0.99) 
         threshold: The one that ``iso`` was computed with.
 
     Returns:
-        The table; iso-accurate cells are bold.
+        The table; iso-accurate cells are marked.
 
     Raises:
         ValueError: If there are no rows.
     """
     _check_not_empty(iso)
-    rows = iso.assign(name=words.method_names(iso), half_width=iso["high"] - iso["normalised"])
-    blocks = _over_time(
-        rows,
-        lambda own: {},
-        lambda row: _value(ACCURACY, row["normalised"], row["half_width"], decimals),
-        is_bold=lambda row: bool(row["is_iso"]),
-    )
     score = score_of(iso)
+    rows = iso.assign(name=words.method_names(iso))
+
+    def cell(row: "pd.Series[Any]") -> str:
+        mark = f" {ISO}" if row["is_iso"] else ""
+        return _value(ACCURACY, row["normalised"], row["half_width"], decimals) + mark
+
+    blocks = _over_time(rows, lambda own: {}, cell)
     error = "error" if score.is_higher_better else score.averaged_label
     parts = [
-        f"1 − ({error} − digital {error}) / ({error} of guessing − digital {error}), ± half-width "
-        f"of the 95 % interval. Bold: {'iso-accurate, ' if score == ACCURACY else ''}mean above "
-        f"{100 * threshold:g} %."
+        f"1 − ({error} − digital {error}) / ({error} of guessing − digital {error}).",
+        mean_text(iso.drop(columns=["score", "higher_is_better"], errors="ignore")),
     ]
+    if rows["is_iso"].any():
+        name = "iso-accurate: " if score == ACCURACY else ""
+        parts.append(f"{ISO} {name}mean above {100 * threshold:g} %.")
     return Table(
         title=f"Normalised {score.averaged_label} [%] against time since programming",
         caption=caption(rows, blocks, parts),
@@ -245,9 +392,7 @@ def grid_table(summary: pd.DataFrame, *, decimals: int | None = None) -> Table:
                 line[words.method_text(name)] = BLANK
                 if name in own.index:
                     row = own.loc[name]
-                    line[words.method_text(name)] = _value(
-                        score, row[score.column], row["half_width"], digits
-                    )
+                    line[words.method_text(name)] = _mean(score, row, digits)
             cells.append(line)
         late = EXTRAPOLATED if part["extrapolated"].any() else ""
         title = words.group_title(part.iloc[0], columns)
@@ -366,7 +511,7 @@ def _with_best(summary: pd.DataFrame, best: pd.DataFrame | None) -> pd.DataFrame
     rows = summary.assign(name=words.method_names(summary))
     if best is None:
         return rows.assign(is_best=False, is_tied=False)
-    marks = ("is_best", "is_tied", "p_holm")
+    marks = ("is_best", "is_tied", "p_value", "p_holm", "p_worse")
     rows = rows.merge(best, on=[c for c in best.columns if c not in marks], how="left")
     return rows.assign(is_best=rows["is_best"].eq(True), is_tied=rows["is_tied"].eq(True))
 
@@ -379,23 +524,41 @@ def _digits(score: Score, summary: pd.DataFrame, decimals: int | None) -> int:
 
 
 def _value(
-    score: Score, value: float, half_width: float, decimals: int, *, is_gain: bool = False
+    score: Score,
+    value: float,
+    half_width: float,
+    decimals: int,
+    *,
+    show: Callable[[float], float] | None = None,
+    sign: str = "",
 ) -> str:
-    show = score.shown_gain if is_gain else score.shown
-    text = f"{show(value):{'+' if is_gain else ''}.{decimals}f}".replace("-", "−")
+    """A value with its half-width, as `show` converts it: by default as `Score.shown`."""
+    show = show or score.shown
+    text = f"{show(value):{sign}.{decimals}f}".replace("-", "−")
     if pd.isna(half_width):
         return text
     return f"{text} ± {score.shown_width(show, value, half_width):.{decimals}f}"
 
 
+def _mean(score: Score, row: "pd.Series[Any]", decimals: int) -> str:
+    """A mean with its interval, which is not symmetric on the logit scale."""
+    if row.get("scale") == "logit":
+        return _between(row[score.column], row["low"], row["high"], decimals)
+    return _value(score, row[score.column], row["half_width"], decimals)
+
+
+def _between(value: float, low: float, high: float, decimals: int, sign: str = "") -> str:
+    """A value with its interval in brackets: "98.32 (97.61 to 98.77)"."""
+    shown = [f"{100 * one:{sign}.{decimals}f}".replace("-", "−") for one in (value, low, high)]
+    return f"{shown[0]} ({shown[1]} to {shown[2]})" if pd.notna(low) else shown[0]
+
+
 def _life(row: "pd.Series[Any]") -> str:
     late = EXTRAPOLATED if row["extrapolated"] else ""
-    if row["censored"]:
-        sign = ">" if row["censored"] == "right" else "<"
-        return f"{sign} {times.label(row['lifetime_s'])}{late}"
-    low = "0" if row["low_s"] == 0 else times.label(row["low_s"])
-    high = "∞" if row["high_s"] == float("inf") else times.label(row["high_s"])
-    return f"{times.label(row['lifetime_s'])}{late} ({low} to {high})"
+    sign = {"right": "> ", "left": "< ", "": ""}[row["censored"]]
+    low = BLANK if row["low_s"] == 0 else times.label(row["low_s"])
+    high = BLANK if row["high_s"] == float("inf") else times.label(row["high_s"])
+    return f"{sign}{times.label(row['lifetime_s'])}{late} ({low} to {high})"
 
 
 def _n_short(rows: pd.DataFrame) -> str:

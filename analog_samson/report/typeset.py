@@ -10,6 +10,8 @@ BLANK = "–"
 EXTRAPOLATED = "†"
 TIED = "°"
 SIGNIFICANT = "*"
+PRIMARY = "‡"
+ISO = "§"
 
 COLUMN_LETTERS = 50
 """Characters per line in one column of a two-column paper."""
@@ -114,7 +116,9 @@ class Table:
 def _latex_cell(text: str) -> str:
     """A cell as LaTeX, with narrow spaces."""
     cell = latex_text(text).replace(r" $\pm$ ", r"\,$\pm$\,")
-    return cell.replace(" " + LATEX[TIED], LATEX[TIED])
+    for mark in (TIED, PRIMARY, ISO):
+        cell = cell.replace(" " + LATEX[mark], LATEX[mark])
+    return cell
 
 
 def _letters(block: Block) -> int:
@@ -152,6 +156,8 @@ LATEX = {
     BLANK: "--",
     EXTRAPOLATED: r"$^\dagger$",
     TIED: r"$^\circ$",
+    PRIMARY: r"$^\ddagger$",
+    ISO: r"$^\S$",
     "∞": r"$\infty$",
     "\u00a0": "~",
     "ν": r"$\nu$",

@@ -3,12 +3,13 @@
 import json
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analog_samson.report.methods import appearance, dataset_label
 from analog_samson.results.comparison import method_names
 from analog_samson.results.definitions import COMPARED_UNDER
-from analog_samson.results.scores import ACCURACY, score_of
+from analog_samson.results.scores import ACCURACY, Score, score_of
 
 __all__ = [
     "axis_name",
@@ -100,6 +101,8 @@ def fixed_text(rows: pd.DataFrame) -> str:
             text = _value_said(column, values[0])
             if text:
                 parts.append(_TEXT_OF[column].format(text))
+                if column == "dataset" and rows["n_test"].nunique() == 1:
+                    parts[-1] += f" (on these {rows['n_test'].iloc[0]:,} test images)"
     text = ", ".join(parts)
     text = text[:1].upper() + text[1:]
     return "; ".join(filter(None, [text, score_text(rows), subset_text(rows)]))
@@ -174,7 +177,7 @@ def interval_text(summary: pd.DataFrame) -> str:
     """Kind and level of the intervals, and their assumptions."""
     if summary["half_width"].isna().all():
         return "no interval: one chip of one trained network"
-    per_cent = f"{100 * summary['confidence'].iloc[0]:g} %"
+    per_cent = per_cent_of(summary)
     over_chips = summary["level"] == "chips only"
     if over_chips.all():
         kind = "over chips only: one trained network; does not cover another training"
@@ -186,13 +189,35 @@ def interval_text(summary: pd.DataFrame) -> str:
             kind += f"; spread{which} pooled over methods (few networks)"
         if over_chips.any():
             kind += f"; over chips only for {_listed(summary[over_chips])} (one network)"
+    if (summary["spread"] == "floor").any():
+        kind += "; at least as wide as the chips' spread and whole counts make it"
     resampled = summary["spread"] == "bootstrap"
     what = "Student t"
+    if "scale" in summary and (summary["scale"] == "logit").all():
+        what = "Student t on the logit scale"
     if resampled.any():
         what = "bootstrap over networks"
         if not (resampled | over_chips).all():
             what += f"; Student t for {_listed(summary[~resampled])}"
     return f"{per_cent} interval ({what}) {kind}"
+
+
+def target_text(score: Score, target: float) -> str:
+    """What a chip must reach: "accuracy of 96.9 % or more", "perplexity of 5.2 or less"."""
+    unit = f" {score.unit}" if score.unit else ""
+    bound = "more" if score.is_higher_better else "less"
+    return f"{score.label} of {score.shown(target):.4g}{unit} or {bound}"
+
+
+def odds_reduction(gains: pd.DataFrame) -> pd.DataFrame:
+    """Differences of logits as the share by which the odds of an error are lower."""
+    reduced = {name: -np.expm1(-gains[name]) for name in ("gain", "low", "high")}
+    return gains.assign(**reduced)
+
+
+def per_cent_of(rows: pd.DataFrame) -> str:
+    """Confidence of the intervals: "95 %"."""
+    return f"{100 * rows['confidence'].iloc[0]:g} %"
 
 
 def _listed(rows: pd.DataFrame) -> str:

@@ -7,6 +7,7 @@ the training method, so reads are averaged first, then chips; intervals are over
 from analog_samson.deprecated import old_names
 from analog_samson.results.columns import COLUMNS, SCORE_COLUMNS
 from analog_samson.results.comparison import best_methods, holm, paired_gain
+from analog_samson.results.correlation import rank_correlation
 from analog_samson.results.lifetime import (
     has_trajectories,
     iso_accuracy,
@@ -15,9 +16,10 @@ from analog_samson.results.lifetime import (
     no_better_than_guessing,
 )
 from analog_samson.results.sample_size import needed, next_look, variance_components
+from analog_samson.results.scale import recommended_scale
 from analog_samson.results.scores import SCORES, Score, score, score_of, shown_as
 from analog_samson.results.subsets import digital_score, estimated_score, sampling_variance
-from analog_samson.results.summary import chip_means, network_means, summarise
+from analog_samson.results.summary import chip_means, lost, network_means, summarise
 from analog_samson.results.trials import (
     append_lines,
     append_rows,
@@ -25,6 +27,7 @@ from analog_samson.results.trials import (
     read_trials,
     tables_in,
 )
+from analog_samson.results.yields import default_target, yields
 
 __all__ = [
     "COLUMNS",
@@ -36,6 +39,7 @@ __all__ = [
     "as_lines",
     "best_methods",
     "chip_means",
+    "default_target",
     "digital_score",
     "estimated_score",
     "has_trajectories",
@@ -43,12 +47,15 @@ __all__ = [
     "iso_accuracy",
     "known_classes",
     "lifetime",
+    "lost",
     "needed",
     "network_means",
     "next_look",
     "no_better_than_guessing",
     "paired_gain",
+    "rank_correlation",
     "read_trials",
+    "recommended_scale",
     "sampling_variance",
     "score",
     "score_of",
@@ -56,6 +63,7 @@ __all__ = [
     "summarise",
     "tables_in",
     "variance_components",
+    "yields",
 ]
 
 __getattr__ = old_names(

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.interpolate import PchipInterpolator
 
 from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD
 from analog_samson.results.scores import Score, score_of, with_score_of
 from analog_samson.results.subsets import digital_score
-from analog_samson.results.summary import GROUP, chip_means
+from analog_samson.results.summary import GROUP, chip_means, estimate
 
 CURVE = (*COMPARED_UNDER[:-1], *METHOD)
 """Columns that identify an accuracy-vs-time curve: `GROUP` without the time."""
@@ -27,12 +28,19 @@ def lifetime(
     *,
     reference: str = "digital",
     confidence: float = 0.95,
+    pool: bool | None = None,
 ) -> pd.DataFrame:
     """Time until a method has lost a given accuracy, interpolated in log time.
 
-    The mean loss is interpolated linearly in log time between the measured times
-    (t > 0); its first crossing is the lifetime. The bounds of its interval are the crossings of
-    the confidence band of the loss (Student t over networks).
+    The mean loss is interpolated in log time between the measured times (t > 0) by
+    monotone cubics (PCHIP: Fritsch and Carlson 1980, SIAM J. Numer. Anal. 17, 238); its first
+    crossing is the lifetime.
+
+    The interval begins at the last time before the upper confidence bound of the loss exceeds the
+    given loss for the first time, and ends at the first time from which on the lower bound exceeds
+    it. It uses measured times only, so it contains the error of the interpolation: each side misses
+    the true crossing of a loss that grows with time, whatever its shape, only if the bound of the
+    loss at one time does.
 
     Only chips that were measured at every time of their curve are used.
 
@@ -45,14 +53,18 @@ def lifetime(
         reference: What the loss is measured from: "digital", the same network without analog
             noise, or "first", the same chip at its first time (programmed, where there is t = 0).
         confidence: Probability with which the interval covers.
+        pool: Whether the spread is pooled over methods, as in `summarise`.
 
     Returns:
         One row per curve: the columns of `CURVE`, ``loss``, ``reference``,
         ``lifetime_s``, ``low_s``, ``high_s`` [s], ``censored``: "" (crossed within the measured
         times), "right" (never lost as much: ``lifetime_s`` is the last time, a lower bound),
         "left" (lost before the first time t > 0, an upper bound); ``low_s`` is 0 and ``high_s``
-        infinite where the data give no bound; ``level``, ``n_networks``, ``n_chips``,
-        ``n_images_per_chip``, ``n_test``, ``extrapolated`` (whether the crossing, or the last time
+        infinite where the data give no bound; ``further_times`` (how many more times between
+        ``low_s`` and ``high_s``, equally spaced in log time, would make the steps between times as
+        short as the interval that the spread alone leaves; 0 where an end is open), ``level``,
+        ``confidence``, ``spread``, ``n_networks``, ``n_chips``, ``n_images_per_chip``, ``n_test``,
+        ``extrapolated`` (whether the crossing, or the last time
         when censored, lies beyond the device's measured times).
 
     Raises:
@@ -81,13 +93,16 @@ def lifetime(
         in_time = chips.sort_values("t_inference_s").groupby("chip_id")
         start = in_time[score.column].transform("first")
     chips["loss"] = score.loss_of_lifetime(start, chips[score.column])
+    later = chips[chips["t_inference_s"] > 0]
+    if later.empty:
+        return pd.DataFrame()
+    losses = estimate(later.assign(**{score.column: later["loss"]}), confidence, pool=pool)
+    losses = losses.rename(columns={score.column: "mean_loss"})
     records = []
-    for curve, group in chips[chips["t_inference_s"] > 0].groupby(
-        list(CURVE), observed=True, sort=True
-    ):
+    for curve, group in losses.groupby(list(CURVE), observed=True, sort=True):
         row: dict[str, object] = dict(zip(CURVE, curve, strict=True))
         row.update({"loss": loss, "reference": reference})
-        row.update(_life(group, score.threshold(loss), confidence))
+        row.update(_life(group, score.threshold(loss)))
         records.append(row)
     return with_score_of(rows, pd.DataFrame(records))
 
@@ -151,6 +166,7 @@ def iso_accuracy(
     *,
     n_classes: Mapping[str, int],
     confidence: float = 0.95,
+    pool: bool | None = None,
 ) -> pd.DataFrame:
     """Normalised score, and whether it counts as "iso-accurate" (Rasch et al. 2023).
 
@@ -163,12 +179,13 @@ def iso_accuracy(
         threshold: Normalised accuracy above which a network is called iso-accurate.
         n_classes: Classes of each data set, as in the manifest of a study.
         confidence: Probability with which the interval covers.
+        pool: Whether the spread is pooled over methods, as in `summarise`.
 
     Returns:
         One row per group: the columns of `GROUP`, ``normalised``,
         ``low``, ``high``, ``is_iso`` (the mean is above the threshold), ``is_iso_surely`` (the
-        whole interval is), ``level``, ``n_networks``, ``n_images_per_chip``, ``n_test``,
-        ``extrapolated``.
+        whole interval is), ``level``, ``spread``, ``confidence``, ``n_networks``, ``n_chips``,
+        ``n_chips_max``, ``half_width``, ``n_images_per_chip``, ``n_test``, ``extrapolated``.
 
     Raises:
         ValueError: If guessing is not defined for the score, the number of classes of a data set is
@@ -193,28 +210,15 @@ def iso_accuracy(
         )
     chips = chip_means(rows)
     chance = _guessing(chips, score, n_classes)
-    value = (chips[score.column] - chance) / (chips[score.digital] - chance)
-    chips = chips.assign(value=value)
-    records = []
-    for key, group in chips.groupby(list(GROUP), observed=True, sort=True):
-        mean, error, level = _mean(group, "value")
-        half = error.half_width(confidence)
-        records.append(
-            {
-                **dict(zip(GROUP, key, strict=True)),
-                "normalised": mean,
-                "low": mean - half,
-                "high": mean + half,
-                "is_iso": mean > threshold,
-                "is_iso_surely": level == "networks" and mean - half > threshold,
-                "level": level,
-                "n_networks": group["checkpoint"].nunique(),
-                "n_images_per_chip": group["n_images_per_chip"].iloc[0],
-                "n_test": group["n_test"].iloc[0],
-                "extrapolated": bool(group["extrapolated"].any()),
-            }
-        )
-    return with_score_of(rows, pd.DataFrame(records))
+    width = chips[score.digital] - chance
+    chips[score.column] = (chips[score.column] - chance) / width
+    chips["resolution"] /= width.abs()
+    found = estimate(chips, confidence, pool=pool).rename(columns={score.column: "normalised"})
+    found["is_iso"] = found["normalised"] > threshold
+    found["is_iso_surely"] = (found["level"] == "networks") & (found["low"] > threshold)
+    kept = [*GROUP, "normalised", "low", "high", "half_width", "confidence", "is_iso"]
+    kept += ["is_iso_surely", "level", "spread", "n_networks", "n_chips", "n_chips_max"]
+    return with_score_of(rows, found[[*kept, "n_images_per_chip", "n_test", "extrapolated"]].copy())
 
 
 def _guessing(rows: pd.DataFrame, score: Score, n_classes: Mapping[str, int]) -> "pd.Series[float]":
@@ -230,58 +234,63 @@ def _complete(chips: pd.DataFrame) -> pd.DataFrame:
     return chips[own == n_times]
 
 
-def _mean(chips: pd.DataFrame, column: str) -> tuple[float, spread.StandardError, str]:
-    networks = chips.groupby("checkpoint", observed=True)[column].mean()
-    if len(networks) == 1:
-        return (
-            float(networks.iloc[0]),
-            spread.of_independent(chips[column].to_numpy()),
-            "chips only",
-        )
-    if chips["programming_seed"].nunique() < len(chips):
-        table = chips.pivot_table(
-            index="checkpoint", columns="programming_seed", values=column, observed=True
-        )
-        return float(networks.mean()), spread.of_shared_chips(table.to_numpy()), "networks"
-    return float(networks.mean()), spread.of_independent(networks.to_numpy()), "networks"
-
-
-def _life(chips: pd.DataFrame, loss: float, confidence: float) -> dict[str, object]:
-    moments, mean, half, late = [], [], [], []
-    level = "networks"
-    for moment, group in chips.groupby("t_inference_s", sort=True):
-        value, error, level = _mean(group, "loss")
-        moments.append(float(str(moment)))
-        mean.append(value)
-        half.append(error.half_width(confidence))
-        late.append(bool(group["extrapolated"].any()))
-    t, curve, width = np.array(moments), np.array(mean), np.array(half)
-    crossing, censored = _crossing(t, curve, loss)
-    low, low_censored = _crossing(t, curve + width, loss)
-    high, high_censored = _crossing(t, curve - width, loss)
-    is_known = not np.isnan(width).any()
-    beyond = np.interp(np.log(crossing), np.log(t), np.array(late, dtype=float)) > 0
+def _life(losses: pd.DataFrame, level: float) -> dict[str, object]:
+    """Crossing of one curve, its interval, and its properties."""
+    losses = losses.sort_values("t_inference_s")
+    t = losses["t_inference_s"].to_numpy(dtype=float)
+    mean, width = losses["mean_loss"].to_numpy(), losses["half_width"].to_numpy()
+    late = losses["extrapolated"].to_numpy(dtype=bool)
+    crossing, censored = _crossing(t, mean, level)
+    low, high, further = 0.0, float("inf"), 0
+    if not np.isnan(width).any():
+        low, high = _interval(t, mean - width, mean + width, level)
+        early, _ = _crossing(t, mean + width, level)
+        later, _ = _crossing(t, mean - width, level)
+        if low > 0 and np.isfinite(high) and later > early:
+            steps = np.log(high / low) / np.log(later / early)
+            between = int(np.sum((t > low) & (t < high)))
+            further = max(0, int(np.ceil(steps - spread.ROUNDING)) - 1 - between)
+    first = losses.iloc[0]
+    beyond = np.interp(np.log(crossing), np.log(t), late.astype(float)) > 0
     return {
         "lifetime_s": crossing,
-        "low_s": 0.0 if low_censored == "left" or not is_known else low,
-        "high_s": float("inf") if high_censored == "right" or not is_known else high,
+        "low_s": low,
+        "high_s": high,
+        "further_times": further,
         "censored": censored,
-        "level": level,
-        "n_networks": chips["checkpoint"].nunique(),
-        "n_chips": int(chips.groupby("checkpoint", observed=True)["chip_id"].nunique().min()),
-        "n_images_per_chip": chips["n_images_per_chip"].iloc[0],
-        "n_test": chips["n_test"].iloc[0],
+        "level": first["level"],
+        "confidence": first["confidence"],
+        "n_networks": first["n_networks"],
+        "spread": "pooled" if (losses["spread"] == "pooled").any() else "own",
+        "n_chips": int(losses["n_chips"].min()),
+        "n_images_per_chip": first["n_images_per_chip"],
+        "n_test": first["n_test"],
         "extrapolated": bool(beyond),
     }
 
 
+def _interval(
+    t: spread.Floats, lower: spread.Floats, upper: spread.Floats, level: float
+) -> spread.Bounds:
+    """Times between which a growing loss inside a band crosses a level; 0 and inf: no bound."""
+    above, below = np.flatnonzero(upper > level), np.flatnonzero(lower <= level)
+    first = int(above[0]) if len(above) else len(t)
+    last = int(below[-1]) if len(below) else -1
+    return (
+        float(t[first - 1]) if first > 0 else 0.0,
+        float(t[last + 1]) if last + 1 < len(t) else float("inf"),
+    )
+
+
 def _crossing(t: spread.Floats, curve: spread.Floats, level: float) -> tuple[float, str]:
-    """First time at which a curve, linear in log time, rises above a level; how censored."""
+    """First time at which a curve, monotone between its times, exceeds a level; how censored."""
     above = np.flatnonzero(curve > level)
     if len(above) == 0:
         return float(t[-1]), "right"
     k = int(above[0])
     if k == 0:
         return float(t[0]), "left"
-    share = (level - curve[k - 1]) / (curve[k] - curve[k - 1])
-    return float(t[k - 1] * (t[k] / t[k - 1]) ** share), ""
+    x = np.log(t)
+    found = PchipInterpolator(x, curve - level).roots(extrapolate=False)
+    inside = found[(found >= x[k - 1]) & (found <= x[k])]
+    return float(np.exp(inside[0])) if len(inside) else float(t[k]), ""

@@ -14,7 +14,7 @@ from analog_samson.results.subsets import estimated_score
 from analog_samson.results.summary import GROUP, chip_means, summarise
 
 LOOKS = (10, 20, 40, 80)
-"""Numbers of chips at which a study may stop: fixed in advance, as in a group-sequential design."""
+"""Numbers of chips of a study in two stages: the first stage, then what the second may have."""
 
 MAX_NETWORKS = 1000
 
@@ -110,28 +110,57 @@ def next_look(
     looks: Sequence[int] = LOOKS,
     confidence: float = 0.95,
 ) -> int | None:
-    """Next number of chips per network for a study that runs to a target half-width.
+    """Number of chips per network of the second stage of a study that runs to a target half-width.
 
-    The decision is taken for all groups together, at fixed numbers of chips only.
+    Two stages as in Stein (1945, Ann. Math. Statist. 16, 243): the chips of the first look alone
+    determine the final number of chips, once, for all groups together. Only their spread within
+    networks is used: of normal scores it is independent of every network mean, so that the
+    intervals of the finished study keep their coverage, at every number of chips. A rule that uses
+    the half-width itself, or that looks repeatedly, stops where the networks agree by chance.
+
+    The number of chips brings the chips' part of every half-width below the target. What networks
+    contribute does not shrink with more chips: `needed` gives the number of networks.
 
     Args:
-        rows: Rows of trials so far, complete up to one of the looks.
-        half_width: Target for every half-width, as a fraction.
-        looks: Numbers of chips at which the half-widths are checked.
+        rows: Rows of trials so far, with all chips of the first look.
+        half_width: Target for the chips' part of every half-width, as a fraction, or in the unit of
+            the score.
+        looks: Numbers of chips: of the first stage (the smallest), and allowed for the second.
         confidence: Probability with which the interval covers the true mean.
 
     Returns:
-        The next look, or None when the study is done: every half-width is below the target, no
-        number of chips can bring it there ("limited by networks"), or the last look is reached.
+        The smallest of the looks that is enough, or the largest; None where the rows have as many
+        chips already.
+
+    Raises:
+        ValueError: If the target is not positive, or there are no looks.
     """
-    plan = needed(rows, half_width, confidence)
-    wide = plan[~(plan["half_width"] <= half_width)]
-    later = [look for look in looks if look > plan["n_chips"].min()]
-    if wide.empty or not later:
-        return None
-    if bool((wide["needed_chips"].isna() & (wide["n_networks"] > 1)).all()):
-        return None
-    return min(later)
+    if not half_width > 0:
+        raise ValueError(
+            f"The target half-width must be positive, such as 0.005; got {half_width!r}."
+        )
+    if not looks:
+        raise ValueError("next_look needs at least one number of chips in looks; got none.")
+    chips = chip_means(rows)
+    first = chips[chips["chip"] < min(looks)]
+    wanted = min(looks)
+    for _, group in first.groupby(list(GROUP), observed=True, sort=True):
+        wanted = max(wanted, _chips_for(group, half_width, confidence))
+    final = min((look for look in looks if look >= wanted), default=max(looks))
+    n_chips = chips.groupby([*GROUP, "checkpoint"], observed=True).size().min()
+    return final if final > n_chips else None
+
+
+def _chips_for(first: pd.DataFrame, target: float, confidence: float) -> int:
+    """Chips per network that bring the chips' part of the half-width of one group to a target."""
+    value = first[score_of(first).column]
+    groups = value.groupby(first["checkpoint"], observed=True)
+    n, dof = groups.ngroups, len(first) - groups.ngroups
+    if dof < 1:
+        return 1
+    within = float((value - groups.transform("mean")).pow(2).sum()) / dof
+    factor = quantile(stats.t, 0.5 + confidence / 2, n - 1 if n > 1 else dof)
+    return math.ceil(factor**2 * within / (n * target**2))
 
 
 def _components(chips: pd.DataFrame, value: str) -> dict[str, float]:

@@ -52,6 +52,8 @@ class Score:
             Differences are then shown in per cent of the value.
         averaged: What is averaged, where that is not what is shown.
         limits: Smallest and largest possible value, in the table's unit; intervals are cut there.
+        step: Smallest difference of two values of a sample: 1 where samples are right or wrong, 0
+            where the value is continuous.
         losses: Losses of the lifetimes in reports.
         has_relative_losses: Whether the loss of a lifetime is a fraction of the reference's shown
             value (0.1: 10 % worse) rather than a difference in the table's unit.
@@ -73,6 +75,7 @@ class Score:
     is_exponential: bool = False
     averaged: str = ""
     limits: tuple[float, float] = (-math.inf, math.inf)
+    step: float = 0.0
     losses: tuple[float, ...] = (0.05, 0.1, 0.2)
     has_relative_losses: bool = True
     guessing: Callable[[int], float] | None = None
@@ -211,6 +214,20 @@ class Score:
         """Unit of a difference, with a space before it and in brackets."""
         return _in((self.short_difference_unit if short else self.difference_unit) or self.unit)
 
+    @property
+    def change_label(self) -> str:
+        """What is worse than digital, at the beginning of a title."""
+        return f"{self.capitalised} lost" if self.is_higher_better else f"Rise of {self.label}"
+
+    def loss_unit(self, *, short: bool = False) -> str:
+        """Unit of `shown_loss`, with a space before it and in brackets."""
+        return " [%]" if self.is_exponential else self.difference(short=short)
+
+    @property
+    def reached_axis(self) -> str:
+        """Label of an axis of targets: "accuracy reached [%]"."""
+        return f"{self.label} reached{_in(self.unit)}{self.direction}"
+
     def lost_axis(self, when: str = "") -> str:
         """Label of an axis of losses: "accuracy lost at 1 y [points]"."""
         if self.is_exponential:
@@ -278,6 +295,7 @@ def _fraction(name: str, label: str, **others: Any) -> Score:
 ACCURACY = _fraction(
     "accuracy",
     "accuracy",
+    step=1.0,
     guessing=lambda n_classes: 1 / n_classes,
     tasks=("classification",),
 )
@@ -300,6 +318,7 @@ SCORES: Mapping[str, Score] = MappingProxyType(
             _fraction(
                 "top5",
                 "top-5 accuracy",
+                step=1.0,
                 guessing=lambda n_classes: 5 / n_classes,
                 tasks=("classification",),
                 function="analog_samson.evaluation:top5",

@@ -5,12 +5,15 @@ Columns are named after the score (`Score.column`): ``accuracy`` and ``clean_acc
 columns ``score`` and ``higher_is_better``.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD, check_definitions
+from analog_samson.results.scale import check_scale, from_scale, to_scale
 from analog_samson.results.scores import score_of, with_score_of
 from analog_samson.results.subsets import digital_score, estimated_score, sampling_variance
 
@@ -21,6 +24,8 @@ FEW_NETWORKS = 4
 """Below this many networks the spread is pooled over methods: our choice. Student's factor is
 12.7, 4.3 and 3.2 at 2, 3 and 4 networks; from 4 networks on a method's own spread is used rather
 than the assumption of equal variances."""
+
+_ESTIMATED = ["accuracy", "low", "high", "half_width", "spread", "standard_error", "dof"]
 
 
 def chip_means(rows: pd.DataFrame) -> pd.DataFrame:
@@ -37,7 +42,8 @@ def chip_means(rows: pd.DataFrame) -> pd.DataFrame:
         score, see above), ``alpha``,
         ``extrapolated`` (whether any), ``sampling_variance`` (of the accuracy over
         subsets of images; reads share their images, so that averaging reduces it little, and the
-        mean over reads is an upper bound), ``n_reads``.
+        mean over reads is an upper bound), ``n_reads``, ``resolution`` (smallest difference of two
+        accuracies, one image).
     """
     if "n_reads" in rows:
         return rows.copy()
@@ -64,6 +70,7 @@ def chip_means(rows: pd.DataFrame) -> pd.DataFrame:
     chips["alpha"] = mean(rows["alpha"])
     chips["extrapolated"] = mean(rows["extrapolated"]) > 0
     chips["n_reads"] = n_reads
+    chips["resolution"] = score_of(rows).step / chips["n_images_per_chip"]
     chips = chips.sort_values([*GROUP, "training_seed", "checkpoint", "chip"], ignore_index=True)
     return with_score_of(rows, chips)
 
@@ -110,6 +117,7 @@ def summarise(
     *,
     pool: bool | None = None,
     bootstrap: bool = False,
+    scale: str = "accuracy",
 ) -> pd.DataFrame:
     """Mean score of every group of rows, with its confidence interval.
 
@@ -128,18 +136,23 @@ def summarise(
             for scores that are far from normal. It requires that
             networks do not share chips, and enough networks (5 for 95 %, see
             `spread.of_resampled`); a method with fewer keeps Student's interval, as its
-            ``spread`` shows.
+            ``spread`` shows. Neither are networks of which several agree.
+        scale: Scale on which means and intervals are computed (`scale.SCALES`): "accuracy", or
+            "logit", whose intervals stay within [0, 1] and which estimates the typical (median)
+            chip instead of the mean.
 
     Returns:
         One row per group, sorted, with the columns of `GROUP` and
 
         - ``accuracy``, ``low``, ``high`` (fractions; the bounds are cut at 0 and 1; of another
           score its own column, unit and limits),
-          ``half_width`` (not cut, of a bootstrap the wider side; NaN when a single chip was
-          measured), ``confidence``;
+          ``half_width`` (not cut, of a bootstrap or on the logit scale the wider side; NaN when a
+          single chip was measured), ``confidence``, ``scale``;
         - ``level``: "networks", or "chips only" when one network was measured: then the interval
           does not cover another training of the same method;
-        - ``spread``: "own", "pooled" over methods, or "bootstrap";
+        - ``spread``: "own", "pooled" over methods, "floor" (`spread.floor_of`: the networks agree
+          better than their chips or the resolution of the counts allow), or "bootstrap";
+        - ``standard_error``, ``dof`` (degrees of freedom), on the scale;
         - ``n_networks``, ``n_chips`` (per network, the smallest), ``n_chips_max``, ``n_reads``;
         - ``std_networks`` (of the network means), ``std_chips`` (within a network; without
           the sampling variance of the images, which intervals include);
@@ -150,11 +163,69 @@ def summarise(
         ValueError: If there is no row, the rows mix definitions, or the confidence is not
             between 0 and 1.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"Confidence must be between 0 and 1, such as 0.95; got {confidence!r}.")
+    check_confidence(confidence)
+    check_scale(scale, score_of(rows))
     if rows.empty:
         raise ValueError("There are no rows to summarise; run the study first.")
     chips = chip_means(rows)
+    summary = estimate(chips, confidence, pool=pool, bootstrap=bootstrap)
+    if scale == "logit":
+        scaled = estimate(to_scale(chips, scale), confidence, pool=pool, bootstrap=bootstrap)
+        summary[_ESTIMATED] = scaled[_ESTIMATED]
+        for column in ("accuracy", "low", "high"):
+            summary[column] = from_scale(summary[column], scale, summary["n_images_per_chip"])
+        sides = (summary["high"] - summary["accuracy"], summary["accuracy"] - summary["low"])
+        summary["half_width"] = np.maximum(*sides)
+    lowest, highest = score_of(rows).limits
+    summary["low"] = summary["low"].clip(lower=lowest)
+    summary["high"] = summary["high"].clip(upper=highest)
+    summary["scale"] = scale
+    return summary
+
+
+def lost(rows: pd.DataFrame, confidence: float = 0.95, *, pool: bool | None = None) -> pd.DataFrame:
+    """Mean score that every group of rows has lost, each network from its digital one.
+
+    Args:
+        rows: Rows of trials, or of chips (`chip_means`).
+        confidence: Probability with which an interval covers the true mean.
+        pool: As in `summarise`.
+
+    Returns:
+        As `summarise`, with ``lost`` (fraction, or in the unit of the score; positive where the
+        analog network is worse) in place of the score; intervals are not cut.
+
+    Raises:
+        ValueError: As `summarise`.
+    """
+    check_confidence(confidence)
+    if rows.empty:
+        raise ValueError("There are no rows to summarise; run the study first.")
+    chips = chip_means(rows)
+    score = score_of(chips)
+    chips[score.column] = score.lost(chips[score.digital], chips[score.column])
+    return estimate(chips, confidence, pool=pool).rename(columns={score.column: "lost"})
+
+
+def estimate(
+    chips: pd.DataFrame,
+    confidence: float,
+    *,
+    pool: bool | None = None,
+    bootstrap: bool = False,
+) -> pd.DataFrame:
+    """Mean of every group of chips with its interval, for any value of a chip.
+
+    Args:
+        chips: As `chip_means` gives; the column of the score may hold another value, in whose unit
+            ``resolution`` is given.
+        confidence: Probability with which an interval covers the true mean.
+        pool: As in `summarise`.
+        bootstrap: As in `summarise`.
+
+    Returns:
+        As `summarise`, without ``scale``; intervals are not cut.
+    """
     networks = network_means(chips)
     score = score_of(chips)
     groups = networks.groupby(list(GROUP), observed=True, sort=True)
@@ -177,8 +248,11 @@ def summarise(
     squares = networks["var_measured"].fillna(0) * dof
     sampling = networks["sampling_variance"] * dof
     within = pd.DataFrame({"measured": squares, "own": squares - sampling, "dof": dof})
+    within["inverse"] = 1 / networks["n_chips"]
     within = within.groupby(groups.ngroup().to_numpy()).sum()
-    within = within.div(within["dof"].where(within["dof"] > 0), axis=0).clip(lower=0.0)
+    per_dof = within["dof"].where(within["dof"] > 0)
+    within["measured"] /= per_dof
+    within["own"] = (within["own"] / per_dof).clip(lower=0.0)
     summary["std_chips"] = np.sqrt(within["own"].to_numpy())
     summary["level"] = np.where(summary["n_networks"] > 1, "networks", "chips only")
     summary["spread"] = "own"
@@ -188,9 +262,17 @@ def summarise(
     )
     summary["standard_error"] = std / np.sqrt(n)
     summary["dof"] = (n - 1).astype(float)
+    resolution = chips.groupby(list(GROUP), observed=True, sort=True)["resolution"].mean()
     summary = summary.reset_index()
     shared = _account_for_shared_chips(summary, chips)
-    _pool(summary, networks, pool)
+    _pool(summary, networks, pool, shared)
+    # as spread.floor_of
+    n = summary["n_networks"]
+    of_chips = (within["measured"] * within["inverse"] / n**2).where(~shared)
+    floor = np.sqrt(np.fmax(of_chips, resolution.to_numpy() ** 2 / 12 / n))
+    is_low = (summary["standard_error"] < floor * (1 - spread.ROUNDING)) & (summary["dof"] > 0)
+    summary["standard_error"] = summary["standard_error"].where(~is_low, floor)
+    summary["spread"] = summary["spread"].where(~is_low, "floor")
     summary["half_width"] = [
         spread.StandardError(error, dof).half_width(confidence)
         for error, dof in zip(summary["standard_error"], summary["dof"], strict=True)
@@ -199,9 +281,6 @@ def summarise(
     summary["high"] = summary[score.column] + summary["half_width"]
     if bootstrap:
         _resample(summary, networks, confidence, ~shared)
-    lowest, highest = score.limits
-    summary["low"] = summary["low"].clip(lower=lowest)
-    summary["high"] = summary["high"].clip(upper=highest)
     summary["confidence"] = confidence
     summary = summary[
         [
@@ -233,6 +312,16 @@ def summarise(
     return with_score_of(chips, summary)
 
 
+def check_confidence(confidence: float) -> None:
+    """Check the probability with which intervals cover.
+
+    Raises:
+        ValueError: If it is not between 0 and 1.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"Confidence must be between 0 and 1, such as 0.95; got {confidence!r}.")
+
+
 def _account_for_shared_chips(summary: pd.DataFrame, chips: pd.DataFrame) -> NDArray[np.bool_]:
     """Replace the standard error where several networks were programmed on the same chips."""
     value = score_of(chips).column
@@ -241,14 +330,27 @@ def _account_for_shared_chips(summary: pd.DataFrame, chips: pd.DataFrame) -> NDA
     shared = (counts["nunique"] < counts["size"]).to_numpy() & (summary["n_networks"] > 1)
     if not shared.any():
         return shared
-    code = groups.ngroup().to_numpy()
+    errors = summary[["standard_error", "dof"]].to_numpy(copy=True)
+    labels = [pd.factorize(chips[name])[0] for name in ("checkpoint", "programming_seed")]
+    values = chips[value].to_numpy(dtype=float)
+    parts = split(groups.ngroup().to_numpy())
     for group in np.flatnonzero(shared):
-        table = chips[code == group].pivot_table(
-            index="checkpoint", columns="programming_seed", values=value, observed=True
-        )
-        error = spread.of_shared_chips(table.to_numpy())
-        summary.loc[group, ["standard_error", "dof"]] = [error.value, error.dof]
+        own = parts[group]
+        table = spread.table_of(labels[0][own], labels[1][own], values[own])
+        error = spread.of_shared_chips(table)
+        errors[group] = error.value, error.dof
+    summary[["standard_error", "dof"]] = errors
     return shared
+
+
+def split(code: NDArray[Any]) -> list[NDArray[Any]]:
+    """Positions of the rows of every group.
+
+    Args:
+        code: Number of the group of each row, as ``groupby(...).ngroup()``: none is left out.
+    """
+    rank = np.argsort(code, kind="stable")
+    return np.split(rank, np.flatnonzero(np.diff(code[rank])) + 1)
 
 
 def _resample(
@@ -260,6 +362,7 @@ def _resample(
     low, high = summary["low"].to_numpy(copy=True), summary["high"].to_numpy(copy=True)
     is_resampled = (groups.size() >= spread.fewest_resampled(confidence)).to_numpy() & allowed
     for group, (_, values) in enumerate(groups):
+        is_resampled[group] &= spread.can_be_resampled(values.to_numpy(), confidence)
         if is_resampled[group]:
             low[group], high[group] = spread.of_resampled(values.to_numpy(), confidence)
     mean = summary[value].to_numpy()
@@ -269,29 +372,34 @@ def _resample(
     summary["spread"] = np.where(is_resampled, "bootstrap", summary["spread"])
 
 
-def _pool(summary: pd.DataFrame, networks: pd.DataFrame, pool: bool | None) -> None:
+def _pool(
+    summary: pd.DataFrame, networks: pd.DataFrame, pool: bool | None, shared: NDArray[np.bool_]
+) -> None:
     """Replace the spread of methods with few networks by the one pooled over methods."""
-    wanted = (summary["n_networks"] > 1) & (summary["method"] != "external")
+    wanted = (summary["n_networks"] > 1) & (summary["method"] != "external") & ~shared
     if pool is None:
         wanted &= summary["n_networks"] < FEW_NETWORKS
     if pool is False or not wanted.any():
         return
     value = score_of(networks).column
     own = networks[networks["method"] != "external"]
-    own_code = own.groupby(list(COMPARED_UNDER), observed=True).ngroup()
-    keys = own[list(COMPARED_UNDER)].assign(code=own_code).drop_duplicates("code")
-    codes = summary[list(COMPARED_UNDER)].merge(keys, on=list(COMPARED_UNDER), how="left")["code"]
-    for code in sorted(set(codes[wanted.to_numpy()])):
-        table = own[own_code == code].pivot_table(
-            index="training_seed", columns=list(METHOD), values=value, observed=True
-        )
-        if table.shape[1] < 2:
+    # networks and summary are sorted by GROUP: a group has one number in both
+    place = networks.groupby(list(GROUP), observed=True, sort=True).ngroup().to_numpy()
+    place = place[(networks["method"] != "external").to_numpy()]
+    seeds = own["training_seed"].to_numpy()
+    values = own[value].to_numpy(dtype=float)
+    error, dof = (summary[name].to_numpy(dtype=float).copy() for name in ("standard_error", "dof"))
+    n_networks, is_wanted = summary["n_networks"].to_numpy(), wanted.to_numpy()
+    is_pooled = np.zeros(len(summary), dtype=bool)
+    for rows in split(own.groupby(list(COMPARED_UNDER), observed=True).ngroup().to_numpy()):
+        names = np.unique(place[rows])
+        if len(names) < 2 or not is_wanted[names].any():
             continue
-        spreads = spread.pooled_spreads(table.to_numpy())
-        for name, pooled in zip(table.columns, spreads, strict=True):
-            better = wanted.to_numpy() & (codes == code).to_numpy()
-            better &= (summary[list(METHOD)] == list(name)).all(axis=1).to_numpy()
-            better &= (summary["dof"] < pooled.dof).to_numpy()
-            summary.loc[better, "standard_error"] = pooled.value / np.sqrt(summary["n_networks"])
-            summary.loc[better, "dof"] = pooled.dof
-            summary.loc[better, "spread"] = "pooled"
+        spreads = spread.pooled_spreads(spread.table_of(seeds[rows], place[rows], values[rows]))
+        for name, pooled in zip(names, spreads, strict=True):
+            if is_wanted[name] and dof[name] < pooled.dof:
+                error[name] = pooled.value / np.sqrt(n_networks[name])
+                dof[name] = pooled.dof
+                is_pooled[name] = True
+    summary["standard_error"], summary["dof"] = error, dof
+    summary["spread"] = summary["spread"].where(~is_pooled, "pooled")

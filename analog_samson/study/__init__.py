@@ -10,7 +10,7 @@ from analog_samson.deprecated import old_names
 from analog_samson.study.breakdown import accuracy_by_layer, accuracy_by_stage
 from analog_samson.study.collection import TRIALS_FILE, collect, collect_until, unfinished
 from analog_samson.study.cost import CostEstimate, estimate_cost
-from analog_samson.study.definition import NUMERICS_VERSION, Study, Trial
+from analog_samson.study.definition import NUMERICS_VERSION, Primary, Study, Trial
 from analog_samson.study.files import load_study
 from analog_samson.study.trial import run_trial
 
@@ -18,6 +18,7 @@ __all__ = [
     "NUMERICS_VERSION",
     "TRIALS_FILE",
     "CostEstimate",
+    "Primary",
     "Study",
     "Trial",
     "accuracy_by_layer",

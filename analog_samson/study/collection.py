@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -152,23 +152,24 @@ def collect_until(
     jobs: int = 1,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Run a study with more and more chips until every interval is narrow enough.
+    """Run a study in two stages, the second with enough chips for a target half-width.
 
-    The decision to continue is made at fixed numbers of chips only, for all methods together, so
-    that intervals keep their coverage. It stops where more chips cannot reach the target because
-    trained networks differ; ``results.needed`` gives the number of training seeds needed.
+    The number of chips is determined once, for all methods together, from the spread of the chips
+    of the first stage within networks (see ``results.next_look``), so that intervals keep their
+    coverage. Where trained networks differ, intervals stay wider than the target:
+    ``results.needed`` gives the number of training seeds needed.
 
     Args:
         study: The study; its ``n_chips`` is replaced by the looks.
         folder: As for :func:`collect`.
-        half_width: Target for the half-width of every interval, as a fraction of accuracy, or in
-            the unit of the score.
-        looks: Numbers of chips at which the half-widths are checked.
+        half_width: Target for the chips' part of the half-width of every interval, as a fraction
+            of accuracy, or in the unit of the score.
+        looks: Numbers of chips: of the first stage (the smallest), and allowed for the second.
         jobs: As for :func:`collect`.
         progress: As for :func:`collect`.
 
     Returns:
-        The rows at the number of chips where it stopped.
+        The rows at the final number of chips.
 
     Raises:
         ValueError: If there are no looks, or as for :func:`collect`.
@@ -260,7 +261,12 @@ def _write_provenance(
         before = read_manifest(folder / MANIFEST_FILE)
         write_manifest(
             folder,
-            study={f.name: getattr(study, f.name) for f in fields(study) if f.name != "trust"}
+            study={
+                f.name: getattr(study, f.name)
+                for f in fields(study)
+                if f.name not in ("trust", "primary")
+            }
+            | ({} if study.primary is None else {"primary": asdict(study.primary)})
             | {
                 "checkpoints": sorted(networks),
                 "devices": [device.name for device in devices],

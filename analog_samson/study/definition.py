@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 from pydantic import Field
@@ -153,6 +153,35 @@ class Trial:
         return f"chip {self.chip} of {network} on {device} {self.condition}"
 
 
+@dataclass(frozen=True)
+class Primary:
+    """The one comparison that a study is made for, named before its first chip is simulated.
+
+    It is tested alone; all other comparisons of a table are corrected for their number. The
+    manifest records it, and every later change.
+
+    Attributes:
+        method: Method that is compared with the baseline, with its strength where the study has
+            several ("samson rho=0.5").
+        device: Name of the device.
+        time_s: Time since programming [s].
+        endpoint: "gain", the accuracy itself, or "lost", the accuracy lost since the digital
+            network.
+        baseline: Method that it is compared with.
+    """
+
+    method: str
+    device: str
+    time_s: float
+    endpoint: Literal["gain", "lost"] = "gain"
+    baseline: str = "sgd"
+
+    __pydantic_config__: ClassVar[pydantic.ConfigDict] = {
+        "strict": True,
+        "revalidate_instances": "always",
+    }
+
+
 @accepts_old_names(**OLD_NAMES)
 @dataclass(frozen=True)
 class Study:
@@ -189,6 +218,7 @@ class Study:
             GPU fully; no speed-up on a CPU. Chips with images, input ranges or batch
             normalisation statistics of their own, and chips on aihwkit's tiles, are not batched.
         question: The question of the study, printed at the top of its report.
+        primary: The comparison that answers it (see :class:`Primary`); None names none.
         trust: Packages that its checkpoints and device files may import from (see
             :func:`load_checkpoint`).
     """
@@ -213,6 +243,7 @@ class Study:
     accelerator: Accelerator = "cpu"
     chips_together: Count = 1
     question: str = ""
+    primary: Primary | None = None
     trust: Sequence[str] = ()
 
     __pydantic_config__: ClassVar[pydantic.ConfigDict] = {
@@ -257,6 +288,8 @@ class Study:
         score = find_score(self.score)
         devices = self._devices()
         self._check_something_changes(devices)
+        networks = list(self._networks(score))
+        self._check_primary(devices, [checkpoint.spec for _, checkpoint, _, _ in networks])
         trials = [
             Trial(
                 score=self.score,
@@ -279,7 +312,7 @@ class Study:
                 points=points,
                 trust=tuple(self.trust),
             )
-            for path, checkpoint, evaluation_set, n_test in self._networks(score)
+            for path, checkpoint, evaluation_set, n_test in networks
             for device, condition, points, engine in devices
             for chip in range(self.n_chips)
         ]
@@ -377,6 +410,35 @@ class Study:
             raise ValueError(
                 f"Study {self.name!r} has {len(times)} times, and nothing changes with time "
                 f"on {names} as defined in the study; give one time, or a device that drifts."
+            )
+
+    def _check_primary(
+        self,
+        devices: Sequence[tuple[Device, str, tuple[Point, ...], Engine]],
+        specs: Sequence[TrainingSpec],
+    ) -> None:
+        """Check that the primary endpoint is one comparison of the study."""
+        if self.primary is None:
+            return
+        name, what = self.primary, f"The primary endpoint of study {self.name!r}"
+        names = sorted({f"{spec.method} {spec.strength}".strip() for spec in specs})
+        for method in (name.method, name.baseline):
+            meant = [one for one in names if one == method or one.split(" ")[0] == method]
+            if method not in names and len(meant) != 1:
+                raise ValueError(f"{what} names the method {method!r}; name one of {names}.")
+        there = [
+            (text, points) for device, text, points, _ in devices if device.name == name.device
+        ]
+        if not there:
+            known = sorted({device.name for device, *_ in devices})
+            raise ValueError(f"{what} names the device {name.device!r}; name one of {known}.")
+        times = sorted({time for _, points in there for time, _ in points})
+        if name.time_s not in times:
+            raise ValueError(f"{what} names the time {name.time_s!r} s; name one of {times}.")
+        if len(there) > 1:
+            raise ValueError(
+                f"{what} is one comparison, and device {name.device!r} has {len(there)} conditions "
+                "(axes); name it in a study without axes."
             )
 
     def _points(self, device: Device) -> tuple[Point, ...]:

@@ -3,7 +3,7 @@
 import glob
 import os
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from analog_samson.devices.sentences import did_you_mean
 from analog_samson.devices.toml import parse_toml
 from analog_samson.importing import check_trust, is_import_name
 from analog_samson.messages import shown
-from analog_samson.study.definition import OLD_NAMES, Study
+from analog_samson.study.definition import OLD_NAMES, Primary, Study
 from analog_samson.times import TIME_GRIDS
 
 
@@ -33,6 +33,12 @@ def load_study(path: str | Path, trust: Sequence[str] = ()) -> Study:
 
         [axes]
         drift_scale = [0.0, 1.0]
+
+        [primary]                       # tested alone; in a study without axes
+        method = "samson"
+        device = "pcm_like"
+        time_s = 31536000.0
+        endpoint = "lost"
 
     Args:
         path: The file.
@@ -68,7 +74,10 @@ def load_study(path: str | Path, trust: Sequence[str] = ()) -> Study:
     for key in ("name", "checkpoints", "devices", "times_s"):
         if key not in content:
             raise ValueError(f"{path}: key {key!r} is missing; add it.")
-    study = Study(**content | {"times_s": _times(path, content["times_s"])})
+    content["times_s"] = _times(path, content["times_s"])
+    if "primary" in content:
+        content["primary"] = _primary(path, content["primary"])
+    study = Study(**content)
     study.check(str(path))
     check_trust([study.score], source=str(path), trust=trust)
     folder = path.parent
@@ -104,6 +113,20 @@ def _device(folder: Path, device: str) -> str | Path:
 def _dataset(folder: Path, dataset: str) -> str:
     is_name = dataset in DATASETS or is_import_name(dataset)
     return dataset if is_name else str(folder / dataset)
+
+
+def _primary(path: Path, given: Any) -> Primary:
+    """The primary endpoint; its values are checked with those of the study."""
+    if not isinstance(given, dict):
+        raise ValueError(f"{path}: 'primary' must be a table, [primary]; got {shown(given)}.")
+    allowed = {f.name: f.default is MISSING for f in fields(Primary)}
+    for key in given:
+        if key not in allowed:
+            raise ValueError(f"{path}: unknown key 'primary.{key}'{did_you_mean(key, allowed)}")
+    for key, is_needed in allowed.items():
+        if is_needed and key not in given:
+            raise ValueError(f"{path}: key 'primary.{key}' is missing; add it.")
+    return Primary(**given)
 
 
 def _times(path: Path, given: Any) -> Any:

@@ -9,11 +9,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from places import ROOT
 
 from analog_samson.report import study_tables
-from analog_samson.results import COLUMNS, paired_gain, read_trials
+from analog_samson.report.networks import MEASURES
+from analog_samson.results import (
+    COLUMNS,
+    chip_means,
+    lost,
+    network_means,
+    paired_gain,
+    rank_correlation,
+    read_trials,
+)
 from analog_samson.study import load_study
 from analog_samson.times import YEAR
 
@@ -99,6 +109,22 @@ def test_the_table_and_the_finding_are_those_of_the_committed_study():
     gains = paired_gain(rows[rows["t_inference_s"] == YEAR]).set_index("method")
     gain, width = gains.loc["samson", ["gain", "half_width"]]
     assert f"{100 * gain:.2f} ± {100 * width:.2f} points" in README
+    late = rows[rows["t_inference_s"] == YEAR]
+    losses = lost(late).set_index("method")["lost"]
+    text = " ".join(README.split())
+    assert f"SGD lose {100 * losses['sgd']:.2f} points on PCM" in text
+    assert f"SAMSON {100 * losses['samson']:.2f}:" in text
+    saved = paired_gain(late, endpoint="lost").set_index("method").loc["samson"]
+    assert f"{100 * saved['gain']:.2f} ± {100 * saved['half_width']:.2f} points less" in text
+    assert f"(p = {saved['p_value']:.3f} for" in text
+    networks = network_means(chip_means(late))
+    measured = pd.read_csv(ROOT / "results" / "mnist" / "sharpness.csv").set_index("checkpoint")
+    measured = measured.loc[networks["checkpoint"]]
+    loss = (networks["clean_accuracy"] - networks["accuracy"]).to_numpy()
+    for measure in MEASURES:
+        found = rank_correlation(measured[measure].to_numpy(), loss, networks["method"].to_numpy())
+        assert 0.75 <= round(found.overall, 2) <= 0.88
+        assert f"{found.within:.2f} (p = {found.p_within:.2g})" in text
 
 
 def test_the_glossary_has_every_column():

@@ -19,8 +19,18 @@ from analog_samson.results import append_rows, read_trials, summarise
 from analog_samson.times import DAY
 
 CLASSES = {"digits": 10}
-TABLES = ("accuracy", "gain", "lifetime", "iso_accuracy")
-FIGURES = ("accuracy", "gain", "lifetime", "chips", "strips", "scatter")
+TABLES = ("accuracy", "gain", "lost", "saved", "yield", "lifetime", "iso_accuracy")
+FIGURES = (
+    "accuracy",
+    "gain",
+    "lost",
+    "saved",
+    "yield",
+    "lifetime",
+    "chips",
+    "strips",
+    "scatter",
+)
 DRAWN_WITH = "3.11"
 """Version of matplotlib that drew the stored figures; others place letters differently."""
 
@@ -116,7 +126,8 @@ def rewrite() -> None:
     (GOLDEN / "trials.csv").unlink(missing_ok=True)
     append_rows(pd.concat([wan, pcm]), GOLDEN / "trials.csv")
     trials = read_trials(GOLDEN / "trials.csv")
-    write_tables(study_tables(trials, n_classes=CLASSES), GOLDEN)
+    tables = study_tables(trials, n_classes=CLASSES)
+    write_tables({stem: tables[stem] for stem in TABLES}, GOLDEN)
     for stem, figure in study_figures(trials).items():
         if stem in FIGURES:
             figure.savefig(GOLDEN / f"{stem}.png", dpi=DPI)

@@ -46,6 +46,7 @@ from analog_samson.report import (
     training_figure,
     waterfall,
     write_report,
+    yield_curves,
 )
 from analog_samson.report.citations import bibtex
 from analog_samson.report.contents import warnings_of
@@ -529,8 +530,49 @@ def test_significant_gains_carry_a_star_and_losses_their_sign(trials):
 def test_lifetimes_say_when_they_are_bounds(trials):
     text = lifetime_table([lifetime(trials, 0.001), lifetime(trials, 0.5)]).markdown()
     assert "< 1 s" in text
-    assert "> 1 y†" in text
-    assert "> 2 d " in text
+    assert "> 1 y† (1 y to –)" in text
+    assert "> 2 d (2 d to –)" in text
+
+
+def test_confidence_is_in_every_caption_and_95_in_none():
+    trials = make_trials({"sgd": 0.9, "sam": 0.91}, n_networks=3, n_chips=2, times_s=(1.0, DAY))
+    options = {"confidence": 0.9, "n_classes": {"digits": 10}}
+    for stem, table_ in study_tables(trials, **options).items():
+        assert "90 %" in table_.caption, stem
+        assert "95 %" not in table_.caption
+        assert "on these 1,000,000 test images" in table_.caption
+
+
+def test_the_primary_endpoint_is_marked_and_its_late_naming_reported(tmp_path):
+    trials = make_trials(n_networks=4, n_chips=2, times_s=(1.0, DAY))
+    endpoint = {"method": "samson", "device": "pcm_like", "time_s": DAY, "endpoint": "lost"}
+    named = [{**endpoint, "baseline": "sgd", "rows_before": 8}]
+    (tmp_path / "manifest.json").write_text(json.dumps({"primary_endpoints": named}))
+    tables = study_tables(trials, folders=[tmp_path])
+    assert "‡ primary endpoint, tested alone: p = " in tables["saved"].caption
+    assert "Holm's correction over the 1 other comparisons" in tables["saved"].caption
+    assert "‡" in tables["saved"].blocks[0].cells.iloc[0]["1 d"]
+    assert "‡" not in tables["gain"].caption
+    (warning,) = [w for w in warnings_of(Content(trials, [tmp_path])) if "primary" in w]
+    assert "was named when 8 rows were there" in warning
+
+
+def test_the_logit_scale_is_recommended_and_said_in_captions():
+    trials = make_trials({"sgd": 0.97, "sam": 0.98}, n_networks=3, n_chips=2, times_s=(1.0,))
+    assert any("--scale logit" in warning for warning in warnings_of(Content(trials)))
+    assert not any("--scale" in warning for warning in warnings_of(Content(trials, scale="auto")))
+    tables = study_tables(trials, scale="logit")
+    assert "typical (median) chip" in tables["accuracy"].caption
+    assert "odds of an error" in tables["gain"].title
+
+
+def test_the_curve_of_the_yield_falls_by_one_chip_at_its_accuracy():
+    chips = chip_means(make_trials({"sgd": 0.9}, n_networks=2, n_chips=3, times_s=(1.0,)))
+    ax = Figure().subplots()
+    yield_curves(ax, chips, target=0.9)
+    x, y = ax.lines[0].get_data()
+    np.testing.assert_allclose(np.sort(100 * chips["accuracy"]), x[1:-1])
+    np.testing.assert_allclose(y[:-1], 100 * (1 - np.arange(7) / 6))
 
 
 @pytest.mark.slow
@@ -657,7 +699,7 @@ def test_sharpness_is_drawn_against_what_chips_lose(trials):
     table = pd.DataFrame({"checkpoint": late["checkpoint"], "hessian_eigenvalue": 10 * lost})
     figure = sharpness_figure(late, table, measures=("hessian_eigenvalue",))
     ax = figure.axes[0]
-    assert ax.get_title(loc="left").strip() == "Spearman +1.00"
+    assert ax.get_title(loc="left").strip() == "Spearman +1.00 | +1.00 (p = 0.0001)"
     points = np.concatenate([line.get_ydata() for line in ax.lines])
     np.testing.assert_allclose(np.sort(points), np.sort(lost))
     with pytest.raises(ValueError, match="No network of the study"):
@@ -885,7 +927,7 @@ def test_the_table_is_read_once_and_each_summary_computed_once(own, monkeypatch)
     assert dict(calls) == dict.fromkeys(
         ("read_trials", "chip_means", "network_means", "summarise", "paired_gain", "best_methods"),
         1,
-    ) | {"check_definitions": 1}
+    ) | {"check_definitions": 1, "paired_gain": 2}  # of accuracies, and of what was lost
     rows = read_trials(own)
     calls.clear()
     write_report(own, rows=rows)

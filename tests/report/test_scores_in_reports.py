@@ -175,7 +175,7 @@ def test_cells_of_a_map_have_the_digits_of_the_score():
 def test_a_score_without_guessing_or_with_a_digital_value_of_zero_has_a_report():
     rows = losses({"sgd": 0.1, "samson rho=0.5": 0.12}, name="mse", digital=0.0, n_networks=2)
     found = study_tables(rows)
-    assert set(found) == {"mse", "gain"}
+    assert set(found) == {"mse", "gain", "lost", "saved"}
     assert not {"lifetime", "iso_mse"} & set(study_figures(rows))
     said = " ".join(warnings_of(Content(rows)))
     assert "The digital mean squared error of samson-rho=0.5-0, " in said

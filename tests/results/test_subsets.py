@@ -159,7 +159,9 @@ def test_chips_that_do_not_differ_still_have_an_interval():
     assert summary["std_chips"].eq(0).mean() > 0.2
     measured = estimated_score(trials).groupby(trials["condition"]).std()
     expected = stats.t.ppf(0.975, 9) * measured / np.sqrt(10)
-    pd.testing.assert_series_equal(summary["half_width"].sort_index(), expected, check_names=False)
+    width, is_floor = summary["half_width"].sort_index(), summary["spread"].sort_index() == "floor"
+    pd.testing.assert_series_equal(width[~is_floor], expected[~is_floor], check_names=False)
+    assert (width[is_floor] >= expected[is_floor]).all() and is_floor.mean() < 0.1
 
 
 @pytest.mark.slow
@@ -168,9 +170,10 @@ def test_intervals_over_networks_cover_the_accuracy_on_all_images():
     summary, gains = summarise(trials, pool=False), paired_gain(trials, pool=False)
     truth = {method: accuracy_of(ease, STD_OF_ALL) for method, ease in EASE.items()}
     gain = truth["sam"] - truth["sgd"]
-    # binomial, 400 studies: 0.95 +- 0.04 is 3.7 standard errors, false alarm 2e-4 (fixed seed)
-    assert 0.91 < share_covered(summary, summary["method"].map(truth)) < 0.99
-    assert 0.91 < share_covered(gains, gain, "gain") < 0.99
+    # binomial, 400 studies: 0.95 - 0.04 is 3.7 standard errors, false alarm 1e-4 (fixed seed); no
+    # upper limit, since the floor of the standard error widens intervals of networks that agree
+    assert share_covered(summary, summary["method"].map(truth)) > 0.91
+    assert share_covered(gains, gain, "gain") > 0.91
     assert abs(gains["gain"].mean() - gain) < 3.7 * gains["gain"].sem()
 
 
@@ -178,10 +181,11 @@ def test_intervals_over_networks_cover_the_accuracy_on_all_images():
 def test_intervals_cover_where_networks_share_chips_and_their_images():
     trials = answered(400, 4, 6, seed=3, shared=True, std_network=0.02)
     truth = accuracy_of(EASE["sgd"], np.sqrt(STD_IMAGE**2 + 0.02**2 + STD_CHIP**2))
-    # binomial, 400 studies: 0.95 +- 0.04 is 3.7 standard errors, false alarm 2e-4 (fixed seed)
-    assert 0.91 < share_covered(summarise(trials), truth) < 0.99
+    # binomial, 400 studies: 0.95 - 0.04 is 3.7 standard errors, false alarm 1e-4 (fixed seed)
+    covered = share_covered(summarise(trials), truth)
+    assert covered > 0.91
     as_if_apart = trials.assign(programming_seed=range(len(trials)))
-    assert share_covered(summarise(as_if_apart), truth) < 0.9
+    assert share_covered(summarise(as_if_apart), truth) < covered
 
 
 def test_intervals_over_chips_cover_and_without_the_variance_of_the_images_would_not():

@@ -285,6 +285,38 @@ def test_a_study_file_is_the_same_study(study, tmp_path):
     ]
 
 
+@pytest.mark.slow
+def test_the_primary_endpoint_is_recorded_before_the_first_row_and_its_change_flagged(
+    study, tmp_path
+):
+    file = tmp_path / "study.toml"
+    networks = ", ".join(f'"{path}"' for path in study.checkpoints)
+    file.write_text(
+        f'name = "small"\ncheckpoints = [{networks}]\ndevices = ["pcm_like"]\n'
+        "times_s = [1.0]\nn_chips = 1\nn_test = 100\n"
+        '[primary]\nmethod = "rwp"\ndevice = "pcm_like"\ntime_s = 1.0\nendpoint = "lost"\n'
+    )
+    named = load_study(file)
+    collect(named, tmp_path / "rows")
+    changed = replace(named.primary, endpoint="gain")
+    collect(replace(named, n_chips=2, primary=changed), tmp_path / "rows")
+    collect(replace(named, n_chips=3), tmp_path / "rows")
+    manifest = json.loads((tmp_path / "rows" / "manifest.json").read_text())
+    found = [(one["endpoint"], one["rows_before"]) for one in manifest["primary_endpoints"]]
+    assert found == [("lost", 0), ("gain", 4)]
+    for wrong, words in (
+        ({"method": "sam"}, "names the method 'sam'"),
+        ({"device": "pcm"}, "names the device 'pcm'"),
+        ({"time_s": 2.0}, "names the time 2.0 s"),
+        ({"endpoint": "best"}, "'gain' or 'lost'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            replace(named, primary=replace(named.primary, **wrong)).trials()
+    file.write_text(file.read_text().replace("endpoint", "end_point"))
+    with pytest.raises(ValueError, match=r"unknown key 'primary.end_point'"):
+        load_study(file)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -1,0 +1,128 @@
+"""Yield: the share of chips that reach a target, and the score of the worst chips."""
+
+import numpy as np
+import pandas as pd
+from scipy import special, stats
+
+from analog_samson.results import spread
+from analog_samson.results.scores import score_of, with_score_of
+from analog_samson.results.summary import GROUP, check_confidence, chip_means, split
+
+WORST = 0.05
+"""Share of chips that are called the worst."""
+
+FEWEST_OF_TAIL = 100
+"""Fewest chips from which `WORST` of them are described: five chips, our choice."""
+
+
+WORSE = 0.1
+"""Relative loss of the default target of a score that is no fraction: our choice."""
+
+
+def default_target(rows: pd.DataFrame) -> float:
+    """The target of a study: one point below the mean accuracy of its digital networks.
+
+    It depends on the digital networks alone and is rounded down to a tenth of a point. Of scores
+    that are no fractions it is `WORSE` than the digital networks.
+
+    Args:
+        rows: Rows of trials, or of chips (`chip_means`).
+    """
+    score = score_of(rows)
+    digital = chip_means(rows).groupby("checkpoint", observed=True)[score.digital].first().mean()
+    if not score.has_relative_losses:
+        return float(np.floor(1000 * (digital - 0.01) + 1e-9) / 1000)
+    loss = score.threshold(WORSE) * (1.0 if score.is_exponential else abs(digital))
+    return float(digital - loss if score.is_higher_better else digital + loss)
+
+
+def yields(rows: pd.DataFrame, target: float, confidence: float = 0.95) -> pd.DataFrame:
+    """Share of chips of every group whose score reaches a target.
+
+    The share is averaged over chips, then over networks. Its interval is that of Clopper and
+    Pearson (1934, Biometrika 26, 404) for the effective number of independent chips (Korn and
+    Graubard 1998, Survey Methodology 24, 193): the number of chips that would give the standard
+    error over networks, with its degrees of freedom. Where all chips agree, the standard error is
+    unknown, and each network counts as one chip. With one network the interval is over its chips.
+
+    Args:
+        rows: Rows of trials, or of chips (`chip_means`).
+        target: Accuracy that a chip must reach, as a fraction; or another score, in its unit.
+        confidence: Probability with which an interval covers the share over all networks and chips.
+
+    Returns:
+        One row per group, sorted: the columns of `GROUP`, ``target``, ``share``, ``low``, ``high``
+        (fractions), ``confidence``, ``worst`` (score that all but the worst 5 % of chips reach;
+        NaN with fewer than 100 chips), ``level``, ``n_networks``, ``n_chips`` (per network, the
+        smallest), ``n_chips_max``, ``n_images_per_chip``, ``n_test``, ``extrapolated``.
+
+    Raises:
+        ValueError: If the target is beyond the limits of the score, or the confidence is not
+            between 0 and 1.
+    """
+    check_confidence(confidence)
+    score = score_of(rows)
+    lowest, highest = score.limits
+    if not lowest < target < highest:
+        what = "a fraction between 0 and 1" if highest == 1 else f"above {lowest:g}"
+        raise ValueError(f"The target must be {what}; got {target!r}.")
+    chips = chip_means(rows)
+    network = pd.factorize(chips["checkpoint"])[0]
+    number, seed = chips["chip"].to_numpy(), chips["programming_seed"].to_numpy()
+    sign = 1.0 if score.is_higher_better else -1.0
+    value = sign * chips[score.column].to_numpy(dtype=float)
+    least = sign * target - spread.ROUNDING * abs(target)
+    groups = chips.groupby(list(GROUP), observed=True, sort=True)
+    records = []
+    for own in split(groups.ngroup().to_numpy()):
+        shares_chips = len(np.unique(seed[own])) < len(own)
+        table = spread.table_of(
+            network[own],
+            (seed if shares_chips else number)[own],
+            (value[own] >= least).astype(float),
+        )
+        share = float(spread.means_of(table).mean())
+        low, high = _interval(table, share, confidence, shares_chips=shares_chips)
+        sizes = (~np.isnan(table)).sum(axis=1)
+        is_enough = len(own) >= FEWEST_OF_TAIL
+        worst = np.quantile(value[own], WORST, method="inverted_cdf") if is_enough else np.nan
+        first = chips.iloc[own[0]]
+        records.append(
+            {
+                **{column: first[column] for column in GROUP},
+                "target": target,
+                "share": share,
+                "low": low,
+                "high": high,
+                "confidence": confidence,
+                "worst": float(sign * worst),
+                "level": "networks" if len(table) > 1 else "chips only",
+                "n_networks": len(table),
+                "n_chips": int(sizes.min()),
+                "n_chips_max": int(sizes.max()),
+                "n_images_per_chip": first["n_images_per_chip"],
+                "n_test": first["n_test"],
+                "extrapolated": bool(chips["extrapolated"].to_numpy()[own].any()),
+            }
+        )
+    return with_score_of(rows, pd.DataFrame(records))
+
+
+def _interval(
+    table: spread.Floats, share: float, confidence: float, *, shares_chips: bool
+) -> spread.Bounds:
+    n_networks, n_chips = len(table), int((~np.isnan(table)).sum())
+    effective = float(n_chips)
+    if n_networks > 1:
+        error = spread.of_networks(table, shares_chips=shares_chips)
+        effective = float(n_networks)
+        if error.value > 0 and 0 < share < 1:
+            tail = 0.5 + confidence / 2
+            ratio = spread.quantile(stats.t, tail, max(n_chips - 1, 1)) / spread.quantile(
+                stats.t, tail, error.dof
+            )
+            effective = min(share * (1 - share) / error.value**2 * ratio**2, float(n_chips))
+    hits, tail = share * effective, (1 - confidence) / 2
+    low = special.betaincinv(hits, effective - hits + 1, tail) if share > 0 else 0.0
+    high = special.betaincinv(hits + 1, effective - hits, 1 - tail) if share < 1 else 1.0
+    return float(low), float(high)
