@@ -11,7 +11,7 @@ from analog_samson.evaluation import exact_products, find_accelerator
 from analog_samson.study.definition import Study, Trial
 from analog_samson.study.jobs import Job, jobs_of
 from analog_samson.study.sources import the_checkpoint
-from analog_samson.study.trial import correct_predictions, one_thread, programmed, reading
+from analog_samson.study.trial import correct_predictions, mapped, one_thread, reading
 from analog_samson.times import label
 
 T = TypeVar("T")
@@ -89,7 +89,10 @@ def _timed(job: Job) -> tuple[float, float, float]:
     network = network.to(trial.accelerator)
 
     def new() -> Chip | ChipGroup:
-        return reading([programmed(trial) for trial in job.trials], job.chips_together)
+        return reading(
+            [mapped(trial).program(trial.programming_seed) for trial in job.trials],
+            job.chips_together,
+        )
 
     with one_thread(), exact_products(find_accelerator(trial.accelerator)):
         correct = correct_predictions(trial, slice(n_timed))

@@ -91,15 +91,10 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
-def programmed(trial: Trial) -> Chip:
-    """The chip of a trial as programmed."""
-    return _mapped(trial).program(trial.programming_seed)
-
-
 _latest_mapped: list[tuple[object, MappedNetwork]] = []
 
 
-def _mapped(trial: Trial) -> MappedNetwork:
+def mapped(trial: Trial) -> MappedNetwork:
     """The network of a trial mapped to its device; the latest is cached for the next chip."""
     key = trial.checkpoint, trial.device, trial.engine, trial.precision, trial.n_images_per_chip
     if not _latest_mapped or _latest_mapped[0][0] != key:
@@ -198,7 +193,7 @@ def _run_together(
     all_digital, share = _digital(first)
     digital = all_digital[chosen]
     of_network = _digital_totals(first, digital, all_digital) | {"analog_share": share}
-    chips = [programmed(trial) for trial in trials]
+    chips = [mapped(trial).program(trial.programming_seed) for trial in trials]
     from_a_seed = chips[0].engine == "compiled" or not draws_from_the_clock(first.device)
     labels = [trial.labels | of_network | {"reproducible": from_a_seed} for trial in trials]
     read_at = reading(chips, chips_together)
