@@ -355,25 +355,24 @@ def _check_can_be_copied(model: nn.Module) -> None:
             "The network is on the meta device, without values; load its weights first (to_empty, "
             "load_state_dict)."
         )
-    try:
-        copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    except Exception as error:  # any exception that the code of an attribute raises
-        for name, module in model.named_modules():
-            for key, value in vars(module).items():
-                if key in ("_parameters", "_buffers", "_modules"):
-                    continue
-                try:
-                    copy.deepcopy(
-                        value, {id(known): known for known in (*tensors, *model.modules())}
-                    )
-                except Exception:  # as above
-                    where = f"{name}.{key}" if name else key
-                    raise ValueError(
-                        f"The network cannot be copied, because its attribute {where!r} "
-                        f"({type(value).__name__}) cannot ({error}). Remove it, or detach() a "
-                        "tensor."
-                    ) from error
-        raise ValueError(f"The network cannot be copied by copy.deepcopy: {error}") from error
+    memo: dict[int, object] = {id(known): known for known in (*tensors, *model.modules())}
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            if key in _CONTENTS or (key in _HOOKS and not value):
+                continue
+            try:
+                copy.deepcopy(value, memo)
+            except Exception as error:  # any exception that the code of an attribute raises
+                where = f"{name}.{key}" if name else key
+                raise ValueError(
+                    f"The network cannot be copied, because its attribute {where!r} "
+                    f"({type(value).__name__}) cannot ({error}). Remove it, or detach() a tensor."
+                ) from error
+
+
+_CONTENTS = "_parameters", "_buffers", "_modules"
+_HOOKS = frozenset(key for key, value in vars(nn.Module()).items() if value == {})
+"""Attributes of every module that are usually empty, most of them for hooks."""
 
 
 def _plain(model: nn.Module) -> nn.Module:
@@ -449,6 +448,8 @@ def _products(
     model: nn.Module, device: Device, keep_digital: Sequence[str], training: Tensor | None
 ) -> models.DigitalProducts | None:
     """Reference products of layers with compensation ``per_layer``; None if there are none."""
+    if not (device.layers or device.drift_compensation.kind == "per_layer"):
+        return None  # without a search for layers, which takes time
     layers = [
         name
         for name in models.analog_layers(model, keep_digital)
