@@ -23,7 +23,7 @@ from analog_samson.checkpoint import (
 from analog_samson.chip.chip import CHIP_FILE, Chip, Unchecked, whole_number
 from analog_samson.chip.engines import Engine, check_precision, choose_engine
 from analog_samson.chip.programmed import PhysicsOfLayers
-from analog_samson.chip.training_images import any_input, training_images
+from analog_samson.chip.training_images import input_for, training_images
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.data import Dataset
 from analog_samson.devices import Device, load_device, validated
@@ -140,13 +140,7 @@ class MappedNetwork:
         self._engine = choose_engine(device, engine)
         check_precision(self._engine, precision, device)
         self._precision, self._expected_images = precision, expected_images
-        if isinstance(model, str | Path):
-            model = load_checkpoint(model, trust)
-        if not isinstance(model, nn.Module | Checkpoint):
-            raise ValueError(
-                "model is a network (an instance of torch.nn.Module), a checkpoint or its path; "
-                f"got {_kind(model)}."
-            )
+        model = _trained(model, trust)
         keep_digital = _names(keep_digital)
         _check_ranges(input_ranges)
         packing = model.spec.packing if isinstance(model, Checkpoint) else None
@@ -166,17 +160,7 @@ class MappedNetwork:
         names = (*of_network, *keep_digital, *device.digital_layers)
         self._keep_digital = tuple(dict.fromkeys(names))
         if isinstance(model, Checkpoint):
-            if rewrites:
-                raise ValueError(
-                    f"A checkpoint names its own rewrites, {list(model.spec.rewrites)}; got "
-                    f"rewrites={list(rewrites)}: give them when it is trained or imported."
-                )
-            if output is not None:
-                raise ValueError(
-                    f"A checkpoint names its own output, {model.spec.output!r}; got "
-                    f"output={output!r}: give it when it is trained or imported."
-                )
-            rewriting = model.rewriting()
+            rewriting = _rewriting_of(model, rewrites, output)
         else:
             plain_model = _plain(model)
             if output is not None or packing is not None:
@@ -317,6 +301,35 @@ def load_chip(
         raise ValueError(f"The {where} cannot be loaded: {error}") from error
 
 
+def _trained(model: object, trust: Sequence[str]) -> nn.Module | Checkpoint:
+    """The network, or the checkpoint, which is loaded from its path."""
+    if isinstance(model, str | Path):
+        return load_checkpoint(model, trust)
+    if isinstance(model, nn.Module | Checkpoint):
+        return model
+    raise ValueError(
+        "model is a network (an instance of torch.nn.Module), a checkpoint or its path; got "
+        f"{_kind(model)}."
+    )
+
+
+def _rewriting_of(
+    checkpoint: Checkpoint, rewrites: Sequence[str], output: models.Output
+) -> models.Rewriting:
+    """The network of a checkpoint; raise ValueError if rewrites or an output are given, too."""
+    if rewrites:
+        raise ValueError(
+            f"A checkpoint names its own rewrites, {list(checkpoint.spec.rewrites)}; got "
+            f"rewrites={list(rewrites)}: give them when it is trained or imported."
+        )
+    if output is not None:
+        raise ValueError(
+            f"A checkpoint names its own output, {checkpoint.spec.output!r}; got "
+            f"output={output!r}: give it when it is trained or imported."
+        )
+    return checkpoint.rewriting()
+
+
 def _kind(value: object) -> str:
     """The kind of an invalid argument: a class by its name, others by their type."""
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
@@ -425,7 +438,7 @@ def _checked(
     folded, kept = device.mapping.batch_norm, frozenset(keep_digital)
     # a network that runs with few digital layers also runs with more
     if not any(folded == how and fewer <= kept for how, fewer in done):
-        models.check_forward(network, any_input(checkpoint), keep_digital)
+        models.check_forward(network, input_for(checkpoint), keep_digital)
         done.add((folded, kept))
     return None
 
