@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from analog_samson.checkpoint import Checkpoint, load_checkpoint
 from analog_samson.data import Dataset, load_dataset
-from analog_samson.deprecated import accepts_old_names
+from analog_samson.deprecated import accepts_old_names, old_names
 from analog_samson.losses import task_loss
 from analog_samson.perturbation import Rule, asam, is_weight, perturbed, rwp, sam, samson
 
@@ -155,7 +155,7 @@ def sharpness(
     return dict(zip(SHARPNESS_COLUMNS, values, strict=True))
 
 
-def cross_entropy(images: Tensor, labels: Tensor, *, batch_size: int = 500) -> Loss:
+def mean_cross_entropy(images: Tensor, labels: Tensor, *, batch_size: int = 500) -> Loss:
     """Mean cross entropy of a network on images, batch by batch.
 
     Args:
@@ -336,3 +336,6 @@ def _with_gradients(model: nn.Module, gradients: dict[str, Tensor]) -> Iterator[
     finally:
         for name, p in parameters.items():
             p.grad = saved[name]
+
+
+__getattr__ = old_names(__name__, {"cross_entropy": "mean_cross_entropy"})

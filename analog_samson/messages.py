@@ -4,7 +4,7 @@ SHOWN_LENGTH = 80
 """Number of characters of an invalid value in a message: our choice."""
 
 
-def shown(value: object) -> str:
+def shortened(value: object) -> str:
     """Return the text of an invalid value for a message, shortened if it is long."""
     try:
         text = repr(value)

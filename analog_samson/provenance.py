@@ -18,7 +18,7 @@ from torch import nn
 from analog_samson import models
 from analog_samson.analog import Tile, TiledNetwork, TilesOfGroups
 from analog_samson.checkpoint import Checkpoint
-from analog_samson.chip import Engine, any_input
+from analog_samson.chip import Engine, input_for
 from analog_samson.compiled import Array, FunctionalLayer, is_traced_for, kernels
 from analog_samson.data import DATASETS, label_of
 from analog_samson.devices import Device
@@ -309,7 +309,7 @@ def audit_rows(
     tiled = [] if is_compiled else TiledNetwork(network, device, keep_digital).arrays
     entries = models.audit(network, keep_digital)
     listed = {entry.name for entry in entries}
-    image = any_input(checkpoint)
+    image = input_for(checkpoint)
     factors = models.check_forward(network, image, keep_digital)
     entries += [factor for factor in factors if factor.name not in listed]
     counts = models.multiplications(network, image)

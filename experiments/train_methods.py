@@ -35,7 +35,7 @@ def main(
     folder: Path | None = None,
     data_folder: Path | None = None,
     noise_sigma: float = 0.05,
-    score: str = "mean",
+    criterion: str = "mean",
     jobs: int = 2,
     trust: tuple[str, ...] = (),
 ) -> None:
@@ -53,7 +53,7 @@ def main(
         folder: Where checkpoints, logs and tables go; checkpoints/<dataset>-<model> by default.
         data_folder: Folder that holds the images.
         noise_sigma: Weight noise of the noisy accuracy, relative to the largest weight of a layer.
-        score: "mean" of clean and noisy accuracy, or "clean" alone.
+        criterion: "mean" of clean and noisy accuracy, or "clean" alone.
         jobs: Worker processes; run the same command again to resume.
         trust: Packages that a checkpoint to start from (start_from) may import its network from,
             besides that of --model.
@@ -83,12 +83,12 @@ def main(
         raise RuntimeError(
             "No network could be trained, every training diverged; use a smaller lr or strength."
         )
-    chosen = choose_strengths(table, score=score)
+    chosen = choose_strengths(table, criterion=criterion)
     with replacing(folder / "strengths.csv") as temporary:
         chosen.to_csv(temporary, index=False)
-    print(f"\nChosen by the {score} validation accuracy (weight noise {noise_sigma:g}):\n")
+    print(f"\nChosen by the {criterion} validation accuracy (weight noise {noise_sigma:g}):\n")
     print(chosen.to_markdown(index=False, floatfmt=".4g"))
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, old_options={"--score": "--criterion"})

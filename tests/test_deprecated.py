@@ -39,6 +39,8 @@ def test_a_warning_points_to_the_line_that_uses_the_old_name():
     [
         ("analog_samson.analog", "DeviceState", "CellState"),
         ("analog_samson.devices", "AXES", "SHORT_AXIS_NAMES"),
+        ("analog_samson.landscape", "cross_entropy", "mean_cross_entropy"),
+        ("analog_samson.training", "SCORES", "CRITERIA"),
         ("analog_samson.results", "digital_accuracy", "digital_score"),
         ("analog_samson.results", "estimated_accuracy", "estimated_score"),
         ("analog_samson.study", "estimate", "estimate_cost"),

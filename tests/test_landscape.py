@@ -13,9 +13,9 @@ from analog_samson.checkpoint import TrainingSpec, load_checkpoint
 from analog_samson.landscape import (
     RHO_SAM,
     SHARPNESS_COLUMNS,
-    cross_entropy,
     gradient,
     largest_eigenvalue,
+    mean_cross_entropy,
     norm,
     pac_bayes,
     rises,
@@ -100,7 +100,7 @@ def test_the_largest_eigenvalue_of_a_network_is_its_hessians():
     network = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3)).double()
     images = torch.randn(20, 1, 2, 3, dtype=torch.float64)
     labels = torch.randint(3, (20,))
-    loss = cross_entropy(images, labels, batch_size=7)
+    loss = mean_cross_entropy(images, labels, batch_size=7)
     names = [name for name, _ in network.named_parameters()]
     sizes = [p.numel() for p in network.parameters()]
 
@@ -122,7 +122,9 @@ def test_the_largest_eigenvalue_of_a_network_is_its_hessians():
 def test_adaptive_sharpness_does_not_see_a_rescaling_that_changes_nothing():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double()
-    loss = cross_entropy(torch.randn(30, 1, 2, 3, dtype=torch.float64), torch.randint(3, (30,)))
+    loss = mean_cross_entropy(
+        torch.randn(30, 1, 2, 3, dtype=torch.float64), torch.randint(3, (30,))
+    )
     rules = [functools.partial(asam, rho=0.5, dialect="popular"), functools.partial(sam, rho=0.5)]
     before = rises(network, loss, rules)
     with torch.no_grad():

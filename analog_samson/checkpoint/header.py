@@ -10,7 +10,7 @@ from pydantic import Field
 
 from analog_samson.checkpoint.specification import FLAT_OPTIONS, TrainingSpec
 from analog_samson.data import Task
-from analog_samson.messages import shown
+from analog_samson.messages import shortened
 
 # single precision covers 1e-38 to 3e38; within these bounds quotients are finite too
 Finite = Annotated[float, Field(gt=-1e30, lt=1e30, allow_inf_nan=False)]
@@ -132,7 +132,7 @@ def _sentence(error: pydantic.ValidationError) -> str:
             return f"key {key!r} is unknown to this version of the package"
         case "value_error":
             return message
-    return f"{key} = {shown(problem['input'])} is not allowed: {message}"
+    return f"{key} = {shortened(problem['input'])} is not allowed: {message}"
 
 
 _FIELDS: dict[str, Any] = {

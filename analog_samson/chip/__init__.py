@@ -12,17 +12,17 @@ from analog_samson.chip.chip import Chip
 from analog_samson.chip.engines import Engine, check_precision, choose_engine
 from analog_samson.chip.group import ChipGroup, why_not_batched
 from analog_samson.chip.programming import MappedNetwork, load_chip, program
-from analog_samson.chip.training_images import any_input, evenly_spread
+from analog_samson.chip.training_images import evenly_spread, input_for
 
 __all__ = [
     "Chip",
     "ChipGroup",
     "Engine",
     "MappedNetwork",
-    "any_input",
     "check_precision",
     "choose_engine",
     "evenly_spread",
+    "input_for",
     "load_chip",
     "program",
     "why_not_batched",

@@ -233,7 +233,7 @@ class Chip:
     def is_traced(self) -> bool | None:
         """Whether the network is traced by torch.compile; None before the first input."""
         network = self.network
-        return network.plan.is_traced if isinstance(network, FunctionalNetwork) else False
+        return network.execution.is_traced if isinstance(network, FunctionalNetwork) else False
 
     def __repr__(self) -> str:
         """Device, engine, and how much of the network is on the chip."""

@@ -23,7 +23,7 @@ from analog_samson.checkpoint import (
 from analog_samson.chip.chip import CHIP_FILE, Chip, Unchecked, whole_number
 from analog_samson.chip.engines import Engine, check_precision, choose_engine
 from analog_samson.chip.programmed import PhysicsOfLayers
-from analog_samson.chip.training_images import any_input, training_images
+from analog_samson.chip.training_images import input_for, training_images
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.data import Dataset
 from analog_samson.devices import Device, load_device, validated
@@ -140,13 +140,7 @@ class MappedNetwork:
         self._engine = choose_engine(device, engine)
         check_precision(self._engine, precision, device)
         self._precision, self._expected_images = precision, expected_images
-        if isinstance(model, str | Path):
-            model = load_checkpoint(model, trust)
-        if not isinstance(model, nn.Module | Checkpoint):
-            raise ValueError(
-                "model is a network (an instance of torch.nn.Module), a checkpoint or its path; "
-                f"got {_kind(model)}."
-            )
+        model = _trained(model, trust)
         keep_digital = _names(keep_digital)
         _check_ranges(input_ranges)
         packing = model.spec.packing if isinstance(model, Checkpoint) else None
@@ -166,17 +160,7 @@ class MappedNetwork:
         names = (*of_network, *keep_digital, *device.digital_layers)
         self._keep_digital = tuple(dict.fromkeys(names))
         if isinstance(model, Checkpoint):
-            if rewrites:
-                raise ValueError(
-                    f"A checkpoint names its own rewrites, {list(model.spec.rewrites)}; got "
-                    f"rewrites={list(rewrites)}: give them when it is trained or imported."
-                )
-            if output is not None:
-                raise ValueError(
-                    f"A checkpoint names its own output, {model.spec.output!r}; got "
-                    f"output={output!r}: give it when it is trained or imported."
-                )
-            rewriting = model.rewriting()
+            rewriting = _rewriting_of(model, rewrites, output)
         else:
             plain_model = _plain(model)
             if output is not None or packing is not None:
@@ -317,6 +301,35 @@ def load_chip(
         raise ValueError(f"The {where} cannot be loaded: {error}") from error
 
 
+def _trained(model: object, trust: Sequence[str]) -> nn.Module | Checkpoint:
+    """The network, or the checkpoint, which is loaded from its path."""
+    if isinstance(model, str | Path):
+        return load_checkpoint(model, trust)
+    if isinstance(model, nn.Module | Checkpoint):
+        return model
+    raise ValueError(
+        "model is a network (an instance of torch.nn.Module), a checkpoint or its path; got "
+        f"{_kind(model)}."
+    )
+
+
+def _rewriting_of(
+    checkpoint: Checkpoint, rewrites: Sequence[str], output: models.Output
+) -> models.Rewriting:
+    """The network of a checkpoint; raise ValueError if rewrites or an output are given, too."""
+    if rewrites:
+        raise ValueError(
+            f"A checkpoint names its own rewrites, {list(checkpoint.spec.rewrites)}; got "
+            f"rewrites={list(rewrites)}: give them when it is trained or imported."
+        )
+    if output is not None:
+        raise ValueError(
+            f"A checkpoint names its own output, {checkpoint.spec.output!r}; got "
+            f"output={output!r}: give it when it is trained or imported."
+        )
+    return checkpoint.rewriting()
+
+
 def _kind(value: object) -> str:
     """The kind of an invalid argument: a class by its name, others by their type."""
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
@@ -355,25 +368,24 @@ def _check_can_be_copied(model: nn.Module) -> None:
             "The network is on the meta device, without values; load its weights first (to_empty, "
             "load_state_dict)."
         )
-    try:
-        copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    except Exception as error:  # any exception that the code of an attribute raises
-        for name, module in model.named_modules():
-            for key, value in vars(module).items():
-                if key in ("_parameters", "_buffers", "_modules"):
-                    continue
-                try:
-                    copy.deepcopy(
-                        value, {id(known): known for known in (*tensors, *model.modules())}
-                    )
-                except Exception:  # as above
-                    where = f"{name}.{key}" if name else key
-                    raise ValueError(
-                        f"The network cannot be copied, because its attribute {where!r} "
-                        f"({type(value).__name__}) cannot ({error}). Remove it, or detach() a "
-                        "tensor."
-                    ) from error
-        raise ValueError(f"The network cannot be copied by copy.deepcopy: {error}") from error
+    memo: dict[int, object] = {id(known): known for known in (*tensors, *model.modules())}
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            if key in _CONTENTS or (key in _HOOKS and not value):
+                continue
+            try:
+                copy.deepcopy(value, memo)
+            except Exception as error:  # any exception that the code of an attribute raises
+                where = f"{name}.{key}" if name else key
+                raise ValueError(
+                    f"The network cannot be copied, because its attribute {where!r} "
+                    f"({type(value).__name__}) cannot ({error}). Remove it, or detach() a tensor."
+                ) from error
+
+
+_CONTENTS = "_parameters", "_buffers", "_modules"
+_HOOKS = frozenset(key for key, value in vars(nn.Module()).items() if value == {})
+"""Attributes of every module that are usually empty, most of them for hooks."""
 
 
 def _plain(model: nn.Module) -> nn.Module:
@@ -426,7 +438,7 @@ def _checked(
     folded, kept = device.mapping.batch_norm, frozenset(keep_digital)
     # a network that runs with few digital layers also runs with more
     if not any(folded == how and fewer <= kept for how, fewer in done):
-        models.check_forward(network, any_input(checkpoint), keep_digital)
+        models.check_forward(network, input_for(checkpoint), keep_digital)
         done.add((folded, kept))
     return None
 
@@ -449,6 +461,8 @@ def _products(
     model: nn.Module, device: Device, keep_digital: Sequence[str], training: Tensor | None
 ) -> models.DigitalProducts | None:
     """Reference products of layers with compensation ``per_layer``; None if there are none."""
+    if not (device.layers or device.drift_compensation.kind == "per_layer"):
+        return None  # without a search for layers, which takes time
     layers = [
         name
         for name in models.analog_layers(model, keep_digital)

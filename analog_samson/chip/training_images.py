@@ -76,6 +76,6 @@ def evenly_spread(images: Tensor) -> Tensor:
     return images[::step][:TRAINING_IMAGES]
 
 
-def any_input(checkpoint: Checkpoint) -> Tensor:
+def input_for(checkpoint: Checkpoint) -> Tensor:
     """Return one network input, shape (1, ...): noise or tokens of a fixed seed."""
     return models.any_input(checkpoint.image_shape, checkpoint.n_tokens)

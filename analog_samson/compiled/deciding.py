@@ -45,4 +45,4 @@ def is_traced_for(
         network, device, keep_digital, input_ranges, expected_images=expected_images
     )
     with small.eager(image, partial(derive_seed, "tracing")):
-        return bool(small.plan.is_traced)
+        return bool(small.execution.is_traced)

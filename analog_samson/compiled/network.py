@@ -21,7 +21,7 @@ from analog_samson.compiled import few_channels, kernels
 from analog_samson.compiled.computing import CPU
 from analog_samson.compiled.layers import FunctionalLayer, Seeds
 from analog_samson.compiled.norms import AffineNorm, affine_norms
-from analog_samson.compiled.tracing import LayoutObserver, Plan, Runner
+from analog_samson.compiled.tracing import Execution, LayoutObserver, Runner
 from analog_samson.devices import Device
 from analog_samson.evaluation import exact_products
 
@@ -120,7 +120,7 @@ class FunctionalNetwork:
         has_few_channels &= few_channels.has_few_channels(
             layer.mapped.geometry.shape for layer in layers.values()
         )
-        self.plan = Plan(has_few_channels)
+        self.execution = Execution(has_few_channels)
         replaced: dict[int, nn.Module] = {**affine_norms(network)}
         replaced |= few_channels.max_pools(network) if has_few_channels else {}
         replaced |= {id(layer): layers[name] for name, layer in digital.items()}
@@ -146,7 +146,7 @@ class FunctionalNetwork:
         self.layers, self.network = layers, network
         self.arrays = [array for layer in layers.values() for array in layer.arrays]
         self._norms = [norm for norm in network.modules() if isinstance(norm, AffineNorm)]
-        self._runner = Runner(network, self.plan, self._structure)
+        self._runner = Runner(network, self.execution, self._structure)
         self._where = CPU
         self._is_eager = False
         self._is_last: bool | None = None  # layout of the layers
@@ -166,7 +166,7 @@ class FunctionalNetwork:
         network is not traced. It is known after the first forward pass.
         """
         return (
-            self.plan.is_traced is False
+            self.execution.is_traced is False
             and kernels.library() is not None
             and all(layer.computing.is_batch_invariant for layer in self.layers.values())
             and self._has_invariant_modules
@@ -187,7 +187,7 @@ class FunctionalNetwork:
         Returns:
             Outputs, shape (n, ...).
         """
-        if self.plan.is_traced is None:
+        if self.execution.is_traced is None:
             self._decide(images[:1], seeds)
         if images.device != self._where:
             self._where = images.device
@@ -197,8 +197,8 @@ class FunctionalNetwork:
             return models.one_tensor(self._runner(images, prepare, self._is_eager))
 
     def _prepare(self, n_images: int, first_index: int, seeds: Seeds) -> None:
-        if self._is_last != self.plan.channels_last:
-            self._is_last = self.plan.channels_last
+        if self._is_last != self.execution.channels_last:
+            self._is_last = self.execution.channels_last
             for layer in self.layers.values():
                 layer.set_layout(self._is_last)
         for layer in self.layers.values():
@@ -214,7 +214,7 @@ class FunctionalNetwork:
             image: One input, on which layout and tracing are decided before the block.
             seeds: As for :meth:`forward`.
         """
-        if self.plan.is_traced is None:
+        if self.execution.is_traced is None:
             self._decide(image, seeds)
         was_eager, self._is_eager = self._is_eager, True
         try:
@@ -239,22 +239,24 @@ class FunctionalNetwork:
             )
             for layer in self.layers.values()
         ]
-        plan, is_long = self.plan, None
-        plan.is_traced = False
+        execution, is_long = self.execution, None
+        execution.is_traced = False
         try:
             with LayoutObserver() as seen:
                 self.forward(image, 0, seeds)
                 n_uses, n_products = len(counts), sum(counts)
-                if plan.has_few_channels and seen.pools:
-                    plan.has_few_channels, plan.channels_last = False, True
+                if execution.has_few_channels and seen.pools:
+                    execution.has_few_channels, execution.channels_last = False, True
                     seen.needs_contiguous = False
                     self.forward(image, 0, seeds)
-            plan.channels_last &= not seen.needs_contiguous
+            execution.channels_last &= not seen.needs_contiguous
             is_long = is_long_job(n_products * self._expected_images, n_uses, len(self.layers))
         finally:
             for hook in hooks:
                 hook.remove()
-            plan.is_traced = None if is_long is None else is_long and not plan.has_few_channels
+            execution.is_traced = (
+                None if is_long is None else is_long and not execution.has_few_channels
+            )
 
 
 def is_long_job(n_multiplications: int, n_uses: int, n_layers: int) -> bool:

@@ -8,11 +8,13 @@ computation runs in C (``per_vector.c``), or in torch operations where there is 
 """
 
 import ctypes
+import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from torch.nn import functional as F
 
 from analog_samson.compiled import kernels, operations
 from analog_samson.compiled.computing import CPU, Computing, Pass
+from analog_samson.compiled.geometry import Geometry
 from analog_samson.compiled.mapped import Array, MappedLayer
 from analog_samson.compiled.structs import Constants, Layer, Walk, constants
 
@@ -35,11 +38,7 @@ class PerVector(Computing):
         super().__init__(mapped)
         steps = mapped.dac_step, mapped.adc_step
         self._constants = constants(mapped.periphery, mapped.input_range, *steps)
-        rows, columns = mapped.geometry.rows, mapped.geometry.columns
-        walk = mapped.geometry.walk((1, 1, mapped.geometry.shape[1] * mapped.geometry.groups), 1)
-        orders = list(_orders(rows, walk))
-        self._places = torch.cat([1 - (1 - order / len(order)) ** 2 for order in orders])
-        self._packing = _packing(orders, columns, mapped.geometry.shape[0])
+        self._order = _order(mapped.geometry)
         self._bias = torch.zeros(mapped.geometry.shape[0]) if mapped.bias is None else mapped.bias
         self._contents: list[Tensor] = []
         self._sized: dict[tuple[tuple[int, int, int], int], _Sized] = {}
@@ -59,10 +58,10 @@ class PerVector(Computing):
         """Load weights in ADC steps per DAC step, also packed for the C library."""
         mapped = self.mapped
         whole = mapped.weights_in_steps(arrays)
-        packed = F.pad(whole.flatten(), (1, 0)).index_select(0, self._packing)
+        packed = F.pad(whole.flatten(), (1, 0)).index_select(0, self._order.packing)
         in_range = 1.0 if math.isnan(mapped.input_range) else mapped.input_range
         scales = mapped.scales(arrays).T * (in_range * (mapped.adc_step or 1.0))
-        contents = [whole, packed, self._places, scales.contiguous(), self._bias]
+        contents = [whole, packed, self._order.places, scales.contiguous(), self._bias]
         is_here = where == CPU  # calls that copy nothing take time, too
         self._contents = contents if is_here else [tensor.to(where) for tensor in contents]
 
@@ -108,33 +107,68 @@ class PerVector(Computing):
         return self._sized[size](*given)
 
 
-def _orders(rows: Sequence[int], walk: Walk) -> Iterator[Tensor]:
-    """Row order of each block as patches lie in memory: by kernel position, then channel."""
-    taps = walk.kernel_height * walk.kernel_width
-    for first, end in itertools.pairwise(itertools.accumulate(rows, initial=0)):
-        numbers = torch.arange(first, end)
-        yield torch.argsort(numbers % taps, stable=True)
+class _Order:
+    """Order of the rows and of the weights of a layer in the C library; made when first used.
 
-
-def _packing(orders: Sequence[Tensor], columns: Sequence[int], n_outputs: int) -> Tensor:
-    """Indices of weights, from 1, in the order in which the C library reads them; 0: padding.
-
-    For every block of rows, group and block of columns: panels of columns as wide as a vector of
-    the processor, rows in memory order. Empty if there is no C library.
+    Args:
+        rows: Sizes of the row blocks.
+        columns: Sizes of the column blocks of a group.
+        n_outputs: Columns of all groups.
+        taps: Positions of the kernel.
     """
-    built = kernels.library()
-    if built is None:
-        return torch.zeros(0, dtype=torch.int32)
-    lanes = built.lanes()
-    rows = [len(order) for order in orders]
-    numbers = torch.arange(1, 1 + n_outputs * sum(rows), dtype=torch.int32).view(n_outputs, -1)
-    parts = []
-    for block, order in zip(torch.split(numbers, rows, dim=1), orders, strict=True):
-        for group in torch.split(block[:, order], sum(columns)):
-            for part in torch.split(group, list(columns)):
-                panels = F.pad(part, (0, 0, 0, -len(part) % lanes)).view(-1, lanes, len(order))
-                parts.append(panels.transpose(1, 2).flatten())
-    return torch.cat(parts)
+
+    def __init__(
+        self, rows: tuple[int, ...], columns: tuple[int, ...], n_outputs: int, taps: int
+    ) -> None:
+        self._rows, self._columns = list(rows), list(columns)
+        self._n_outputs, self._taps = n_outputs, taps
+
+    @functools.cached_property
+    def _of_blocks(self) -> list[Tensor]:
+        """Row order of each block as patches lie in memory: by kernel position, then channel."""
+        ends = itertools.accumulate(self._rows, initial=0)
+        numbers = (torch.arange(first, end) for first, end in itertools.pairwise(ends))
+        return [torch.argsort(each % self._taps, stable=True) for each in numbers]
+
+    @functools.cached_property
+    def places(self) -> Tensor:
+        """Share of the IR drop of every row."""
+        return torch.cat([1 - (1 - order / len(order)) ** 2 for order in self._of_blocks])
+
+    @functools.cached_property
+    def packing(self) -> Tensor:
+        """Indices of weights, from 1, in the order in which the C library reads them; 0: padding.
+
+        For every block of rows, group and block of columns: panels of columns as wide as a vector
+        of the processor, rows in memory order. Empty if there is no C library.
+        """
+        built = kernels.library()
+        if built is None:
+            return torch.zeros(0, dtype=torch.int32)
+        lanes, n_weights = built.lanes(), self._n_outputs * sum(self._rows)
+        numbers = torch.arange(1, 1 + n_weights, dtype=torch.int32).view(self._n_outputs, -1)
+        blocks = torch.split(numbers, self._rows, dim=1)
+        parts = []
+        for block, order in zip(blocks, self._of_blocks, strict=True):
+            for group in torch.split(block[:, order], sum(self._columns)):
+                for part in torch.split(group, self._columns):
+                    panels = F.pad(part, (0, 0, 0, -len(part) % lanes))
+                    panels = panels.view(-1, lanes, len(order))
+                    parts.append(panels.transpose(1, 2).flatten())
+        return torch.cat(parts)
+
+
+_orders: WeakValueDictionary[tuple[object, ...], _Order] = WeakValueDictionary()
+
+
+def _order(geometry: Geometry) -> _Order:
+    """The order of a layer, which layers of equal geometry share as long as one of them exists."""
+    taps = math.prod(geometry.shape[2:])
+    key = tuple(geometry.rows), tuple(geometry.columns), geometry.shape[0], taps
+    found = _orders.get(key)
+    if found is None:
+        found = _orders[key] = _Order(*key)
+    return found
 
 
 class _Sized:

@@ -44,7 +44,7 @@ class StackedNetwork:
         # the digital part is copied; a stacked layer replaces every analog layer
         in_place = {id(layer): self._layers[name] for name, layer in first.layers.items()}
         network = copy.deepcopy(first.network, in_place).to(CPU)
-        self._runner = Runner(network, first.plan, self._structure)
+        self._runner = Runner(network, first.execution, self._structure)
         self._where = CPU
 
     def _structure(self) -> tuple[object, ...]:
@@ -68,12 +68,12 @@ class StackedNetwork:
             self._where = images.device
             self._runner.network.to(images.device)
         every = images.repeat(self._n_chips, *[1] * (images.ndim - 1))
-        if self._runner.plan.channels_last and every.ndim == 4:
+        if self._runner.execution.channels_last and every.ndim == 4:
             every = every.contiguous(memory_format=torch.channels_last)
 
         def prepare() -> None:
             for layer in self._layers.values():
-                layer.prepare(every, first_index, seeds, self._runner.plan.channels_last)
+                layer.prepare(every, first_index, seeds, self._runner.execution.channels_last)
 
         with exact_products(images.device):
             outputs = self._runner(every, prepare, eager=False)

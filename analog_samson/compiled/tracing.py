@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 _VIEWS = (torch.Tensor.view, torch.Tensor.view_as)
 
 
-class Plan:
+class Execution:
     """How a network runs; decided once for all its chips.
 
     Attributes:
@@ -59,12 +59,14 @@ class Runner:
 
     Args:
         network: The network.
-        plan: How it runs.
+        execution: How it runs.
         structure: Returns what its graph depends on.
     """
 
-    def __init__(self, network: nn.Module, plan: Plan, structure: Callable[[], Hashable]) -> None:
-        self.network, self.plan = network, plan
+    def __init__(
+        self, network: nn.Module, execution: Execution, structure: Callable[[], Hashable]
+    ) -> None:
+        self.network, self.execution = network, execution
         self._structure = structure
         self._traced: Callable[[nn.Module, Tensor], Tensor] | None = None
 
@@ -75,16 +77,16 @@ class Runner:
     def __call__(self, images: Tensor, prepare: Callable[[], None], eager: bool) -> Tensor:
         """Outputs of the network; ``prepare`` is called before each attempt."""
         prepare()
-        if self.plan.channels_last and images.ndim == 4:
+        if self.execution.channels_last and images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
-        if self.plan.is_traced and not eager:
+        if self.execution.is_traced and not eager:
             if self._traced is None:
                 self._traced = _tracer((_modules(self.network), self._structure()))
             try:
                 return self._traced(self.network, images)
             except Exception as error:  # data-dependent control flow, no compiler, ...
                 _log.warning("Tracing failed, falling back to eager execution: %s", error)
-                self.plan.is_traced = False
+                self.execution.is_traced = False
                 prepare()
         outputs: Tensor = self.network(images)
         return outputs

@@ -23,7 +23,6 @@ from analog_samson.data.parts import (
     Kind,
     Source,
     Split,
-    Task,
     stratified,
     stratified_by_content,
     take,
@@ -32,6 +31,7 @@ from analog_samson.data.recognition import check_published
 from analog_samson.data.torch_datasets import from_torch, is_pair
 from analog_samson.data.torchvision_layout import open_torchvision
 from analog_samson.importing import import_callable, is_import_name
+from analog_samson.tasks import Task
 
 NORMALISATIONS = ("channel", "none")
 """How features are normalised: by mean and standard deviation of each channel, or not at all."""

@@ -7,15 +7,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from analog_samson.data.encoded import EncodedImages, Picture
-
-Task = Literal["classification", "tokens", "regression"]
-"""What is predicted: a class a sample, a token a position, or numbers."""
+from analog_samson.tasks import Task
 
 PART_WORDS = {
     "train": "train",
@@ -28,9 +26,6 @@ PART_WORDS = {
     "dev": "validation",
 }
 """Words that name a part."""
-
-IGNORED = -100
-"""Target of positions without one (padding); they count in no loss and no score."""
 
 
 @dataclass(frozen=True, eq=False)

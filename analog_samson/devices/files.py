@@ -9,7 +9,7 @@ from analog_samson.devices.sentences import did_you_mean
 from analog_samson.devices.toml import parse_toml
 from analog_samson.files import top_folder
 from analog_samson.importing import is_import_name
-from analog_samson.messages import shown
+from analog_samson.messages import shortened
 
 
 def device_names() -> list[str]:
@@ -96,7 +96,7 @@ def _add_measurements(noise: dict[str, Any], folder: Path, where: str) -> None:
     for key, value in facts.items():
         if noise.get(key, value) != value:
             raise ValueError(
-                f"{where}: noise.{key} = {shown(noise[key])} differs from that of {path}, "
+                f"{where}: noise.{key} = {shortened(noise[key])} differs from that of {path}, "
                 f"{value!r}; leave it out: it is read from there."
             )
     noise |= facts | {"measurements": str(path)}

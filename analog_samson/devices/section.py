@@ -15,7 +15,7 @@ MAX_NAME_BYTES = 200
 of file systems."""
 
 
-def check_name(name: str) -> str:
+def portable_name(name: str) -> str:
     """Check a name, which must be valid in file names on every system and printable.
 
     Raises:
@@ -34,7 +34,7 @@ def check_name(name: str) -> str:
     return name
 
 
-Name = Annotated[str, AfterValidator(check_name)]
+Name = Annotated[str, AfterValidator(portable_name)]
 """Name of a device or study; part of file names."""
 
 Scale = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]

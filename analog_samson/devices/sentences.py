@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, get_args
 
 from analog_samson.devices.section import Section
-from analog_samson.messages import SHOWN_LENGTH, shown
+from analog_samson.messages import SHOWN_LENGTH, shortened
 
 _WORDS = {
     "an instance of Sequence": "a list",
@@ -45,12 +45,12 @@ def explain(problems: Sequence[Any], schema: type) -> str:
         case "value_error":
             words = problem["msg"].removeprefix("Value error, ").rstrip(".")
             is_section = not key or isinstance(problem["input"], dict)
-            at = f"{key} = {shown(problem['input'])}: " if not is_section else f"{key}: "
+            at = f"{key} = {shortened(problem['input'])}: " if not is_section else f"{key}: "
             return f"{at.removeprefix(': ')}{words}."
     # A key of several allowed types (a number or a string) has one error per type.
     same = [_rule(one) for one in problems if _follow(one, schema)[0] == key]
     rules = ", or ".join(dict.fromkeys(same))
-    return f"{key or 'content'} = {shown(problem['input'])} is not allowed: {rules}."
+    return f"{key or 'content'} = {shortened(problem['input'])} is not allowed: {rules}."
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from analog_samson.devices.fit import LAWS, Fit
 from analog_samson.devices.measurements import digest_of, load_trajectories
-from analog_samson.devices.section import check_name
+from analog_samson.devices.section import portable_name
 
 
 def fitted_file(
@@ -107,7 +107,7 @@ extrapolate = {str(extrapolate).lower()}"""
 
 
 def _file(noise: str, **prose: str) -> str:
-    check_name(prose["name"])
+    portable_name(prose["name"])
     head = "\n".join(f"{key} = {_quoted(text)}" for key, text in prose.items())
     return f"""{head}
 

@@ -78,7 +78,7 @@ def audit(model: nn.Module, keep_digital: Sequence[str] = ()) -> list[LayerAudit
                 entry,
                 analog=False,
                 is_refused=True,
-                reason=f"shares its weights with {', '.join(map(shown, others))}: one "
+                reason=f"shares its weights with {', '.join(map(quoted, others))}: one "
                 "array cannot be two layers",
             )
         names = [*aliases[id(layer.module)], layer.name]
@@ -121,7 +121,7 @@ def analog_layers(model: nn.Module, keep_digital: Sequence[str] = ()) -> dict[st
         lines = []
         for pattern, names in alike.items():
             entry, count = refused[names[0]], f"{len(names)} x " if len(names) > 1 else ""
-            lines.append(f"{shown(pattern)} ({count}{entry.kind}): {entry.reason}")
+            lines.append(f"{quoted(pattern)} ({count}{entry.kind}): {entry.reason}")
         raise ValueError(
             f"{len(refused)} layer(s) cannot be mapped onto arrays:{in_few_lines(lines)}. Change "
             "them, rewrite them by a rule of your own (rewrites), or keep them digital: "
@@ -353,6 +353,6 @@ def patterns_of(names: Mapping[str, object], known: Iterable[str]) -> dict[str, 
     return found
 
 
-def shown(name: str) -> str:
-    """Return the name of a layer as messages show it."""
+def quoted(name: str) -> str:
+    """Return the name of a layer in quotation marks, for messages."""
     return repr(name) if name else "(the model itself)"

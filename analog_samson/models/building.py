@@ -65,9 +65,10 @@ def build_model(
     try:
         inspect.signature(factory).bind(**arguments)
     except TypeError as error:
+        only = "; an imported model gets its options (model_kwargs) alone"
         raise ValueError(
-            f"The model {name!r} does not take these options ({error}); "
-            f"it takes {inspect.signature(factory)}."
+            f"The model {name!r} does not take these options ({error}); it takes "
+            f"{inspect.signature(factory)}{only if is_import_name(name) else ''}."
         ) from error
     except ValueError:  # a callable without a signature, such as a builtin
         pass

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analog_samson.models.auditing import analog_layers, shown
+from analog_samson.models.auditing import analog_layers, quoted
 
 
 def check_weights(model: nn.Module, names: Iterable[str]) -> None:
@@ -33,13 +33,13 @@ def check_weights(model: nn.Module, names: Iterable[str]) -> None:
             n_bad = 0 if math.isfinite(total) else int((~values.isfinite()).sum())
             if n_bad:
                 raise ValueError(
-                    f"The {what} of layer {shown(name)} has {n_bad} of {values.numel()} values "
+                    f"The {what} of layer {quoted(name)} has {n_bad} of {values.numel()} values "
                     "that are NaN or infinite; only finite numbers can be used: train or export it "
                     "again."
                 )
             if what == "weight" and total == 0 and not bool(values.any()):
                 raise ValueError(
-                    f"All {values.numel()} weights of layer {shown(name)} are zero, so there is "
+                    f"All {values.numel()} weights of layer {quoted(name)} are zero, so there is "
                     "no scale to map them with; train it, or remove the layer or keep it digital."
                 )
 
@@ -79,7 +79,7 @@ def input_ranges(
         counts[name] += values.numel()
     if unused := [name for name, count in counts.items() if count == 0]:
         raise ValueError(
-            f"Layer(s) {', '.join(shown(name) for name in unused)} are never called in a forward "
+            f"Layer(s) {', '.join(quoted(name) for name in unused)} are never called in a forward "
             "pass: they are not used, or their weights are read past their forward; keep them "
             "digital."
         )
@@ -98,7 +98,7 @@ def input_ranges(
     for name, value in ranges.items():
         if not 0 < value < math.inf:
             raise ValueError(
-                f"The inputs of layer {shown(name)} reach {value} on {len(images)} images; a "
+                f"The inputs of layer {quoted(name)} reach {value} on {len(images)} images; a "
                 "range must be positive and finite: give other images, or keep the layer digital."
             )
     return ranges

@@ -22,7 +22,6 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_modules
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -34,10 +33,11 @@ from analog_samson.models.auditing import (
     is_kept,
     named_tensors,
     patterns_of,
-    shown,
+    quoted,
 )
 from analog_samson.models.calibration import evaluating
 from analog_samson.models.replacing import replace_everywhere
+from analog_samson.models.tracking import track_modules
 
 TOLERANCE = 1e-4
 """Largest allowed difference of outputs, relative to the largest output: our choice, 100 times the
@@ -212,25 +212,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             twin, {id(layer): _OnArrays(layer, self) for layer in layers.values()}
         )
 
-    @contextlib.contextmanager
-    def knowing_where(self) -> Iterator[None]:
+    def knowing_where(self) -> contextlib.AbstractContextManager[None]:
         """Track, within a block, which module of the network runs."""
-
-        def enter(module: nn.Module, _: Any) -> None:
-            if id(module) in self._names:
-                self._where.append(self._names[id(module)])
-
-        def leave(module: nn.Module, *_: Any) -> None:
-            if id(module) in self._names:
-                self._where.pop()
-
-        before = torch_modules.register_module_forward_pre_hook(enter)
-        after = torch_modules.register_module_forward_hook(leave, always_call=True)
-        try:
-            yield
-        finally:
-            before.remove()
-            after.remove()
+        return track_modules(self._names, self._where)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -303,7 +287,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         place = self._where[-1]
         if is_real and tensor.layout == torch.strided and not is_kept(place, self._keep_digital):
             kept = tensor.detach().clone()
-            self.seen.append(_Seen(kept, f"Module {shown(place[0])}", place[0], is_outside=True))
+            self.seen.append(_Seen(kept, f"Module {quoted(place[0])}", place[0], is_outside=True))
 
     def depends_on_input(self, tensor: Tensor) -> bool:
         """Whether a tensor was computed from the input."""
@@ -397,7 +381,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         is_hidden = factor.layout == torch.strided and _storage(factor) not in self._from_arrays
         if is_hidden and not is_kept(place, self._keep_digital):
             text = (
-                f"{shown(place[0])} multiplies ({operation}) by a "
+                f"{quoted(place[0])} multiplies ({operation}) by a "
                 f"{' x '.join(map(str, factor.shape))} tensor that is the same for two inputs"
             )
             self.seen.append(_Seen(factor, text, place[0], is_outside=False))
@@ -419,7 +403,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         what = what or f"a {' x '.join(map(str, factor.shape))} tensor"
         if origins:
             what += f" ({' and '.join(map(repr, sorted(origins)))})"
-        text = f"{shown(place)} multiplies ({operation}) by {what}"
+        text = f"{quoted(place)} multiplies ({operation}) by {what}"
         self._silent[text] = min(origins, default=place)
 
     def _count(self, tensor: Tensor) -> None:

@@ -2,16 +2,16 @@
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_modules
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from analog_samson.models.calibration import evaluating
+from analog_samson.models.tracking import track_modules
 
 
 class Multiplications(NamedTuple):
@@ -83,25 +83,9 @@ class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _should_skip_dynamo(cls) -> bool:
         return False  # True, torch's default, imports torch._dynamo: seconds
 
-    @contextlib.contextmanager
-    def knowing_where(self) -> Iterator[None]:
-        """Track, within a block, which module runs."""
-
-        def enter(module: nn.Module, _: Any) -> None:
-            if id(module) in self._modules:
-                self._where.append(self._modules[id(module)])
-
-        def leave(module: nn.Module, *_: Any) -> None:
-            if id(module) in self._modules:
-                self._where.pop()
-
-        before = torch_modules.register_module_forward_pre_hook(enter)
-        after = torch_modules.register_module_forward_hook(leave, always_call=True)
-        try:
-            yield
-        finally:
-            before.remove()
-            after.remove()
+    def knowing_where(self) -> contextlib.AbstractContextManager[None]:
+        """Track, within a block, which module of the network runs."""
+        return track_modules(self._modules, self._where)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

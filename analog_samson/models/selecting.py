@@ -27,8 +27,8 @@ class Selection:
             found = getattr(outputs, str(self.output), None)  # type: ignore[assignment]
         if isinstance(outputs, Tensor) or not isinstance(found, Tensor):
             raise ValueError(
-                f"The network gives {described(outputs)}, and output={self.output!r} is no tensor "
-                "of it."
+                f"The network gives {kind_of_outputs(outputs)}, and output={self.output!r} is no "
+                "tensor of it."
             )
         return found
 
@@ -65,12 +65,13 @@ def one_tensor(outputs: Any) -> Tensor:
     """
     if not isinstance(outputs, Tensor):
         raise ValueError(
-            f"The network gives {described(outputs)}; say which to take: output=an index or a name."
+            f"The network gives {kind_of_outputs(outputs)}; say which to take: "
+            "output=an index or a name."
         )
     return outputs
 
 
-def described(outputs: Any) -> str:
+def kind_of_outputs(outputs: Any) -> str:
     """What a network gives, for messages."""
     kind = type(outputs).__name__
     if isinstance(outputs, Mapping):

@@ -196,12 +196,12 @@ def draw_read_noise(axes: Axes, moments: pd.DataFrame) -> None:
 def draw_weight_error(axes: Axes, device: Device, moments: pd.DataFrame) -> None:
     """Draw the root mean square error of a weight over time, as read and with the best gain."""
     axes.set(title="weight error", ylabel="rms, relative to the largest weight")
-    looks = (
+    lines = (
         ("weight", _COLOURS[0], "as read", 8),
         ("weight, best gain", _COLOURS[3], "best gain", 5),
     )
     times: list[float] = []
-    for quantity, colour, name, size in looks:
+    for quantity, colour, name, size in lines:
         rows = moments[moments["quantity"] == quantity].sort_values("t_inference_s")
         times = [float(t) for t in rows["t_inference_s"]]
         rms = np.hypot(rows["mean"], rows["spread"])

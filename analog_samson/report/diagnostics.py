@@ -11,13 +11,14 @@ from matplotlib.ticker import FixedLocator
 from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.axes import finish
-from analog_samson.report.figures import grid
+from analog_samson.report.figures import panel_grid
 from analog_samson.report.networks import check_columns
 from analog_samson.report.style import line_width, marker_size, order, style
 from analog_samson.results.scores import score_of
 
 MAX_PANELS = 12
-"""Largest number of panels of one figure; further networks and devices are left out."""
+"""Largest number of panels of one figure. Further networks and devices are left out; figures over
+time are omitted, as the table of swept axes shows all values."""
 
 
 def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
@@ -170,7 +171,7 @@ def _by_network(
     rows["rank"] = rows["name"].map(order)
     groups = list(rows.groupby([*keys[:2], "rank"], sort=True))[:MAX_PANELS]
     with style(look):
-        figure, axes = grid(len(groups), width, look, aspect=0.75, share_y=False)
+        figure, axes = panel_grid(len(groups), width, look, aspect=0.75, share_y=False)
         for ax, (_, part) in zip(axes, groups, strict=True):
             draw(ax, part)
             first = part.iloc[0]

@@ -173,7 +173,7 @@ def chips_figure(chips: pd.DataFrame, *, width: str = "two columns", look: str =
     across = min(len(names), 4 if width == "two columns" else 2)
     with style(look):
         down = -(-len(names) // across)
-        figure, axes = grid(
+        figure, axes = panel_grid(
             len(groups) * down * across, width, look, aspect=0.9, share_y=True, across=across
         )
         for place, ax in enumerate(axes):
@@ -329,7 +329,7 @@ def by_panel(
     columns = [column for column in words.varying(rows) if column not in besides]
     groups = list(rows.groupby(["device", *columns], observed=True, sort=True))
     with style(look):
-        figure, axes = grid(len(groups), width, look, aspect=aspect, share_y=share_y)
+        figure, axes = panel_grid(len(groups), width, look, aspect=aspect, share_y=share_y)
         handles: dict[str, Line2D] = {}
         for ax, (_, part) in zip(axes, groups, strict=True):
             for handle in draw(ax, part):
@@ -419,7 +419,7 @@ def save(
     return paths
 
 
-def grid(
+def panel_grid(
     n: int, width: str, look: str, *, aspect: float, share_y: bool, across: int | None = None
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure of panels; called within `style`.

@@ -21,9 +21,6 @@ from analog_samson.report.style import style
 from analog_samson.report.typeset import Table
 from analog_samson.results.scores import ACCURACY, Score, score_of
 
-MAX_PANELS = 12
-"""Figures over time are omitted with more panels; the table of swept axes shows all values."""
-
 FILES = (
     "trials.csv",
     "audit.csv",
@@ -158,13 +155,13 @@ def _stem(name: str) -> str:
 
 
 def _in_few_panels(draw: Callable[[Content], Figure | None]) -> Callable[[Content], Figure | None]:
-    """Draw only where there are at most `MAX_PANELS` panels."""
+    """Draw only where there are at most `diagnostics.MAX_PANELS` panels."""
 
     @functools.wraps(draw)
     def drawn(content: Content) -> Figure | None:
         summary = content.summary
         panels = summary.groupby(["device", *words.varying(summary)], observed=True)
-        return draw(content) if len(panels) <= MAX_PANELS else None
+        return draw(content) if len(panels) <= diagnostics.MAX_PANELS else None
 
     return drawn
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.axes import finish, head, log_axis
-from analog_samson.report.figures import grid
+from analog_samson.report.figures import panel_grid
 from analog_samson.report.methods import KNOWN_METHODS
 from analog_samson.report.style import line_width, order, plot_options, style
 from analog_samson.results.correlation import rank_correlation
@@ -85,14 +85,14 @@ def training_curve(ax: Axes, curves: pd.DataFrame, column: str, title: str) -> l
     handles = []
     names = sorted(whole["name"].unique(), key=order)
     for name in names:
-        look = plot_options(name, names)
+        options = plot_options(name, names)
         own = whole[whole["name"] == name].dropna(subset=[column]).sort_values("epoch")
         for _, one in own.groupby("training_seed"):
             epoch = one["epoch"] + 1
-            thin = {"color": look["color"], "linestyle": look["linestyle"], "alpha": 0.8}
+            thin = {"color": options["color"], "linestyle": options["linestyle"], "alpha": 0.8}
             ax.plot(epoch, one[column], lw=line_width(0.8), **thin)
-            ax.plot(epoch.tail(1), one[column].tail(1), **look)
-        handles.append(Line2D([], [], label=name, **look))
+            ax.plot(epoch.tail(1), one[column].tail(1), **options)
+        handles.append(Line2D([], [], label=name, **options))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if column == "loss":
         log_axis(ax.set_yscale, ax.yaxis)
@@ -121,7 +121,7 @@ def training_figure(
     """
     with style(look):
         across = 3 if width == "two columns" else 1
-        figure, axes = grid(3, width, look, aspect=0.85, share_y=False, across=across)
+        figure, axes = panel_grid(3, width, look, aspect=0.85, share_y=False, across=across)
         handles: dict[str, Line2D] = {}
         for ax, (column, title) in zip(axes, CURVES, strict=True):
             for handle in training_curve(ax, curves, column, title):
@@ -161,10 +161,10 @@ def sharpness_vs_robustness(
     names = words.method_names(rows)
     handles = []
     for name in sorted(names.unique(), key=order):
-        look = {**plot_options(name, names.unique()), "linestyle": "none"}
+        options = {**plot_options(name, names.unique()), "linestyle": "none"}
         own = rows[names == name]
-        ax.plot(own[measure], own["lost"], **look)
-        handles.append(Line2D([], [], label=name, **look))
+        ax.plot(own[measure], own["lost"], **options)
+        handles.append(Line2D([], [], label=name, **options))
     if (rows[measure] > 0).all():
         log_axis(ax.set_xscale, ax.xaxis)
     text = _correlation_text(rows[measure], rows["lost"], names)
@@ -206,7 +206,7 @@ def sharpness_figure(
     groups = list(networks.groupby(["device", *columns], observed=True, sort=True))
     with style(look):
         n = len(groups) * len(measures)
-        figure, axes = grid(n, width, look, aspect=0.85, share_y=False, across=len(measures))
+        figure, axes = panel_grid(n, width, look, aspect=0.85, share_y=False, across=len(measures))
         handles: dict[str, Line2D] = {}
         for k, ax in enumerate(axes):
             _, part = groups[k // len(measures)]

@@ -14,7 +14,7 @@ from analog_samson import times
 from analog_samson.deprecated import accepts_old_names
 from analog_samson.report import words
 from analog_samson.report.axes import finish, fit_scale, log_axis
-from analog_samson.report.figures import at_last_time, by_panel, footnote, grid
+from analog_samson.report.figures import at_last_time, by_panel, footnote, panel_grid
 from analog_samson.report.panels import beside, check_one, places
 from analog_samson.report.style import line_width, marker_size, order, plot_options, style
 from analog_samson.results.scores import score_of
@@ -80,7 +80,7 @@ def heat_figure(
     shown = score.shown(rows[score.column])
     colour_range = (shown.min(), shown.max())
     with style(look):
-        figure, axes = grid(len(ordered), width, look, aspect=0.75, share_y=True)
+        figure, axes = panel_grid(len(ordered), width, look, aspect=0.75, share_y=True)
         for ax, name in zip(axes, ordered, strict=True):
             image = heat_map(ax, rows[names == name], x, y, colour_range=colour_range)
             ax.set_title(words.method_text(name))

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from analog_samson.messages import shown
+from analog_samson.messages import shortened
 from analog_samson.results.columns import (
     COLUMNS,
     COUNTS,
@@ -291,4 +291,4 @@ def _damage(content: bytes, types: Mapping[str, pa.DataType]) -> str:
 
 
 def _shown(value: object) -> str:
-    return shown(value.item() if isinstance(value, np.generic) else value)
+    return shortened(value.item() if isinstance(value, np.generic) else value)

@@ -104,7 +104,7 @@ KEY = ("chip_id", "t_inference_s", "read")
 _EVERY = {**TYPES, **SCORE_TYPES}
 TEXT = tuple(name for name, kind in _EVERY.items() if kind == pa.string())
 COUNTS = tuple(name for name, kind in _EVERY.items() if kind == pa.int64())
-MEASURES = tuple(name for name, kind in _EVERY.items() if kind == pa.float64())
+FLOAT_COLUMNS = tuple(name for name, kind in _EVERY.items() if kind == pa.float64())
 FLAGS = tuple(name for name, kind in _EVERY.items() if kind == pa.bool_())
 
 

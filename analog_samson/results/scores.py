@@ -18,6 +18,8 @@ from typing import Any, Literal, TypeVar, get_args
 import numpy as np
 import pandas as pd
 
+from analog_samson.tasks import Task
+
 Value = TypeVar("Value")
 """A number, or an array or column of numbers."""
 
@@ -25,9 +27,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 Direction = Literal["higher", "lower"]
 
-Task = Literal["classification", "tokens", "regression"]
-
-SIGNIFICANT = 4
+SIGNIFICANT_DIGITS = 4
 """Significant digits of a score whose size is not known beforehand: our choice."""
 
 FEWEST_CLASSES = 6
@@ -47,7 +47,7 @@ class Score:
         difference_unit: Unit of a difference, in full; empty: the unit.
         short_difference_unit: Unit of a difference on an axis; empty: the unit.
         scale: Factor from the table's unit to the one shown.
-        decimals: Digits after the point in tables; None takes `SIGNIFICANT` digits.
+        decimals: Digits after the point in tables; None takes `SIGNIFICANT_DIGITS` digits.
         is_exponential: Whether exp(value) is shown: perplexity is exp of the mean cross entropy.
             Differences are then shown in per cent of the value.
         averaged: What is averaged, where that is not what is shown.
@@ -176,7 +176,7 @@ class Score:
         sizes = np.abs(np.asarray(shown, dtype=float).ravel())
         largest = np.max(sizes, initial=0.0, where=np.isfinite(sizes))
         before_point = math.floor(math.log10(largest)) + 1 if largest > 0 else 1
-        return min(max(SIGNIFICANT - fewer - before_point, 0), 12)
+        return min(max(SIGNIFICANT_DIGITS - fewer - before_point, 0), 12)
 
     # words
 
@@ -383,7 +383,7 @@ def score(
         direction: Which values are better, "higher" or "lower".
         label: Text in titles and on axes; empty: the function's name.
         unit: Unit of its values.
-        decimals: Digits after the point in tables; None takes `SIGNIFICANT` digits.
+        decimals: Digits after the point in tables; None takes `SIGNIFICANT_DIGITS` digits.
 
     Returns:
         The decorator; the function itself is not changed.

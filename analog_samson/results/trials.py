@@ -16,9 +16,9 @@ from analog_samson.results.checking import check_rows, read_table
 from analog_samson.results.columns import (
     COLUMNS,
     COUNTS,
+    FLOAT_COLUMNS,
     HEADERS,
     KEY,
-    MEASURES,
     columns_of,
     is_header,
     types_of,
@@ -174,7 +174,7 @@ def _plain(name: str, values: Any) -> list[Any]:
     values = values.tolist() if isinstance(values, pd.Series) else values
     if name in COUNTS:
         return [int(value) for value in values]
-    if name in MEASURES:
+    if name in FLOAT_COLUMNS:
         return ["" if pd.isna(value) else value for value in values]
     return list(values)
 

@@ -11,7 +11,7 @@ from analog_samson.evaluation import exact_products, find_accelerator
 from analog_samson.study.definition import Study, Trial
 from analog_samson.study.jobs import Job, jobs_of
 from analog_samson.study.sources import the_checkpoint
-from analog_samson.study.trial import correct_predictions, mapped, one_thread, reading
+from analog_samson.study.trial import mapped, one_thread, reading, values_of_images
 from analog_samson.times import label
 
 T = TypeVar("T")
@@ -95,12 +95,12 @@ def _timed(job: Job) -> tuple[float, float, float]:
         )
 
     with one_thread(), exact_products(find_accelerator(trial.accelerator)):
-        correct = correct_predictions(trial, slice(n_timed))
-        correct(new())  # the first evaluation traces the network
+        evaluate = values_of_images(trial, slice(n_timed))
+        evaluate(new())  # the first evaluation traces the network
         chips, programming = _seconds(new)
         _, drifting = _seconds(lambda: chips.drift_to(time_s, read))
-        _, inference = _seconds(lambda: correct(chips))
-        _, digital = _seconds(lambda: correct(lambda batch, first_index: network(batch)))
+        _, inference = _seconds(lambda: evaluate(chips))
+        _, digital = _seconds(lambda: evaluate(lambda batch, first_index: network(batch)))
     a_point = drifting + inference * trial.n_images_per_chip / n_timed
     return programming / n_chips, a_point / n_chips, digital * trial.n_test / n_timed
 

@@ -12,7 +12,7 @@ from analog_samson.deprecated import warn_renamed
 from analog_samson.devices.sentences import did_you_mean
 from analog_samson.devices.toml import parse_toml
 from analog_samson.importing import check_trust, is_import_name
-from analog_samson.messages import shown
+from analog_samson.messages import shortened
 from analog_samson.study.definition import OLD_NAMES, Primary, Study
 from analog_samson.times import TIME_GRIDS
 
@@ -102,7 +102,7 @@ def _matching(path: Path, pattern: str) -> list[Path]:
         names = []
     matches = [folder / name for name in sorted(names) if (folder / name).is_file()]
     if not matches:
-        raise FileNotFoundError(f"{path}: no checkpoint matches {shown(pattern)}.")
+        raise FileNotFoundError(f"{path}: no checkpoint matches {shortened(pattern)}.")
     return matches
 
 
@@ -118,7 +118,7 @@ def _dataset(folder: Path, dataset: str) -> str:
 def _primary(path: Path, given: Any) -> Primary:
     """The primary endpoint; its values are checked with those of the study."""
     if not isinstance(given, dict):
-        raise ValueError(f"{path}: 'primary' must be a table, [primary]; got {shown(given)}.")
+        raise ValueError(f"{path}: 'primary' must be a table, [primary]; got {shortened(given)}.")
     allowed = {f.name: f.default is MISSING for f in fields(Primary)}
     for key in given:
         if key not in allowed:
@@ -136,7 +136,7 @@ def _times(path: Path, given: Any) -> Any:
         return given
     if given not in TIME_GRIDS:
         raise ValueError(
-            f"{path}: unknown time grid {shown(given)}; allowed: {', '.join(TIME_GRIDS)}, or "
+            f"{path}: unknown time grid {shortened(given)}; allowed: {', '.join(TIME_GRIDS)}, or "
             "seconds."
         )
     return TIME_GRIDS[given]

@@ -11,7 +11,8 @@ from analog_samson.devices.sentences import did_you_mean
 from analog_samson.evaluation import score_by_sample
 from analog_samson.importing import import_callable, import_named, is_import_name
 from analog_samson.results import SCORE_COLUMNS
-from analog_samson.results.scores import ACCURACY, FEWEST_CLASSES, SCORES, Score, Task
+from analog_samson.results.scores import ACCURACY, FEWEST_CLASSES, SCORES, Score
+from analog_samson.tasks import Task
 
 OF_TASK: dict[Task, str] = {
     "classification": "accuracy, top5 or cross_entropy",

@@ -137,11 +137,11 @@ def _batch_size(read_at: Chip | ChipGroup, trial: Trial) -> int:
     return min(-(-trial.n_images_per_chip // EVALUATION_BATCH), MOST_BATCHES) * EVALUATION_BATCH
 
 
-def correct_predictions(trial: Trial, chosen: slice | Tensor) -> Callable[..., Tensor]:
-    """A function of a forward pass: whether its predictions of some test images are correct.
+def values_of_images(trial: Trial, chosen: slice | Tensor) -> Callable[..., Tensor]:
+    """A function of a forward pass: the value of the score on each of some test images.
 
-    Its result is bool of shape (n,), or (chips, n) for a group of chips; for another score than
-    accuracy its value on each image, float64.
+    Its result has shape (n,), or (chips, n) for a group of chips; for accuracy it is bool, whether
+    the prediction is correct, for other scores float64.
 
     Args:
         trial: The trial, whose network normalises the images.
@@ -189,7 +189,7 @@ def _run_together(
 ) -> dict[str, list[Any]]:
     first = trials[0]  # network, device and images are those of all
     chosen = images_of(first)
-    predict = correct_predictions(first, chosen)
+    evaluate = values_of_images(first, chosen)
     all_digital, share = _digital(first)
     digital = all_digital[chosen]
     of_network = _digital_totals(first, digital, all_digital) | {"analog_share": share}
@@ -200,8 +200,8 @@ def _run_together(
     rows = []
     for time, read in points:
         read_at.drift_to(time, read)
-        correct = predict(read_at, batch_size=_batch_size(read_at, first)).view(len(trials), -1)
-        for chip, known, values in zip(chips, labels, correct, strict=True):
+        found = evaluate(read_at, batch_size=_batch_size(read_at, first)).view(len(trials), -1)
+        for chip, known, values in zip(chips, labels, found, strict=True):
             alphas = torch.cat(list(chip.compensation().values()))
             rows.append(
                 known
@@ -232,7 +232,7 @@ def _digital_totals(trial: Trial, digital: Tensor, all_digital: Tensor) -> dict[
 
 
 def _chip_totals(trial: Trial, values: Tensor, digital: Tensor) -> dict[str, int | float]:
-    """Columns of a chip, from its correct predictions or values on its images."""
+    """Columns of a chip, from its values on its images."""
     if is_counted(trial.score):
         return {"n_correct": int(values.sum()), "n_changed": int((values != digital).sum())}
     return {
@@ -252,14 +252,14 @@ _digital_results: dict[tuple[str, str, int, tuple[str, ...], str, str], tuple[Te
 
 
 def _digital(trial: Trial) -> tuple[Tensor, float]:
-    """Correct predictions, or values, of the digital network, and its analog share; cached."""
+    """Values of the digital network on all images, and its analog share; cached."""
     checkpoint = the_checkpoint(trial.checkpoint_path, trial.checkpoint, trial.trust)
     keep_digital = (*checkpoint.keep_digital, *trial.device.digital_layers)
     what = trial.checkpoint, trial.evaluation_set, trial.n_test, keep_digital
     key = (*what, trial.accelerator, trial.score)
     if key not in _digital_results:
         network = checkpoint.build().to(trial.accelerator)
-        predict = correct_predictions(trial, slice(trial.n_test))
-        correct = predict(lambda batch, first_index: network(batch))
-        _digital_results[key] = correct, analog_share(network, keep_digital)
+        evaluate = values_of_images(trial, slice(trial.n_test))
+        values = evaluate(lambda batch, first_index: network(batch))
+        _digital_results[key] = values, analog_share(network, keep_digital)
     return _digital_results[key]

@@ -7,9 +7,10 @@ two methods with equal seeds start at the same weights and use the same batches.
 
 from analog_samson.algorithm import Algorithm, Batch, Setting
 from analog_samson.checkpoint import METHODS
+from analog_samson.deprecated import old_names
 from analog_samson.training.grid import (
+    CRITERIA,
     GRID_COLUMNS,
-    SCORES,
     ValidationAccuracy,
     choose_strengths,
     grid,
@@ -21,11 +22,11 @@ from analog_samson.training.loop import N_RANGE_IMAGES, DivergedError, positions
 from analog_samson.training.state import LOG_COLUMNS
 
 __all__ = [
+    "CRITERIA",
     "GRID_COLUMNS",
     "LOG_COLUMNS",
     "METHODS",
     "N_RANGE_IMAGES",
-    "SCORES",
     "Algorithm",
     "Batch",
     "DivergedError",
@@ -39,3 +40,5 @@ __all__ = [
     "train_grid",
     "validation_accuracy",
 ]
+
+__getattr__ = old_names(__name__, {"SCORES": "CRITERIA"})

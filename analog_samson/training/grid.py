@@ -23,6 +23,7 @@ from analog_samson.checkpoint import (
     named_packages,
 )
 from analog_samson.data import IGNORED, Dataset, place_of
+from analog_samson.deprecated import accepts_old_names
 from analog_samson.evaluation import EVALUATION_BATCH, count_correct
 from analog_samson.files import made_folder, replacing
 from analog_samson.methods import METHODS, method_of
@@ -54,7 +55,7 @@ GRID_COLUMNS = (
     "checkpoint",
     "failure",
 )
-SCORES = ("mean", "clean")
+CRITERIA = ("mean", "clean")
 
 
 def train_grid(
@@ -126,28 +127,30 @@ def train_grid(
     return table
 
 
-def choose_strengths(table: pd.DataFrame, *, score: str = "mean") -> pd.DataFrame:
+@accepts_old_names(score="criterion")
+def choose_strengths(table: pd.DataFrame, *, criterion: str = "mean") -> pd.DataFrame:
     """Choose each method's strength by its validation accuracy.
 
     Args:
         table: From `train_grid`; a training that diverged counts as an accuracy of 0.
-        score: "mean": mean of clean and noisy accuracy; "clean": clean accuracy only.
+        criterion: "mean": mean of clean and noisy accuracy; "clean": clean accuracy only.
 
     Returns:
         One row per data set, model and method: the strength, its accuracies (means over training
-        seeds), the score, and the numbers of candidates and of seeds.
+        seeds), the value of the criterion (``score``), and the numbers of candidates and of seeds.
 
     Raises:
-        ValueError: If the score is unknown, or methods have different numbers of candidates, which
-            would favour the method with more candidates. Methods without a strength have one.
+        ValueError: If the criterion is unknown, or methods have different numbers of candidates,
+            which would favour the method with more candidates. Methods without a strength have
+            one.
     """
-    if score not in SCORES:
-        raise ValueError(f"Unknown score {score!r}; allowed: {', '.join(SCORES)}.")
+    if criterion not in CRITERIA:
+        raise ValueError(f"Unknown criterion {criterion!r}; allowed: {', '.join(CRITERIA)}.")
     parts = ["validation_clean", "validation_noisy"]
     group = ["dataset", "model", "method"]
     table = table.fillna(dict.fromkeys(parts, 0.0))
     means = table.groupby([*group, "strength"], as_index=False)[parts].mean()
-    means["score"] = means[parts].mean(axis=1) if score == "mean" else means["validation_clean"]
+    means["score"] = means[parts].mean(axis=1) if criterion == "mean" else means["validation_clean"]
     seeds = table.groupby([*group, "strength"])["training_seed"].nunique()
     if seeds.nunique() > 1:
         raise ValueError(

@@ -198,8 +198,8 @@ def test_networks_of_few_channels_compute_the_same_in_whichever_layout_is_fast(p
     )
     network = own.network
     with network.eager(images[:1], lambda *words: 0):
-        assert network.plan.channels_last == is_torchs
-        assert network.plan.has_few_channels != is_torchs
+        assert network.execution.channels_last == is_torchs
+        assert network.execution.has_few_channels != is_torchs
         found = own(images)
     differs = (found - tile(images)).abs() > 1e-5 * float(tile(images).abs().max())
     assert int(differs.any(dim=1).sum()) <= 2
@@ -229,7 +229,7 @@ def test_one_process_traces_any_number_of_structures(monkeypatch, caplog):
             network = build(lambda width=width: nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU()))
             chip = program(network, device("ideal"), engine="compiled", expected_images=9)
             torch.testing.assert_close(chip(images), network(images), rtol=1e-5, atol=1e-5)
-            assert chip.network.plan.is_traced
+            assert chip.network.execution.is_traced
     assert "Tracing failed" not in caplog.text
 
 

@@ -619,7 +619,7 @@ def test_strength_is_chosen_by_the_stated_score():
         ],
         columns=[*GRID_COLUMNS[:5], "validation_clean", "validation_noisy"],
     )
-    mean, clean = (choose_strengths(table, score=score) for score in ("mean", "clean"))
+    mean, clean = (choose_strengths(table, criterion=how) for how in ("mean", "clean"))
     assert dict(zip(mean["method"], mean["strength"], strict=True)) == {
         "rwp": "sigma=0.1",
         "sam": "rho=0.2",
@@ -637,7 +637,7 @@ def test_strength_is_chosen_by_the_stated_score():
     with pytest.raises(ValueError, match="same number of training seeds"):
         choose_strengths(table.iloc[1:])
     with pytest.raises(ValueError, match="allowed: mean, clean"):
-        choose_strengths(table, score="test")
+        choose_strengths(table, criterion="test")
 
 
 @pytest.mark.slow

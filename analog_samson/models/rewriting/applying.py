@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from analog_samson.importing import import_named, is_import_name
-from analog_samson.models.auditing import LOOKUPS, analog_layers, is_kept, shown
+from analog_samson.models.auditing import LOOKUPS, analog_layers, is_kept, quoted
 from analog_samson.models.calibration import evaluating
 from analog_samson.models.forward_pass import difference
 from analog_samson.models.packing import Packing, packing_of, take_packed
@@ -55,7 +55,7 @@ class Rewriting:
             return
         like = next(self.network.parameters())
         image = image.to(like if image.is_floating_point() else like.device)
-        listed = ", ".join(f"{shown(name)} ({kind})" for name, kind in self.kinds.items())
+        listed = ", ".join(f"{quoted(name)} ({kind})" for name, kind in self.kinds.items())
         with torch.random.fork_rng([]), evaluating(self.original), evaluating(self.network):
             expected = self.original(image.clone())
             try:
@@ -213,13 +213,13 @@ def _built(module: nn.Module, layer: str, rules: Sequence[tuple[Rewrite, str]]) 
             found = rule.build(module)
         except Exception as error:  # a rule may be anybody's
             raise ValueError(
-                f"{what} fails for layer {shown(layer)} ({kind.__name__}): "
+                f"{what} fails for layer {quoted(layer)} ({kind.__name__}): "
                 f"{type(error).__name__}: {error}"
             ) from error
         if found is module or not isinstance(found, nn.Module | None):
             gave = "the module itself" if found is module else f"a {type(found).__name__}"
             raise ValueError(
-                f"{what} gives {gave} for layer {shown(layer)} ({kind.__name__}); return a new "
+                f"{what} gives {gave} for layer {quoted(layer)} ({kind.__name__}); return a new "
                 "module, or None where the rule does not apply."
             )
         if found is not None:
