@@ -168,6 +168,29 @@ def positions_of(dataset: Dataset) -> tuple[int, ...]:
     return tuple(dataset.train.labels.shape[1:]) if dataset.task == "tokens" else ()
 
 
+def check_runs(model: nn.Module, image: Tensor, dataset: Dataset, *, name: str) -> None:
+    """Raise ValueError unless a network has the outputs that a data set needs.
+
+    Args:
+        model: The network.
+        image: One input as it takes it, shape (1, ...).
+        dataset: The data set; the network must take the last token of its vocabulary, too.
+        name: Name of the network, for messages.
+    """
+    inputs = [image]
+    if dataset.n_tokens:
+        inputs.append(torch.full_like(image, dataset.n_tokens - 1))
+    for one in inputs:
+        check_outputs(
+            model,
+            one,
+            dataset.n_classes,
+            name=name,
+            positions=positions_of(dataset),
+            is_exact=dataset.task == "regression",
+        )
+
+
 def warn_of_slow_training(spec: TrainingSpec) -> None:
     """Log a warning if a specification trains in bfloat16 on a processor without support."""
     if spec.precision == "bfloat16" and spec.accelerator == "cpu":
@@ -255,8 +278,7 @@ def weights_of(
     rewriting = rewrite(model, spec.rewrites, spec.keep_digital)
     weights = trained_weights(rewriting, spec.keep_digital)
     image = dataset.normalise(dataset.train.images[:1])
-    positions = positions_of(dataset)
-    check_outputs(model, image, dataset.n_classes, name=spec.model, positions=positions)
+    check_runs(model, image, dataset, name=spec.model)
     rewriting.check(image)
     check_forward(rewriting.network, image, spec.keep_digital)
     return weights
