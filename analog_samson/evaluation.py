@@ -12,6 +12,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from analog_samson.targets import IGNORED
+
 EVALUATION_BATCH = 64
 """Images in a batch: our choice (``docs/MEASUREMENTS.md``), a multiple of the blocks of 32 in which
 aihwkit's tiles run.
@@ -317,9 +319,6 @@ def _outputs(
 
 
 # scores of a sample: outputs (n, ...), targets (n, ...) -> (n,)
-
-IGNORED = -100
-"""Target of a token that is not scored, as in torch."""
 
 
 def top5(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -30,7 +30,8 @@ from analog_samson.data.images import (
 )
 from analog_samson.data.names import FOLDER_VARIABLE, find, label_of, own_name, place_of, short_name
 from analog_samson.data.own import file_state
-from analog_samson.data.parts import IGNORED, Split, Task
+from analog_samson.data.parts import Split, Task
+from analog_samson.targets import IGNORED
 
 __all__ = [
     "AUGMENTATIONS",

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from analog_samson.data.encoded import EncodedImages, batches
-from analog_samson.data.parts import IGNORED, Found, Split
+from analog_samson.data.parts import Found, Split
+from analog_samson.targets import IGNORED
 
 _WORDS = {"train": "training"}
 

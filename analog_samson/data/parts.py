@@ -29,9 +29,6 @@ PART_WORDS = {
 }
 """Words that name a part."""
 
-IGNORED = -100
-"""Target of positions without one (padding); they count in no loss and no score."""
-
 
 @dataclass(frozen=True, eq=False)
 class Split:

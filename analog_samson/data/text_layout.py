@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from analog_samson.data.names import OwnName
-from analog_samson.data.parts import IGNORED, PART_WORDS, Found, Split
+from analog_samson.data.parts import PART_WORDS, Found, Split
+from analog_samson.targets import IGNORED
 
 UNKNOWN = "<unknown>"
 LENGTH = 64

@@ -307,7 +307,7 @@ def _train_epoch(state: State, spec: TrainingSpec, dataset: Dataset) -> list[dic
     state.model.train()
     for step in range(n_steps):
         done = (epoch * n_steps + step) / last
-        lr = spec.lr * (1 + math.cos(math.pi * done)) / 2
+        lr = spec.lr * _lr_factor(epoch * n_steps + step, last, spec.warmup_share)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         ramped = min(done / spec.ramp_share, 1.0)
@@ -335,6 +335,15 @@ def _train_epoch(state: State, spec: TrainingSpec, dataset: Dataset) -> list[dic
     return [whole] + [
         {"epoch": epoch, "layer": name, "offset_ratio": ratio} for name, ratio in ratios.items()
     ]
+
+
+def _lr_factor(step: int, last: int, warmup_share: float) -> float:
+    """Learning rate of a step / the largest one: a linear rise, then half a cosine."""
+    n_warm = round(warmup_share * (last + 1))
+    if step < n_warm:
+        return (step + 1) / n_warm
+    done = (step - n_warm) / max(last - n_warm, 1)
+    return (1 + math.cos(math.pi * done)) / 2
 
 
 def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
