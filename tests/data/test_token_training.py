@@ -1,4 +1,4 @@
-"""Training on tokens: padded targets, AdamW, warm-up and clipping, against a plain loop of torch."""
+"""Training on tokens: padded targets, AdamW, warm-up and clipping, against a loop of torch."""
 
 import math
 
@@ -93,6 +93,29 @@ def test_parts_of_a_batch_add_up_whatever_their_padding(padded, tmp_path):
     ).state
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"method": "sgd"},
+        {"method": "samson", "rho": 0.1},
+        {"method": "saf", "trajectory_weight": 0.3, "trajectory_start": 0.0, "trajectory_lag": 1},
+        {"method": "mesa", "trajectory_weight": 0.3, "trajectory_start": 0.0},
+    ],
+)
+def test_inputs_behind_the_end_change_nothing(padded, tmp_path, method):
+    """An LSTM reads forwards, so outputs before the end do not depend on what is behind it."""
+    parts = dict(np.load(padded))
+    parts["x_validation"], parts["y_validation"] = parts["x_train"][:20], parts["y_train"][:20]
+    parts["x_train"], parts["y_train"] = parts["x_train"][20:], parts["y_train"][20:]
+    states = []
+    for padding in (0, 7):
+        x = np.where(parts["y_train"] == -100, padding, parts["x_train"])
+        np.savez(tmp_path / f"{padding}.npz", **parts | {"x_train": x})
+        states.append(trained(tmp_path / f"{padding}.npz", tmp_path, **method).state)
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=1e-5, atol=1e-6)
 
 
 def test_a_specification_without_warm_up_is_written_as_before(padded):

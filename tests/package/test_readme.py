@@ -13,7 +13,7 @@ import pytest
 from places import ROOT
 
 from analog_samson.report import study_tables
-from analog_samson.results import COLUMNS, paired_gain, read_trials
+from analog_samson.results import COLUMNS, SCORE_COLUMNS, paired_gain, read_trials
 from analog_samson.study import load_study
 from analog_samson.times import YEAR
 
@@ -107,6 +107,7 @@ def test_the_glossary_has_every_column():
     terms = re.findall(r"^\| (?!term|:)(.+?) \| .+ \| .+ \|$", glossary, re.M)
     assert not set(COLUMNS) - {term.strip("`") for term in terms}
     assert len(set(terms)) == len(terms)
+    assert not {column for column in SCORE_COLUMNS if f"`{column}`" not in glossary}
 
 
 def test_what_the_other_commands_name_is_there():

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -318,3 +319,17 @@ def test_windows_of_a_text_without_known_targets_are_left_out(folder):
     assert len(book.test) > 2
     assert bool((book.test.labels != -100).any(1).all())
     assert not bool((book.test.labels != -100).all())
+
+
+def test_the_audit_has_each_output_of_a_network(folder):
+    kind = {"kind": "two"}
+    paths = [
+        trained(BOOK, "joined:Tokens", model_kwargs=kind, output=output, seed=output)
+        for output in (0, 1)
+    ]
+    study = Study(
+        "outputs", paths, ["ideal"], [1.0], 1, "cross_entropy", data_folder=".", trust=["joined"]
+    )
+    collect(study, "results/outputs")
+    audit = pd.read_csv("results/outputs/audit.csv")
+    assert audit["checkpoint"].nunique() == 2
