@@ -282,7 +282,8 @@ def _scored(
         values = function(outputs, targets)
     except Exception as error:  # a function of the user may raise anything
         raise ValueError(
-            f"The score {name!r} raised {type(error).__name__} for {shapes}: {error}"
+            f"The score {name!r} raised {type(error).__name__} for {shapes}: "
+            f"{str(error).rstrip('.')}; mend the function, or choose a score that fits."
         ) from error
     shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
     if shape != (len(targets),):

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.optim import swa_utils
 
 from analog_samson.algorithm import Algorithm, Batch, Setting, Tensors
+from analog_samson.tasks import IGNORED
 
 
 def task_loss(
@@ -162,7 +163,7 @@ class OwnTrajectory(Algorithm):
         self._memory.remember(epoch, batch.indices, logits)
         if epoch < self._first_epoch:
             return None
-        return trajectory_loss(logits, past, temperature=self._temperature)
+        return _trajectory_loss(batch, logits, past, self._temperature)
 
     def tensors(self) -> dict[str, Tensor]:
         """The stored outputs."""
@@ -203,7 +204,7 @@ class AveragedTeacher(Algorithm):
             return None
         with torch.no_grad():
             past = self._teacher(batch.images)
-        return trajectory_loss(logits, past, temperature=self._temperature)
+        return _trajectory_loss(batch, logits, past, self._temperature)
 
     def after_update(self) -> None:
         """Update the moving average."""
@@ -216,6 +217,14 @@ class AveragedTeacher(Algorithm):
     def load(self, tensors: Tensors) -> None:
         """Restore the moving average."""
         self._teacher.load_state_dict({n.removeprefix("teacher."): t for n, t in tensors.items()})
+
+
+def _trajectory_loss(batch: Batch, logits: Tensor, past: Tensor, temperature: float) -> Tensor:
+    """The trajectory loss; of tokens, of those with a target."""
+    if batch.labels.ndim > 1:
+        has_target = batch.labels != IGNORED
+        logits, past = logits[has_target], past[has_target]
+    return trajectory_loss(logits, past, temperature=temperature)
 
 
 def _check_probabilities(setting: Setting) -> None:

@@ -35,14 +35,13 @@ from analog_samson.models import (
     audit,
     build_model,
     check_forward,
-    check_outputs,
     check_weights,
     input_ranges,
     rewrite,
     select_output,
     take_packed,
 )
-from analog_samson.training import N_RANGE_IMAGES, positions_of
+from analog_samson.training import N_RANGE_IMAGES, check_runs
 
 
 def main(
@@ -86,7 +85,7 @@ def main(
             '{"image": "3x32x32", "speed": "5"}'.
         seed: Training seed, which distinguishes several trainings of one network.
     """
-    options = _json_object(kwargs)
+    options = _json_object(kwargs, "--kwargs")
     weights = _read_state(state)
     if bool(mean) != bool(std):
         raise ValueError(f"--mean and --std belong together; got mean={mean}, std={std}.")
@@ -102,7 +101,7 @@ def main(
         rewrites=rewrites,
         augmentation=augmentation,
         output=output,
-        inputs=_json_object(inputs),
+        inputs=_json_object(inputs, "--inputs"),
         seed=seed,
     )
     model = build_model(
@@ -119,8 +118,7 @@ def main(
     rewriting = rewrite(model, rewrites, keep_digital)
     rewriting.check(calibration[:1])
     check_forward(rewriting.network, calibration[:1], keep_digital)
-    positions = positions_of(images)
-    check_outputs(model, calibration[:1], images.n_classes, name=factory, positions=positions)
+    check_runs(model, calibration[:1], images, name=factory)
     network = rewriting.network
     layers = analog_layers(network, keep_digital)
     check_weights(network, layers)
@@ -169,14 +167,14 @@ def main(
         )
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def _json_object(text: str, option: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"--kwargs must be a JSON object; got {text!r} ({error}).") from error
+        raise ValueError(f"{option} must be a JSON object; got {text!r} ({error}).") from error
     if not isinstance(found, dict):
         raise ValueError(
-            f"--kwargs must be a JSON object such as '{{\"width\": 16}}'; got {text!r}."
+            f"{option} must be a JSON object such as '{{\"width\": 16}}'; got {text!r}."
         )
     return found
 

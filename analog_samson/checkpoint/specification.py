@@ -92,7 +92,9 @@ class TrainingSpec:
         perturbed_share: Share of the perturbed gradient in the update; the rest is the clean one.
         m_sharpness: Images that share one perturbation; None: the whole batch.
         epochs: Passes over the training split.
-        lr: Learning rate at the first step; it falls to 0 along half a cosine.
+        lr: Largest learning rate; it falls to 0 along half a cosine.
+        warmup_share: Share of the training in which the learning rate first rises linearly, from
+            lr / steps of that share to lr; 0: it is `lr` at the first step.
         momentum: Momentum of SGD.
         weight_decay: Weight decay, as the optimizer defines it.
         decay_norm_and_bias: Whether it also acts on normalisation and bias parameters.
@@ -136,6 +138,7 @@ class TrainingSpec:
     m_sharpness: int | None = None
     epochs: int = 20
     lr: float = 0.1
+    warmup_share: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 5e-4
     decay_norm_and_bias: bool = False
@@ -274,12 +277,8 @@ class TrainingSpec:
         values |= {name: options.pop(name, None) for name in FLAT_OPTIONS}
         if options:
             values["options"] = options
-        for name in (
-            "rewrites",
-            "output",
-            "inputs",
-        ):  # written only if used
-            if not values[name] and values[name] != 0:
+        for name in ("rewrites", "output", "inputs", "warmup_share"):  # written only if used
+            if not values[name] and (name != "output" or values[name] is None):
                 del values[name]
         return json.dumps(values, sort_keys=True, allow_nan=False)
 
@@ -371,7 +370,7 @@ class TrainingSpec:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be finite and at least 0; got {value!r}.")
-        for name in ("momentum", "label_smoothing", "average_decay"):
+        for name in ("momentum", "label_smoothing", "average_decay", "warmup_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)!r}.")
         if not 0 < self.validation_fraction < 1:

@@ -98,6 +98,11 @@ def _check_targets(split: Split, n_classes: int, n_tokens: int, where: str) -> N
     counted = labels[labels != IGNORED] if split.task == "tokens" else labels
     if not len(counted):
         raise ValueError(f"All targets of {where} are {IGNORED}, which is ignored; give some.")
+    if split.task == "tokens" and bool((empty := (labels == IGNORED).all(1)).any()):
+        raise ValueError(
+            f"Row {int(empty.nonzero()[0])} of {where} has no target, all are {IGNORED}; leave it "
+            "out."
+        )
     lowest, highest = int(counted.min()), int(counted.max())
     if lowest < 0 or highest >= n_classes:
         ignored = f", and {IGNORED} for none" if split.task == "tokens" else ""

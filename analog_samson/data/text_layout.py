@@ -54,9 +54,9 @@ def read_texts(place: Path, own: OwnName) -> Found:
             )
         inputs, targets = _windows(tokens, length, unknown=len(vocabulary) - 1)
         if own.options.get("targets") == "last":
-            is_known = targets[:, -1] != IGNORED
-            inputs, targets = inputs[is_known], targets[is_known, -1]
-        parts[part] = Split(inputs, targets)
+            targets = targets[:, -1]
+        has_targets = (targets != IGNORED).view(len(targets), -1).any(1)
+        parts[part] = Split(inputs[has_targets], targets[has_targets])
     return Found(parts, tuple(vocabulary), len(vocabulary), True, is_divided)
 
 

@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -33,8 +33,9 @@ def build_model(
         n_classes: Number of outputs.
         seed: Seed of the initial weights; torch's global random state is restored. None draws from
             the global random state.
-        options: Options of the model, by name. An imported function gets only these, not the image
-            shape or the number of classes.
+        options: Options of the model, by name. An imported function gets these, and the image shape
+            and the number of classes if it has arguments `image_shape` and `n_classes` without
+            defaults.
         **kwargs: More options, if their names differ from the arguments above.
 
     Returns:
@@ -42,16 +43,18 @@ def build_model(
 
     Raises:
         ValueError: If there is no such model, it does not take these options or this image shape,
-            or the imported function does not return an `nn.Module`.
+            or the imported function raises or does not return an `nn.Module`.
     """
     options = {**options, **kwargs}
     if is_import_name(name):
-        factory, arguments = import_callable(name, "model"), options
+        factory = import_callable(name, "model")
         if inspect.isclass(factory) and not issubclass(factory, nn.Module):
             raise ValueError(
                 f"The model {name!r} is a class and not an nn.Module; name a network's class, or a "
                 "function that builds and returns the network."
             )
+        facts = {"image_shape": tuple(image_shape), "n_classes": n_classes}
+        arguments = {key: facts[key] for key in facts if key in _needed(factory)} | options
     elif name in MODELS:
         factory = MODELS[name]
         arguments = {"image_shape": tuple(image_shape), "n_classes": n_classes, **options}
@@ -77,10 +80,12 @@ def build_model(
             torch.manual_seed(seed)
         try:
             model = factory(**arguments)
-        except IndexError as error:
+        except Exception as error:  # a function of the user, and torch's layers, may raise anything
+            said = str(error).rstrip(".")
             raise ValueError(
                 f"The model {name!r} cannot be built for inputs of shape {tuple(image_shape)} with "
-                f"{n_classes} classes ({error}); give a model for them."
+                f"{n_classes} classes ({type(error).__name__}: {said}); give a model or "
+                "model_kwargs for them."
             ) from error
     if not isinstance(model, nn.Module):
         raise ValueError(
@@ -97,6 +102,16 @@ def build_model(
     return model
 
 
+def _needed(factory: Callable[..., Any]) -> set[str]:
+    """Names of the arguments without defaults."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:  # a callable without a signature, such as a builtin
+        return set()
+    kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    return {p.name for p in parameters if p.default is p.empty and p.kind in kinds}
+
+
 def other_types(model: nn.Module) -> str:
     """The types of a network's real numbers other than float32, for messages; "" if none."""
     tensors = [*model.parameters(), *model.buffers()]
@@ -106,7 +121,13 @@ def other_types(model: nn.Module) -> str:
 
 @torch.no_grad()
 def check_outputs(
-    model: nn.Module, image: Tensor, n_classes: int, *, name: str, positions: tuple[int, ...] = ()
+    model: nn.Module,
+    image: Tensor,
+    n_classes: int,
+    *,
+    name: str,
+    positions: tuple[int, ...] = (),
+    is_exact: bool = False,
 ) -> None:
     """Raise unless a network gives one number a class.
 
@@ -116,23 +137,28 @@ def check_outputs(
         n_classes: Classes of the data set.
         name: Name of the network, for messages.
         positions: (length,) where a token a position is predicted; otherwise empty.
+        is_exact: Whether more outputs are refused, too, as for numbers that are predicted.
 
     Raises:
         ValueError: If it does not run on the image, or has fewer outputs than there are classes.
     """
     shape = tuple(image.shape[1:])
+    what, ways = "inputs", "a model, model_kwargs, inputs or output"
+    if not image.is_floating_point():
+        what, ways = f"whole numbers (tokens) up to {int(image.max())},", f"floats, {ways}"
     with torch.random.fork_rng([]), evaluating(model):
         try:
             outputs = model(image.to(next(model.parameters()).device))
         except Exception as error:  # whatever the network's own code raises
             raise ValueError(
-                f"The model {name!r} does not run on images of shape {shape} "
-                f"({type(error).__name__}: {error}); give a model or model_kwargs for them."
+                f"The model {name!r} does not run on {what} of shape {shape} "
+                f"({type(error).__name__}: {str(error).rstrip('.')}); give {ways} for them."
             ) from error
     one_tensor(outputs)
     found, wanted = tuple(outputs.shape), (1, *positions, n_classes)
-    if found[:-1] != wanted[:-1] or found[-1] < n_classes:
+    if found[:-1] != wanted[:-1] or found[-1] < n_classes or (is_exact and found != wanted):
+        targets = "numbers" if is_exact else "classes"
         raise ValueError(
-            f"The model {name!r} gives {found} for one image of shape {shape}; {n_classes} classes "
-            f"need a tensor of shape {wanted}: give a model or model_kwargs for them."
+            f"The model {name!r} gives {found} for one input of shape {shape}; {n_classes} "
+            f"{targets} need a tensor of shape {wanted}: give a model or model_kwargs for them."
         )

@@ -77,6 +77,9 @@ class Packing:
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """The hook: one tensor becomes the arguments of the network."""
         (x,) = args
+        n_given, n_taken = x[:1].numel(), sum(self.sizes)
+        if n_given != n_taken and len(x):
+            raise ValueError(f"a sample holds {n_given} numbers, and the {self} take {n_taken}")
         parts = dict(zip(self.shapes, x.flatten(1).split(self.sizes, dim=1), strict=True))
         found = {name: part.reshape(-1, *self.shapes[name]) for name, part in parts.items()}
         by_position = tuple(found.pop(name) for name in self.shapes if name.isdigit())

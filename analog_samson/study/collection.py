@@ -343,8 +343,8 @@ def _write_audit(
 def _architecture(network: Mapping[str, Any]) -> str:
     """Key of an architecture: networks with equal keys have equal audits."""
     spec = network["spec"]
-    rewrites = spec.get("rewrites", [])
-    return json.dumps([spec["model"], spec["model_kwargs"], network["keep_digital"], rewrites])
+    taken = [spec.get(name) for name in ("rewrites", "output", "inputs")]
+    return json.dumps([spec["model"], spec["model_kwargs"], network["keep_digital"], taken])
 
 
 def _networks(study: Study, trials: Sequence[Trial]) -> dict[str, Checkpoint]:

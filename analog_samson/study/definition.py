@@ -359,6 +359,11 @@ class Study:
                 f"trained on {label_of(name)!r}; give the data set of the networks, or leave it "
                 "out."
             )
+        if given.options and given.options != own.options:
+            raise ValueError(
+                f"Study {self.name!r} has dataset={str(self.dataset)!r}, and a network of it was "
+                f"trained with other options, {own.short!r}; give those, or the path alone."
+            )
         return find(given, self.data_folder)
 
     def _n_test(self, test: Split, dataset: str) -> int:

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from analog_samson.checkpoint import Checkpoint
@@ -99,7 +100,7 @@ def check_score(score: Score, checkpoint: Checkpoint, test: Split) -> None:
 
     Raises:
         ValueError: If the score is not defined for the task, always takes one value, or its
-            function raises or does not return a finite number a sample.
+            function raises, does not return a finite number a sample, or mixes samples.
     """
     dataset, task = checkpoint.spec.dataset, test.task
     if score.tasks and task not in score.tasks:
@@ -114,15 +115,24 @@ def check_score(score: Score, checkpoint: Checkpoint, test: Split) -> None:
         )
     if is_import_name(score.name):
         network = checkpoint.build()
-        score_by_sample(
-            function_of(score.name),
-            lambda batch, first_index: network(batch),
-            test.images[:2],
-            test.labels[:2],
-            checkpoint.normalise,
-            name=score.name,
-            batch_size=2,
+        both, single = (
+            score_by_sample(
+                function_of(score.name),
+                lambda batch, first_index: network(batch),
+                test.images[:2],
+                test.labels[:2],
+                checkpoint.normalise,
+                name=score.name,
+                batch_size=batch_size,
+            )
+            for batch_size in (2, 1)
         )
+        if not torch.allclose(both, single, rtol=1e-3, atol=1e-6):
+            raise ValueError(
+                f"The score {score.name!r} of two test samples is {both.tolist()}, and "
+                f"{single.tolist()} if each is evaluated alone; the number of a sample must not "
+                "depend on other samples, neither in the score nor in the network."
+            )
 
 
 def is_counted(score: str) -> bool:

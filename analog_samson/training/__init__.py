@@ -18,7 +18,7 @@ from analog_samson.training.grid import (
     train_grid,
     validation_accuracy,
 )
-from analog_samson.training.loop import N_RANGE_IMAGES, DivergedError, positions_of, train
+from analog_samson.training.loop import N_RANGE_IMAGES, DivergedError, check_runs, train
 from analog_samson.training.state import LOG_COLUMNS
 
 __all__ = [
@@ -32,9 +32,9 @@ __all__ = [
     "DivergedError",
     "Setting",
     "ValidationAccuracy",
+    "check_runs",
     "choose_strengths",
     "grid",
-    "positions_of",
     "read_option",
     "train",
     "train_grid",

@@ -27,7 +27,7 @@ from analog_samson.deprecated import accepts_old_names
 from analog_samson.evaluation import EVALUATION_BATCH, count_correct
 from analog_samson.files import made_folder, replacing
 from analog_samson.methods import METHODS, method_of
-from analog_samson.models import analog_layers, build_model
+from analog_samson.models import analog_layers, build_model, select_output, take_packed
 from analog_samson.perturbation import perturbed, rwp
 from analog_samson.running import run_jobs
 from analog_samson.streams import derive_seed
@@ -311,7 +311,8 @@ def read_option(text: str) -> tuple[str, Any]:
 def _check_number(name: str, value: Any) -> None:
     """Raise ValueError if a numeric field has no finite number."""
     kind = get_type_hints(TrainingSpec).get(name)
-    if not {float, int} & {kind, *get_args(kind)}:
+    kinds = {kind, *get_args(kind)}
+    if not {float, int} & kinds or (str in kinds and isinstance(value, str)):
         return
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is not None and not (is_number and math.isfinite(value)):
@@ -324,7 +325,8 @@ def _check_buildable(specs: Sequence[TrainingSpec], data_folder: str | Path | No
     for spec in specs:
         options = json.dumps(dict(spec.model_kwargs), sort_keys=True)
         data = spec.dataset, spec.validation_fraction
-        kind = *data, spec.model, options, spec.keep_digital, spec.rewrites
+        network = spec.model, options, spec.keep_digital, spec.rewrites, spec.output, spec.inputs
+        kind = *data, *network
         if kind in checked:
             continue
         checked.add(kind)
@@ -336,6 +338,7 @@ def _check_buildable(specs: Sequence[TrainingSpec], data_folder: str | Path | No
             seed=0,
             options=spec.model_kwargs,
         )
+        take_packed(select_output(model, spec.output), spec.packing)
         weights_of(model, spec, dataset)
         check_trainable(spec, dataset)
 

@@ -168,6 +168,29 @@ def positions_of(dataset: Dataset) -> tuple[int, ...]:
     return tuple(dataset.train.labels.shape[1:]) if dataset.task == "tokens" else ()
 
 
+def check_runs(model: nn.Module, image: Tensor, dataset: Dataset, *, name: str) -> None:
+    """Raise ValueError unless a network has the outputs that a data set needs.
+
+    Args:
+        model: The network.
+        image: One input as it takes it, shape (1, ...).
+        dataset: The data set; the network must take the last token of its vocabulary, too.
+        name: Name of the network, for messages.
+    """
+    inputs = [image]
+    if dataset.n_tokens:
+        inputs.append(torch.full_like(image, dataset.n_tokens - 1))
+    for one in inputs:
+        check_outputs(
+            model,
+            one,
+            dataset.n_classes,
+            name=name,
+            positions=positions_of(dataset),
+            is_exact=dataset.task == "regression",
+        )
+
+
 def warn_of_slow_training(spec: TrainingSpec) -> None:
     """Log a warning if a specification trains in bfloat16 on a processor without support."""
     if spec.precision == "bfloat16" and spec.accelerator == "cpu":
@@ -255,8 +278,7 @@ def weights_of(
     rewriting = rewrite(model, spec.rewrites, spec.keep_digital)
     weights = trained_weights(rewriting, spec.keep_digital)
     image = dataset.normalise(dataset.train.images[:1])
-    positions = positions_of(dataset)
-    check_outputs(model, image, dataset.n_classes, name=spec.model, positions=positions)
+    check_runs(model, image, dataset, name=spec.model)
     rewriting.check(image)
     check_forward(rewriting.network, image, spec.keep_digital)
     return weights
@@ -285,7 +307,7 @@ def _train_epoch(state: State, spec: TrainingSpec, dataset: Dataset) -> list[dic
     state.model.train()
     for step in range(n_steps):
         done = (epoch * n_steps + step) / last
-        lr = spec.lr * (1 + math.cos(math.pi * done)) / 2
+        lr = spec.lr * _lr_factor(epoch * n_steps + step, last, spec.warmup_share)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         ramped = min(done / spec.ramp_share, 1.0)
@@ -313,6 +335,15 @@ def _train_epoch(state: State, spec: TrainingSpec, dataset: Dataset) -> list[dic
     return [whole] + [
         {"epoch": epoch, "layer": name, "offset_ratio": ratio} for name, ratio in ratios.items()
     ]
+
+
+def _lr_factor(step: int, last: int, warmup_share: float) -> float:
+    """Learning rate of a step / the largest one: a linear rise, then half a cosine."""
+    n_warm = round(warmup_share * (last + 1))
+    if step < n_warm:
+        return (step + 1) / n_warm
+    done = (step - n_warm) / max(last - n_warm, 1)
+    return (1 + math.cos(math.pi * done)) / 2
 
 
 def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:

@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grads_with_norm_
 
 from analog_samson.algorithm import Batch
 from analog_samson.checkpoint import TrainingSpec
+from analog_samson.data import IGNORED
 from analog_samson.losses import task_loss
 from analog_samson.perturbation import Rule, Tensors, is_weight, perturbed
 from analog_samson.training.state import State
@@ -49,7 +50,7 @@ def _part_gradients(
         pieces = part.parts(len(part.labels) // spec.accumulation)
         losses = []
         for piece in pieces:
-            loss = _loss(state, spec, piece, strength) / len(pieces)
+            loss = _loss(state, spec, piece, strength) / _weight(part, piece, len(pieces))
             torch.autograd.backward(loss)
             losses.append(loss.detach())
         return torch.stack(losses).sum()
@@ -73,6 +74,14 @@ def _part_gradients(
         for p, gradient in zip(parameters, clean, strict=True):
             p.grad = torch.lerp(gradient, _grad(p), spec.perturbed_share)
     return loss
+
+
+def _weight(part: Batch, piece: Batch, n_pieces: int) -> float:
+    """What the mean of a piece is divided by, so that the sum is the mean of the whole part."""
+    if part.labels.ndim == 1 or part.labels.is_floating_point():
+        return n_pieces
+    n_targets = [int((one.labels != IGNORED).sum()) for one in (part, piece)]
+    return n_targets[0] / n_targets[1]
 
 
 def _loss(state: State, spec: TrainingSpec, batch: Batch, strength: float) -> Tensor:

@@ -221,8 +221,8 @@ class Fixed(nn.Module):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (Fixed(64, 3), r"'net' does not run on images of shape \(2, 8, 8\) .*RuntimeError"),
-        (Fixed(128, 2), r"'net' gives \(1, 2\) for one image .*3 classes need"),
+        (Fixed(64, 3), r"'net' does not run on inputs of shape \(2, 8, 8\) .*RuntimeError"),
+        (Fixed(128, 2), r"'net' gives \(1, 2\) for one input .*3 classes need"),
         (nn.Sequential(Fixed(128, 3), nn.Flatten(0)), r"'net' gives \(3,\)"),
     ],
 )

@@ -17,6 +17,7 @@ from analog_samson.report import study_tables
 from analog_samson.report.networks import MEASURES
 from analog_samson.results import (
     COLUMNS,
+    SCORE_COLUMNS,
     chip_means,
     lost,
     network_means,
@@ -133,6 +134,7 @@ def test_the_glossary_has_every_column():
     terms = re.findall(r"^\| (?!term|:)(.+?) \| .+ \| .+ \|$", glossary, re.M)
     assert not set(COLUMNS) - {term.strip("`") for term in terms}
     assert len(set(terms)) == len(terms)
+    assert not {column for column in SCORE_COLUMNS if f"`{column}`" not in glossary}
 
 
 def test_what_the_other_commands_name_is_there():
