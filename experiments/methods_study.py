@@ -37,7 +37,7 @@ from analog_samson.report import training_curves
 from analog_samson.results import append_rows, read_trials
 from analog_samson.results.columns import KEY
 from analog_samson.study import TRIALS_FILE, collect, load_study
-from analog_samson.study.trial import one_thread, programmed
+from analog_samson.study.trial import mapped, one_thread
 from analog_samson.training import choose_strengths, grid, train_grid
 from analog_samson.training.loop import dataset_of
 
@@ -230,7 +230,7 @@ def _on_training_images(
         for trial in study.trials():
             if trial.device.name != asked["device"]:
                 continue
-            chip = programmed(trial)
+            chip = mapped(trial).program(trial.programming_seed)
             for time, read in trial.points:
                 forward = chip.drift_to(time, read)
                 n_correct = count_correct(forward, images, labels, dataset.normalise)
