@@ -29,7 +29,8 @@ def main(
     Args:
         studies: Folder of the study; several have one page in the folder --out.
         out: Where the files go; the study's folder if not given.
-        shown_as: bits_per_token shows a cross entropy in bits instead of as perplexity.
+        shown_as: bits (bits_per_token of a text) shows a cross entropy in bits instead of as
+            perplexity.
         baseline: Method that gains are counted from.
         style: "paper" (print) or "talk" (slides).
         extra_items: Figures and tables of your own, package.module:name of a report.Item; put the

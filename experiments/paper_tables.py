@@ -41,7 +41,8 @@ def main(
         devices: Devices to keep; all if none is named.
         methods: Methods to keep, with or without strength; all if none is named.
         times_s: Times since programming to keep [s]; all if none is named.
-        shown_as: bits_per_token shows a cross entropy in bits instead of as perplexity.
+        shown_as: bits (bits_per_token of a text) shows a cross entropy in bits instead of as
+            perplexity.
         baseline: Method that gains are counted from.
         bootstrap: Intervals of the accuracy from a bootstrap over networks (5 or more).
         half_width: Target half-width (0.002 is 0.2 points): number of networks or chips it needs.
