@@ -27,7 +27,7 @@ from analog_samson.checkpoint import (
     save_checkpoint,
 )
 from analog_samson.commands import run_command
-from analog_samson.data import load_dataset
+from analog_samson.data import load_dataset, path_in
 from analog_samson.evaluation import count_correct
 from analog_samson.models import (
     analog_layers,
@@ -89,7 +89,7 @@ def main(
     weights = _read_state(state)
     if bool(mean) != bool(std):
         raise ValueError(f"--mean and --std belong together; got mean={mean}, std={std}.")
-    images = load_dataset(dataset, data_folder)
+    images = load_dataset(path_in(dataset, data_folder), data_folder)
     images = replace(images, mean=mean or images.mean, std=std or images.std)
     spec = TrainingSpec(
         dataset=images.name,

@@ -21,22 +21,25 @@ import json
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
 import tyro
+from torch import Tensor
 
 from analog_samson.checkpoint import TrainingSpec, load_checkpoint
 from analog_samson.commands import run_command
-from analog_samson.data import Dataset
-from analog_samson.evaluation import count_correct
+from analog_samson.data import Dataset, path_in
+from analog_samson.evaluation import count_correct, score_by_sample
 from analog_samson.landscape import sharpness
 from analog_samson.report import training_curves
 from analog_samson.results import append_rows, read_trials
 from analog_samson.results.columns import KEY
 from analog_samson.study import TRIALS_FILE, collect, load_study
+from analog_samson.study.scoring import function_of, is_counted
 from analog_samson.study.trial import mapped, one_thread
 from analog_samson.training import choose_strengths, grid, train_grid
 from analog_samson.training.loop import dataset_of
@@ -65,6 +68,8 @@ def main(
     """
     plan = tomllib.loads((folder / "protocol.toml").read_text(encoding="utf-8"))
     networks = networks / folder.name
+    if "dataset" in plan["common"]:
+        plan["common"]["dataset"] = path_in(plan["common"]["dataset"], data_folder)
     left = -1 if steps is None else steps
     for variant, spec in grid_specs(plan):
         if left and not _is_there(folder / "candidates.csv", variant, spec):
@@ -216,7 +221,7 @@ def _on_training_images(
     dataset: Dataset,
     data_folder: Path | None,
 ) -> pd.DataFrame:
-    """Accuracy of some chips of a study on training images, to compare with test images."""
+    """Score of some chips of a study on training images, to compare with test images."""
     images = dataset.train.images[: asked["n_images"]]
     labels = dataset.train.labels[: asked["n_images"]]
     study = replace(
@@ -233,14 +238,27 @@ def _on_training_images(
             chip = mapped(trial).program(trial.programming_seed)
             for time, read in trial.points:
                 forward = chip.drift_to(time, read)
-                n_correct = count_correct(forward, images, labels, dataset.normalise)
+                measured = _measured(study.score, forward, images, labels, dataset.normalise)
                 rows.append(
                     {"checkpoint": trial.checkpoint[:16], "chip_id": trial.chip_id,
                      "device": trial.device.name, "condition": trial.condition, "chip": trial.chip,
-                     "t_inference_s": time, "n_correct_training": n_correct,
-                     "n_training_images": len(labels)}
+                     "t_inference_s": time, **measured, "n_training_images": len(labels)}
                 )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _measured(
+    score: str,
+    forward: Callable[[Tensor, int], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    normalise: Callable[[Tensor], Tensor],
+) -> dict[str, float]:
+    """Correct predictions, or the sum of another score, of training images."""
+    if is_counted(score):
+        return {"n_correct_training": count_correct(forward, images, labels, normalise)}
+    values = score_by_sample(function_of(score), forward, images, labels, normalise, name=score)
+    return {"score": score, "sum_training": float(values.sum())}
 
 
 def _add_curves(table: Path, path: Path) -> None:

@@ -32,7 +32,8 @@ def main(
     Args:
         studies: Folder of the study; several have one page in the folder --out.
         out: Where the files go; the study's folder if not given.
-        shown_as: bits_per_token shows a cross entropy in bits instead of as perplexity.
+        shown_as: bits (bits_per_token of a text) shows a cross entropy in bits instead of as
+            perplexity.
         baseline: Method that gains are counted from.
         confidence: Probability with which intervals cover; tests use the rest.
         scale: Scale of means, gains and tests: logit where few errors are left, auto where the

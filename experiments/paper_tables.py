@@ -44,7 +44,8 @@ def main(
         devices: Devices to keep; all if none is named.
         methods: Methods to keep, with or without strength; all if none is named.
         times_s: Times since programming to keep [s]; all if none is named.
-        shown_as: bits_per_token shows a cross entropy in bits instead of as perplexity.
+        shown_as: bits (bits_per_token of a text) shows a cross entropy in bits instead of as
+            perplexity.
         baseline: Method that gains are counted from.
         confidence: Probability with which intervals cover; tests use the rest.
         scale: Scale of means, gains and tests: logit where few errors are left, auto where the

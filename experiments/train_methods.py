@@ -11,7 +11,7 @@ with bf16 instructions).
 from pathlib import Path
 
 from analog_samson.commands import run_command
-from analog_samson.data import short_name
+from analog_samson.data import path_in, short_name
 from analog_samson.files import made_folder, replacing
 from analog_samson.training import choose_strengths, grid, read_option, train_grid
 
@@ -51,7 +51,7 @@ def main(
         seeds: Training seeds.
         options: Fields that all share: lr=0.05 augmentation=crop_flip model_kwargs={"width":8}.
         folder: Where checkpoints, logs and tables go; checkpoints/<dataset>-<model> by default.
-        data_folder: Folder that holds the images.
+        data_folder: Folder that holds the data sets.
         noise_sigma: Weight noise of the noisy accuracy, relative to the largest weight of a layer.
         criterion: "mean" of clean and noisy accuracy, or "clean" alone.
         jobs: Worker processes; run the same command again to resume.
@@ -62,6 +62,7 @@ def main(
         raise ValueError(f"--epochs must be at least 1; got {epochs}.")
     if not methods or not seeds:
         raise ValueError("Give at least one method and one training seed.")
+    dataset = path_in(dataset, data_folder)
     folder = folder or Path("checkpoints") / f"{short_name(dataset)}-{model}".replace(":", "_")
     common = {"dataset": dataset, "model": model, "epochs": epochs}
     specs = grid(methods, seeds, common | dict(map(read_option, options)))

@@ -28,7 +28,15 @@ from analog_samson.data.images import (
     check_augmentation,
     normalise,
 )
-from analog_samson.data.names import FOLDER_VARIABLE, find, label_of, own_name, place_of, short_name
+from analog_samson.data.names import (
+    FOLDER_VARIABLE,
+    find,
+    label_of,
+    own_name,
+    path_in,
+    place_of,
+    short_name,
+)
 from analog_samson.data.own import file_state
 from analog_samson.data.parts import Split
 from analog_samson.tasks import IGNORED, Task
@@ -54,6 +62,7 @@ __all__ = [
     "load_test",
     "normalise",
     "own_name",
+    "path_in",
     "place_of",
     "short_name",
 ]

@@ -199,6 +199,14 @@ def find(own: OwnName, folder: str | Path | None) -> Path:
     )
 
 
+def path_in(name: str, folder: str | Path | None) -> str:
+    """The path of a data set of your own that lies in a folder; any other name as it is."""
+    if folder is None or name in DATASETS or is_import_name(name) or os.sep in name:
+        return name
+    path = Path(folder) / name
+    return str(path) if (path.parent / path.name.partition(",")[0]).exists() else name
+
+
 def place_of(name: str, folder: str | Path | None) -> str | Path | None:
     """The file or folder of a data set of your own; for any other name the folder as given.
 

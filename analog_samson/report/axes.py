@@ -19,6 +19,9 @@ from analog_samson.report.style import line_width, order
 from analog_samson.report.words import method_text
 from analog_samson.results.scores import Score
 
+LONGEST_Y_LABEL = 40
+"""Characters that fit beside a panel of a grid."""
+
 TICKS_S = (1.0, times.MINUTE, times.HOUR, times.DAY, times.MONTH, times.YEAR, 10 * times.YEAR)
 LABEL_IN = 0.045
 """Width that the label of a tick needs, in inches by point of its font size."""
@@ -136,6 +139,12 @@ class TimeAxis:
 def shifts(n: int) -> np.ndarray:
     """Offsets that separate the bars of n methods, as fractions of the axis, around 0."""
     return (np.arange(n) - (n - 1) / 2) * min(0.012, 0.06 / max(n, 1))
+
+
+def y_label(text: str) -> str:
+    """A label of a y axis; what is in brackets at its end takes a second line in a long one."""
+    start, _, end = text.rpartition(" (")
+    return f"{start}\n({end}" if start and len(text) > LONGEST_Y_LABEL else text
 
 
 def head(ax: Axes, text: str) -> None:

@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator
 
 from analog_samson import times
 from analog_samson.report import words
-from analog_samson.report.axes import finish
+from analog_samson.report.axes import finish, y_label
 from analog_samson.report.figures import panel_grid
 from analog_samson.report.networks import check_columns
 from analog_samson.report.style import line_width, marker_size, order, style
@@ -64,7 +64,7 @@ def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
     lowest, highest = (score.shown(limit) for limit in score.limits)
     ticks = [t for t in ax.get_yticks() if lowest <= t <= highest]
     ax.yaxis.set_major_locator(FixedLocator(ticks))
-    ax.set_ylabel(score.axis())
+    ax.set_ylabel(y_label(score.axis()))
 
 
 def layer_sensitivity(ax: Axes, layers: pd.DataFrame) -> None:

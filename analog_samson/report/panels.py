@@ -12,7 +12,7 @@ from matplotlib.transforms import ScaledTranslation, Transform
 
 from analog_samson import times
 from analog_samson.report import words
-from analog_samson.report.axes import TimeAxis, fit_scale, shifts
+from analog_samson.report.axes import TimeAxis, fit_scale, shifts, y_label
 from analog_samson.report.style import line_width, marker_size, order, plot_options
 from analog_samson.results.scores import score_of
 
@@ -52,7 +52,7 @@ def accuracy_vs_time(
     )
     handles = _over_time(ax, rows, interval, axis, score.shown)
     fit_scale(ax, score, rows["value"])
-    ax.set_ylabel(score.axis())
+    ax.set_ylabel(y_label(score.axis()))
     return handles
 
 
@@ -213,7 +213,7 @@ def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = No
     axis.dress(ax)
     axis.shade(ax, chips, named=False)
     fit_scale(ax, score, score.shown(chips[score.column]))
-    ax.set_ylabel(score.axis())
+    ax.set_ylabel(y_label(score.axis()))
     return handles
 
 
@@ -266,7 +266,7 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
     ax.set_xlim(-0.6, len(ordered) - 0.4)
     ax.tick_params(axis="x", length=0)
     fit_scale(ax, score, score.shown(chips[score.column]))
-    ax.set_ylabel(score.axis())
+    ax.set_ylabel(y_label(score.axis()))
     return []
 
 
@@ -373,7 +373,7 @@ def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
     ax.grid(True, axis="x")
     ax.set_xlabel(f"digital {score.axis()}")
     fit_scale(ax, score, score.shown(networks[score.column]))
-    ax.set_ylabel(score.axis(times.label(networks["t_inference_s"].iloc[0])))
+    ax.set_ylabel(y_label(score.axis(times.label(networks["t_inference_s"].iloc[0]))))
     return handles
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from analog_samson import times
 from analog_samson.deprecated import accepts_old_names
 from analog_samson.report import words
-from analog_samson.report.axes import finish, fit_scale, log_axis
+from analog_samson.report.axes import finish, fit_scale, log_axis, y_label
 from analog_samson.report.figures import at_last_time, by_panel, footnote, panel_grid
 from analog_samson.report.panels import beside, check_one, places
 from analog_samson.report.style import line_width, marker_size, order, plot_options, style
@@ -142,7 +142,7 @@ def accuracy_vs_axis(
         log_axis(ax.set_xscale, ax.xaxis)
     ax.set_xlabel(words.axis_name(axis))
     fit_scale(ax, score, score.shown(rows[score.column]))
-    ax.set_ylabel(score.axis(times.label(rows["t_inference_s"].iloc[0])))
+    ax.set_ylabel(y_label(score.axis(times.label(rows["t_inference_s"].iloc[0]))))
     return handles
 
 

@@ -339,6 +339,13 @@ SCORES: Mapping[str, Score] = MappingProxyType(
                 **_CROSS_ENTROPY,
             ),
             Score(
+                name="bits",
+                label="cross entropy",
+                unit="bits",
+                scale=1 / math.log(2),
+                **_CROSS_ENTROPY,
+            ),
+            Score(
                 name="bits_per_token",
                 label="cross entropy",
                 unit="bits per token",
@@ -356,8 +363,8 @@ SCORES: Mapping[str, Score] = MappingProxyType(
         )
     }
 )
-"""The scores of this package by name. ``cross_entropy`` and ``bits_per_token`` are one number,
-shown as perplexity or in bits."""
+"""The scores of this package by name. ``cross_entropy``, ``bits`` and ``bits_per_token`` are one
+number, shown as perplexity or in bits."""
 
 _described: ContextVar[Mapping[str, Score]] = ContextVar("_described", default=MappingProxyType({}))
 

@@ -9,7 +9,7 @@ import pytest
 from places import ROOT
 
 from analog_samson.checkpoint import load_checkpoint
-from analog_samson.results import COLUMNS, read_trials
+from analog_samson.results import COLUMNS, SCORE_COLUMNS, read_trials
 
 EXPERIMENTS = ROOT / "experiments"
 
@@ -153,3 +153,23 @@ def test_without_a_grid_every_strength_is_trained(finished, tmp_path):
     methods_study.main(folder, networks=tmp_path / "networks")
     assert len(pd.read_csv(folder / "networks.csv")) == 5
     assert not (folder / "candidates.csv").exists()
+
+
+@pytest.mark.slow
+def test_a_study_of_another_score_runs_on_a_text(tmp_path):
+    folder = tmp_path / "text-methods"
+    folder.mkdir()
+    (tmp_path / "book.txt").write_text("It was the best of times, it was the worst of times. " * 60)
+    data = 'dataset = "book.txt,length=16,test_fraction=0.2"\nmodel = "char_lstm"\nbatch_size = 16'
+    protocol = PROTOCOL.replace('dataset = "digits"\nmodel = "mlp"', data)
+    protocol = protocol.replace("n_images = 200", "n_images = 40")
+    protocol += "\n[common.model_kwargs]\nwidth = 8\nlayers = 1\n"
+    (folder / "protocol.toml").write_text(protocol)
+    (folder / "study.toml").write_text('score = "cross_entropy"\n' + STUDY)
+    methods_study.main(folder, networks=tmp_path / "networks", data_folder=tmp_path)
+    rows = read_trials(folder)
+    assert tuple(rows.columns) == SCORE_COLUMNS
+    training = pd.read_csv(folder / "training_images.csv")
+    assert set(training["score"]) == {"cross_entropy"}
+    assert (training["sum_training"] / training["n_training_images"]).between(0, 4).all()
+    assert len(pd.read_csv(folder / "networks.csv")) == 6

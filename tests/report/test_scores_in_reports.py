@@ -127,7 +127,7 @@ def test_axes_carry_unit_and_direction_and_are_logarithmic_over_a_wide_range(row
     assert drawn == pytest.approx(np.exp(summarise(rows)["cross_entropy"].max()))
     ax = axes()
     accuracy_vs_time(ax, summarise(shown_as(rows, "bits_per_token")))
-    assert ax.get_ylabel() == "cross entropy [bits per token] (lower is better)"
+    assert ax.get_ylabel() == "cross entropy [bits per token]\n(lower is better)"
     ax = axes()
     wide = losses({"sgd": 0.1, "samson rho=0.5": 0.12}, per_decade=0.1, name="mse", digital=0.05)
     accuracy_vs_time(ax, summarise(wide))

@@ -351,6 +351,11 @@ def test_cross_entropy_is_shown_as_perplexity_or_in_bits():
         summarise(rows).drop(columns="score"),
         summarise(shown_as(rows, "bits_per_token")).drop(columns="score"),
     )
+    of_classes = score_of(shown_as(rows, "bits"))
+    assert (of_classes.axis(), of_classes.shown(np.log(8.0))) == (
+        "cross entropy [bits] (lower is better)",
+        pytest.approx(3),
+    )
     with pytest.raises(ValueError, match="'cross_entropy' cannot be shown as 'mse'; allowed: cro"):
         shown_as(rows, "mse")
     with pytest.raises(ValueError, match="'accuracy' cannot be shown as 'top5'; allowed: nothing"):
