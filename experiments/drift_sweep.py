@@ -61,8 +61,8 @@ def main(
         name: Name of the study.
         folder: Where trials.csv, table and figure go; results/<name> by default.
         chips: Chips of every network on every device.
-        score: What is measured: accuracy, top5, cross_entropy, bits, bits_per_token, token_accuracy,
-            mse, or package.module:function of your own.
+        score: What is measured: accuracy, top5, cross_entropy, bits, bits_per_token,
+            token_accuracy, mse, or package.module:function of your own.
         reads: Reads of every chip at every time.
         compensation: Kinds of drift compensation to compare; by default the device's own.
         seed: Random seed of the study, from which the seeds of its chips derive.

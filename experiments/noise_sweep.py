@@ -49,8 +49,8 @@ def main(
         name: Name of the study.
         folder: Where trials.csv, table and figure go; results/<name> by default.
         chips: Chips of every network at every value.
-        score: What is measured: accuracy, top5, cross_entropy, bits, bits_per_token, token_accuracy,
-            mse, or package.module:function of your own.
+        score: What is measured: accuracy, top5, cross_entropy, bits, bits_per_token,
+            token_accuracy, mse, or package.module:function of your own.
         jobs: Worker processes, one thread each; -1 takes every core.
         part: The part of the study to compute, such as 3/16; other parts may run concurrently.
         data_folder: Folder that holds the images.
