@@ -19,7 +19,6 @@ import pytest
 from synthetic_trials import make_trials
 
 from analog_samson import Study, collect, load_device, read_trials
-from analog_samson.checkpoint import TrainingSpec
 from analog_samson.locks import InUseError, sole_writer
 from analog_samson.report import write_report
 from analog_samson.results import COLUMNS, append_lines, append_rows, as_lines, tables_in
@@ -29,17 +28,6 @@ from analog_samson.study.jobs import Part, jobs_of, trials_of
 from analog_samson.study.trial import run_together
 from analog_samson.study.writing import TableWriter
 from analog_samson.times import YEAR
-from analog_samson.training import train
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoints")
-    return [
-        train(TrainingSpec(method=method, seed=seed, epochs=1, **strength), folder)
-        for method, strength in (("sgd", {}), ("rwp", {"sigma": 0.05}))
-        for seed in (0, 1)
-    ]
 
 
 @pytest.fixture

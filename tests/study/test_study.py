@@ -17,7 +17,7 @@ import torch
 from scipy import stats
 
 from analog_samson import Study, collect, load_device, read_trials
-from analog_samson.checkpoint import TrainingSpec, load_checkpoint, save_checkpoint
+from analog_samson.checkpoint import load_checkpoint, save_checkpoint
 from analog_samson.chip import program
 from analog_samson.compiled import kernels
 from analog_samson.data import load_test
@@ -29,17 +29,6 @@ from analog_samson.study.jobs import jobs_of
 from analog_samson.study.sources import the_test_images, the_test_set
 from analog_samson.study.trial import images_of, run_together
 from analog_samson.times import DAY, HOUR, YEAR
-from analog_samson.training import train
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoints")
-    return [
-        train(TrainingSpec(method=method, seed=seed, epochs=1, **strength), folder)
-        for method, strength in (("sgd", {}), ("rwp", {"sigma": 0.05}))
-        for seed in (0, 1)
-    ]
 
 
 @pytest.fixture
