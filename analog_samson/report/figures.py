@@ -138,9 +138,7 @@ def yield_figure(
     n["n_chips_max"] = int(sizes.max())
     marked = ""
     if target is not None:
-        score = score_of(chips)
-        unit = f" {score.unit}" if score.unit else ""
-        marked = f" Vertical line, where in range: {score.shown(target):.4g}{unit}."
+        marked = f" Vertical line, where in range: {words.with_unit(score_of(chips), target)}."
     return by_panel(
         late,
         lambda ax, rows: panels.yield_curves(ax, rows, target=target),

@@ -202,11 +202,15 @@ def interval_text(summary: pd.DataFrame) -> str:
     return f"{per_cent} interval ({what}) {kind}"
 
 
+def with_unit(score: Score, value: float) -> str:
+    """A value with its unit, to four digits: "96.9 %", "5.2"."""
+    return f"{score.shown(value):.4g} {score.unit}".rstrip()
+
+
 def target_text(score: Score, target: float) -> str:
     """What a chip must reach: "accuracy of 96.9 % or more", "perplexity of 5.2 or less"."""
-    unit = f" {score.unit}" if score.unit else ""
     bound = "more" if score.is_higher_better else "less"
-    return f"{score.label} of {score.shown(target):.4g}{unit} or {bound}"
+    return f"{score.label} of {with_unit(score, target)} or {bound}"
 
 
 def odds_reduction(gains: pd.DataFrame) -> pd.DataFrame:

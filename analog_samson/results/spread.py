@@ -242,11 +242,6 @@ def pooled_spreads(table: Floats) -> list[StandardError]:
     return spreads
 
 
-def welch(first: Floats, second: Floats) -> StandardError:
-    """Standard error of ``mean(first) - mean(second)``, independent samples (Welch 1947)."""
-    return of_difference(of_independent(first), of_independent(second))
-
-
 def of_difference(first: StandardError, second: StandardError) -> StandardError:
     """Standard error of the difference of two independent means (Welch 1947).
 
