@@ -1,5 +1,6 @@
 """Whether chips of a network will be traced, found before any chip is programmed."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -34,9 +35,13 @@ def is_traced_for(
     """
     layers = models.analog_layers(network, keep_digital)
     counts = models.multiplications(network, image)
-    n_products = sum(counts[name].products for name in layers if name in counts)
+    n_outputs = sum(
+        counts[name].products // math.prod(layer.weight.shape[1:])  # type: ignore[arg-type]
+        for name, layer in layers.items()
+        if name in counts
+    )
     n_uses = sum(1 for _ in models.record_inputs(network, layers, image, 1))
-    if not is_long_job(n_products * expected_images, n_uses, len(layers)):
+    if not is_long_job(n_outputs * expected_images, n_uses, len(layers)):
         return False
     shapes = [layer.weight.shape for layer in layers.values()]
     if device.periphery.is_per_vector or not has_few_channels(shapes):  # type: ignore[arg-type]

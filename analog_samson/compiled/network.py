@@ -25,10 +25,12 @@ from analog_samson.compiled.tracing import Execution, LayoutObserver, Runner
 from analog_samson.devices import Device
 from analog_samson.evaluation import exact_products
 
-LONG_JOB = 5e8
-"""Multiplications per layer and read above which a network is traced: our choice.
+LONG_JOB = 2e7
+"""Outputs per layer and read above which a network is traced: our choice.
 
-This is about 0.05 s of one core per layer and read; tracing takes 0.3 to 1 s per layer, once.
+Tracing joins the elementwise operations between products, which saves about 0.6 ns per output on
+one core, and takes 0.1 to 0.5 s per layer and process: it has paid back after at most 10 to 40
+reads. The numbers of chips and times do not matter, so that a chip answers alike in all studies.
 """
 
 MANY_USES = 8
@@ -224,7 +226,7 @@ class FunctionalNetwork:
 
     @torch.no_grad()
     def _decide(self, image: Tensor, seeds: Seeds) -> None:
-        """Run one image to choose the memory layout and to count multiplications.
+        """Run one image to choose the memory layout and to count outputs of layers.
 
         Convolutions of few channels are fastest untraced and with channels outermost, unless the
         network uses torch's own pooling, which is fast only with channels innermost. ``view`` of a
@@ -232,11 +234,7 @@ class FunctionalNetwork:
         """
         counts: list[int] = []
         hooks = [
-            layer.register_forward_hook(
-                lambda layer, _, out: counts.append(
-                    out.numel() * math.prod(layer.mapped.geometry.shape[1:])
-                )
-            )
+            layer.register_forward_hook(lambda layer, _, out: counts.append(out.numel()))
             for layer in self.layers.values()
         ]
         execution, is_long = self.execution, None
@@ -244,13 +242,13 @@ class FunctionalNetwork:
         try:
             with LayoutObserver() as seen:
                 self.forward(image, 0, seeds)
-                n_uses, n_products = len(counts), sum(counts)
+                n_uses, n_outputs = len(counts), sum(counts)
                 if execution.has_few_channels and seen.pools:
                     execution.has_few_channels, execution.channels_last = False, True
                     seen.needs_contiguous = False
                     self.forward(image, 0, seeds)
             execution.channels_last &= not seen.needs_contiguous
-            is_long = is_long_job(n_products * self._expected_images, n_uses, len(self.layers))
+            is_long = is_long_job(n_outputs * self._expected_images, n_uses, len(self.layers))
         finally:
             for hook in hooks:
                 hook.remove()
@@ -259,15 +257,15 @@ class FunctionalNetwork:
             )
 
 
-def is_long_job(n_multiplications: int, n_uses: int, n_layers: int) -> bool:
+def is_long_job(n_outputs: int, n_uses: int, n_layers: int) -> bool:
     """Whether a network is traced, unless it has few channels.
 
     Args:
-        n_multiplications: Multiplications on arrays after each read.
+        n_outputs: Outputs of the layers for all images of a read.
         n_uses: Uses of its layers in one pass.
         n_layers: Number of layers.
     """
-    return n_multiplications > LONG_JOB * n_layers and n_uses <= MANY_USES * n_layers
+    return n_outputs > LONG_JOB * n_layers and n_uses <= MANY_USES * n_layers
 
 
 _WITHOUT_TENSORS = (nn.ReLU, nn.ReLU6, nn.Identity, nn.Dropout, nn.Flatten)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from analog_samson import Study, collect, load_device, program
 from analog_samson.checkpoint import TrainingSpec
-from analog_samson.compiled import few_channels, kernels
+from analog_samson.compiled import FunctionalNetwork, few_channels, is_traced_for, kernels
 from analog_samson.compiled import network as network_module
 from analog_samson.compiled.operations import Converter
-from analog_samson.models import build_model
+from analog_samson.models import analog_layers, build_model
 from analog_samson.times import DAY, YEAR
 from analog_samson.training import train
 
@@ -216,6 +216,27 @@ def test_max_pool_2x2_pools_as_torch_does_and_hides_no_nan(shape):
 
 
 # tracing
+
+
+@pytest.mark.parametrize(
+    ("model", "n_images", "is_traced"),
+    [("ds_cnn", 600, True), ("ds_cnn", 60, False), ("mobilenet_v2", 10_000, True),
+     ("resnet20", 100, False), ("lenet5", 10_000, False)],
+)  # fmt: skip
+def test_chips_are_traced_where_it_pays_back_and_the_audit_says_the_same(
+    model, n_images, is_traced
+):
+    """At 0.6 ns an output, within 40 reads of one network."""
+    if kernels.library() is None:
+        pytest.skip("no C compiler here")
+    shape = {"ds_cnn": (1, 40, 64), "lenet5": (1, 28, 28)}.get(model, (3, 32, 32))
+    network = build_model(model, image_shape=shape, n_classes=10, seed=0).eval()
+    image, ranges = torch.rand(1, *shape), dict.fromkeys(analog_layers(network, ()), 1.0)
+    on = load_device("pcm_like")
+    assert is_traced_for(network, on, image, (), n_images, ranges) == is_traced
+    chip = FunctionalNetwork(network, on, input_ranges=ranges, expected_images=n_images)
+    with chip.eager(image, lambda *words: 0):
+        assert chip.execution.is_traced == is_traced
 
 
 @pytest.mark.slow
