@@ -36,7 +36,7 @@ def is_traced_for(
     layers = models.analog_layers(network, keep_digital)
     counts = models.multiplications(network, image)
     n_outputs = sum(
-        counts[name].products // math.prod(layer.weight.shape[1:])  # type: ignore[arg-type]
+        counts[name].products // math.prod(layer.weight.shape[1:])  # type: ignore[index, misc]
         for name, layer in layers.items()
         if name in counts
     )
