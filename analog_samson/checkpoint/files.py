@@ -219,7 +219,7 @@ class Checkpoint:
         model = self._as_trained()
         try:
             rewriting = rewrite(model, self.spec.rewrites, self.keep_digital)
-            rewriting.check(any_input(self.image_shape, self.n_tokens))
+            rewriting.check(any_input(self.image_shape, self.n_tokens, self.spec.packing))
         except ValueError as error:
             raise ValueError(f"The network of {self._where} cannot be used: {error}") from error
         return rewriting

@@ -78,4 +78,4 @@ def evenly_spread(images: Tensor) -> Tensor:
 
 def input_for(checkpoint: Checkpoint) -> Tensor:
     """Return one network input, shape (1, ...): noise or tokens of a fixed seed."""
-    return models.any_input(checkpoint.image_shape, checkpoint.n_tokens)
+    return models.any_input(checkpoint.image_shape, checkpoint.n_tokens, checkpoint.spec.packing)

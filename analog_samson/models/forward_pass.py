@@ -36,6 +36,7 @@ from analog_samson.models.auditing import (
     quoted,
 )
 from analog_samson.models.calibration import evaluating
+from analog_samson.models.packing import Packing
 from analog_samson.models.replacing import replace_everywhere
 from analog_samson.models.tracking import track_modules
 
@@ -44,12 +45,17 @@ TOLERANCE = 1e-4
 effect of another order of summation in fp32 in deep networks."""
 
 
-def any_input(image_shape: Sequence[int], n_tokens: int = 0) -> Tensor:
+def any_input(
+    image_shape: Sequence[int], n_tokens: int = 0, packing: Packing | None = None
+) -> Tensor:
     """Return one input of a shape, as a batch (1, ...): normal noise, always the same.
 
-    Where `n_tokens` is positive inputs are tokens, and it is the size of their vocabulary.
+    Where `n_tokens` is positive inputs are tokens, and it is the size of their vocabulary. Of a
+    network of several inputs `packing` says which ones are tokens.
     """
     draws = torch.Generator().manual_seed(0)
+    if packing is not None:
+        return packing.any_input(draws).reshape(1, *image_shape)
     if n_tokens:
         return torch.randint(n_tokens, (1, *image_shape), generator=draws)
     return torch.randn(1, *image_shape, generator=draws)

@@ -45,6 +45,7 @@ from analog_samson.models import (
     check_forward,
     check_outputs,
     input_ranges,
+    packing_of,
     rewrite,
     select_output,
     take_packed,
@@ -168,6 +169,9 @@ def positions_of(dataset: Dataset) -> tuple[int, ...]:
     return tuple(dataset.train.labels.shape[1:]) if dataset.task == "tokens" else ()
 
 
+CHECKED_AT_ONCE = 4096
+
+
 def check_runs(model: nn.Module, image: Tensor, dataset: Dataset, *, name: str) -> None:
     """Raise ValueError unless a network has the outputs that a data set needs.
 
@@ -189,6 +193,12 @@ def check_runs(model: nn.Module, image: Tensor, dataset: Dataset, *, name: str) 
             positions=positions_of(dataset),
             is_exact=dataset.task == "regression",
         )
+    packing = packing_of(model)
+    if packing is not None and packing.n_tokens:
+        for part in (dataset.train, dataset.validation, dataset.test):
+            for first in range(0, len(part), CHECKED_AT_ONCE):
+                images = part.images[first : first + CHECKED_AT_ONCE]
+                packing.check(dataset.normalise(images))
 
 
 def warn_of_slow_training(spec: TrainingSpec) -> None:
