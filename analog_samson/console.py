@@ -20,6 +20,7 @@ COMMANDS = {
     "quickstart": "quickstart",
     "train": "train_methods",
     "sweep": "drift_sweep",
+    "status": "study_status",
     "noise": "noise_sweep",
     "why": "why_low",
     "landscape": "landscape",

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

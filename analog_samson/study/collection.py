@@ -17,6 +17,7 @@ from analog_samson.chip import Engine
 from analog_samson.devices import Device
 from analog_samson.files import made_folder, replacing
 from analog_samson.locks import sole_writer
+from analog_samson.progress import Watch
 from analog_samson.provenance import (
     MANIFEST_FILE,
     audit_rows,
@@ -79,7 +80,9 @@ def collect(
         folder: Folder of its tables; made if it does not exist.
         part: The part to compute, such as "3/16", the third of sixteen; None computes all.
         jobs: Worker processes; each uses one thread. -1 takes every core.
-        progress: Whether to show a progress bar with the remaining time.
+        progress: Whether to show a progress bar with the remaining time; where there is neither a
+            terminal nor a notebook, one line a minute. ``progress.json`` beside the table holds
+            the same in any case, for :func:`progress.status`.
 
     Returns:
         The rows of this study that are in the folder, those of other parts included, columns
@@ -111,16 +114,19 @@ def collect(
                 TableWriter(table, lease, _columns(study)) as writer,
                 one_thread(),
                 closing(
-                    run_jobs(
-                        _run,
-                        jobs_of(pending, study.chips_together),
-                        jobs=jobs,
-                        progress=study.name if progress else None,
-                    )
+                    run_jobs(_run, jobs_of(pending, study.chips_together), jobs=jobs)
                 ) as finished,
+                Watch(
+                    study.name,
+                    table,
+                    sum(len(trial.points) for trial in wanted),
+                    sum(len(points) for _, points in pending),
+                    is_shown=progress,
+                ) as watch,
             ):
                 for lines in finished:
                     writer.add(lines)
+                    watch.add(lines)
     rows = read_trials(folder)
     asked = {(trial.chip_id, *point) for trial in trials for point in trial.points}
     rows = rows[[key in asked for key in _keys(rows)]]
