@@ -279,7 +279,7 @@ def _scored(
     """Values of some samples, float64 on the CPU; `first` is the position of the first one."""
     shapes = f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}"
     try:
-        values = function(outputs, targets)
+        values = function(outputs.clone(), targets.clone())  # it may work in place
     except Exception as error:  # a function of the user may raise anything
         raise ValueError(
             f"The score {name!r} raised {type(error).__name__} for {shapes}: "

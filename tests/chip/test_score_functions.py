@@ -121,6 +121,33 @@ def test_a_wrong_function_is_told_so_in_a_sentence(function, said):
         )  # fmt: skip
 
 
+def test_a_function_that_overwrites_what_it_is_given_leaves_the_data_as_they_are():
+    def masked(outputs, targets):
+        scored = targets != IGNORED
+        targets[~scored] = 0
+        wrong = (outputs.argmax(-1) != targets) & scored
+        outputs.zero_()
+        return wrong.sum(-1) / scored.sum(-1)
+
+    logits, targets = drawn(2, 6, 4, 12), labels(6, 4, below=12)
+    targets[3, 2:] = IGNORED
+    given = logits.clone(), targets.clone()
+    values = score_by_sample(
+        masked,
+        lambda images, first_index: logits,
+        torch.zeros(6, 1),
+        targets,
+        lambda x: x,
+        name="masked",
+        n_chips=2,
+        batch_size=6,
+    )
+    assert torch.equal(targets, given[1])
+    assert torch.equal(logits, given[0])
+    by_chip = [masked(one.clone(), targets.clone()).double() for one in given[0]]
+    assert torch.equal(values, torch.stack(by_chip))
+
+
 def test_a_window_without_tokens_that_count_is_named():
     targets = labels(3, 4, below=5)
     targets[1] = IGNORED
