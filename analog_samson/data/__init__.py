@@ -31,6 +31,7 @@ from analog_samson.data.images import (
 from analog_samson.data.names import (
     FOLDER_VARIABLE,
     find,
+    function_name,
     label_of,
     own_name,
     path_in,
@@ -57,6 +58,7 @@ __all__ = [
     "file_state",
     "find",
     "full_scale",
+    "function_name",
     "label_of",
     "load_dataset",
     "load_test",

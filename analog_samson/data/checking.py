@@ -121,6 +121,13 @@ def _check_classes(found: Found, name: str) -> None:
                 f"The {part} part of {name} has samples of {classes}, of which the training part "
                 "has none; add some there, or leave them out."
             )
+    n_classes = 1 + max(present)
+    if not found.class_names and n_classes > max(100, 10 * len(present)):
+        raise ValueError(
+            f"Labels of {name} go up to {max(present)}, and only {len(present)} of these "
+            f"{n_classes} classes occur; number the classes 0, 1, 2, ..., or give their names "
+            "(class_names)."
+        )
     if len(present) < 2:
         raise ValueError(
             f"All training samples of {name} belong to one class, "

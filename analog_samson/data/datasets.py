@@ -1,5 +1,7 @@
 """Find a data set by name, load it, and divide it into parts."""
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +17,13 @@ from analog_samson.data.catalogue import kind_of
 from analog_samson.data.checking import check_parts
 from analog_samson.data.encoded import EncodedImages, batches
 from analog_samson.data.images import normalise
-from analog_samson.data.names import FOLDER_VARIABLE, data_folder, find, own_name
+from analog_samson.data.names import (
+    FOLDER_VARIABLE,
+    data_folder,
+    find,
+    function_name,
+    own_name,
+)
 from analog_samson.data.own import open_own
 from analog_samson.data.parquet_layout import open_parquet, parquet_files
 from analog_samson.data.parts import (
@@ -208,8 +216,10 @@ def load_dataset(
             divided by position: share of the whole text.
 
     Returns:
-        The data set. Which images are validation (and, for `digits`, test) images depends on the
-        name and the fraction alone; for your own data on the contents and the fraction alone.
+        The data set; the name of one of your own ends with a digest of its contents, and a name
+        with a digest gives these contents or an error. Which images are validation (and, for
+        `digits`, test) images depends on the name and the fraction alone; for your own data on the
+        contents and the fraction alone.
 
     Raises:
         ValueError: If the name or the fraction is not allowed, a file is damaged, or the data are
@@ -306,6 +316,7 @@ def full_scale(name: str) -> float:
 
 
 def _imported(name: str, folder: str | Path | None, validation_fraction: float) -> Dataset:
+    name, digest = function_name(name)
     function = import_callable(name, "data set")
     try:
         found = function(None if folder is None else Path(folder), validation_fraction)
@@ -326,7 +337,25 @@ def _imported(name: str, folder: str | Path | None, validation_fraction: float) 
         )
     parts = {part: getattr(found, part) for part in ("train", "validation", "test")}
     check_parts(Found(parts, found.class_names, found.n_tokens), repr(name))
-    return replace(found, name=name)
+    there = _digest_of(found)
+    if digest and there != digest:
+        raise ValueError(
+            f"The data set {name!r} is not the one that the network was trained on: its contents "
+            f"have the digest {there} instead of {digest}; the function must give the same samples "
+            "at every call (seed its random numbers), or train again."
+        )
+    return replace(found, name=f"{name}@{there}")
+
+
+def _digest_of(dataset: Dataset) -> str:
+    """Digest of the contents, whichever training samples are held out for validation."""
+    training = sorted(
+        content + label.tobytes()
+        for split in (dataset.train, dataset.validation)
+        for content, label in zip(split.contents, split.labels.numpy(), strict=True)
+    )
+    facts = json.dumps([dataset.test.digest, *dataset.class_names]).encode()
+    return hashlib.sha256(facts + b"".join(training)).hexdigest()[:16]
 
 
 def _of_torch(parts: Any, name: str, validation_fraction: float) -> Dataset:

@@ -273,10 +273,12 @@ _ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
 def _opened(encoded: bytes, where: str) -> Any:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         return Image.open(io.BytesIO(encoded))
+    except UnidentifiedImageError as error:
+        raise _damaged(where, ValueError("its format is not recognised")) from error
     except (*_ERRORS, Image.DecompressionBombError) as error:
         raise _damaged(where, error) from error
 

@@ -117,6 +117,8 @@ def own_name(name: str) -> OwnName | None:
         return None
     digest = _DIGEST.search(name)
     rest = name[: digest.start()] if digest else name
+    if digest and is_import_name(rest):
+        return None
     options: dict[str, Any] = {}
     while found := _OPTION.search(rest):
         key, text = found.groups()
@@ -157,17 +159,23 @@ def own_name(name: str) -> OwnName | None:
     return OwnName(rest, options, digest[1] if digest else "")
 
 
+def function_name(name: str) -> tuple[str, str]:
+    """The function that a data set is named by, and the digest of its contents ("": any)."""
+    digest = _DIGEST.search(name)
+    return (name[: digest.start()], digest[1]) if digest else (name, "")
+
+
 def short_name(name: str) -> str:
     """A name for files and labels: for your own data the last name of the path and the options."""
     own = own_name(name)
-    return name if own is None else own.short
+    return function_name(name)[0] if own is None else own.short
 
 
 def label_of(name: str) -> str:
     """What a data set is called in tables: "flowers (image_size 64, test_fraction 0.2)"."""
     own = own_name(name)
     if own is None:
-        return name.rpartition(":")[2]
+        return function_name(name)[0].rpartition(":")[2]
     options = ", ".join(f"{key} {value}" for key, value in own.options.items())
     return f"{own.last} ({options})" if options else own.last
 

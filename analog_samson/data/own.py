@@ -110,7 +110,8 @@ def with_test_part(found: Found, own: OwnName) -> Found:
     if fraction is None:
         raise ValueError(
             f"{own.last} has no test part; add one, or write {own.short},test_fraction=0.2 to test "
-            "on a fifth of it, chosen by content (every table then says so)."
+            f"on a fifth of it, {'the end' if found.by_position else 'chosen by content'} (every "
+            "table then says so)."
         )
     train = found.parts["train"]
     is_test = stratified_by_content(train, fraction)

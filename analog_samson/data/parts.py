@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from analog_samson.data.encoded import EncodedImages, Picture
-from analog_samson.tasks import Task
+from analog_samson.tasks import IGNORED, Task
 
 PART_WORDS = {
     "train": "train",
@@ -120,8 +120,17 @@ class Found:
             return len(self.class_names)
         if train.task == "tokens":
             highest = max(int(split.labels.max()) for split in self.parts.values())
-            return max(self.n_tokens, highest + 1)
+            return max(self.n_tokens if self._predicts_inputs else 0, highest + 1)
         return 1 + int(train.labels.max()) if len(train) else 0
+
+    @property
+    def _predicts_inputs(self) -> bool:
+        """Whether targets are the tokens that follow, and so of the vocabulary of the inputs."""
+        train = self.parts["train"]
+        if not train.has_tokens or train.labels.shape != train.images.shape:
+            return False
+        next_tokens, targets = train.images[:, 1:], train.labels[:, :-1]
+        return bool(((targets == next_tokens) | (targets == IGNORED)).all())
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ def _files(place: Path) -> dict[str, Path]:
 
 def _pieces(file: Path, units: str) -> list[str]:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no UTF-8 text ({error}); convert it.") from error
     return list(text) if units == "characters" else _WORD.findall(text)

@@ -52,7 +52,12 @@ def _read(dataset: Any, where: str) -> tuple[Any, Any]:
         raise ValueError(f"{where[0].upper()}{where[1:]} is empty; return at least one sample.")
     inputs, targets = [], []
     for row in range(n):
-        sample = dataset[row]
+        try:
+            sample = dataset[row]
+        except Exception as error:  # whatever the data set of the user raises
+            raise ValueError(
+                f"Sample {row} of {where} cannot be read ({type(error).__name__}: {error})."
+            ) from error
         if not isinstance(sample, tuple | list) or len(sample) != 2:
             raise ValueError(
                 f"Sample {row} of {where} is {type(sample).__name__}, not a pair of an input and a "

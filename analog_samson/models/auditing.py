@@ -122,10 +122,11 @@ def analog_layers(model: nn.Module, keep_digital: Sequence[str] = ()) -> dict[st
         for pattern, names in alike.items():
             entry, count = refused[names[0]], f"{len(names)} x " if len(names) > 1 else ""
             lines.append(f"{quoted(pattern)} ({count}{entry.kind}): {entry.reason}")
+        keep = f", or keep them digital: keep_digital={_without_parts(alike)}"
         raise ValueError(
             f"{len(refused)} layer(s) cannot be mapped onto arrays:{in_few_lines(lines)}. Change "
-            "them, rewrite them by a rule of your own (rewrites), or keep them digital: "
-            f"keep_digital={_without_parts(alike)}."
+            "them, or rewrite them by a rule of your own (rewrites)"
+            f"{'' if '' in refused else keep}."
         )
     layers = {entry.name: model.get_submodule(entry.name) for entry in entries if entry.analog}
     if not layers:

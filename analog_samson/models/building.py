@@ -85,7 +85,7 @@ def build_model(
             raise ValueError(
                 f"The model {name!r} cannot be built for inputs of shape {tuple(image_shape)} with "
                 f"{n_classes} classes ({type(error).__name__}: {said}); give a model or "
-                "model_kwargs for them."
+                f"model_kwargs for them.{_shape_hint(image_shape)}"
             ) from error
     if not isinstance(model, nn.Module):
         raise ValueError(
@@ -120,6 +120,12 @@ def other_types(model: nn.Module) -> str:
 
 
 @torch.no_grad()
+def _shape_hint(image_shape: Sequence[int]) -> str:
+    if len(image_shape) == 3:
+        return ""
+    return " Networks for images take (channels, height, width): save images as uint8."
+
+
 def check_outputs(
     model: nn.Module,
     image: Tensor,

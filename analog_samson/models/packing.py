@@ -125,6 +125,14 @@ class Packing:
         ]
         return torch.cat(parts, dim=1)
 
+    def with_last_tokens(self, samples: Tensor) -> Tensor:
+        """The same samples, with the last token of each vocabulary everywhere."""
+        parts = list(samples.flatten(1).split(self.sizes, dim=1))  # type: ignore[no-untyped-call]
+        for place, name in enumerate(self.shapes):
+            if name in self.n_tokens:
+                parts[place] = torch.full_like(parts[place], self.n_tokens[name] - 1)
+        return torch.cat(parts, dim=1).reshape(samples.shape)
+
     def check(self, samples: Tensor) -> None:
         """Check that the tokens of samples are tokens.
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from analog_samson.checkpoint import Checkpoint, TrainingSpec
 from analog_samson.chip import Engine, check_precision, choose_engine
 from analog_samson.compiled import Precision
-from analog_samson.data import Split, find, label_of, own_name
+from analog_samson.data import Split, find, function_name, label_of, own_name
 from analog_samson.deprecated import accepts_old_names
 from analog_samson.devices import Device, load_device
 from analog_samson.devices.section import Name
@@ -25,7 +25,7 @@ from analog_samson.evaluation import Accelerator, find_accelerator
 from analog_samson.results.checking import check_text
 from analog_samson.results.scores import ACCURACY, Score
 from analog_samson.streams import derive_seed
-from analog_samson.study.scoring import check_score, find_score, is_counted
+from analog_samson.study.scoring import check_samples_apart, check_score, find_score, is_counted
 from analog_samson.study.sources import the_checkpoint, the_test_set
 
 NUMERICS_VERSION = 4
@@ -345,12 +345,13 @@ class Study:
             checkpoint.check_fits(test)
             if (kind := (spec.dataset, spec.model, checkpoint.n_classes)) not in checked:
                 check_score(score, checkpoint, test)
+                check_samples_apart(checkpoint, test)
                 checked.add(kind)
             yield path, checkpoint, test.digest, self._n_test(test, checkpoint.spec.dataset)
 
     def _folder_of(self, name: str) -> Path | None:
         """Where the data set of a network is looked for."""
-        if self.dataset is None or str(self.dataset) == name:
+        if self.dataset is None or str(self.dataset) in (name, function_name(name)[0]):
             return self.data_folder
         given, own = own_name(str(self.dataset)), own_name(name)
         if given is None or own is None:

@@ -131,8 +131,30 @@ def check_score(score: Score, checkpoint: Checkpoint, test: Split) -> None:
             raise ValueError(
                 f"The score {score.name!r} of two test samples is {both.tolist()}, and "
                 f"{single.tolist()} if each is evaluated alone; the number of a sample must not "
-                "depend on other samples, neither in the score nor in the network."
+                "depend on other samples."
             )
+
+
+@torch.no_grad()
+def check_samples_apart(checkpoint: Checkpoint, test: Split) -> None:
+    """Refuse a network whose outputs for a sample depend on the others of its batch.
+
+    Args:
+        checkpoint: The trained network.
+        test: Its test set, of which two samples are evaluated together and alone.
+
+    Raises:
+        ValueError: If the outputs differ.
+    """
+    network, two = checkpoint.build(), checkpoint.normalise(test.images[:2])
+    both = network(two)
+    alone = torch.cat([network(two[:1]), network(two[1:])])
+    if not torch.allclose(both, alone, rtol=1e-3, atol=1e-3 * float(both.abs().max())):
+        raise ValueError(
+            f"The network {checkpoint.spec.model!r} gives other outputs for two test samples "
+            "together than for each alone; the outputs of a sample must not depend on others of its batch: use statistics "
+            "of the training, as batch normalisation does in evaluation mode."
+        )
 
 
 def is_counted(score: str) -> bool:

@@ -39,6 +39,7 @@ from analog_samson.data import (
     own_name,
 )
 from analog_samson.evaluation import count_correct, find_accelerator, warn_of_slow_bf16
+from analog_samson.importing import is_import_name
 from analog_samson.losses import moving_average
 from analog_samson.models import (
     build_model,
@@ -108,7 +109,9 @@ def train(
             f"{', '.join(METHODS)}."
         )
     trust = (*trust, *named_packages(spec))
-    if own_name(data_name) is not None:  # its contents belong to the specification
+    if own_name(data_name) is not None or is_import_name(
+        data_name
+    ):  # its contents belong to the specification
         stored = dataset_of(data_name, data_folder, spec.validation_fraction).name
         spec = replace(spec, dataset=stored)
     if path.exists():
@@ -170,6 +173,7 @@ def positions_of(dataset: Dataset) -> tuple[int, ...]:
 
 
 CHECKED_AT_ONCE = 4096
+"""Samples whose tokens are checked at once: our choice."""
 
 
 def check_runs(model: nn.Module, image: Tensor, dataset: Dataset, *, name: str) -> None:
@@ -184,6 +188,13 @@ def check_runs(model: nn.Module, image: Tensor, dataset: Dataset, *, name: str) 
     inputs = [image]
     if dataset.n_tokens:
         inputs.append(torch.full_like(image, dataset.n_tokens - 1))
+    packing = packing_of(model)
+    if packing is not None and packing.n_tokens:
+        inputs.append(packing.with_last_tokens(image))
+        for part in (dataset.train, dataset.validation, dataset.test):
+            for first in range(0, len(part), CHECKED_AT_ONCE):
+                images = part.images[first : first + CHECKED_AT_ONCE]
+                packing.check(dataset.normalise(images))
     for one in inputs:
         check_outputs(
             model,
@@ -193,12 +204,6 @@ def check_runs(model: nn.Module, image: Tensor, dataset: Dataset, *, name: str) 
             positions=positions_of(dataset),
             is_exact=dataset.task == "regression",
         )
-    packing = packing_of(model)
-    if packing is not None and packing.n_tokens:
-        for part in (dataset.train, dataset.validation, dataset.test):
-            for first in range(0, len(part), CHECKED_AT_ONCE):
-                images = part.images[first : first + CHECKED_AT_ONCE]
-                packing.check(dataset.normalise(images))
 
 
 def warn_of_slow_training(spec: TrainingSpec) -> None:

@@ -51,6 +51,11 @@ def _part_gradients(
         losses = []
         for piece in pieces:
             loss = _loss(state, spec, piece, strength) / _weight(part, piece, len(pieces))
+            if not loss.requires_grad:
+                raise ValueError(
+                    "The outputs of the network do not depend on any trained weight; choose others "
+                    "(output=)."
+                )
             torch.autograd.backward(loss)
             losses.append(loss.detach())
         return torch.stack(losses).sum()
