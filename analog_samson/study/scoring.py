@@ -152,8 +152,8 @@ def check_samples_apart(checkpoint: Checkpoint, test: Split) -> None:
     if not torch.allclose(both, alone, rtol=1e-3, atol=1e-3 * float(both.abs().max())):
         raise ValueError(
             f"The network {checkpoint.spec.model!r} gives other outputs for two test samples "
-            "together than for each alone; the outputs of a sample must not depend on others of its batch: use statistics "
-            "of the training, as batch normalisation does in evaluation mode."
+            "together than for each alone; the outputs of a sample must not depend on others of "
+            "its batch: use statistics of the training, as batch normalisation in evaluation mode."
         )
 
 
