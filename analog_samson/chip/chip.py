@@ -5,6 +5,7 @@ import json
 import math
 import operator
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -22,7 +23,14 @@ from analog_samson.chip.programmed import (
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.devices import Device
 from analog_samson.evaluation import exact_products
-from analog_samson.models import DigitalProducts, Rewriting, batch_norm, check_forward, packing_of
+from analog_samson.models import (
+    DigitalProducts,
+    Range,
+    Rewriting,
+    batch_norm,
+    check_forward,
+    packing_of,
+)
 from analog_samson.streams import Stream
 
 CHIP_FILE = "programmed chip"
@@ -69,7 +77,8 @@ class Chip:
         seed: Random seed of the chip, from which all its random streams are derived.
         engine: What runs the forward pass.
         precision: Precision of its products.
-        input_ranges: {layer: input range of its DAC, model units}; None: not calibrated.
+        input_ranges: {layer: input range of its DAC, or of each array, model units}; None: not
+            calibrated.
         keep_digital: Layers that are not on the chip.
         t_inference_s: Time since programming finished [s] at which the chip is read.
         read: Number of the read, which selects the draw of the read noise.
@@ -82,7 +91,7 @@ class Chip:
         device: Device,
         physics: PhysicsOfLayers,
         seed: int,
-        input_ranges: Mapping[str, float] | None = None,
+        input_ranges: Mapping[str, Range] | None = None,
         keep_digital: Sequence[str] = (),
         recalibration: Tensor | None = None,
         products: DigitalProducts | None = None,
@@ -318,10 +327,15 @@ class Chip:
             "engine": self.engine,
             "precision": self.precision,
             "keep_digital": list(self.keep_digital),
-            "input_ranges": None if self.input_ranges is None else dict(self.input_ranges),
+            "input_ranges": self.input_ranges
+            and {name: own for name, own in self.input_ranges.items() if isinstance(own, Real)},
             "t_inference_s": self.t_inference_s,
             "read": self.read,
         }
+        ranges = self.input_ranges or {}
+        of_arrays = {name: own for name, own in ranges.items() if not isinstance(own, Real)}
+        if of_arrays:
+            header["array_ranges"] = of_arrays
         return write_tensors(path, self._state(), header)
 
     def _state(self) -> dict[str, Tensor]:
