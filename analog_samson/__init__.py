@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from analog_samson.analog import device_from as device_from
     from analog_samson.chip import Chip as Chip
     from analog_samson.chip import program as program
     from analog_samson.devices import Device as Device
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from analog_samson.results import summarise as summarise
     from analog_samson.study import Study as Study
     from analog_samson.study import collect as collect
+    from analog_samson.training import checkpoint_from as checkpoint_from
 
 __version__ = "0.1.0"
 
@@ -25,7 +27,9 @@ _HOMES = {
     "Chip": "chip",
     "Device": "devices",
     "Study": "study",
+    "checkpoint_from": "training",
     "collect": "study",
+    "device_from": "analog",
     "load_device": "devices",
     "perturbed": "perturbation",
     "program": "chip",

@@ -6,6 +6,15 @@ package only the compiled engine imports aihwkit.
 """
 
 from analog_samson.analog.effects import Effect, effects_of
+from analog_samson.analog.from_aihwkit import (
+    Imported,
+    LeftOut,
+    device_from,
+    digital_from,
+    left_out_of,
+    load_into,
+    read_file,
+)
 from analog_samson.analog.physics import CellState, Physics, Seeds, seeded
 from analog_samson.analog.tiles import (
     TILE_BLOCK,
@@ -25,6 +34,8 @@ __all__ = [
     "WORKING_PAIRS",
     "CellState",
     "Effect",
+    "Imported",
+    "LeftOut",
     "Physics",
     "Seeds",
     "Tile",
@@ -32,8 +43,13 @@ __all__ = [
     "TilesOfGroups",
     "check_input_ranges",
     "check_versions",
+    "device_from",
+    "digital_from",
     "draws_from_the_clock",
     "effects_of",
+    "left_out_of",
+    "load_into",
+    "read_file",
     "seeded",
     "tile_configuration",
     "why_not_on_tiles",

@@ -113,7 +113,7 @@ def device_from(
     configurations = _configurations(configuration)
     first = configurations[0]
     left_out = left_out_of(first)
-    if any(other != first for other in configurations[1:]):
+    if not all(_is_same(other, first) for other in configurations[1:]):
         others = "configurations of other layers than the first, which differ from it"
         left_out = left_out._replace(without_counterpart=(*left_out.without_counterpart, others))
     if left_out.sentence:
@@ -248,6 +248,12 @@ def _differences(given: Any, default: Any, prefix: str = "") -> Iterator[tuple[s
             yield from _differences(value, usual, f"{name}.")
         elif value != usual:
             yield name, value.name if isinstance(value, Enum) else value
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    kinds = [(type(c.noise_model), type(c.drift_compensation)) for c in (one, other)]
+    is_same_noise = kinds[0] == kinds[1] and one.noise_model == other.noise_model
+    return is_same_noise and not list(_differences(one, other))
 
 
 _READ_KINDS = {"PCM_READ": "pcm_read", "ADDITIVE_CONSTANT": "additive"}
@@ -466,9 +472,6 @@ def twin(
     return network
 
 
-TWIN = f"{twin.__module__}:{twin.__qualname__}"
-
-
 def read_file(path: str | Path, trust: Sequence[str]) -> Any:
     """Read a file that was written with ``torch.save``, which may run any code that it holds.
 
@@ -639,6 +642,3 @@ def _range(tile: Any) -> float | None:
     if not forward.is_perfect and forward.noise_management.name == "CONSTANT":
         value *= forward.nm_thres if forward.nm_thres > 0 else 1.0
     return value
-
-
-__all__ = ["Imported", "LeftOut", "device_from", "digital_from", "left_out_of", "twin"]

@@ -19,14 +19,13 @@ def device_file(device: Device) -> str:
         TOML, from which ``load_device`` reads an equal device.
     """
     content = device.model_dump(mode="python", exclude_defaults=True)
-    lines = [f"{key} = {_toml(value)}" for key, value in content.items() if not _is_table(value)]
-    for name, section in content.items():
-        if _is_table(section):
-            tables, head = (
-                ([section], f"[{name}]") if isinstance(section, dict) else (section, f"[[{name}]]")
-            )
-            for table in tables:
-                lines += ["", head, *(f"{key} = {_toml(value)}" for key, value in table.items())]
+    layers = content.pop("layers", ())
+    tables = [(f"[{name}]", one) for name, one in content.items() if isinstance(one, dict)]
+    tables += [("[[layers]]", one) for one in layers]
+    values = {key: value for key, value in content.items() if not isinstance(value, dict)}
+    lines = [f"{key} = {_toml(value)}" for key, value in values.items()]
+    for head, table in tables:
+        lines += ["", head, *(f"{key} = {_toml(value)}" for key, value in table.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -146,11 +145,6 @@ output_noise = 0.04
 [drift_compensation]
 kind = "global"
 """
-
-
-def _is_table(value: object) -> bool:
-    is_list = isinstance(value, list | tuple) and len(value) > 0
-    return isinstance(value, dict) or (is_list and all(isinstance(one, dict) for one in value))
 
 
 def _toml(value: object) -> str:
