@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from analog_samson.analog import device_from as device_from
+    from analog_samson.analog import rpu_config_of as rpu_config_of
     from analog_samson.chip import Chip as Chip
     from analog_samson.chip import program as program
     from analog_samson.devices import Device as Device
@@ -34,6 +35,7 @@ _HOMES = {
     "perturbed": "perturbation",
     "program": "chip",
     "read_trials": "results",
+    "rpu_config_of": "analog",
     "score": "results",
     "summarise": "results",
 }

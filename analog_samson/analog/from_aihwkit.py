@@ -57,7 +57,7 @@ _CARRIED |= {"pre_post.input_range.enable"}
 """Fields that a device or an imported network has, or that are treated one by one below."""
 
 _ONLY_IN_TRAINING = (
-    *("clip.", "remap.", "modifier.", "backward.", "update.", "runtime."),
+    *("clip.", "remap.", "modifier.", "backward.", "update.", "runtime.", "device."),
     *("pre_post.input_range.", "mapping.weight_scaling_lr_compensation"),
 )
 
@@ -112,13 +112,13 @@ def device_from(
     """
     configurations = _configurations(configuration)
     first = configurations[0]
+    noise, base = _noise(first.noise_model, as_in_aihwkit)
     left_out = left_out_of(first)
     if not all(_is_same(other, first) for other in configurations[1:]):
         others = "configurations of other layers than the first, which differ from it"
         left_out = left_out._replace(without_counterpart=(*left_out.without_counterpart, others))
     if left_out.sentence:
         warnings.warn(f"Device {name!r}: {left_out.sentence}", stacklevel=2)
-    noise, base = _noise(first.noise_model, as_in_aihwkit)
     version = metadata.version("aihwkit")
     content = {
         "name": name,
@@ -237,7 +237,7 @@ def _configurations(given: Any) -> list[Any]:
 
 def _differences(given: Any, default: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
     """Fields of a dataclass, and of those in it, that differ from a default, by dotted name."""
-    skipped = {"tile_class", "tile_array_class", "simulator_tile_class", "device"}
+    skipped = {"tile_class", "tile_array_class", "simulator_tile_class"}
     skipped |= {"noise_model", "drift_compensation"}
     for field in dataclasses.fields(given):
         value, name = getattr(given, field.name), f"{prefix}{field.name}"
@@ -306,6 +306,8 @@ def _mapping(configuration: Any) -> dict[str, Any]:
         "max_rows": mapping.max_input_size or "unlimited",
         "max_columns": mapping.max_output_size or "unlimited",
     }
+    if type(converter).__name__ == "ReferenceColumnConverter":
+        section["reference_column"] = True
     if hasattr(converter, "f_lst"):
         section["pair_significances"] = [float(f) for f in converter.f_lst]
     if hasattr(converter, "g_lst"):
@@ -333,18 +335,21 @@ def _compensation(given: Any, as_in_aihwkit: bool) -> dict[str, Any]:
 
 def _noise(model: Any, as_in_aihwkit: bool) -> tuple[dict[str, Any], Device]:
     """The noise section of a model, and the shipped device of the same model."""
-    kind = type(model).__name__
-    if kind not in _SHIPPED or not type(model).__module__.startswith("aihwkit."):
+    kind = _kind(model)
+    if kind not in _SHIPPED:
         raise ValueError(
-            f"noise_model is a {type(model).__module__}.{kind}; devices have aihwkit's "
+            f"noise_model is a {type(model).__module__}.{type(model).__name__}; devices have "
+            "aihwkit's "
             f"{', '.join(_SHIPPED)}. For one of your own write a noise section (docs/OWN.md)."
         )
-    single = kind == "HermesNoiseModel" and model.num_devices == 1
-    base = load_device("pcm_hermes_single" if single else _SHIPPED[kind])
+    is_single = kind == "HermesNoiseModel" and model.num_devices == 1
+    base = load_device("pcm_hermes_single" if is_single else _SHIPPED[kind])
     converter = model.g_converter
-    expected = {"SinglePairConductanceConverter", "NPairConductanceConverter"}
-    expected |= {"DualPairConductanceConverter", "CustomPairConductanceConverter"}
-    expected = {"SingleDeviceConductanceConverter"} if kind == "ReRamCMONoiseModel" else expected
+    expected = {"SingleDeviceConductanceConverter", "SingleCellConverter"}
+    expected |= {"ReferenceColumnConverter"}
+    if kind != "ReRamCMONoiseModel":
+        expected = {"SinglePairConductanceConverter", "NPairConductanceConverter"}
+        expected |= {"DualPairConductanceConverter", "CustomPairConductanceConverter"}
     if type(converter).__name__ not in expected:
         raise ValueError(
             f"The conductance converter of the {kind} is a {type(converter).__name__}; a device "
@@ -370,16 +375,26 @@ def _noise(model: Any, as_in_aihwkit: bool) -> tuple[dict[str, Any], Device]:
     return section, base
 
 
+def _kind(model: Any) -> str:
+    """Class of a noise model: aihwkit's, also of our own classes derived from it; "" of others."""
+    classes = type(model).__mro__
+    if classes[0].__module__.startswith(f"{__package__}."):
+        classes = classes[1:2]
+    is_aihwkits = classes[0].__module__.startswith("aihwkit.")
+    return classes[0].__name__ if is_aihwkits else ""
+
+
 def _default_noise_model(model: Any) -> Any:
     """A model of the same class with its own coefficients."""
-    if type(model).__name__ == "CustomDriftPCMLikeNoiseModel":
+    from aihwkit.inference.noise.reram import ReRamCMONoiseModel
+
+    if _kind(model) == "CustomDriftPCMLikeNoiseModel":
         return type(model)(model.custom_drift_model, g_converter=model.g_converter)
-    if type(model).__name__ == "HermesNoiseModel":
+    if _kind(model) == "HermesNoiseModel":
         return type(model)(num_devices=model.num_devices, g_converter=model.g_converter)
-    try:
-        return type(model)(g_max=model.g_max)
-    except TypeError:
-        return model  # a class of somebody else's, which is refused later
+    if _kind(model) == "ReRamCMONoiseModel":
+        return ReRamCMONoiseModel(g_max=model.g_max, g_min=model.g_min)
+    return type(model)(g_converter=model.g_converter)
 
 
 class Imported(NamedTuple):
@@ -420,6 +435,7 @@ def digital_from(analog_model: nn.Module, *, own_arrays: bool = True) -> Importe
     layers = _layers(analog_model)
     network: nn.Module = convert_to_digital(analog_model).cpu().eval()
     network.requires_grad_(True)
+    _give_cells_a_parameter(network)
     arrays: dict[str, tuple[int, int]] = {}
     for name, layer in layers.items():
         digital = network.get_submodule(name)
@@ -464,12 +480,23 @@ def twin(
     )
     if _has_tiles(network):
         network = digital_from(network, own_arrays=False).network
+    _give_cells_a_parameter(network)
     for name, (n_rows, n_columns) in arrays.items():
         layer = network.get_submodule(name)
         outputs = len(layer.weight)  # type: ignore[arg-type]
         ranges = torch.ones(n_rows, n_columns) if n_columns else None
         models.hold_arrays(layer, torch.ones(n_rows, outputs), ranges)
     return network
+
+
+def _give_cells_a_parameter(network: nn.Module) -> None:
+    """Register an empty parameter in aihwkit's recurrent cells.
+
+    They take the type of their first state from their first parameter, and have none on arrays.
+    """
+    for module in network.modules():
+        if type(module).__module__ == "aihwkit.nn.modules.rnn.cells":
+            module.register_parameter("type_of_state", nn.Parameter(torch.zeros(0)))
 
 
 def read_file(path: str | Path, trust: Sequence[str]) -> Any:

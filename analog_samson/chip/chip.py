@@ -1,6 +1,7 @@
 """A programmed chip: drift to any time, run the network, save."""
 
 import contextlib
+import copy
 import json
 import math
 import operator
@@ -12,7 +13,16 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from analog_samson.analog import TiledNetwork
+from analog_samson.analog import (
+    CellState,
+    Tile,
+    TiledNetwork,
+    TilesOfGroups,
+    as_converted,
+    hand_over,
+    on_tiles,
+    why_not_on_tiles,
+)
 from analog_samson.checkpoint import write_tensors
 from analog_samson.chip.engines import Engine
 from analog_samson.chip.programmed import (
@@ -97,7 +107,9 @@ class Chip:
         products: DigitalProducts | None = None,
         unchecked: Unchecked | None = None,
         analog_share: float = math.nan,
+        digital: nn.Module | None = None,
     ) -> None:
+        self._digital = digital
         self.engine: Engine = "aihwkit"
         self.precision: Precision = "fp32"
         if isinstance(network, FunctionalNetwork):
@@ -338,6 +350,28 @@ class Chip:
             header["array_ranges"] = of_arrays
         return write_tensors(path, self._state(), header)
 
+    def to_aihwkit(self) -> nn.Module:
+        """Convert this chip, as it is now, to a network of aihwkit for scripts of your own.
+
+        Returns:
+            The network in evaluation mode on aihwkit's tiles, with its methods for converted
+            networks. It computes what the chip computes with the engine "aihwkit": weights as read
+            now, compensation factors, input ranges. ``drift_analog_weights(t)`` ages the programmed
+            weights with the drift exponents of this chip by aihwkit's own weight-level path.
+
+        Raises:
+            ValueError: If aihwkit's tiles cannot run the device.
+        """
+        device = self.device
+        if reason := why_not_on_tiles(device):
+            raise ValueError(f"Device {device.name!r} cannot run on aihwkit's tiles: {reason}.")
+        if self._digital is None or device.noise_level == "weight_as_in_aihwkit":
+            return as_converted(copy.deepcopy(self.network.network))
+        converted, arrays = on_tiles(self._digital, device, self.keep_digital, self.input_ranges)
+        for own, array in zip(self._conductance_arrays(), arrays, strict=True):
+            _hand_over(own, array)
+        return converted
+
     def _state(self) -> dict[str, Tensor]:
         """Every cell of every array as programmed, by (layer, array, cell, quantity)."""
         return {
@@ -414,3 +448,23 @@ class Chip:
                 "no conductances; use a device at conductance level."
             )
         return arrays
+
+
+def _hand_over(own: ConductanceArray, array: Tile | TilesOfGroups) -> None:
+    """Give tiles the state of an array of a chip, group by group."""
+    tiles = array.tiles if isinstance(array, TilesOfGroups) else (array,)
+    shape = len(tiles), *own.mapped.target.shape[-2:]
+    cells = own.states if own.physics.noise.cells == "pair" else []
+    now, before = (w.view(shape) for w in (own.normalised_weights(), own.programmed_weights()))
+    alphas = own.mapped.alpha.view(len(tiles), -1)
+    for number, tile in enumerate(tiles):
+        states = [_of_group(cell, number, shape) for cell in cells]
+        hand_over(tile, now[number], alphas[number], before[number], states)
+
+
+def _of_group(cell: CellState, number: int, shape: tuple[int, ...]) -> CellState:
+    target, exponent = (
+        None if tensor is None else tensor.view(shape)[number]
+        for tensor in (cell.target_uS, cell.drift_exponent)
+    )
+    return CellState(target, cell.programmed_uS.view(shape)[number], exponent)

@@ -219,7 +219,8 @@ class MappedNetwork:
         ranges: Mapping[str, models.Range] | None,
     ) -> Chip:
         given = ranges, self._keep_digital, self._as_trained, self._products, self._unchecked
-        return Chip(on_arrays, self.device, self._physics, seed, *given, self._analog_share)
+        share = self._analog_share, self._network
+        return Chip(on_arrays, self.device, self._physics, seed, *given, *share)
 
     @functools.cached_property
     def _analog_share(self) -> float:
@@ -369,9 +370,10 @@ def _check_ranges(input_ranges: object) -> None:
 
 
 def _joined(
-    of_layers: Mapping[str, float] | None, of_arrays: Mapping[str, models.Range]
+    of_layers: Mapping[str, float] | None, of_arrays: Mapping[str, list[list[float]]]
 ) -> Mapping[str, models.Range] | None:
-    return None if of_layers is None else {**of_layers, **of_arrays}
+    tuples = {name: tuple(map(tuple, ranges)) for name, ranges in of_arrays.items()}
+    return None if of_layers is None else {**of_layers, **tuples}
 
 
 def _flat(value: Any) -> list[Any]:
