@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from analog_samson.chip import program as program
     from analog_samson.devices import Device as Device
     from analog_samson.devices import load_device as load_device
+    from analog_samson.perturbation import Perturbed as Perturbed
     from analog_samson.perturbation import perturbed as perturbed
     from analog_samson.results import read_trials as read_trials
     from analog_samson.results import score as score
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Chip": "chip",
     "Device": "devices",
+    "Perturbed": "perturbation",
     "Study": "study",
     "checkpoint_from": "training",
     "collect": "study",
