@@ -181,12 +181,12 @@ class Periphery(Section):
             steps, bits = getattr(self, f"{kind}_steps"), getattr(self, f"{kind}_bits")
             if steps is None:
                 continue
-            needed = max(2, (steps + 1).bit_length())
-            if steps % 2 or bits != needed:
+            most = _steps_of(bits)
+            if steps % 2 or steps > most:
                 raise ValueError(
                     f"{kind}_steps = {steps} with {kind}_bits = {bits!r}: steps are an even "
-                    f"number, so that 0 is a level, and {kind}_bits the bits that hold their "
-                    f"levels, {needed}"
+                    f"number, so that 0 is a level, and at most 2^{kind}_bits - 2"
+                    + (f" = {most}" if most else "")
                 )
         return self
 

@@ -627,7 +627,7 @@ def test_each_source_acts_alone(name):
         first = alone.errors(chip, alone.first)
         if source in ("programming_noise_scale", "sigma"):
             assert (first != 0).any(), source
-            fixed = keeps_a_state and alone.device.name != "sonos_agrawal2022"
+            fixed = keeps_a_state and alone.device.noise.model != "SonosNoiseModel"
             for t in alone.later if fixed else ():
                 assert torch.equal(alone.errors(chip, t), first), f"{source} at {t} s"
             continue
