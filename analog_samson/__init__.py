@@ -8,28 +8,36 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from analog_samson.analog import device_from as device_from
+    from analog_samson.analog import rpu_config_of as rpu_config_of
     from analog_samson.chip import Chip as Chip
     from analog_samson.chip import program as program
     from analog_samson.devices import Device as Device
     from analog_samson.devices import load_device as load_device
+    from analog_samson.perturbation import Perturbed as Perturbed
     from analog_samson.perturbation import perturbed as perturbed
     from analog_samson.results import read_trials as read_trials
     from analog_samson.results import score as score
     from analog_samson.results import summarise as summarise
     from analog_samson.study import Study as Study
     from analog_samson.study import collect as collect
+    from analog_samson.training import checkpoint_from as checkpoint_from
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Chip": "chip",
     "Device": "devices",
+    "Perturbed": "perturbation",
     "Study": "study",
+    "checkpoint_from": "training",
     "collect": "study",
+    "device_from": "analog",
     "load_device": "devices",
     "perturbed": "perturbation",
     "program": "chip",
     "read_trials": "results",
+    "rpu_config_of": "analog",
     "score": "results",
     "summarise": "results",
 }

@@ -6,6 +6,15 @@ package only the compiled engine imports aihwkit.
 """
 
 from analog_samson.analog.effects import Effect, effects_of
+from analog_samson.analog.from_aihwkit import (
+    Imported,
+    LeftOut,
+    device_from,
+    digital_from,
+    left_out_of,
+    load_into,
+    read_file,
+)
 from analog_samson.analog.physics import CellState, Physics, Seeds, seeded
 from analog_samson.analog.tiles import (
     TILE_BLOCK,
@@ -17,6 +26,7 @@ from analog_samson.analog.tiles import (
     tile_configuration,
     why_not_on_tiles,
 )
+from analog_samson.analog.to_aihwkit import as_converted, hand_over, on_tiles, rpu_config_of
 from analog_samson.analog.versions import WORKING_PAIRS, check_versions
 from analog_samson.deprecated import old_names
 
@@ -25,15 +35,26 @@ __all__ = [
     "WORKING_PAIRS",
     "CellState",
     "Effect",
+    "Imported",
+    "LeftOut",
     "Physics",
     "Seeds",
     "Tile",
     "TiledNetwork",
     "TilesOfGroups",
+    "as_converted",
     "check_input_ranges",
     "check_versions",
+    "device_from",
+    "digital_from",
     "draws_from_the_clock",
     "effects_of",
+    "hand_over",
+    "left_out_of",
+    "load_into",
+    "on_tiles",
+    "read_file",
+    "rpu_config_of",
     "seeded",
     "tile_configuration",
     "why_not_on_tiles",

@@ -153,8 +153,8 @@ class TiledNetwork:
             times stays one layer.
         device: The device whose mapping and periphery the tiles get.
         keep_digital: Names of layers to leave digital.
-        input_ranges: Layer name to the input range of its DAC in model units; may be None if the
-            periphery is ideal or no forward pass is run.
+        input_ranges: Layer name to the input range of its DAC, or of each array, in model units;
+            may be None if the periphery is ideal or no forward pass is run.
 
     Raises:
         ValueError: If a layer cannot be mapped to tiles and is not kept digital, or weights are
@@ -167,7 +167,7 @@ class TiledNetwork:
         network: nn.Module,
         device: Device,
         keep_digital: Sequence[str] = (),
-        input_ranges: Mapping[str, float] | None = None,
+        input_ranges: Mapping[str, models.Range] | None = None,
     ) -> None:
         check_versions()
         self.device = device
@@ -181,6 +181,8 @@ class TiledNetwork:
             self.layers: dict[str, Any] = {
                 name: _analog_layer(layer, configuration) for name, layer in layers.items()
             }
+        for name, layer in layers.items():
+            _set_trained_scales(name, layer, self.layers[name])
         self.network = models.replace_everywhere(
             self.network, {id(layer): self.layers[name] for name, layer in layers.items()}
         )
@@ -202,10 +204,14 @@ class TiledNetwork:
         if input_ranges is not None and device.periphery.needs_input_ranges:
             self._set_input_ranges(input_ranges)
 
-    def _set_input_ranges(self, input_ranges: Mapping[str, float]) -> None:
+    def _set_input_ranges(self, input_ranges: Mapping[str, models.Range]) -> None:
         check_input_ranges(input_ranges, self.layers)
+        ranges = {
+            name: models.ranges_for(name, input_ranges[name], *map(len, _blocks(layer))).flatten()
+            for name, layer in self.layers.items()
+        }
         for tile in self._tiles:
-            tile.aihwkit_tile.set_input_range(float(input_ranges[tile.layer]))
+            tile.aihwkit_tile.set_input_range(float(ranges[tile.layer][tile.index]))
 
     def weights(self) -> dict[str, Tensor]:
         """Weights of the arrays in model units, in the shapes of the layers, not compensated."""
@@ -246,7 +252,7 @@ class TiledNetwork:
         return torch.cat(outputs)[before : before + len(images)]
 
 
-def check_input_ranges(input_ranges: Mapping[str, float], layers: Iterable[str]) -> None:
+def check_input_ranges(input_ranges: Mapping[str, object], layers: Iterable[str]) -> None:
     """Raise ValueError unless every layer has an input range."""
     missing = sorted(set(layers) - set(input_ranges))
     if missing:
@@ -333,8 +339,8 @@ def _set_periphery(forward: Any, device: Device) -> None:
         forward.noise_management, forward.nm_thres = NoiseManagementType.CONSTANT, 1.0
     forward.bound_management = BoundManagementType[("NONE", "ITERATIVE")[iterative]]
     forward.inp_bound = 1.0
-    forward.inp_res = _steps(periphery.dac_bits)
-    forward.out_res = _steps(periphery.adc_bits)
+    forward.inp_res = float(periphery.n_dac_steps or -1)
+    forward.out_res = float(periphery.n_adc_steps or -1)
     forward.out_bound = 0.0 if math.isinf(periphery.output_bound) else periphery.output_bound
     forward.out_noise = periphery.output_noise
     if periphery.mvm_read_noise > 0:
@@ -346,10 +352,6 @@ def _set_periphery(forward: Any, device: Device) -> None:
 
 def _unlimited_is_zero(size: int | str) -> int:
     return 0 if isinstance(size, str) else size
-
-
-def _steps(bits: int | str) -> float:
-    return -1.0 if isinstance(bits, str) else float(2**bits - 2)
 
 
 def _analog_layer(layer: Any, configuration: Any) -> Any:
@@ -370,6 +372,35 @@ def _of_height_1(layer: nn.Conv1d) -> nn.Module:
     padding = (0, *cast(tuple[int, ...], layer.padding))
     weight = layer.weight.unsqueeze(-2)
     return convolution(weight, layer.bias, groups=1, padding=padding, **how)
+
+
+def _blocks(layer: Any) -> tuple[list[int], list[int]]:
+    """Sizes of the blocks of rows and of columns that aihwkit splits a layer (of a group) into."""
+    if isinstance(layer, OfGroups):
+        return _blocks(layer.groups[0])
+    tiles = list(layer.analog_tiles())
+    outputs = layer.get_weights()[0].shape[0]
+    columns: list[int] = []
+    while sum(columns) < outputs:
+        columns.append(tiles[len(columns)].out_size)
+    return [tile.in_size for tile in tiles[:: len(columns)]], columns
+
+
+def _set_trained_scales(name: str, layer: Any, analog: Any) -> None:
+    """Give tiles the scales that the digital layer holds, and the weights that follow from them."""
+    rows, columns = _blocks(analog)
+    scales = models.scales_for(name, layer, len(rows))
+    if scales is None:
+        return
+    matrix = layer.weight.detach().reshape(len(layer.weight), -1)
+    tiles = iter(analog.analog_tiles())
+    for block, of_block in zip(torch.split(matrix, rows, dim=1), scales, strict=True):
+        parts = zip(torch.split(block, columns), torch.split(of_block, columns), strict=True)
+        for weights, scale in parts:
+            scale = torch.where(scale == 0, 1.0, scale)
+            tile = next(tiles)
+            tile.tile.set_weights((weights / scale[:, None]).contiguous())
+            tile.set_mapping_scales(scale.clone())
 
 
 def _arrays_of(name: str, layer: Any) -> list["Tile | TilesOfGroups"]:

@@ -17,10 +17,11 @@ from analog_samson.checkpoint.files import (
     write_tensors,
 )
 from analog_samson.checkpoint.header import ChipHeader, check_header
-from analog_samson.checkpoint.specification import TrainingSpec
+from analog_samson.checkpoint.specification import AIHWKIT_TWIN, TrainingSpec
 from analog_samson.methods import EXTERNAL, METHODS, Method
 
 __all__ = [
+    "AIHWKIT_TWIN",
     "EXTERNAL",
     "FORMAT_VERSION",
     "METHODS",

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from analog_samson.checkpoint.header import CheckpointHeader, check_header, specification
-from analog_samson.checkpoint.specification import TrainingSpec, listed
+from analog_samson.checkpoint.specification import AIHWKIT_TWIN, TrainingSpec, listed
 from analog_samson.data import DATASETS, Split, Task, full_scale, label_of, normalise
 from analog_samson.deprecated import accepts_old_names, warn_renamed
 from analog_samson.files import naming, replacing
@@ -340,6 +340,10 @@ def named_packages(spec: TrainingSpec) -> tuple[str, ...]:
 def _named(values: Mapping[str, Any]) -> list[str]:
     """The strings of a specification, in lists too, that may name code."""
     found = [value for key, value in values.items() if key not in _NO_CODE]
+    if values.get("model") == AIHWKIT_TWIN:
+        found.remove(AIHWKIT_TWIN)
+        options = values.get("model_kwargs")
+        found.append(options.get("factory") if isinstance(options, Mapping) else None)
     listed = [text for value in found if isinstance(value, list | tuple) for text in value]
     return [text for text in (*found, *listed) if isinstance(text, str)]
 

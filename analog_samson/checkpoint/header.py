@@ -37,6 +37,7 @@ class ChipHeader(Strict):
     precision: str
     keep_digital: tuple[str, ...]
     input_ranges: dict[str, Positive] | None
+    array_ranges: dict[str, tuple[tuple[Positive, ...], ...]] = {}
     t_inference_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     read: Annotated[int, Field(ge=0)]
 

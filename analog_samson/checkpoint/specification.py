@@ -15,6 +15,9 @@ from analog_samson.methods import EXTERNAL, Method, Option, method_of
 from analog_samson.models import Packing, check_output
 from analog_samson.perturbation import SCHEDULES
 
+AIHWKIT_TWIN = "analog_samson.analog.from_aihwkit:twin"
+"""Model of networks that were imported from aihwkit; its option "factory" names the user's code."""
+
 OPTIMIZERS = ("sgd", "adam", "adamw")
 PRECISIONS = ("float32", "bfloat16")
 PARAMETRISATIONS = ("none", "microring")

@@ -1,17 +1,28 @@
 """A programmed chip: drift to any time, run the network, save."""
 
 import contextlib
+import copy
 import json
 import math
 import operator
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from analog_samson.analog import TiledNetwork
+from analog_samson.analog import (
+    CellState,
+    Tile,
+    TiledNetwork,
+    TilesOfGroups,
+    as_converted,
+    hand_over,
+    on_tiles,
+    why_not_on_tiles,
+)
 from analog_samson.checkpoint import write_tensors
 from analog_samson.chip.engines import Engine
 from analog_samson.chip.programmed import (
@@ -22,7 +33,14 @@ from analog_samson.chip.programmed import (
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.devices import Device
 from analog_samson.evaluation import exact_products
-from analog_samson.models import DigitalProducts, Rewriting, batch_norm, check_forward, packing_of
+from analog_samson.models import (
+    DigitalProducts,
+    Range,
+    Rewriting,
+    batch_norm,
+    check_forward,
+    packing_of,
+)
 from analog_samson.streams import Stream
 
 CHIP_FILE = "programmed chip"
@@ -69,7 +87,8 @@ class Chip:
         seed: Random seed of the chip, from which all its random streams are derived.
         engine: What runs the forward pass.
         precision: Precision of its products.
-        input_ranges: {layer: input range of its DAC, model units}; None: not calibrated.
+        input_ranges: {layer: input range of its DAC, or of each array, model units}; None: not
+            calibrated.
         keep_digital: Layers that are not on the chip.
         t_inference_s: Time since programming finished [s] at which the chip is read.
         read: Number of the read, which selects the draw of the read noise.
@@ -82,13 +101,15 @@ class Chip:
         device: Device,
         physics: PhysicsOfLayers,
         seed: int,
-        input_ranges: Mapping[str, float] | None = None,
+        input_ranges: Mapping[str, Range] | None = None,
         keep_digital: Sequence[str] = (),
         recalibration: Tensor | None = None,
         products: DigitalProducts | None = None,
         unchecked: Unchecked | None = None,
         analog_share: float = math.nan,
+        digital: nn.Module | None = None,
     ) -> None:
+        self._digital = digital
         self.engine: Engine = "aihwkit"
         self.precision: Precision = "fp32"
         if isinstance(network, FunctionalNetwork):
@@ -318,11 +339,38 @@ class Chip:
             "engine": self.engine,
             "precision": self.precision,
             "keep_digital": list(self.keep_digital),
-            "input_ranges": None if self.input_ranges is None else dict(self.input_ranges),
+            "input_ranges": self.input_ranges
+            and {name: own for name, own in self.input_ranges.items() if isinstance(own, Real)},
             "t_inference_s": self.t_inference_s,
             "read": self.read,
         }
+        ranges = self.input_ranges or {}
+        of_arrays = {name: own for name, own in ranges.items() if not isinstance(own, Real)}
+        if of_arrays:
+            header["array_ranges"] = of_arrays
         return write_tensors(path, self._state(), header)
+
+    def to_aihwkit(self) -> nn.Module:
+        """Convert this chip, as it is now, to a network of aihwkit for scripts of your own.
+
+        Returns:
+            The network in evaluation mode on aihwkit's tiles, with its methods for converted
+            networks. It computes what the chip computes with the engine "aihwkit": weights as read
+            now, compensation factors, input ranges. ``drift_analog_weights(t)`` ages the programmed
+            weights with the drift exponents of this chip by aihwkit's own weight-level path.
+
+        Raises:
+            ValueError: If aihwkit's tiles cannot run the device.
+        """
+        device = self.device
+        if reason := why_not_on_tiles(device):
+            raise ValueError(f"Device {device.name!r} cannot run on aihwkit's tiles: {reason}.")
+        if self._digital is None or device.noise_level == "weight_as_in_aihwkit":
+            return as_converted(copy.deepcopy(self.network.network))
+        converted, arrays = on_tiles(self._digital, device, self.keep_digital, self.input_ranges)
+        for own, array in zip(self._conductance_arrays(), arrays, strict=True):
+            _hand_over(own, array)
+        return converted
 
     def _state(self) -> dict[str, Tensor]:
         """Every cell of every array as programmed, by (layer, array, cell, quantity)."""
@@ -400,3 +448,23 @@ class Chip:
                 "no conductances; use a device at conductance level."
             )
         return arrays
+
+
+def _hand_over(own: ConductanceArray, array: Tile | TilesOfGroups) -> None:
+    """Give tiles the state of an array of a chip, group by group."""
+    tiles = array.tiles if isinstance(array, TilesOfGroups) else (array,)
+    shape = len(tiles), *own.mapped.target.shape[-2:]
+    cells = own.states if own.physics.noise.cells == "pair" else []
+    now, before = (w.view(shape) for w in (own.normalised_weights(), own.programmed_weights()))
+    alphas = own.mapped.alpha.view(len(tiles), -1)
+    for number, tile in enumerate(tiles):
+        states = [_of_group(cell, number, shape) for cell in cells]
+        hand_over(tile, now[number], alphas[number], before[number], states)
+
+
+def _of_group(cell: CellState, number: int, shape: tuple[int, ...]) -> CellState:
+    target, exponent = (
+        None if tensor is None else tensor.view(shape)[number]
+        for tensor in (cell.target_uS, cell.drift_exponent)
+    )
+    return CellState(target, cell.programmed_uS.view(shape)[number], exponent)

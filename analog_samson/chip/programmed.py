@@ -1,7 +1,9 @@
 """The crossbar arrays of a chip: programmed once, aged to any time, read out, compensated."""
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -141,6 +143,11 @@ class ConductanceArray(ChipArray):
         n_used = mapped.used.sum(dim=-1, keepdim=True).clamp(min=1)
         self._n_read_out = n_used * mapped.target.shape[-1]
 
+    @functools.cached_property
+    def _scale(self) -> Any:
+        """Scale between weights and conductances, fixed by the targets."""
+        return self.physics.to_conductances(self.mapped.target)[1]
+
     def stream(self, cell: int) -> Stream:
         """Random stream of one cell of every weight."""
         return Stream(*self._words, cell)
@@ -179,6 +186,14 @@ class ConductanceArray(ChipArray):
             self.physics.read(state, *self.point, self.stream(cell))
             for cell, state in enumerate(self.states)
         ]
+
+    def normalised_weights(self) -> Tensor:
+        """Normalised weights as read now, shape of the targets."""
+        return self._used(self._weights(self.conductances()))
+
+    def programmed_weights(self) -> Tensor:
+        """Normalised weights as programmed, shape of the targets."""
+        return self._used(self._weights([state.programmed_uS for state in self.states]))
 
     def _weights(self, conductances_uS: list[Tensor]) -> Tensor:
         return self.physics.to_weights(conductances_uS, self._scale)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ def program(
     precision: Precision = "fp32",
     keep_digital: Sequence[str] = (),
     expected_images: int = 0,
-    input_ranges: Mapping[str, float] | None = None,
+    input_ranges: Mapping[str, models.Range] | None = None,
     recalibration: Dataset | Tensor | None = None,
     rewrites: Sequence[str] = (),
     output: models.Output = None,
@@ -70,7 +71,8 @@ def program(
         expected_images: Number of images evaluated after each read. If it is large, the compiled
             engine traces the network with torch.compile at the first image: this takes seconds,
             once per architecture, and makes the forward pass faster.
-        input_ranges: Instead of ``calibration``: {layer: input range of its DAC, model units}.
+        input_ranges: Instead of ``calibration``: {layer: input range of its DAC, model units}, or
+            a range for each array of the layer, (blocks of rows, blocks of columns).
         recalibration: Images for devices that recalibrate batch normalisation or rescale layers at
             every read, or that calibrate input ranges for each chip: the data set, of which
             ``TRAINING_IMAGES`` training images are used, never others. Batch normalisation is
@@ -128,7 +130,7 @@ class MappedNetwork:
         precision: Precision = "fp32",
         keep_digital: Sequence[str] = (),
         expected_images: int = 0,
-        input_ranges: Mapping[str, float] | None = None,
+        input_ranges: Mapping[str, models.Range] | None = None,
         recalibration: Dataset | Tensor | None = None,
         trust: Sequence[str] = (),
         rewrites: Sequence[str] = (),
@@ -181,8 +183,13 @@ class MappedNetwork:
             self._range_images = _needed(images, device, "calibrates input ranges for each chip")
         elif calibration is not None:
             self._ranges = self._measured(self._network, calibration)
-        elif checkpoint is not None:
-            self._ranges = checkpoint.ranges(how.statistic)
+        else:
+            layers = models.analog_layers(self._network, self._keep_digital)
+            learned = models.held_ranges(layers) if how.statistic == "percentile" else {}
+            if checkpoint is not None:
+                self._ranges = {**checkpoint.ranges(how.statistic), **learned}
+            elif len(learned) == len(layers):
+                self._ranges = learned
 
     def program(self, seed: int, *, only: bool = False) -> Chip:
         """Program a new chip.
@@ -209,10 +216,11 @@ class MappedNetwork:
         self,
         on_arrays: TiledNetwork | FunctionalNetwork,
         seed: int,
-        ranges: Mapping[str, float] | None,
+        ranges: Mapping[str, models.Range] | None,
     ) -> Chip:
         given = ranges, self._keep_digital, self._as_trained, self._products, self._unchecked
-        return Chip(on_arrays, self.device, self._physics, seed, *given, self._analog_share)
+        share = self._analog_share, self._network
+        return Chip(on_arrays, self.device, self._physics, seed, *given, *share)
 
     @functools.cached_property
     def _analog_share(self) -> float:
@@ -224,7 +232,7 @@ class MappedNetwork:
         return self._blank.fresh()
 
     def _new_on_arrays(
-        self, ranges: Mapping[str, float] | None
+        self, ranges: Mapping[str, models.Range] | None
     ) -> TiledNetwork | FunctionalNetwork:
         given = self._network, self.device, self._keep_digital, ranges
         if self._engine == "aihwkit":
@@ -286,7 +294,7 @@ def load_chip(
             engine=header["engine"],
             precision=header["precision"],
             keep_digital=header["keep_digital"],
-            input_ranges=header["input_ranges"],
+            input_ranges=_joined(header["input_ranges"], header.get("array_ranges", {})),
             recalibration=recalibration,
             rewrites=rewrites,
             output=output,
@@ -352,12 +360,32 @@ def _check_ranges(input_ranges: object) -> None:
             f"{type(input_ranges).__name__}."
         )
     for name, value in input_ranges.items():
-        is_number = isinstance(value, Real) and not isinstance(value, bool)
-        if not is_number or not SMALLEST_RANGE <= value < LARGEST_RANGE:
-            raise ValueError(
-                f"The input range of layer {name!r} is a number from {SMALLEST_RANGE:g} to "
-                f"{LARGEST_RANGE:g}; got {value!r}."
-            )
+        for one in _flat(value):
+            is_number = isinstance(one, Real) and not isinstance(one, bool)
+            if not is_number or not SMALLEST_RANGE <= one < LARGEST_RANGE:
+                raise ValueError(
+                    f"The input range of layer {name!r} is a number from {SMALLEST_RANGE:g} to "
+                    f"{LARGEST_RANGE:g}, or one for each array; got {value!r}."
+                )
+
+
+def _joined(
+    of_layers: Mapping[str, float] | None, of_arrays: Mapping[str, list[list[float]]]
+) -> Mapping[str, models.Range] | None:
+    tuples = {name: tuple(map(tuple, ranges)) for name, ranges in of_arrays.items()}
+    return None if of_layers is None else {**of_layers, **tuples}
+
+
+def _flat(value: Any) -> list[Any]:
+    """The numbers of an input range: one, or one for each array."""
+    is_table = isinstance(value, list | tuple) and value and all(map(_is_row, value))
+    if is_table and len({len(row) for row in value}) == 1:
+        return [one for row in value for one in row]
+    return [value]
+
+
+def _is_row(row: object) -> bool:
+    return isinstance(row, list | tuple) and len(row) > 0
 
 
 def _check_can_be_copied(model: nn.Module) -> None:

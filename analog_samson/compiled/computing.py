@@ -109,3 +109,43 @@ class Ideal(Computing):
         if self._bias is None:
             return product
         return product + self._bias.view(-1, *[1] * self.geometry.rank)
+
+
+class SeveralRanges(Computing):
+    """Arrays of one layer with different input ranges: one computation for each range.
+
+    Args:
+        mapped: The layer as mapped.
+        parts: One computation for each entry of ``mapped.by_range()``.
+    """
+
+    def __init__(self, mapped: MappedLayer, parts: Sequence[Computing]) -> None:
+        super().__init__(mapped)
+        self._parts = list(parts)
+        self.is_batch_invariant = all(part.is_batch_invariant for part in parts)
+
+    @property
+    def structure(self) -> tuple[object, ...]:
+        """What a traced graph depends on in addition to shapes."""
+        return "ranges", *(part.structure for part in self._parts)
+
+    def load(self, arrays: Sequence[Array], where: torch.device) -> None:
+        """Load the present contents of arrays into every part."""
+        for part in self._parts:
+            part.channels_last = self.channels_last
+            part.load(arrays, where)
+
+    def fresh(self) -> Self:
+        """A copy for another chip; constants are shared."""
+        other = super().fresh()
+        other._parts = [part.fresh() for part in self._parts]
+        return other
+
+    def __call__(self, x: Tensor, now: Pass) -> Tensor:
+        """The sum of all parts, which draw the same noise: each array counts in one of them."""
+        call = now.call
+        total = self._parts[0](x, now)
+        for part in self._parts[1:]:
+            now.call = call
+            total = total + part(x, now)
+        return total

@@ -21,7 +21,7 @@ def is_traced_for(
     image: Tensor,
     keep_digital: Sequence[str],
     expected_images: int,
-    input_ranges: Mapping[str, float],
+    input_ranges: Mapping[str, models.Range],
 ) -> bool:
     """Whether the compiled engine traces a network, as its chips decide at their first input.
 

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from analog_samson.compiled import kernels
-from analog_samson.compiled.computing import CPU, Computing, Ideal, Pass
+from analog_samson.compiled.computing import CPU, Computing, Ideal, Pass, SeveralRanges
 from analog_samson.compiled.effects import WithEffects
 from analog_samson.compiled.mapped import Array, MappedLayer
 from analog_samson.compiled.per_vector import PerVector
 from analog_samson.compiled.static_range import StaticRange
 from analog_samson.devices import Device
+from analog_samson.models import Range
 
 Seeds = Callable[..., int]
 """Maps the name of a layer and the index of a row block to the random key of its noise."""
@@ -23,6 +24,8 @@ def computing_for(mapped: MappedLayer, where: torch.device) -> Computing:
     periphery = mapped.periphery
     if periphery.is_ideal:
         return Ideal(mapped)
+    if periphery.needs_input_ranges and len(parts := mapped.by_range()) > 1:
+        return SeveralRanges(mapped, [computing_for(part, where) for part in parts])
     if periphery.effects:
         return WithEffects(mapped)
     is_flat = mapped.geometry.rank == 0 and mapped.dtype == torch.float32
@@ -39,7 +42,7 @@ class FunctionalLayer(nn.Module):
         name: Its dotted name.
         layer: The digital layer.
         device: The device, which gives mapping and periphery.
-        input_range: Input range of the DAC, model units; NaN if there is none.
+        input_range: Input range of the DAC, or of each array, model units; NaN if there is none.
         dtype: Type that inputs, weights and products are rounded to.
 
     Attributes:
@@ -55,7 +58,7 @@ class FunctionalLayer(nn.Module):
         name: str,
         layer: nn.Module,
         device: Device,
-        input_range: float,
+        input_range: Range,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         mapped = MappedLayer(name, layer, device, input_range, dtype)

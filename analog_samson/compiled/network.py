@@ -42,7 +42,7 @@ A graph holds every use: for a recurrent network tracing takes minutes and saves
 Precision = Literal["fp32", "bf16"]
 
 _PERIPHERY = {"source", "dac_bits", "adc_bits", "output_bound", "output_noise"}
-_PERIPHERY |= {"input_scaling", "bound_management", "effects"}
+_PERIPHERY |= {"input_scaling", "bound_management", "effects", "dac_steps", "adc_steps"}
 _PERIPHERY |= {"mvm_read_noise", "mvm_read_noise_kind", "ir_drop"}
 _MAPPING = {"scale", "max_rows", "max_columns"}
 # settings that act on weights before they are mapped, or between weights and conductances
@@ -74,8 +74,8 @@ class FunctionalNetwork:
         network: The digital network; it is copied, not changed.
         device: The device, which gives mapping and periphery.
         keep_digital: Names of layers that stay digital.
-        input_ranges: {layer: input range of its DAC, model units}; may be None if the periphery is
-            ideal or no forward pass is run.
+        input_ranges: {layer: input range of its DAC, or of each array, model units}; may be None if
+            the periphery is ideal or no forward pass is run.
         precision: "bf16" rounds weights, inputs and products of layers with many inputs to bfloat16
             (8 bits of precision; sums within a product are fp32), which is faster on processors
             with bf16 instructions.
@@ -97,7 +97,7 @@ class FunctionalNetwork:
         network: nn.Module,
         device: Device,
         keep_digital: Sequence[str] = (),
-        input_ranges: Mapping[str, float] | None = None,
+        input_ranges: Mapping[str, models.Range] | None = None,
         precision: Precision = "fp32",
         expected_images: int = 0,
     ) -> None:
@@ -116,7 +116,7 @@ class FunctionalNetwork:
         for name, layer in digital.items():
             is_wide = layer.weight.shape[1] >= few_channels.MANY_CHANNELS  # type: ignore[index]
             dtype = torch.bfloat16 if precision == "bf16" and is_wide else torch.float32
-            layers[name] = FunctionalLayer(name, layer, device, float(input_ranges[name]), dtype)
+            layers[name] = FunctionalLayer(name, layer, device, input_ranges[name], dtype)
         # per-vector computation needs channels innermost
         has_few_channels = not device.periphery.is_per_vector
         has_few_channels &= few_channels.has_few_channels(

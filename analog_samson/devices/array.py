@@ -12,6 +12,7 @@ from analog_samson.devices.named import OpenSection, named_section
 from analog_samson.devices.section import Duration, Moment, Scale, Section, Table, neutral
 
 Bits = Annotated[int, Field(ge=2, le=16)] | Literal["ideal"]
+Steps = Annotated[int, Field(ge=2, le=65_534)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Lines = Annotated[int, Field(ge=1, le=1_000_000)] | Literal["unlimited"]
 Bound = Annotated[float, Field(ge=1e-6, le=1e6)] | Annotated[float, Field(ge=math.inf)]
@@ -158,6 +159,12 @@ class Periphery(Section):
     effects: Annotated[tuple[Effect, ...], Field(strict=False)] = neutral(
         (), "effects of other packages, in the order in which they are applied"
     )
+    dac_steps: Steps | None = neutral(
+        None, "steps of the DAC between its bounds, where they are not 2^dac_bits - 2"
+    )
+    adc_steps: Steps | None = neutral(
+        None, "steps of the ADC between its bounds, where they are not 2^adc_bits - 2"
+    )
 
     @pydantic.model_validator(mode="after")
     def _steps_are_finite(self) -> Self:
@@ -167,6 +174,31 @@ class Periphery(Section):
                 "give one, or adc_bits = 'ideal'"
             )
         return self
+
+    @pydantic.model_validator(mode="after")
+    def _bits_hold_the_steps(self) -> Self:
+        for kind in ("dac", "adc"):
+            steps, bits = getattr(self, f"{kind}_steps"), getattr(self, f"{kind}_bits")
+            if steps is None:
+                continue
+            most = _steps_of(bits)
+            if steps % 2 or steps > most:
+                raise ValueError(
+                    f"{kind}_steps = {steps} with {kind}_bits = {bits!r}: steps are an even "
+                    f"number, so that 0 is a level, and at most 2^{kind}_bits - 2"
+                    + (f" = {most}" if most else "")
+                )
+        return self
+
+    @property
+    def n_dac_steps(self) -> int:
+        """Steps of the DAC between its bounds; 0: ideal."""
+        return self.dac_steps or _steps_of(self.dac_bits)
+
+    @property
+    def n_adc_steps(self) -> int:
+        """Steps of the ADC between its bounds; 0: ideal."""
+        return self.adc_steps or _steps_of(self.adc_bits)
 
     @property
     def is_ideal(self) -> bool:
@@ -208,6 +240,10 @@ class Periphery(Section):
             if not effect.implementation(engine):
                 return f"the effect {effect.model!r} has no implementation for it"
         return ""
+
+
+def _steps_of(bits: int | str) -> int:
+    return 0 if isinstance(bits, str) else 2**bits - 2
 
 
 class InputRanges(Section):

@@ -1,7 +1,8 @@
 """Finding and reading device files, without loading torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from analog_samson.devices.device import Device, validated
@@ -10,6 +11,11 @@ from analog_samson.devices.toml import parse_toml
 from analog_samson.files import top_folder
 from analog_samson.importing import is_import_name
 from analog_samson.messages import shortened
+
+NEWEST_VERSION: Mapping[str, str] = MappingProxyType(
+    {"sonos_agrawal2022": "sonos_agrawal2022_crosssim_3_2"}
+)
+"""Names of devices whose published fit has several versions, and the file of the newest."""
 
 
 def device_names() -> list[str]:
@@ -25,8 +31,8 @@ def load_device(name_or_path: str | Path, trust: Sequence[str] = ()) -> Device:
     """Load and validate a device by name or from another file.
 
     Args:
-        name_or_path: A name from ``device_names()``, or the path of a TOML file (anything that ends
-            in ``.toml`` or contains a path separator is a path).
+        name_or_path: A name from ``device_names()`` or ``NEWEST_VERSION``, or the path of a TOML
+            file (anything that ends in ``.toml`` or contains a path separator is a path).
         trust: Packages that a file may import sections from, in addition to those of the
             environment variable ``ANALOG_SAMSON_TRUST``.
 
@@ -45,7 +51,7 @@ def load_device(name_or_path: str | Path, trust: Sequence[str] = ()) -> Device:
         if not path.is_file():
             raise FileNotFoundError(f"No device file {path}; give an existing .toml file.")
         return _parse(path.read_bytes(), str(path), path.parent, trust)
-    names = device_names()
+    names, text = device_names(), NEWEST_VERSION.get(text, text)
     if text not in names:
         raise FileNotFoundError(f"Unknown device {text!r}{did_you_mean(text, names)}")
     resource = top_folder("device_configs") / f"{text}.toml"

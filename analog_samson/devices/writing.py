@@ -1,11 +1,32 @@
-"""Text of device files from measurements: fitted laws, or resampled trajectories."""
+"""Text of device files: of any device, of fitted laws, of resampled trajectories."""
 
 import json
 from pathlib import Path
 
+from analog_samson.devices.device import Device
 from analog_samson.devices.fit import LAWS, Fit
 from analog_samson.devices.measurements import digest_of, load_trajectories
 from analog_samson.devices.section import portable_name
+
+
+def device_file(device: Device) -> str:
+    """Write a device as the text of a device file; keys at their defaults are left out.
+
+    Args:
+        device: The device.
+
+    Returns:
+        TOML, from which ``load_device`` reads an equal device.
+    """
+    content = device.model_dump(mode="python", exclude_defaults=True)
+    layers = content.pop("layers", ())
+    tables = [(f"[{name}]", one) for name, one in content.items() if isinstance(one, dict)]
+    tables += [("[[layers]]", one) for one in layers]
+    values = {key: value for key, value in content.items() if not isinstance(value, dict)}
+    lines = [f"{key} = {_toml(value)}" for key, value in values.items()]
+    for head, table in tables:
+        lines += ["", head, *(f"{key} = {_toml(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
 
 
 def fitted_file(
@@ -124,6 +145,19 @@ output_noise = 0.04
 [drift_compensation]
 kind = "global"
 """
+
+
+def _toml(value: object) -> str:
+    """A value in TOML; tables within a section are written in one line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_quoted(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return repr(value)
 
 
 def _quoted(text: str) -> str:

@@ -25,6 +25,13 @@ from analog_samson.models.replacing import replace_everywhere
 from analog_samson.models.rescaling import DigitalProducts
 from analog_samson.models.rewriting import RULES, Rewrite, Rewriting, rewrite, trained_weights
 from analog_samson.models.selecting import Output, check_output, one_tensor, select_output
+from analog_samson.models.trained_arrays import (
+    Range,
+    held_ranges,
+    hold_arrays,
+    ranges_for,
+    scales_for,
+)
 
 __all__ = [
     "ANALOG_KINDS",
@@ -36,6 +43,7 @@ __all__ = [
     "Multiplications",
     "Output",
     "Packing",
+    "Range",
     "Rewrite",
     "Rewriting",
     "analog_layers",
@@ -48,14 +56,18 @@ __all__ = [
     "check_outputs",
     "check_weights",
     "clipped",
+    "held_ranges",
+    "hold_arrays",
     "input_ranges",
     "multiplications",
     "one_tensor",
     "other_types",
     "packing_of",
+    "ranges_for",
     "record_inputs",
     "replace_everywhere",
     "rewrite",
+    "scales_for",
     "select_output",
     "take_packed",
     "trained_weights",

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from analog_samson.models.trained_arrays import held_scales
+
 RECALIBRATION_BATCH = 32
 """Images per batch for statistics: the block size of aihwkit's tiles, equal for both engines."""
 
@@ -138,6 +140,8 @@ def _fold_into(layer: nn.Module, norm: nn.Module) -> None:
     bias = torch.zeros_like(mean) if layer.bias is None else _tensor(layer.bias)
     weight = _tensor(layer.weight)
     weight.mul_(gain.reshape(-1, *[1] * (weight.ndim - 1)))
+    if (scales := held_scales(layer)) is not None:
+        scales.mul_(gain)  # the normalised weights stay
     layer.bias = nn.Parameter((bias - mean) * gain + shift)
 
 

@@ -19,6 +19,7 @@ from analog_samson.methods import DIALECTS, NOISE_SCALES
 from analog_samson.perturbation.adaptive import AdaptiveRandomPerturbation
 from analog_samson.perturbation.applying import Rule, frozen_batch_norm, perturbed
 from analog_samson.perturbation.control import MicroRing
+from analog_samson.perturbation.optimizer import Perturbed
 from analog_samson.perturbation.rules import (
     arwp,
     asam,
@@ -37,6 +38,7 @@ __all__ = [
     "SCHEDULES",
     "AdaptiveRandomPerturbation",
     "MicroRing",
+    "Perturbed",
     "Rule",
     "Tensors",
     "arwp",

@@ -1,6 +1,6 @@
 """Apply a rule within a `with` block and restore the weights afterwards."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
@@ -36,6 +36,21 @@ def perturbed(model: nn.Module, rule: Rule, *, freeze_batch_norm: bool = True) -
         ValueError: If the rule returns an unknown name or a wrong shape.
     """
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    with offset_by(rule, parameters), frozen_batch_norm(model, frozen=freeze_batch_norm):
+        yield
+
+
+@contextmanager
+def offset_by(rule: Rule, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Set parameters to parameter + offset within a block, as :func:`perturbed`.
+
+    Args:
+        rule: As for :func:`perturbed`.
+        parameters: The parameters by name; their gradients are given to the rule.
+
+    Raises:
+        ValueError: If the rule returns an unknown name or a wrong shape.
+    """
     with torch.no_grad():
         offsets = rule(
             MappingProxyType({name: p.detach() for name, p in parameters.items()}),
@@ -53,10 +68,9 @@ def perturbed(model: nn.Module, rule: Rule, *, freeze_batch_norm: bool = True) -
     saved = [weight.clone() for weight in moved]
     torch.clear_autocast_cache()
     try:
-        with frozen_batch_norm(model, frozen=freeze_batch_norm):
-            if moved:
-                torch._foreach_add_(moved, list(offsets.values()))
-            yield
+        if moved:
+            torch._foreach_add_(moved, list(offsets.values()))
+        yield
     finally:
         if moved:
             torch._foreach_copy_(moved, saved)

@@ -18,6 +18,7 @@ from analog_samson.training.grid import (
     train_grid,
     validation_accuracy,
 )
+from analog_samson.training.importing import checkpoint_from, checkpoint_of
 from analog_samson.training.loop import N_RANGE_IMAGES, DivergedError, check_runs, train
 from analog_samson.training.state import LOG_COLUMNS
 
@@ -33,6 +34,8 @@ __all__ = [
     "Setting",
     "ValidationAccuracy",
     "check_runs",
+    "checkpoint_from",
+    "checkpoint_of",
     "choose_strengths",
     "grid",
     "read_option",

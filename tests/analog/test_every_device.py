@@ -285,40 +285,67 @@ def wan(t, *powers):
 
 
 SONOS_DAYS = {  # A and B [nA] of the spread A (1 - exp(-I / B)), and the mean shift by powers of I
-    0: (19.88665, 176.3115, [0.0]),
-    1: (
-        *(25.59102, 186.85544),
-        [
-            *(6.83650e-01, 6.51250e-03, -4.03163e-04, 3.37944e-06, -1.87435e-08, 5.88902e-11),
-            *(-1.07685e-13, 1.17751e-16, -7.60016e-20, 2.67255e-23, -3.94954e-27),
-        ],
-    ),
-    2: (
-        *(28.72753, 193.56834),
-        [
-            *(6.60925e-01, 8.60627e-03, -1.72936e-04, 7.44096e-07, -5.94866e-09, 2.36734e-11),
-            *(-4.83740e-14, 5.56072e-17, -3.65397e-20, 1.28405e-23, -1.87450e-27),
-        ],
-    ),
-    5: (
-        *(34.57909, 207.34309),
-        [
-            *(1.15294e00, 1.03149e-02, -6.05199e-05, 1.76086e-08, -6.46690e-09, 3.39044e-11),
-            *(-7.53872e-14, 8.98185e-17, -6.00346e-20, 2.12615e-23, -3.11099e-27),
-        ],
-    ),
+    "3.1": {
+        0: (19.88665, 176.3115, [0.0]),
+        1: (
+            *(25.59102, 186.85544),
+            [
+                *(6.83650e-01, 6.51250e-03, -4.03163e-04, 3.37944e-06, -1.87435e-08, 5.88902e-11),
+                *(-1.07685e-13, 1.17751e-16, -7.60016e-20, 2.67255e-23, -3.94954e-27),
+            ],
+        ),
+        2: (
+            *(28.72753, 193.56834),
+            [
+                *(6.60925e-01, 8.60627e-03, -1.72936e-04, 7.44096e-07, -5.94866e-09, 2.36734e-11),
+                *(-4.83740e-14, 5.56072e-17, -3.65397e-20, 1.28405e-23, -1.87450e-27),
+            ],
+        ),
+        5: (
+            *(34.57909, 207.34309),
+            [
+                *(1.15294e00, 1.03149e-02, -6.05199e-05, 1.76086e-08, -6.46690e-09, 3.39044e-11),
+                *(-7.53872e-14, 8.98185e-17, -6.00346e-20, 2.12615e-23, -3.11099e-27),
+            ],
+        ),
+    },
+    "3.2": {
+        0: (19.88665, 176.3115, [0.0]),
+        1: (
+            *(25.59102, 186.85544),
+            [
+                *(1.72684e-01, 5.72552e-02, -6.85715e-04, 3.50271e-06, -9.37682e-09, 1.40575e-11),
+                *(-1.19803e-14, 5.41293e-18, -8.85448e-22, -1.66869e-25, 5.95180e-29),
+            ],
+        ),
+        2: (
+            *(28.72753, 193.56834),
+            [
+                *(2.50712e-01, 6.62195e-02, -6.83218e-04, 2.99442e-06, -6.78255e-09, 7.70482e-12),
+                *(-3.04983e-15, -2.15919e-18, 2.94617e-21, -1.23359e-24, 1.85329e-28),
+            ],
+        ),
+        5: (
+            *(34.57909, 207.34309),
+            [
+                *(3.19927e-01, 1.06596e-01, -1.04054e-03, 4.50290e-06, -1.10352e-08, 1.56477e-11),
+                *(-1.27592e-14, 5.45513e-18, -7.26841e-22, -2.43893e-25, 7.14608e-29),
+            ],
+        ),
+    },
 }
 
 
-def sonos(first, second=None):
+def sonos(version, first, second=None):
     """Agrawal et al. 2022, currents of 100 nA a µS; half way between two days, their mean."""
     second = first if second is None else second
 
     def moments(g):
         current = 100 * g
-        (a, b, _), (a2, b2, _) = SONOS_DAYS[first], SONOS_DAYS[second]
+        days = SONOS_DAYS[version]
+        (a, b, _), (a2, b2, _) = days[first], days[second]
         shifts = [
-            np.polynomial.polynomial.polyval(current, SONOS_DAYS[day][2]) for day in (first, second)
+            np.polynomial.polynomial.polyval(current, days[day][2]) for day in (first, second)
         ]
         mean = current + sum(shifts) / 2
         spread = (a + a2) / 2 * (1 - np.exp(-mean / ((b + b2) / 2)))
@@ -478,13 +505,24 @@ LAWS = {
     ),
     "reram_wan2022_as_in_aihwkit": AsInAihwkit("ReRamWan2022NoiseModel", (1.0, DAY, 2 * DAY)),
     "reram_wan2022_crosssim": polynomial(1.0, 0.0, 39.26, 1.053, 0.2374, -0.01167, 1.536e-4),
-    "sonos_agrawal2022": Sonos(
+    "sonos_agrawal2022_crosssim_3_1": Sonos(
         {
-            0.0: sonos(0),
-            DAY: sonos(1),
-            1.5 * DAY: sonos(1, 2),
-            2 * DAY: sonos(2),
-            5 * DAY: sonos(5),
+            0.0: sonos("3.1", 0),
+            DAY: sonos("3.1", 1),
+            1.5 * DAY: sonos("3.1", 1, 2),
+            2 * DAY: sonos("3.1", 2),
+            5 * DAY: sonos("3.1", 5),
+        },
+        0.0,
+        16.0,
+    ),
+    "sonos_agrawal2022_crosssim_3_2": Sonos(
+        {
+            0.0: sonos("3.2", 0),
+            DAY: sonos("3.2", 1),
+            1.5 * DAY: sonos("3.2", 1, 2),
+            2 * DAY: sonos("3.2", 2),
+            5 * DAY: sonos("3.2", 5),
         },
         0.0,
         16.0,
@@ -589,7 +627,7 @@ def test_each_source_acts_alone(name):
         first = alone.errors(chip, alone.first)
         if source in ("programming_noise_scale", "sigma"):
             assert (first != 0).any(), source
-            fixed = keeps_a_state and alone.device.name != "sonos_agrawal2022"
+            fixed = keeps_a_state and alone.device.noise.model != "SonosNoiseModel"
             for t in alone.later if fixed else ():
                 assert torch.equal(alone.errors(chip, t), first), f"{source} at {t} s"
             continue

@@ -85,6 +85,16 @@ def test_the_two_published_fits_of_pcm_programming_agree():
     assert ratio[0.0] == pytest.approx(0.28638599 / 0.26348, rel=1e-6), "1.087"
 
 
+def test_sonos_is_that_of_the_newest_crosssim_without_a_version():
+    """The mean shift at 1500 nA after a day: -66.1 nA in CrossSim 3.1, -10.2 nA in 3.2."""
+    newest = load_device("sonos_agrawal2022")
+    assert newest == load_device("sonos_agrawal2022_crosssim_3_2")
+    for version, expected in (("3_1", -66.05), ("3_2", -10.25)):
+        noise = load_device(f"sonos_agrawal2022_crosssim_{version}").noise
+        shift = sum(c * 1500.0**k for k, c in enumerate(noise.shift_powers_nA[1]))
+        assert shift == pytest.approx(expected, abs=0.01)
+
+
 def test_sonos_is_refused_after_the_last_measured_day():
     with pytest.raises(ValueError, match=r"no data at 518400 s \(6 d\); use times up to .*\(5 d\)"):
         load_device("sonos_agrawal2022").check_time(6 * DAY)

@@ -70,7 +70,9 @@ def test_moments_span_the_conductances_of_every_device(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["pcm_like", "reram_wan2022", "sonos_agrawal2022", "uniform"])
+@pytest.mark.parametrize(
+    "name", ["pcm_like", "reram_wan2022", "sonos_agrawal2022_crosssim_3_2", "uniform"]
+)
 def test_a_datasheet_is_a_table_and_a_page(name, tmp_path):
     device = load_device(name)
     paths = save_datasheet(device, measure(device, n=50, n_levels=5), tmp_path / "new")

@@ -480,7 +480,9 @@ load_device("sonos_agrawal2022").check_time(6 * 86400.0)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("ValueError: Device 'sonos_agrawal2022' has no data at 518400 s (6 d)")
+    assert last.startswith(
+        "ValueError: Device 'sonos_agrawal2022_crosssim_3_2' has no data at 518400 s (6 d)"
+    )
 
 
 @pytest.mark.parametrize(

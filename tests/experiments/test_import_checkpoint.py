@@ -15,6 +15,7 @@ from torch import Tensor
 from analog_samson.checkpoint import load_checkpoint
 from analog_samson.commands import run_command
 from analog_samson.data import load_dataset, normalise
+from analog_samson.devices import load_device
 from analog_samson.models import build_model
 
 TRUST = ("my_small_network_for_a_test",)
@@ -176,3 +177,72 @@ def test_a_factory_may_name_its_arguments_as_this_package_does(
     checkpoint = load_checkpoint(tmp_path / "net.safetensors", TRUST)
     assert checkpoint.spec.model_kwargs == {"width": 4, "n_classes": 10, "seed": 1}
     assert next(checkpoint.build().parameters()).shape[0] == 4
+
+
+def test_a_network_of_aihwkit_needs_trust_and_brings_its_device(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from aihwkit.nn.conversion import convert_to_analog
+    from aihwkit.simulator.presets import StandardHWATrainingPreset
+
+    digital = build_model("resnet8", image_shape=(1, 8, 8), n_classes=10, seed=3, width=4)
+    model = convert_to_analog(
+        digital.eval(), StandardHWATrainingPreset(), exclude_modules=["conv1"]
+    )
+    for tile in model.analog_tiles():
+        tile.input_range.data.fill_(1.5)
+    torch.save(model.state_dict(), tmp_path / "net.pth")
+    command = [
+        "--factory", "my_small_network_for_a_test:build",
+        "--kwargs", '{"width": 4}',
+        "--aihwkit", str(tmp_path / "net.pth"),
+        "--out", str(tmp_path / "net.safetensors"),
+    ]  # fmt: skip
+    with pytest.raises(SystemExit) as caught:
+        run_command(script.main, command)
+    assert "reading it runs any code" in str(caught.value.code)
+    assert "--trust aihwkit" in str(caught.value.code)
+    assert not (tmp_path / "net.safetensors").exists()
+    with pytest.warns(UserWarning, match="Not carried over"):
+        run_command(script.main, [*command, "--trust", "aihwkit"])
+    assert "digital: conv1" in capsys.readouterr().out
+    device = load_device(tmp_path / "net.toml")
+    assert device.digest == load_device("pcm_like_hwa_preset").digest
+    checkpoint = load_checkpoint(tmp_path / "net.safetensors", TRUST)
+    assert checkpoint.keep_digital == ("conv1",)
+    assert set(checkpoint.input_ranges.values()) == {1.5}
+    rebuilt = checkpoint.build()
+    inputs = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(rebuilt(inputs), digital(inputs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "message"),
+    [
+        ({"weight": torch.ones(2)}, (), "holds no tiles of aihwkit; for the state dict"),
+        ([1, 2], (), "holds list, not a state dict"),
+        (None, (), "cannot be read"),
+        ({}, ("--state", "net.pth"), "Give one file: --state"),
+    ],
+)
+def test_wrong_files_of_aihwkit_end_in_one_sentence(
+    content: object, more: tuple[str, ...], message: str, script: ModuleType, tmp_path: Path
+) -> None:
+    path = tmp_path / "net.pth"
+    if content is None:
+        path.write_bytes(b"not a network")
+    else:
+        torch.save(content, path)
+    command = [
+        "--factory", "my_small_network_for_a_test:build",
+        "--kwargs", '{"width": 4}',
+        "--aihwkit", str(path),
+        "--out", str(tmp_path / "net.safetensors"),
+        "--trust", "aihwkit",
+        *more,
+    ]  # fmt: skip
+    with pytest.raises(SystemExit) as caught:
+        run_command(script.main, command)
+    assert message in str(caught.value.code)
+    assert "\n" not in str(caught.value.code)
