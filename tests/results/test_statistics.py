@@ -103,7 +103,7 @@ def test_a_method_that_spreads_more_than_the_others_keeps_its_own_spread(factor)
         pooled = spread.pooled_variance(y)
         error = spread.StandardError(pooled.value / math.sqrt(3), pooled.dof)
         naive.append((error, y[:, 0].mean()))
-        is_alike = spread.pooled_spreads(y)[0].dof > 0
+        is_alike = spread.pooled_spreads(y).dof[0] > 0
         own = spread.of_independent(y[:, 0])
         guarded.append((error if is_alike else own, y[:, 0].mean()))
     assert 0.93 < covered(guarded) < 0.97
@@ -214,6 +214,42 @@ def test_networks_of_which_most_agree_are_not_resampled():
     row = summarise(trials.assign(n_correct=trials["n_correct"] + other), bootstrap=True).iloc[0]
     assert row["spread"] == "own"
     assert np.isfinite(row["half_width"])
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("shares_chips", [False, True])
+def test_a_stack_of_tables_gives_what_each_table_gives_alone(shares_chips, missing):
+    random = np.random.default_rng(3)
+    label = np.indices((50, 5, 4)).reshape(3, -1)
+    shift = np.array([0, 10, 20])[:, None]  # labels need not begin at 0
+    values = random.standard_normal(label.shape[1])
+    kept = random.uniform(size=len(values)) < (0.8 if missing else 1.0)
+    label, values = (label + shift)[:, kept], values[kept]
+    seen = []
+    for tables in spread.tables_of(*label, values):
+        stack = [
+            spread.of_networks(tables.values, shares_chips=shares_chips, resolution=0.1),
+            spread.pooled_variance(tables.values),
+            spread.pooled_spreads(tables.values),
+        ]
+        for k, group in enumerate(tables.groups):
+            own = label[0] == group
+            table = spread.table_of(label[1][own], label[2][own], values[own])
+            np.testing.assert_array_equal(tables.values[k], table)
+            np.testing.assert_array_equal(tables.rows[k], np.unique(label[1][own]))
+            np.testing.assert_array_equal(tables.columns[k], np.unique(label[2][own]))
+            alone = [
+                spread.of_networks(table, shares_chips=shares_chips, resolution=0.1),
+                spread.pooled_variance(table),
+                spread.pooled_spreads(table),
+            ]
+            for one, many in zip(alone, stack, strict=True):
+                np.testing.assert_allclose(one.value, many.value[k], rtol=1e-12)
+                np.testing.assert_allclose(one.dof, many.dof[k], rtol=1e-12)
+                half_width = many.half_width(0.95)[k]
+                np.testing.assert_allclose(one.half_width(0.95), half_width, rtol=1e-12)
+            seen.append(group)
+    assert sorted(seen) == list(range(50))
 
 
 # ties, and standard errors too small
