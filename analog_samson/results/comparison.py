@@ -200,6 +200,7 @@ def baseline_name(rows: pd.DataFrame, baseline: str) -> str:
     Raises:
         ValueError: If there is none, or more than one.
     """
+    rows = rows[list(METHOD)].drop_duplicates()
     names: list[str] = sorted(set(method_names(rows)))
     if baseline in names:
         return baseline
