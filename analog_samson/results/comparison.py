@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from analog_samson.methods import EXTERNAL
 from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD
-from analog_samson.results.scale import check_scale, to_scale
+from analog_samson.results.scale import check_scale, name_of, to_scale
 from analog_samson.results.scores import score_of, with_score_of
 from analog_samson.results.summary import FEW_NETWORKS, check_confidence, chip_means
 
@@ -91,7 +91,7 @@ def paired_gain(
     is_primary = gains["is_primary"].to_numpy(dtype=bool)
     gains["p_holm"] = np.where(is_primary, p, holm(np.where(is_primary, np.nan, p)))
     gains["significant"] = gains["p_holm"] < 1 - confidence
-    gains["endpoint"], gains["scale"] = endpoint, scale
+    gains["endpoint"], gains["scale"] = endpoint, name_of(scale, score_of(chips))
     columns = [*GAIN_GROUP, "gain", "low", "high", "half_width", "confidence", "p_value", "p_holm"]
     columns += ["significant", "is_primary", "level", "spread", "paired", "n_networks", "n_chips"]
     columns += ["n_images_per_chip", "n_test", "extrapolated", "endpoint", "scale"]

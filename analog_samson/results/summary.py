@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD, check_definitions
-from analog_samson.results.scale import check_scale, from_scale, to_scale
+from analog_samson.results.scale import check_scale, from_scale, name_of, to_scale
 from analog_samson.results.scores import score_of, with_score_of
 from analog_samson.results.subsets import digital_score, estimated_score, sampling_variance
 
@@ -147,7 +147,7 @@ def summarise(
         - ``accuracy``, ``low``, ``high`` (fractions; the bounds are cut at 0 and 1; of another
           score its own column, unit and limits),
           ``half_width`` (not cut, of a bootstrap or on the logit scale the wider side; NaN when a
-          single chip was measured), ``confidence``, ``scale``;
+          single chip was measured), ``confidence``, ``scale`` ("logit", or the score's column);
         - ``level``: "networks", or "chips only" when one network was measured: then the interval
           does not cover another training of the same method;
         - ``spread``: "own", "pooled" over methods, "floor" (`spread.floor_of`: the networks agree
@@ -179,7 +179,7 @@ def summarise(
     lowest, highest = score_of(rows).limits
     summary["low"] = summary["low"].clip(lower=lowest)
     summary["high"] = summary["high"].clip(upper=highest)
-    summary["scale"] = scale
+    summary["scale"] = name_of(scale, score_of(rows))
     return summary
 
 
