@@ -1,8 +1,7 @@
 """Paired comparison of methods on the same chips, with corrected significance tests."""
 
 import difflib
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from analog_samson.methods import EXTERNAL
 from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD
-from analog_samson.results.scale import check_scale, to_scale
+from analog_samson.results.scale import check_scale, name_of, to_scale
 from analog_samson.results.scores import score_of, with_score_of
 from analog_samson.results.summary import FEW_NETWORKS, check_confidence, chip_means
 
@@ -76,34 +75,28 @@ def paired_gain(
         raise ValueError(f"The endpoint must be one of {list(ENDPOINTS)}; got {endpoint!r}.")
     chips = _with_value(chip_means(rows), scale, endpoint)
     reference = baseline_name(chips, baseline)
-    records = []
-    for settings, samples in _cells(chips):
-        base = samples.pop(next((key for key in samples if _name(key) == reference), ("",)), None)
-        if base is None:
-            continue
-        here = []
-        for method, sample in samples.items():
-            row = dict(zip(COMPARED_UNDER, settings, strict=True))
-            row.update(zip(METHOD, method, strict=True))
-            row["baseline"] = reference
-            row.update(_compare(sample, base, confidence))
-            row["n_images_per_chip"], row["n_test"] = base.n_images_per_chip, base.n_test
-            row["extrapolated"] = base.extrapolated or any(s.extrapolated for s in samples.values())
-            here.append(row)
-        if pool is not False:
-            _pool(here, confidence, FEW_NETWORKS if pool is None else None)
-        records += here
-    columns = [*GAIN_GROUP, "gain", "low", "high", "half_width", "confidence", "p_value", "p_holm"]
-    columns += ["significant", "is_primary", "level", "spread", "paired", "n_networks", "n_chips"]
-    columns += ["n_images_per_chip", "n_test", "extrapolated"]
-    gains = pd.DataFrame(records, columns=columns)
+    samples = _Samples.of(chips)
+    of_reference = np.flatnonzero(method_names(samples.firsts).to_numpy() == reference)[::-1]
+    base_of_setting = np.full(samples.setting.max() + 1, -1)
+    base_of_setting[samples.setting[of_reference]] = of_reference
+    found, base = _compared(samples, base_of_setting, confidence, pool)
+    gains = samples.firsts.iloc[found.index][[*COMPARED_UNDER, *METHOD]].reset_index(drop=True)
+    gains = pd.concat([gains.assign(baseline=reference), found.reset_index(drop=True)], axis=1)
+    for column in ("n_images_per_chip", "n_test"):
+        gains[column] = samples.firsts[column].to_numpy()[base]
+    is_late = np.bincount(samples.setting, samples.extrapolated) > 0
+    gains["extrapolated"] = is_late[samples.setting[base]]
     gains["is_primary"] = _is_primary(gains, endpoint, primary)
     p = gains["p_value"].to_numpy(dtype=float)
     is_primary = gains["is_primary"].to_numpy(dtype=bool)
     gains["p_holm"] = np.where(is_primary, p, holm(np.where(is_primary, np.nan, p)))
     gains["significant"] = gains["p_holm"] < 1 - confidence
-    gains["endpoint"], gains["scale"] = endpoint, scale
-    return with_score_of(chips, gains.sort_values(list(GAIN_GROUP), ignore_index=True))
+    gains["endpoint"], gains["scale"] = endpoint, name_of(scale, score_of(chips))
+    columns = [*GAIN_GROUP, "gain", "low", "high", "half_width", "confidence", "p_value", "p_holm"]
+    columns += ["significant", "is_primary", "level", "spread", "paired", "n_networks", "n_chips"]
+    columns += ["n_images_per_chip", "n_test", "extrapolated", "endpoint", "scale"]
+    gains = gains.sort_values(list(GAIN_GROUP), ignore_index=True)
+    return with_score_of(chips, gains[columns])
 
 
 def best_methods(
@@ -137,39 +130,34 @@ def best_methods(
     """
     check_confidence(confidence)
     chips = _with_value(chip_means(rows), scale)
-    cells: list[tuple[tuple[Any, ...], list[tuple[str, ...]], list[float]]] = []
-    n_pairs = 0
-    for settings, samples in _cells(chips):
-        if len(samples) < 2:
-            continue
-        means = {key: sample.mean for key, sample in samples.items()}
-        leader = max(means, key=means.__getitem__)
-        others = [key for key in samples if key != leader]
-        compared = [_compare(samples[leader], samples[other], confidence) for other in others]
-        if pool is not False:
-            _pool(compared, confidence, FEW_NETWORKS if pool is None else None)
-        p = [row["p_value"] for row in compared]
-        n_pairs += len(samples) * (len(samples) - 1) // 2
-        cells.append(
-            (settings, [leader, *others], [max(p) if all(v == v for v in p) else math.nan, *p])
-        )
+    samples = _Samples.of(chips)
+    n_methods = np.bincount(samples.setting)
+    ranked = np.lexsort((-samples.mean, samples.setting))
+    leader = ranked[np.cumsum(n_methods) - n_methods]
+    found, _ = _compared(samples, leader, confidence, pool)
+    other = found.index.to_numpy()
+    p, p_worse = np.full((2, len(samples.setting)), np.nan)
+    p[other] = found["p_value"]
+    is_untested = np.bincount(samples.setting[other], np.isnan(p[other]), len(leader)) > 0
+    largest = np.zeros(len(leader))
+    np.maximum.at(largest, samples.setting[other], np.nan_to_num(p[other]))
+    p[leader] = np.where((n_methods > 1) & ~is_untested, largest, np.nan)
+    n_pairs = int(np.sum(n_methods * (n_methods - 1) // 2))
+    p_worse[other] = holm(p[other], n_tests=n_pairs)
+    p_holm = holm(p[leader])[samples.setting]
+    is_leader = np.isin(np.arange(len(p)), leader)
     alpha = 1 - confidence
-    p_cells = holm([p[0] for _, _, p in cells])
-    p_worse = iter(holm([v for _, _, p in cells for v in p[1:]], n_tests=n_pairs))
-    records = []
-    for (settings, keys, p), p_cell in zip(cells, p_cells, strict=True):
-        is_decided = bool(p_cell < alpha)
-        worse = [math.nan, *(next(p_worse) for _ in p[1:])]
-        is_tested = not math.isnan(p_cell)
-        for place, key in enumerate(keys):
-            row = dict(zip(COMPARED_UNDER, settings, strict=True))
-            row.update(zip(METHOD, key, strict=True))
-            row["is_best"] = is_decided and place == 0
-            row["is_tied"] = is_tested and not is_decided and not worse[place] < alpha
-            row.update(p_value=p[place], p_holm=p_cell, p_worse=worse[place])
-            records.append(row)
-    columns = [*COMPARED_UNDER, *METHOD, "is_best", "is_tied", "p_value", "p_holm", "p_worse"]
-    return pd.DataFrame(records, columns=columns)
+    is_decided = p_holm < alpha
+    marks = samples.firsts[[*COMPARED_UNDER, *METHOD]].assign(
+        is_best=is_decided & is_leader,
+        is_tied=~np.isnan(p_holm) & ~is_decided & ~(p_worse < alpha),
+        p_value=p,
+        p_holm=p_holm,
+        p_worse=p_worse,
+    )
+    order = np.lexsort((~is_leader, samples.setting))
+    kept = n_methods[samples.setting[order]] > 1
+    return marks.iloc[order[kept]].reset_index(drop=True)
 
 
 def holm(p_values: ArrayLike, *, n_tests: int | None = None) -> np.ndarray:
@@ -212,6 +200,7 @@ def baseline_name(rows: pd.DataFrame, baseline: str) -> str:
     Raises:
         ValueError: If there is none, or more than one.
     """
+    rows = rows[list(METHOD)].drop_duplicates()
     names: list[str] = sorted(set(method_names(rows)))
     if baseline in names:
         return baseline
@@ -239,78 +228,62 @@ def _with_value(chips: pd.DataFrame, scale: str, endpoint: str = "gain") -> pd.D
 
 
 @dataclass(frozen=True)
-class _Sample:
-    """The chips of one method under one setting.
+class _Samples:
+    """The chips of every method under every setting: one sample each, sorted, with a number.
 
     Attributes:
+        of_chip: Sample of each chip.
         network: Number of the network of each chip.
         seed: Training seed of each chip.
         chip: Number of each chip within its network.
         programming_seed: Random seed of each chip.
         value: Score of each chip, its sign such that larger is better.
-        resolution: Smallest difference of two scores.
-        is_external: Whether the networks come from elsewhere.
-        n_images_per_chip: Images that each chip was evaluated on.
-        n_test: Test images of the study.
-        extrapolated: Whether the time is beyond the device's measurements.
+        firsts: First chip of each sample.
+        setting: Number of the setting (`COMPARED_UNDER`) of each sample.
+        mean: Mean of each sample, over networks of the means of their chips.
+        resolution: Smallest difference of two scores of each sample.
+        extrapolated: Whether the time of each sample is beyond the device's measurements.
     """
 
-    network: NDArray[np.int64]
-    seed: NDArray[np.int64]
-    chip: NDArray[np.int64]
-    programming_seed: NDArray[np.int64]
+    of_chip: spread.Labels
+    network: spread.Labels
+    seed: spread.Labels
+    chip: spread.Labels
+    programming_seed: spread.Labels
     value: spread.Floats
-    resolution: float
-    is_external: bool
-    n_images_per_chip: int
-    n_test: int
-    extrapolated: bool
+    firsts: pd.DataFrame
+    setting: spread.Labels
+    mean: spread.Floats
+    resolution: spread.Floats
+    extrapolated: NDArray[np.bool_]
 
-    @property
-    def mean(self) -> float:
-        """Mean over networks of the means of their chips."""
-        numbers = np.unique(self.network, return_inverse=True)[1]
-        means = np.bincount(numbers, self.value) / np.bincount(numbers)
-        return float(means.mean())
-
-
-def _cells(
-    chips: pd.DataFrame,
-) -> Iterator[tuple[tuple[Any, ...], dict[tuple[str, ...], _Sample]]]:
-    """Settings under which methods are compared, and the chips of each method."""
-    code = chips.groupby([*COMPARED_UNDER, *METHOD], observed=True, sort=True).ngroup().to_numpy()
-    rank = np.argsort(code, kind="stable")
-    begins = np.flatnonzero(np.diff(code[rank], prepend=-1))
-    firsts = chips.iloc[rank[begins]]
-    columns = {
-        "network": pd.factorize(chips["checkpoint"])[0],
-        "seed": chips["training_seed"].to_numpy(),
-        "chip": chips["chip"].to_numpy(),
-        "programming_seed": chips["programming_seed"].to_numpy(),
-        "value": chips["value"].to_numpy(dtype=float),
-    }
-    late = chips["extrapolated"].to_numpy(dtype=bool)
-    resolution = chips["resolution"].to_numpy(dtype=float)
-    settings = list(firsts[list(COMPARED_UNDER)].itertuples(index=False, name=None))
-    methods = list(firsts[list(METHOD)].itertuples(index=False, name=None))
-    sizes = firsts[["n_images_per_chip", "n_test"]].to_numpy()
-    here: dict[tuple[str, ...], _Sample] = {}
-    for k, own in enumerate(np.split(rank, begins[1:])):
-        here[methods[k]] = _Sample(
-            **{name: values[own] for name, values in columns.items()},
-            resolution=float(resolution[own].mean()),
-            is_external=methods[k][0] == EXTERNAL,
-            n_images_per_chip=sizes[k, 0],
-            n_test=sizes[k, 1],
-            extrapolated=bool(late[own].any()),
+    @classmethod
+    def of(cls, chips: pd.DataFrame) -> "_Samples":
+        """The samples of chips with the column ``value``."""
+        groups = chips.groupby([*COMPARED_UNDER, *METHOD], observed=True, sort=True)
+        of_chip = groups.ngroup().to_numpy()
+        firsts = chips.iloc[np.unique(of_chip, return_index=True)[1]]
+        network = pd.factorize(chips["checkpoint"])[0]
+        value = chips["value"].to_numpy(dtype=float)
+        networks, of_network = np.unique(
+            of_chip * (network.max() + 1) + network, return_inverse=True
         )
-        if k + 1 == len(settings) or settings[k + 1] != settings[k]:
-            yield settings[k], here
-            here = {}
-
-
-def _name(method: Sequence[str]) -> str:
-    return " ".join(method).strip()
+        means = np.bincount(of_network, value) / np.bincount(of_network)
+        of_sample = networks // (network.max() + 1)
+        sizes = np.bincount(of_chip)
+        return cls(
+            of_chip=of_chip,
+            network=network,
+            seed=chips["training_seed"].to_numpy(),
+            chip=chips["chip"].to_numpy(),
+            programming_seed=chips["programming_seed"].to_numpy(),
+            value=value,
+            firsts=firsts,
+            setting=firsts.groupby(list(COMPARED_UNDER), observed=True).ngroup().to_numpy(),
+            mean=np.bincount(of_sample, means) / np.bincount(of_sample),
+            resolution=np.bincount(of_chip, chips["resolution"]) / sizes,
+            extrapolated=np.bincount(of_chip, chips["extrapolated"]) > 0,
+        )
 
 
 def _is_primary(
@@ -326,107 +299,206 @@ def _is_primary(
     return pd.Series(is_method.to_numpy(dtype=bool) & is_device & is_time, index=gains.index)
 
 
-def _error(
-    rows: NDArray[np.int64],
-    chip: NDArray[np.int64],
-    programming_seed: NDArray[np.int64],
-    values: spread.Floats,
-    resolution: float,
-) -> tuple[spread.StandardError, spread.Floats, bool]:
-    """Standard error of the mean, its table, and whether networks share their chips."""
-    shares_chips = len(np.unique(programming_seed)) < len(values)
-    table = spread.table_of(rows, programming_seed if shares_chips else chip, values)
-    error = spread.of_networks(table, shares_chips=shares_chips, resolution=resolution)
-    return error, table, shares_chips
+def _compared(
+    samples: _Samples, base_of_setting: spread.Labels, confidence: float, pool: bool | None
+) -> tuple[pd.DataFrame, spread.Labels]:
+    """Differences of the samples of every setting to one of them.
 
+    Args:
+        samples: The samples.
+        base_of_setting: The sample of each setting to compare with; -1 for none.
+        confidence: Probability with which an interval covers the true difference.
+        pool: As in `paired_gain`.
 
-def _compare(sample: _Sample, base: _Sample, confidence: float) -> dict[str, Any]:
-    resolution = math.hypot(sample.resolution, base.resolution)
-    if not (sample.is_external or base.is_external):
-        key, other = (
-            np.stack([s.seed, s.chip, s.programming_seed], axis=1) for s in (sample, base)
-        )
-        mine, theirs = _matching(key, other)
-        if len(mine):
-            difference = sample.value[mine] - base.value[theirs]
-            seed, chip, programming_seed = key[mine].T
-            error, table, shared = _error(seed, chip, programming_seed, difference, resolution)
-            row = _row(error, table, float(spread.means_of(table).mean()), confidence, paired=True)
-            floor = spread.floor_of(table, resolution=resolution, shares_chips=shared)
-            if error.value <= floor:
-                row["spread"] = "floor"
-            if len(table) > 1 and not shared:
-                means = spread.means_of(table)
-                row |= {"differences": (np.unique(seed), means), "floor": floor}
-            return row
-    (error, table, _), (other_error, other_table, _) = (
-        _error(s.network, s.chip, s.programming_seed, s.value, s.resolution) for s in (sample, base)
-    )
-    error = spread.of_difference(error, other_error)
-    gain = sample.mean - base.mean
-    fewer = min(table, other_table, key=len)
-    return _row(error, fewer, gain, confidence, paired=False)
-
-
-def _matching(
-    first: NDArray[np.int64], second: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of the rows that two tables have in common; every row is there once."""
-    if np.array_equal(first, second):
-        everything = np.arange(len(first))
-        return everything, everything
-    place = {tuple(row): k for k, row in enumerate(second.tolist())}
-    pairs = [(k, place[row]) for k, row in enumerate(map(tuple, first.tolist())) if row in place]
-    both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return both[:, 0], both[:, 1]
-
-
-def _pool(rows: list[dict[str, Any]], confidence: float, few: int | None) -> None:
-    """Replace the spread of few differences by the one pooled over the methods compared."""
-    differences = {k: row["differences"] for k, row in enumerate(rows) if "differences" in row}
-    if len(differences) < 2:
-        return
-    places = [np.full(len(means), k) for k, (_, means) in differences.items()]
-    seeds, values = (np.concatenate(part) for part in zip(*differences.values(), strict=True))
-    spreads = spread.pooled_spreads(spread.table_of(seeds, np.concatenate(places), values))
-    for (k, (_, means)), pooled in zip(differences.items(), spreads, strict=True):
-        n = len(means)
-        if n > 1 and (few is None or n < few) and pooled.dof > n - 1:
-            error = spread.StandardError(pooled.value / math.sqrt(n), pooled.dof)
-            kind = "pooled" if error.value >= rows[k]["floor"] * (1 - spread.ROUNDING) else "floor"
-            error = error.at_least(rows[k]["floor"])
-            rows[k].update(_uncertainty(rows[k]["gain"], error, n, confidence), spread=kind)
-
-
-def _row(
-    error: spread.StandardError,
-    table: spread.Floats,
-    gain: float,
-    confidence: float,
-    *,
-    paired: bool,
-) -> dict[str, Any]:
-    n_networks = len(table)
-    return {
-        "gain": gain,
-        **_uncertainty(gain, error, n_networks, confidence),
-        "confidence": confidence,
-        "level": "networks" if n_networks > 1 else "chips only",
-        "spread": "own",
-        "paired": paired,
-        "n_networks": n_networks,
-        "n_chips": int((~np.isnan(table)).sum(axis=1).min()),
-    }
-
-
-def _uncertainty(
-    gain: float, error: spread.StandardError, n_networks: int, confidence: float
-) -> dict[str, float]:
+    Returns:
+        One row per sample, by its number, with the columns of `paired_gain` that depend on it
+        alone; and the sample that each is compared with.
+    """
+    base = base_of_setting[samples.setting]
+    base[base == np.arange(len(base))] = -1
+    found = _Differences.of(len(base))
+    differences = _pair(samples, base, found)
+    _compare_means(samples, base, found)
+    if pool is not False:
+        _pool(samples, found, differences, FEW_NETWORKS if pool is None else None)
+    own = np.flatnonzero(base >= 0)
+    gain, n_networks = found.gain[own], found.n_networks[own]
+    error = spread.StandardError(found.error[own], found.dof[own])
     half_width = error.half_width(confidence)
     is_tested = n_networks >= spread.FEWEST_TESTED
-    return {
+    rows = {
+        "gain": gain,
         "low": gain - half_width,
         "high": gain + half_width,
         "half_width": half_width,
-        "p_value": error.p_value(gain) if is_tested else math.nan,
+        "confidence": confidence,
+        "p_value": np.where(is_tested, error.p_value(gain), np.nan),
+        "level": np.where(n_networks > 1, "networks", "chips only"),
+        "spread": found.kind[own],
+        "paired": found.paired[own],
+        "n_networks": n_networks,
+        "n_chips": found.n_chips[own],
     }
+    return pd.DataFrame(rows, index=own), base[own]
+
+
+@dataclass(frozen=True)
+class _Differences:
+    """Differences of samples to the one that each is compared with, one value per sample.
+
+    Attributes:
+        gain: Mean difference.
+        error: Its standard error.
+        dof: Degrees of freedom of the standard error.
+        floor: Smallest standard error (`spread.floor_of`).
+        kind: Where the standard error comes from: "own", "pooled" or "floor".
+        paired: Whether chips are paired.
+        n_networks: Networks of the difference.
+        n_chips: Chips per network, the smallest.
+    """
+
+    gain: spread.Floats
+    error: spread.Floats
+    dof: spread.Floats
+    floor: spread.Floats
+    kind: NDArray[np.object_]
+    paired: NDArray[np.bool_]
+    n_networks: spread.Labels
+    n_chips: spread.Labels
+
+    @classmethod
+    def of(cls, n: int) -> "_Differences":
+        """Room for n differences."""
+        gain, error, dof, floor = np.full((4, n), np.nan)
+        n_networks, n_chips = np.zeros((2, n), dtype=np.int64)
+        kind, paired = np.full(n, "own", dtype=object), np.zeros(n, dtype=bool)
+        return cls(gain, error, dof, floor, kind, paired, n_networks, n_chips)
+
+
+def _pair(
+    samples: _Samples, base: spread.Labels, found: _Differences
+) -> tuple[spread.Labels, spread.Labels, spread.Floats]:
+    """Differences of chips with the same training seed, number and random seed.
+
+    Returns:
+        Sample, training seed and mean difference of each network that shares no chips.
+    """
+    is_external = (samples.firsts["method"] == EXTERNAL).to_numpy()
+    can_pair = (base >= 0) & ~is_external & ~is_external[base]
+    labels = [samples.seed, samples.chip, samples.programming_seed]
+    label = pd.DataFrame(dict(enumerate(labels))).groupby([0, 1, 2]).ngroup().to_numpy()
+    name = samples.of_chip * (label.max() + 1) + label
+    order = np.argsort(name)
+    mine = np.flatnonzero(can_pair[samples.of_chip])
+    wanted = base[samples.of_chip[mine]] * (label.max() + 1) + label[mine]
+    at = order[np.searchsorted(name[order], wanted).clip(max=len(order) - 1)]
+    mine, theirs = mine[name[at] == wanted], at[name[at] == wanted]
+    parts = []
+    for tables, error, floor, shares_chips in _errors(
+        samples.of_chip[mine],
+        samples.seed[mine],
+        samples.chip[mine],
+        samples.programming_seed[mine],
+        samples.value[mine] - samples.value[theirs],
+        np.hypot(samples.resolution, samples.resolution[base]),
+    ):
+        own, means = tables.groups, spread.means_of(tables.values)
+        found.gain[own] = means.mean(axis=1)
+        found.error[own], found.dof[own], found.floor[own] = error.value, error.dof, floor
+        found.kind[own] = np.where(error.value <= floor, "floor", "own")
+        found.paired[own] = True
+        found.n_networks[own], found.n_chips[own] = _sizes(tables)
+        if means.shape[1] > 1 and not shares_chips:
+            parts.append((np.repeat(own, means.shape[1]), tables.rows.ravel(), means.ravel()))
+    if not parts:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)
+    sample, seed, mean = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return sample, seed, mean
+
+
+def _compare_means(samples: _Samples, base: spread.Labels, found: _Differences) -> None:
+    """Differences of means, where no chips are paired (Welch's test)."""
+    unpaired = np.flatnonzero((base >= 0) & ~found.paired)
+    if len(unpaired) == 0:
+        return
+    base = base[unpaired]
+    own = np.isin(samples.of_chip, np.concatenate([unpaired, base]))
+    alone = _Differences.of(len(samples.setting))
+    for tables, error, _, _ in _errors(
+        samples.of_chip[own],
+        samples.network[own],
+        samples.chip[own],
+        samples.programming_seed[own],
+        samples.value[own],
+        samples.resolution,
+    ):
+        k = tables.groups
+        alone.error[k], alone.dof[k] = error.value, error.dof
+        alone.n_networks[k], alone.n_chips[k] = _sizes(tables)
+    error = spread.of_difference(
+        *(spread.StandardError(alone.error[k], alone.dof[k]) for k in (unpaired, base))
+    )
+    found.gain[unpaired] = samples.mean[unpaired] - samples.mean[base]
+    found.error[unpaired], found.dof[unpaired] = error.value, error.dof
+    fewer = np.where(alone.n_networks[unpaired] <= alone.n_networks[base], unpaired, base)
+    found.n_networks[unpaired], found.n_chips[unpaired] = (
+        alone.n_networks[fewer],
+        alone.n_chips[fewer],
+    )
+
+
+def _errors(
+    sample: spread.Labels,
+    row: spread.Labels,
+    chip: spread.Labels,
+    programming_seed: spread.Labels,
+    values: spread.Floats,
+    resolution: spread.Floats,
+) -> Iterator[tuple[spread.Tables, spread.StandardError, spread.Floats, bool]]:
+    """Tables of samples, their standard errors and floors, and whether networks share chips.
+
+    Args:
+        sample: Sample of each value.
+        row: Network of each value.
+        chip: Number of each value's chip.
+        programming_seed: Random seed of each value's chip.
+        values: The values.
+        resolution: Smallest difference of two values of each sample.
+    """
+    seeds, seed = np.unique(programming_seed, return_inverse=True)
+    of_chips = np.unique(sample * len(seeds) + seed) // max(len(seeds), 1)
+    shares = np.bincount(of_chips, minlength=len(resolution)) < np.bincount(
+        sample, minlength=len(resolution)
+    )
+    for shares_chips, column in ((False, chip), (True, programming_seed)):
+        own = shares[sample] == shares_chips
+        for tables in spread.tables_of(sample[own], row[own], column[own], values[own]):
+            table, step = tables.values, resolution[tables.groups]
+            error = spread.of_networks(table, shares_chips=shares_chips, resolution=step)
+            floor = spread.floor_of(table, shares_chips=shares_chips, resolution=step)
+            yield tables, error, floor, shares_chips
+
+
+def _sizes(tables: spread.Tables) -> tuple[int, int]:
+    """Number of networks, and smallest number of chips of one, of tables of one shape."""
+    return tables.values.shape[1], int((~np.isnan(tables.values[0])).sum(axis=1).min())
+
+
+def _pool(
+    samples: _Samples,
+    found: _Differences,
+    differences: tuple[spread.Labels, spread.Labels, spread.Floats],
+    few: int | None,
+) -> None:
+    """Replace the spread of few differences by the one pooled over the methods compared."""
+    sample, seed, mean = differences
+    for tables in spread.tables_of(samples.setting[sample], seed, sample, mean):
+        pooled, own = spread.pooled_spreads(tables.values), tables.columns
+        n = found.n_networks[own]
+        is_better = (pooled.dof > n - 1) & ((n < few) if few is not None else True)
+        own, n = own[is_better], n[is_better]
+        error = pooled.value[is_better] / np.sqrt(n)
+        floor = found.floor[own]
+        is_pooled = error >= floor * (1 - spread.ROUNDING)
+        found.error[own], found.dof[own] = np.maximum(error, floor), pooled.dof[is_better]
+        found.kind[own] = np.where(is_pooled, "pooled", "floor")

@@ -9,7 +9,7 @@ from scipy import stats
 
 from analog_samson.results.columns import KEY
 from analog_samson.results.scores import score_of, with_score_of
-from analog_samson.results.spread import quantile
+from analog_samson.results.spread import quantile, t_quantile
 from analog_samson.results.subsets import estimated_score
 from analog_samson.results.summary import GROUP, chip_means, summarise
 
@@ -117,6 +117,9 @@ def next_look(
     networks is used: of normal scores it is independent of every network mean, so that the
     intervals of the finished study keep their coverage, at every number of chips. A rule that uses
     the half-width itself, or that looks repeatedly, stops where the networks agree by chance.
+    With one network the interval is over the chips whose spread determines their number: 95 %
+    intervals then cover 93.5 to 95 % over all studies, but only 82 % in the worst case of those
+    that end after 10 chips.
 
     The number of chips brings the chips' part of every half-width below the target. What networks
     contribute does not shrink with more chips: `needed` gives the number of networks.
@@ -143,24 +146,33 @@ def next_look(
         raise ValueError("next_look needs at least one number of chips in looks; got none.")
     chips = chip_means(rows)
     first = chips[chips["chip"] < min(looks)]
-    wanted = min(looks)
-    for _, group in first.groupby(list(GROUP), observed=True, sort=True):
-        wanted = max(wanted, _chips_for(group, half_width, confidence))
+    wanted = chips_for(first, half_width, confidence).max()
     final = min((look for look in looks if look >= wanted), default=max(looks))
     n_chips = chips.groupby([*GROUP, "checkpoint"], observed=True).size().min()
     return final if final > n_chips else None
 
 
-def _chips_for(first: pd.DataFrame, target: float, confidence: float) -> int:
-    """Chips per network that bring the chips' part of the half-width of one group to a target."""
-    value = first[score_of(first).column]
-    groups = value.groupby(first["checkpoint"], observed=True)
-    n, dof = groups.ngroups, len(first) - groups.ngroups
-    if dof < 1:
-        return 1
-    within = float((value - groups.transform("mean")).pow(2).sum()) / dof
-    factor = quantile(stats.t, 0.5 + confidence / 2, n - 1 if n > 1 else dof)
-    return math.ceil(factor**2 * within / (n * target**2))
+def chips_for(first: pd.DataFrame, half_width: float, confidence: float) -> "pd.Series[int]":
+    """Chips per network that bring the chips' part of the half-width of every group to a target.
+
+    Args:
+        first: Chips of the first stage, as `chip_means` gives.
+        half_width: Target, as in `next_look`.
+        confidence: Probability with which the interval covers the true mean.
+
+    Returns:
+        The number for each group; 1 where no network has two chips.
+    """
+    value = score_of(first).column
+    networks = first.groupby([*GROUP, "checkpoint"], observed=True)[value].agg(["var", "size"])
+    networks["dof"] = networks["size"] - 1
+    networks["squares"] = networks["var"].fillna(0.0) * networks["dof"]
+    groups = networks.groupby(list(GROUP), observed=True, sort=True)
+    n, dof, squares = groups.size(), groups["dof"].sum(), groups["squares"].sum()
+    factor = t_quantile(0.5 + confidence / 2, np.where(n > 1, n - 1, dof))
+    within = squares / dof.where(dof > 0)
+    wanted: pd.Series[float] = np.ceil(factor**2 * within / (n * half_width**2))
+    return wanted.fillna(1.0).astype(int)
 
 
 def _components(chips: pd.DataFrame, value: str) -> dict[str, float]:

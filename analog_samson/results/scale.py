@@ -35,6 +35,11 @@ def check_scale(scale: str, score: Score = ACCURACY) -> None:
         )
 
 
+def name_of(scale: str, score: Score) -> str:
+    """The scale in the column ``scale``: "logit", or the column of the score itself."""
+    return scale if scale == "logit" else score.column
+
+
 def recommended_scale(chips: pd.DataFrame) -> str:
     """The scale that is recommended for a study, by its digital networks alone.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD, check_definitions
-from analog_samson.results.scale import check_scale, from_scale, to_scale
+from analog_samson.results.scale import check_scale, from_scale, name_of, to_scale
 from analog_samson.results.scores import score_of, with_score_of
 from analog_samson.results.subsets import digital_score, estimated_score, sampling_variance
 
@@ -147,7 +147,7 @@ def summarise(
         - ``accuracy``, ``low``, ``high`` (fractions; the bounds are cut at 0 and 1; of another
           score its own column, unit and limits),
           ``half_width`` (not cut, of a bootstrap or on the logit scale the wider side; NaN when a
-          single chip was measured), ``confidence``, ``scale``;
+          single chip was measured), ``confidence``, ``scale`` ("logit", or the score's column);
         - ``level``: "networks", or "chips only" when one network was measured: then the interval
           does not cover another training of the same method;
         - ``spread``: "own", "pooled" over methods, "floor" (`spread.floor_of`: the networks agree
@@ -179,7 +179,7 @@ def summarise(
     lowest, highest = score_of(rows).limits
     summary["low"] = summary["low"].clip(lower=lowest)
     summary["high"] = summary["high"].clip(upper=highest)
-    summary["scale"] = scale
+    summary["scale"] = name_of(scale, score_of(rows))
     return summary
 
 
@@ -273,10 +273,8 @@ def estimate(
     is_low = (summary["standard_error"] < floor * (1 - spread.ROUNDING)) & (summary["dof"] > 0)
     summary["standard_error"] = summary["standard_error"].where(~is_low, floor)
     summary["spread"] = summary["spread"].where(~is_low, "floor")
-    summary["half_width"] = [
-        spread.StandardError(error, dof).half_width(confidence)
-        for error, dof in zip(summary["standard_error"], summary["dof"], strict=True)
-    ]
+    error = spread.StandardError(*(summary[c].to_numpy() for c in ("standard_error", "dof")))
+    summary["half_width"] = error.half_width(confidence)
     summary["low"] = summary[score.column] - summary["half_width"]
     summary["high"] = summary[score.column] + summary["half_width"]
     if bootstrap:
@@ -331,14 +329,13 @@ def _account_for_shared_chips(summary: pd.DataFrame, chips: pd.DataFrame) -> NDA
     if not shared.any():
         return shared
     errors = summary[["standard_error", "dof"]].to_numpy(copy=True)
-    labels = [pd.factorize(chips[name])[0] for name in ("checkpoint", "programming_seed")]
-    values = chips[value].to_numpy(dtype=float)
-    parts = split(groups.ngroup().to_numpy())
-    for group in np.flatnonzero(shared):
-        own = parts[group]
-        table = spread.table_of(labels[0][own], labels[1][own], values[own])
-        error = spread.of_shared_chips(table)
-        errors[group] = error.value, error.dof
+    group = groups.ngroup().to_numpy()
+    own = shared[group]
+    network, seed = (pd.factorize(chips[c])[0][own] for c in ("checkpoint", "programming_seed"))
+    values = chips[value].to_numpy(dtype=float)[own]
+    for tables in spread.tables_of(group[own], network, seed, values):
+        error = spread.of_shared_chips(tables.values)
+        errors[tables.groups] = np.stack([error.value, error.dof], axis=1)
     summary[["standard_error", "dof"]] = errors
     return shared
 
@@ -388,18 +385,16 @@ def _pool(
     place = place[(networks["method"] != "external").to_numpy()]
     seeds = own["training_seed"].to_numpy()
     values = own[value].to_numpy(dtype=float)
+    setting = own.groupby(list(COMPARED_UNDER), observed=True).ngroup().to_numpy()
     error, dof = (summary[name].to_numpy(dtype=float).copy() for name in ("standard_error", "dof"))
     n_networks, is_wanted = summary["n_networks"].to_numpy(), wanted.to_numpy()
     is_pooled = np.zeros(len(summary), dtype=bool)
-    for rows in split(own.groupby(list(COMPARED_UNDER), observed=True).ngroup().to_numpy()):
-        names = np.unique(place[rows])
-        if len(names) < 2 or not is_wanted[names].any():
-            continue
-        spreads = spread.pooled_spreads(spread.table_of(seeds[rows], place[rows], values[rows]))
-        for name, pooled in zip(names, spreads, strict=True):
-            if is_wanted[name] and dof[name] < pooled.dof:
-                error[name] = pooled.value / np.sqrt(n_networks[name])
-                dof[name] = pooled.dof
-                is_pooled[name] = True
+    for tables in spread.tables_of(setting, seeds, place, values):
+        pooled, names = spread.pooled_spreads(tables.values), tables.columns
+        is_better = is_wanted[names] & (dof[names] < pooled.dof)
+        names = names[is_better]
+        error[names] = pooled.value[is_better] / np.sqrt(n_networks[names])
+        dof[names] = pooled.dof[is_better]
+        is_pooled[names] = True
     summary["standard_error"], summary["dof"] = error, dof
     summary["spread"] = summary["spread"].where(~is_pooled, "pooled")

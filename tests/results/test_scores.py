@@ -113,6 +113,9 @@ def test_a_score_of_zeros_and_ones_has_the_statistics_of_accuracy():
         counted, summed = function(trials), function(sums)
         assert list(summed.columns[:2]) == ["score", "higher_is_better"]
         summed = summed.drop(columns=["score", "higher_is_better"]).rename(columns=renamed)
+        if "scale" in summed:
+            assert set(summed["scale"]) == {"top5"}
+            summed["scale"] = "accuracy"
         pd.testing.assert_frame_equal(counted, summed, rtol=1e-9, atol=1e-12)
 
     named = {"top5": "accuracy", "clean_top5": "clean_accuracy"}
@@ -257,8 +260,8 @@ def test_lower_is_better_turns_gains_and_the_best_method_round():
     lower = of_means(trials, loss, 1.0)
     higher = of_means(trials, -loss, -1.0, score="a:negative", higher_is_better=True)
     pd.testing.assert_frame_equal(
-        paired_gain(lower).drop(columns=["score", "higher_is_better"]),
-        paired_gain(higher).drop(columns=["score", "higher_is_better"]),
+        paired_gain(lower).drop(columns=["score", "higher_is_better", "scale"]),
+        paired_gain(higher).drop(columns=["score", "higher_is_better", "scale"]),
     )
     assert (paired_gain(lower)["gain"] > 0.08).all()
     best = best_methods(lower)

@@ -36,6 +36,20 @@ N_STUDIES = 2000
 (binomial, two-sided); the seeds are fixed, so a pass is a pass for ever."""
 
 
+def share_covered(error, means, confidence=0.95):
+    """Share of means within their intervals around 0, of many at once."""
+    return float(np.mean(np.abs(means) <= error.half_width(confidence)))
+
+
+def pooled_or_own(tables):
+    """Standard error of every column's mean, as summaries of few networks have it."""
+    n = tables.shape[-2]
+    pooled, own = spread.pooled_spreads(tables), np.std(tables, axis=-2, ddof=1)
+    is_pooled = pooled.dof > n - 1
+    value = np.where(is_pooled, pooled.value, own) / math.sqrt(n)
+    return spread.StandardError(value, np.where(is_pooled, pooled.dof, n - 1.0))
+
+
 def covered(errors_and_means, confidence=0.95):
     hits = [abs(mean) <= error.half_width(confidence) for error, mean in errors_and_means]
     return sum(hits) / len(hits)
@@ -53,8 +67,9 @@ def simulate(n_networks, *, shared, seed, n_chips=10, std=(1.0, 0.7, 0.7)):
 @pytest.mark.parametrize("n_networks", [3, 5, 10])
 def test_nested_intervals_cover_and_an_interval_over_chips_does_not(n_networks):
     studies = simulate(n_networks, shared=False, seed=n_networks)
-    honest = covered((spread.of_independent(y.mean(axis=1)), y.mean()) for y in studies)
-    naive = covered((spread.of_independent(y.ravel()), y.mean()) for y in studies)
+    means = studies.mean(axis=(1, 2))
+    honest = share_covered(spread.of_independent(studies.mean(axis=2)), means)
+    naive = share_covered(spread.of_independent(studies.reshape(N_STUDIES, -1)), means)
     print(  # noqa: T201
         f"{n_networks} networks: honest {honest:.3f}, over all chips (naive) {naive:.3f}"
     )
@@ -66,9 +81,10 @@ def test_nested_intervals_cover_and_an_interval_over_chips_does_not(n_networks):
 @pytest.mark.parametrize("n_networks", [3, 5, 10])
 def test_intervals_cover_when_networks_share_chips_and_ignoring_it_does_not(n_networks):
     studies = simulate(n_networks, shared=True, seed=n_networks, std=(0.5, 1.0, 0.5))
-    honest = covered((spread.of_shared_chips(y), y.mean()) for y in studies)
-    ignoring = covered((spread.of_independent(y.mean(axis=1)), y.mean()) for y in studies)
-    naive = covered((spread.of_independent(y.ravel()), y.mean()) for y in studies)
+    means = studies.mean(axis=(1, 2))
+    honest = share_covered(spread.of_shared_chips(studies), means)
+    ignoring = share_covered(spread.of_independent(studies.mean(axis=2)), means)
+    naive = share_covered(spread.of_independent(studies.reshape(N_STUDIES, -1)), means)
     print(  # noqa: T201
         f"{n_networks} networks, shared chips: honest {honest:.3f}, ignoring the share "
         f"{ignoring:.3f}, over all chips (naive) {naive:.3f}"
@@ -78,36 +94,28 @@ def test_intervals_cover_when_networks_share_chips_and_ignoring_it_does_not(n_ne
     assert naive < 0.8
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("n_seeds", "shared"), [(3, 0.0), (3, 0.7), (3, 0.95), (5, 0.7), (2, 0.9)])
 def test_the_spread_pooled_over_methods_covers_however_much_the_seeds_share(n_seeds, shared):
     random = np.random.default_rng(10 * n_seeds + int(100 * shared))
     seeds = math.sqrt(shared) * random.standard_normal((N_STUDIES, n_seeds, 1))
     studies = seeds + math.sqrt(1 - shared) * random.standard_normal((N_STUDIES, n_seeds, 4))
-    results = []
-    for y in studies:
-        pooled = spread.pooled_variance(y)
-        error = spread.StandardError(pooled.value / math.sqrt(n_seeds), pooled.dof)
-        results.append((error, y[:, 0].mean()))
-    # conservative by construction where the seeds share little
-    assert 0.93 < covered(results) < 0.985
+    rate = share_covered(pooled_or_own(studies), studies.mean(axis=1))
+    # conservative by construction: the widest methods keep their own spread
+    assert 0.93 < rate < (0.985 if n_seeds < 3 else 0.98)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("n_methods", [2, 4, 8])
 @pytest.mark.parametrize("factor", [2.0, 5.0])
-def test_a_method_that_spreads_more_than_the_others_keeps_its_own_spread(factor):
+def test_a_method_that_spreads_more_than_the_others_keeps_its_own_spread(factor, n_methods):
     random = np.random.default_rng(int(factor))
-    studies = random.standard_normal((N_STUDIES, 3, 4)) * np.array([factor, 1.0, 1.0, 1.0])
-    guarded, naive = [], []
-    for y in studies:
-        pooled = spread.pooled_variance(y)
-        error = spread.StandardError(pooled.value / math.sqrt(3), pooled.dof)
-        naive.append((error, y[:, 0].mean()))
-        is_alike = spread.pooled_spreads(y)[0].dof > 0
-        own = spread.of_independent(y[:, 0])
-        guarded.append((error if is_alike else own, y[:, 0].mean()))
-    assert 0.93 < covered(guarded) < 0.97
-    assert covered(naive) < 0.9
+    studies = random.standard_normal((N_STUDIES, 3, n_methods))
+    studies[:, :, 0] *= factor
+    means = studies[:, :, 0].mean(axis=1)
+    guarded, pooled = pooled_or_own(studies), spread.pooled_variance(studies)
+    own = spread.StandardError(guarded.value[:, 0], guarded.dof[:, 0])
+    assert 0.93 < share_covered(own, means) < 0.97
+    naive = spread.StandardError(pooled.value / math.sqrt(3), pooled.dof)
+    assert share_covered(naive, means) < (0.94 if n_methods == 2 else 0.9)
 
 
 @pytest.mark.slow
@@ -214,6 +222,42 @@ def test_networks_of_which_most_agree_are_not_resampled():
     row = summarise(trials.assign(n_correct=trials["n_correct"] + other), bootstrap=True).iloc[0]
     assert row["spread"] == "own"
     assert np.isfinite(row["half_width"])
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("shares_chips", [False, True])
+def test_a_stack_of_tables_gives_what_each_table_gives_alone(shares_chips, missing):
+    random = np.random.default_rng(3)
+    label = np.indices((50, 5, 4)).reshape(3, -1)
+    shift = np.array([0, 10, 20])[:, None]  # labels need not begin at 0
+    values = random.standard_normal(label.shape[1])
+    kept = random.uniform(size=len(values)) < (0.8 if missing else 1.0)
+    label, values = (label + shift)[:, kept], values[kept]
+    seen = []
+    for tables in spread.tables_of(*label, values):
+        stack = [
+            spread.of_networks(tables.values, shares_chips=shares_chips, resolution=0.1),
+            spread.pooled_variance(tables.values),
+            spread.pooled_spreads(tables.values),
+        ]
+        for k, group in enumerate(tables.groups):
+            own = label[0] == group
+            table = spread.table_of(label[1][own], label[2][own], values[own])
+            np.testing.assert_array_equal(tables.values[k], table)
+            np.testing.assert_array_equal(tables.rows[k], np.unique(label[1][own]))
+            np.testing.assert_array_equal(tables.columns[k], np.unique(label[2][own]))
+            alone = [
+                spread.of_networks(table, shares_chips=shares_chips, resolution=0.1),
+                spread.pooled_variance(table),
+                spread.pooled_spreads(table),
+            ]
+            for one, many in zip(alone, stack, strict=True):
+                np.testing.assert_allclose(one.value, many.value[k], rtol=1e-12)
+                np.testing.assert_allclose(one.dof, many.dof[k], rtol=1e-12)
+                half_width = many.half_width(0.95)[k]
+                np.testing.assert_allclose(one.half_width(0.95), half_width, rtol=1e-12)
+            seen.append(group)
+    assert sorted(seen) == list(range(50))
 
 
 # ties, and standard errors too small
@@ -493,7 +537,7 @@ def test_gains_of_few_networks_share_their_spread_and_keep_their_error_rate():
     trials = many_studies(100, methods, **options)
     pooled, own = paired_gain(trials), paired_gain(trials, pool=False)
     assert set(pooled["spread"]) == {"pooled", "own", "floor"}
-    assert pooled["half_width"].quantile(0.9) < own["half_width"].quantile(0.9)
+    assert pooled["half_width"].median() < 0.95 * own["half_width"].median()
     # 300 comparisons, of which three share a baseline; pooling is conservative by construction:
     # measured 0.06 with 150 studies (fixed seeds)
     assert (pooled["p_value"] < 0.05).mean() < 0.10
