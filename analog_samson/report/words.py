@@ -1,6 +1,7 @@
 """Texts that tables and figures share: names of methods and panels, n, intervals."""
 
 import json
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,12 @@ def by_value(value: Any) -> tuple[bool, float, str]:
     """Sort key of values of an axis: numbers by size, then words."""
     is_word = isinstance(value, str)
     return (is_word, 0.0 if is_word else float(value), str(value) if is_word else "")
+
+
+@lru_cache(maxsize=100_000)
+def by_number(condition: str) -> tuple[tuple[str, tuple[bool, float, str]], ...]:
+    """Sort key of swept points: by the numbers of their axes, not as text."""
+    return tuple(sorted((k, by_value(v)) for k, v in json.loads(condition or "{}").items()))
 
 
 def is_swept(rows: pd.DataFrame) -> bool:
