@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analog_samson import times
@@ -23,6 +22,7 @@ from analog_samson.report.typeset import (
 )
 from analog_samson.results.scores import ACCURACY, Score, score_of
 from analog_samson.results.spread import FEWEST_TESTED
+from analog_samson.results.summary import split
 from analog_samson.results.yields import FEWEST_OF_TAIL, WORST
 
 MOST_BLOCKS = 50
@@ -525,12 +525,13 @@ def _by_block(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def _first_groups(rows: pd.DataFrame, columns: list[str]) -> Iterator[pd.DataFrame]:
     """The groups that are printed, in the order of their values: numbers by their size."""
     code = rows.groupby(columns, observed=True, sort=False, dropna=False).ngroup().to_numpy()
-    firsts = rows.iloc[np.unique(code, return_index=True)[1]].reset_index(drop=True)
+    parts = split(code)
+    firsts = rows.iloc[[own[0] for own in parts]].reset_index(drop=True)
     ordered = firsts.sort_values(
         columns, key=lambda one: one.map(words.by_number) if one.name == "condition" else one
     )
     for number in ordered.index[:MOST_BLOCKS]:
-        yield rows[code == number]
+        yield rows.iloc[parts[number]]
 
 
 def _cut_text(rows: pd.DataFrame, columns: list[str] | None = None) -> list[str]:
