@@ -1,7 +1,7 @@
 """Time to summarise and report a sweep of many conditions.
 
     python benchmarks/large_grid.py                         # 17 x 4 x 12 conditions, 6,528 rows
-    python benchmarks/large_grid.py --conditions 100 100 --methods 2 --networks 5 --chips 1 --times 1
+    python benchmarks/large_grid.py --conditions 100 100 --networks 5 --times 1
 
 The second one is 10,000 conditions, 100,000 rows. Prints the seconds (CPU time of this process) of
 each step and the peak memory as JSON.

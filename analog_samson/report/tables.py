@@ -401,12 +401,11 @@ def grid_table(summary: pd.DataFrame, *, decimals: int | None = None) -> Table:
         at = dict(list(part.groupby("condition", sort=False)))
         for point in points[:MOST_LINES]:
             line = _point(point, names)
-            own = at[point].set_index("name")
+            own = {row["name"]: row for _, row in at[point].iterrows()}
             for name in methods:
                 line[words.method_text(name)] = BLANK
-                if name in own.index:
-                    row = own.loc[name]
-                    line[words.method_text(name)] = _mean(score, row, digits)
+                if name in own:
+                    line[words.method_text(name)] = _mean(score, own[name], digits)
             cells.append(line)
         late = EXTRAPOLATED if part["extrapolated"].any() else ""
         title = words.group_title(part.iloc[0], columns)

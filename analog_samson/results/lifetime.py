@@ -114,8 +114,8 @@ def lifetime(
         ]
     ).sort_index()
     named = losses.iloc[[own[0] for own in curves]][list(CURVE)].reset_index(drop=True)
-    named = named.assign(loss=loss, reference=reference)
-    return with_score_of(rows, pd.concat([named, found], axis=1))
+    lives = pd.concat([named.assign(loss=loss, reference=reference), found], axis=1)
+    return with_score_of(rows, lives)
 
 
 def has_trajectories(rows: pd.DataFrame) -> "pd.Series[bool]":
@@ -300,7 +300,7 @@ def _lives(
             "n_test": firsts["n_test"].to_numpy(),
             "extrapolated": beyond,
         },
-        index=numbers,
+        index=list(numbers),
     )
 
 
