@@ -96,6 +96,11 @@ def group_title(row: pd.Series, columns: list[str]) -> str:
     return ", ".join(filter(None, parts))
 
 
+def device_text(rows: pd.DataFrame) -> str:
+    """The one device of some rows, as a sentence."""
+    return f"{group_title(rows.iloc[0], [])}."
+
+
 def fixed_text(rows: pd.DataFrame) -> str:
     """Settings that are the same in all rows: "Data set digits, model mlp, engine aihwkit".
 
