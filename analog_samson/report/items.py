@@ -304,7 +304,7 @@ def _map(content: Content) -> Figures:
     names = words.method_names(rows)
     parts = {"": rows} if n_panels <= maps.MOST_PANELS else dict(list(rows.groupby(names)))
     return {
-        f"{key}, {words.method_text(name)}".removesuffix(", "): figure
+        f"{key}, {words.method_text(name)}" if name else key: figure
         for name, part in parts.items()
         for key, figure in maps.map_figures(
             part, axes, target=target, manifests=content.manifests, **content.how
@@ -464,7 +464,7 @@ ITEMS = (
         _map_table,
         "Mean {score} over two swept settings, with contour lines; one row of panels for each "
         "method, one column for each time or value of a third setting. Hatched: the interval "
-        "contains the target; faded: the target is missed.",
+        "contains the target; faded and dotted: the target is missed.",
     ),
     Item("planning", "How many more chips or networks", table=_planning_table),
     Item(

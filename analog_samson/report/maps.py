@@ -273,7 +273,7 @@ def draw_map(
     """Draw a score, gain or loss over two swept axes, of one method at one time.
 
     Full colour where the whole interval meets the target, hatched where it contains the target,
-    faded where it misses it; a thick line where the mean is the target.
+    faded and dotted where it misses it; a thick line where the mean is the target.
 
     Args:
         ax: Where to draw.
@@ -524,8 +524,8 @@ class _Shown:
             return ""
         return (
             f"Target: {self.word} {self.relation} {self.text(target)}; full colour: the whole "
-            "interval meets it; hatched: the interval contains it; faded: missed; thick line: the "
-            "mean is the target."
+            "interval meets it; hatched: the interval contains it; faded and dotted: missed; "
+            "thick line: the mean is the target."
         )
 
 
@@ -644,17 +644,22 @@ def _draw_target(ax: Axes, surface: Surface, target: float, *, is_higher_better:
     far = float(np.abs(best).max() + np.abs(worst).max()) + 1.0
     if best.min() < 0:
         ax.contourf(across, up, best, levels=[-far, 0.0], colors=["white"], alpha=_FADED)
+        _hatch(ax.contourf(across, up, best, levels=[-far, 0.0], colors="none", hatches=["."]))
     between = np.ma.maximum(worst, -best)
     if between.min() < 0:
-        hatched = ax.contourf(
-            across, up, between, levels=[-far, 0.0], colors="none", hatches=["/////"]
+        _hatch(
+            ax.contourf(across, up, between, levels=[-far, 0.0], colors="none", hatches=["/////"]),
+            "0.25",
         )
-        hatched.set_edgecolor("0.25")
-        hatched.set_linewidth(0.0)
     mean = above(surface.mean)
     if mean.min() < 0 < mean.max():
         for colour, share in (("white", 2.0), ("black", 1.1)):
             ax.contour(across, up, mean, levels=[0.0], colors=colour, linewidths=line_width(share))
+
+
+def _hatch(regions: Any, colour: str = "0.6") -> None:
+    regions.set_edgecolor(colour)
+    regions.set_linewidth(0.0)
 
 
 def _mark_nominal(
