@@ -1,10 +1,15 @@
 """Times since the end of programming, plain floats in seconds, and their labels."""
 
 import math
+import re
+from typing import Any
+
+from analog_samson.messages import shortened
 
 MINUTE = 60.0
 HOUR = 3600.0
 DAY = 86_400.0
+WEEK = 7 * DAY
 MONTH = 30 * DAY
 YEAR = 365 * DAY
 
@@ -44,6 +49,61 @@ def label(t_inference_s: float) -> str:
         if t_inference_s >= seconds:
             return f"{t_inference_s / seconds:.3g} {unit}"
     return f"{t_inference_s:.3g} s"
+
+
+_SECONDS_IN = {"week": WEEK} | {unit: length for length, unit in _UNITS}
+
+_TIME = re.compile(r"([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?) ?([a-z]+)")
+
+
+def seconds(time: float | str) -> float:
+    """Read a time: "1 h" -> 3600.0, "1 week", "1.5 mo", "20 s"; a number is in seconds.
+
+    Args:
+        time: A number [s], or a text: a number and one of the units s, min, h, d, week, mo (30
+            days) and y (365 days), with or without a space.
+
+    Returns:
+        The time [s].
+
+    Raises:
+        ValueError: If it is not a time.
+    """
+    if isinstance(time, int | float) and not isinstance(time, bool):
+        return float(time)
+    found = _TIME.fullmatch(time) if isinstance(time, str) else None
+    unit = _SECONDS_IN.get(found[2]) if found else None
+    if found is None or unit is None:
+        units = ", ".join(sorted(_SECONDS_IN, key=_SECONDS_IN.__getitem__))
+        raise ValueError(
+            f"A time is a number of seconds or a text such as '1 h', with one of the units "
+            f"{units}; got {shortened(time)}."
+        )
+    return float(found[1]) * unit
+
+
+def times_of(given: Any) -> Any:
+    """Read a list of times, or the name of a grid; anything else is returned as it is.
+
+    Args:
+        given: A list of times (see :func:`seconds`), or a name in `TIME_GRIDS`.
+
+    Returns:
+        The times [s].
+
+    Raises:
+        ValueError: If a text is not a time, or not the name of a grid.
+    """
+    if isinstance(given, str):
+        if given not in TIME_GRIDS:
+            raise ValueError(
+                f"unknown time grid {shortened(given)}; allowed: {', '.join(TIME_GRIDS)}, or a "
+                "list of times."
+            )
+        return TIME_GRIDS[given]
+    if isinstance(given, list | tuple):
+        return type(given)(seconds(one) if isinstance(one, str) else one for one in given)
+    return given
 
 
 TIME_GRIDS: dict[str, tuple[float, ...]] = {

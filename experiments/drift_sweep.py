@@ -20,7 +20,6 @@ from analog_samson.evaluation import Accelerator
 from analog_samson.report import write_report
 from analog_samson.running import cluster as dask_cluster
 from analog_samson.study import Study, collect, estimate_cost, load_study, unfinished
-from analog_samson.times import DAY, HOUR, MONTH, YEAR
 
 OLD_OPTIONS = {"--n-images": "--n-test", "--images": "--n-images-per-chip"}
 
@@ -29,7 +28,7 @@ def main(
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
     study: Path | None = None,
     devices: tuple[str, ...] = ("pcm_like",),
-    times_s: tuple[float, ...] = (1.0, HOUR, DAY, MONTH, YEAR),
+    times_s: tuple[float | str, ...] = ("1 s", "1 h", "1 d", "1 mo", "1 y"),
     name: str = "drift",
     folder: Path | None = None,
     chips: int = 10,
@@ -57,7 +56,8 @@ def main(
         checkpoints: Trained networks (.safetensors).
         study: TOML file that defines the study, instead of the options.
         devices: Names of devices, or paths of device files.
-        times_s: Times since programming [s]; a device known only at certain times uses those.
+        times_s: Times since programming, in seconds or as "1 h"; a device known only at certain
+            times uses those.
         name: Name of the study.
         folder: Where trials.csv, table and figure go; results/<name> by default.
         chips: Chips of every network on every device.

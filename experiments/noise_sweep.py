@@ -15,7 +15,6 @@ from analog_samson.commands import run_command, written
 from analog_samson.devices import Device, load_device
 from analog_samson.report import write_report
 from analog_samson.study import Study, collect, unfinished
-from analog_samson.times import DAY
 
 OLD_OPTIONS = {"--n-images": "--n-test", "--images": "--n-images-per-chip"}
 
@@ -25,7 +24,7 @@ def main(
     device: str = "pcm_like",
     axis: str = "programming_noise_scale",
     values: tuple[int | float | str, ...] = (0.0, 0.5, 1.0, 2.0, 4.0),
-    t_inference_s: float = DAY,
+    t_inference_s: float | str = "1 d",
     name: str = "noise",
     folder: Path | None = None,
     chips: int = 10,
@@ -45,7 +44,7 @@ def main(
         axis: Axis to sweep: programming_noise_scale, drift_scale, output_noise, g_max_uS, or any
             other setting of the device, such as mapping.max_rows.
         values: Values of the axis; 0 switches a source off, 1 is the device as it is.
-        t_inference_s: Time since programming finished [s].
+        t_inference_s: Time since programming finished, in seconds or as "1 h".
         name: Name of the study.
         folder: Where trials.csv, table and figure go; results/<name> by default.
         chips: Chips of every network at every value.

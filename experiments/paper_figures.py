@@ -3,6 +3,7 @@
     python experiments/paper_figures.py results/quickstart
     python experiments/paper_figures.py results/pcm results/reram --out figures --formats pdf svg
     python experiments/paper_figures.py results/quickstart --methods sgd samson --style talk
+    python experiments/paper_figures.py results/grid --map noise_scale g_min_uS --at "1 y"
     python experiments/paper_figures.py results/quickstart --extra-items my_package.figures:latency
 
 Several studies are drawn side by side, a panel per device. Takes about five seconds.
@@ -15,7 +16,14 @@ import tyro
 
 from analog_samson.commands import run_command, written
 from analog_samson.files import made_folder
-from analog_samson.report import select, study_figures, write_figures
+from analog_samson.report import (
+    Content,
+    select,
+    study_figures,
+    study_maps,
+    write_figures,
+    write_tables,
+)
 from analog_samson.report.methods import shows_methods
 from analog_samson.results import read_trials
 from analog_samson.results import shown_as as as_named
@@ -27,7 +35,7 @@ def main(
     out: Path | None = None,
     devices: tuple[str, ...] = (),
     methods: tuple[str, ...] = (),
-    times_s: tuple[float, ...] = (),
+    times_s: tuple[float | str, ...] = (),
     shown_as: str = "",
     baseline: str = "sgd",
     confidence: float = 0.95,
@@ -39,6 +47,9 @@ def main(
     width: str = "two columns",
     formats: tuple[str, ...] = ("pdf", "png"),
     extra_items: tuple[str, ...] = (),
+    map: tuple[str, ...] = (),
+    at: tuple[float | str, ...] = (),
+    map_of: Literal["score", "gain", "lost"] = "score",
 ) -> None:
     """Redraw every figure of one or several studies.
 
@@ -47,7 +58,7 @@ def main(
         out: Where the figures go; the first study's folder if not given.
         devices: Devices to keep; all if none is named.
         methods: Methods to keep, with or without strength; all if none is named.
-        times_s: Times since programming to keep [s]; all if none is named.
+        times_s: Times since programming to keep, in seconds or as "1 h"; all if none is named.
         shown_as: bits (bits_per_token of a text) shows a cross entropy in bits instead of as
             perplexity.
         baseline: Method that gains are counted from.
@@ -63,12 +74,38 @@ def main(
         formats: Any of pdf, png, svg, pgf.
         extra_items: Figures of your own, package.module:name of a report.Item; put the folder of
             the package on PYTHONPATH.
+        map: Draw only a map over two swept settings, or three (noise_scale g_min_uS drift_scale),
+            with contour lines and the region that meets --target, and write its points as CSV.
+        at: Times of the map, as --times-s ("1 y").
+        map_of: What is mapped: the score, its gain over the baseline, or what is lost since the
+            digital network.
     """
     if not studies:
         raise ValueError("Give at least one folder of a study; got none.")
+    times_s = (*times_s, *at)
     rows = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
     rows = as_named(rows, shown_as) if shown_as else rows
     folder = made_folder(out or studies[0], "folder of --out" if out else "folder of the study")
+    if map:
+        content = Content(
+            rows,
+            studies,
+            baseline=baseline,
+            confidence=confidence,
+            bootstrap=bootstrap,
+            scale=scale,
+            target=target,
+            width=width,
+            look=style,
+        )
+        figures, table = study_maps(content, map, of=map_of)
+        stem = "_".join(["map", *([] if map_of == "score" else [map_of]), *map])
+        paths = [
+            *write_tables({stem: table}, folder),
+            *write_figures(figures, folder, formats, look=style),
+        ]
+        print(written(paths))
+        return
     drawn = study_figures(
         rows,
         folders=studies,

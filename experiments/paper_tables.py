@@ -26,7 +26,7 @@ def main(
     out: Path | None = None,
     devices: tuple[str, ...] = (),
     methods: tuple[str, ...] = (),
-    times_s: tuple[float, ...] = (),
+    times_s: tuple[float | str, ...] = (),
     shown_as: str = "",
     baseline: str = "sgd",
     confidence: float = 0.95,
@@ -43,7 +43,7 @@ def main(
         out: Where the tables go; the first study's folder if not given.
         devices: Devices to keep; all if none is named.
         methods: Methods to keep, with or without strength; all if none is named.
-        times_s: Times since programming to keep [s]; all if none is named.
+        times_s: Times since programming to keep, in seconds or as "1 h"; all if none is named.
         shown_as: bits (bits_per_token of a text) shows a cross entropy in bits instead of as
             perplexity.
         baseline: Method that gains are counted from.

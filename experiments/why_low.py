@@ -20,7 +20,7 @@ from analog_samson.files import made_folder, replacing
 from analog_samson.report import layers_figure, save, waterfall_figure
 from analog_samson.results import score_of
 from analog_samson.study import accuracy_by_layer, accuracy_by_stage
-from analog_samson.times import YEAR
+from analog_samson.times import seconds
 
 OLD_OPTIONS = {"--n-images": "--n-test"}
 
@@ -28,7 +28,7 @@ OLD_OPTIONS = {"--n-images": "--n-test"}
 def main(
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional],
     device: str = "pcm_like",
-    t_inference_s: float = YEAR,
+    t_inference_s: float | str = "1 y",
     folder: Path = Path("results/why_low"),
     chips: int = 3,
     seed: int = 0,
@@ -42,7 +42,7 @@ def main(
     Args:
         checkpoints: Trained networks (.safetensors).
         device: Name of a device, or path of a device file.
-        t_inference_s: Time since programming finished [s].
+        t_inference_s: Time since programming finished, in seconds or as "1 h".
         folder: Where waterfall.csv, layers.csv and their figures go.
         chips: Number of chips of every network.
         seed: Random seed of the study whose chips are used.
@@ -64,7 +64,7 @@ def main(
         ("waterfall", accuracy_by_stage, waterfall_figure),
         ("layers", accuracy_by_layer, layers_figure),
     ):
-        rows = pd.concat([split(n, device, t_inference_s, **options) for n in networks])
+        rows = pd.concat([split(n, device, seconds(t_inference_s), **options) for n in networks])
         with replacing(folder / f"{stem}.csv") as temporary:
             rows.to_csv(temporary, index=False)
         print(*save(draw(rows, names), folder / stem), sep="\n")

@@ -270,7 +270,8 @@ class Device(Section):
 
         Args:
             axes: Axis name to value: any setting (``settings``), with its section or, if the
-                name is unique, without.
+                name is unique, without; or one of layers, "layers.PATTERN.drift_scale": an override
+                of this pattern is changed, or added before the others.
 
         Returns:
             A validated copy; the device itself does not change.
@@ -287,9 +288,13 @@ class Device(Section):
                 raise ValueError(f"Axis {name!r} is given twice, once as {axis!r}; give it once.")
             seen.add(name)
             section: Any = content
+            if path[0] == "layers":
+                section = _override_of(content, str(path[1]))
+                path = path[2:]
             for part in path[:-1]:
                 section = section[part]
             section[path[-1]] = value
+        content["layers"] = [one for one in content["layers"] if _changes_something(one)]
         return _device(content, f"device {self.name!r} with {dict(axes)}")
 
     def axis_name(self, axis: str) -> str:
@@ -300,6 +305,23 @@ class Device(Section):
     def settings(self) -> dict[str, str]:
         """Every setting, ``"section.key"``, and the reason why it cannot be swept: "" if it can."""
         return {name: reason for name, (_, reason) in settings_of(self).items()}
+
+
+def _override_of(content: dict[str, Any], pattern: str) -> dict[str, Any]:
+    """The override with a pattern, in the content of a device; a new one goes first."""
+    content["layers"] = list(content["layers"])
+    for override in content["layers"]:
+        if override["pattern"] == pattern:
+            found: dict[str, Any] = override
+            return found
+    override = {"pattern": pattern, "noise": {}, "faults": {}, "drift_compensation": {}}
+    content["layers"].insert(0, override)
+    return override
+
+
+def _changes_something(override: Mapping[str, Any]) -> bool:
+    """Whether an override is more than its pattern and ``digital = false``."""
+    return any(value for key, value in override.items() if key != "pattern")
 
 
 def validated(

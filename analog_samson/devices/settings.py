@@ -36,6 +36,12 @@ SHORT_AXIS_NAMES: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 _SHORT = {f"{section}.{key}": axis for axis, (section, key) in SHORT_AXIS_NAMES.items()}
 
+OF_LAYERS = "layers."
+"""What the axis of an override for layers begins with: "layers.PATTERN.drift_scale"."""
+
+OVERRIDDEN = ("noise", "faults", "drift_compensation")
+"""Sections that overrides for layers may change."""
+
 Path = tuple[str | int, ...]
 """Position of a setting in the content of a device file."""
 
@@ -82,6 +88,8 @@ def find_setting(axis: str, section: Section, device: str) -> tuple[str, Path]:
     Raises:
         ValueError: If there is no such setting, several have the name, or it cannot be swept.
     """
+    if axis.startswith(OF_LAYERS):
+        return _setting_of_layers(axis, section, device)
     settings = settings_of(section)
     wanted = ".".join(SHORT_AXIS_NAMES[axis]) if axis in SHORT_AXIS_NAMES else axis
     matching = [name for name in settings if name == wanted]
@@ -105,3 +113,25 @@ def find_setting(axis: str, section: Section, device: str) -> tuple[str, Path]:
     if reason:
         raise ValueError(f"Axis {axis!r}: {matching[0]} cannot be swept: {reason}.")
     return _SHORT.get(matching[0], matching[0]), path
+
+
+def _setting_of_layers(axis: str, section: Section, device: str) -> tuple[str, Path]:
+    """Find "layers.PATTERN.key" or "layers.PATTERN.section.key"; a pattern may contain points."""
+    known: dict[str, tuple[str, Path]] = {"digital": ("digital", ("digital",))}
+    for name, (path, reason) in settings_of(section).items():
+        if path[0] in OVERRIDDEN and not reason:
+            shown = _SHORT.get(name, name)
+            for called in (name, shown, name.rpartition(".")[2]):
+                known.setdefault(called, (shown, path))
+    parts = axis.removeprefix(OF_LAYERS).split(".")
+    for n in (2, 1):
+        pattern, key = ".".join(parts[:-n]), ".".join(parts[-n:])
+        if pattern and key in known:
+            shown, path = known[key]
+            return f"{OF_LAYERS}{pattern}.{shown}", ("layers", pattern, *path)
+    shown_names = {shown for shown, _ in known.values()}
+    raise ValueError(
+        f"Axis {axis!r} of device {device!r}: a setting of layers is named 'layers.PATTERN.key', "
+        f"such as 'layers.conv*.digital'; unknown key {parts[-1]!r}"
+        f"{did_you_mean(parts[-1], shown_names)}"
+    )

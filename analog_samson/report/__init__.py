@@ -29,6 +29,7 @@ from analog_samson.report.figures import (
     yield_figure,
 )
 from analog_samson.report.items import ITEMS, Item, with_extra
+from analog_samson.report.maps import draw_map, map_figure, map_table, study_maps
 from analog_samson.report.networks import (
     sharpness_figure,
     sharpness_vs_robustness,
@@ -73,6 +74,7 @@ __all__ = [
     "chips_figure",
     "chips_over_time",
     "clean_vs_late",
+    "draw_map",
     "gain_figure",
     "gain_table",
     "gain_vs_time",
@@ -88,6 +90,8 @@ __all__ = [
     "lost_figure",
     "lost_table",
     "lost_vs_time",
+    "map_figure",
+    "map_table",
     "planning_table",
     "save",
     "scatter_figure",
@@ -96,6 +100,7 @@ __all__ = [
     "sharpness_vs_robustness",
     "strips_figure",
     "study_figures",
+    "study_maps",
     "study_tables",
     "table",
     "training_curve",

@@ -15,6 +15,7 @@ from analog_samson.report.content import Content
 from analog_samson.report.items import Item, with_extra
 from analog_samson.report.methods import dataset_label
 from analog_samson.report.typeset import Table
+from analog_samson.times import seconds
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ def select(
     *,
     devices: Sequence[str] = (),
     methods: Sequence[str] = (),
-    times_s: Sequence[float] = (),
+    times_s: Sequence[float | str] = (),
 ) -> pd.DataFrame:
     """Select devices, methods and times; an empty selection keeps all.
 
@@ -32,7 +33,7 @@ def select(
         rows: Rows of trials.
         devices: Names of devices.
         methods: Names of methods, with or without strength ("sam", "sam rho=0.5").
-        times_s: Times since programming [s].
+        times_s: Times since programming, in seconds or as "1 h" (see `times.seconds`).
 
     Returns:
         The rows that match.
@@ -43,14 +44,15 @@ def select(
     names = words.method_names(rows)
     _check_known("device", devices, rows["device"].unique())
     _check_known("method", methods, {*names, *rows["method"]})
-    _check_known("time", list(map(str, times_s)), map(str, rows["t_inference_s"].unique()))
+    moments = [seconds(time) for time in times_s]
+    _check_known("time", list(map(str, moments)), map(str, rows["t_inference_s"].unique()))
     kept = pd.Series(True, index=rows.index)
     if devices:
         kept &= rows["device"].isin(devices)
     if methods:
         kept &= names.isin(methods) | rows["method"].isin(methods)
     if times_s:
-        kept &= rows["t_inference_s"].isin(times_s)
+        kept &= rows["t_inference_s"].isin(moments)
     return rows[kept]
 
 
@@ -311,11 +313,10 @@ def _all(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
 
 
 def _has_gaps(summary: pd.DataFrame) -> bool:
-    curves = summary.groupby(["device", *words.varying(summary)], observed=True)
-    return any(
-        len(rows) < rows["t_inference_s"].nunique() * words.method_names(rows).nunique()
-        for _, rows in curves
-    )
+    named = summary.assign(name=words.method_names(summary))
+    curves = named.groupby(["device", *words.varying(summary)], observed=True)
+    full = curves["t_inference_s"].nunique() * curves["name"].nunique()
+    return bool((curves.size() < full).any())
 
 
 def _check_known(kind: str, wanted: Iterable[str], known: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from analog_samson import results
 from analog_samson.importing import import_named
-from analog_samson.report import diagnostics, figures, networks, sweeps, tables, words
+from analog_samson.report import diagnostics, figures, maps, networks, sweeps, tables, words
 from analog_samson.report.content import Content
 from analog_samson.report.style import style
 from analog_samson.report.typeset import Table
@@ -30,6 +30,9 @@ FILES = (
     "training_curves.csv",
 )
 """Data of a study, which tables of a report may not overwrite (nor ``device_<name>.csv``)."""
+
+MOST_CELLS = 100
+"""Swept points above which a map takes the place of numbers in cells: our choice."""
 
 Figures = Figure | Mapping[str, Figure] | None
 
@@ -274,12 +277,46 @@ def _axis(content: Content) -> Figures:
 
 def _heat(content: Content) -> Figures:
     axes = sweeps.swept_axes(content.summary)
-    if len(axes) != 2:
+    if len(axes) != 2 or _is_mapped(content):
         return None
     return {
         str(device): sweeps.heat_figure(rows, *axes, **content.how)
         for device, rows in content.summary.groupby("device", observed=True)
     }
+
+
+def _is_mapped(content: Content) -> bool:
+    """Whether there are too many swept points for numbers in cells."""
+    n_axes = len(sweeps.swept_axes(content.summary))
+    return n_axes > 2 or (n_axes == 2 and content.summary["condition"].nunique() > MOST_CELLS)
+
+
+def _map(content: Content) -> Figures:
+    """The last times that fit side by side; over three axes the last one."""
+    if not _is_mapped(content):
+        return None
+    axes, rows = maps.chosen_axes(content.summary), content.summary
+    n_times = 1 if len(axes) > 2 else maps.MOST_ACROSS
+    moments = sorted(rows["t_inference_s"].unique())
+    n_panels = max(n_times, maps.MOST_ACROSS) * content.rows[["method", "strength"]].nunique().max()
+    rows = rows[rows["t_inference_s"].isin(moments[-n_times:])]
+    target = None if content.yields.empty else content.yields["target"].iloc[0]
+    names = words.method_names(rows)
+    parts = {"": rows} if n_panels <= maps.MOST_PANELS else dict(list(rows.groupby(names)))
+    return {
+        f"{key}, {words.method_text(name)}" if name else key: figure
+        for name, part in parts.items()
+        for key, figure in maps.map_figures(
+            part, axes, target=target, manifests=content.manifests, **content.how
+        ).items()
+    }
+
+
+def _map_table(content: Content) -> Table | None:
+    if not _is_mapped(content) or content.yields.empty:
+        return None
+    axes = maps.chosen_axes(content.summary)
+    return maps.map_table(content.summary, axes, content.yields["target"].iloc[0])
 
 
 def _planning_table(content: Content) -> Table | None:
@@ -419,6 +456,15 @@ ITEMS = (
         _heat,
         caption="Mean {score} at the last simulated time for all values of the two swept "
         "settings; one panel for each method.",
+    ),
+    Item(
+        "map",
+        "Maps over the swept axes",
+        _map,
+        _map_table,
+        "Mean {score} over two swept settings, with contour lines; one row of panels for each "
+        "method, one column for each time or value of a third setting. Hatched: the interval "
+        "contains the target; faded and dotted: the target is missed.",
     ),
     Item("planning", "How many more chips or networks", table=_planning_table),
     Item(

@@ -22,7 +22,15 @@ from analog_samson.report.typeset import (
 )
 from analog_samson.results.scores import ACCURACY, Score, score_of
 from analog_samson.results.spread import FEWEST_TESTED
+from analog_samson.results.summary import split
 from analog_samson.results.yields import FEWEST_OF_TAIL, WORST
+
+MOST_BLOCKS = 50
+"""Blocks that a printed table has at most; all are in its CSV file. Our choice: four methods make
+200 lines, about four pages."""
+
+MOST_LINES = 200
+"""Lines that a block has at most: our choice, as above."""
 
 
 def table(
@@ -81,7 +89,7 @@ def table(
     data = rows if best is not None else summary
     return Table(
         title=f"{score.title} against time since programming",
-        caption=caption(rows, blocks, parts),
+        caption=caption(rows, blocks, [*parts, *_cut_text(rows)]),
         blocks=tuple(blocks),
         data=data.drop(columns="name", errors="ignore"),
         label=f"tab:{score.column}",
@@ -161,7 +169,7 @@ def gain_table(
         parts.append(f"No {baseline} on {', '.join(alone)}, so no gain there.")
     return Table(
         title=title,
-        caption=caption(rows, blocks, parts),
+        caption=caption(rows, blocks, [*parts, *_cut_text(rows)]),
         blocks=tuple(blocks),
         data=gains,
         label="tab:saved" if is_loss else "tab:gain",
@@ -199,7 +207,7 @@ def lost_table(losses: pd.DataFrame, *, decimals: int | None = None) -> Table:
     ]
     return Table(
         title=f"{score.change_label} since the digital network{score.loss_unit()}",
-        caption=caption(rows, blocks, parts),
+        caption=caption(rows, blocks, [*parts, *_cut_text(rows)]),
         blocks=tuple(blocks),
         data=losses,
         label="tab:lost",
@@ -254,7 +262,7 @@ def yield_table(yields: pd.DataFrame, *, decimals: int | None = None) -> Table:
         )
     return Table(
         title=f"Yield: chips with {target} [%]",
-        caption=caption(rows, blocks, parts),
+        caption=caption(rows, blocks, [*parts, *_cut_text(rows)]),
         blocks=tuple(blocks),
         data=yields,
         label="tab:yield",
@@ -314,7 +322,7 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
         )
     return Table(
         title=f"Lifetime: time until {score.is_lost}",
-        caption=caption(rows.assign(t_inference_s=times.YEAR), blocks, parts),
+        caption=caption(rows.assign(t_inference_s=times.YEAR), blocks, [*parts, *_cut_text(rows)]),
         blocks=tuple(blocks),
         data=rows.drop(columns="name"),
         label="tab:lifetime",
@@ -354,7 +362,7 @@ def iso_table(iso: pd.DataFrame, *, decimals: int = 2, threshold: float = 0.99) 
         parts.append(f"{ISO} {name}mean above {100 * threshold:g} %.")
     return Table(
         title=f"Normalised {score.averaged_label} [%] against time since programming",
-        caption=caption(rows, blocks, parts),
+        caption=caption(rows, blocks, [*parts, *_cut_text(rows)]),
         blocks=tuple(blocks),
         data=iso,
         label="tab:iso",
@@ -383,16 +391,21 @@ def grid_table(summary: pd.DataFrame, *, decimals: int | None = None) -> Table:
     columns = [column for column in words.varying(rows) if column != "condition"]
     names = sorted({name for condition in rows["condition"] for name in json.loads(condition)})
     blocks = []
-    for _, part in rows.groupby(["device", *columns, "t_inference_s"], observed=True, sort=True):
+    most_points = 0
+    for part in _first_groups(rows, ["device", *columns, "t_inference_s"]):
         cells = []
-        for point in dict.fromkeys(part.sort_values("condition", key=_by_number)["condition"]):
+        methods = in_order(part["name"])
+        points = sorted(part["condition"].unique(), key=words.by_number)
+        most_points = max(most_points, len(points))
+        part = part[part["condition"].isin(points[:MOST_LINES])]
+        at = dict(list(part.groupby("condition", sort=False)))
+        for point in points[:MOST_LINES]:
             line = _point(point, names)
-            own = part[part["condition"] == point].set_index("name")
-            for name in in_order(part["name"]):
+            own = {row["name"]: row for _, row in at[point].iterrows()}
+            for name in methods:
                 line[words.method_text(name)] = BLANK
-                if name in own.index:
-                    row = own.loc[name]
-                    line[words.method_text(name)] = _mean(score, row, digits)
+                if name in own:
+                    line[words.method_text(name)] = _mean(score, own[name], digits)
             cells.append(line)
         late = EXTRAPOLATED if part["extrapolated"].any() else ""
         title = words.group_title(part.iloc[0], columns)
@@ -401,7 +414,13 @@ def grid_table(summary: pd.DataFrame, *, decimals: int | None = None) -> Table:
     parts = [
         mean_text(summary),
         f"n = {words.n_text(summary)}.",
+        *_cut_text(rows, ["device", *columns, "t_inference_s"]),
     ]
+    if most_points > MOST_LINES:
+        parts.append(
+            f"Cut: the first {MOST_LINES} of {most_points:,} lines of a block; all are in the CSV "
+            "file."
+        )
     return Table(
         title=f"{score.title} over the swept axes",
         caption=caption(rows, blocks, parts),
@@ -451,7 +470,7 @@ def planning_table(plan: pd.DataFrame, target: float, *, decimals: int | None = 
     ]
     return Table(
         title="How many more chips or networks",
-        caption=caption(rows.assign(extrapolated=False), blocks, parts),
+        caption=caption(rows.assign(extrapolated=False), blocks, [*parts, *_cut_text(rows)]),
         blocks=tuple(blocks),
         data=plan,
         label="tab:planning",
@@ -496,10 +515,31 @@ def _over_time(
 
 
 def _by_block(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Title and rows of every block: one per device and other settings that vary."""
+    """Title and rows of every printed block: one per device and other settings that vary."""
     columns = words.varying(rows)
-    for _, part in rows.groupby(["device", *columns], observed=True, sort=True):
+    for part in _first_groups(rows, ["device", *columns]):
         yield words.group_title(part.iloc[0], columns), part
+
+
+def _first_groups(rows: pd.DataFrame, columns: list[str]) -> Iterator[pd.DataFrame]:
+    """The groups that are printed, in the order of their values: numbers by their size."""
+    code = rows.groupby(columns, observed=True, sort=False, dropna=False).ngroup().to_numpy()
+    parts = split(code)
+    firsts = rows.iloc[[own[0] for own in parts]].reset_index(drop=True)
+    ordered = firsts.sort_values(
+        columns, key=lambda one: one.map(words.by_number) if one.name == "condition" else one
+    )
+    for number in ordered.index[:MOST_BLOCKS]:
+        yield rows.iloc[parts[number]]
+
+
+def _cut_text(rows: pd.DataFrame, columns: list[str] | None = None) -> list[str]:
+    """Say that only the first blocks are printed, where there are more."""
+    columns = ["device", *words.varying(rows)] if columns is None else columns
+    n = rows.groupby(columns, observed=True, dropna=False).ngroups
+    if n <= MOST_BLOCKS:
+        return []
+    return [f"Cut: the first {MOST_BLOCKS} of {n:,} blocks; all are in the CSV file."]
 
 
 def _plain(title: str, cells: pd.DataFrame) -> Block:
@@ -573,13 +613,6 @@ def _point(condition: str, names: Iterable[str]) -> dict[str, str]:
         words.axis_name(name): words.value_text(values[name]) if name in values else BLANK
         for name in names
     }
-
-
-def _by_number(conditions: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Sort swept points by their numbers, not as text."""
-    return conditions.map(
-        lambda text: tuple(sorted((k, words.by_value(v)) for k, v in json.loads(text).items()))
-    )
 
 
 def _check_not_empty(rows: pd.DataFrame) -> None:

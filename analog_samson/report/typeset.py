@@ -80,17 +80,14 @@ class Table:
         parts.append(rf"\label{{{self.label}}}")
         for block in self.blocks:
             cells = block.cells.map(_latex_cell)
-            cells.columns = pd.Index([latex_text(name) for name in cells.columns])
             bold = block.bold.set_axis(cells.columns, axis=1)
-            styler = cells.style.hide(axis="index").apply(
-                lambda _, bold=bold: bold.map(lambda best: "textbf:--rwrap;" if best else ""),
-                axis=None,
-            )
-            tabular = styler.to_latex(
-                hrules=True, column_format="l" + "c" * (len(cells.columns) - 1)
-            )
+            cells = cells.where(~bold, r"\textbf{" + cells + "}")
+            lines = [map(latex_text, cells.columns), *cells.itertuples(index=False, name=None)]
+            head, *body = [" & ".join(line) + r" \\" for line in lines]
+            columns = "l" + "c" * (len(cells.columns) - 1)
+            tabular = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body]
             parts.append(rf"\par\medskip\textbf{{{latex_text(block.title)}}}\par\smallskip")
-            parts.append(tabular.rstrip())
+            parts += [*tabular, r"\bottomrule", r"\end{tabular}"]
         return "\n".join([*parts, rf"\end{{{environment}}}"]) + "\n"
 
     def html(self) -> str:

@@ -1,6 +1,7 @@
 """Texts that tables and figures share: names of methods and panels, n, intervals."""
 
 import json
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,12 @@ def by_value(value: Any) -> tuple[bool, float, str]:
     return (is_word, 0.0 if is_word else float(value), str(value) if is_word else "")
 
 
+@lru_cache(maxsize=100_000)
+def by_number(condition: str) -> tuple[tuple[str, tuple[bool, float, str]], ...]:
+    """Sort key of swept points: by the numbers of their axes, not as text."""
+    return tuple(sorted((k, by_value(v)) for k, v in json.loads(condition or "{}").items()))
+
+
 def is_swept(rows: pd.DataFrame) -> bool:
     """Whether some device has more than one value of some axis."""
     return bool(rows.groupby("device", observed=True)["condition"].nunique().max() > 1)
@@ -87,6 +94,11 @@ def group_title(row: pd.Series, columns: list[str]) -> str:
         text = _value_said(column, row[column])
         parts.append(_TEXT_OF[column].format(text) if column == "compensation" else text)
     return ", ".join(filter(None, parts))
+
+
+def device_text(rows: pd.DataFrame) -> str:
+    """The one device of some rows, as a sentence."""
+    return f"{group_title(rows.iloc[0], [])}."
 
 
 def fixed_text(rows: pd.DataFrame) -> str:

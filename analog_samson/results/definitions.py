@@ -1,8 +1,9 @@
 """Consistency of rows: which columns make rows comparable, and which rows may not be mixed."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -136,14 +137,16 @@ def _named(row: "pd.Series[str]") -> str:
 
 
 def check_manifests(manifests: Sequence[Path]) -> None:
-    """Refuse studies with different definitions of a device of the same name.
+    """Refuse studies with different definitions of a device, or of tied settings, of one name.
 
     Args:
         manifests: Paths of the studies' ``manifest.json``; a study without one passes.
 
     Raises:
-        ValueError: If two manifests define a device differently, or one is damaged.
+        ValueError: If two manifests define a device or an axis of tied settings differently, or one
+            is damaged.
     """
+    _check_tied(manifests)
     known: dict[str, tuple[Path, object, object]] = {}
     for file in manifests:
         for name, definition, digest in _devices_of(file):
@@ -156,17 +159,54 @@ def check_manifests(manifests: Sequence[Path]) -> None:
                 )
 
 
-def _devices_of(manifest: Path) -> Iterator[tuple[str, object, object]]:
-    """Name, definition and digest of every device; studies of earlier versions had no digests."""
+def tied_settings(given: Mapping[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
+    """Each value of an axis of tied settings, and the settings that it means.
+
+    Args:
+        given: Each setting to its values, or to "same"; at least one list, lists of one length.
+            The first list gives the values of the axis.
+    """
+    lists = {setting: list(values) for setting, values in given.items() if values != "same"}
+    first = next(iter(lists.values()))
+    return [
+        (value, {setting: lists.get(setting, first)[k] for setting in given})
+        for k, value in enumerate(first)
+    ]
+
+
+def _check_tied(manifests: Sequence[Path]) -> None:
+    """Refuse studies in which one value of an axis of tied settings means different settings."""
+    known: dict[tuple[str, Any], tuple[Path, dict[str, Any]]] = {}
+    for file in manifests:
+        study = _content_of(file).get("study")
+        axes = study.get("axes") if isinstance(study, dict) else None
+        for axis, given in axes.items() if isinstance(axes, dict) else ():
+            if not isinstance(given, dict):
+                continue
+            for value, settings in tied_settings(given):
+                other, first = known.setdefault((axis, value), (file, settings))
+                if first != settings:
+                    raise ValueError(
+                        f"Axis {axis!r} = {value!r} means {first} in {str(other.parent)!r} and "
+                        f"{settings} in {str(file.parent)!r}; read the two studies separately."
+                    )
+
+
+def _content_of(manifest: Path) -> dict[str, Any]:
     if not manifest.is_file():
-        return
+        return {}
     try:
         content = json.loads(manifest.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
             f"{str(manifest)!r} is not valid JSON ({error}); move it away or restore it."
         ) from error
-    content = content if isinstance(content, dict) else {}
+    return content if isinstance(content, dict) else {}
+
+
+def _devices_of(manifest: Path) -> Iterator[tuple[str, object, object]]:
+    """Name, definition and digest of every device; studies of earlier versions had no digests."""
+    content = _content_of(manifest)
     devices, digests = content.get("devices", {}), content.get("device_digests", {})
     if isinstance(devices, dict):
         yield from ((name, definition, digests.get(name)) for name, definition in devices.items())

@@ -2,21 +2,25 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD
 from analog_samson.results.scores import Score, score_of, with_score_of
 from analog_samson.results.subsets import digital_score
-from analog_samson.results.summary import GROUP, chip_means, estimate
+from analog_samson.results.summary import GROUP, chip_means, estimate, split
 
 CURVE = (*COMPARED_UNDER[:-1], *METHOD)
 """Columns that identify an accuracy-vs-time curve: `GROUP` without the time."""
+
+BISECTIONS = 60
+"""Halvings of a step between two times: more than the bits of a double."""
 
 TIE = 1e-12
 """Relative difference below which a digital accuracy equals that of guessing: rounding errors."""
@@ -98,13 +102,20 @@ def lifetime(
         return pd.DataFrame()
     losses = estimate(later.assign(**{score.column: later["loss"]}), confidence, pool=pool)
     losses = losses.rename(columns={score.column: "mean_loss"})
-    records = []
-    for curve, group in losses.groupby(list(CURVE), observed=True, sort=True):
-        row: dict[str, object] = dict(zip(CURVE, curve, strict=True))
-        row.update({"loss": loss, "reference": reference})
-        row.update(_life(group, score.threshold(loss)))
-        records.append(row)
-    return with_score_of(rows, pd.DataFrame(records))
+    curves = split(losses.groupby(list(CURVE), observed=True, sort=True).ngroup().to_numpy())
+    t = losses["t_inference_s"].to_numpy(dtype=float)
+    of_times: dict[tuple[float, ...], list[int]] = {}
+    for number, own in enumerate(curves):
+        of_times.setdefault(tuple(t[own]), []).append(number)
+    found = pd.concat(
+        [
+            _lives(losses, np.stack([curves[k] for k in numbers]), score.threshold(loss), numbers)
+            for numbers in of_times.values()
+        ]
+    ).sort_index()
+    named = losses.iloc[[own[0] for own in curves]][list(CURVE)].reset_index(drop=True)
+    lives = pd.concat([named.assign(loss=loss, reference=reference), found], axis=1)
+    return with_score_of(rows, lives)
 
 
 def has_trajectories(rows: pd.DataFrame) -> "pd.Series[bool]":
@@ -234,63 +245,102 @@ def _complete(chips: pd.DataFrame) -> pd.DataFrame:
     return chips[own == n_times]
 
 
-def _life(losses: pd.DataFrame, level: float) -> dict[str, object]:
-    """Crossing of one curve, its interval, and its properties."""
-    losses = losses.sort_values("t_inference_s")
-    t = losses["t_inference_s"].to_numpy(dtype=float)
-    mean, width = losses["mean_loss"].to_numpy(), losses["half_width"].to_numpy()
-    late = losses["extrapolated"].to_numpy(dtype=bool)
-    crossing, censored = _crossing(t, mean, level)
-    low, high, further = 0.0, float("inf"), 0
-    if not np.isnan(width).any():
-        low, high = _interval(t, mean - width, mean + width, level)
-        early, _ = _crossing(t, mean + width, level)
-        later, _ = _crossing(t, mean - width, level)
-        if low > 0 and np.isfinite(high) and later > early:
-            steps = np.log(high / low) / np.log(later / early)
-            between = int(np.sum((t > low) & (t < high)))
-            further = max(0, int(np.ceil(steps - spread.ROUNDING)) - 1 - between)
-    first = losses.iloc[0]
-    beyond = np.interp(np.log(crossing), np.log(t), late.astype(float)) > 0
-    return {
-        "lifetime_s": crossing,
-        "low_s": low,
-        "high_s": high,
-        "further_times": further,
-        "censored": censored,
-        "level": first["level"],
-        "confidence": first["confidence"],
-        "n_networks": first["n_networks"],
-        "spread": "pooled" if (losses["spread"] == "pooled").any() else "own",
-        "n_chips": int(losses["n_chips"].min()),
-        "n_images_per_chip": first["n_images_per_chip"],
-        "n_test": first["n_test"],
-        "extrapolated": bool(beyond),
+def _lives(
+    losses: pd.DataFrame, own: NDArray[Any], level: float, numbers: Sequence[int]
+) -> pd.DataFrame:
+    """Crossings of curves with the same times, their intervals, and their properties.
+
+    Args:
+        losses: The mean loss of every curve at every time, with its interval.
+        own: Positions of the rows of each curve in the order of time, shape (curves, times).
+        level: The loss that is crossed.
+        numbers: Index of the result.
+    """
+    taken = {
+        name: losses[name].to_numpy()[own]
+        for name in ("mean_loss", "half_width", "extrapolated", "n_chips", "spread")
     }
-
-
-def _interval(
-    t: spread.Floats, lower: spread.Floats, upper: spread.Floats, level: float
-) -> spread.Bounds:
-    """Times between which a growing loss inside a band crosses a level; 0 and inf: no bound."""
-    above, below = np.flatnonzero(upper > level), np.flatnonzero(lower <= level)
-    first = int(above[0]) if len(above) else len(t)
-    last = int(below[-1]) if len(below) else -1
-    return (
-        float(t[first - 1]) if first > 0 else 0.0,
-        float(t[last + 1]) if last + 1 < len(t) else float("inf"),
+    t = losses["t_inference_s"].to_numpy(dtype=float)[own[0]]
+    mean, width = taken["mean_loss"].astype(float), taken["half_width"].astype(float)
+    crossing, censored = _crossings(t, mean, level)
+    low, high = np.zeros(len(own)), np.full(len(own), np.inf)
+    further = np.zeros(len(own), dtype=int)
+    known = np.flatnonzero(~np.isnan(width).any(axis=1))
+    if len(known):
+        mean, width = mean[known], width[known]
+        low[known], high[known] = _intervals(t, mean - width, mean + width, level)
+        early, _ = _crossings(t, mean + width, level)
+        later, _ = _crossings(t, mean - width, level)
+        begin, end = low[known], high[known]
+        is_wide = (begin > 0) & np.isfinite(end) & (later > early)
+        begin, end = begin[is_wide], end[is_wide]
+        steps = np.log(end / begin) / np.log(later[is_wide] / early[is_wide])
+        between = np.sum((t > begin[:, None]) & (t < end[:, None]), axis=1)
+        more = np.ceil(steps - spread.ROUNDING).astype(int) - 1 - between
+        further[known[is_wide]] = np.maximum(more, 0)
+    firsts = losses.iloc[own[:, 0]]
+    x, late = np.log(t), taken["extrapolated"].astype(float)
+    beyond = [
+        bool(np.interp(at, x, is_late) > 0)
+        for at, is_late in zip(np.log(crossing), late, strict=True)
+    ]
+    return pd.DataFrame(
+        {
+            "lifetime_s": crossing,
+            "low_s": low,
+            "high_s": high,
+            "further_times": further,
+            "censored": censored,
+            "level": firsts["level"].to_numpy(),
+            "confidence": firsts["confidence"].to_numpy(),
+            "n_networks": firsts["n_networks"].to_numpy(),
+            "spread": np.where((taken["spread"] == "pooled").any(axis=1), "pooled", "own"),
+            "n_chips": taken["n_chips"].min(axis=1),
+            "n_images_per_chip": firsts["n_images_per_chip"].to_numpy(),
+            "n_test": firsts["n_test"].to_numpy(),
+            "extrapolated": beyond,
+        },
+        index=list(numbers),
     )
 
 
-def _crossing(t: spread.Floats, curve: spread.Floats, level: float) -> tuple[float, str]:
-    """First time at which a curve, monotone between its times, exceeds a level; how censored."""
-    above = np.flatnonzero(curve > level)
-    if len(above) == 0:
-        return float(t[-1]), "right"
-    k = int(above[0])
-    if k == 0:
-        return float(t[0]), "left"
-    x = np.log(t)
-    found = PchipInterpolator(x, curve - level).roots(extrapolate=False)
-    inside = found[(found >= x[k - 1]) & (found <= x[k])]
-    return float(np.exp(inside[0])) if len(inside) else float(t[k]), ""
+def _intervals(
+    t: spread.Floats, lower: spread.Floats, upper: spread.Floats, level: float
+) -> tuple[spread.Floats, spread.Floats]:
+    """Times between which growing losses inside bands cross a level; 0 and inf: no bound."""
+    above, below = upper > level, lower <= level
+    first = np.where(above.any(axis=1), above.argmax(axis=1), len(t))
+    last = np.where(below.any(axis=1), len(t) - 1 - below[:, ::-1].argmax(axis=1), -1)
+    return np.append(0.0, t)[first], np.append(t, np.inf)[last + 1]
+
+
+def _crossings(
+    t: spread.Floats, curves: spread.Floats, level: float
+) -> tuple[spread.Floats, NDArray[Any]]:
+    """First times at which curves, monotone between their times, exceed a level; how censored."""
+    above = curves > level
+    first = np.where(above.any(axis=1), above.argmax(axis=1), len(t))
+    censored = np.select([first == len(t), first == 0], ["right", "left"], "")
+    found = t[np.minimum(first, len(t) - 1)]
+    inside = np.flatnonzero(censored == "")
+    if len(inside):
+        x, segment = np.log(t), first[inside] - 1
+        cubics = PchipInterpolator(x, curves[inside] - level, axis=1).c
+        shift = _root(cubics[:, segment, np.arange(len(inside))], np.diff(x)[segment])
+        found[inside] = np.exp(x[segment] + shift)
+    return found, censored
+
+
+def _root(cubics: spread.Floats, width: spread.Floats) -> spread.Floats:
+    """Where monotone cubics become positive between 0 and a width: bisection to the last bit.
+
+    Args:
+        cubics: Coefficients, the highest power first, shape (4, n).
+        width: Where each of them is positive, shape (n,).
+    """
+    low, high = np.zeros(len(width)), width.astype(float)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        value = np.polyval(cubics, middle)
+        low, high = np.where(value > 0, low, middle), np.where(value > 0, middle, high)
+    return high

@@ -73,8 +73,10 @@ def yields(rows: pd.DataFrame, target: float, confidence: float = 0.95) -> pd.Da
     value = sign * chips[score.column].to_numpy(dtype=float)
     least = sign * target - spread.ROUNDING * abs(target)
     groups = chips.groupby(list(GROUP), observed=True, sort=True)
+    late = chips["extrapolated"].to_numpy(dtype=bool)
+    parts = split(groups.ngroup().to_numpy())
     records = []
-    for own in split(groups.ngroup().to_numpy()):
+    for own in parts:
         shares_chips = len(np.unique(seed[own])) < len(own)
         table = spread.table_of(
             network[own],
@@ -86,10 +88,8 @@ def yields(rows: pd.DataFrame, target: float, confidence: float = 0.95) -> pd.Da
         sizes = (~np.isnan(table)).sum(axis=1)
         is_enough = len(own) >= FEWEST_OF_TAIL
         worst = np.quantile(value[own], WORST, method="inverted_cdf") if is_enough else np.nan
-        first = chips.iloc[own[0]]
         records.append(
             {
-                **{column: first[column] for column in GROUP},
                 "target": target,
                 "share": share,
                 "low": low,
@@ -100,12 +100,15 @@ def yields(rows: pd.DataFrame, target: float, confidence: float = 0.95) -> pd.Da
                 "n_networks": len(table),
                 "n_chips": int(sizes.min()),
                 "n_chips_max": int(sizes.max()),
-                "n_images_per_chip": first["n_images_per_chip"],
-                "n_test": first["n_test"],
-                "extrapolated": bool(chips["extrapolated"].to_numpy()[own].any()),
+                "extrapolated": bool(late[own].any()),
             }
         )
-    return with_score_of(rows, pd.DataFrame(records))
+    firsts = chips.iloc[[own[0] for own in parts]].reset_index(drop=True)
+    found = pd.concat([firsts[list(GROUP)], pd.DataFrame(records)], axis=1)
+    sizes = firsts[["n_images_per_chip", "n_test"]]
+    place = list(found.columns).index("extrapolated")
+    found = pd.concat([found.iloc[:, :place], sizes, found.iloc[:, place:]], axis=1)
+    return with_score_of(rows, found)
 
 
 def _interval(

@@ -41,6 +41,7 @@ from analog_samson.results import (
 from analog_samson.results.definitions import check_definitions
 from analog_samson.results.sample_size import LOOKS
 from analog_samson.running import check_jobs, return_freed_memory, run_jobs
+from analog_samson.study.axes import plain_axis
 from analog_samson.study.definition import Point, Study, Trial
 from analog_samson.study.jobs import Job, Part, jobs_of, trials_of
 from analog_samson.study.scoring import find_score, is_counted
@@ -279,7 +280,7 @@ def _write_provenance(
                 "times_s": {name: list(given) for name, given in times.items()}
                 if isinstance(times, Mapping)
                 else list(times),
-                "axes": {axis: list(given) for axis, given in study.axes.items()},
+                "axes": {axis: plain_axis(given) for axis, given in study.axes.items()},
                 "data_folder": None,
                 "dataset": None,
                 "command": _command(),

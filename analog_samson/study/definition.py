@@ -18,15 +18,17 @@ from analog_samson.chip import Engine, check_precision, choose_engine
 from analog_samson.compiled import Precision
 from analog_samson.data import Split, find, function_name, label_of, own_name
 from analog_samson.deprecated import accepts_old_names
-from analog_samson.devices import Device, load_device
+from analog_samson.devices import SHORT_AXIS_NAMES, Device, load_device
 from analog_samson.devices.section import Name
 from analog_samson.devices.sentences import explain
 from analog_samson.evaluation import Accelerator, find_accelerator
 from analog_samson.results.checking import check_text
 from analog_samson.results.scores import ACCURACY, Score
 from analog_samson.streams import derive_seed
+from analog_samson.study.axes import Axis, GridPoint, grid_points
 from analog_samson.study.scoring import check_samples_apart, check_score, find_score, is_counted
 from analog_samson.study.sources import the_checkpoint, the_test_set
+from analog_samson.times import seconds, times_of
 
 NUMERICS_VERSION = 4
 """Increased when the same definition gives other numbers; part of every chip's identity."""
@@ -164,7 +166,7 @@ class Primary:
         method: Method that is compared with the baseline, with its strength where the study has
             several ("samson rho=0.5").
         device: Name of the device.
-        time_s: Time since programming [s].
+        time_s: Time since programming, in seconds or as a text ("1 y").
         endpoint: "gain", the accuracy itself, or "lost", the accuracy lost since the digital
             network.
         baseline: Method that it is compared with.
@@ -172,7 +174,7 @@ class Primary:
 
     method: str
     device: str
-    time_s: float
+    time_s: float | str
     endpoint: Literal["gain", "lost"] = "gain"
     baseline: str = "sgd"
 
@@ -180,6 +182,15 @@ class Primary:
         "strict": True,
         "revalidate_instances": "always",
     }
+
+    def __post_init__(self) -> None:
+        """Convert a time that is a text to seconds.
+
+        Raises:
+            ValueError: If it is not a time.
+        """
+        if isinstance(self.time_s, str):
+            object.__setattr__(self, "time_s", seconds(self.time_s))
 
 
 @accepts_old_names(**OLD_NAMES)
@@ -191,12 +202,18 @@ class Study:
         name: Name of the study; a column of every row.
         checkpoints: Paths of trained networks.
         devices: Names or paths of device files, or devices.
-        times_s: Times since programming finished [s]; one list, or one per device by its name.
+        times_s: Times since programming finished, in seconds or as texts ("1 h", "1 y"; see
+            ``times.seconds``), or the name of a grid in ``times.TIME_GRIDS``; one list, or one per
+            device by its name.
         n_chips: Chips of every network on every device.
         score: What is measured on each sample: a name in ``results.SCORES``, or
             "package.module:function" (see ``results.score``).
         axes: Any setting of the devices, such as "mapping.max_rows" or "drift_scale", to the values
-            it takes; the grid of all of them. The section may be left out of a unique name.
+            it takes; the grid of all of them. The section may be left out of a unique name. One
+            value may set several settings: ``{"noise_scale": {"programming_noise_scale":
+            [0.5, 1.0], "read_noise_1f_scale": "same"}}``; lists of one length are tied value by
+            value, and tables show those of the first. "layers.PATTERN.drift_scale" is the setting
+            of the layers whose names match (``[[layers]]`` of a device file).
         n_reads: Reads of every chip at every time.
         seed: Random seed of the study, from which the seeds of its chips derive.
         engine: Implementation of the forward pass; None takes "compiled" if it supports the
@@ -226,12 +243,10 @@ class Study:
     name: Name
     checkpoints: Annotated[Sequence[str | Path], Field(min_length=1)]
     devices: Annotated[Sequence[str | Path | Device], Field(min_length=1)]
-    times_s: Sequence[float] | Mapping[str, Sequence[float]]
+    times_s: Sequence[float | str] | Mapping[str, Sequence[float | str]] | str
     n_chips: Count = 10
     score: str = ACCURACY.name
-    axes: Mapping[str, Annotated[Sequence[bool | int | float | str], Field(min_length=1)]] = field(
-        default_factory=dict
-    )
+    axes: Mapping[str, Axis] = field(default_factory=dict)
     n_reads: Count = 1
     seed: int = 0
     engine: Engine | None = None
@@ -251,6 +266,19 @@ class Study:
         "revalidate_instances": "always",
     }
 
+    def __post_init__(self) -> None:
+        """Convert times that are texts to seconds.
+
+        Raises:
+            ValueError: If a text is not a time, or not the name of a grid.
+        """
+        given: Any = self.times_s
+        if isinstance(given, Mapping):
+            times: Any = {device: times_of(own) for device, own in given.items()}
+        else:
+            times = times_of(given)
+        object.__setattr__(self, "times_s", times)
+
     def check(self, where: str) -> None:
         """Validate the values of the fields by their types and ranges.
 
@@ -262,11 +290,7 @@ class Study:
         """
         plain = self
         if isinstance(self.axes, Mapping):  # numpy arrays count as lists of numbers
-            axes = {
-                axis: values.tolist() if hasattr(values, "tolist") else values
-                for axis, values in self.axes.items()
-            }
-            plain = replace(self, axes=axes)
+            plain = replace(self, axes={axis: _listed(one) for axis, one in self.axes.items()})
         try:
             _schema().validate_python(plain)
         except pydantic.ValidationError as error:
@@ -385,16 +409,31 @@ class Study:
     def _devices(self) -> list[tuple[Device, str, tuple[Point, ...], Engine]]:
         """Every device under every combination of axes, its points, and its engine."""
         found = []
+        points = grid_points(self.axes, self.name)
         for device in self.loaded_devices():
-            for values in itertools.product(*self.axes.values()):
-                axes = dict(zip(self.axes, values, strict=True))
-                swept = device.with_axes(axes)
-                axes = {device.axis_name(axis): value for axis, value in axes.items()}
+            self._check_tied(device, points[0])
+            for point in points:
+                swept = device.with_axes(point.settings)
+                axes: dict[str, Any] = {
+                    axis if axis in point.tied else device.axis_name(axis): value
+                    for axis, value in point.axes.items()
+                }
                 axes.pop("compensation", None)  # has its own column
                 axes |= swept.always_recorded_axes
                 text = json.dumps(axes, sort_keys=True)
                 found.append((swept, text, self._points(swept), self._engine(swept)))
         return found
+
+    def _check_tied(self, device: Device, point: GridPoint) -> None:
+        """Check that the names of axes of tied settings are not those of settings."""
+        settings = {*device.settings, *SHORT_AXIS_NAMES}
+        for axis in sorted(point.tied):
+            if any(axis in (name, name.rpartition(".")[2]) for name in settings):
+                raise ValueError(
+                    f"Axis {axis!r} of study {self.name!r} ties settings, and device "
+                    f"{device.name!r} has a setting of that name; give the axis another name, such "
+                    "as 'noise_scale'."
+                )
 
     def _engine(self, device: Device) -> Engine:
         """What runs the chips of a device; checks precision and accelerator."""
@@ -448,26 +487,32 @@ class Study:
             )
 
     def _points(self, device: Device) -> tuple[Point, ...]:
-        if isinstance(self.times_s, Mapping):
-            if device.name not in self.times_s:
+        given = self.times_s
+        if isinstance(given, Mapping):
+            if device.name not in given:
                 raise ValueError(
-                    f"times_s has no entry for device {device.name!r}; it has "
-                    f"{', '.join(self.times_s)}."
+                    f"times_s has no entry for device {device.name!r}; it has {', '.join(given)}."
                 )
-            times = self.times_s[device.name]
-        else:
-            times = self.times_s
+            given = given[device.name]
+        times = [float(time) for time in given]
         if not times:
             raise ValueError(f"Study {self.name!r} has no times for device {device.name!r}.")
         for time in times:
-            device.check_time(float(time))
+            device.check_time(time)
         for time, later in itertools.pairwise(sorted(times)):
             if math.isclose(time, later, rel_tol=NEAREST_TIMES):
                 raise ValueError(
                     f"Study {self.name!r} has the times {time!r} and {later!r} s, which agree to "
                     "nine digits; give one of them, once."
                 )
-        return tuple((float(time), read) for time in times for read in range(self.n_reads))
+        return tuple((time, read) for time in times for read in range(self.n_reads))
+
+
+def _listed(given: Any) -> Any:
+    """An axis with its numpy arrays as lists."""
+    if isinstance(given, Mapping):
+        return {setting: _listed(values) for setting, values in given.items()}
+    return given.tolist() if hasattr(given, "tolist") else given
 
 
 @functools.cache

@@ -14,30 +14,29 @@ from analog_samson.devices.toml import parse_toml
 from analog_samson.importing import check_trust, is_import_name
 from analog_samson.messages import shortened
 from analog_samson.study.definition import OLD_NAMES, Primary, Study
-from analog_samson.times import TIME_GRIDS
 
 
 def load_study(path: str | Path, trust: Sequence[str] = ()) -> Study:
     """Read a study from a TOML file whose keys are the fields of :class:`Study`.
 
     Paths are absolute or relative to the file; ``checkpoints`` may hold patterns
-    (``"nets/*.safetensors"``), and a text that is the path of a file means that file; a time grid
-    may be given by its name in ``times.TIME_GRIDS``.
+    (``"nets/*.safetensors"``), and a text that is the path of a file means that file.
 
         name = "drift"
         question = "Does SAMSON still help after a year?"
         checkpoints = ["checkpoints/*.safetensors"]
         devices = ["pcm_like", "my_device.toml"]
-        times_s = "rasch"
+        times_s = ["1 s", "1 h", "1 d", "1 week", "1 y"]  # or seconds, or a grid such as "rasch"
         n_chips = 10
 
         [axes]
         drift_scale = [0.0, 1.0]
+        noise_scale = {programming_noise_scale = [0.5, 1.0, 2.0], read_noise_1f_scale = "same"}
 
         [primary]                       # tested alone; in a study without axes
         method = "samson"
         device = "pcm_like"
-        time_s = 31536000.0
+        time_s = "1 y"
         endpoint = "lost"
 
     Args:
@@ -74,10 +73,13 @@ def load_study(path: str | Path, trust: Sequence[str] = ()) -> Study:
     for key in ("name", "checkpoints", "devices", "times_s"):
         if key not in content:
             raise ValueError(f"{path}: key {key!r} is missing; add it.")
-    content["times_s"] = _times(path, content["times_s"])
-    if "primary" in content:
-        content["primary"] = _primary(path, content["primary"])
-    study = Study(**content)
+    try:
+        if "primary" in content:
+            content["primary"] = _primary(path, content["primary"])
+        study = Study(**content)
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if text.startswith(str(path)) else f"{path}: {text}") from None
     study.check(str(path))
     check_trust([study.score], source=str(path), trust=trust)
     folder = path.parent
@@ -127,16 +129,3 @@ def _primary(path: Path, given: Any) -> Primary:
         if is_needed and key not in given:
             raise ValueError(f"{path}: key 'primary.{key}' is missing; add it.")
     return Primary(**given)
-
-
-def _times(path: Path, given: Any) -> Any:
-    if isinstance(given, dict):
-        return {device: _times(path, times) for device, times in given.items()}
-    if not isinstance(given, str):
-        return given
-    if given not in TIME_GRIDS:
-        raise ValueError(
-            f"{path}: unknown time grid {shortened(given)}; allowed: {', '.join(TIME_GRIDS)}, or "
-            "seconds."
-        )
-    return TIME_GRIDS[given]

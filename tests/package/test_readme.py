@@ -74,9 +74,12 @@ def test_commands_run_and_the_study_file_describes_what_they_trained(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     for written in ("results/drift/report.html", "slides/sharpness.svg", "tables/accuracy.tex"):
         assert (tmp_path / written).stat().st_size > 0
-    (study,) = [text for kind, text in BLOCKS if kind == "toml"]
+    study, axes = [text for kind, text in BLOCKS if kind == "toml"]
     (tmp_path / "study.toml").write_text(study, encoding="utf-8")
     assert len(load_study(tmp_path / "study.toml").trials()) == 4 * 2 * 2 * 5
+    grid = study.partition("[axes]")[0].replace(', "reram_wan2022"]', "]") + axes
+    (tmp_path / "study.toml").write_text(grid, encoding="utf-8")
+    assert len(load_study(tmp_path / "study.toml").trials()) == 4 * 3 * 3 * 2 * 5
     parts_of_a_job_array_are_the_study(tmp_path)
 
 
