@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from analog_samson import times
-from analog_samson.report.style import line_width, order
+from analog_samson.report.style import line_width, marker_size, order
 from analog_samson.report.words import method_text
 from analog_samson.results.scores import Score
 
@@ -48,6 +48,7 @@ class TimeAxis:
             t_inference_s: The times to be drawn [s], of all panels that share the axis.
         """
         later = t_inference_s[t_inference_s > 0]
+        self._times = np.unique(later.to_numpy(dtype=float))
         first, last = later.min(), later.max()
         if not first > 0:
             first, last = 1.0, times.YEAR
@@ -61,10 +62,28 @@ class TimeAxis:
         placed: np.ndarray = np.where(t_inference_s > 0, t_inference_s, self.zero_s)
         return placed * 10 ** (shift * self.decades)
 
-    def dress(self, ax: Axes) -> None:
-        """Set scale, ticks, limits, label and the break."""
+    def shifts(self, n: int, ax: Axes) -> np.ndarray:
+        """Offsets that separate the markers of n methods, as fractions of the axis, around 0.
+
+        Markers stand side by side; where the next time is near, they overlap by up to a half.
+        """
+        step_pt = 1.1 * marker_size(1.0)
+        shown = 1.08 + GAP * self._is_broken
+        panel_pt = 72 * ax.get_window_extent().width / ax.figure.dpi
+        apart = np.diff(np.log10(self._times)) if len(self._times) > 1 else np.ones(1)
+        nearest_pt = float(apart.min()) / (shown * self.decades) * panel_pt
+        step_pt = max(min(step_pt, nearest_pt / max(n, 1)), 0.5 * marker_size(1.0))
+        return np.asarray(places(n) * step_pt / panel_pt * shown)
+
+    def dress(self, ax: Axes, beside: float = 0.0) -> None:
+        """Set scale, ticks, limits, label and the break.
+
+        Args:
+            ax: The axes.
+            beside: Largest shift of a marker from its time, as a fraction of the axis.
+        """
         ax.set_xscale("log")
-        margin = 10 ** (0.04 * self.decades)
+        margin = 10 ** ((0.03 + max(0.01, beside)) * self.decades)
         ticks = [t for t in TICKS_S if self._first / margin <= t <= self._last * margin]
         if len(ticks) < 2:
             ticks = sorted({self._first, self._last})
@@ -87,7 +106,7 @@ class TimeAxis:
         known = rows.loc[~rows["extrapolated"] & (rows["t_inference_s"] > 0), "t_inference_s"]
         margin = 10 ** (0.04 * self.decades)
         begin = float(np.sqrt(known.max() * late.min())) if len(known) else late.min() / margin
-        ax.axvspan(begin, self._last * margin, color="0.94", lw=0, zorder=0)
+        ax.axvspan(begin, ax.get_xlim()[1], color="0.94", lw=0, zorder=0)
         if not named:
             return
         ax.margins(y=0.12)
@@ -129,16 +148,16 @@ class TimeAxis:
                 [middle * side / slant, middle * side * slant],
                 [-0.02, 0.02],
                 transform=across,
-                color="black",
+                color=rcParams["axes.edgecolor"],
                 linewidth=line_width(0.65),
                 clip_on=False,
                 zorder=5,
             )
 
 
-def shifts(n: int) -> np.ndarray:
-    """Offsets that separate the bars of n methods, as fractions of the axis, around 0."""
-    return (np.arange(n) - (n - 1) / 2) * min(0.012, 0.06 / max(n, 1))
+def places(n: int) -> np.ndarray:
+    """Positions around 0 at unit distance."""
+    return np.arange(n) - (n - 1) / 2
 
 
 def y_label(text: str) -> str:

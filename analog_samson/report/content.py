@@ -11,6 +11,8 @@ import pandas as pd
 
 from analog_samson import results
 from analog_samson.deprecated import warn_renamed
+from analog_samson.devices import device_names, load_device
+from analog_samson.devices.settings import SHORT_AXIS_NAMES
 from analog_samson.report import words
 from analog_samson.results.scores import Score, score_of
 
@@ -18,8 +20,15 @@ from analog_samson.results.scores import Score, score_of
 class Look(TypedDict):
     """How a figure is drawn: its width, and the name of its style sheet."""
 
-    width: str
+    width: str | float
     look: str
+
+
+class OverTime(Look):
+    """How a figure over time is drawn."""
+
+    programmed: bool
+    same_times: bool
 
 
 BASELINE = "sgd"
@@ -45,8 +54,12 @@ class Content:
         target: Accuracy that chips must reach for the yield, as a fraction, or another score in its
             unit; None takes `results.default_target`.
         interval: "bars" or "band", over time.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
+        width: "one column", "two columns" or inches.
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
+        programmed: Whether figures over time show the programmed state (t = 0), too.
+        same_times: Whether all panels of a figure have one time axis.
+        overlay: What is laid over each other on one axes, in a figure of its own: columns such as
+            "compensation", "device" and "study".
     """
 
     rows: pd.DataFrame
@@ -59,8 +72,11 @@ class Content:
     scale: str = "accuracy"
     target: float | None = None
     interval: str = "bars"
-    width: str = "two columns"
+    width: str | float = "two columns"
     look: str = "paper"
+    programmed: bool = False
+    same_times: bool = False
+    overlay: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Check the baseline.
@@ -82,6 +98,12 @@ class Content:
     def how(self) -> Look:
         """Arguments that every function of a figure takes."""
         return {"width": self.width, "look": self.look}
+
+    @property
+    def over_time(self) -> OverTime:
+        """Arguments that every function of a figure over time takes."""
+        shown: OverTime = {**self.how, "programmed": self.programmed, "same_times": self.same_times}
+        return shown
 
     @cached_property
     def score(self) -> Score:
@@ -196,6 +218,30 @@ class Content:
             scale=self.chosen_scale,
             primary=self.primary,
         )
+
+    def nominal(self, device: str, axis: str) -> float | str | None:
+        """A device's own value of a swept setting, by manifest or package; None: not known."""
+        definition = next(
+            (
+                found["devices"][device]
+                for found in self.manifests
+                if device in found.get("devices", {})
+            ),
+            None,
+        )
+        if definition is None:
+            if device not in device_names():
+                return None
+            definition = load_device(device).model_dump(mode="json")
+        path = SHORT_AXIS_NAMES.get(axis) or tuple(axis.split("."))
+        value: Any = definition
+        for key in path:
+            if isinstance(value, list):
+                value = dict(enumerate(value)).get(int(key)) if key.isdigit() else None
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is None and axis.endswith("_scale"):
+            return 1.0  # of devices of earlier versions
+        return value if isinstance(value, int | float | str) else None
 
     @cached_property
     def ageing(self) -> pd.DataFrame:

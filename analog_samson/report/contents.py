@@ -114,7 +114,7 @@ def study_figures(
     confidence: float = 0.95,
     bootstrap: bool = False,
     interval: str = "bars",
-    width: str = "two columns",
+    width: str | float = "two columns",
     look: str = "paper",
     scale: str = "accuracy",
     target: float | None = None,
@@ -130,8 +130,8 @@ def study_figures(
         confidence: Probability with which intervals cover.
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
         interval: "bars" or "band", over time.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
+        width: "one column", "two columns" or inches.
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
         scale: Scale of means, gains and tests: "accuracy", "logit" or "auto" (see `Content`).
         target: Accuracy that chips must reach for the yield, as a fraction; None takes
             `results.default_target`.

@@ -168,7 +168,9 @@ def _in_few_panels(draw: Callable[[Content], Figure | None]) -> Callable[[Conten
 
 @_in_few_panels
 def _accuracy(content: Content) -> Figure:
-    return figures.accuracy_figure(content.summary, interval=content.interval, **content.how)
+    return figures.accuracy_figure(
+        content.summary, interval=content.interval, **content.over_time
+    )
 
 
 def _accuracy_table(content: Content) -> Table:
@@ -179,7 +181,7 @@ def _accuracy_table(content: Content) -> Table:
 def _gain(content: Content) -> Figure | None:
     if content.gains.empty:
         return None
-    return figures.gain_figure(content.gains, interval=content.interval, **content.how)
+    return figures.gain_figure(content.gains, interval=content.interval, **content.over_time)
 
 
 def _gain_table(content: Content) -> Table | None:
@@ -191,7 +193,7 @@ def _gain_table(content: Content) -> Table | None:
 
 @_in_few_panels
 def _lost(content: Content) -> Figure:
-    return figures.lost_figure(content.lost, interval=content.interval, **content.how)
+    return figures.lost_figure(content.lost, interval=content.interval, **content.over_time)
 
 
 def _lost_table(content: Content) -> Table:
@@ -202,7 +204,7 @@ def _lost_table(content: Content) -> Table:
 def _saved(content: Content) -> Figure | None:
     if content.saved.empty:
         return None
-    return figures.gain_figure(content.saved, interval=content.interval, **content.how)
+    return figures.gain_figure(content.saved, interval=content.interval, **content.over_time)
 
 
 def _saved_table(content: Content) -> Table | None:
@@ -248,7 +250,7 @@ def _iso_table(content: Content) -> Table | None:
 def _chips(content: Content) -> Figure | None:
     if content.ageing.empty:
         return None
-    return figures.chips_figure(content.ageing, **content.how)
+    return figures.chips_figure(content.ageing, **content.over_time)
 
 
 @_in_few_panels
@@ -269,12 +271,17 @@ def _axis(content: Content) -> Figures:
     axes = sweeps.swept_axes(content.summary)
     if len(axes) != 1:
         return None
-    return {axes[0]: sweeps.axis_figure(content.summary, axes[0], **content.how)}
+    known = {
+        device: content.nominal(device, axes[0]) for device in content.summary["device"].unique()
+    }
+    nominal = {device: value for device, value in known.items() if value is not None}
+    figure = sweeps.axis_figure(content.summary, axes[0], nominal=nominal, **content.how)
+    return {axes[0]: figure}
 
 
 def _heat(content: Content) -> Figures:
     axes = sweeps.swept_axes(content.summary)
-    if len(axes) != 2:
+    if len(axes) != 2 or not sweeps.are_crossed(content.summary, axes):
         return None
     return {
         str(device): sweeps.heat_figure(rows, *axes, **content.how)
@@ -324,6 +331,10 @@ def _telling(lives: list[pd.DataFrame]) -> pd.DataFrame:
 
 def _of_the_study(content: Content, rows: pd.DataFrame) -> pd.DataFrame:
     known = _known(rows, rows["checkpoint"].isin(content.names))
+    if "extrapolated" not in known:  # of earlier versions
+        late = content.rows[content.rows["extrapolated"]]
+        first = late.groupby("device", observed=True)["t_inference_s"].min()
+        known = known.assign(extrapolated=known["t_inference_s"] >= known["device"].map(first))
     score = score_of(known)
     if score.function and score.function == content.score.function:  # the same, shown as the rows
         return known.assign(score=content.score.name)

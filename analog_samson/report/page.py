@@ -81,7 +81,7 @@ def write_report(
             scores have their tables and figures in folders of it, named after the scores.
         baseline: Method that gains are counted from.
         confidence: Probability with which an interval covers the true mean.
-        look: Style sheet, "paper" or "talk".
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
         scale: Scale of means, gains and tests: "accuracy", "logit" or "auto" (see `Content`).
         target: Accuracy that chips must reach for the yield, as a fraction; None takes
             `results.default_target`.

@@ -395,7 +395,7 @@ def grid_table(summary: pd.DataFrame, *, decimals: int | None = None) -> Table:
                     line[words.method_text(name)] = _mean(score, row, digits)
             cells.append(line)
         late = EXTRAPOLATED if part["extrapolated"].any() else ""
-        title = words.group_title(part.iloc[0], columns)
+        title = words.group_title(part.iloc[0], columns, rows["device"].unique())
         moment = times.label(part["t_inference_s"].iloc[0])
         blocks.append(_plain(f"{title}, {moment}{late}", pd.DataFrame(cells)))
     parts = [
@@ -499,7 +499,7 @@ def _by_block(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Title and rows of every block: one per device and other settings that vary."""
     columns = words.varying(rows)
     for _, part in rows.groupby(["device", *columns], observed=True, sort=True):
-        yield words.group_title(part.iloc[0], columns), part
+        yield words.group_title(part.iloc[0], columns, rows["device"].unique()), part
 
 
 def _plain(title: str, cells: pd.DataFrame) -> Block:
