@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from analog_samson import results
 from analog_samson.importing import import_named
-from analog_samson.report import diagnostics, figures, networks, sweeps, tables, words
+from analog_samson.report import diagnostics, figures, findings, networks, sweeps, tables, words
 from analog_samson.report.content import Content
 from analog_samson.report.style import style
 from analog_samson.report.typeset import Table
@@ -47,8 +47,10 @@ class Item:
         figure: Function that draws it. Several figures are a mapping: each key is added to name
             and title. None, or an empty mapping, where there is nothing to draw.
         table: Function that makes its table; None where there is nothing to show.
-        caption: What the figure shows, in a sentence, printed below it; also its alternative text.
-            A function takes the content. Tables have their own captions.
+        caption: What the figure shows, in a sentence, printed below it. A function takes the
+            content. Tables have their own captions.
+        finding: The main number of its figures, in a sentence; with title and caption it is their
+            alternative text.
         needs: Files beside ``trials.csv`` without which the item is left out ("waterfall.csv").
 
     Raises:
@@ -61,6 +63,7 @@ class Item:
     figure: Callable[[Content], Figures] | None = None
     table: Callable[[Content], Table | None] | None = None
     caption: str | Callable[[Content], str] = ""
+    finding: Callable[[Content], str] | None = None
     needs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -115,6 +118,10 @@ class Item:
         if isinstance(self.caption, str):
             return content.score.fill(self.caption)
         return self.caption(content)
+
+    def finding_of(self, content: Content) -> str:
+        """Main number of its figures; "" where none is given."""
+        return self.finding(content) if self.finding is not None else ""
 
     def _applies(self, content: Content) -> bool:
         return all(content.files(name) for name in self.needs)
@@ -225,7 +232,7 @@ def _yield_table(content: Content) -> Table | None:
 
 @_in_few_panels
 def _lifetime(content: Content) -> Figure | None:
-    lives = _telling(content.lives)
+    lives = findings.telling(content.lives)
     if lives.empty:
         return None
     return figures.lifetime_figure(lives, **content.how)
@@ -297,13 +304,19 @@ def _planning_table(content: Content) -> Table | None:
 
 
 def _waterfall(content: Content) -> Figure:
-    stages = _of_the_study(content, content.beside("waterfall.csv"))
-    return diagnostics.waterfall_figure(stages, content.names, **content.how)
+    return diagnostics.waterfall_figure(_stages(content), content.names, **content.how)
 
 
 def _layers(content: Content) -> Figure:
-    layers = _of_the_study(content, content.beside("layers.csv"))
-    return diagnostics.layers_figure(layers, content.names, **content.how)
+    return diagnostics.layers_figure(_layer_rows(content), content.names, **content.how)
+
+
+def _stages(content: Content) -> pd.DataFrame:
+    return _of_the_study(content, content.beside("waterfall.csv"))
+
+
+def _layer_rows(content: Content) -> pd.DataFrame:
+    return _of_the_study(content, content.beside("layers.csv"))
 
 
 def _sharpness(content: Content) -> Figure | None:
@@ -320,13 +333,6 @@ def _training(content: Content) -> Figure:
     called = words.method_names(curves.fillna({"strength": ""}))
     curves = _known(curves, called.isin(set(content.names.values())))
     return networks.training_figure(curves, **content.how)
-
-
-def _telling(lives: list[pd.DataFrame]) -> pd.DataFrame:
-    """The lifetimes of the loss that most methods reach; of several losses, of the smallest."""
-    if lives[0].empty:
-        return lives[0]
-    return max(lives, key=lambda one: (one["censored"] == "").sum())
 
 
 def _of_the_study(content: Content, rows: pd.DataFrame) -> pd.DataFrame:
@@ -354,6 +360,7 @@ ITEMS = (
         _accuracy_table,
         "Mean {score} of each method against the time since programming, with its "
         "interval; one panel for each device.",
+        findings.accuracy,
     ),
     Item(
         "gain",
@@ -362,6 +369,7 @@ ITEMS = (
         _gain_table,
         "Difference of {score} to the baseline on the same chips, with its interval, "
         "against the time since programming; one panel for each device.",
+        findings.gain,
     ),
     Item(
         "lost",
@@ -370,6 +378,7 @@ ITEMS = (
         _lost_table,
         "{Score} that each method has lost since its digital networks, with its "
         "interval, against the time since programming; one panel for each device.",
+        findings.lost,
     ),
     Item(
         "saved",
@@ -378,6 +387,7 @@ ITEMS = (
         _saved_table,
         "How much less {score} each method loses since its digital networks than the "
         "baseline, on the same chips, with its interval; one panel for each device.",
+        findings.saved,
     ),
     Item(
         "yield",
@@ -386,6 +396,7 @@ ITEMS = (
         _yield_table,
         "Fraction of chips that reach a given {score} at the last simulated time, a curve for "
         "each method; one panel for each device.",
+        findings.yields,
     ),
     Item(
         "lifetime",
@@ -393,6 +404,7 @@ ITEMS = (
         _lifetime,
         _lifetime_table,
         "Time until {is lost}, with its interval, for each method; one panel for each device.",
+        findings.lifetime,
     ),
     Item("iso_accuracy", "Normalised {score}", table=_iso_table),
     Item(
@@ -401,6 +413,7 @@ ITEMS = (
         _chips,
         caption="{Score} of each chip and their mean against the time since "
         "programming; one panel for each device and method.",
+        finding=findings.chips,
     ),
     Item(
         "strips",
@@ -408,6 +421,7 @@ ITEMS = (
         _strips,
         caption="{Score} of each chip at the last simulated time, by method and "
         "trained network; one panel for each device.",
+        finding=findings.chips,
     ),
     Item(
         "scatter",
@@ -415,6 +429,7 @@ ITEMS = (
         _scatter,
         caption="{Score} of each trained network at the last simulated time, mean "
         "and spread of its chips, against its digital {score}.",
+        finding=findings.scatter,
     ),
     Item("grid", "Swept axes", table=_grid_table),
     Item(
@@ -423,6 +438,7 @@ ITEMS = (
         _axis,
         caption="Mean {score} of each method at the last simulated time against the "
         "swept setting, with its interval; one panel for each device.",
+        finding=findings.accuracy,
     ),
     Item(
         "heat",
@@ -430,6 +446,7 @@ ITEMS = (
         _heat,
         caption="Mean {score} at the last simulated time for all values of the two swept "
         "settings; one panel for each method.",
+        finding=findings.accuracy,
     ),
     Item("planning", "How many more chips or networks", table=_planning_table),
     Item(
@@ -438,6 +455,7 @@ ITEMS = (
         _waterfall,
         caption="Mean {score} of the chips as each cause of error is added to those "
         "before it, with the standard deviation over chips.",
+        finding=lambda content: findings.stages(content, _stages(content)),
         needs=("waterfall.csv",),
     ),
     Item(
@@ -446,6 +464,7 @@ ITEMS = (
         _layers,
         caption="{Score} lost where one layer alone is analog, mean and standard "
         "deviation over chips, in the order of the network.",
+        finding=lambda content: findings.layers(content, _layer_rows(content)),
         needs=("layers.csv",),
     ),
     Item(
@@ -454,6 +473,7 @@ ITEMS = (
         _sharpness,
         caption="{Score} that the chips of each trained network lose at the last "
         "simulated time against the sharpness of its minimum.",
+        finding=findings.sharpness,
         needs=("sharpness.csv",),
     ),
     Item(
@@ -462,6 +482,7 @@ ITEMS = (
         _training,
         caption="Training loss, relative size of the perturbation and gradient norm against the "
         "epoch; one line for each training.",
+        finding=findings.training,
         needs=("training_curves.csv",),
     ),
 )

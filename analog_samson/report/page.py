@@ -26,7 +26,7 @@ from analog_samson.report.datasheet import datasheet
 from analog_samson.report.figures import FORMATS
 from analog_samson.report.items import Item, with_extra
 from analog_samson.report.methods import shows_methods
-from analog_samson.report.style import style
+from analog_samson.report.style import base_style, style
 from analog_samson.report.typeset import Table
 from analog_samson.report.words import subset_text
 from analog_samson.results import read_trials, score_of
@@ -36,8 +36,10 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
   color: #222; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
-img { width: 100%; } figure { margin: 1rem 0; overflow-x: auto; }
+img { width: 100%; display: block; } figure { margin: 1rem 0; }
+figure > div, figure.table { overflow-x: auto; }
 figcaption { font-size: 0.85em; color: #444; margin-bottom: 0.5rem; }
+figure.table figcaption { position: sticky; left: 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.85em; }
 th, td { padding: 0.2rem 0.7rem; text-align: left; border: 0; white-space: nowrap; }
 thead th { border-top: 2px solid #222; border-bottom: 1px solid #222; }
@@ -45,7 +47,8 @@ tbody tr:last-child td { border-bottom: 2px solid #222; }
 .warnings { background: #fff4e0; border-left: 4px solid #e69f00; padding: 0.5rem 1rem; }
 pre { background: #f5f5f5; padding: 0.7rem; font-size: 0.8em;
   white-space: pre-wrap; overflow-wrap: anywhere; }
-@media print { body { max-width: none; margin: 0; font-size: 10pt; } figure { overflow: visible; }
+@media print { body { max-width: none; margin: 0; font-size: 10pt; }
+  img { min-width: 0 !important; } figure > div, figure.table { overflow: visible; }
   table { font-size: 7.5pt; } th, td { padding: 0.1rem 0.3rem; }
   figure, tr { break-inside: avoid; } h2 { break-after: avoid; } }
 """
@@ -192,7 +195,9 @@ def _body(content: Content, shown: Iterable[_Shown], command: str, prefix: str) 
             title = item.title_of(stem, content.score)
             parts.append(f"<h2 id='{html.escape(prefix + stem)}'>{html.escape(title)}</h2>")
             if stem in figures:
-                parts.append(_image(figures[stem], title, item.caption_of(content)))
+                caption, found = item.caption_of(content), item.finding_of(content)
+                size = LETTERS_PT[base_style(content.look)]
+                parts.append(_image(figures[stem], title, caption, found, size))
             if stem in tables:
                 parts.append(tables[stem].html())
     for folder in content.folders:
@@ -255,15 +260,31 @@ def _in_short(rows: pd.DataFrame) -> str:
     )
 
 
-def _image(figure: Figure, title: str, caption: str = "") -> str:
+LETTERS_PT = {"paper": 7.5, "talk": 15.0}
+LETTERS_PX = 11.5
+"""Least size of a figure's letters on the page, below which it is scrolled instead of shrunk."""
+
+
+def _image(figure: Figure, title: str, caption: str = "", found: str = "", size: float = 7.5) -> str:
+    """A figure of the page.
+
+    Args:
+        figure: The figure.
+        title: Its title.
+        caption: What it shows.
+        found: Its main number, in a sentence, for those who do not see it.
+        size: Size of its letters [pt].
+    """
     file = io.BytesIO()
     with style("paper"), matplotlib.rc_context({"svg.fonttype": "path"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
     data = base64.b64encode(file.getvalue()).decode()
-    alternative = html.escape(f"{title}. {caption}" if caption else title)
+    alternative = html.escape(". ".join(text.rstrip(".") for text in (title, caption, found) if text))
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    least_px = round(figure.get_size_inches()[0] * 72 * LETTERS_PX / size)
     return (
-        f"<figure><img alt='{alternative}' src='data:image/svg+xml;base64,{data}'>{below}</figure>"
+        f"<figure><div><img style='min-width:{least_px}px' alt='{alternative}' "
+        f"src='data:image/svg+xml;base64,{data}'></div>{below}</figure>"
     )
 
 
@@ -277,7 +298,8 @@ def _audit(folder: Path) -> Iterable[str]:
     text = audit.to_html(index=False, border=0)
     summary = "Which layers are analog, and why the others are not (first network)"
     return [
-        f"<h2>Audit</h2><details open><summary>{summary}</summary><figure>{text}</figure></details>"
+        f"<h2>Audit</h2><details open><summary>{summary}</summary>"
+        f"<figure class='table'>{text}</figure></details>"
     ]
 
 
