@@ -29,6 +29,7 @@ from analog_samson.report.figures import (
     yield_figure,
 )
 from analog_samson.report.items import ITEMS, Item, with_extra
+from analog_samson.report.methods import labelled
 from analog_samson.report.networks import (
     sharpness_figure,
     sharpness_vs_robustness,
@@ -36,6 +37,7 @@ from analog_samson.report.networks import (
     training_curves,
     training_figure,
 )
+from analog_samson.report.overlay import overlay_figure
 from analog_samson.report.page import write_report
 from analog_samson.report.panels import (
     accuracy_vs_time,
@@ -59,6 +61,7 @@ from analog_samson.report.tables import (
     yield_table,
 )
 from analog_samson.report.typeset import Table
+from analog_samson.report.words import names_in
 
 __all__ = [
     "ITEMS",
@@ -80,6 +83,7 @@ __all__ = [
     "heat_figure",
     "heat_map",
     "iso_table",
+    "labelled",
     "layer_sensitivity",
     "layers_figure",
     "lifetime_figure",
@@ -88,6 +92,8 @@ __all__ = [
     "lost_figure",
     "lost_table",
     "lost_vs_time",
+    "names_in",
+    "overlay_figure",
     "planning_table",
     "save",
     "scatter_figure",

@@ -1,7 +1,7 @@
 """Time axis of all figures over time, and the legend and note of a figure."""
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import matplotlib.transforms
 import numpy as np
@@ -166,6 +166,19 @@ def y_label(text: str) -> str:
     return f"{start}\n({end}" if start and len(text) > LONGEST_Y_LABEL else text
 
 
+def label_outer(axes: Sequence[Axes]) -> None:
+    """Label the outer panels of a grid; where the x axes differ, each keeps its own."""
+    ends = np.array([ax.get_xlim() for ax in axes])
+    are_equal = bool(np.allclose(ends, ends[0], rtol=1e-9))
+    for ax in axes:
+        specification = ax.get_subplotspec()
+        if are_equal:
+            ax.label_outer()
+        elif specification is not None and not specification.is_first_col():
+            ax.set_ylabel("")
+            ax.tick_params(axis="y", labelleft=False)
+
+
 def head(ax: Axes, text: str) -> None:
     """Write a heading above the (two-line) title of the first panel of a row."""
     size = float(rcParams["axes.titlesize"])
@@ -204,19 +217,27 @@ def fit_scale(ax: Axes, score: Score, shown: "pd.Series[float]") -> None:
         log_axis(ax.set_yscale, ax.yaxis)
 
 
-def finish(figure: Figure, handles: dict[str, Line2D], note: str) -> None:
-    """Put the legend above and the note below the panels, without overlap."""
-    names = sorted(handles, key=order)
+def finish(
+    figure: Figure, handles: dict[str, Line2D], note: str, *, are_methods: bool = True
+) -> None:
+    """Put the legend above and the note below the panels, without overlap.
+
+    Args:
+        figure: The figure.
+        handles: Names to what the legend shows.
+        note: Text below the panels.
+        are_methods: Whether the names are those of methods; others are shown as they are.
+    """
+    names = sorted(handles, key=order) if are_methods else list(handles)
+    texts = {name: method_text(name) if are_methods else name for name in names}
     width_in = figure.get_size_inches()[0]
     extra_in = 0.0
     if names:
         letters = width_in * 72 / (0.56 * rcParams["legend.fontsize"])
-        columns = max(
-            1, min(len(names), int(letters // (max(len(method_text(name)) for name in names) + 8)))
-        )
+        columns = max(1, min(len(names), int(letters // (max(map(len, texts.values())) + 8))))
         in_rows = [name for k in range(columns) for name in names[k::columns]]
         for name in names:
-            handles[name].set_label(method_text(name))
+            handles[name].set_label(texts[name])
         figure.legend(
             handles=[handles[name] for name in in_rows], loc="outside upper center", ncols=columns
         )

@@ -156,6 +156,19 @@ class Content:
         )
 
     @cached_property
+    def laid_over(self) -> pd.DataFrame:
+        """The summary for `overlay`; where studies are laid over each other, one of each."""
+        if "study" not in self.overlay:
+            return self.summary
+        parts = [
+            results.summarise(
+                own, self.confidence, bootstrap=self.bootstrap, scale=self.chosen_scale
+            ).assign(study=study)
+            for study, own in self.rows.groupby("study", observed=True, sort=False)
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+    @cached_property
     def chosen_scale(self) -> str:
         """The scale of means, gains and tests."""
         return self.recommended_scale if self.scale == "auto" else self.scale

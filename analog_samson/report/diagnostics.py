@@ -103,8 +103,9 @@ def _fit_changes(ax: Axes, changes: np.ndarray, spread: np.ndarray) -> str:
         return ""
     linear = 10.0 ** np.floor(np.log10(max(float(np.median(small)), 1e-3 * largest)))
     ax.set_xscale("symlog", linthresh=linear, linscale=0.6)
-    ends = 3 * max(float((changes + spread).max()), linear), 3 * max(
-        float((spread - changes).max()), linear
+    ends = (
+        3 * max(float((changes + spread).max()), linear),
+        3 * max(float((spread - changes).max()), linear),
     )
     ax.set_xlim(-ends[1], ends[0])
     decades = np.arange(np.log10(linear), np.log10(max(ends)) + 1)
@@ -233,8 +234,8 @@ def _by_network(
         chips = rows.groupby("checkpoint")["chip"].nunique()
         networks = rows.groupby(keys)["checkpoint"].nunique()
         note = (
-            f"n = {words.range_text(networks)} networks × {words.range_text(chips)} chips: mean and "
-            f"standard deviation over all chips. {words.devices_text(rows)}.{late_note(rows)}"
+            f"n = {words.range_text(networks)} networks × {words.range_text(chips)} chips: mean "
+            f"and standard deviation over all chips. {words.devices_text(rows)}.{late_note(rows)}"
         )
         finish(figure, {}, note)
     return figure

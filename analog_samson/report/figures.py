@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from analog_samson import times
 from analog_samson.files import replacing
 from analog_samson.report import panels, words
-from analog_samson.report.axes import TimeAxis, finish, head
+from analog_samson.report.axes import TimeAxis, finish, head, label_outer
 from analog_samson.report.pgf import save_pgf
 from analog_samson.report.style import is_wide, order, style, width_in
 from analog_samson.report.typeset import EXTRAPOLATED
@@ -217,7 +217,7 @@ def chips_figure(
             ax.set_title(first_row + words.method_text(names[k]), weight="normal")
             if k == 0:
                 head(ax, words.group_title(part.iloc[0], columns, rows["device"].unique()))
-            ax.label_outer()
+        label_outer([ax for ax in axes if ax.axison])
         note = "Thin lines: chips (reads averaged). Thick lines: mean of all chips."
         if chips["extrapolated"].any():
             note += " Shaded: beyond the time to which the device was measured (extrapolated)."
@@ -282,7 +282,8 @@ def lifetime_figure(
     if len(lives):
         n = lives.assign(n_chips_max=lives["n_chips"])
         note = (
-            f"n = {words.n_text(n)}. Loss counted from {reference[lives['reference'].iloc[0]]}; interpolated in log time. "
+            f"n = {words.n_text(n)}. Loss counted from {reference[lives['reference'].iloc[0]]}; "
+            "interpolated in log time. "
             f"Bars: {words.per_cent_of(lives)} interval, from one simulated time to another; "
             "arrows: beyond the measured times. 1 y = 365 d. "
             f"{words.fixed_text(lives)}."
@@ -375,8 +376,8 @@ def by_panel(
             title = words.group_title(part.iloc[0], columns, rows["device"].unique())
             title = f"{title}, {moment(part)}" if with_time else title
             ax.set_title(_wrapped(title, figure, axes, 0.88 if share_y else 0.7))
-            if share_y:
-                ax.label_outer()
+        if share_y:
+            label_outer(axes)
         finish(figure, handles, note + (late_note(rows) if with_time else ""))
     return figure
 
@@ -474,7 +475,13 @@ def save(
 
 
 def panel_grid(
-    n: int, width: str | float, look: str, *, aspect: float, share_y: bool, across: int | None = None
+    n: int,
+    width: str | float,
+    look: str,
+    *,
+    aspect: float,
+    share_y: bool,
+    across: int | None = None,
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure of panels; called within `style`.
 

@@ -1,6 +1,7 @@
 """The main number of every figure in a sentence, for its alternative text on the page."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 
@@ -19,7 +20,9 @@ MANY = 4
 def accuracy(content: Content) -> str:
     """The highest and the lowest mean score at the last time, for each panel."""
     score = content.score
-    return _extremes(content.summary, score.column, lambda v: _with_unit(score.shown(v), score.unit))
+    return _extremes(
+        content.summary, score.column, lambda v: _with_unit(score.shown(v), score.unit)
+    )
 
 
 def gain(content: Content) -> str:
@@ -59,24 +62,29 @@ def lifetime(content: Content) -> str:
     rows = lives.assign(t_inference_s=0.0)
     signs = {"right": "more than ", "left": "less than ", "": ""}
 
-    def said(row: "pd.Series[object]") -> str:
+    def said(row: "pd.Series[Any]") -> str:
         return signs[str(row["censored"])] + times.label(float(str(row["lifetime_s"])))
 
     parts = []
     for title, part in _panels(rows):
         ordered = part.sort_values("lifetime_s")
         first, last = ordered.iloc[-1], ordered.iloc[0]
-        text = f"{_name(first)} {said(first)}"
-        parts.append(f"{title}: {text}{_and_lowest(first, last, said(last))}")
+        longest, shortest = said(first), said(last)
+        if longest == shortest:
+            parts.append(f"{title}: every method {longest}")
+        else:
+            text = f"longest {_name(first)} {longest}, shortest {_name(last)} {shortest}"
+            parts.append(f"{title}: {text}")
     return _joined(parts)
 
 
 def scatter(content: Content) -> str:
-    """How many networks lose accuracy on chips."""
-    late = at_last_time(content.networks)
-    score = content.score
-    worse = int((score.lost(late[score.digital], late[score.column]) > 0).sum())
-    return f"{worse} of {len(late)} networks are worse on their chips than digital"
+    """How many networks are worse on their chips than digital, for each panel."""
+    score, parts = content.score, []
+    for title, part in _panels(at_last_time(content.networks)):
+        worse = int((score.lost(part[score.digital], part[score.column]) > 0).sum())
+        parts.append(f"{title}: {worse} of {len(part)} networks are worse on their chips")
+    return _joined(parts)
 
 
 def stages(content: Content, rows: pd.DataFrame) -> str:
@@ -150,7 +158,7 @@ def _of_gains(content: Content, gains: pd.DataFrame) -> str:
 
 
 def _extremes(rows: pd.DataFrame, column: str, show: Callable[[float], str]) -> str:
-    """ "PCM at 1 y†: SAMSON 98.94 %, lowest SGD 98.31 %", for each panel at its last time."""
+    """The highest and the lowest value with their methods, for each panel at its last time."""
     parts = []
     for title, part in _panels(at_last_time(rows)):
         ordered = part.sort_values(column, kind="stable")
@@ -176,13 +184,14 @@ def _joined(parts: list[str]) -> str:
     return text.replace(EXTRAPOLATED, " (extrapolated)")
 
 
-def _and_lowest(first: "pd.Series[object]", last: "pd.Series[object]", value: str) -> str:
+def _and_lowest(first: "pd.Series[Any]", last: "pd.Series[Any]", value: str) -> str:
     return "" if first.equals(last) else f", lowest {_name(last)} {value}"
 
 
-def _name(row: "pd.Series[object]") -> str:
+def _name(row: "pd.Series[Any]") -> str:
     return words.method_text(f"{row['method']} {row['strength']}".strip())
 
 
 def _with_unit(value: float, unit: str, sign: str = "") -> str:
-    return f"{value:{sign}.4g} {unit}".strip().replace("-", "−")
+    digits = 3 if "point" in unit else 4
+    return f"{value:{sign}.{digits}g} {unit}".strip().replace("-", "−")

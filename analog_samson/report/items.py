@@ -15,7 +15,16 @@ from matplotlib.figure import Figure
 
 from analog_samson import results
 from analog_samson.importing import import_named
-from analog_samson.report import diagnostics, figures, findings, networks, sweeps, tables, words
+from analog_samson.report import (
+    diagnostics,
+    figures,
+    findings,
+    networks,
+    overlay,
+    sweeps,
+    tables,
+    words,
+)
 from analog_samson.report.content import Content
 from analog_samson.report.style import style
 from analog_samson.report.typeset import Table
@@ -175,8 +184,14 @@ def _in_few_panels(draw: Callable[[Content], Figure | None]) -> Callable[[Conten
 
 @_in_few_panels
 def _accuracy(content: Content) -> Figure:
-    return figures.accuracy_figure(
-        content.summary, interval=content.interval, **content.over_time
+    return figures.accuracy_figure(content.summary, interval=content.interval, **content.over_time)
+
+
+def _overlay(content: Content) -> Figure | None:
+    if not content.overlay:
+        return None
+    return overlay.overlay_figure(
+        content.laid_over, content.overlay, interval=content.interval, **content.over_time
     )
 
 
@@ -361,6 +376,14 @@ ITEMS = (
         "Mean {score} of each method against the time since programming, with its "
         "interval; one panel for each device.",
         findings.accuracy,
+    ),
+    Item(
+        "overlay",
+        "{Score} over time on one axes",
+        _overlay,
+        caption="Mean {score} against the time since programming, with its interval; a line for "
+        "each method and each of the settings that are laid over each other.",
+        finding=findings.accuracy,
     ),
     Item(
         "gain",

@@ -5,6 +5,7 @@ labels of data sets, technologies of devices, and label, unit, direction and dig
 written into the manifest when the study ran. Labels that a caller gives (`labelled`) come first.
 """
 
+import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -126,6 +127,33 @@ def labelled(
     finally:
         _given.reset(tokens[0])
         _details.reset(tokens[1])
+
+
+def labels_from(texts: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Labels from texts such as 'samson=SAMSON (ours)'.
+
+    Args:
+        texts: ``name=label``; names may hold "=", as "sam rho=0.1=SAM" does.
+        known: Names that may be given a label.
+
+    Returns:
+        Name to label.
+
+    Raises:
+        ValueError: If a text gives none of the names a label.
+    """
+    names, found = sorted(set(known), key=len, reverse=True), {}
+    for text in texts:
+        name = next((name for name in names if text.startswith(f"{name}=")), None)
+        if name is None:
+            close = difflib.get_close_matches(text.partition("=")[0], names, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"A label is given as name=label, with a method, device, network or data set of "
+                f"the study ({', '.join(sorted(names))}); got {text!r}.{hint}"
+            )
+        found[name] = text.removeprefix(f"{name}=")
+    return found
 
 
 def _technology(device: str) -> str:

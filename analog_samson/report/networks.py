@@ -223,7 +223,8 @@ def sharpness_figure(
         ].nunique()
         note = (
             f"n = {n} networks × {words.range_text(networks['n_chips'])} chips: one point a "
-            "trained network, its chips averaged; sharpness on training images; Spearman's rank correlation over all points | "
+            "trained network, its chips averaged; sharpness on training images; "
+            "Spearman's rank correlation over all points | "
             "within methods (differences between methods removed; p of permutations). "
             f"{words.fixed_text(networks)}.{late_note(networks)}"
         )

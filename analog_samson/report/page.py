@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -25,7 +26,7 @@ from analog_samson.report.contents import warnings_of, write_figures, write_tabl
 from analog_samson.report.datasheet import datasheet
 from analog_samson.report.figures import FORMATS
 from analog_samson.report.items import Item, with_extra
-from analog_samson.report.methods import shows_methods
+from analog_samson.report.methods import labelled, shows_methods
 from analog_samson.report.style import base_style, style
 from analog_samson.report.typeset import Table
 from analog_samson.report.words import subset_text
@@ -68,6 +69,8 @@ def write_report(
     command: str = "",
     extra_items: Iterable[Item | str] = (),
     shown_as: str = "",
+    labels: Mapping[str, str] = MappingProxyType({}),
+    details: bool = False,
     rows: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Redraw all tables and figures of a study, and its page, from the files in its folder.
@@ -94,6 +97,8 @@ def write_report(
         shown_as: Name that the score is shown under, such as "bits_per_token" for
             ``cross_entropy`` (see `results.shown_as`); of several scores, those that it is a name
             of.
+        labels: Names of methods, devices, networks and data sets to labels (see `labelled`).
+        details: Whether captions name engine and precision.
         rows: The rows of its ``trials.csv``, if they have been read already; of one study.
 
     Returns:
@@ -113,29 +118,30 @@ def write_report(
     by_score = {"": (folders, rows)} if rows is not None else _by_score(folders)
     whole = folders[0] if out is None else made_folder(Path(out), "folder of the page")
     paths, bodies, names = [], [], []
-    for part, (own, found) in by_score.items():
-        if found.empty:
-            where = str(own[0] / "trials.csv")
-            raise ValueError(f"{where!r} holds no rows; run the study first.")
-        if shown_as and (len(by_score) == 1 or is_shown_as(found, shown_as)):
-            found = results.shown_as(found, shown_as)
-        content = Content(
-            found,
-            own,
-            baseline=baseline,
-            confidence=confidence,
-            look=look,
-            scale=scale,
-            target=target,
-        )
-        shown = [_Shown(item, item.figures(content), item.tables(content)) for item in items]
-        several = len(by_score) > 1
-        place = made_folder(whole / part, "folder of a score") if several else whole
-        for one in shown:
-            paths += write_tables(one.tables, place)
-            paths += write_figures(one.figures, place, FORMATS, look=look)
-        bodies += _body(content, shown, command, f"{part}-" if several else "")
-        names += [name for name in _names(content) if name not in names]
+    with labelled(labels, details=details):
+        for part, (own, found) in by_score.items():
+            if found.empty:
+                where = str(own[0] / "trials.csv")
+                raise ValueError(f"{where!r} holds no rows; run the study first.")
+            if shown_as and (len(by_score) == 1 or is_shown_as(found, shown_as)):
+                found = results.shown_as(found, shown_as)
+            content = Content(
+                found,
+                own,
+                baseline=baseline,
+                confidence=confidence,
+                look=look,
+                scale=scale,
+                target=target,
+            )
+            shown = [_Shown(item, item.figures(content), item.tables(content)) for item in items]
+            several = len(by_score) > 1
+            place = made_folder(whole / part, "folder of a score") if several else whole
+            for one in shown:
+                paths += write_tables(one.tables, place)
+                paths += write_figures(one.figures, place, FORMATS, look=look)
+            bodies += _body(content, shown, command, f"{part}-" if several else "")
+            names += [name for name in _names(content) if name not in names]
     page = whole / "report.html"
     with replacing(page) as temporary:
         temporary.write_text(_page(names, bodies), encoding="utf-8", newline="\n")
@@ -265,7 +271,9 @@ LETTERS_PX = 11.5
 """Least size of a figure's letters on the page, below which it is scrolled instead of shrunk."""
 
 
-def _image(figure: Figure, title: str, caption: str = "", found: str = "", size: float = 7.5) -> str:
+def _image(
+    figure: Figure, title: str, caption: str = "", found: str = "", size: float = 7.5
+) -> str:
     """A figure of the page.
 
     Args:
@@ -279,7 +287,9 @@ def _image(figure: Figure, title: str, caption: str = "", found: str = "", size:
     with style("paper"), matplotlib.rc_context({"svg.fonttype": "path"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
     data = base64.b64encode(file.getvalue()).decode()
-    alternative = html.escape(". ".join(text.rstrip(".") for text in (title, caption, found) if text))
+    alternative = html.escape(
+        ". ".join(text.rstrip(".") for text in (title, caption, found) if text)
+    )
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     least_px = round(figure.get_size_inches()[0] * 72 * LETTERS_PX / size)
     return (

@@ -1,6 +1,6 @@
 """Drawing into one `Axes`: the score of chips over time and methods."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,11 @@ from matplotlib.lines import Line2D
 
 from analog_samson import times
 from analog_samson.report import words
-from analog_samson.report.axes import TimeAxis, fit_scale, places, y_label
+from analog_samson.report.axes import TimeAxis, fit_scale, y_label
 from analog_samson.report.style import line_width, marker_size, order, plot_options
 from analog_samson.results.scores import score_of
 
-DIGITAL = (0.0, (1.0, 3.0))
+DIGITAL = (1.0, 3.0)
 """Dots of the line of digital networks."""
 
 LATE = (2.5, 1.5)
@@ -58,15 +58,29 @@ def accuracy_vs_time(
         name=words.method_names(summary), value=score.shown(summary[score.column])
     )
     handles = _over_time(ax, rows, interval, axis, score.shown)
-    ordered = sorted(rows["name"].unique(), key=order)
-    for k, name in enumerate(ordered):
-        digital = score.shown(rows.loc[rows["name"] == name, score.digital].mean())
-        phase = DIGITAL[0] + k * sum(DIGITAL[1]) / len(ordered)
-        colour = plot_options(name, ordered)["color"]
-        ax.axhline(digital, color=colour, ls=(phase, DIGITAL[1]), lw=line_width(0.8), zorder=2)
+    digital = score.shown(rows.groupby("name")[score.digital].mean())
+    ordered = sorted(digital.index, key=order)
+    draw_digital(ax, {name: digital[name] for name in ordered}, ordered)
     fit_scale(ax, score, rows["value"])
     ax.set_ylabel(y_label(score.axis()))
     return handles
+
+
+def draw_digital(
+    ax: Axes, digital: Mapping[str, float], drawn: Sequence[str], colours: Sequence[Any] = ()
+) -> None:
+    """Draw a fine dotted line at each digital score; coinciding ones show their dots in turn.
+
+    Args:
+        ax: Where to draw.
+        digital: Name of a series to its digital score, as shown.
+        drawn: All methods that are drawn.
+        colours: Colours of the series; empty takes those of methods.
+    """
+    for k, (name, value) in enumerate(digital.items()):
+        colour = colours[k] if colours else plot_options(name, drawn)["color"]
+        dots = (k * sum(DIGITAL) / len(digital), DIGITAL)
+        ax.axhline(value, color=colour, ls=dots, lw=line_width(0.8), zorder=2)
 
 
 def gain_vs_time(
@@ -276,7 +290,9 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
             if len(own) > 1:
                 ends = [place - 0.25 / n_slots, place + 0.25 / n_slots]
                 mean = score.shown(own[score.column].mean())
-                ax.plot(ends, [mean] * 2, color=rcParams["text.color"], lw=line_width(0.9), zorder=3)
+                ax.plot(
+                    ends, [mean] * 2, color=rcParams["text.color"], lw=line_width(0.9), zorder=3
+                )
     ax.set_xticks(
         range(len(ordered)), [words.method_text(n).replace(" ", "\n", 1) for n in ordered]
     )
@@ -412,13 +428,37 @@ def _over_time(
     axis: TimeAxis | None,
     show: Callable[[Any], Any],
 ) -> list[Line2D]:
-    axis = axis or TimeAxis(rows["t_inference_s"])
     names = sorted(rows["name"].unique(), key=order)
-    handles = []
+    looks = {name: plot_options(name, names) for name in names}
+    draw_series(ax, rows, looks, interval, axis, show)
+    return [Line2D([], [], label=name, **look) for name, look in looks.items()]
+
+
+def draw_series(
+    ax: Axes,
+    rows: pd.DataFrame,
+    looks: Mapping[str, dict[str, Any]],
+    interval: str,
+    axis: TimeAxis | None,
+    show: Callable[[Any], Any],
+) -> None:
+    """Draw series with their intervals against time.
+
+    Args:
+        ax: Where to draw.
+        rows: Columns ``name``, ``t_inference_s``, ``value`` (as shown), ``low`` and ``high`` (as
+            `show` converts them) and ``extrapolated``.
+        looks: Name of each series to its line and marker, for `Axes.plot`.
+        interval: "bars" or "band".
+        axis: Time axis; None makes one for these times.
+        show: Converts the ends of intervals to the unit that is shown.
+    """
+    axis = axis or TimeAxis(rows["t_inference_s"])
+    names = list(looks)
     shifts = axis.shifts(len(names), ax)
     for k, (name, shift) in enumerate(zip(names, shifts, strict=True)):
         own = rows[rows["name"] == name].sort_values("t_inference_s")
-        style = plot_options(name, names)
+        style = looks[name]
         t = own["t_inference_s"].to_numpy(dtype=float)
         timed = t > 0
         barred = np.ones_like(timed) if interval == "bars" else ~timed
@@ -450,10 +490,8 @@ def _over_time(
             zorder=3,
         )
         ax.plot(x, y, zorder=4, **{**style, "linestyle": "none"})
-        handles.append(Line2D([], [], label=name, **style))
     axis.dress(ax, float(shifts[-1]))
     axis.shade(ax, rows)
-    return handles
 
 
 def check_one(

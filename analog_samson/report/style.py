@@ -124,8 +124,8 @@ def style(name: str = "paper") -> AbstractContextManager[None]:
             f"{hint}"
         )
     sheets = [own] if own.suffix == ".mplstyle" else []
-    kept = {
-        key: value
+    kept: dict[str, Any] = {
+        str(key): value
         for key, value in rcParams.items()
         if CALLERS.match(key) and value != rcParamsDefault[key]
     }
@@ -157,9 +157,7 @@ def width_in(width: str | float, look: str) -> float:
     except (TypeError, ValueError):
         inches = float("nan")
     if not 1.0 <= inches <= 40.0:
-        raise ValueError(
-            f"Width must be one of {list(named)} or 1 to 40 inches; got {width!r}."
-        )
+        raise ValueError(f"Width must be one of {list(named)} or 1 to 40 inches; got {width!r}.")
     return inches
 
 

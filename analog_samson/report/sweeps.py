@@ -70,7 +70,12 @@ def axis_figure(
 
 
 def heat_figure(
-    summary: pd.DataFrame, x: str, y: str, *, width: str | float = "two columns", look: str = "paper"
+    summary: pd.DataFrame,
+    x: str,
+    y: str,
+    *,
+    width: str | float = "two columns",
+    look: str = "paper",
 ) -> Figure:
     """Accuracy over two swept axes at the last time, one panel per method, of one device.
 

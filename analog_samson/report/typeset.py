@@ -14,7 +14,7 @@ PRIMARY = "‡"
 ISO = "§"
 
 COLUMN_PT = 229.0
-"""Width of a column of the two-column class ``article`` [pt], the narrowest of the usual classes."""
+"""Width of a column of the two-column class ``article`` [pt], a narrow one."""
 
 SIZES = (
     ("table", r"\small", 9.0, 6.0),

@@ -1,7 +1,7 @@
 """Texts that tables and figures share: names of methods and panels, n, intervals."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,7 @@ def varying(rows: pd.DataFrame) -> list[str]:
     return [c for c in _COMPARED_WITHOUT_TIME if c != "device" and rows[c].nunique() > 1]
 
 
-def group_title(row: pd.Series, columns: list[str], among: Iterable[str] = ()) -> str:
+def group_title(row: pd.Series, columns: Sequence[str], among: Iterable[str] = ()) -> str:
     """Title of a block or panel: the device and other settings that vary.
 
     Args:
@@ -89,12 +89,17 @@ def group_title(row: pd.Series, columns: list[str], among: Iterable[str] = ()) -
         columns: Columns that vary, as `varying` gives.
         among: Names of all devices of the table or figure.
     """
-    parts = [device_label(str(row["device"]), among)]
+    return ", ".join([device_label(str(row["device"]), among), *settings_text(row, columns)])
+
+
+def settings_text(row: pd.Series, columns: Sequence[str]) -> list[str]:
+    """Settings other than the device in words: ["LeNet-5 on MNIST", "global compensation"]."""
+    parts = []
     if {"dataset", "model"} <= set(columns):
         parts.append(f"{_value_said('model', row['model'])} on {dataset_label(row['dataset'])}")
         columns = [column for column in columns if column not in ("dataset", "model")]
     parts += [_value_said(column, row[column]) for column in columns]
-    return ", ".join(filter(None, parts))
+    return list(filter(None, parts))
 
 
 def fixed_text(rows: pd.DataFrame) -> str:
@@ -169,6 +174,13 @@ def subset_text(rows: pd.DataFrame) -> str:
         f"{what} estimated from {' and '.join(sizes)} test {samples}, drawn for each chip, "
         f"with the digital network's results on the same {samples} and on all"
     )
+
+
+def names_in(*tables: pd.DataFrame) -> set[str]:
+    """Names in rows that a label can be given for: methods, devices, networks, data sets."""
+    columns = ("method", "device", "model", "dataset")
+    found = {str(name) for rows in tables for column in columns for name in rows[column].unique()}
+    return found | {str(name) for rows in tables for name in method_names(rows).unique()}
 
 
 def missing_text(rows: pd.DataFrame) -> str:
