@@ -3,6 +3,15 @@
 Nothing here imports torch or aihwkit: figures can be redrawn on any machine from the files.
 """
 
+from analog_samson.report.cells import (
+    arrays_figure,
+    clipping_by_layer,
+    clipping_figure,
+    clipping_map,
+    conductance_histogram,
+    conductance_map,
+    conductances_figure,
+)
 from analog_samson.report.content import Content
 from analog_samson.report.contents import (
     select,
@@ -38,6 +47,7 @@ from analog_samson.report.networks import (
     training_figure,
 )
 from analog_samson.report.overlay import overlay_figure
+from analog_samson.report.overview import overview_table
 from analog_samson.report.page import write_report
 from analog_samson.report.panels import (
     accuracy_vs_time,
@@ -49,6 +59,7 @@ from analog_samson.report.panels import (
     lost_vs_time,
     yield_curves,
 )
+from analog_samson.report.sensitivity import sensitivity, sensitivity_figure
 from analog_samson.report.sweeps import accuracy_vs_axis, axis_figure, heat_figure, heat_map
 from analog_samson.report.tables import (
     gain_table,
@@ -71,11 +82,18 @@ __all__ = [
     "accuracy_figure",
     "accuracy_vs_axis",
     "accuracy_vs_time",
+    "arrays_figure",
     "axis_figure",
     "chip_strips",
     "chips_figure",
     "chips_over_time",
     "clean_vs_late",
+    "clipping_by_layer",
+    "clipping_figure",
+    "clipping_map",
+    "conductance_histogram",
+    "conductance_map",
+    "conductances_figure",
     "gain_figure",
     "gain_table",
     "gain_vs_time",
@@ -94,10 +112,13 @@ __all__ = [
     "lost_vs_time",
     "names_in",
     "overlay_figure",
+    "overview_table",
     "planning_table",
     "save",
     "scatter_figure",
     "select",
+    "sensitivity",
+    "sensitivity_figure",
     "sharpness_figure",
     "sharpness_vs_robustness",
     "strips_figure",

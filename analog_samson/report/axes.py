@@ -1,17 +1,17 @@
 """Time axis of all figures over time, and the legend and note of a figure."""
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.transforms
 import numpy as np
 import pandas as pd
 from matplotlib import rcParams
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from analog_samson import times
@@ -218,7 +218,7 @@ def fit_scale(ax: Axes, score: Score, shown: "pd.Series[float]") -> None:
 
 
 def finish(
-    figure: Figure, handles: dict[str, Line2D], note: str, *, are_methods: bool = True
+    figure: Figure, handles: Mapping[str, Artist], note: str, *, are_methods: bool = True
 ) -> None:
     """Put the legend above and the note below the panels, without overlap.
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analog_samson import times
@@ -95,11 +96,12 @@ def stages(content: Content, rows: pd.DataFrame) -> str:
     if changes.empty:
         return ""
     most = str(changes.abs().idxmax())
-    first, last = score.shown(means.iloc[0]), score.shown(means.iloc[-1])
+    values = score.shown(means.to_numpy())
+    change = values[list(means.index).index(most)] - values[list(means.index).index(most) - 1]
+    first, last = (_with_unit(values[k], score.unit) for k in (0, -1))
     return (
-        f"From {_with_unit(first, score.unit)} digital to {_with_unit(last, score.unit)}; the "
-        f"largest change is that of the stage {most}, "
-        f"{_with_unit(score.shown(means[most]) - score.shown(means.shift()[most]), '')}"
+        f"From {first} digital to {last}; the largest change is that of the stage {most}, "
+        f"{_with_unit(change, '', sign='+')}"
     )
 
 
@@ -108,9 +110,42 @@ def layers(content: Content, rows: pd.DataFrame) -> str:
     score = score_of(rows)
     loss = score.lost(rows[score.digital], rows[score.column])
     means = loss.groupby(rows["layer"], sort=False).mean()
-    worst = str(means.idxmax())
     unit = score.difference_unit or score.unit
-    return f"Most is lost by {worst}: {_with_unit(score.shown_loss(means[worst]), unit)}"
+    loss_ = _with_unit(score.shown_loss(means.max()), unit)
+    return f"Most is lost by {means.idxmax()}: {loss_}"
+
+
+def conductances(counts: pd.DataFrame) -> str:
+    """The mean distance of cells from their targets, as programmed and as read."""
+    parts = []
+    for state, own in counts.groupby("state", sort=False):
+        distance = (own["conductance_uS"] - own["target_uS"]).abs()
+        parts.append(f"{state} {np.average(distance, weights=own['count']):.3g} µS")
+    return f"Mean distance from the target: {', '.join(parts)}"
+
+
+def clipping(counts: pd.DataFrame) -> str:
+    """The layers with the largest shares of clipped inputs and of saturated outputs."""
+    sums = counts.groupby("layer", sort=False)[
+        ["n_clipped", "n_inputs", "n_saturated", "n_outputs"]
+    ].sum()
+    parts = []
+    for cut, out_of, text in (
+        ("n_clipped", "n_inputs", "clipped inputs"),
+        ("n_saturated", "n_outputs", "saturated outputs"),
+    ):
+        share = sums[cut] / sums[out_of]
+        parts.append(f"most {text} in {share.idxmax()}, {100 * share.max():.3g} %")
+    return "; ".join(parts)
+
+
+def sensitivity(content: Content) -> str:
+    """The source at whose largest size the score is worst."""
+    score, late = content.score, at_last_time(content.summary)
+    lost = score.lost(late[score.digital], late[score.column])
+    worst = late.iloc[int(lost.to_numpy().argmax())]
+    value = _with_unit(score.shown(worst[score.column]), score.unit)
+    return f"Worst: {value} with {words.condition_text(worst['condition'])} of {_name(worst)}"
 
 
 def sharpness(content: Content) -> str:

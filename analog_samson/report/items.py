@@ -16,11 +16,14 @@ from matplotlib.figure import Figure
 from analog_samson import results
 from analog_samson.importing import import_named
 from analog_samson.report import (
+    cells,
     diagnostics,
     figures,
     findings,
     networks,
     overlay,
+    overview,
+    sensitivity,
     sweeps,
     tables,
     words,
@@ -37,6 +40,8 @@ FILES = (
     "layers.csv",
     "sharpness.csv",
     "training_curves.csv",
+    "conductances.csv",
+    "clipping.csv",
 )
 """Data of a study, which tables of a report may not overwrite (nor ``device_<name>.csv``)."""
 
@@ -311,6 +316,43 @@ def _heat(content: Content) -> Figures:
     }
 
 
+def _sensitivity(content: Content) -> Figure | None:
+    found = {key: content.nominal(*key) for key in sensitivity.known_sources(content.summary)}
+    nominal = {key: value for key, value in found.items() if isinstance(value, int | float)}
+    late = figures.at_last_time(content.summary)
+    rows = sensitivity.normalised(late, nominal)
+    if rows["source"].nunique() < 2:  # one alone has its figure along the axis
+        return None
+    return sensitivity.sensitivity_figure(content.summary, nominal, **content.how)
+
+
+def _overview_table(content: Content) -> Table | None:
+    networks_ = content.summary[["dataset", "model"]].drop_duplicates()
+    if len(networks_) < 2 or words.is_swept(content.summary):
+        return None
+    return overview.overview_table(content.summary, content.best)
+
+
+def _conductances(content: Content) -> Figure:
+    counts = _of_the_study(content, content.beside("conductances.csv"))
+    return cells.conductances_figure(counts, content.names, **content.how)
+
+
+def _clipping(content: Content) -> Figure:
+    return cells.clipping_figure(_clipped(content), content.names, **content.how)
+
+
+def _arrays(content: Content) -> Figure | None:
+    counts = _clipped(content)
+    if counts["array"].max() == 0:  # one array a layer: the figure by layer shows all
+        return None
+    return cells.arrays_figure(counts, content.names, **content.how)
+
+
+def _clipped(content: Content) -> pd.DataFrame:
+    return _of_the_study(content, content.beside("clipping.csv"))
+
+
 def _planning_table(content: Content) -> Table | None:
     if content.half_width is None:
         return None
@@ -356,6 +398,8 @@ def _of_the_study(content: Content, rows: pd.DataFrame) -> pd.DataFrame:
         late = content.rows[content.rows["extrapolated"]]
         first = late.groupby("device", observed=True)["t_inference_s"].min()
         known = known.assign(extrapolated=known["t_inference_s"] >= known["device"].map(first))
+    if "score" not in known:
+        return known
     score = score_of(known)
     if score.function and score.function == content.score.function:  # the same, shown as the rows
         return known.assign(score=content.score.name)
@@ -377,6 +421,7 @@ ITEMS = (
         "interval; one panel for each device.",
         findings.accuracy,
     ),
+    Item("overview", "Every network and data set", table=_overview_table),
     Item(
         "overlay",
         "{Score} over time on one axes",
@@ -464,6 +509,14 @@ ITEMS = (
         finding=findings.accuracy,
     ),
     Item(
+        "sensitivity",
+        "Sensitivity to every noise source",
+        _sensitivity,
+        caption="Mean {score} at the last simulated time, with its interval, against the size of "
+        "each noise source relative to the device; one panel for each method.",
+        finding=findings.sensitivity,
+    ),
+    Item(
         "heat",
         "Over both swept axes",
         _heat,
@@ -489,6 +542,33 @@ ITEMS = (
         "deviation over chips, in the order of the network.",
         finding=lambda content: findings.layers(content, _layer_rows(content)),
         needs=("layers.csv",),
+    ),
+    Item(
+        "conductances",
+        "Conductances before and after",
+        _conductances,
+        caption="Number of cells by conductance: targets, as programmed, and as read after a time; "
+        "and conductances against their targets.",
+        finding=lambda content: findings.conductances(content.beside("conductances.csv")),
+        needs=("conductances.csv",),
+    ),
+    Item(
+        "clipping",
+        "Clipped inputs and saturated outputs by layer",
+        _clipping,
+        caption="Share of inputs beyond the range of the DAC and of outputs at the ends of the "
+        "ADC, for each layer, mean and standard deviation over chips.",
+        finding=lambda content: findings.clipping(_clipped(content)),
+        needs=("clipping.csv",),
+    ),
+    Item(
+        "arrays",
+        "Saturated outputs by array",
+        _arrays,
+        caption="Share of outputs at the ends of the ADC for each array of each layer, mean over "
+        "chips.",
+        finding=lambda content: findings.clipping(_clipped(content)),
+        needs=("clipping.csv",),
     ),
     Item(
         "sharpness",

@@ -73,7 +73,7 @@ def overlay_figure(
     axis = TimeAxis(rows["t_inference_s"]) if same_times else None
     with style(look):
         names = dict.fromkeys(rows.sort_values([*over, "rank"], kind="stable")["name"])
-        looks = dict(zip(names, _looks(), strict=False))
+        looks = dict(zip(names, series_looks(), strict=False))
         figure, axes = panel_grid(len(groups), width, look, aspect=0.72, share_y=True)
         for ax, (_, part) in zip(axes, groups, strict=True):
             part = part.assign(value=score.shown(part[score.column]))
@@ -130,7 +130,7 @@ def _names(rows: pd.DataFrame, over: Sequence[str]) -> "pd.Series[str]":
     return pd.Series(found, index=rows.index)
 
 
-def _looks() -> Iterator[dict[str, Any]]:
+def series_looks() -> Iterator[dict[str, Any]]:
     """Colours, markers and dashes of series, all different until the markers are used up."""
     cycle = rcParams["axes.prop_cycle"]
     own = cycle != rcParamsDefault["axes.prop_cycle"]
