@@ -97,7 +97,8 @@ def main(
         _write(pd.concat(counts), names, folder, {"conductances": conductances_figure})
     if loaded.periphery.has_fixed_ranges:
         clipped = [clipping_counts(n, loaded, t_inference_s, **on_images) for n in networks]
-        figures = {"clipping": clipping_figure, "arrays": arrays_figure}
+        several = max(one["array"].max() for one in clipped) > 0
+        figures = {"clipping": clipping_figure} | ({"arrays": arrays_figure} if several else {})
         _write(pd.concat(clipped), names, folder, figures)
 
 

@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from analog_samson import times
 from analog_samson.report import words
-from analog_samson.report.axes import finish, head
+from analog_samson.report.axes import finish, head, log_axis
 from analog_samson.report.diagnostics import MAX_PANELS
 from analog_samson.report.figures import late_note, moment, panel_grid
 from analog_samson.report.methods import device_label
@@ -63,20 +64,24 @@ def conductance_histogram(ax: Axes, counts: pd.DataFrame) -> list[Line2D]:
         ax.plot(edges, heights, color=colour, linestyle=line, drawstyle="steps-post", zorder=2)
         text = state if state == "programmed" else f"after {late}".strip()
         handles.append(Line2D([], [], color=colour, linestyle=line, label=text))
-    ax.set_yscale("log")
+    log_axis(ax.set_yscale, ax.yaxis)
+    ax.yaxis.set_major_locator(LogLocator())
     ax.set_ylim(bottom=0.5)
     ax.set_xlabel("conductance [µS]")
     ax.set_ylabel("cells")
     return handles
 
 
-def conductance_map(ax: Axes, counts: pd.DataFrame, state: str) -> AxesImage:
+def conductance_map(
+    ax: Axes, counts: pd.DataFrame, state: str, *, most: float | None = None
+) -> AxesImage:
     """Draw the number of cells by target and conductance; on the line cells are at their target.
 
     Args:
         ax: Where to draw.
         counts: As `study.conductance_counts` gives.
         state: "programmed" or "read".
+        most: Upper end of the colours [cells]; None takes the largest count.
 
     Returns:
         The image, for a colour bar.
@@ -97,7 +102,7 @@ def conductance_map(ax: Axes, counts: pd.DataFrame, state: str) -> AxesImage:
         np.where(grid > 0, grid, np.nan),
         origin="lower",
         extent=(low, high, low, high),
-        norm=LogNorm(vmin=1, vmax=max(float(grid.max()), 2.0)),
+        norm=LogNorm(vmin=1, vmax=most or max(float(grid.max()), 2.0)),
         cmap="viridis",
         aspect="auto",
         interpolation="nearest",
@@ -138,23 +143,31 @@ def conductances_figure(
         n = len(groups) * (1 + len(states))
         figure, axes = panel_grid(n, width, look, aspect=0.85, share_y=False, across=across)
         handles: dict[str, Line2D] = {}
+        pairs = [*_KEYS, "state", "target_uS", "conductance_uS"]
+        half = rows["width_uS"].iloc[0] / 2
+        values = rows[["target_uS", "conductance_uS"]]
+        low, high = values.min(axis=None) - half, values.max(axis=None) + half
+        most = max(float(rows.groupby(pairs)["count"].sum().max()), 2.0)
         for k, (_, part) in enumerate(groups):
             first, *others = axes[k * (1 + len(states)) : (k + 1) * (1 + len(states))]
             for handle in conductance_histogram(first, part):
                 handles[str(handle.get_label())] = handle
-            first.set_title("\n ", weight="normal")
+            first.set_title(" ", weight="normal")
             head(first, _title(part, rows))
             for ax, state in zip(others, states, strict=True):
-                if (part["state"] == state).any():
-                    image = conductance_map(ax, part, state)
-                    figure.colorbar(image, ax=ax, label="cells")
+                image = conductance_map(ax, part, state, most=most)
                 late = f"after {moment(part)}"
                 ax.set_title("programmed" if state == "programmed" else late, weight="normal")
+            for ax in others:
+                ax.set(xlim=(low, high), ylim=(low, high))
+            bar = figure.colorbar(image, ax=others, label="cells", ticks=LogLocator())
+            bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            bar.ax.minorticks_off()
         cells = rows[rows["state"] == states[-1]].groupby(list(_KEYS))["count"].sum()
         note = (
             f"{_n_text(rows)}, together {words.range_text(cells)} cells. Bins of "
             f"{rows['width_uS'].iloc[0]:.3g} µS, the last one with all beyond. "
-            f"{words.devices_text(rows)}.{late_note(rows)}"
+            f"{words.devices_note(rows)}{late_note(rows)}"
         )
         finish(figure, handles, note, are_methods=False)
     return figure
@@ -189,9 +202,21 @@ def clipping_by_layer(ax: Axes, counts: pd.DataFrame) -> list[Patch]:
             error_kw={"elinewidth": line_width(0.7)},
             zorder=2,
         )
+        for place, value, spread in zip(
+            range(len(layers)), share["mean"], share["std"].fillna(0.0), strict=True
+        ):
+            ax.annotate(
+                f"{value:.2g}",
+                (value + spread, place + 0.36 * (k - 0.5)),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize="small",
+            )
         handles.append(Patch(color=colour, label=text))
     ax.set_yticks(range(len(layers)), layers)
     ax.set_ylim(len(layers) - 0.4, -0.6)
+    ax.margins(x=0.15)
     ax.set_xlim(left=0.0)
     ax.grid(False, axis="y")
     ax.grid(True, axis="x")
@@ -231,7 +256,7 @@ def clipping_figure(
             ax.set_title(_title(part, rows))
         note = (
             f"{_n_text(rows)}: mean and standard deviation over all chips. Saturated: at the "
-            f"largest or smallest code. {words.devices_text(rows)}.{late_note(rows)}"
+            f"largest or smallest code.{words.devices_note(rows)}{late_note(rows)}"
         )
         finish(figure, handles, note, are_methods=False)
     return figure
@@ -265,7 +290,7 @@ def clipping_map(ax: Axes, counts: pd.DataFrame, *, most: float | None = None) -
     )
     ax.set_yticks(range(len(layers)), layers)
     ax.set_xlabel("array of the layer")
-    ax.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(False)
     return image
 
@@ -303,7 +328,7 @@ def arrays_figure(
         figure.colorbar(image, ax=axes, label="saturated outputs [%]", shrink=0.9)
         note = (
             f"{_n_text(rows)}, averaged. Arrays of a layer: by blocks of rows, then of columns. "
-            f"{words.devices_text(rows)}.{late_note(rows)}"
+            f"{words.devices_note(rows)}{late_note(rows)}"
         )
         finish(figure, {}, note)
     return figure
@@ -324,7 +349,8 @@ def _title(part: pd.DataFrame, rows: pd.DataFrame) -> str:
 def _n_text(rows: pd.DataFrame) -> str:
     networks = rows.groupby(list(_KEYS))["checkpoint"].nunique()
     chips = rows.groupby("checkpoint")["chip"].nunique()
-    return f"n = {words.range_text(networks)} networks × {words.range_text(chips)} chips"
+    n = pd.DataFrame({"n_networks": networks, "n_chips": chips.min(), "n_chips_max": chips.max()})
+    return f"n = {words.n_text(n)}"
 
 
 def _outline(counts: "pd.Series[int]", width: float) -> tuple[np.ndarray, np.ndarray]:

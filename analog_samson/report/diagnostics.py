@@ -233,9 +233,10 @@ def _by_network(
                 ax.set_xlim(ends.min(), ends.max())
         chips = rows.groupby("checkpoint")["chip"].nunique()
         networks = rows.groupby(keys)["checkpoint"].nunique()
+        n = pd.DataFrame({"n_networks": networks, "n_chips": chips.min()})
         note = (
-            f"n = {words.range_text(networks)} networks × {words.range_text(chips)} chips: mean "
-            f"and standard deviation over all chips. {words.devices_text(rows)}.{late_note(rows)}"
+            f"n = {words.n_text(n.assign(n_chips_max=chips.max()))}: mean and standard deviation "
+            f"over all chips.{words.devices_note(rows)}{late_note(rows)}"
         )
         finish(figure, {}, note)
     return figure

@@ -129,6 +129,12 @@ def devices_text(rows: pd.DataFrame) -> str:
     return "; ".join(f"{text}: {name}" for name, text in labels.items() if name not in text)
 
 
+def devices_note(rows: pd.DataFrame) -> str:
+    """As `devices_text`, as a sentence after others; "" where the labels are the names."""
+    text = devices_text(rows)
+    return f" {text}." if text else ""
+
+
 def score_text(rows: pd.DataFrame) -> str:
     """What is averaged, where that is not what is shown; "" elsewhere."""
     score = score_of(rows)
