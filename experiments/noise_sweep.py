@@ -1,9 +1,9 @@
-"""Which noise source lowers the accuracy: programming, read noise or drift?
+r"""Which noise source lowers the accuracy: programming, read noise or drift?
 
 One source is scaled from off (0) upward; the others are as the device defines them.
 
     python experiments/noise_sweep.py checkpoints/*.safetensors --axis programming_noise_scale
-    python experiments/noise_sweep.py checkpoints/*.safetensors \\
+    python experiments/noise_sweep.py checkpoints/*.safetensors \
         --axis programming_noise_scale read_noise_1f_scale drift_scale output_noise --relative
 
 Several sources are swept one after another, a study each in a folder of its own, and have one page

@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import matplotlib
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -348,9 +347,15 @@ def _datasheet(name: str, definition: Mapping[str, Any], moments: pd.DataFrame) 
         note = f"Moments ({html.escape(why_no_figure)}: no figure)"
         return f"<details><summary>{note}</summary>{text}</details>"
     figure = datasheet(device, moments)
-    image = _image(figure, f"Datasheet of {name}")
-    plt.close(figure)
-    return image
+    return _image(figure, f"Datasheet of {name}", found=_found_in(moments))
+
+
+def _found_in(moments: pd.DataFrame) -> str:
+    """The largest spread of the programming error, for those who do not see the datasheet."""
+    rows = moments[(moments["quantity"] == "programming") & (moments["unit"] == "µS")]
+    if rows.empty:
+        return ""
+    return f"Largest spread of the programming error: {rows['spread'].max():.3g} µS"
 
 
 def _flat(definition: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
