@@ -101,7 +101,7 @@ def _fit_changes(ax: Axes, changes: np.ndarray, spread: np.ndarray) -> str:
     if not len(small) or largest < UNEVEN * small.min():
         ax.margins(x=0.1)
         return ""
-    linear = 10.0 ** np.floor(np.log10(max(float(np.median(small)), 1e-3 * largest)))
+    linear = 10.0 ** np.floor(np.log10(max(float(small.min()), 1e-3 * largest)))
     ax.set_xscale("symlog", linthresh=linear, linscale=0.6)
     ends = (
         3 * max(float((changes + spread).max()), linear),

@@ -9,6 +9,7 @@ import pandas as pd
 from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.captions import caption, mean_text, share_text, tests_text
+from analog_samson.report.methods import device_label
 from analog_samson.report.style import order
 from analog_samson.report.typeset import (
     BLANK,
@@ -158,7 +159,9 @@ def gain_table(
     if not gains["paired"].all():
         parts.append("Networks from elsewhere: unpaired (Welch).")
     if alone:
-        parts.append(f"No {baseline} on {', '.join(alone)}, so no gain there.")
+        devices = sorted({*alone, *gains["device"]})
+        named = ", ".join(device_label(device, devices) for device in alone)
+        parts.append(f"No {baseline} on {named}, so no gain there.")
     return Table(
         title=title,
         caption=caption(rows, blocks, parts),
