@@ -109,7 +109,7 @@ def _fit_changes(ax: Axes, changes: np.ndarray, spread: np.ndarray) -> str:
     )
     ax.set_xlim(-ends[1], ends[0])
     decades = np.arange(np.log10(linear), np.log10(max(ends)) + 1)
-    at = 10.0 ** decades[:: 2 if len(decades) > 3 else 1]
+    at = 10.0 ** (decades[1::2] if len(decades) > 3 else decades)
     ticks = [*-at[::-1], 0.0, *at]
     ax.xaxis.set_major_locator(FixedLocator([t for t in ticks if -ends[1] <= t <= ends[0]]))
     ax.xaxis.set_minor_locator(NullLocator())
