@@ -4,6 +4,9 @@
     python experiments/paper_figures.py results/pcm results/reram --out figures --formats pdf svg
     python experiments/paper_figures.py results/quickstart --methods sgd samson --style talk
     python experiments/paper_figures.py results/grid --map noise_scale g_min_uS --at "1 y"
+    python experiments/paper_figures.py results/quickstart --style my.mplstyle --width 3.5
+    python experiments/paper_figures.py results/quickstart --labels samson="SAMSON (ours)"
+    python experiments/paper_figures.py results/pcm results/hermes --overlay device
     python experiments/paper_figures.py results/quickstart --extra-items my_package.figures:latency
 
 Several studies are drawn side by side, a panel per device. Takes about five seconds.
@@ -18,13 +21,14 @@ from analog_samson.commands import run_command, written
 from analog_samson.files import made_folder
 from analog_samson.report import (
     Content,
+    names_in,
     select,
     study_figures,
     study_maps,
     write_figures,
     write_tables,
 )
-from analog_samson.report.methods import shows_methods
+from analog_samson.report.methods import labels_from, shows_methods
 from analog_samson.results import read_trials
 from analog_samson.results import shown_as as as_named
 
@@ -45,7 +49,12 @@ def main(
     interval: str = "bars",
     style: str = "paper",
     width: str = "two columns",
+    programmed: bool = False,
+    same_times: bool = False,
+    overlay: tuple[str, ...] = (),
     formats: tuple[str, ...] = ("pdf", "png"),
+    labels: tuple[str, ...] = (),
+    details: bool = False,
     extra_items: tuple[str, ...] = (),
     map: tuple[str, ...] = (),
     at: tuple[float | str, ...] = (),
@@ -69,9 +78,15 @@ def main(
             below the digital networks.
         bootstrap: Intervals of the accuracy from a bootstrap over networks (5 or more).
         interval: "bars" or "band".
-        style: "paper" (print) or "talk" (slides).
-        width: "one column" or "two columns".
+        style: "paper" (print), "talk" (slides), or a style sheet of your own (my.mplstyle).
+        width: "one column", "two columns", or a number of inches (3.5).
+        programmed: Figures over time show the programmed state (t = 0), too.
+        same_times: All panels of a figure have one time axis; else each has its own times.
+        overlay: What is laid over each other on one axes, in a figure of its own: compensation,
+            device, condition, model, dataset, study.
         formats: Any of pdf, png, svg, pgf.
+        labels: Labels of methods, devices, networks and data sets: samson="SAMSON (ours)".
+        details: Captions name engine and precision.
         extra_items: Figures of your own, package.module:name of a report.Item; put the folder of
             the package on PYTHONPATH.
         map: Draw only a map over two swept settings, or three (noise_scale g_min_uS drift_scale),
@@ -117,6 +132,11 @@ def main(
         interval=interval,
         width=width,
         look=style,
+        programmed=programmed,
+        same_times=same_times,
+        overlay=overlay,
+        labels=labels_from(labels, names_in(rows)),
+        details=details,
         extra_items=extra_items,
     )
     print(written(write_figures(drawn, folder, formats, look=style)))

@@ -13,7 +13,9 @@ from typing import Annotated, Literal
 import tyro
 
 from analog_samson.commands import run_command, written
-from analog_samson.report import write_report
+from analog_samson.report import names_in, write_report
+from analog_samson.report.methods import labels_from
+from analog_samson.results import read_trials
 
 
 def main(
@@ -25,6 +27,8 @@ def main(
     scale: Literal["accuracy", "logit", "auto"] = "accuracy",
     target: float | None = None,
     style: str = "paper",
+    labels: tuple[str, ...] = (),
+    details: bool = False,
     extra_items: tuple[str, ...] = (),
 ) -> None:
     """Redraw the page of a study, its figures and its tables.
@@ -40,7 +44,9 @@ def main(
             digital networks make less than 5 % errors.
         target: Accuracy that chips must reach for the yield, as a fraction; by default one point
             below the digital networks.
-        style: "paper" (print) or "talk" (slides).
+        style: "paper" (print), "talk" (slides), or a style sheet of your own (my.mplstyle).
+        labels: Labels of methods, devices, networks and data sets: samson="SAMSON (ours)".
+        details: Captions name engine and precision.
         extra_items: Figures and tables of your own, package.module:name of a report.Item; put the
             folder of the package on PYTHONPATH.
     """
@@ -53,6 +59,8 @@ def main(
         look=style,
         scale=scale,
         target=target,
+        labels=labels_from(labels, names_in(*(read_trials(study) for study in studies))),
+        details=details,
         extra_items=extra_items,
     )
     print(written(paths))

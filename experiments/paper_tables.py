@@ -14,8 +14,8 @@ import tyro
 
 from analog_samson.commands import run_command, written
 from analog_samson.files import made_folder
-from analog_samson.report import select, study_tables, write_tables
-from analog_samson.report.methods import shows_methods
+from analog_samson.report import names_in, select, study_tables, write_tables
+from analog_samson.report.methods import labels_from, shows_methods
 from analog_samson.results import read_trials
 from analog_samson.results import shown_as as as_named
 
@@ -34,6 +34,8 @@ def main(
     target: float | None = None,
     bootstrap: bool = False,
     half_width: float | None = None,
+    labels: tuple[str, ...] = (),
+    details: bool = False,
     extra_items: tuple[str, ...] = (),
 ) -> None:
     """Rewrite every table of one or several studies.
@@ -54,6 +56,8 @@ def main(
             below the digital networks.
         bootstrap: Intervals of the accuracy from a bootstrap over networks (5 or more).
         half_width: Target half-width (0.002 is 0.2 points): number of networks or chips it needs.
+        labels: Labels of methods, devices, networks and data sets: samson="SAMSON (ours)".
+        details: Captions name engine and precision.
         extra_items: Tables of your own, package.module:name of a report.Item; put the folder of
             the package on PYTHONPATH.
     """
@@ -71,6 +75,8 @@ def main(
         target=target,
         bootstrap=bootstrap,
         half_width=half_width,
+        labels=labels_from(labels, names_in(rows)),
+        details=details,
         extra_items=extra_items,
     )
     print(written(write_tables(tables, folder)))

@@ -5,7 +5,7 @@ import copy
 import json
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -30,7 +30,7 @@ from analog_samson.chip.programmed import (
     PhysicsOfLayers,
     ProgrammedArrays,
 )
-from analog_samson.compiled import FunctionalNetwork, Precision
+from analog_samson.compiled import ArrayCounts, FunctionalNetwork, Precision, counted
 from analog_samson.devices import Device
 from analog_samson.evaluation import exact_products
 from analog_samson.models import (
@@ -434,11 +434,51 @@ class Chip:
         Raises:
             ValueError: If the device uses aihwkit's own weight-level path, which has none.
         """
+        return self._by_layer(lambda array: array.conductances())
+
+    def target_conductances(self) -> dict[str, list[tuple[Tensor, ...]]]:
+        """Target conductances [µS] of every cell, in the structure of :meth:`conductances`.
+
+        Raises:
+            ValueError: As :meth:`conductances`.
+        """
+        return self._by_layer(lambda array: array.targets())
+
+    def _by_layer(
+        self, of: Callable[["ConductanceArray"], list[Tensor]]
+    ) -> dict[str, list[tuple[Tensor, ...]]]:
         found: dict[str, list[tuple[Tensor, ...]]] = {}
         for array in self._conductance_arrays():
-            cells = [g.reshape(-1, *g.shape[-2:]) for g in array.conductances()]
+            cells = [g.reshape(-1, *g.shape[-2:]) for g in of(array)]
             found.setdefault(array.mapped.layer, []).extend(zip(*cells, strict=True))
         return found
+
+    def count_clipped(
+        self, images: Tensor | tuple[Tensor, ...] | Mapping[str, Tensor], first_index: int = 0
+    ) -> dict[str, list[ArrayCounts]]:
+        """Count clipped inputs and saturated outputs of every array in one forward pass.
+
+        Args:
+            images: As for a call of the chip.
+            first_index: As for a call of the chip.
+
+        Returns:
+            {layer: counts of its arrays, ordered by row block and column block}.
+
+        Raises:
+            ValueError: If the chip runs on the engine "aihwkit", or its periphery has no converters
+                of fixed ranges.
+        """
+        network = self.network
+        if not isinstance(network, FunctionalNetwork):
+            raise ValueError(
+                "Clipping is counted on the compiled engine; give program(..., engine='compiled')."
+            )
+        inputs = self.checked(images)
+        self(inputs[:1])  # decides on layout and tracing
+        with counted(network) as counts:
+            self(inputs, first_index)
+        return counts
 
     def _conductance_arrays(self) -> list["ConductanceArray"]:
         arrays = [array for array in self._arrays if isinstance(array, ConductanceArray)]

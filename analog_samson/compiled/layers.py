@@ -89,6 +89,11 @@ class FunctionalLayer(nn.Module):
         self.computing.channels_last = channels_last
         self._now.loaded = -1
 
+    def replace_computing(self, computing: Computing) -> None:
+        """Compute with another computation of the same layer, which loads the arrays anew."""
+        self.computing = computing
+        self._now.loaded = -1
+
     def model_weights(self) -> Tensor:
         """Weights in model units, shape of the layer's weights, without compensation."""
         whole = self.mapped.join(self.arrays, lambda a: a.weights * a.scale[..., None])

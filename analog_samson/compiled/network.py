@@ -218,6 +218,12 @@ class FunctionalNetwork:
         """
         if self.execution.is_traced is None:
             self._decide(image, seeds)
+        with self.untraced():
+            yield
+
+    @contextlib.contextmanager
+    def untraced(self) -> Iterator[None]:
+        """Run eagerly within a block, after layout and tracing were decided."""
         was_eager, self._is_eager = self._is_eager, True
         try:
             yield

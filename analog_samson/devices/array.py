@@ -224,6 +224,11 @@ class Periphery(Section):
         )
 
     @property
+    def has_fixed_ranges(self) -> bool:
+        """Whether there are converters or bounds whose ranges are the same for all inputs."""
+        return not self.is_ideal and not self.is_per_vector
+
+    @property
     def is_by_vector(self) -> bool:
         """The old name of ``is_per_vector``."""
         warn_renamed("Periphery.is_by_vector", "Periphery.is_per_vector")

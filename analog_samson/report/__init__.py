@@ -3,6 +3,15 @@
 Nothing here imports torch or aihwkit: figures can be redrawn on any machine from the files.
 """
 
+from analog_samson.report.cells import (
+    arrays_figure,
+    clipping_by_layer,
+    clipping_figure,
+    clipping_map,
+    conductance_histogram,
+    conductance_map,
+    conductances_figure,
+)
 from analog_samson.report.content import Content
 from analog_samson.report.contents import (
     select,
@@ -30,6 +39,7 @@ from analog_samson.report.figures import (
 )
 from analog_samson.report.items import ITEMS, Item, with_extra
 from analog_samson.report.maps import draw_map, map_figure, map_table, study_maps
+from analog_samson.report.methods import labelled
 from analog_samson.report.networks import (
     sharpness_figure,
     sharpness_vs_robustness,
@@ -37,6 +47,8 @@ from analog_samson.report.networks import (
     training_curves,
     training_figure,
 )
+from analog_samson.report.overlay import overlay_figure
+from analog_samson.report.overview import overview_table
 from analog_samson.report.page import write_report
 from analog_samson.report.panels import (
     accuracy_vs_time,
@@ -48,6 +60,7 @@ from analog_samson.report.panels import (
     lost_vs_time,
     yield_curves,
 )
+from analog_samson.report.sensitivity import sensitivity, sensitivity_figure
 from analog_samson.report.sweeps import accuracy_vs_axis, axis_figure, heat_figure, heat_map
 from analog_samson.report.tables import (
     gain_table,
@@ -60,6 +73,7 @@ from analog_samson.report.tables import (
     yield_table,
 )
 from analog_samson.report.typeset import Table
+from analog_samson.report.words import names_in
 
 __all__ = [
     "ITEMS",
@@ -69,11 +83,18 @@ __all__ = [
     "accuracy_figure",
     "accuracy_vs_axis",
     "accuracy_vs_time",
+    "arrays_figure",
     "axis_figure",
     "chip_strips",
     "chips_figure",
     "chips_over_time",
     "clean_vs_late",
+    "clipping_by_layer",
+    "clipping_figure",
+    "clipping_map",
+    "conductance_histogram",
+    "conductance_map",
+    "conductances_figure",
     "draw_map",
     "gain_figure",
     "gain_table",
@@ -82,6 +103,7 @@ __all__ = [
     "heat_figure",
     "heat_map",
     "iso_table",
+    "labelled",
     "layer_sensitivity",
     "layers_figure",
     "lifetime_figure",
@@ -92,10 +114,15 @@ __all__ = [
     "lost_vs_time",
     "map_figure",
     "map_table",
+    "names_in",
+    "overlay_figure",
+    "overview_table",
     "planning_table",
     "save",
     "scatter_figure",
     "select",
+    "sensitivity",
+    "sensitivity_figure",
     "sharpness_figure",
     "sharpness_vs_robustness",
     "strips_figure",

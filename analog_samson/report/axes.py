@@ -1,21 +1,21 @@
 """Time axis of all figures over time, and the legend and note of a figure."""
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.transforms
 import numpy as np
 import pandas as pd
 from matplotlib import rcParams
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from analog_samson import times
-from analog_samson.report.style import line_width, order
+from analog_samson.report.style import line_width, marker_size, order
 from analog_samson.report.words import method_text
 from analog_samson.results.scores import Score
 
@@ -48,6 +48,7 @@ class TimeAxis:
             t_inference_s: The times to be drawn [s], of all panels that share the axis.
         """
         later = t_inference_s[t_inference_s > 0]
+        self._times = np.unique(later.to_numpy(dtype=float))
         first, last = later.min(), later.max()
         if not first > 0:
             first, last = 1.0, times.YEAR
@@ -61,10 +62,28 @@ class TimeAxis:
         placed: np.ndarray = np.where(t_inference_s > 0, t_inference_s, self.zero_s)
         return placed * 10 ** (shift * self.decades)
 
-    def dress(self, ax: Axes) -> None:
-        """Set scale, ticks, limits, label and the break."""
+    def shifts(self, n: int, ax: Axes) -> np.ndarray:
+        """Offsets that separate the markers of n methods, as fractions of the axis, around 0.
+
+        Markers stand side by side; where the next time is near, they overlap by up to a half.
+        """
+        step_pt = 1.1 * marker_size(1.0)
+        shown = 1.08 + GAP * self._is_broken
+        panel_pt = 72 * ax.get_window_extent().width / ax.figure.dpi
+        apart = np.diff(np.log10(self._times)) if len(self._times) > 1 else np.ones(1)
+        nearest_pt = float(apart.min()) / (shown * self.decades) * panel_pt
+        step_pt = max(min(step_pt, nearest_pt / max(n, 1)), 0.5 * marker_size(1.0))
+        return np.asarray(places(n) * step_pt / panel_pt * shown)
+
+    def dress(self, ax: Axes, beside: float = 0.0) -> None:
+        """Set scale, ticks, limits, label and the break.
+
+        Args:
+            ax: The axes.
+            beside: Largest shift of a marker from its time, as a fraction of the axis.
+        """
         ax.set_xscale("log")
-        margin = 10 ** (0.04 * self.decades)
+        margin = 10 ** ((0.03 + max(0.01, beside)) * self.decades)
         ticks = [t for t in TICKS_S if self._first / margin <= t <= self._last * margin]
         if len(ticks) < 2:
             ticks = sorted({self._first, self._last})
@@ -87,7 +106,7 @@ class TimeAxis:
         known = rows.loc[~rows["extrapolated"] & (rows["t_inference_s"] > 0), "t_inference_s"]
         margin = 10 ** (0.04 * self.decades)
         begin = float(np.sqrt(known.max() * late.min())) if len(known) else late.min() / margin
-        ax.axvspan(begin, self._last * margin, color="0.94", lw=0, zorder=0)
+        ax.axvspan(begin, ax.get_xlim()[1], color="0.94", lw=0, zorder=0)
         if not named:
             return
         ax.margins(y=0.12)
@@ -129,22 +148,35 @@ class TimeAxis:
                 [middle * side / slant, middle * side * slant],
                 [-0.02, 0.02],
                 transform=across,
-                color="black",
+                color=rcParams["axes.edgecolor"],
                 linewidth=line_width(0.65),
                 clip_on=False,
                 zorder=5,
             )
 
 
-def shifts(n: int) -> np.ndarray:
-    """Offsets that separate the bars of n methods, as fractions of the axis, around 0."""
-    return (np.arange(n) - (n - 1) / 2) * min(0.012, 0.06 / max(n, 1))
+def places(n: int) -> np.ndarray:
+    """Positions around 0 at unit distance."""
+    return np.arange(n) - (n - 1) / 2
 
 
 def y_label(text: str) -> str:
     """A label of a y axis; what is in brackets at its end takes a second line in a long one."""
     start, _, end = text.rpartition(" (")
     return f"{start}\n({end}" if start and len(text) > LONGEST_Y_LABEL else text
+
+
+def label_outer(axes: Sequence[Axes]) -> None:
+    """Label the outer panels of a grid; where the x axes differ, each keeps its own."""
+    ends = np.array([ax.get_xlim() for ax in axes])
+    are_equal = bool(np.allclose(ends, ends[0], rtol=1e-9))
+    for ax in axes:
+        specification = ax.get_subplotspec()
+        if are_equal:
+            ax.label_outer()
+        elif specification is not None and not specification.is_first_col():
+            ax.set_ylabel("")
+            ax.tick_params(axis="y", labelleft=False)
 
 
 def head(ax: Axes, text: str) -> None:
@@ -185,19 +217,27 @@ def fit_scale(ax: Axes, score: Score, shown: "pd.Series[float]") -> None:
         log_axis(ax.set_yscale, ax.yaxis)
 
 
-def finish(figure: Figure, handles: dict[str, Line2D], note: str) -> None:
-    """Put the legend above and the note below the panels, without overlap."""
-    names = sorted(handles, key=order)
+def finish(
+    figure: Figure, handles: Mapping[str, Artist], note: str, *, are_methods: bool = True
+) -> None:
+    """Put the legend above and the note below the panels, without overlap.
+
+    Args:
+        figure: The figure.
+        handles: Names to what the legend shows.
+        note: Text below the panels.
+        are_methods: Whether the names are those of methods; others are shown as they are.
+    """
+    names = sorted(handles, key=order) if are_methods else list(handles)
+    texts = {name: method_text(name) if are_methods else name for name in names}
     width_in = figure.get_size_inches()[0]
     extra_in = 0.0
     if names:
         letters = width_in * 72 / (0.56 * rcParams["legend.fontsize"])
-        columns = max(
-            1, min(len(names), int(letters // (max(len(method_text(name)) for name in names) + 8)))
-        )
+        columns = max(1, min(len(names), int(letters // (max(map(len, texts.values())) + 8))))
         in_rows = [name for k in range(columns) for name in names[k::columns]]
         for name in names:
-            handles[name].set_label(method_text(name))
+            handles[name].set_label(texts[name])
         figure.legend(
             handles=[handles[name] for name in in_rows], loc="outside upper center", ncols=columns
         )

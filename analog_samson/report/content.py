@@ -12,14 +12,22 @@ import pandas as pd
 from analog_samson import results
 from analog_samson.deprecated import warn_renamed
 from analog_samson.report import words
+from analog_samson.report.nominal import nominal_values
 from analog_samson.results.scores import Score, score_of
 
 
 class Look(TypedDict):
     """How a figure is drawn: its width, and the name of its style sheet."""
 
-    width: str
+    width: str | float
     look: str
+
+
+class OverTime(Look):
+    """How a figure over time is drawn."""
+
+    programmed: bool
+    same_times: bool
 
 
 BASELINE = "sgd"
@@ -45,8 +53,12 @@ class Content:
         target: Accuracy that chips must reach for the yield, as a fraction, or another score in its
             unit; None takes `results.default_target`.
         interval: "bars" or "band", over time.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
+        width: "one column", "two columns" or inches.
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
+        programmed: Whether figures over time show the programmed state (t = 0), too.
+        same_times: Whether all panels of a figure have one time axis.
+        overlay: What is laid over each other on one axes, in a figure of its own: columns such as
+            "compensation", "device" and "study".
     """
 
     rows: pd.DataFrame
@@ -59,8 +71,11 @@ class Content:
     scale: str = "accuracy"
     target: float | None = None
     interval: str = "bars"
-    width: str = "two columns"
+    width: str | float = "two columns"
     look: str = "paper"
+    programmed: bool = False
+    same_times: bool = False
+    overlay: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Check the baseline.
@@ -82,6 +97,12 @@ class Content:
     def how(self) -> Look:
         """Arguments that every function of a figure takes."""
         return {"width": self.width, "look": self.look}
+
+    @property
+    def over_time(self) -> OverTime:
+        """Arguments that every function of a figure over time takes."""
+        shown: OverTime = {**self.how, "programmed": self.programmed, "same_times": self.same_times}
+        return shown
 
     @cached_property
     def score(self) -> Score:
@@ -132,6 +153,19 @@ class Content:
         return results.summarise(
             self.chips, self.confidence, bootstrap=self.bootstrap, scale=self.chosen_scale
         )
+
+    @cached_property
+    def laid_over(self) -> pd.DataFrame:
+        """The summary for `overlay`; where studies are laid over each other, one of each."""
+        if "study" not in self.overlay:
+            return self.summary
+        parts = [
+            results.summarise(
+                own, self.confidence, bootstrap=self.bootstrap, scale=self.chosen_scale
+            ).assign(study=study)
+            for study, own in self.rows.groupby("study", observed=True, sort=False)
+        ]
+        return pd.concat(parts, ignore_index=True)
 
     @cached_property
     def chosen_scale(self) -> str:
@@ -196,6 +230,11 @@ class Content:
             scale=self.chosen_scale,
             primary=self.primary,
         )
+
+    def nominal(self, device: str, axis: str) -> float | str | None:
+        """A device's own value of a swept setting, by manifest or package; None: not known."""
+        value = nominal_values(self.manifests, device, [axis]).get(axis)
+        return value if isinstance(value, int | float | str) else None
 
     @cached_property
     def ageing(self) -> pd.DataFrame:

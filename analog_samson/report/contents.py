@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -13,7 +14,7 @@ from analog_samson.files import replacing
 from analog_samson.report import figures, words
 from analog_samson.report.content import Content
 from analog_samson.report.items import Item, with_extra
-from analog_samson.report.methods import dataset_label
+from analog_samson.report.methods import dataset_label, device_label, labelled
 from analog_samson.report.typeset import Table
 from analog_samson.times import seconds
 
@@ -67,6 +68,8 @@ def study_tables(
     half_width: float | None = None,
     scale: str = "accuracy",
     target: float | None = None,
+    labels: Mapping[str, str] = MappingProxyType({}),
+    details: bool = False,
     extra_items: Iterable[Item | str] = (),
 ) -> dict[str, Table]:
     """Every table that the rows have data for.
@@ -84,6 +87,8 @@ def study_tables(
         scale: Scale of means, gains and tests: "accuracy", "logit" or "auto" (see `Content`).
         target: Accuracy that chips must reach for the yield, as a fraction, or another score in its
             unit; None takes `results.default_target`.
+        labels: Names of methods, devices, networks and data sets to labels (see `labelled`).
+        details: Whether captions name engine and precision.
         extra_items: Items of other packages (see `with_extra`).
 
     Returns:
@@ -105,7 +110,8 @@ def study_tables(
         scale=scale,
         target=target,
     )
-    return _all(item.tables(content) for item in with_extra(extra_items))
+    with labelled(labels, details=details):
+        return _all(item.tables(content) for item in with_extra(extra_items))
 
 
 def study_figures(
@@ -116,10 +122,15 @@ def study_figures(
     confidence: float = 0.95,
     bootstrap: bool = False,
     interval: str = "bars",
-    width: str = "two columns",
+    width: str | float = "two columns",
     look: str = "paper",
     scale: str = "accuracy",
     target: float | None = None,
+    programmed: bool = False,
+    same_times: bool = False,
+    overlay: Sequence[str] = (),
+    labels: Mapping[str, str] = MappingProxyType({}),
+    details: bool = False,
     extra_items: Iterable[Item | str] = (),
 ) -> dict[str, Figure]:
     """Every figure that the rows, and the files beside them, have data for.
@@ -132,11 +143,17 @@ def study_figures(
         confidence: Probability with which intervals cover.
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
         interval: "bars" or "band", over time.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
+        width: "one column", "two columns" or inches.
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
         scale: Scale of means, gains and tests: "accuracy", "logit" or "auto" (see `Content`).
         target: Accuracy that chips must reach for the yield, as a fraction; None takes
             `results.default_target`.
+        programmed: Whether figures over time show the programmed state (t = 0), too.
+        same_times: Whether all panels of a figure have one time axis.
+        overlay: Columns such as "compensation", "device" and "study" whose values are laid over
+            each other on one axes, in a figure of its own.
+        labels: Names of methods, devices, networks and data sets to labels (see `labelled`).
+        details: Whether captions name engine and precision.
         extra_items: Items of other packages (see `with_extra`).
 
     Returns:
@@ -160,8 +177,12 @@ def study_figures(
         look=look,
         scale=scale,
         target=target,
+        programmed=programmed,
+        same_times=same_times,
+        overlay=overlay,
     )
-    return _all(item.figures(content) for item in with_extra(extra_items))
+    with labelled(labels, details=details):
+        return _all(item.figures(content) for item in with_extra(extra_items))
 
 
 def write_tables(finished: Mapping[str, Table], folder: str | Path) -> list[Path]:
@@ -260,7 +281,7 @@ def warnings_of(content: Content) -> list[str]:
         found.append(f"Without trials: {missing}.")
     bare = summary[(summary["compensation"] == "none") & (summary["t_inference_s"] > 0)]
     if len(bare):
-        found.append(f"No drift compensation on {', '.join(sorted(set(bare['device'])))}.")
+        found.append(f"No drift compensation on {_devices(bare)}.")
     normalised = content.score.averaged_label
     if content.score.guessing is not None and content.datasets_without_classes:
         unknown = ", ".join(map(dataset_label, content.datasets_without_classes))
@@ -282,13 +303,13 @@ def warnings_of(content: Content) -> list[str]:
     torn = rows[~results.has_trajectories(rows)]
     if len(torn):
         found.append(
-            f"Every time of {', '.join(sorted(set(torn['device'])))} is an independent draw: the "
+            f"Every time of {_devices(torn)} is an independent draw: the "
             "curves do not follow single chips and have no lifetime."
         )
     late = summary[summary["extrapolated"]]
     if len(late):
         found.append(
-            f"Times beyond the measurements of {', '.join(sorted(set(late['device'])))} are "
+            f"Times beyond the measurements of {_devices(late)} are "
             "extrapolated by the device model."
         )
     if not rows["reproducible"].all():
@@ -296,6 +317,11 @@ def warnings_of(content: Content) -> list[str]:
     if rows["n_test"].min() < 1000:
         found.append(f"The evaluation set has only {rows['n_test'].min()} images.")
     return found
+
+
+def _devices(rows: pd.DataFrame) -> str:
+    names = sorted(set(rows["device"]))
+    return ", ".join(device_label(name, names) for name in names)
 
 
 def _primary_warnings(endpoints: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -4,22 +4,25 @@ import itertools
 import textwrap
 from pathlib import Path
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analog_samson.devices import Device
 from analog_samson.devices.fit import LAWS, Fit
 from analog_samson.files import made_folder, replacing
+from analog_samson.report.axes import finish
+from analog_samson.report.figures import panel_grid, save
+from analog_samson.report.style import marker_size, style
+from analog_samson.report.typeset import EXTRAPOLATED
+from analog_samson.report.words import compensation_text
 from analog_samson.times import label
 
 _COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#999999")
 
 
-@matplotlib.rc_context({"text.parse_math": False})
 def datasheet(device: Device, moments: pd.DataFrame) -> Figure:
     """Draw the page of a device.
 
@@ -30,29 +33,36 @@ def datasheet(device: Device, moments: pd.DataFrame) -> Figure:
     Returns:
         A figure of one page.
     """
-    figure, axes = plt.subplots(2, 2, figsize=(8.3, 8.3), layout="constrained")
-    draw_programming(axes[0, 0], moments)
-    draw_exponents(axes[0, 1], moments)
-    draw_read_noise(axes[1, 0], moments)
-    draw_weight_error(axes[1, 1], device, moments)
+    with style("paper"):
+        return _datasheet(device, moments)
+
+
+def _datasheet(device: Device, moments: pd.DataFrame) -> Figure:
+    figure, axes = panel_grid(4, "two columns", "paper", aspect=0.85, share_y=False)
+    draw_programming(axes[0], moments)
+    draw_exponents(axes[1], moments)
+    draw_read_noise(axes[2], moments)
+    draw_weight_error(axes[3], device, moments)
     n = int(moments["n"].min())
     technology = "" if device.technology == "none" else f"{device.technology}, "
     figure.suptitle(
-        f"{device.name} ({technology}{device.noise.model})\n{textwrap.fill(device.summary, 110)}",
-        fontsize=9,
+        f"{device.name} ({technology}{device.noise.model})\n{textwrap.fill(device.summary, 95)}",
+        fontsize=rcParams["font.size"],
     )
     level = "" if device.noise_level == "conductance" else " at conductance level (see limits)"
     facts = (
-        f"Moments of {n} cells per conductance{level}; {_periphery(device)}; compensation: "
-        f"{device.drift_compensation.label}; source: {device.noise.source}."
+        f"n = {n} cells per conductance{level}; {_periphery(device)}; "
+        f"{compensation_text(device.drift_compensation.label)}; source: {device.noise.source}."
     )
-    figure.supxlabel(
-        textwrap.fill(f"Limits: {' '.join(device.limits.split())}", 125)
-        + "\n"
-        + textwrap.fill(facts, 125),
-        fontsize=7.5,
-    )
+    if any(device.is_extrapolated(t) for t in _weight_times(moments)):
+        facts += f" {EXTRAPOLATED} beyond the time to which the device was measured (extrapolated)."
+    finish(figure, {}, f"Limits: {' '.join(device.limits.split())} {facts}")
     return figure
+
+
+def _weight_times(moments: pd.DataFrame) -> list[float]:
+    """Times at which the error of a weight is drawn [s]."""
+    return sorted(float(t) for t in moments.loc[moments["quantity"] == "weight", "t_inference_s"])
 
 
 def _periphery(device: Device) -> str:
@@ -83,11 +93,7 @@ def save_datasheet(device: Device, moments: pd.DataFrame, folder: str | Path) ->
     stem = folder / f"device_{device.name}"
     with replacing(stem.with_suffix(".csv")) as temporary:
         moments.to_csv(temporary, index=False)
-    figure = datasheet(device, moments)
-    for kind in ("pdf", "png"):
-        with replacing(stem.with_suffix(f".{kind}")) as temporary:
-            figure.savefig(temporary, format=kind, dpi=150)
-    plt.close(figure)
+    save(datasheet(device, moments), stem)
     return [stem.with_suffix(suffix) for suffix in (".csv", ".pdf", ".png")]
 
 
@@ -105,7 +111,14 @@ def save_fit(name: str, found: Fit, folder: str | Path) -> list[Path]:
     stem = Path(folder) / f"fit_{name}"
     with replacing(stem.with_suffix(".csv")) as temporary:
         found.laws.to_csv(temporary, index=False)
-    figure, axes = plt.subplots(2, 3, figsize=(10, 6), layout="constrained")
+    with style("paper"):
+        figure = _fit_figure(name, found)
+    save(figure, stem, ("png",))
+    return [stem.with_suffix(".csv"), stem.with_suffix(".png")]
+
+
+def _fit_figure(name: str, found: Fit) -> Figure:
+    figure, axes = panel_grid(6, "two columns", "paper", aspect=0.9, share_y=False, across=3)
     titles = (
         "mean programming error [µS]",
         "spread of programming error [µS]",
@@ -114,23 +127,21 @@ def save_fit(name: str, found: Fit, folder: str | Path) -> list[Path]:
         "relative spread of a read, Q",
     )
     at = found.laws["target_uS"]
-    for axis, law, title in zip(axes.flat, LAWS, titles, strict=False):
+    for axis, law, title in zip(axes, LAWS, titles, strict=False):
         value = found.laws[law]
         ends = np.abs(np.stack([found.laws[f"{law}{end}"] - value for end in ("_low", "_high")]))
-        axis.errorbar(at, value, yerr=ends, marker="o", color=_COLOURS[1], capsize=3)
-        axis.set(title=title, xlabel="target conductance [µS]")
-    axes[1, 2].axis("off")
-    axes[1, 2].text(
+        axis.errorbar(at, value, yerr=ends, marker="o", color=_COLOURS[1])
+        axis.set_title(title, weight="normal", fontsize="small")
+        axis.set_xlabel("target conductance [µS]")
+    axes[5].axis("off")
+    axes[5].text(
         0,
         0.5,
         f"{name}\nt_0 = {found.t_0_s:.3g} s\ndrift explains {found.r_squared:.3f}\n"
         f"residuals normal: p = {found.p_normal:.2g}\n{100 * found.confidence:g} % intervals\n"
         f"n = {', '.join(str(int(n)) for n in found.laws['n'])} cells",
     )
-    with replacing(stem.with_suffix(".png")) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
-    plt.close(figure)
-    return [stem.with_suffix(".csv"), stem.with_suffix(".png")]
+    return figure
 
 
 def draw_programming(axes: Axes, moments: pd.DataFrame) -> None:
@@ -162,8 +173,7 @@ def draw_exponents(axes: Axes, moments: pd.DataFrame) -> None:
     """Draw the drift exponents over conductance, or the mean drift where there are none."""
     rows = moments[moments["quantity"] == "exponent"]
     if not rows.empty:
-        axes.set(title="drift exponent, mean and spread", ylabel=r"$\nu$")
-        axes.yaxis.label.set_parse_math(True)
+        axes.set(title="drift exponent: mean and spread", ylabel="drift exponent ν")
         axes.set(xlabel="target conductance [µS]")
         axes.plot(rows["g_uS"], rows["mean"], color=_COLOURS[5])
         low, high = rows["mean"] - rows["spread"], rows["mean"] + rows["spread"]
@@ -197,21 +207,20 @@ def draw_weight_error(axes: Axes, device: Device, moments: pd.DataFrame) -> None
     """Draw the root mean square error of a weight over time, as read and with the best gain."""
     axes.set(title="weight error", ylabel="rms, relative to the largest weight")
     lines = (
-        ("weight", _COLOURS[0], "as read", 8),
-        ("weight, best gain", _COLOURS[3], "best gain", 5),
+        ("weight", _COLOURS[0], "as read", 1.4),
+        ("weight, best gain", _COLOURS[3], "best gain", 0.9),
     )
     times: list[float] = []
     for quantity, colour, name, size in lines:
         rows = moments[moments["quantity"] == quantity].sort_values("t_inference_s")
-        times = [float(t) for t in rows["t_inference_s"]]
+        times = _weight_times(moments)
         rms = np.hypot(rows["mean"], rows["spread"])
-        axes.plot(range(len(times)), rms, color=colour, marker="o", markersize=size, label=name)
-    names = [label(t) + ("*" if device.is_extrapolated(t) else "") for t in times]
+        size_pt = marker_size(size)
+        axes.plot(range(len(times)), rms, color=colour, marker="o", markersize=size_pt, label=name)
+    names = [label(t) + (EXTRAPOLATED if device.is_extrapolated(t) else "") for t in times]
     axes.set_xticks(range(len(times)), names)
     axes.set_ylim(0, max(axes.get_ylim()[1], 1e-3))
-    axes.set_xlabel(
-        "time after programming" + (" (* extrapolated)" if "*" in "".join(names) else "")
-    )
+    axes.set_xlabel("time since programming")
     _legend_above(axes)
 
 
@@ -231,9 +240,7 @@ def _legend_above(axes: Axes) -> None:
     n = len(axes.get_legend_handles_labels()[0])
     rows = -(-n // 4)
     axes.set_ylim(low, high + (0.04 + 0.08 * rows) * (high - low))
-    axes.legend(
-        loc="upper center", ncols=min(n, 4), frameon=False, fontsize="small", columnspacing=1.2
-    )
+    axes.legend(loc="upper center", ncols=min(n, 4), columnspacing=1.2)
 
 
 def _nothing(axes: Axes, words: str) -> None:

@@ -4,17 +4,22 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analog_samson import times
 from analog_samson.report import words
-from analog_samson.report.axes import finish, y_label
-from analog_samson.report.figures import panel_grid
+from analog_samson.report.axes import finish
+from analog_samson.report.figures import late_note, moment, panel_grid
+from analog_samson.report.methods import device_label
 from analog_samson.report.networks import check_columns
-from analog_samson.report.style import line_width, marker_size, order, style
+from analog_samson.report.style import line_width, order, style
 from analog_samson.results.scores import score_of
+
+WORSE, BETTER = "#D55E00", "#56B4E9"
+UNEVEN = 30.0
+"""Ratio of the largest change to the smallest from which the axis is logarithmic: our choice."""
 
 MAX_PANELS = 12
 """Largest number of panels of one figure. Further networks and devices are left out; figures over
@@ -22,7 +27,10 @@ time are omitted, as the table of swept axes shows all values."""
 
 
 def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
-    """Draw how accuracy is lost from the digital network to the chip, stage by stage.
+    """Draw what each stage from the digital network to the chip changes, a bar a stage.
+
+    The axis is logarithmic on both sides of a linear part around 0 where the changes differ much in
+    size. Right of the bars: the score after the stage.
 
     Args:
         ax: Where to draw.
@@ -35,36 +43,78 @@ def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
     """
     score = score_of(stages)
     check_columns(stages, ("stage", score.column))
-    groups = stages.groupby("stage", sort=False)[score.column]
-    mean, spread = groups.mean(), groups.std().fillna(0.0)
+    mean = stages.groupby("stage", sort=False)[score.column].mean()
     values = score.shown(mean.to_numpy())
-    lows, highs = (score.shown((mean + sign * spread).to_numpy()) for sign in (-1, 1))
     decimals = score.decimals_for(values, fewer=1)
-    before = np.append(values[0], values[:-1])
-    for k, (value, last) in enumerate(zip(values, before, strict=True)):
+    changes, spread = np.diff(values), _spread_of_changes(stages, list(mean.index))
+    scale = _fit_changes(ax, changes, spread)
+    ax.axvline(0.0, color=rcParams["axes.edgecolor"], lw=line_width(0.55), zorder=3)
+    is_worse = score.lost(values[:-1], values[1:]) > 0
+    ax.barh(
+        range(1, len(values)),
+        changes,
+        xerr=spread,
+        color=np.where(is_worse, WORSE, BETTER),
+        height=0.6,
+        error_kw={"elinewidth": line_width(0.7)},
+        zorder=2,
+    )
+    ax.set_yticks(range(len(values)), list(mean.index))
+    ax.set_ylim(len(values) - 0.4, -0.6)
+    for k, value in enumerate(values):
+        text = f"{value:.{decimals}f}"
         if k:
-            colour = "#D55E00" if score.lost(last, value) > 0 else "#56B4E9"
-            ax.bar(k, value - last, bottom=last, color=colour, width=0.6, zorder=2)
-            ax.plot([k - 1.3, k + 0.3], [last, last], color="0.6", lw=line_width(0.55), zorder=1)
+            text = f"{_change(changes[k - 1], decimals)} → {text}"
         ax.annotate(
-            f"{value:.{decimals}f}" if k == 0 else _change(value - last, decimals),
-            (k, max(highs[k], last)),
-            xytext=(0, 3),
+            text,
+            (1.0, k),
+            xycoords=("axes fraction", "data"),
+            xytext=(2, 0),
             textcoords="offset points",
-            ha="center",
+            va="center",
             fontsize="small",
         )
-    bars = [values - lows, highs - values]
-    ax.errorbar(range(len(values)), values, bars, fmt="k.", markersize=marker_size(1.0), zorder=3)
-    ax.set_xticks(range(len(values)), list(mean.index), rotation=20, ha="right")
-    room = 0.15 * max(float(np.ptp(values)), 0.001 * abs(float(values[0])))
-    spread_shown = max(float((highs - values).max()), float((values - lows).max()))
-    top = values.max() + spread_shown
-    ax.set_ylim(values.min() - spread_shown - room, top + 1.5 * room)
-    lowest, highest = (score.shown(limit) for limit in score.limits)
-    ticks = [t for t in ax.get_yticks() if lowest <= t <= highest]
-    ax.yaxis.set_major_locator(FixedLocator(ticks))
-    ax.set_ylabel(y_label(score.axis()))
+    ax.grid(False, axis="y")
+    ax.grid(True, axis="x")
+    unit = "points" if score.unit == "%" else score.unit
+    ax.set_xlabel(f"change of {score.label}{score.direction}{f' [{unit}]' if unit else ''}{scale}")
+
+
+def _spread_of_changes(stages: pd.DataFrame, order_: list[str]) -> np.ndarray:
+    """Standard deviation over chips of the change by each stage; 0 of one chip."""
+    score = score_of(stages)
+    chip = [column for column in ("checkpoint", "chip") if column in stages]
+    if not chip:
+        return np.zeros(len(order_) - 1)
+    wide = stages.assign(shown=score.shown(stages[score.column])).pivot_table(
+        index=chip, columns="stage", values="shown"
+    )
+    changes = wide[order_].diff(axis=1).iloc[:, 1:]
+    return np.asarray(changes.std().fillna(0.0))
+
+
+def _fit_changes(ax: Axes, changes: np.ndarray, spread: np.ndarray) -> str:
+    """Choose the scale of an axis of changes; returns a note for its label."""
+    sizes = np.abs(changes)
+    small = sizes[sizes > 0]
+    largest = float((sizes + spread).max(initial=0.0))
+    if not len(small) or largest < UNEVEN * small.min():
+        ax.margins(x=0.1)
+        return ""
+    linear = 10.0 ** np.floor(np.log10(max(float(small.min()), 1e-3 * largest)))
+    ax.set_xscale("symlog", linthresh=linear, linscale=0.6)
+    ends = (
+        3 * max(float((changes + spread).max()), linear),
+        3 * max(float((spread - changes).max()), linear),
+    )
+    ax.set_xlim(-ends[1], ends[0])
+    decades = np.arange(np.log10(linear), np.log10(max(ends)) + 1)
+    at = 10.0 ** (decades[1::2] if len(decades) > 3 else decades)
+    ticks = [*-at[::-1], 0.0, *at]
+    ax.xaxis.set_major_locator(FixedLocator([t for t in ticks if -ends[1] <= t <= ends[0]]))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda t, _: f"{t:g}".replace("-", "−")))
+    return f"\nlogarithmic beyond ±{linear:g}"
 
 
 def layer_sensitivity(ax: Axes, layers: pd.DataFrame) -> None:
@@ -89,7 +139,7 @@ def layer_sensitivity(ax: Axes, layers: pd.DataFrame) -> None:
         places,
         shown,
         xerr=[shown - score.shown_loss(mean - spread), score.shown_loss(mean + spread) - shown],
-        color="#56B4E9",
+        color=BETTER,
         height=0.65,
         error_kw={"elinewidth": line_width(0.7)},
         zorder=2,
@@ -105,7 +155,7 @@ def waterfall_figure(
     stages: pd.DataFrame,
     names: Mapping[str, str],
     *,
-    width: str = "two columns",
+    width: str | float = "two columns",
     look: str = "paper",
 ) -> Figure:
     """Stage by stage, one panel per device, time and method.
@@ -113,8 +163,8 @@ def waterfall_figure(
     Args:
         stages: As in ``waterfall.csv``.
         names: Labels of networks by their ``checkpoint``; networks of equal label are averaged.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
+        width: "one column", "two columns" or inches.
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
     Returns:
         The figure.
@@ -129,7 +179,7 @@ def layers_figure(
     layers: pd.DataFrame,
     names: Mapping[str, str],
     *,
-    width: str = "two columns",
+    width: str | float = "two columns",
     look: str = "paper",
 ) -> Figure:
     """One layer analog at a time, one panel per device, time and method.
@@ -137,8 +187,8 @@ def layers_figure(
     Args:
         layers: As in ``layers.csv``.
         names: As for `waterfall_figure`.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
+        width: "one column", "two columns" or inches.
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
     Returns:
         The figure.
@@ -159,7 +209,7 @@ def _by_network(
     rows: pd.DataFrame,
     names: Mapping[str, str],
     draw: Callable[[Axes, pd.DataFrame], None],
-    width: str,
+    width: str | float,
     look: str,
     *,
     share_x: bool = False,
@@ -175,17 +225,18 @@ def _by_network(
         for ax, (_, part) in zip(axes, groups, strict=True):
             draw(ax, part)
             first = part.iloc[0]
-            moment = times.label(first["t_inference_s"])
-            ax.set_title(f"{words.method_text(first['name'])}\n{first['device']}, {moment}")
+            device = device_label(first["device"], rows["device"].unique())
+            ax.set_title(f"{words.method_text(first['name'])}\n{device}, {moment(part)}")
         if share_x:
             ends = np.array([ax.get_xlim() for ax in axes])
             for ax in axes:
                 ax.set_xlim(ends.min(), ends.max())
         chips = rows.groupby("checkpoint")["chip"].nunique()
         networks = rows.groupby(keys)["checkpoint"].nunique()
+        n = pd.DataFrame({"n_networks": networks, "n_chips": chips.min()})
         note = (
-            f"Mean and standard deviation over {words.range_text(networks)} networks × "
-            f"{words.range_text(chips)} chips."
+            f"n = {words.n_text(n.assign(n_chips_max=chips.max()))}: mean and standard deviation "
+            f"over all chips.{words.devices_note(rows)}{late_note(rows)}"
         )
         finish(figure, {}, note)
     return figure

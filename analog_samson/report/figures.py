@@ -1,7 +1,6 @@
 """Complete figures: one panel for each device, legend above, n and kind of interval below."""
 
 import io
-import json
 import re
 import textwrap
 from collections.abc import Callable, Sequence
@@ -16,29 +15,35 @@ from matplotlib.lines import Line2D
 from analog_samson import times
 from analog_samson.files import replacing
 from analog_samson.report import panels, words
-from analog_samson.report.axes import TimeAxis, finish, head
+from analog_samson.report.axes import TimeAxis, finish, head, label_outer
 from analog_samson.report.pgf import save_pgf
-from analog_samson.report.style import WIDTHS_IN, order, style
+from analog_samson.report.style import is_wide, order, style, width_in
+from analog_samson.report.typeset import EXTRAPOLATED
 from analog_samson.results.definitions import METHOD
 from analog_samson.results.scores import score_of
 
 FORMATS = ("pdf", "png")
+OVER_TIME = "Dotted lines: digital networks. Dashed between extrapolated times."
 
 
 def accuracy_figure(
     summary: pd.DataFrame,
     *,
-    width: str = "two columns",
+    width: str | float = "two columns",
     interval: str = "bars",
     look: str = "paper",
+    programmed: bool = False,
+    same_times: bool = False,
 ) -> Figure:
     """Accuracy against time, one panel per device (and every other setting that varies).
 
     Args:
         summary: As `results.summarise` gives.
-        width: "one column" or "two columns".
+        width: "one column", "two columns" or inches.
         interval: "bars" or "band".
-        look: Style sheet, "paper" or "talk".
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
+        programmed: Whether the programmed state (t = 0) is drawn, too.
+        same_times: Whether all panels have one time axis; else each has that of its own times.
 
     Returns:
         The figure, with n and the kind of interval below it.
@@ -46,26 +51,35 @@ def accuracy_figure(
     Raises:
         ValueError: If the summary is empty or a name is unknown.
     """
-    axis = TimeAxis(summary["t_inference_s"])
+    summary = at_shown_times(summary, programmed)
+    axis = TimeAxis(summary["t_inference_s"]) if same_times else None
     return by_panel(
         summary,
         lambda ax, rows: panels.accuracy_vs_time(ax, rows, interval=interval, axis=axis),
-        note=footnote(summary) if len(summary) else "",
+        note=f"{footnote(summary)} {OVER_TIME}" if len(summary) else "",
         width=width,
         look=look,
     )
 
 
 def gain_figure(
-    gains: pd.DataFrame, *, width: str = "two columns", interval: str = "bars", look: str = "paper"
+    gains: pd.DataFrame,
+    *,
+    width: str | float = "two columns",
+    interval: str = "bars",
+    look: str = "paper",
+    programmed: bool = False,
+    same_times: bool = False,
 ) -> Figure:
     """Paired gain over the baseline against time, one panel per device.
 
     Args:
         gains: As `results.paired_gain` gives.
-        width: "one column" or "two columns".
+        width: "one column", "two columns" or inches.
         interval: "bars" or "band".
-        look: Style sheet, "paper" or "talk".
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
+        programmed: Whether the programmed state (t = 0) is drawn, too.
+        same_times: Whether all panels have one time axis; else each has that of its own times.
 
     Returns:
         The figure.
@@ -73,7 +87,8 @@ def gain_figure(
     Raises:
         ValueError: If there are no gains or a name is unknown.
     """
-    axis = TimeAxis(gains["t_inference_s"])
+    gains = at_shown_times(gains, programmed)
+    axis = TimeAxis(gains["t_inference_s"]) if same_times else None
     return by_panel(
         gains,
         lambda ax, rows: panels.gain_vs_time(ax, rows, interval=interval, axis=axis),
@@ -84,15 +99,23 @@ def gain_figure(
 
 
 def lost_figure(
-    losses: pd.DataFrame, *, width: str = "two columns", interval: str = "bars", look: str = "paper"
+    losses: pd.DataFrame,
+    *,
+    width: str | float = "two columns",
+    interval: str = "bars",
+    look: str = "paper",
+    programmed: bool = False,
+    same_times: bool = False,
 ) -> Figure:
     """Accuracy lost since the digital network against time, one panel per device.
 
     Args:
         losses: As `results.lost` gives.
-        width: "one column" or "two columns".
+        width: "one column", "two columns" or inches.
         interval: "bars" or "band".
-        look: Style sheet, "paper" or "talk".
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
+        programmed: Whether the programmed state (t = 0) is drawn, too.
+        same_times: Whether all panels have one time axis; else each has that of its own times.
 
     Returns:
         The figure.
@@ -100,7 +123,8 @@ def lost_figure(
     Raises:
         ValueError: If there are no rows or a name is unknown.
     """
-    axis = TimeAxis(losses["t_inference_s"])
+    losses = at_shown_times(losses, programmed)
+    axis = TimeAxis(losses["t_inference_s"]) if same_times else None
     return by_panel(
         losses,
         lambda ax, rows: panels.lost_vs_time(ax, rows, interval=interval, axis=axis),
@@ -114,7 +138,7 @@ def yield_figure(
     chips: pd.DataFrame,
     target: float | None = None,
     *,
-    width: str = "two columns",
+    width: str | float = "two columns",
     look: str = "paper",
 ) -> Figure:
     """Fraction of chips that reach an accuracy, a curve a method, at the last time of each device.
@@ -122,8 +146,8 @@ def yield_figure(
     Args:
         chips: As `results.chip_means` gives.
         target: Accuracy to mark, as a fraction; None marks nothing.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
+        width: "one column", "two columns" or inches.
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
     Returns:
         The figure.
@@ -132,10 +156,6 @@ def yield_figure(
         ValueError: If there are no chips or a name is unknown.
     """
     late = at_last_time(chips)
-    sizes = late.groupby(["device", *METHOD, "checkpoint"], observed=True).size()
-    networks = sizes.groupby(["device", *METHOD], observed=True).size()
-    n = pd.DataFrame({"n_networks": networks, "n_chips": int(sizes.min())})
-    n["n_chips_max"] = int(sizes.max())
     marked = ""
     if target is not None:
         marked = f" Vertical line, where in range: {words.with_unit(score_of(chips), target)}."
@@ -143,19 +163,28 @@ def yield_figure(
         late,
         lambda ax, rows: panels.yield_curves(ax, rows, target=target),
         with_time=True,
-        note=f"n = {words.n_text(n)} of each method.{marked} {words.fixed_text(chips)}.",
+        note=f"{n_note(late)}{marked} {words.fixed_text(chips)}.",
         width=width,
         look=look,
     )
 
 
-def chips_figure(chips: pd.DataFrame, *, width: str = "two columns", look: str = "paper") -> Figure:
+def chips_figure(
+    chips: pd.DataFrame,
+    *,
+    width: str | float = "two columns",
+    look: str = "paper",
+    programmed: bool = False,
+    same_times: bool = False,
+) -> Figure:
     """Every chip as a thin line over time, a row per device, one panel per method.
 
     Args:
         chips: As `results.chip_means` gives.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
+        width: "one column", "two columns" or inches.
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
+        programmed: Whether the programmed state (t = 0) is drawn, too.
+        same_times: Whether all panels have one time axis; else each has that of its own times.
 
     Returns:
         The figure.
@@ -163,12 +192,13 @@ def chips_figure(chips: pd.DataFrame, *, width: str = "two columns", look: str =
     Raises:
         ValueError: If there are no chips or a name is unknown.
     """
-    axis = TimeAxis(chips["t_inference_s"])
+    chips = at_shown_times(chips, programmed)
+    axis = TimeAxis(chips["t_inference_s"]) if same_times else None
     rows = chips.assign(name=words.method_names(chips))
     names = sorted(rows["name"].unique(), key=order)
     columns = words.varying(rows)
     groups = dict(list(rows.groupby(["device", *columns], observed=True, sort=True)))
-    across = min(len(names), 4 if width == "two columns" else 2)
+    across = min(len(names), 4 if is_wide(width, look) else 2)
     with style(look):
         down = -(-len(names) // across)
         figure, axes = panel_grid(
@@ -182,28 +212,28 @@ def chips_figure(chips: pd.DataFrame, *, width: str = "two columns", look: str =
             if own.empty:
                 ax.set_axis_off()
                 continue
-            panels.chips_over_time(ax, own, axis=axis)
+            panels.chips_over_time(ax, own, axis=axis or TimeAxis(part["t_inference_s"]))
             first_row = "\n" if row % down == 0 else ""
             ax.set_title(first_row + words.method_text(names[k]), weight="normal")
             if k == 0:
-                head(ax, words.group_title(part.iloc[0], columns))
-            ax.label_outer()
+                head(ax, words.group_title(part.iloc[0], columns, rows["device"].unique()))
+        label_outer([ax for ax in axes if ax.axison])
         note = "Thin lines: chips (reads averaged). Thick lines: mean of all chips."
         if chips["extrapolated"].any():
             note += " Shaded: beyond the time to which the device was measured (extrapolated)."
-        finish(figure, {}, f"{note} {words.fixed_text(chips)}.")
+        finish(figure, {}, f"{n_note(chips)} {note} {words.fixed_text(chips)}.")
     return figure
 
 
 def strips_figure(
-    chips: pd.DataFrame, *, width: str = "two columns", look: str = "paper"
+    chips: pd.DataFrame, *, width: str | float = "two columns", look: str = "paper"
 ) -> Figure:
     """Every chip as a point at the last time of its device, one panel per device.
 
     Args:
         chips: As `results.chip_means` gives.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
+        width: "one column", "two columns" or inches.
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
     Returns:
         The figure.
@@ -211,9 +241,15 @@ def strips_figure(
     Raises:
         ValueError: If there are no chips or a name is unknown.
     """
-    note = "Points: chips, in groups by trained network. Bars: mean of a network."
+    late = at_last_time(chips)
+    seeds = sorted(late["training_seed"].unique())
+    named = f" ({seeds[0]} to {seeds[-1]})" if len(seeds) > 1 else f" ({seeds[0]})"
+    note = (
+        f"{n_note(late)} Points: chips. Bars: mean of a trained network, in order of the training "
+        f"seed{named}, the same place for the same seed."
+    )
     return by_panel(
-        at_last_time(chips),
+        late,
         panels.chip_strips,
         with_time=True,
         note=f"{note} {words.fixed_text(chips)}.",
@@ -223,14 +259,14 @@ def strips_figure(
 
 
 def lifetime_figure(
-    lives: pd.DataFrame, *, width: str = "two columns", look: str = "paper"
+    lives: pd.DataFrame, *, width: str | float = "two columns", look: str = "paper"
 ) -> Figure:
     """Time until a given accuracy is lost, one row per method, one panel per device.
 
     Args:
         lives: As `results.lifetime` gives.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
+        width: "one column", "two columns" or inches.
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
     Returns:
         The figure.
@@ -244,8 +280,10 @@ def lifetime_figure(
     }
     note = ""
     if len(lives):
+        n = lives.assign(n_chips_max=lives["n_chips"])
         note = (
-            f"Loss counted from {reference[lives['reference'].iloc[0]]}; interpolated in log time. "
+            f"n = {words.n_text(n)}. Loss counted from {reference[lives['reference'].iloc[0]]}; "
+            "interpolated in log time. "
             f"Bars: {words.per_cent_of(lives)} interval, from one simulated time to another; "
             "arrows: beyond the measured times. 1 y = 365 d. "
             f"{words.fixed_text(lives)}."
@@ -262,14 +300,14 @@ def lifetime_figure(
 
 
 def scatter_figure(
-    networks: pd.DataFrame, *, width: str = "two columns", look: str = "paper"
+    networks: pd.DataFrame, *, width: str | float = "two columns", look: str = "paper"
 ) -> Figure:
     """Digital accuracy against the accuracy at the last time, one point per network.
 
     Args:
         networks: As `results.network_means` gives.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
+        width: "one column", "two columns" or inches.
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
     Returns:
         The figure.
@@ -277,13 +315,16 @@ def scatter_figure(
     Raises:
         ValueError: If there are no networks or a name is unknown.
     """
+    late = at_last_time(networks)
+    sizes = late.groupby(["device", *METHOD], observed=True)["checkpoint"].nunique()
+    n = late.assign(n_networks=int(sizes.max()), n_chips_max=late["n_chips"].max())
+    n.loc[n.index[0], "n_networks"] = int(sizes.min())
     return by_panel(
-        at_last_time(networks),
+        late,
         panels.clean_vs_late,
         with_time=True,
-        note="One point a trained network, methods shifted sideways to be seen; bars: standard "
-        "deviation over its chips. "
-        f"{words.fixed_text(networks)}.",
+        note=f"n = {words.n_text(n)}. One point a trained network; bars: standard deviation over "
+        f"its chips; grey line: nothing lost (y = x). {words.fixed_text(networks)}.",
         width=width,
         look=look,
         aspect=0.8,
@@ -296,7 +337,7 @@ def by_panel(
     draw: Callable[[Axes, pd.DataFrame], Sequence[Line2D]],
     *,
     note: str,
-    width: str = "two columns",
+    width: str | float = "two columns",
     look: str = "paper",
     aspect: float = 0.72,
     share_y: bool = True,
@@ -309,8 +350,8 @@ def by_panel(
         rows: What is drawn, of any number of panels.
         draw: Draws the rows of one panel and returns handles for the legend.
         note: Text below the panels.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
+        width: "one column", "two columns" or inches.
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
         aspect: Height of a panel by its width.
         share_y: Whether panels share their vertical axis.
         besides: Columns of `COMPARED_UNDER` that do not separate panels.
@@ -332,12 +373,12 @@ def by_panel(
         for ax, (_, part) in zip(axes, groups, strict=True):
             for handle in draw(ax, part):
                 handles.setdefault(str(handle.get_label()), handle)
-            title = words.group_title(part.iloc[0], columns)
-            title = f"{title}, {_moment(part)}" if with_time else title
+            title = words.group_title(part.iloc[0], columns, rows["device"].unique())
+            title = f"{title}, {moment(part)}" if with_time else title
             ax.set_title(_wrapped(title, figure, axes, 0.88 if share_y else 0.7))
-            if share_y:
-                ax.label_outer()
-        finish(figure, handles, note)
+        if share_y:
+            label_outer(axes)
+        finish(figure, handles, note + (late_note(rows) if with_time else ""))
     return figure
 
 
@@ -365,6 +406,22 @@ def gain_note(gains: pd.DataFrame) -> str:
         f"chips; {per_cent} interval (Student t) over {over}; 1 y = 365 d.{unpaired} "
         f"{words.fixed_text(gains)}."
     )
+
+
+def n_note(chips: pd.DataFrame) -> str:
+    """Numbers of networks and chips of every method: "n = 5 networks × 10 chips."."""
+    keys = ["device", *words.varying(chips), *METHOD]
+    own = chips.drop_duplicates([*keys, "checkpoint", "chip"])
+    sizes = own.groupby([*keys, "checkpoint"], observed=True).size()
+    networks = sizes.groupby(keys, observed=True).size()
+    n = pd.DataFrame({"n_networks": networks, "n_chips": int(sizes.min())})
+    return f"n = {words.n_text(n.assign(n_chips_max=int(sizes.max())))}."
+
+
+def at_shown_times(rows: pd.DataFrame, programmed: bool) -> pd.DataFrame:
+    """The rows after t = 0, or all where the programmed state is asked for or the only time."""
+    later = rows["t_inference_s"] > 0
+    return rows if programmed or not later.any() else rows[later]
 
 
 def at_last_time(rows: pd.DataFrame) -> pd.DataFrame:
@@ -418,14 +475,20 @@ def save(
 
 
 def panel_grid(
-    n: int, width: str, look: str, *, aspect: float, share_y: bool, across: int | None = None
+    n: int,
+    width: str | float,
+    look: str,
+    *,
+    aspect: float,
+    share_y: bool,
+    across: int | None = None,
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure of panels; called within `style`.
 
     Args:
         n: Number of panels.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
+        width: "one column", "two columns" or inches.
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
         aspect: Height of a panel by its width.
         share_y: Whether panels share their vertical axis.
         across: Panels in a row; None takes one in one column, two in two.
@@ -436,18 +499,13 @@ def panel_grid(
     Raises:
         ValueError: If the width or style is unknown.
     """
-    if look not in WIDTHS_IN or width not in WIDTHS_IN[look]:
-        allowed = {name: list(widths) for name, widths in WIDTHS_IN.items()}
-        raise ValueError(
-            f"Style and width must be one of {json.dumps(allowed)}; got {look!r}, {width!r}."
-        )
-    width_in = WIDTHS_IN[look][width]
-    across = across or min(n, 2 if width == "two columns" else 1)
+    whole_in, has_room = width_in(width, look), is_wide(width, look)
+    across = across or min(n, 2 if has_room else 1)
     down = -(-n // across)
-    panel_in = aspect * width_in / across
-    if n == 1 and width == "two columns":
+    panel_in = aspect * whole_in / across
+    if n == 1 and has_room:
         panel_in *= 0.6
-    figure = Figure(figsize=(width_in, max(down * panel_in, 1.2)), layout="constrained")
+    figure = Figure(figsize=(whole_in, max(down * panel_in, 1.2)), layout="constrained")
     panels_ = figure.subplots(down, across, squeeze=False, sharey=share_y)
     for ax in panels_.flat[n:]:
         ax.set_axis_off()
@@ -463,6 +521,14 @@ def _wrapped(title: str, figure: Figure, axes: Sequence[Axes], share: float) -> 
     return textwrap.fill(title, int(panel_in * 72 / (0.62 * float(rcParams["axes.titlesize"]))))
 
 
-def _moment(rows: pd.DataFrame) -> str:
-    late = " (extrapolated)" if "extrapolated" in rows and rows["extrapolated"].any() else ""
+def moment(rows: pd.DataFrame) -> str:
+    """The one time of rows: "1 y", "1 y†" where it is extrapolated."""
+    late = EXTRAPOLATED if "extrapolated" in rows and rows["extrapolated"].any() else ""
     return times.label(rows["t_inference_s"].iloc[0]) + late
+
+
+def late_note(rows: pd.DataFrame) -> str:
+    """What the mark of extrapolated times means, with a space in front; "" where there is none."""
+    if "extrapolated" not in rows or not rows["extrapolated"].any():
+        return ""
+    return f" {EXTRAPOLATED} beyond the time to which the device was measured (extrapolated)."

@@ -15,7 +15,20 @@ from matplotlib.figure import Figure
 
 from analog_samson import results
 from analog_samson.importing import import_named
-from analog_samson.report import diagnostics, figures, maps, networks, sweeps, tables, words
+from analog_samson.report import (
+    cells,
+    diagnostics,
+    figures,
+    findings,
+    maps,
+    networks,
+    overlay,
+    overview,
+    sensitivity,
+    sweeps,
+    tables,
+    words,
+)
 from analog_samson.report.content import Content
 from analog_samson.report.style import style
 from analog_samson.report.typeset import Table
@@ -28,6 +41,8 @@ FILES = (
     "layers.csv",
     "sharpness.csv",
     "training_curves.csv",
+    "conductances.csv",
+    "clipping.csv",
 )
 """Data of a study, which tables of a report may not overwrite (nor ``device_<name>.csv``)."""
 
@@ -50,8 +65,10 @@ class Item:
         figure: Function that draws it. Several figures are a mapping: each key is added to name
             and title. None, or an empty mapping, where there is nothing to draw.
         table: Function that makes its table; None where there is nothing to show.
-        caption: What the figure shows, in a sentence, printed below it; also its alternative text.
-            A function takes the content. Tables have their own captions.
+        caption: What the figure shows, in a sentence, printed below it. A function takes the
+            content. Tables have their own captions.
+        finding: The main number of its figures, in a sentence; with title and caption it is their
+            alternative text.
         needs: Files beside ``trials.csv`` without which the item is left out ("waterfall.csv").
 
     Raises:
@@ -64,6 +81,7 @@ class Item:
     figure: Callable[[Content], Figures] | None = None
     table: Callable[[Content], Table | None] | None = None
     caption: str | Callable[[Content], str] = ""
+    finding: Callable[[Content], str] | None = None
     needs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -119,6 +137,10 @@ class Item:
             return content.score.fill(self.caption)
         return self.caption(content)
 
+    def finding_of(self, content: Content) -> str:
+        """Main number of its figures; "" where none is given."""
+        return self.finding(content) if self.finding is not None else ""
+
     def _applies(self, content: Content) -> bool:
         return all(content.files(name) for name in self.needs)
 
@@ -171,7 +193,15 @@ def _in_few_panels(draw: Callable[[Content], Figure | None]) -> Callable[[Conten
 
 @_in_few_panels
 def _accuracy(content: Content) -> Figure:
-    return figures.accuracy_figure(content.summary, interval=content.interval, **content.how)
+    return figures.accuracy_figure(content.summary, interval=content.interval, **content.over_time)
+
+
+def _overlay(content: Content) -> Figure | None:
+    if not content.overlay:
+        return None
+    return overlay.overlay_figure(
+        content.laid_over, content.overlay, interval=content.interval, **content.over_time
+    )
 
 
 def _accuracy_table(content: Content) -> Table:
@@ -182,7 +212,7 @@ def _accuracy_table(content: Content) -> Table:
 def _gain(content: Content) -> Figure | None:
     if content.gains.empty:
         return None
-    return figures.gain_figure(content.gains, interval=content.interval, **content.how)
+    return figures.gain_figure(content.gains, interval=content.interval, **content.over_time)
 
 
 def _gain_table(content: Content) -> Table | None:
@@ -194,7 +224,7 @@ def _gain_table(content: Content) -> Table | None:
 
 @_in_few_panels
 def _lost(content: Content) -> Figure:
-    return figures.lost_figure(content.lost, interval=content.interval, **content.how)
+    return figures.lost_figure(content.lost, interval=content.interval, **content.over_time)
 
 
 def _lost_table(content: Content) -> Table:
@@ -205,7 +235,7 @@ def _lost_table(content: Content) -> Table:
 def _saved(content: Content) -> Figure | None:
     if content.saved.empty:
         return None
-    return figures.gain_figure(content.saved, interval=content.interval, **content.how)
+    return figures.gain_figure(content.saved, interval=content.interval, **content.over_time)
 
 
 def _saved_table(content: Content) -> Table | None:
@@ -226,7 +256,7 @@ def _yield_table(content: Content) -> Table | None:
 
 @_in_few_panels
 def _lifetime(content: Content) -> Figure | None:
-    lives = _telling(content.lives)
+    lives = findings.telling(content.lives)
     if lives.empty:
         return None
     return figures.lifetime_figure(lives, **content.how)
@@ -251,7 +281,7 @@ def _iso_table(content: Content) -> Table | None:
 def _chips(content: Content) -> Figure | None:
     if content.ageing.empty:
         return None
-    return figures.chips_figure(content.ageing, **content.how)
+    return figures.chips_figure(content.ageing, **content.over_time)
 
 
 @_in_few_panels
@@ -272,12 +302,17 @@ def _axis(content: Content) -> Figures:
     axes = sweeps.swept_axes(content.summary)
     if len(axes) != 1:
         return None
-    return {axes[0]: sweeps.axis_figure(content.summary, axes[0], **content.how)}
+    known = {
+        device: content.nominal(device, axes[0]) for device in content.summary["device"].unique()
+    }
+    nominal = {device: value for device, value in known.items() if value is not None}
+    figure = sweeps.axis_figure(content.summary, axes[0], nominal=nominal, **content.how)
+    return {axes[0]: figure}
 
 
 def _heat(content: Content) -> Figures:
     axes = sweeps.swept_axes(content.summary)
-    if len(axes) != 2 or _is_mapped(content):
+    if len(axes) != 2 or _is_mapped(content) or not sweeps.are_crossed(content.summary, axes):
         return None
     return {
         str(device): sweeps.heat_figure(rows, *axes, **content.how)
@@ -319,6 +354,43 @@ def _map_table(content: Content) -> Table | None:
     return maps.map_table(content.summary, axes, content.yields["target"].iloc[0])
 
 
+def _sensitivity(content: Content) -> Figure | None:
+    found = {key: content.nominal(*key) for key in sensitivity.known_sources(content.summary)}
+    nominal = {key: value for key, value in found.items() if isinstance(value, int | float)}
+    late = figures.at_last_time(content.summary)
+    rows = sensitivity.normalised(late, nominal)
+    if rows["source"].nunique() < 2:  # one alone has its figure along the axis
+        return None
+    return sensitivity.sensitivity_figure(content.summary, nominal, **content.how)
+
+
+def _overview_table(content: Content) -> Table | None:
+    networks_ = content.summary[["dataset", "model"]].drop_duplicates()
+    if len(networks_) < 2 or words.is_swept(content.summary):
+        return None
+    return overview.overview_table(content.summary, content.best)
+
+
+def _conductances(content: Content) -> Figure:
+    counts = _of_the_study(content, content.beside("conductances.csv"))
+    return cells.conductances_figure(counts, content.names, **content.how)
+
+
+def _clipping(content: Content) -> Figure:
+    return cells.clipping_figure(_clipped(content), content.names, **content.how)
+
+
+def _arrays(content: Content) -> Figure | None:
+    counts = _clipped(content)
+    if counts["array"].max() == 0:  # one array a layer: the figure by layer shows all
+        return None
+    return cells.arrays_figure(counts, content.names, **content.how)
+
+
+def _clipped(content: Content) -> pd.DataFrame:
+    return _of_the_study(content, content.beside("clipping.csv"))
+
+
 def _planning_table(content: Content) -> Table | None:
     if content.half_width is None:
         return None
@@ -327,13 +399,19 @@ def _planning_table(content: Content) -> Table | None:
 
 
 def _waterfall(content: Content) -> Figure:
-    stages = _of_the_study(content, content.beside("waterfall.csv"))
-    return diagnostics.waterfall_figure(stages, content.names, **content.how)
+    return diagnostics.waterfall_figure(_stages(content), content.names, **content.how)
 
 
 def _layers(content: Content) -> Figure:
-    layers = _of_the_study(content, content.beside("layers.csv"))
-    return diagnostics.layers_figure(layers, content.names, **content.how)
+    return diagnostics.layers_figure(_layer_rows(content), content.names, **content.how)
+
+
+def _stages(content: Content) -> pd.DataFrame:
+    return _of_the_study(content, content.beside("waterfall.csv"))
+
+
+def _layer_rows(content: Content) -> pd.DataFrame:
+    return _of_the_study(content, content.beside("layers.csv"))
 
 
 def _sharpness(content: Content) -> Figure | None:
@@ -352,15 +430,14 @@ def _training(content: Content) -> Figure:
     return networks.training_figure(curves, **content.how)
 
 
-def _telling(lives: list[pd.DataFrame]) -> pd.DataFrame:
-    """The lifetimes of the loss that most methods reach; of several losses, of the smallest."""
-    if lives[0].empty:
-        return lives[0]
-    return max(lives, key=lambda one: (one["censored"] == "").sum())
-
-
 def _of_the_study(content: Content, rows: pd.DataFrame) -> pd.DataFrame:
     known = _known(rows, rows["checkpoint"].isin(content.names))
+    if "extrapolated" not in known:  # of earlier versions
+        late = content.rows[content.rows["extrapolated"]]
+        first = late.groupby("device", observed=True)["t_inference_s"].min()
+        known = known.assign(extrapolated=known["t_inference_s"] >= known["device"].map(first))
+    if "score" not in known:
+        return known
     score = score_of(known)
     if score.function and score.function == content.score.function:  # the same, shown as the rows
         return known.assign(score=content.score.name)
@@ -380,6 +457,16 @@ ITEMS = (
         _accuracy_table,
         "Mean {score} of each method against the time since programming, with its "
         "interval; one panel for each device.",
+        findings.accuracy,
+    ),
+    Item("overview", "Every network and data set", table=_overview_table),
+    Item(
+        "overlay",
+        "{Score} over time on one axes",
+        _overlay,
+        caption="Mean {score} against the time since programming, with its interval; a line for "
+        "each method and each of the settings that are laid over each other.",
+        finding=findings.accuracy,
     ),
     Item(
         "gain",
@@ -388,6 +475,7 @@ ITEMS = (
         _gain_table,
         "Difference of {score} to the baseline on the same chips, with its interval, "
         "against the time since programming; one panel for each device.",
+        findings.gain,
     ),
     Item(
         "lost",
@@ -396,6 +484,7 @@ ITEMS = (
         _lost_table,
         "{Score} that each method has lost since its digital networks, with its "
         "interval, against the time since programming; one panel for each device.",
+        findings.lost,
     ),
     Item(
         "saved",
@@ -404,6 +493,7 @@ ITEMS = (
         _saved_table,
         "How much less {score} each method loses since its digital networks than the "
         "baseline, on the same chips, with its interval; one panel for each device.",
+        findings.saved,
     ),
     Item(
         "yield",
@@ -412,6 +502,7 @@ ITEMS = (
         _yield_table,
         "Fraction of chips that reach a given {score} at the last simulated time, a curve for "
         "each method; one panel for each device.",
+        findings.yields,
     ),
     Item(
         "lifetime",
@@ -419,6 +510,7 @@ ITEMS = (
         _lifetime,
         _lifetime_table,
         "Time until {is lost}, with its interval, for each method; one panel for each device.",
+        findings.lifetime,
     ),
     Item("iso_accuracy", "Normalised {score}", table=_iso_table),
     Item(
@@ -427,6 +519,7 @@ ITEMS = (
         _chips,
         caption="{Score} of each chip and their mean against the time since "
         "programming; one panel for each device and method.",
+        finding=findings.chips,
     ),
     Item(
         "strips",
@@ -434,6 +527,7 @@ ITEMS = (
         _strips,
         caption="{Score} of each chip at the last simulated time, by method and "
         "trained network; one panel for each device.",
+        finding=findings.chips,
     ),
     Item(
         "scatter",
@@ -441,6 +535,7 @@ ITEMS = (
         _scatter,
         caption="{Score} of each trained network at the last simulated time, mean "
         "and spread of its chips, against its digital {score}.",
+        finding=findings.scatter,
     ),
     Item("grid", "Swept axes", table=_grid_table),
     Item(
@@ -449,6 +544,15 @@ ITEMS = (
         _axis,
         caption="Mean {score} of each method at the last simulated time against the "
         "swept setting, with its interval; one panel for each device.",
+        finding=findings.accuracy,
+    ),
+    Item(
+        "sensitivity",
+        "Sensitivity to every noise source",
+        _sensitivity,
+        caption="Mean {score} at the last simulated time, with its interval, against the size of "
+        "each noise source relative to the device; one panel for each method.",
+        finding=findings.sensitivity,
     ),
     Item(
         "heat",
@@ -456,6 +560,7 @@ ITEMS = (
         _heat,
         caption="Mean {score} at the last simulated time for all values of the two swept "
         "settings; one panel for each method.",
+        finding=findings.accuracy,
     ),
     Item(
         "map",
@@ -473,6 +578,7 @@ ITEMS = (
         _waterfall,
         caption="Mean {score} of the chips as each cause of error is added to those "
         "before it, with the standard deviation over chips.",
+        finding=lambda content: findings.stages(content, _stages(content)),
         needs=("waterfall.csv",),
     ),
     Item(
@@ -481,7 +587,35 @@ ITEMS = (
         _layers,
         caption="{Score} lost where one layer alone is analog, mean and standard "
         "deviation over chips, in the order of the network.",
+        finding=lambda content: findings.layers(content, _layer_rows(content)),
         needs=("layers.csv",),
+    ),
+    Item(
+        "conductances",
+        "Conductances before and after",
+        _conductances,
+        caption="Number of cells by conductance: targets, as programmed, and as read after a time; "
+        "and conductances against their targets.",
+        finding=lambda content: findings.conductances(content.beside("conductances.csv")),
+        needs=("conductances.csv",),
+    ),
+    Item(
+        "clipping",
+        "Clipped inputs and saturated outputs by layer",
+        _clipping,
+        caption="Share of inputs beyond the range of the DAC and of outputs at the ends of the "
+        "ADC, for each layer, mean and standard deviation over chips.",
+        finding=lambda content: findings.clipping(_clipped(content)),
+        needs=("clipping.csv",),
+    ),
+    Item(
+        "arrays",
+        "Saturated outputs by array",
+        _arrays,
+        caption="Share of outputs at the ends of the ADC for each array of each layer, mean over "
+        "chips.",
+        finding=lambda content: findings.clipping(_clipped(content)),
+        needs=("clipping.csv",),
     ),
     Item(
         "sharpness",
@@ -489,6 +623,7 @@ ITEMS = (
         _sharpness,
         caption="{Score} that the chips of each trained network lose at the last "
         "simulated time against the sharpness of its minimum.",
+        finding=findings.sharpness,
         needs=("sharpness.csv",),
     ),
     Item(
@@ -497,6 +632,7 @@ ITEMS = (
         _training,
         caption="Training loss, relative size of the perturbation and gradient norm against the "
         "epoch; one line for each training.",
+        finding=findings.training,
         needs=("training_curves.csv",),
     ),
 )

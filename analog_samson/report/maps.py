@@ -6,7 +6,7 @@ the logarithm in the logarithm.
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -21,18 +21,17 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from analog_samson import results, times
-from analog_samson.devices import SHORT_AXIS_NAMES
 from analog_samson.devices.sentences import did_you_mean
 from analog_samson.report import words
 from analog_samson.report.axes import finish
 from analog_samson.report.captions import caption
 from analog_samson.report.content import Content
 from analog_samson.report.figures import panel_grid
+from analog_samson.report.nominal import nominal_values
 from analog_samson.report.panels import check_one
 from analog_samson.report.style import line_width, marker_size, order, style
 from analog_samson.report.sweeps import swept_axes, with_axis
 from analog_samson.report.typeset import BLANK, Block, Table
-from analog_samson.results.definitions import tied_settings
 from analog_samson.results.scores import Score, score_of
 
 Floats = NDArray[np.float64]
@@ -93,7 +92,7 @@ def map_figure(
     *,
     target: float | None = None,
     nominal: Mapping[str, Any] | None = None,
-    width: str = "two columns",
+    width: str | float = "two columns",
     look: str = "paper",
 ) -> Figure:
     """Map a score, gain or loss of one device over two swept axes, or three.
@@ -171,7 +170,7 @@ def map_figures(
     *,
     target: float | None = None,
     manifests: Sequence[Mapping[str, Any]] = (),
-    width: str = "two columns",
+    width: str | float = "two columns",
     look: str = "paper",
 ) -> dict[str, Figure]:
     """One map of every device and every other setting that varies; over three axes of every time.
@@ -433,44 +432,6 @@ def full_name(rows: pd.DataFrame, axis: str) -> str:
     if len(found) > 1:
         raise ValueError(f"Axis {axis!r} is {' or '.join(found)}; give the whole name.")
     return found[0]
-
-
-def nominal_values(
-    manifests: Iterable[Mapping[str, Any]], device: str, axes: Iterable[str]
-) -> dict[str, Any]:
-    """A device's own values of swept settings, from the manifests of studies.
-
-    Args:
-        manifests: Contents of ``manifest.json``.
-        device: Name of the device.
-        axes: Names of axes; one that ties settings has a value where the settings have one of its
-            values.
-
-    Returns:
-        Axis to value, of the axes whose value is known.
-    """
-    found: dict[str, Any] = {}
-    for manifest in manifests:
-        definition = manifest.get("devices", {}).get(device)
-        tied = manifest.get("study", {}).get("axes", {})
-        for axis in axes if definition is not None else ():
-            if isinstance(tied.get(axis), Mapping):
-                for value, settings in tied_settings(tied[axis]):
-                    if all(_setting(definition, s) == v for s, v in settings.items()):
-                        found.setdefault(axis, value)
-            else:
-                value = _setting(definition, axis)
-                if value is not None:
-                    found.setdefault(axis, value)
-    return found
-
-
-def _setting(definition: Any, axis: str) -> Any:
-    for key in SHORT_AXIS_NAMES.get(axis, axis.split(".")):
-        definition = definition.get(key) if isinstance(definition, Mapping) else None
-    if definition is None and axis.endswith("_scale"):
-        return 1.0  # left out of manifests of earlier versions
-    return None if isinstance(definition, Mapping | list) else definition
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,23 @@
-"""Appearance of methods, data sets and scores in reports, of other packages from manifests.
+"""Appearance of methods, data sets, networks, devices and scores in reports.
 
 Reports import nothing that a table names: label, style and citation of methods of other packages,
-labels of data sets, and label, unit, direction and digits of scores were written into the manifest
-when the study ran.
+labels of data sets, technologies of devices, and label, unit, direction and digits of scores were
+written into the manifest when the study ran. Labels that a caller gives (`labelled`) come first.
 """
 
+import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import fields
-from functools import wraps
+from dataclasses import fields, replace
+from functools import cache, wraps
 from inspect import signature
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
+from analog_samson.devices import device_names, load_device
 from analog_samson.methods import EXTERNAL, EXTERNAL_METHOD, METHODS, Appearance
 from analog_samson.results.scores import described
 
@@ -30,15 +32,139 @@ _described: ContextVar[Mapping[str, Appearance]] = ContextVar(
 _labels: ContextVar[Mapping[str, str]] = ContextVar("_labels", default=MappingProxyType({}))
 
 
+_technologies: ContextVar[Mapping[str, str]] = ContextVar(
+    "_technologies", default=MappingProxyType({})
+)
+_given: ContextVar[Mapping[str, str]] = ContextVar("_given", default=MappingProxyType({}))
+_details: ContextVar[bool] = ContextVar("_details", default=False)
+
+DATASETS = {"digits": "digits", "mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+MODELS = {
+    "mlp": "MLP",
+    "lenet5": "LeNet-5",
+    "resnet8": "ResNet-8",
+    "resnet20": "ResNet-20",
+    "resnet32": "ResNet-32",
+    "resnet18": "ResNet-18",
+    "vgg11_bn": "VGG-11",
+    "mobilenet_v2": "MobileNetV2",
+    "ds_cnn": "DS-CNN",
+    "vit_tiny": "ViT-Tiny",
+    "char_lstm": "character LSTM",
+    "char_transformer": "character transformer",
+}
+
+
 def dataset_label(dataset: str) -> str:
     """What a data set is called in reports; one that nothing describes has the end of its name."""
-    return _labels.get().get(dataset) or dataset.rpartition(":")[2].partition("@")[0]
+    known = _given.get().get(dataset) or _labels.get().get(dataset, dataset)
+    return DATASETS.get(known) or known.rpartition(":")[2].partition("@")[0]
+
+
+def model_label(model: str) -> str:
+    """What a network is called in reports: "LeNet-5"; one of another package by its name."""
+    return _given.get().get(model) or MODELS.get(model) or model.rpartition(":")[2]
+
+
+def device_label(device: str, among: Iterable[str] = ()) -> str:
+    """What a device is called in reports: its technology, with its name where others share it.
+
+    Args:
+        device: Name of the device.
+        among: Names of the devices that are shown together.
+
+    Returns:
+        A label given by the caller, "PCM", "PCM (pcm_hermes)", or the name where there is no
+        technology.
+    """
+    if device in _given.get():
+        return _given.get()[device]
+    technology = _technology(device)
+    if not technology:
+        return device
+    shared = [other for other in set(among) if _technology(other) == technology]
+    return f"{technology} ({device})" if len(shared) > 1 else technology
+
+
+def shows_details() -> bool:
+    """Whether captions name engine and precision where all rows have the same."""
+    return _details.get()
 
 
 def appearance(method: str) -> Appearance:
     """Appearance of a method; the default label is the last part of its name."""
     found = KNOWN_METHODS.get(method) or _described.get().get(method)
-    return found or Appearance(label=method.rpartition(":")[2].replace("_", " ") or "?")
+    found = found or Appearance(label=method.rpartition(":")[2].replace("_", " ") or "?")
+    label = _given.get().get(method)
+    return replace(found, label=label) if label else found
+
+
+def label_of(name: str) -> str:
+    """Label that the caller gave a method with its strength ("sam rho=0.1"); "" if none."""
+    return _given.get().get(name, "") if " " in name else ""
+
+
+@contextmanager
+def labelled(
+    labels: Mapping[str, str] = MappingProxyType({}), *, details: bool = False
+) -> Iterator[None]:
+    """Use labels of the caller's in all tables and figures made inside.
+
+    Args:
+        labels: Name of a method ("samson", or with its strength "samson rho=0.5"), device, network
+            or data set to its label.
+        details: Whether captions name engine and precision also where all rows have the same.
+
+    Raises:
+        ValueError: If a label is no text, or empty.
+    """
+    for name, label in labels.items():
+        if not isinstance(label, str) or not label.strip():
+            raise ValueError(f"The label of {name!r} must be a text; got {label!r}.")
+    tokens = _given.set({**_given.get(), **labels}), _details.set(details or _details.get())
+    try:
+        yield
+    finally:
+        _given.reset(tokens[0])
+        _details.reset(tokens[1])
+
+
+def labels_from(texts: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Labels from texts such as 'samson=SAMSON (ours)'.
+
+    Args:
+        texts: ``name=label``; names may hold "=", as "sam rho=0.1=SAM" does.
+        known: Names that may be given a label.
+
+    Returns:
+        Name to label.
+
+    Raises:
+        ValueError: If a text gives none of the names a label.
+    """
+    names, found = sorted(set(known), key=len, reverse=True), {}
+    for text in texts:
+        name = next((name for name in names if text.startswith(f"{name}=")), None)
+        if name is None:
+            close = difflib.get_close_matches(text.partition("=")[0], names, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"A label is given as name=label, with a method, device, network or data set of "
+                f"the study ({', '.join(sorted(names))}); got {text!r}.{hint}"
+            )
+        found[name] = text.removeprefix(f"{name}=")
+    return found
+
+
+def _technology(device: str) -> str:
+    known = _technologies.get().get(device) or _of_package(device)
+    return "" if known == "none" else known
+
+
+@cache
+def _of_package(device: str) -> str:
+    """Technology of a device that comes with the package; "" of any other."""
+    return load_device(device).technology if device in device_names() else ""
 
 
 @contextmanager
@@ -55,8 +181,10 @@ def described_in(folders: Iterable[str | Path]) -> Iterator[None]:
     found: dict[str, Appearance] = {}
     labels: dict[str, str] = {}
     scores: dict[str, Any] = {}
+    technologies: dict[str, str] = {}
     for folder in folders:
         manifest = Path(folder) / "manifest.json"
+        technologies |= _read_technologies(manifest)
         scores |= _read_scores(manifest)
         found |= _read(manifest)
         labels |= _read_labels(manifest)
@@ -68,13 +196,15 @@ def described_in(folders: Iterable[str | Path]) -> Iterator[None]:
         for dataset, label in labels.items()
     }
     token = _described.set({**_described.get(), **found})
-    labelled = _labels.set({**_labels.get(), **labels})
+    of_data = _labels.set({**_labels.get(), **labels})
+    of_devices = _technologies.set({**_technologies.get(), **technologies})
     try:
         with described(scores):
             yield
     finally:
         _described.reset(token)
-        _labels.reset(labelled)
+        _labels.reset(of_data)
+        _technologies.reset(of_devices)
 
 
 def shows_methods(function: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -124,3 +254,10 @@ def _read_scores(manifest: Path) -> dict[str, Any]:
     if not manifest.is_file():
         return {}
     return dict(json.loads(manifest.read_text(encoding="utf-8")).get("scores", {}))
+
+
+def _read_technologies(manifest: Path) -> dict[str, str]:
+    if not manifest.is_file():
+        return {}
+    devices = json.loads(manifest.read_text(encoding="utf-8")).get("devices", {})
+    return {name: str(device.get("technology", "")) for name, device in devices.items()}

@@ -11,12 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.axes import finish, head, log_axis
-from analog_samson.report.figures import panel_grid
+from analog_samson.report.figures import late_note, moment, panel_grid
 from analog_samson.report.methods import KNOWN_METHODS
-from analog_samson.report.style import line_width, order, plot_options, style
+from analog_samson.report.style import is_wide, line_width, order, plot_options, style
 from analog_samson.results.correlation import rank_correlation
 from analog_samson.results.scores import score_of
 
@@ -104,14 +103,14 @@ def training_curve(ax: Axes, curves: pd.DataFrame, column: str, title: str) -> l
 
 
 def training_figure(
-    curves: pd.DataFrame, *, width: str = "two columns", look: str = "paper"
+    curves: pd.DataFrame, *, width: str | float = "two columns", look: str = "paper"
 ) -> Figure:
     """Loss, size of the perturbation and gradient norm against the epoch.
 
     Args:
         curves: As for `training_curve`.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
+        width: "one column", "two columns" or inches.
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
     Returns:
         The figure.
@@ -120,13 +119,15 @@ def training_figure(
         ValueError: If columns are missing, there are no rows, or a name is unknown.
     """
     with style(look):
-        across = 3 if width == "two columns" else 1
+        across = 3 if is_wide(width, look) else 1
         figure, axes = panel_grid(3, width, look, aspect=0.85, share_y=False, across=across)
         handles: dict[str, Line2D] = {}
         for ax, (column, title) in zip(axes, CURVES, strict=True):
             for handle in training_curve(ax, curves, column, title):
                 handles[str(handle.get_label())] = handle
-        note = "One line a training. Offset / weights: their norms, one by the other."
+        keys = ["method", "strength", "training_seed"]
+        n = len(curves.fillna({"strength": ""}).drop_duplicates(keys))
+        note = f"n = {n} trainings, one line each. Offset / weights: their norms, one by the other."
         finish(figure, handles, note)
     return figure
 
@@ -173,8 +174,7 @@ def sharpness_vs_robustness(
     ax.grid(True, axis="x")
     text = _TEXT_OF.get(measure, measure.replace("_", " "))
     ax.set_xlabel(text.format(**rows[settings].iloc[0]))
-    moment = times.label(rows["t_inference_s"].iloc[0])
-    ax.set_ylabel(score.lost_axis(f" at {moment}"))
+    ax.set_ylabel(score.lost_axis(f" at {moment(rows)}"))
     return handles
 
 
@@ -183,7 +183,7 @@ def sharpness_figure(
     sharpness: pd.DataFrame,
     *,
     measures: tuple[str, ...] = MEASURES,
-    width: str = "two columns",
+    width: str | float = "two columns",
     look: str = "paper",
 ) -> Figure:
     """Sharpness against the accuracy that chips lose, a row per device, a panel per measure.
@@ -192,8 +192,8 @@ def sharpness_figure(
         networks: As `results.network_means` gives, at one time a device.
         sharpness: As in ``sharpness.csv``.
         measures: Columns of ``sharpness``; a figure of one column shows the first only.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
+        width: "one column", "two columns" or inches.
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
     Returns:
         The figure.
@@ -201,7 +201,7 @@ def sharpness_figure(
     Raises:
         ValueError: If no network has a measure, or a name is unknown.
     """
-    measures = measures if width == "two columns" else measures[:1]
+    measures = measures if is_wide(width, look) else measures[:1]
     columns = words.varying(networks)
     groups = list(networks.groupby(["device", *columns], observed=True, sort=True))
     with style(look):
@@ -215,14 +215,18 @@ def sharpness_figure(
             title = "\n" + ax.get_title(loc="left")
             ax.set_title(title, weight="normal", fontsize="small")
             if k % len(measures) == 0:
-                head(ax, words.group_title(part.iloc[0], columns))
+                head(ax, words.group_title(part.iloc[0], columns, networks["device"].unique()))
             else:
                 ax.set_ylabel("")
+        n = networks.loc[
+            networks["checkpoint"].isin(sharpness["checkpoint"]), "checkpoint"
+        ].nunique()
         note = (
-            f"One point a trained network ({sharpness['checkpoint'].nunique()}), its chips "
-            "averaged; sharpness on training images; Spearman's rank correlation over all points | "
+            f"n = {n} networks × {words.range_text(networks['n_chips'])} chips: one point a "
+            "trained network, its chips averaged; sharpness on training images; "
+            "Spearman's rank correlation over all points | "
             "within methods (differences between methods removed; p of permutations). "
-            f"{words.fixed_text(networks)}."
+            f"{words.fixed_text(networks)}.{late_note(networks)}"
         )
         finish(figure, handles, note)
     return figure

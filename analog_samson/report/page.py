@@ -7,10 +7,10 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import matplotlib
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -25,8 +25,8 @@ from analog_samson.report.contents import warnings_of, write_figures, write_tabl
 from analog_samson.report.datasheet import datasheet
 from analog_samson.report.figures import FORMATS
 from analog_samson.report.items import Item, with_extra
-from analog_samson.report.methods import shows_methods
-from analog_samson.report.style import style
+from analog_samson.report.methods import labelled, shows_methods
+from analog_samson.report.style import base_style, style
 from analog_samson.report.typeset import Table
 from analog_samson.report.words import subset_text
 from analog_samson.results import read_trials, score_of
@@ -36,8 +36,10 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
   color: #222; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
-img { width: 100%; } figure { margin: 1rem 0; overflow-x: auto; }
+img { width: 100%; display: block; } figure { margin: 1rem 0; }
+figure > div, figure.table { overflow-x: auto; }
 figcaption { font-size: 0.85em; color: #444; margin-bottom: 0.5rem; }
+figure.table figcaption { position: sticky; left: 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.85em; }
 th, td { padding: 0.2rem 0.7rem; text-align: left; border: 0; white-space: nowrap; }
 thead th { border-top: 2px solid #222; border-bottom: 1px solid #222; }
@@ -45,7 +47,8 @@ tbody tr:last-child td { border-bottom: 2px solid #222; }
 .warnings { background: #fff4e0; border-left: 4px solid #e69f00; padding: 0.5rem 1rem; }
 pre { background: #f5f5f5; padding: 0.7rem; font-size: 0.8em;
   white-space: pre-wrap; overflow-wrap: anywhere; }
-@media print { body { max-width: none; margin: 0; font-size: 10pt; } figure { overflow: visible; }
+@media print { body { max-width: none; margin: 0; font-size: 10pt; }
+  img { min-width: 0 !important; } figure > div, figure.table { overflow: visible; }
   table { font-size: 7.5pt; } th, td { padding: 0.1rem 0.3rem; }
   figure, tr { break-inside: avoid; } h2 { break-after: avoid; } }
 """
@@ -65,6 +68,8 @@ def write_report(
     command: str = "",
     extra_items: Iterable[Item | str] = (),
     shown_as: str = "",
+    labels: Mapping[str, str] = MappingProxyType({}),
+    details: bool = False,
     rows: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Redraw all tables and figures of a study, and its page, from the files in its folder.
@@ -81,7 +86,7 @@ def write_report(
             scores have their tables and figures in folders of it, named after the scores.
         baseline: Method that gains are counted from.
         confidence: Probability with which an interval covers the true mean.
-        look: Style sheet, "paper" or "talk".
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
         scale: Scale of means, gains and tests: "accuracy", "logit" or "auto" (see `Content`).
         target: Accuracy that chips must reach for the yield, as a fraction; None takes
             `results.default_target`.
@@ -91,6 +96,8 @@ def write_report(
         shown_as: Name that the score is shown under, such as "bits_per_token" for
             ``cross_entropy`` (see `results.shown_as`); of several scores, those that it is a name
             of.
+        labels: Names of methods, devices, networks and data sets to labels (see `labelled`).
+        details: Whether captions name engine and precision.
         rows: The rows of its ``trials.csv``, if they have been read already; of one study.
 
     Returns:
@@ -110,29 +117,30 @@ def write_report(
     by_score = {"": (folders, rows)} if rows is not None else _by_score(folders)
     whole = folders[0] if out is None else made_folder(Path(out), "folder of the page")
     paths, bodies, names = [], [], []
-    for part, (own, found) in by_score.items():
-        if found.empty:
-            where = str(own[0] / "trials.csv")
-            raise ValueError(f"{where!r} holds no rows; run the study first.")
-        if shown_as and (len(by_score) == 1 or is_shown_as(found, shown_as)):
-            found = results.shown_as(found, shown_as)
-        content = Content(
-            found,
-            own,
-            baseline=baseline,
-            confidence=confidence,
-            look=look,
-            scale=scale,
-            target=target,
-        )
-        shown = [_Shown(item, item.figures(content), item.tables(content)) for item in items]
-        several = len(by_score) > 1
-        place = made_folder(whole / part, "folder of a score") if several else whole
-        for one in shown:
-            paths += write_tables(one.tables, place)
-            paths += write_figures(one.figures, place, FORMATS, look=look)
-        bodies += _body(content, shown, command, f"{part}-" if several else "")
-        names += [name for name in _names(content) if name not in names]
+    with labelled(labels, details=details):
+        for part, (own, found) in by_score.items():
+            if found.empty:
+                where = str(own[0] / "trials.csv")
+                raise ValueError(f"{where!r} holds no rows; run the study first.")
+            if shown_as and (len(by_score) == 1 or is_shown_as(found, shown_as)):
+                found = results.shown_as(found, shown_as)
+            content = Content(
+                found,
+                own,
+                baseline=baseline,
+                confidence=confidence,
+                look=look,
+                scale=scale,
+                target=target,
+            )
+            shown = [_Shown(item, item.figures(content), item.tables(content)) for item in items]
+            several = len(by_score) > 1
+            place = made_folder(whole / part, "folder of a score") if several else whole
+            for one in shown:
+                paths += write_tables(one.tables, place)
+                paths += write_figures(one.figures, place, FORMATS, look=look)
+            bodies += _body(content, shown, command, f"{part}-" if several else "")
+            names += [name for name in _names(content) if name not in names]
     page = whole / "report.html"
     with replacing(page) as temporary:
         temporary.write_text(_page(names, bodies), encoding="utf-8", newline="\n")
@@ -192,7 +200,9 @@ def _body(content: Content, shown: Iterable[_Shown], command: str, prefix: str) 
             title = item.title_of(stem, content.score)
             parts.append(f"<h2 id='{html.escape(prefix + stem)}'>{html.escape(title)}</h2>")
             if stem in figures:
-                parts.append(_image(figures[stem], title, item.caption_of(content)))
+                caption, found = item.caption_of(content), item.finding_of(content)
+                size = LETTERS_PT[base_style(content.look)]
+                parts.append(_image(figures[stem], title, caption, found, size))
             if stem in tables:
                 parts.append(tables[stem].html())
     for folder in content.folders:
@@ -255,15 +265,35 @@ def _in_short(rows: pd.DataFrame) -> str:
     )
 
 
-def _image(figure: Figure, title: str, caption: str = "") -> str:
+LETTERS_PT = {"paper": 7.5, "talk": 15.0}
+LETTERS_PX = 11.5
+"""Least size of a figure's letters on the page, below which it is scrolled instead of shrunk."""
+
+
+def _image(
+    figure: Figure, title: str, caption: str = "", found: str = "", size: float = 7.5
+) -> str:
+    """A figure of the page.
+
+    Args:
+        figure: The figure.
+        title: Its title.
+        caption: What it shows.
+        found: Its main number, in a sentence, for those who do not see it.
+        size: Size of its letters [pt].
+    """
     file = io.BytesIO()
     with style("paper"), matplotlib.rc_context({"svg.fonttype": "path"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
     data = base64.b64encode(file.getvalue()).decode()
-    alternative = html.escape(f"{title}. {caption}" if caption else title)
+    alternative = html.escape(
+        ". ".join(text.rstrip(".") for text in (title, caption, found) if text)
+    )
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    least_px = round(figure.get_size_inches()[0] * 72 * LETTERS_PX / size)
     return (
-        f"<figure><img alt='{alternative}' src='data:image/svg+xml;base64,{data}'>{below}</figure>"
+        f"<figure><div><img style='min-width:{least_px}px' alt='{alternative}' "
+        f"src='data:image/svg+xml;base64,{data}'></div>{below}</figure>"
     )
 
 
@@ -277,7 +307,8 @@ def _audit(folder: Path) -> Iterable[str]:
     text = audit.to_html(index=False, border=0)
     summary = "Which layers are analog, and why the others are not (first network)"
     return [
-        f"<h2>Audit</h2><details open><summary>{summary}</summary><figure>{text}</figure></details>"
+        f"<h2>Audit</h2><details open><summary>{summary}</summary>"
+        f"<figure class='table'>{text}</figure></details>"
     ]
 
 
@@ -316,9 +347,15 @@ def _datasheet(name: str, definition: Mapping[str, Any], moments: pd.DataFrame) 
         note = f"Moments ({html.escape(why_no_figure)}: no figure)"
         return f"<details><summary>{note}</summary>{text}</details>"
     figure = datasheet(device, moments)
-    image = _image(figure, f"Datasheet of {name}")
-    plt.close(figure)
-    return image
+    return _image(figure, f"Datasheet of {name}", found=_found_in(moments))
+
+
+def _found_in(moments: pd.DataFrame) -> str:
+    """The largest spread of the programming error, for those who do not see the datasheet."""
+    rows = moments[(moments["quantity"] == "programming") & (moments["unit"] == "µS")]
+    if rows.empty:
+        return ""
+    return f"Largest spread of the programming error: {rows['spread'].max():.3g} µS"
 
 
 def _flat(definition: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -1,20 +1,26 @@
 """Drawing into one `Axes`: the score of chips over time and methods."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
-from matplotlib.transforms import ScaledTranslation, Transform
 
 from analog_samson import times
 from analog_samson.report import words
-from analog_samson.report.axes import TimeAxis, fit_scale, shifts, y_label
+from analog_samson.report.axes import TimeAxis, fit_scale, y_label
 from analog_samson.report.style import line_width, marker_size, order, plot_options
 from analog_samson.results.scores import score_of
+
+DIGITAL = (1.0, 3.0)
+"""Dots of the line of digital networks."""
+
+LATE = (2.5, 1.5)
+"""Dashes of lines between extrapolated times."""
 
 MANY_CHIPS = 300
 """Above this many chips of a method their thin lines are stored as pixels, not as vectors."""
@@ -30,7 +36,8 @@ def accuracy_vs_time(
     """Draw accuracy [%], or another score, against time on a logarithmic axis, one line per method.
 
     The programmed state (t = 0) is drawn left of a break, because the axis is logarithmic;
-    times beyond the device's measured range are shaded, and their lines are dashed.
+    times beyond the device's measured range are shaded, and their lines are dashed. Markers of
+    methods stand side by side. A fine dotted line a method: its digital networks.
 
     Args:
         ax: Where to draw.
@@ -51,9 +58,29 @@ def accuracy_vs_time(
         name=words.method_names(summary), value=score.shown(summary[score.column])
     )
     handles = _over_time(ax, rows, interval, axis, score.shown)
+    digital = score.shown(rows.groupby("name")[score.digital].mean())
+    ordered = sorted(digital.index, key=order)
+    draw_digital(ax, {name: digital[name] for name in ordered}, ordered)
     fit_scale(ax, score, rows["value"])
     ax.set_ylabel(y_label(score.axis()))
     return handles
+
+
+def draw_digital(
+    ax: Axes, digital: Mapping[str, float], drawn: Sequence[str], colours: Sequence[Any] = ()
+) -> None:
+    """Draw a fine dotted line at each digital score; coinciding ones show their dots in turn.
+
+    Args:
+        ax: Where to draw.
+        digital: Name of a series to its digital score, as shown.
+        drawn: All methods that are drawn.
+        colours: Colours of the series; empty takes those of methods.
+    """
+    for k, (name, value) in enumerate(digital.items()):
+        colour = colours[k] if colours else plot_options(name, drawn)["color"]
+        dots = (k * sum(DIGITAL) / len(digital), DIGITAL)
+        ax.axhline(value, color=colour, ls=dots, lw=line_width(0.8), zorder=2)
 
 
 def gain_vs_time(
@@ -218,7 +245,9 @@ def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = No
 
 
 def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
-    """Draw every chip at one time as a point, one strip per method, its networks side by side.
+    """Draw every chip at one time as a point, one strip per method.
+
+    Networks stand side by side in order of their training seed, equal seeds at equal places.
 
     Args:
         ax: Where to draw.
@@ -239,14 +268,16 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
     score = score_of(chips)
     names = words.method_names(chips)
     ordered = sorted(names.unique(), key=order)
+    slots = _slots(chips, names)
+    n_slots = len(set(slots.values()))
     for k, name in enumerate(ordered):
         style = plot_options(name, ordered)
         networks = chips[names == name].groupby("checkpoint", observed=True, sort=True)
-        places = k + (np.arange(len(networks)) - (len(networks) - 1) / 2) * 0.7 / len(networks)
-        for place, (_, own) in zip(places, networks, strict=True):
+        for checkpoint, own in networks:
+            place = k + (slots[str(checkpoint)] - (n_slots - 1) / 2) * 0.7 / n_slots
             value = score.shown(own[score.column].to_numpy())
             rank = np.argsort(np.argsort(own["chip"].to_numpy()))
-            x = place + (rank - (len(rank) - 1) / 2) / max(len(rank) - 1, 1) * 0.4 / len(networks)
+            x = place + (rank - (len(rank) - 1) / 2) / max(len(rank) - 1, 1) * 0.4 / n_slots
             ax.plot(
                 x,
                 value,
@@ -257,9 +288,11 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
                 zorder=2,
             )
             if len(own) > 1:
-                ends = [place - 0.25 / len(networks), place + 0.25 / len(networks)]
+                ends = [place - 0.25 / n_slots, place + 0.25 / n_slots]
                 mean = score.shown(own[score.column].mean())
-                ax.plot(ends, [mean] * 2, color="black", lw=line_width(0.9), zorder=3)
+                ax.plot(
+                    ends, [mean] * 2, color=rcParams["text.color"], lw=line_width(0.9), zorder=3
+                )
     ax.set_xticks(
         range(len(ordered)), [words.method_text(n).replace(" ", "\n", 1) for n in ordered]
     )
@@ -268,6 +301,18 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
     fit_scale(ax, score, score.shown(chips[score.column]))
     ax.set_ylabel(y_label(score.axis()))
     return []
+
+
+def _slots(chips: pd.DataFrame, names: "pd.Series[str]") -> dict[str, int]:
+    """Place of each network in the strip of its method: by training seed, the same for all."""
+    networks = pd.DataFrame(
+        {"name": names, "seed": chips["training_seed"], "checkpoint": chips["checkpoint"]}
+    )
+    networks = networks.drop_duplicates().sort_values(["name", "seed", "checkpoint"])
+    again = networks.groupby(["name", "seed"], observed=True).cumcount()  # networks of one seed
+    keys = list(zip(networks["seed"], again, strict=True))
+    places_ = {key: place for place, key in enumerate(sorted(set(keys)))}
+    return dict(zip(networks["checkpoint"], map(places_.__getitem__, keys), strict=True))
 
 
 def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
@@ -330,6 +375,8 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
 def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
     """Scatter every network: digital accuracy against its accuracy on chips at one time.
 
+    On the grey line, y = x, nothing is lost.
+
     Args:
         ax: Where to draw.
         networks: As `results.network_means` gives, of one panel at one time.
@@ -347,12 +394,9 @@ def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
     names = words.method_names(networks)
     handles = []
     ordered = sorted(names.unique(), key=order)
-    for name, place in zip(ordered, places(len(ordered)), strict=True):
+    for name in ordered:
         style = plot_options(name, ordered)
         own = networks[names == name]
-        apart = ax.transData + ScaledTranslation(
-            marker_size(0.75) * place / 72, 0, ax.figure.dpi_scale_trans
-        )
         x, y = score.shown(own[score.digital]), score.shown(own[score.column])
         spread = own["std_chips"].fillna(0.0)
         low, high = (score.shown(own[score.column] + sign * spread) for sign in (-1, 1))
@@ -363,28 +407,18 @@ def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
             color=style["color"],
             lw=line_width(0.55),
             alpha=0.5,
-            transform=apart,
         )
-        ax.plot(x, y, transform=apart, **{**style, "linestyle": "none"})
-        ax.update_datalim(np.column_stack([np.append(x, x), np.append(low, high)]))
+        ax.plot(x, y, **{**style, "linestyle": "none"})
         handles.append(Line2D([], [], label=name, **{**style, "linestyle": "none"}))
-    ax.autoscale_view()
     ax.margins(0.08)
+    shown = score.shown(networks[score.digital])
+    ends = [float(shown.min()), float(shown.max())]
+    ax.plot(ends, ends, color="0.5", lw=line_width(0.7), zorder=1)  # nothing lost: y = x
     ax.grid(True, axis="x")
     ax.set_xlabel(f"digital {score.axis()}")
     fit_scale(ax, score, score.shown(networks[score.column]))
     ax.set_ylabel(y_label(score.axis(times.label(networks["t_inference_s"].iloc[0]))))
     return handles
-
-
-def beside(ax: Axes, points: float) -> Transform:
-    """Data coordinates, shifted to the right by some points."""
-    return ax.transData + ScaledTranslation(points / 72, 0, ax.figure.dpi_scale_trans)
-
-
-def places(n: int) -> np.ndarray:
-    """Positions around 0 at unit distance."""
-    return np.arange(n) - (n - 1) / 2
 
 
 def _over_time(
@@ -394,18 +428,51 @@ def _over_time(
     axis: TimeAxis | None,
     show: Callable[[Any], Any],
 ) -> list[Line2D]:
-    axis = axis or TimeAxis(rows["t_inference_s"])
     names = sorted(rows["name"].unique(), key=order)
-    handles = []
-    for name, shift in zip(names, shifts(len(names)), strict=True):
+    looks = {name: plot_options(name, names) for name in names}
+    draw_series(ax, rows, looks, interval, axis, show)
+    return [Line2D([], [], label=name, **look) for name, look in looks.items()]
+
+
+def draw_series(
+    ax: Axes,
+    rows: pd.DataFrame,
+    looks: Mapping[str, dict[str, Any]],
+    interval: str,
+    axis: TimeAxis | None,
+    show: Callable[[Any], Any],
+) -> None:
+    """Draw series with their intervals against time.
+
+    Args:
+        ax: Where to draw.
+        rows: Columns ``name``, ``t_inference_s``, ``value`` (as shown), ``low`` and ``high`` (as
+            `show` converts them) and ``extrapolated``.
+        looks: Name of each series to its line and marker, for `Axes.plot`.
+        interval: "bars" or "band".
+        axis: Time axis; None makes one for these times.
+        show: Converts the ends of intervals to the unit that is shown.
+    """
+    axis = axis or TimeAxis(rows["t_inference_s"])
+    names = list(looks)
+    shifts = axis.shifts(len(names), ax)
+    for k, (name, shift) in enumerate(zip(names, shifts, strict=True)):
         own = rows[rows["name"] == name].sort_values("t_inference_s")
-        style = plot_options(name, names)
+        style = looks[name]
         t = own["t_inference_s"].to_numpy(dtype=float)
         timed = t > 0
         barred = np.ones_like(timed) if interval == "bars" else ~timed
         x, y = axis.place(t, shift * barred), own["value"].to_numpy()
         low, high = (show(own[end].to_numpy()) for end in ("low", "high"))
-        ax.plot(x[timed], y[timed], color=style["color"], linestyle=style["linestyle"], zorder=3)
+        late = own["extrapolated"].to_numpy(dtype=bool)
+        known = timed & ~late
+        later = late.copy()
+        later[np.flatnonzero(known)[-1:]] = True
+        line = {"color": style["color"], "zorder": 3.0 if style["linestyle"] == "-" else 3.1}
+        ax.plot(x[known], y[known], linestyle=style["linestyle"], **line)
+        if late.any():
+            phase = k * sum(LATE) / len(names)
+            ax.plot(x[later], y[later], linestyle=(phase, LATE), **line)
         if interval == "band":
             band = {"color": style["color"], "linestyle": style["linestyle"]}
             ax.fill_between(
@@ -423,10 +490,8 @@ def _over_time(
             zorder=3,
         )
         ax.plot(x, y, zorder=4, **{**style, "linestyle": "none"})
-        handles.append(Line2D([], [], label=name, **style))
-    axis.dress(ax)
+    axis.dress(ax, float(shifts[-1]))
     axis.shade(ax, rows)
-    return handles
 
 
 def check_one(

@@ -1,6 +1,7 @@
 """One colour and marker per method, in every figure; style sheets by name."""
 
 import difflib
+import re
 import zlib
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 import matplotlib.colors
 import matplotlib.style
-from matplotlib import rcParams
+from matplotlib import rcParams, rcParamsDefault
 
 from analog_samson.report.methods import KNOWN_METHODS, appearance
 
@@ -30,6 +31,11 @@ WIDTHS_IN = {
     "paper": {"one column": 3.4, "two columns": 7.0},
     "talk": {"one column": 6.8, "two columns": 12.5},
 }
+OWN_COLUMNS_IN = 5.0
+"""Width of a figure from which panels stand side by side [in]: our choice."""
+
+CALLERS = re.compile(r"(font|text|mathtext)\.|.*(color|cycle|labelsize|titlesize|fontsize)$")
+"""Settings of matplotlib (fonts and colours) that a style sheet leaves as the caller set them."""
 
 
 def method_style(method: str) -> MethodStyle:
@@ -56,6 +62,11 @@ def plot_options(name: str, drawn: Iterable[str]) -> dict[str, Any]:
     """
     method = name.split(" ")[0]
     colour, marker, line = method_style(method)
+    drawn = list(drawn)
+    if (cycle := rcParams["axes.prop_cycle"]) != rcParamsDefault["axes.prop_cycle"]:
+        colours = cycle.by_key().get("color", [colour])
+        methods = sorted({other.split(" ")[0] for other in drawn}, key=order)
+        colour = colours[methods.index(method) % len(colours)]
     rank = sorted(other for other in drawn if other.split(" ")[0] == method).index(name)
     red, green, blue = matplotlib.colors.to_rgb(colour)
     pale = 1 - 0.75 ** (rank // 2)
@@ -89,21 +100,68 @@ def order(name: str) -> tuple[int, str]:
 
 
 def style(name: str = "paper") -> AbstractContextManager[None]:
-    """The style sheet of that name, as a context.
+    """The style sheet of that name, as a context; fonts and colours set by the caller are kept.
 
     Args:
-        name: "paper" (print size) or "talk" (slides).
+        name: "paper" (print size), "talk" (slides), or the path of a style sheet of matplotlib
+            (".mplstyle"), which is applied on top of "paper".
 
     Returns:
         A context manager, inside of which figures take the style.
 
     Raises:
+        FileNotFoundError: If there is no such style sheet.
         ValueError: If there is no such style.
     """
-    if name not in STYLES:
+    own = Path(name)
+    if own.suffix == ".mplstyle" and not own.is_file():
+        raise FileNotFoundError(f"There is no style sheet {name!r}.")
+    if own.suffix != ".mplstyle" and name not in STYLES:
         close = difflib.get_close_matches(name, STYLES, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Style must be one of {list(STYLES)}; got {name!r}.{hint}")
-    sheet = Path(__file__).parent.parent / f"{name}.mplstyle"
-    context: AbstractContextManager[None] = matplotlib.style.context(sheet)
+        raise ValueError(
+            f"Style must be one of {list(STYLES)} or the path of a .mplstyle file; got {name!r}."
+            f"{hint}"
+        )
+    sheets = [own] if own.suffix == ".mplstyle" else []
+    kept: dict[str, Any] = {
+        str(key): value
+        for key, value in rcParams.items()
+        if CALLERS.match(key) and value != rcParamsDefault[key]
+    }
+    first = Path(__file__).parent.parent / f"{base_style(name)}.mplstyle"
+    context: AbstractContextManager[None] = matplotlib.style.context([first, *sheets, kept])
     return context
+
+
+def base_style(name: str) -> str:
+    """The package's style that a style is, or is based on."""
+    return name if name in STYLES else "paper"
+
+
+def width_in(width: str | float, look: str) -> float:
+    """Width of a figure [in].
+
+    Args:
+        width: "one column", "two columns", or a number of inches, also as a text.
+        look: Style, as for `style`.
+
+    Raises:
+        ValueError: If the width is neither, or not within 1 to 40 inches.
+    """
+    named = WIDTHS_IN[base_style(look)]
+    if width in named:
+        return named[str(width)]
+    try:
+        inches = float(width)
+    except (TypeError, ValueError):
+        inches = float("nan")
+    if not 1.0 <= inches <= 40.0:
+        raise ValueError(f"Width must be one of {list(named)} or 1 to 40 inches; got {width!r}.")
+    return inches
+
+
+def is_wide(width: str | float, look: str) -> bool:
+    """Whether panels of a figure of this width stand side by side."""
+    share = WIDTHS_IN[base_style(look)]["two columns"] / WIDTHS_IN["paper"]["two columns"]
+    return width_in(width, look) >= OWN_COLUMNS_IN * share

@@ -1,6 +1,8 @@
 """Sweeps of a device's settings: the score along one axis, and over two."""
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -10,13 +12,20 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from analog_samson import times
 from analog_samson.deprecated import accepts_old_names
 from analog_samson.report import words
-from analog_samson.report.axes import finish, fit_scale, log_axis, y_label
-from analog_samson.report.figures import at_last_time, by_panel, footnote, panel_grid
-from analog_samson.report.panels import beside, check_one, places
-from analog_samson.report.style import line_width, marker_size, order, plot_options, style
+from analog_samson.report.axes import finish, fit_scale, log_axis, places, y_label
+from analog_samson.report.figures import (
+    at_last_time,
+    by_panel,
+    footnote,
+    late_note,
+    moment,
+    panel_grid,
+)
+from analog_samson.report.methods import device_label
+from analog_samson.report.panels import check_one
+from analog_samson.report.style import line_width, order, plot_options, style
 from analog_samson.results.scores import score_of
 
 
@@ -24,18 +33,20 @@ def axis_figure(
     summary: pd.DataFrame,
     axis: str,
     *,
-    width: str = "two columns",
+    width: str | float = "two columns",
     look: str = "paper",
     log: bool = False,
+    nominal: Mapping[str, float | str] = MappingProxyType({}),
 ) -> Figure:
     """Accuracy against one swept axis at the last time, one panel per device.
 
     Args:
         summary: As `results.summarise` gives.
         axis: Name of the axis.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
+        width: "one column", "two columns" or inches.
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
         log: Whether the axis is logarithmic.
+        nominal: Device to its own value of the axis, which is marked.
 
     Returns:
         The figure.
@@ -44,10 +55,13 @@ def axis_figure(
         ValueError: If the axis was not swept or a name is unknown.
     """
     rows = with_axis(at_last_time(summary), [axis])
+    marked = " Vertical line: the device as it is." if nominal else ""
     return by_panel(
         rows,
-        lambda ax, part: accuracy_vs_axis(ax, part, axis, log=log),
-        note=footnote(rows),
+        lambda ax, part: accuracy_vs_axis(
+            ax, part, axis, log=log, nominal=nominal.get(part["device"].iloc[0])
+        ),
+        note=footnote(rows) + marked,
         width=width,
         look=look,
         besides=("condition",),
@@ -56,7 +70,12 @@ def axis_figure(
 
 
 def heat_figure(
-    summary: pd.DataFrame, x: str, y: str, *, width: str = "two columns", look: str = "paper"
+    summary: pd.DataFrame,
+    x: str,
+    y: str,
+    *,
+    width: str | float = "two columns",
+    look: str = "paper",
 ) -> Figure:
     """Accuracy over two swept axes at the last time, one panel per method, of one device.
 
@@ -64,8 +83,8 @@ def heat_figure(
         summary: As `results.summarise` gives, of one device.
         x: Name of the horizontal axis.
         y: Name of the vertical axis.
-        width: "one column" or "two columns".
-        look: Style sheet, "paper" or "talk".
+        width: "one column", "two columns" or inches.
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
     Returns:
         The figure, its panels with one colour bar.
@@ -85,23 +104,30 @@ def heat_figure(
             image = heat_map(ax, rows[names == name], x, y, colour_range=colour_range)
             ax.set_title(words.method_text(name))
             ax.label_outer()
-        moment = times.label(rows["t_inference_s"].iloc[0])
-        figure.colorbar(image, ax=axes, label=score.axis(moment), shrink=0.9)
-        note = f"{rows['device'].iloc[0]}. Means, n = {words.n_text(rows)}. "
-        finish(figure, {}, f"{note}{words.fixed_text(rows)}.")
+        figure.colorbar(image, ax=axes, label=score.axis(moment(rows)), shrink=0.9)
+        note = f"{device_label(rows['device'].iloc[0])}. Means, n = {words.n_text(rows)}. "
+        finish(figure, {}, f"{note}{words.fixed_text(rows)}.{late_note(rows)}")
     return figure
 
 
 def accuracy_vs_axis(
-    ax: Axes, summary: pd.DataFrame, axis: str, *, log: bool = False
+    ax: Axes,
+    summary: pd.DataFrame,
+    axis: str,
+    *,
+    log: bool = False,
+    nominal: float | str | None = None,
 ) -> list[Line2D]:
     """Draw accuracy [%], or another score, against one swept axis at one time, one line per method.
+
+    Numbers stand at their true place; markers of methods at words stand side by side.
 
     Args:
         ax: Where to draw.
         summary: As `results.summarise` gives, of one device at one time, swept over the axis.
         axis: Name of the axis, as in the column ``condition``.
         log: Whether the axis is logarithmic.
+        nominal: The device's own value, marked by a vertical line; None marks none.
 
     Returns:
         One handle per method.
@@ -123,27 +149,34 @@ def accuracy_vs_axis(
     names = words.method_names(rows)
     ordered = sorted(names.unique(), key=order)
     handles = []
-    for name, place in zip(ordered, places(len(ordered)), strict=True):
+    step = 0.5 / max(len(ordered), 6)  # of the distance between two words
+    for name, place in zip(ordered, places(len(ordered)) * step * has_words, strict=True):
         own = rows[names == name]
-        own = own.assign(x=own[axis].map(stands_at).astype(float)).sort_values("x")
+        own = own.assign(x=own[axis].map(stands_at).astype(float) + place).sort_values("x")
         style = plot_options(name, ordered)
         x, y = own["x"].to_numpy(), score.shown(own[score.column].to_numpy())
         low, high = (score.shown(own[end].to_numpy()) for end in ("low", "high"))
-        apart = beside(ax, marker_size(0.5) * place)
         bars = {"fmt": "none", "ecolor": style["color"], "elinewidth": line_width(0.7)}
-        ax.errorbar(x, y, [y - low, high - y], zorder=3, transform=apart, **bars)
-        ax.plot(x, y, zorder=4, transform=apart, **style)
+        ax.errorbar(x, y, [y - low, high - y], zorder=3, **bars)
+        ax.plot(x, y, zorder=4 if style["linestyle"] == "-" else 4.1, **style)
         handles.append(Line2D([], [], label=name, **style))
-        ax.update_datalim(np.column_stack([np.append(x, x), np.append(low, high)]))
-    ax.autoscale_view()
+    if nominal in stands_at:
+        mark_nominal(ax, stands_at[nominal])
+    elif not has_words and isinstance(nominal, int | float):
+        mark_nominal(ax, nominal)
     if has_words:
         ax.set_xticks(range(len(values)), [words.value_text(value) for value in values])
     elif log:
         log_axis(ax.set_xscale, ax.xaxis)
     ax.set_xlabel(words.axis_name(axis))
     fit_scale(ax, score, score.shown(rows[score.column]))
-    ax.set_ylabel(y_label(score.axis(times.label(rows["t_inference_s"].iloc[0]))))
+    ax.set_ylabel(y_label(score.axis(moment(rows))))
     return handles
+
+
+def mark_nominal(ax: Axes, value: float) -> None:
+    """Mark the value of a swept setting that the device itself has."""
+    ax.axvline(value, color="0.5", lw=line_width(0.7), zorder=1)
 
 
 @accepts_old_names(limits="colour_range")
@@ -236,6 +269,12 @@ def with_axis(rows: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
     return rows[has].assign(
         **{axis: points[has].map(lambda point, axis=axis: point[axis]) for axis in axes}
     )
+
+
+def are_crossed(rows: pd.DataFrame, axes: list[str]) -> bool:
+    """Whether some rows set all of the axes, as in a grid."""
+    points = [json.loads(text) for text in rows["condition"].unique()]
+    return any(all(axis in point for axis in axes) for point in points)
 
 
 def swept_axes(rows: pd.DataFrame) -> list[str]:

@@ -9,6 +9,7 @@ import pandas as pd
 from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.captions import caption, mean_text, share_text, tests_text
+from analog_samson.report.methods import device_label
 from analog_samson.report.style import order
 from analog_samson.report.typeset import (
     BLANK,
@@ -50,10 +51,10 @@ def table(
     Raises:
         ValueError: If the summary is empty.
     """
-    _check_not_empty(summary)
-    rows = _with_best(summary, best)
+    check_not_empty(summary)
+    rows = with_best(summary, best)
     score = score_of(summary)
-    digits = _digits(score, summary, decimals)
+    digits = digits_of(score, summary, decimals)
 
     def lead(own: pd.DataFrame) -> dict[str, str]:
         digital = f"{score.shown(own[score.digital].mean()):.{digits}f}"
@@ -61,7 +62,7 @@ def table(
 
     def cell(row: "pd.Series[Any]") -> str:
         mark = f" {TIED}" if row["is_tied"] else ""
-        return _mean(score, row, digits) + mark
+        return mean_of(score, row, digits) + mark
 
     blocks = _over_time(rows, lead, cell, is_bold=lambda row: bool(row["is_best"]))
     parts = [
@@ -112,7 +113,7 @@ def gain_table(
     Raises:
         ValueError: If there are no gains.
     """
-    _check_not_empty(gains)
+    check_not_empty(gains)
     rows = gains.assign(name=words.method_names(gains))
     score = score_of(gains)
     shown = score.shown_gain(gains["gain"])
@@ -166,7 +167,9 @@ def gain_table(
     if not gains["paired"].all():
         parts.append("Networks from elsewhere: unpaired (Welch).")
     if alone:
-        parts.append(f"No {baseline} on {', '.join(alone)}, so no gain there.")
+        devices = sorted({*alone, *gains["device"]})
+        named = ", ".join(device_label(device, devices) for device in alone)
+        parts.append(f"No {baseline} on {named}, so no gain there.")
     return Table(
         title=title,
         caption=caption(rows, blocks, [*parts, *_cut_text(rows)]),
@@ -189,7 +192,7 @@ def lost_table(losses: pd.DataFrame, *, decimals: int | None = None) -> Table:
     Raises:
         ValueError: If there are no rows.
     """
-    _check_not_empty(losses)
+    check_not_empty(losses)
     rows = losses.assign(name=words.method_names(losses))
     score = score_of(losses)
     show = score.shown_loss
@@ -228,7 +231,7 @@ def yield_table(yields: pd.DataFrame, *, decimals: int | None = None) -> Table:
     Raises:
         ValueError: If there are no rows.
     """
-    _check_not_empty(yields)
+    check_not_empty(yields)
     rows = yields.assign(name=words.method_names(yields))
     score = score_of(yields)
     digits = score.decimals_for(score.shown(yields["target"])) if decimals is None else decimals
@@ -283,7 +286,7 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
         ValueError: If there are no lifetimes.
     """
     rows = pd.concat(list(lives), ignore_index=True)
-    _check_not_empty(rows)
+    check_not_empty(rows)
     rows["name"] = words.method_names(rows)
     score = score_of(rows)
     blocks = []
@@ -343,7 +346,7 @@ def iso_table(iso: pd.DataFrame, *, decimals: int = 2, threshold: float = 0.99) 
     Raises:
         ValueError: If there are no rows.
     """
-    _check_not_empty(iso)
+    check_not_empty(iso)
     score = score_of(iso)
     rows = iso.assign(name=words.method_names(iso))
 
@@ -382,12 +385,12 @@ def grid_table(summary: pd.DataFrame, *, decimals: int | None = None) -> Table:
     Raises:
         ValueError: If the summary is empty or nothing was swept.
     """
-    _check_not_empty(summary)
+    check_not_empty(summary)
     rows = summary.assign(name=words.method_names(summary))
     if not words.is_swept(rows):
         raise ValueError("Nothing was swept in this study; a noise grid needs axes.")
     score = score_of(rows)
-    digits = _digits(score, rows, decimals)
+    digits = digits_of(score, rows, decimals)
     columns = [column for column in words.varying(rows) if column != "condition"]
     names = sorted({name for condition in rows["condition"] for name in json.loads(condition)})
     blocks = []
@@ -405,10 +408,10 @@ def grid_table(summary: pd.DataFrame, *, decimals: int | None = None) -> Table:
             for name in methods:
                 line[words.method_text(name)] = BLANK
                 if name in own:
-                    line[words.method_text(name)] = _mean(score, own[name], digits)
+                    line[words.method_text(name)] = mean_of(score, own[name], digits)
             cells.append(line)
         late = EXTRAPOLATED if part["extrapolated"].any() else ""
-        title = words.group_title(part.iloc[0], columns)
+        title = words.group_title(part.iloc[0], columns, rows["device"].unique())
         moment = times.label(part["t_inference_s"].iloc[0])
         blocks.append(_plain(f"{title}, {moment}{late}", pd.DataFrame(cells)))
     parts = [
@@ -444,7 +447,7 @@ def planning_table(plan: pd.DataFrame, target: float, *, decimals: int | None = 
     Raises:
         ValueError: If the plan is empty.
     """
-    _check_not_empty(plan)
+    check_not_empty(plan)
     rows = plan.assign(name=words.method_names(plan))
     score = score_of(plan)
     shown = score.shown_loss(plan["half_width"])
@@ -518,7 +521,7 @@ def _by_block(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Title and rows of every printed block: one per device and other settings that vary."""
     columns = words.varying(rows)
     for part in _first_groups(rows, ["device", *columns]):
-        yield words.group_title(part.iloc[0], columns), part
+        yield words.group_title(part.iloc[0], columns, rows["device"].unique()), part
 
 
 def _first_groups(rows: pd.DataFrame, columns: list[str]) -> Iterator[pd.DataFrame]:
@@ -547,7 +550,8 @@ def _plain(title: str, cells: pd.DataFrame) -> Block:
     return Block(title, cells, cells.map(lambda _: False))
 
 
-def _with_best(summary: pd.DataFrame, best: pd.DataFrame | None) -> pd.DataFrame:
+def with_best(summary: pd.DataFrame, best: pd.DataFrame | None) -> pd.DataFrame:
+    """A summary with names of methods and whether each is the best, or tied with it."""
     rows = summary.assign(name=words.method_names(summary))
     if best is None:
         return rows.assign(is_best=False, is_tied=False)
@@ -556,7 +560,7 @@ def _with_best(summary: pd.DataFrame, best: pd.DataFrame | None) -> pd.DataFrame
     return rows.assign(is_best=rows["is_best"].eq(True), is_tied=rows["is_tied"].eq(True))
 
 
-def _digits(score: Score, summary: pd.DataFrame, decimals: int | None) -> int:
+def digits_of(score: Score, summary: pd.DataFrame, decimals: int | None) -> int:
     """Digits after the point of a summary's values."""
     if decimals is not None:
         return decimals
@@ -580,7 +584,7 @@ def _value(
     return f"{text} ± {score.shown_width(show, value, half_width):.{decimals}f}"
 
 
-def _mean(score: Score, row: "pd.Series[Any]", decimals: int) -> str:
+def mean_of(score: Score, row: "pd.Series[Any]", decimals: int) -> str:
     """A mean with its interval, which is not symmetric on the logit scale."""
     if row.get("scale") == "logit":
         return _between(row[score.column], row["low"], row["high"], decimals)
@@ -615,6 +619,7 @@ def _point(condition: str, names: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _check_not_empty(rows: pd.DataFrame) -> None:
+def check_not_empty(rows: pd.DataFrame) -> None:
+    """Raise ValueError if there are no rows."""
     if rows.empty:
         raise ValueError("The summary is empty; there is nothing to put in a table.")

@@ -13,8 +13,14 @@ SIGNIFICANT = "*"
 PRIMARY = "‡"
 ISO = "§"
 
-COLUMN_LETTERS = 50
-"""Characters per line in one column of a two-column paper."""
+COLUMN_PT = 229.0
+"""Width of a column of the two-column class ``article`` [pt], a narrow one."""
+
+SIZES = (
+    ("table", r"\small", 9.0, 6.0),
+    ("table", r"\footnotesize\setlength{\tabcolsep}{3pt}", 8.0, 3.0),
+)
+"""Environment, commands, size of letters and half the distance of columns [pt], by preference."""
 
 DIGITS = 10
 """Significant digits, and decimals, of a number in a CSV file: few enough to hide rounding errors
@@ -69,12 +75,16 @@ class Table:
     def latex(self) -> str:
         """The table as LaTeX: needs only the package booktabs.
 
-        A table too wide for a column is a ``table*``, in smaller letters.
+        A table stays in one column where it fits, in smaller letters if need be; a wider one is a
+        ``table*``.
         """
-        letters = max(map(_letters, self.blocks))
-        environment, size = "table", r"\small"
-        if letters > COLUMN_LETTERS:
-            environment, size = "table*", r"\footnotesize\setlength{\tabcolsep}{3pt}"
+        fitting = (
+            (environment, size)
+            for environment, size, letter_pt, apart_pt in SIZES
+            if max(_width_pt(block, letter_pt, apart_pt) for block in self.blocks) <= COLUMN_PT
+        )
+        wide = "table*", r"\footnotesize\setlength{\tabcolsep}{3pt}"
+        environment, size = next(fitting, wide)
         parts = [rf"\begin{{{environment}}}", r"\centering", size]
         parts.append(rf"\caption{{{latex_text(f'{self.title}. {self.caption}')}}}")
         parts.append(rf"\label{{{self.label}}}")
@@ -118,12 +128,16 @@ def _latex_cell(text: str) -> str:
     return cell
 
 
-def _letters(block: Block) -> int:
-    """Characters of the longest line of a block, with two between columns."""
-    widths = [
-        max(len(str(name)), int(block.cells[name].str.len().max())) + 2 for name in block.cells
-    ]
-    return sum(widths)
+def _width_pt(block: Block, letter_pt: float, apart_pt: float) -> float:
+    """Width of a block in Computer Modern [pt], by the widths of its letters."""
+    widest = [max(map(_ems, [str(name), *block.cells[name]])) for name in block.cells]
+    return sum(widest) * letter_pt + 2 * apart_pt * len(widest)
+
+
+def _ems(text: str) -> float:
+    """Width of a text in Computer Modern [em]: digits 0.5, wide letters 0.78, others by class."""
+    narrow, wide = ".,:;il|'†°‡§* ", "±−+=×<>mwMWABCDEGHNOPQRSTUVXYZ"
+    return sum(0.28 if one in narrow else 0.78 if one in wide else 0.53 for one in text)
 
 
 def _rounded(number: float) -> float:

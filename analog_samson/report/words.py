@@ -1,13 +1,21 @@
 """Texts that tables and figures share: names of methods and panels, n, intervals."""
 
 import json
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analog_samson.report.methods import appearance, dataset_label
+from analog_samson.report.methods import (
+    appearance,
+    dataset_label,
+    device_label,
+    label_of,
+    model_label,
+    shows_details,
+)
 from analog_samson.results.comparison import method_names
 from analog_samson.results.definitions import COMPARED_UNDER
 from analog_samson.results.scores import ACCURACY, Score, score_of
@@ -24,19 +32,12 @@ __all__ = [
 ]
 
 _COMPARED_WITHOUT_TIME = COMPARED_UNDER[:-1]
-_TEXT_OF = {
-    "dataset": "data set {}",
-    "model": "model {}",
-    "device": "device {}",
-    "compensation": "compensation {}",
-    "condition": "{}",
-    "engine": "engine {}",
-    "precision": "precision {}",
-}
 
 
 def method_text(name: str) -> str:
     """A method with its strength as in papers: "samson rho=0.5" -> "SAMSON ρ = 0.5"."""
+    if label := label_of(name):
+        return label
     method, _, strength = name.partition(" ")
     shown = appearance(method)
     if shown.strength:
@@ -87,13 +88,25 @@ def varying(rows: pd.DataFrame) -> list[str]:
     return [c for c in _COMPARED_WITHOUT_TIME if c != "device" and rows[c].nunique() > 1]
 
 
-def group_title(row: pd.Series, columns: list[str]) -> str:
-    """Title of a block or panel: the device and other settings that vary."""
-    parts = [str(row["device"])]
-    for column in columns:
-        text = _value_said(column, row[column])
-        parts.append(_TEXT_OF[column].format(text) if column == "compensation" else text)
-    return ", ".join(filter(None, parts))
+def group_title(row: pd.Series, columns: Sequence[str], among: Iterable[str] = ()) -> str:
+    """Title of a block or panel: the device and other settings that vary.
+
+    Args:
+        row: Any row of the block.
+        columns: Columns that vary, as `varying` gives.
+        among: Names of all devices of the table or figure.
+    """
+    return ", ".join([device_label(str(row["device"]), among), *settings_text(row, columns)])
+
+
+def settings_text(row: pd.Series, columns: Sequence[str]) -> list[str]:
+    """Settings other than the device in words: ["LeNet-5 on MNIST", "global compensation"]."""
+    parts = []
+    if {"dataset", "model"} <= set(columns):
+        parts.append(f"{_value_said('model', row['model'])} on {dataset_label(row['dataset'])}")
+        columns = [column for column in columns if column not in ("dataset", "model")]
+    parts += [_value_said(column, row[column]) for column in columns]
+    return list(filter(None, parts))
 
 
 def device_text(rows: pd.DataFrame) -> str:
@@ -102,22 +115,36 @@ def device_text(rows: pd.DataFrame) -> str:
 
 
 def fixed_text(rows: pd.DataFrame) -> str:
-    """Settings that are the same in all rows: "Data set digits, model mlp, engine aihwkit".
+    """Settings that are the same in all rows: "LeNet-5 on MNIST (on these 10,000 test images)".
 
-    Where chips were evaluated on a subset of the test images, the sizes follow.
+    Where chips were evaluated on a subset of the test images, the sizes follow; then the names of
+    device files behind the technologies.
     """
-    parts = []
-    for column in _COMPARED_WITHOUT_TIME:
-        values = rows[column].unique()
-        if column != "device" and len(values) == 1:
-            text = _value_said(column, values[0])
-            if text:
-                parts.append(_TEXT_OF[column].format(text))
-                if column == "dataset" and rows["n_test"].nunique() == 1:
-                    parts[-1] += f" (on these {rows['n_test'].iloc[0]:,} test images)"
-    text = ", ".join(parts)
+    same = [c for c in _COMPARED_WITHOUT_TIME if c != "device" and rows[c].nunique() == 1]
+    said = {column: _value_said(column, rows[column].iloc[0]) for column in same}
+    if "dataset" in same and rows["n_test"].nunique() == 1:
+        said["dataset"] += f" (on these {rows['n_test'].iloc[0]:,} test images)"
+    if {"dataset", "model"} <= set(same):
+        said["dataset"] = f"{said.pop('model')} on {said['dataset']}"
+    if not shows_details():
+        said = {name: text for name, text in said.items() if name not in ("engine", "precision")}
+    text = ", ".join(filter(None, said.values()))
     text = text[:1].upper() + text[1:]
-    return "; ".join(filter(None, [text, score_text(rows), subset_text(rows)]))
+    parts = [text, score_text(rows), subset_text(rows), devices_text(rows)]
+    return "; ".join(filter(None, parts))
+
+
+def devices_text(rows: pd.DataFrame) -> str:
+    """Names of the device files behind the labels: "PCM: pcm_like; ReRAM: reram_wan2022"."""
+    devices = sorted(rows["device"].unique())
+    labels = {device: device_label(device, devices) for device in devices}
+    return "; ".join(f"{text}: {name}" for name, text in labels.items() if name not in text)
+
+
+def devices_note(rows: pd.DataFrame) -> str:
+    """As `devices_text`, as a sentence after others; "" where the labels are the names."""
+    text = devices_text(rows)
+    return f" {text}." if text else ""
 
 
 def score_text(rows: pd.DataFrame) -> str:
@@ -126,10 +153,27 @@ def score_text(rows: pd.DataFrame) -> str:
     return f"{score.label} = exp(mean {score.averaged})" if score.is_exponential else ""
 
 
+def compensation_text(compensation: str) -> str:
+    """A kind of drift compensation in words: "global" -> "global compensation"."""
+    kind, _, rest = compensation.partition(", ")
+    words = {
+        "none": "no compensation",
+        "per_column": "compensation per column",
+        "per_layer": "compensation per layer",
+    }
+    return ", ".join(filter(None, [words.get(kind, f"{kind} compensation"), rest]))
+
+
 def _value_said(column: str, value: Any) -> str:
-    if column == "dataset":
-        return dataset_label(str(value))
-    return condition_text(value) if column == "condition" else str(value)
+    said = {
+        "dataset": dataset_label,
+        "model": model_label,
+        "device": device_label,
+        "compensation": compensation_text,
+        "condition": condition_text,
+        "engine": "{} engine".format,
+    }
+    return said.get(column, str)(str(value))
 
 
 def subset_text(rows: pd.DataFrame) -> str:
@@ -150,12 +194,20 @@ def subset_text(rows: pd.DataFrame) -> str:
     )
 
 
+def names_in(*tables: pd.DataFrame) -> set[str]:
+    """Names in rows that a label can be given for: methods, devices, networks, data sets."""
+    columns = ("method", "device", "model", "dataset")
+    found = {str(name) for rows in tables for column in columns for name in rows[column].unique()}
+    return found | {str(name) for rows in tables for name in method_names(rows).unique()}
+
+
 def missing_text(rows: pd.DataFrame) -> str:
     """Methods that some devices have and others have not: "SAM ρ = 0.1 on reram_wan2022"."""
     names = method_names(rows)
     on = {device: set(own) for device, own in names.groupby(rows["device"], observed=True)}
     return "; ".join(
-        f"{', '.join(method_text(name) for name in sorted(set(names) - own))} on {device}"
+        f"{', '.join(method_text(name) for name in sorted(set(names) - own))} on "
+        f"{device_label(str(device), on)}"
         for device, own in sorted(on.items())
         if own != set(names)
     )

@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -211,7 +212,7 @@ def _merged(rows: pd.DataFrame) -> pd.DataFrame:
     if not repeated.any():
         return rows
     copies = rows[repeated]
-    content = [name for name in columns_of(rows.columns) if name != "study"]
+    content = [name for name in columns_of(rows.columns) if name not in ("study", "condition")]
     kinds = copies.drop_duplicates(content)
     conflict = kinds.duplicated(list(KEY), keep=False)
     if conflict.any():
@@ -223,7 +224,25 @@ def _merged(rows: pd.DataFrame) -> pd.DataFrame:
             f"{len(same)} rows that differ in {', '.join(differ)}; they come from different "
             "machines or versions: read the files separately or delete one of the rows."
         )
+    rows = _by_condition(rows)
     return rows.drop_duplicates(list(KEY), ignore_index=True)
+
+
+def _by_condition(rows: pd.DataFrame) -> pd.DataFrame:
+    """Tell apart one chip under several names of its condition, as sweeps of several axes give.
+
+    Where each axis has the device's own value, the chips of the sweeps are the same.
+    """
+    conditions = rows[["chip_id", "condition"]].drop_duplicates()
+    further = conditions[conditions.duplicated("chip_id")]
+    if further.empty:
+        return rows
+    named = {
+        (chip, condition): f"{chip}-{zlib.crc32(condition.encode()):08x}"
+        for chip, condition in further.itertuples(index=False)
+    }
+    keys = zip(rows["chip_id"], rows["condition"], strict=True)
+    return rows.assign(chip_id=[named.get(key, key[0]) for key in keys])
 
 
 def _append(path: Path, rows: bytes, new_header: bytes) -> None:

@@ -8,6 +8,7 @@ other number.
 
 from analog_samson.deprecated import old_names
 from analog_samson.study.breakdown import accuracy_by_layer, accuracy_by_stage
+from analog_samson.study.cells import clipping_counts, conductance_counts
 from analog_samson.study.collection import TRIALS_FILE, collect, collect_until, unfinished
 from analog_samson.study.cost import CostEstimate, estimate_cost
 from analog_samson.study.definition import NUMERICS_VERSION, Primary, Study, Trial
@@ -23,8 +24,10 @@ __all__ = [
     "Trial",
     "accuracy_by_layer",
     "accuracy_by_stage",
+    "clipping_counts",
     "collect",
     "collect_until",
+    "conductance_counts",
     "estimate_cost",
     "load_study",
     "run_trial",

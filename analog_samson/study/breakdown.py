@@ -41,7 +41,15 @@ STAGES = (
 output noise; programming error (t = 0); drift; read noise; drift compensation. A device without
 data for t = 0 has no stage "programmed"; without drift or read noise that stage changes nothing."""
 
-WATERFALL_COLUMNS = ("checkpoint", "device", "t_inference_s", "chip", "stage", "accuracy")
+WATERFALL_COLUMNS = (
+    "checkpoint",
+    "device",
+    "t_inference_s",
+    "chip",
+    "stage",
+    "accuracy",
+    "extrapolated",
+)
 LAYER_COLUMNS = (
     "checkpoint",
     "device",
@@ -50,6 +58,7 @@ LAYER_COLUMNS = (
     "layer",
     "accuracy",
     "clean_accuracy",
+    "extrapolated",
 )
 
 
@@ -89,14 +98,14 @@ def accuracy_by_stage(
         ValueError: If the device has no data for the time, or uses aihwkit's weight-level path,
             where the stages cannot be separated.
     """
-    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_test, score, trust)
+    of = Readings.on(checkpoint, device, t_inference_s, data_folder, n_test, score, trust)
     device, network = of.device, of.network
     if device.noise_level != "conductance":
         raise ValueError(
             f"Device {device.name!r} follows aihwkit's weight-level path, where stages cannot be "
             "separated; use a device at conductance level."
         )
-    seeds = of.seeds(seed, chips)
+    seeds, late = of.seeds(seed, chips), device.is_extrapolated(t_inference_s)
     rows = []
     for chip in range(chips):
         for stage in STAGES:
@@ -107,7 +116,7 @@ def accuracy_by_stage(
                     continue
                 on_chip = of.programmed(variant, seeds[chip])
                 value = of.mean(on_chip.drift_to(time))
-            rows.append((network.digest[:16], device.name, t_inference_s, chip, stage, value))
+            rows.append((network.digest[:16], device.name, t_inference_s, chip, stage, value, late))
     return of.table(rows, WATERFALL_COLUMNS)
 
 
@@ -144,24 +153,23 @@ def accuracy_by_layer(
     Raises:
         ValueError: If the device has no data for the time.
     """
-    of = _Readings.on(checkpoint, device, t_inference_s, data_folder, n_test, score, trust)
+    of = Readings.on(checkpoint, device, t_inference_s, data_folder, n_test, score, trust)
     device, network = of.device, of.network
     layers = list(analog_layers(network.build(), network.keep_digital))
-    seeds = of.seeds(seed, chips)
+    seeds, late = of.seeds(seed, chips), device.is_extrapolated(t_inference_s)
     rows = []
     for chip in range(chips):
         for layer in layers:
             others = [name for name in layers if name != layer]
             one = of.programmed(device, seeds[chip], keep_digital=others)
             value = of.mean(one.drift_to(t_inference_s))
-            rows.append(
-                (network.digest[:16], device.name, t_inference_s, chip, layer, value, of.digital)
-            )
+            point = network.digest[:16], device.name, t_inference_s
+            rows.append((*point, chip, layer, value, of.digital, late))
     return of.table(rows, LAYER_COLUMNS)
 
 
 @dataclass(frozen=True)
-class _Readings:
+class Readings:
     """A network on a device, its test images, and the mean score of a forward pass."""
 
     network: Checkpoint
@@ -182,6 +190,7 @@ class _Readings:
         score_name: str,
         trust: Sequence[str],
     ) -> Self:
+        """Load the network and the test images of its data set; errors as `accuracy_by_stage`."""
         score = find_score(score_name)
         network = (
             checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint, trust)
@@ -215,6 +224,7 @@ class _Readings:
 
     @torch.no_grad()
     def mean(self, forward: Callable[[Tensor, int], Tensor]) -> float:
+        """Mean score of a forward pass."""
         what = forward, self.images, self.labels, self.network.normalise
         name = self.score.name
         with one_thread():
@@ -234,6 +244,7 @@ class _Readings:
 
     @cached_property
     def digital(self) -> float:
+        """Mean score of the digital network."""
         network = self.network.build()
         return self.mean(lambda images, first_index: network(images))
 

@@ -24,7 +24,8 @@ from analog_samson.report import (
     study_tables,
     tables,
 )
-from analog_samson.report.maps import chosen_axes, full_name, nominal_values, surface_of
+from analog_samson.report.maps import chosen_axes, full_name, surface_of
+from analog_samson.report.nominal import nominal_values
 from analog_samson.results import append_rows, lost, paired_gain, summarise
 from analog_samson.times import DAY, YEAR
 

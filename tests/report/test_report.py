@@ -101,7 +101,8 @@ def test_the_caption_says_what_the_numbers_rest_on(trials, summary):
         "95 % interval",
         "over trained networks",
         "n = trained networks × chips",
-        "compensation global",
+        "MLP on digits",
+        "global compensation; PCM: pcm_like",
         "1 y = 365 d",
         "† beyond the time to which the device was measured",
         "Bold: better than every other",
@@ -148,11 +149,11 @@ def test_missing_cells_are_blank_and_said(trials):
 def test_methods_missing_on_one_device_are_named(trials):
     wan = trials["device"] == "reram_wan2022"
     tables = study_tables(trials[~(wan & trials["method"].isin(["sam", "rwp"]))])
-    missing = "Without trials: RWP σ = 0.02, SAM ρ = 0.05 on reram_wan2022."
+    missing = "Without trials: RWP σ = 0.02, SAM ρ = 0.05 on ReRAM."
     assert missing in tables["accuracy"].caption
     assert missing in tables["gain"].caption
     alone = study_tables(trials[~(wan & (trials["method"] == "sgd"))])
-    assert "No SGD on reram_wan2022, so no gain there." in alone["gain"].caption
+    assert "No SGD on ReRAM, so no gain there." in alone["gain"].caption
     assert list(alone["gain"].data["device"].unique()) == ["pcm_like"]
 
 
@@ -627,7 +628,7 @@ def test_a_setting_of_one_device_alone_is_no_sweep(trials):
     tables, drawn = study_tables(rows), study_figures(rows)
     assert "grid" not in tables
     titles = [ax.get_title(loc="left") for ax in drawn["accuracy"].axes]
-    assert titles == ["pcm_like", "reram_wan2022, times share = independent"]
+    assert titles == ["PCM", "ReRAM, times share = independent"]
     assert set(tables["lifetime"].data["device"]) == {"pcm_like"}
 
 
@@ -658,8 +659,11 @@ def test_strengths_of_a_method_share_colour_and_marker_but_can_be_told_apart(k):
     assert first != other
 
 
-def test_panels_share_one_time_axis(summary):
+def test_panels_have_the_times_of_their_device_and_share_them_where_asked(summary):
     left, right = accuracy_figure(summary).axes
+    assert left.get_xlim()[1] > YEAR
+    assert 2 * DAY < right.get_xlim()[1] < 10 * DAY
+    left, right = accuracy_figure(summary, same_times=True).axes
     assert left.get_xlim() == right.get_xlim()
 
 
@@ -730,8 +734,10 @@ def test_a_waterfall_ends_at_the_last_accuracy():
     ax = Figure().subplots()
     stages = pd.DataFrame({"stage": ["digital", "mapped", "read"], "accuracy": [0.95, 0.94, 0.9]})
     waterfall(ax, stages)
-    bars = [(bar.get_y(), bar.get_height()) for bar in ax.patches]
-    np.testing.assert_allclose(bars, [(95, -1), (94, -4)])
+    changes = [bar.get_width() for bar in ax.patches]
+    np.testing.assert_allclose(changes, [-1, -4])
+    assert ax.texts[0].get_text() == "95.0"
+    assert ax.texts[-1].get_text() == "−4.0 → 90.0"
     with pytest.raises(ValueError, match="are missing"):
         waterfall(ax, stages.drop(columns="stage"))
 

@@ -147,8 +147,9 @@ def test_the_breakdown_is_drawn_in_the_shown_unit():
     )
     ax = axes()
     waterfall(ax, values)
-    assert ax.get_ylabel() == "perplexity (lower is better)"
-    assert [text.get_text() for text in ax.texts] == ["4.00", "+0.400", "+0.600"]
+    assert ax.get_xlabel() == "change of perplexity (lower is better)"
+    said = [text.get_text() for text in ax.texts]
+    assert said == ["4.00", "+0.400 → 4.40", "+0.600 → 5.00"]
     assert [patch.get_facecolor()[:3] for patch in ax.patches] == [
         pytest.approx((0xD5 / 255, 0x5E / 255, 0))
     ] * 2

@@ -1,0 +1,147 @@
+"""Several devices, compensations or studies over each other on one axes, each with its colour."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib import rcParams, rcParamsDefault
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analog_samson.report import words
+from analog_samson.report.axes import TimeAxis, finish, fit_scale, label_outer, y_label
+from analog_samson.report.figures import OVER_TIME, at_shown_times, footnote, panel_grid
+from analog_samson.report.methods import device_label
+from analog_samson.report.panels import draw_digital, draw_series
+from analog_samson.report.style import line_width, order, style
+from analog_samson.results.scores import score_of
+
+COLUMNS = (
+    "device",
+    "compensation",
+    "condition",
+    "dataset",
+    "model",
+    "engine",
+    "precision",
+    "study",
+)
+"""Columns whose values can be laid over each other."""
+
+COLOURS = ("#000000", "#D55E00", "#56B4E9", "#009E73", "#CC79A7", "#E69F00", "#0072B2", "#999999")
+MARKERS = ("o", "D", "s", "v", "P", "h", "^", "X")
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
+
+
+def overlay_figure(
+    summary: pd.DataFrame,
+    over: Sequence[str],
+    *,
+    width: str | float = "two columns",
+    look: str = "paper",
+    interval: str = "bars",
+    programmed: bool = False,
+    same_times: bool = False,
+) -> Figure:
+    """Accuracy against time, with several devices, compensations or studies on one axes.
+
+    Args:
+        summary: As `results.summarise` gives; for ``study`` with a column of that name.
+        over: Columns whose values are laid over each other; others that vary have panels.
+        width: "one column", "two columns" or inches.
+        look: "paper", "talk" or the path of a style sheet (.mplstyle).
+        interval: "bars" or "band".
+        programmed: Whether the programmed state (t = 0) is drawn, too.
+        same_times: Whether all panels have one time axis.
+
+    Returns:
+        The figure; every combination of method and of the columns has its colour and marker.
+
+    Raises:
+        ValueError: If there are no rows, or a column cannot be laid over.
+    """
+    check_over(over)
+    if summary.empty:
+        raise ValueError("The summary is empty; there is nothing to draw.")
+    rows = at_shown_times(summary, programmed)
+    over = [*over, *_following(rows, over)]
+    rows = rows.assign(name=_names(rows, over), rank=words.method_names(rows).map(order))
+    apart = [c for c in ("device", *words.varying(rows)) if c not in over and rows[c].nunique() > 1]
+    groups = list(rows.groupby(apart, observed=True, sort=True)) if apart else [((), rows)]
+    score = score_of(rows)
+    axis = TimeAxis(rows["t_inference_s"]) if same_times else None
+    with style(look):
+        names = dict.fromkeys(rows.sort_values([*over, "rank"], kind="stable")["name"])
+        looks = dict(zip(names, series_looks(), strict=False))
+        figure, axes = panel_grid(len(groups), width, look, aspect=0.72, share_y=True)
+        for ax, (_, part) in zip(axes, groups, strict=True):
+            part = part.assign(value=score.shown(part[score.column]))
+            own = {name: one for name, one in looks.items() if name in set(part["name"])}
+            draw_series(ax, part, own, interval, axis, score.shown)
+            digital = score.shown(part.groupby("name")[score.digital].mean())
+            once = {digital[name]: name for name in reversed(own)}  # networks shared by series
+            lines = {name: value for value, name in reversed(once.items())}
+            draw_digital(ax, lines, list(lines), [own[name]["color"] for name in lines])
+            fit_scale(ax, score, part["value"])
+            ax.set_ylabel(y_label(score.axis()))
+            if apart:
+                title = words.settings_text(part.iloc[0], [c for c in apart if c != "device"])
+                if "device" in apart:
+                    title.insert(0, device_label(part["device"].iloc[0], rows["device"].unique()))
+                ax.set_title(", ".join(title))
+        label_outer(axes)
+        handles = {name: Line2D([], [], **one) for name, one in looks.items()}
+        finish(figure, handles, f"{footnote(rows)} {OVER_TIME}", are_methods=False)
+    return figure
+
+
+def check_over(over: Sequence[str]) -> None:
+    """Check columns that are to be laid over each other.
+
+    Raises:
+        ValueError: If one cannot be.
+    """
+    unknown = [column for column in over if column not in COLUMNS]
+    if unknown or not over:
+        raise ValueError(f"Overlay takes some of {list(COLUMNS)}; got {list(over)}.")
+
+
+def _following(rows: pd.DataFrame, over: Sequence[str]) -> list[str]:
+    """Columns that vary with those laid over and not beside them."""
+    others = [c for c in ("device", *words.varying(rows)) if c not in over]
+    groups = rows.groupby(list(over), observed=True)
+    return [c for c in others if rows[c].nunique() > 1 and groups[c].nunique().max() == 1]
+
+
+def _names(rows: pd.DataFrame, over: Sequence[str]) -> "pd.Series[str]":
+    """Name of the series of each row: what differs, the method first."""
+    methods = words.method_names(rows)
+    differ = [column for column in over if rows[column].nunique() > 1]
+    devices = rows["device"].unique()
+
+    def named(method: str, row: "pd.Series[str]") -> str:
+        parts = [words.method_text(method)] if methods.nunique() > 1 or not differ else []
+        parts += [device_label(row["device"], devices)] if "device" in differ else []
+        parts += words.settings_text(row, [c for c in differ if c not in ("device", "study")])
+        return ", ".join([*parts, *([str(row["study"])] if "study" in differ else [])])
+
+    found = [named(method, row) for method, (_, row) in zip(methods, rows.iterrows(), strict=True)]
+    return pd.Series(found, index=rows.index)
+
+
+def series_looks() -> Iterator[dict[str, Any]]:
+    """Colours, markers and dashes of series, all different until the markers are used up."""
+    cycle = rcParams["axes.prop_cycle"]
+    own = cycle != rcParamsDefault["axes.prop_cycle"]
+    colours = cycle.by_key().get("color", COLOURS) if own else COLOURS
+    for k in itertools.count():
+        colour = colours[k % len(colours)]
+        yield {
+            "color": colour,
+            "marker": MARKERS[(k + k // len(colours)) % len(MARKERS)],
+            "linestyle": DASHES[k % len(DASHES)],
+            "markeredgecolor": "white",
+            "markeredgewidth": line_width(0.45),
+            "markerfacecolor": colour,
+        }

@@ -1,0 +1,628 @@
+"""Figures, tables and page as a paper and its readers need them."""
+
+import html
+import json
+import re
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from synthetic_trials import make_trials
+
+from analog_samson.analog.moments import measure
+from analog_samson.devices import load_device
+from analog_samson.report import (
+    Content,
+    accuracy_figure,
+    accuracy_vs_axis,
+    accuracy_vs_time,
+    arrays_figure,
+    chip_strips,
+    clean_vs_late,
+    clipping_by_layer,
+    clipping_map,
+    conductance_histogram,
+    conductance_map,
+    conductances_figure,
+    labelled,
+    layers_figure,
+    overlay_figure,
+    overview_table,
+    page,
+    sensitivity_figure,
+    study_figures,
+    study_tables,
+    table,
+    waterfall,
+    waterfall_figure,
+    write_report,
+)
+from analog_samson.report.datasheet import datasheet
+from analog_samson.report.methods import labels_from
+from analog_samson.report.panels import LATE
+from analog_samson.report.style import plot_options, style
+from analog_samson.results import (
+    append_rows,
+    best_methods,
+    chip_means,
+    network_means,
+    read_trials,
+    summarise,
+)
+from analog_samson.times import DAY, HOUR, MONTH, YEAR
+
+METHODS = {"sgd": 0.95, "sam rho=0.1": 0.95, "samson rho=0.5": 0.95}
+
+
+@pytest.fixture(scope="module")
+def trials():
+    pcm = make_trials(METHODS, seed=1, n_networks=3, n_chips=3)
+    wan = make_trials(
+        METHODS,
+        seed=2,
+        n_networks=3,
+        n_chips=3,
+        device="reram_wan2022",
+        compensation="none",
+        times_s=(1.0, DAY, 2 * DAY),
+        measured_to_s=1e9,
+    )
+    return pd.concat([pcm, wan], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def summary(trials):
+    return summarise(trials)
+
+
+def note(figure):
+    return figure.get_supxlabel().replace("\u00a0", " ").replace("\n", " ")
+
+
+def titles(figure):
+    found = [ax.get_title(loc="left").replace("\u00a0", " ") for ax in figure.axes]
+    return [title for title in found if title]
+
+
+# over time
+
+
+def test_markers_of_methods_that_coincide_stand_side_by_side(summary):
+    rows = summary.query("device == 'pcm_like' and t_inference_s > 0")
+    figure = Figure(figsize=(4, 3), dpi=100)
+    with style("paper"):
+        ax = figure.subplots()
+        accuracy_vs_time(ax, rows.assign(accuracy=0.95, low=0.94, high=0.96))
+        size_px = matplotlib.rcParams["lines.markersize"] / 72 * figure.dpi
+    markers = [line for line in ax.lines if line.get_marker() not in ("None", None, "", "|", "_")]
+    first = sorted(ax.transData.transform(line.get_xydata()[0])[0] for line in markers)
+    assert len(first) == 3
+    assert np.diff(first).min() >= 0.9 * size_px
+    low, high = ax.get_xlim()
+    inside = np.concatenate([line.get_xdata() for line in markers])
+    assert low < inside.min() < inside.max() < high
+
+
+def test_lines_between_extrapolated_times_are_dashed(summary):
+    ax = Figure().subplots()
+    accuracy_vs_time(ax, summary.query("device == 'pcm_like' and t_inference_s > 0"))
+    color = plot_options("sgd", ["sgd"])["color"]
+    own = [
+        line
+        for line in ax.lines
+        if line.get_color() == color and len(line.get_xdata()) > 1 and line.get_marker() == "None"
+    ]
+    known, late = (line for line in own if line.get_xdata()[0] != 0)
+    assert not known.is_dashed()
+    assert late.is_dashed()
+    assert known.get_xdata()[-1] == late.get_xdata()[0] < 2 * DAY
+    assert late.get_xdata()[-1] > YEAR / 2
+    assert tuple(late._unscaled_dash_pattern[1]) == LATE
+
+
+def test_every_method_has_the_line_of_its_digital_networks(summary):
+    rows = summary.query("device == 'pcm_like'")
+    ax = Figure().subplots()
+    accuracy_vs_time(ax, rows)
+    levels = {
+        (line.get_color(), round(line.get_ydata()[0], 6))
+        for line in ax.lines
+        if list(line.get_xdata()) == [0, 1]
+    }
+    names = sorted(METHODS)
+    assert levels == {
+        (plot_options(name, names)["color"], round(100 * own["clean_accuracy"].mean(), 6))
+        for name in names
+        for own in [rows[rows["method"] == name.split(" ")[0]]]
+    }
+
+
+def test_the_programmed_state_is_drawn_where_asked(summary):
+    with_break = [
+        any("prog." in tick.get_text() for tick in ax.get_xticklabels())
+        for asked in (False, True)
+        for ax in accuracy_figure(summary, programmed=asked).axes
+    ]
+    assert with_break == [False, False, True, False]
+
+
+def test_the_scatter_shows_digital_scores_where_they_are_and_the_line_of_no_loss(trials):
+    late = network_means(chip_means(trials)).query(
+        "device == 'pcm_like' and t_inference_s == @YEAR"
+    )
+    figure = Figure()
+    ax = figure.subplots()
+    clean_vs_late(ax, late)
+    points = [line for line in ax.lines if line.get_marker() not in ("None", "")]
+    x = [
+        ax.transData.inverted().transform(line.get_transform().transform(line.get_xydata()))[:, 0]
+        for line in points
+    ]
+    np.testing.assert_allclose(np.sort(np.concatenate(x)), np.sort(100 * late["clean_accuracy"]))
+    (line,) = [line for line in ax.lines if line not in points]
+    np.testing.assert_array_equal(line.get_xdata(), line.get_ydata())
+
+
+def test_strips_have_the_networks_of_one_seed_at_one_place(trials):
+    late = chip_means(trials).query("device == 'pcm_like' and t_inference_s == @YEAR")
+    late = late[~((late["method"] == "sam") & (late["training_seed"] == 1))]
+    names = {"a": 2, "b": 1, "c": 0}  # names in another order than the seeds
+    codes = {seed: name for name, seed in names.items()}
+    late = late.assign(checkpoint=late["method"] + late["training_seed"].map(codes))
+    ax = Figure().subplots()
+    chip_strips(ax, late)
+    means = [line for line in ax.lines if line.get_marker() == "None"]
+    places = [float(np.mean(line.get_xdata())) for line in means]
+    values = [line.get_ydata()[0] for line in means]
+    of_seed = {}
+    for place, value in zip(places, values, strict=True):
+        for (_, seed), own in late.groupby(["method", "training_seed"]):
+            if abs(100 * own["accuracy"].mean() - value) < 1e-9:
+                of_seed.setdefault(seed, set()).add(round(place - round(place), 6))
+    assert all(len(offsets) == 1 for offsets in of_seed.values())
+    assert [min(of_seed[seed]) for seed in (0, 1, 2)] == sorted(min(o) for o in of_seed.values())
+
+
+@pytest.mark.slow
+def test_every_figure_says_n(trials):
+    drawn = study_figures(trials)
+    assert len(drawn) > 7
+    for stem, figure in drawn.items():
+        assert "n = 3 networks × 3 chips" in note(figure), stem
+
+
+# stages, layers, sweeps
+
+
+def stages(**columns):
+    names = ("digital", "mapped", "programmed", "drifted", "compensated")
+    return pd.DataFrame(
+        [
+            {"stage": name, "accuracy": value + 0.001 * chip, "chip": chip}
+            for chip in range(2)
+            for name, value in zip(names, (0.99, 0.99, 0.9895, 0.30, 0.985), strict=True)
+        ]
+    ).assign(checkpoint="a", device="pcm_like", t_inference_s=YEAR, **columns)
+
+
+def test_small_and_large_changes_by_stage_are_both_visible():
+    figure = Figure(figsize=(4, 3))
+    ax = figure.subplots()
+    waterfall(ax, stages())
+    np.testing.assert_allclose(
+        [bar.get_width() for bar in ax.patches], [0, -0.05, -68.95, 68.5], atol=1e-9
+    )
+    widths = [bar.get_window_extent().width for bar in ax.patches]
+    whole = ax.get_window_extent().width
+    assert widths[1] > 0.03 * whole
+    assert widths[2] < whole / 2
+    assert [text.get_text() for text in ax.texts][-1] == "+68.5 → 98.6"
+
+
+def test_bars_of_changes_are_paired_by_chip():
+    ax = Figure().subplots()
+    waterfall(ax, stages())  # both chips change by the same, and differ by 0.1 points
+    (bars,) = ax.containers[-1].errorbar.lines[2]
+    ends = np.array([segment[:, 0] for segment in bars.get_segments()])
+    np.testing.assert_allclose(ends[:, 0], ends[:, 1], atol=1e-9)
+
+
+@pytest.mark.parametrize("extrapolated", [True, False])
+def test_extrapolated_times_of_stages_and_layers_are_marked(extrapolated):
+    rows = stages(extrapolated=extrapolated)
+    layers = rows.rename(columns={"stage": "layer"}).assign(clean_accuracy=0.99)
+    for figure in (
+        waterfall_figure(rows, {"a": "sgd"}),
+        layers_figure(layers, {"a": "sgd"}),
+    ):
+        assert titles(figure) == [f"SGD\nPCM, 1 y{'†' if extrapolated else ''}"]
+        assert ("† beyond the time" in note(figure)) == extrapolated
+        assert note(figure).startswith("n = 1 network × 2 chips")
+
+
+@pytest.mark.slow
+def test_stages_of_earlier_versions_take_the_mark_from_the_rows(trials, tmp_path):
+    stages().assign(checkpoint="sgd--0").to_csv(tmp_path / "waterfall.csv", index=False)
+    drawn = study_figures(trials, folders=[tmp_path])
+    assert "1 y†" in titles(drawn["waterfall"])[0]
+
+
+@pytest.mark.slow
+def test_titles_mark_extrapolated_times_as_tables_do(trials):
+    drawn = study_figures(trials)
+    assert titles(drawn["strips"]) == [
+        "PCM, global compensation, 1 y†",
+        "ReRAM, no compensation, 2 d",
+    ]
+    assert "† beyond the time" in note(drawn["scatter"])
+
+
+def swept(axis, values, **others):
+    return pd.concat(
+        [
+            make_trials(
+                {"sgd": 0.95 - 0.02 * value, "sam": 0.95},
+                seed=k,
+                n_networks=2,
+                n_chips=2,
+                times_s=(DAY,),
+                condition=json.dumps({axis: value}),
+                **others,
+            ).assign(chip_id=lambda rows, k=k: rows["chip_id"] + f"{axis}{k}")
+            for k, value in enumerate(values)
+        ],
+        ignore_index=True,
+    )
+
+
+@pytest.mark.slow
+def test_numbers_of_a_sweep_are_at_their_place_and_the_nominal_value_is_marked():
+    rows = swept("drift_scale", [0.0, 0.5, 2.0])
+    ax = Figure().subplots()
+    accuracy_vs_axis(ax, summarise(rows), "drift_scale", nominal=1.0)
+    for line in ax.lines:
+        if line.get_marker() in ("o", "s"):
+            assert line.get_transform() == ax.transData
+            assert list(line.get_xdata()) == [0.0, 0.5, 2.0]
+    assert any(list(line.get_xdata()) == [1.0, 1.0] for line in ax.lines)
+    assert "Vertical line" in note(study_figures(rows)["axis_drift_scale"])
+
+
+def test_the_nominal_value_is_that_of_the_device(trials):
+    content = Content(trials)
+    pcm = load_device("pcm_like")
+    assert content.nominal("pcm_like", "drift_scale") == 1.0
+    assert content.nominal("pcm_like", "output_noise") == pcm.periphery.output_noise
+    assert content.nominal("pcm_like", "mapping.max_rows") == pcm.mapping.max_rows
+    assert content.nominal("unknown", "drift_scale") is None
+
+
+@pytest.mark.slow
+def test_sensitivities_share_one_relative_axis():
+    own = load_device("pcm_like").periphery.output_noise
+    rows = pd.concat(
+        [swept("drift_scale", [0.0, 1.0, 2.0]), swept("output_noise", [0.0, own, 2 * own])]
+    )
+    figure = study_figures(rows)["sensitivity"]
+    assert len(figure.axes) == 2  # a panel a method
+    for ax in figure.axes:
+        curves = [line for line in ax.lines if len(line.get_xdata()) == 3]
+        curves = [line for line in curves if line.get_marker() not in ("None", "_", "|")]
+        assert len(curves) == 2
+        for line in curves:
+            np.testing.assert_allclose(line.get_xdata(), [0.0, 1.0, 2.0])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["drift", "output noise"]
+    assert "sensitivity" not in study_figures(rows.iloc[: len(rows) // 2])
+
+
+def test_sources_without_a_size_are_named():
+    rows = pd.concat([swept("drift_scale", [0.0, 1.0]), swept("ir_drop", [0.0, 1.0])])
+    summary = summarise(rows)
+    figure = sensitivity_figure(summary, {("pcm_like", "drift_scale"): 1.0})
+    assert "Not shown, of no size or unknown: ir drop" in note(figure)
+    with pytest.raises(ValueError, match="No numeric setting"):
+        sensitivity_figure(summary, {})
+
+
+def test_sweeps_that_share_the_device_as_it_is_are_read_together(tmp_path):
+    first, second = swept("drift_scale", [1.0]), swept("programming_noise_scale", [1.0])
+    second["chip_id"] = first["chip_id"]
+    for name, rows in (("a", first), ("b", second)):
+        (tmp_path / name).mkdir()
+        append_rows(rows, tmp_path / name / "trials.csv")
+    both = read_trials(tmp_path / "a", tmp_path / "b")
+    assert len(both) == len(first) + len(second)
+    assert both.groupby("condition")["n_correct"].sum().nunique() == 1
+    (tmp_path / "c").mkdir()
+    append_rows(second.assign(n_correct=second["n_correct"] - 1), tmp_path / "c" / "trials.csv")
+    with pytest.raises(ValueError, match="differ in n_correct"):
+        read_trials(tmp_path / "a", tmp_path / "c")
+
+
+# words, styles, widths, labels
+
+
+@pytest.mark.slow
+def test_captions_have_the_words_of_a_paper():
+    rows = make_trials(
+        {"sgd": 0.9}, dataset="mnist", model="lenet5", engine="compiled", n_networks=3
+    )
+    made = study_tables(rows)["accuracy"]
+    assert made.caption.startswith("LeNet-5 on MNIST (on these 1,000,000 test images), global")
+    assert made.blocks[0].title == "PCM"
+    assert "fp32" not in made.caption
+    with_details = study_tables(rows, details=True)["accuracy"]
+    assert "compiled engine, fp32" in with_details.caption
+
+
+def test_devices_of_one_technology_keep_their_names(trials):
+    both = pd.concat([trials, make_trials(METHODS, device="pcm_hermes", n_networks=3, n_chips=3)])
+    names = [block.title for block in table(summarise(both)).blocks]
+    assert names == [
+        "PCM (pcm_hermes), global compensation",
+        "PCM (pcm_like), global compensation",
+        "ReRAM, no compensation",
+    ]
+
+
+@pytest.mark.slow
+def test_labels_of_the_caller_are_used_everywhere(trials):
+    labels = {"samson": "SAMSON (ours)", "pcm_like": "our PCM", "sam rho=0.1": "SAM"}
+    tables, drawn = study_tables(trials, labels=labels), study_figures(trials, labels=labels)
+    assert list(tables["accuracy"].blocks[0].cells["method"]) == [
+        "SGD",
+        "SAM",
+        "SAMSON (ours) ρ = 0.5",
+    ]
+    assert titles(drawn["accuracy"])[0] == "our PCM, global compensation"
+    legend = [text.get_text() for text in drawn["accuracy"].legends[0].get_texts()]
+    assert "SAMSON (ours) ρ = 0.5" in legend
+    with pytest.raises(ValueError, match="must be a text"), labelled({"sgd": " "}):
+        pass
+
+
+def test_labels_are_read_from_the_command_line():
+    known = ["samson", "samson rho=0.5", "sam rho=0.1"]
+    given = ["samson=SAMSON (ours)", "sam rho=0.1=SAM, ρ = 0.1"]
+    assert labels_from(given, known) == {
+        "samson": "SAMSON (ours)",
+        "sam rho=0.1": "SAM, ρ = 0.1",
+    }
+    with pytest.raises(ValueError, match="Did you mean 'samson'"):
+        labels_from(["samsun=x"], known)
+
+
+def test_a_style_sheet_and_a_width_of_ones_own(summary, tmp_path):
+    sheet = tmp_path / "my.mplstyle"
+    sheet.write_text("axes.titlesize: 5\nfont.family: serif\n")
+    figure = accuracy_figure(summary, look=str(sheet), width="3.5")
+    assert figure.get_size_inches()[0] == 3.5
+    first, second = figure.axes
+    assert first.title.get_fontsize() == 5
+    assert first._left_title.get_fontfamily() == ["serif"]
+    assert first.get_position().y0 > second.get_position().y0  # one panel below the other
+    assert len({ax.get_position().y0 for ax in accuracy_figure(summary, width=7).axes}) == 1
+    with pytest.raises(ValueError, match="1 to 40 inches"):
+        accuracy_figure(summary, width=0.1)
+    with pytest.raises(FileNotFoundError, match="no style sheet"):
+        accuracy_figure(summary, look="none.mplstyle")
+
+
+def test_fonts_and_colours_of_the_caller_are_kept(summary):
+    own = {
+        "font.family": "monospace",
+        "axes.labelsize": 13,
+        "text.color": "#123456",
+        "axes.prop_cycle": matplotlib.cycler(color=["#ff0000", "#00ff00", "#0000ff"]),
+    }
+    with matplotlib.rc_context(own):
+        figure = accuracy_figure(summary)
+    ax = figure.axes[0]
+    assert ax.yaxis.label.get_fontsize() == 13
+    assert ax.yaxis.label.get_fontfamily() == ["monospace"]
+    assert figure.legends[0].get_texts()[0].get_color() == "#123456"
+    handles = figure.legends[0].legend_handles
+    assert [handle.get_color() for handle in handles] == [
+        (1.0, 0.0, 0.0),
+        (0.0, 1.0, 0.0),
+        (0.0, 0.0, 1.0),
+    ]
+
+
+@pytest.mark.slow
+def test_compensations_and_devices_are_laid_over_each_other(trials):
+    other = trials.query("device == 'pcm_like'").assign(compensation="none")
+    other["chip_id"] += "-none"
+    rows = pd.concat([trials.query("device == 'pcm_like'"), other])
+    figure = study_figures(rows, overlay=["compensation"])["overlay"]
+    assert len(figure.axes) == 1
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(legend) == 6
+    assert "SGD, no compensation" in legend
+    looks = {(h.get_color(), h.get_marker()) for h in figure.legends[0].legend_handles}
+    assert len(looks) == 6
+    alone = overlay_figure(summarise(trials.query("method == 'sgd'")), ["device"])
+    assert [text.get_text() for text in alone.legends[0].get_texts()] == [
+        "PCM, global compensation",
+        "ReRAM, no compensation",
+    ]
+    assert "overlay" not in study_figures(trials)
+    with pytest.raises(ValueError, match="Overlay takes some of"):
+        overlay_figure(summarise(trials), ["method"])
+
+
+@pytest.mark.slow
+def test_studies_are_laid_over_each_other_each_with_its_own_mean(trials):
+    one = trials.query("device == 'pcm_like' and method == 'sgd'").assign(study="first")
+    two = one.assign(study="second", n_correct=one["n_correct"] - 50_000)
+    two[["chip_id", "checkpoint"]] += "-2"
+    two["training_seed"] += 10
+    figure = study_figures(pd.concat([one, two]), overlay=["study"])["overlay"]
+    legend = figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["first", "second"]
+    colours = [handle.get_color() for handle in legend.legend_handles]
+    late = []
+    for colour in colours:
+        lines = [line for line in figure.axes[0].lines if line.get_color() == colour]
+        late.append(next(x.get_ydata()[-1] for x in lines if x.get_marker() in ("o", "D")))
+    assert late[0] - late[1] == pytest.approx(5.0)
+
+
+@pytest.mark.slow
+def test_a_table_stays_in_one_column_where_it_fits():
+    def lines(times_s):
+        rows = make_trials({"sgd": 0.9, "sam": 0.9}, times_s=times_s, n_networks=3)
+        return study_tables(rows)["gain"].latex()
+
+    assert r"\begin{table}" in lines((1.0,))
+    assert r"\small" in lines((1.0,))
+    middle = lines((1.0, DAY, MONTH))
+    assert r"\begin{table}" in middle
+    assert r"\footnotesize" in middle
+    assert r"\begin{table*}" in lines((0.0, 1.0, HOUR, DAY, MONTH, YEAR))
+
+
+def test_datasheets_mark_extrapolated_times_and_have_the_style_of_papers():
+    figure = datasheet(load_device("pcm_like"), measure(load_device("pcm_like"), n=20))
+    named = [text.get_text() for text in figure.axes[3].get_xticklabels()]
+    assert "1 y†" in named
+    assert not any("*" in name for name in named)
+    assert "† beyond the time" in note(figure)
+    assert "n = 20 cells" in note(figure)
+    assert figure.get_size_inches()[0] == 7.0
+    assert not figure.axes[0].spines["top"].get_visible()
+
+
+# page
+
+
+@pytest.fixture(scope="module")
+def written(trials, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    append_rows(trials.query("method != 'sam'"), folder / "trials.csv")
+    stages().assign(checkpoint="sgd--0").to_csv(folder / "waterfall.csv", index=False)
+    write_report(folder)
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_figures_of_the_page_keep_their_letters_readable(written):
+    least = [int(px) for px in re.findall(r"<img style='min-width:(\d+)px'", written)]
+    assert len(least) == written.count("<img ")
+    for px in least:  # the smallest letters are 6.4 pt where the figure is 7 in wide
+        assert px / (7.0 * 72) * 6.4 > 9.5
+    assert "figure > div, figure.table { overflow-x: auto; }" in written
+    assert "img { min-width: 0 !important; }" in written
+    slim = page._image(Figure(figsize=(3.4, 2)), "one column")
+    assert int(re.search(r"min-width:(\d+)px", slim)[1]) < 390
+
+
+@pytest.mark.slow
+def test_alternative_texts_say_the_main_number(written, trials):
+    texts = [html.unescape(text) for text in re.findall(r"alt='([^']*)'", written)]
+    accuracy = summarise(trials).query("t_inference_s == @YEAR and method != 'sam'")
+    best = accuracy.loc[accuracy["accuracy"].idxmax()]
+    assert "PCM, global compensation at 1 y (extrapolated): highest" in texts[0]
+    assert f"{100 * best['accuracy']:.4g} %" in texts[0]
+    assert all(re.search(r"\d", text) for text in texts)
+    waterfall_text = next(text for text in texts if "stage by stage" in text)
+    assert "the largest change is that of the stage drifted, −68.95" in waterfall_text
+
+
+# cells, converters, networks
+
+
+def counts():
+    rows = []
+    for state, shift in (("programmed", 0.0), ("read", -1.0)):
+        for target in (0.5, 1.5, 2.5):
+            value = max(target + shift, 0.5)
+            rows.append(("a", "pcm_like", YEAR, True, 0, "fc", state, target, value, 1.0, 10))
+    names = ("checkpoint", "device", "t_inference_s", "extrapolated", "chip", "layer", "state")
+    return pd.DataFrame(rows, columns=[*names, "target_uS", "conductance_uS", "width_uS", "count"])
+
+
+def test_histograms_of_conductances_have_the_counts():
+    ax = Figure().subplots()
+    conductance_histogram(ax, counts())
+    assert [bar.get_height() for bar in ax.patches] == [10, 10, 10]
+    programmed, read = ax.lines
+    assert list(programmed.get_ydata()) == [10, 10, 10, 0]
+    assert list(read.get_ydata()) == [20, 10, 0]
+    assert list(read.get_xdata()) == [0, 1, 2]
+
+
+def test_the_map_of_conductances_has_targets_across():
+    ax = Figure().subplots()
+    image = conductance_map(ax, counts(), "read")
+    np.testing.assert_array_equal(
+        np.nan_to_num(image.get_array().filled(0)), [[10, 10, 0], [0, 0, 10], [0, 0, 0]]
+    )
+    figure = conductances_figure(counts(), {"a": "sgd"})
+    assert "n = 1 network × 1 chip, together 30 cells" in note(figure)
+    assert titles(figure)[1:] == ["programmed", "after 1 y†"]
+
+
+def clipped():
+    keys = {"checkpoint": "a", "device": "pcm_like", "t_inference_s": YEAR, "extrapolated": True}
+    rows = [
+        {**keys, "chip": chip, "layer": layer, "array": array, "n_inputs": 100, "n_clipped": cut,
+         "n_outputs": 50, "n_saturated": cut + chip}
+        for chip in range(2)
+        for layer, array, cut in (("conv", 0, 10), ("fc", 0, 0), ("fc", 1, 20))
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_shares_of_what_is_cut_off_by_layer_and_array():
+    ax = Figure().subplots()
+    clipping_by_layer(ax, clipped())
+    inputs, outputs = ax.containers[1], ax.containers[3]
+    assert [bar.get_width() for bar in inputs] == pytest.approx([10, 10])
+    assert [bar.get_width() for bar in outputs] == pytest.approx([21, 21])
+    shares = clipping_map(Figure().subplots(), clipped()).get_array()
+    assert shares[0, 0] == pytest.approx(21)
+    assert not np.isfinite(np.ma.filled(shares, np.nan)[0, 1])  # conv has one array
+    assert list(shares[1]) == pytest.approx([1, 41])
+    assert "n = 1 network × 2 chips" in note(arrays_figure(clipped(), {"a": "sgd"}))
+
+
+@pytest.mark.slow
+def test_files_beside_a_study_are_drawn(trials, tmp_path):
+    clipped().assign(checkpoint="sgd--0").to_csv(tmp_path / "clipping.csv", index=False)
+    counts().assign(checkpoint="sgd--0").to_csv(tmp_path / "conductances.csv", index=False)
+    drawn = study_figures(trials, folders=[tmp_path])
+    assert {"clipping", "arrays", "conductances"} <= set(drawn)
+    assert titles(drawn["clipping"]) == ["SGD\nPCM, 1 y†"]
+
+
+@pytest.mark.slow
+def test_one_table_holds_every_network_and_data_set(trials):
+    other = trials.assign(dataset="mnist", model="lenet5")
+    other[["chip_id", "checkpoint"]] += "-mnist"
+    rows = pd.concat([trials, other])
+    made = study_tables(rows)["overview"]
+    assert [block.title for block in made.blocks] == [
+        "PCM, global compensation, 1 y†",
+        "ReRAM, no compensation, 2 d",
+    ]
+    cells = made.blocks[0].cells
+    assert list(cells["network"]) == ["MLP on digits", "LeNet-5 on MNIST"]
+    late = summarise(rows).query("device == 'pcm_like' and t_inference_s == @YEAR")
+    row = late.query("method == 'sgd' and dataset == 'mnist'").iloc[0]
+    assert cells["SGD"][1] == f"{100 * row['accuracy']:.2f} ± {100 * row['half_width']:.2f}"
+    assert "overview" not in study_tables(trials)
+    clear = pd.concat(
+        [
+            make_trials({"sgd": 0.8, "sam": 0.95}, dataset=name, times_s=(1.0,)).assign(
+                chip_id=lambda own, name=name: own["chip_id"] + name,
+                checkpoint=lambda own, name=name: own["checkpoint"] + name,
+            )
+            for name in ("digits", "mnist")
+        ]
+    )
+    bold = overview_table(summarise(clear), best_methods(clear)).blocks[0].bold
+    assert bold["SAM"].all()
+    assert not bold["SGD"].any()
