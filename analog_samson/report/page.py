@@ -286,9 +286,8 @@ def _image(
     with style("paper"), matplotlib.rc_context({"svg.fonttype": "path"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
     data = base64.b64encode(file.getvalue()).decode()
-    alternative = html.escape(
-        ". ".join(text.rstrip(".") for text in (title, caption, found) if text)
-    )
+    told = [text.rstrip(".") for text in (title, caption, found) if text]
+    alternative = html.escape(". ".join(told) + "." * (len(told) > 1))
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     least_px = round(figure.get_size_inches()[0] * 72 * LETTERS_PX / size)
     return (

@@ -423,7 +423,7 @@ def test_the_page_lists_the_limitations(study):
     assert "drift &amp; &lt;b&gt;more" in page
     assert "No &lt;heat&gt;." in page
     assert "another version of analog-samson" in page
-    assert "alt='Datasheet of pcm_like'" in page
+    assert "alt='Datasheet of pcm_like. Largest spread of the programming error:" in page
     assert "Only 3 trained networks" in page
     assert "extrapolated by the device model" in page
     for key in ("mordido2022", "nandakumar2019", "rasch2021"):
