@@ -8,8 +8,10 @@
 About 0.14 s per chip and time for LeNet-5 on 10,000 images and one core.
 """
 
+import inspect
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from joblib import cpu_count
@@ -20,6 +22,13 @@ from analog_samson.evaluation import Accelerator
 from analog_samson.report import write_report
 from analog_samson.running import cluster as dask_cluster
 from analog_samson.study import Study, collect, estimate_cost, load_study, unfinished
+
+IN_FILE = ("checkpoints", "devices", "times_s", "name", "chips", "score", "reads", "compensation",
+           "seed", "n_test", "n_images_per_chip", "question")  # fmt: skip
+"""Arguments that a study file says itself."""
+
+BESIDE_FILE = ("data_folder", "dataset", "accelerator", "chips_together")
+"""Arguments that come before what a study file says: they depend on the machine."""
 
 OLD_OPTIONS = {"--n-images": "--n-test", "--images": "--n-images-per-chip"}
 
@@ -54,7 +63,8 @@ def main(
 
     Args:
         checkpoints: Trained networks (.safetensors).
-        study: TOML file that defines the study, instead of the options.
+        study: TOML file that defines the study, instead of the options; only those of the machine
+            (--data-folder, --dataset, --accelerator, --chips-together) go before it.
         devices: Names of devices, or paths of device files.
         times_s: Times since programming, in seconds or as "1 h"; a device known only at certain
             times uses those.
@@ -81,8 +91,13 @@ def main(
         estimate_only: Only estimate the duration of the study, by timing one chip of every kind.
         trust: Packages that checkpoints and device files may import from.
     """
+    given = _not_default(locals())
     if study is not None:
-        chosen = load_study(study, trust)
+        if foreign := [name for name in IN_FILE if name in given]:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
+            raise ValueError(f"{study} defines the study; say there what {options} says here.")
+        own = {name: given[name] for name in BESIDE_FILE if name in given}
+        chosen = replace(load_study(study, trust), **own)
     else:
         loaded = [load_device(device, trust) for device in devices]
         chosen = Study(
@@ -112,6 +127,12 @@ def main(
         workers = 1 if cluster or dask_local else jobs
         rows = collect(chosen, folder, part=part, jobs=workers, progress=True)
     print(unfinished(chosen, rows) or written(write_report(folder)))
+
+
+def _not_default(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `main` that were given."""
+    defaults = inspect.signature(main).parameters
+    return {name: value for name, value in arguments.items() if value != defaults[name].default}
 
 
 if __name__ == "__main__":

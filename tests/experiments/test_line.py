@@ -61,6 +61,11 @@ def test_real_images_from_parquet_to_a_table(dataset, model, real_data, tmp_path
 @pytest.mark.parametrize(
     ("script", "arguments", "words"),
     [
+        (
+            "drift_sweep.py",
+            ["--study", "s.toml", "--chips", "3", "--seed", "1"],
+            "s.toml defines the study; say there what --chips, --seed says here",
+        ),
         ("drift_sweep.py", ["nowhere.safetensors"], "no checkpoint 'nowhere.safetensors'"),
         ("drift_sweep.py", ["x", "--devices", "pcm_lik"], "did you mean 'pcm_like'"),
         ("noise_sweep.py", ["x", "--t-inference-s", "-1"], "at least 0 s"),
@@ -178,3 +183,16 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     checkpoint = train(TrainingSpec(epochs=0), tmp_path)
     with pytest.raises(OSError, match="cannot be"):
         collect(Study("s", [checkpoint], ["ideal"], [DAY], n_chips=1), blocked / "results")
+
+
+def test_a_study_file_is_told_where_the_data_lie(tmp_path, monkeypatch):
+    """The folder of the data depends on the machine, and so comes before the study file."""
+    from experiments import drift_sweep
+
+    (tmp_path / "study.toml").write_text("", encoding="utf-8")
+    asked = []
+    monkeypatch.setattr(drift_sweep, "load_study", lambda *_: Study("s", ["x"], ["pcm_like"], [1]))
+    monkeypatch.setattr(drift_sweep, "collect", lambda study, *_, **__: asked.append(study))
+    monkeypatch.setattr(drift_sweep, "unfinished", lambda *_: "not yet")
+    drift_sweep.main(study=tmp_path / "study.toml", data_folder=tmp_path, chips_together=2)
+    assert (asked[0].data_folder, asked[0].chips_together, asked[0].name) == (tmp_path, 2, "s")
