@@ -13,6 +13,7 @@ from typing import Any
 
 from docutils import nodes
 from latex2mathml.converter import convert
+from pygments.lexers.shell import BashLexer
 from sphinx.application import Sphinx
 
 from analog_samson.devices import Device, device_names, load_device
@@ -37,6 +38,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_math_renderer(
         "mathml", inline_renderers=(_inline, None), block_renderers=(_block, None)
     )
+    app.add_lexer("console", BashLexer)  # commands without prompts
     app.connect("source-read", _complete)
     app.connect("autodoc-process-docstring", _as_markdown, priority=100)  # before napoleon
     return {"parallel_read_safe": True}
@@ -131,7 +133,7 @@ def with_links(text: str, folder: Path) -> str:
 def catalogue() -> str:
     """All devices that come with the package: a table, then every one with its parameters."""
     devices = [load_device(name) for name in device_names()]
-    table = device_table(devices).drop(columns=["source", "what it is"])
+    table = device_table(devices).drop(columns=["model", "source", "what it is"])
     table["device"] = [f"[{device.name}](#{_anchor(device)})" for device in devices]
     by_technology = sorted({device.technology for device in devices})
     parts = [table.to_markdown(index=False)]
