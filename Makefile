@@ -24,7 +24,7 @@ lint: $(VENV)/tested-with
 	$(BIN)/lint-imports
 
 docs: $(VENV)/documented-with ## the documentation, warnings as errors: docs/_build/html/index.html
-	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -q -E -a -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 notebooks: $(VENV)/documented-with ## execute the notebooks of the documentation again, in docs/_build
