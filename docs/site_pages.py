@@ -150,7 +150,8 @@ def _anchor(device: Device) -> str:
 
 def _section(device: Device) -> str:
     rows = parameters(device).fillna("")
-    rows = rows[rows["source"] != ""].drop(columns=["default"])
+    is_given = (rows["source"] != "") | (rows["value"] != rows["default"])
+    rows = rows[is_given].drop(columns=["default"])
     rows["parameter"] = [f"`{name}`" for name in rows["parameter"]]
     rows["value"] = [_short(value) for value in rows["value"]]
     cells = rows.map(lambda cell: str(cell).replace("|", "\\|"))
