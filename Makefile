@@ -5,7 +5,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 VENV := .venv/python$(VERSION)
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-fast lint clean studies
+.PHONY: quickstart test test-fast lint docs notebooks clean studies
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/installed ## digits, four methods, two devices: a table and a figure in minutes
@@ -22,6 +22,15 @@ lint: $(VENV)/tested-with
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/documented-with ## the documentation, warnings as errors: docs/_build/html/index.html
+	$(BIN)/sphinx-build -W --keep-going -q -E -a -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+notebooks: $(VENV)/documented-with ## execute the notebooks of the documentation again, in docs/_build
+	mkdir -p docs/_build/notebooks && cp docs/*.ipynb docs/_build/notebooks
+	cd docs/_build/notebooks && ../../../$(BIN)/jupyter-execute --inplace --NotebookClient.record_timing=False *.ipynb
+	cp docs/_build/notebooks/*.ipynb docs
 
 studies: ## cost of each committed study, and the commands that reproduce it
 	@sed -n '/^    python/p;/^| study/,/^$$/p' docs/STUDIES.md
@@ -43,4 +52,8 @@ $(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/created
 
 $(VENV)/tested-with: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,cluster]'
+	touch $@
+
+$(VENV)/documented-with: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@

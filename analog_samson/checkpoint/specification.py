@@ -52,9 +52,9 @@ class TrainingSpec:
 
     Strength and options of the method are given as keyword arguments and read as attributes:
 
-        spec = TrainingSpec(method="samson", rho=0.5, p=2, epochs=10)
-        spec.options        # {"rho": 0.5, "eta": 0.01, "p": 2.0, "perturb_norm_and_bias": True}
-        spec.rho            # 0.5
+    >>> spec = TrainingSpec(method="samson", rho=0.5, p=2, epochs=10)
+    >>> spec.rho, spec.p
+    (0.5, 2.0)
 
     An option that is not given gets the method's default, which is written to the specification, so
     that a checkpoint does not depend on defaults that may change.
@@ -67,26 +67,28 @@ class TrainingSpec:
         method: A name from `METHODS`, the import name of a `Method` ("package.module:name"), or
             "external" for a network trained elsewhere.
         options: Strength and options of the method by name:
-            rho: Radius of the adversarial perturbation (sam, asam, samson).
-            sigma: Size of the random perturbation, relative to `noise_scale` (rwp, arwp,
-                noise_injection) or to the noise of the device (hardware_aware).
-            trajectory_weight: Weight of the trajectory loss (saf, mesa).
-            eta: Added to |w| (asam, samson); strength of the adaptation (arwp).
-            p: Norm that a layer's weights are divided by, 2 or inf (samson).
-            dialect: Which of the two public forms of ASAM, a name from `DIALECTS`.
-            perturb_norm_and_bias: Whether samson also perturbs normalisation and bias parameters.
-            noise_scale: What `sigma` is relative to, a name from `NOISE_SCALES`.
-            device: Name or path of the device whose noise is used in training (hardware_aware).
-            device_time_s: Time of the read of that device after programming [s]; None: 0, or the
-                first time for which it has data.
-            drop_share: Probability that a weight is zero in a pass (rwp, noise_injection,
-                hardware_aware).
-            fisher_decay: Decay of the sum of squared gradients (arwp).
-            temperature: Temperature of the trajectory loss.
-            trajectory_start: Share of the epochs without the trajectory loss at the beginning.
-            trajectory_lag: Epochs between the stored outputs and the present (saf).
-            teacher_decay: Decay of the moving average that is the teacher (mesa). The authors'
-                value averages over 2000 steps; for a training of a few thousand steps use 0.99.
+
+            - rho: Radius of the adversarial perturbation (sam, asam, samson).
+            - sigma: Size of the random perturbation, relative to `noise_scale` (rwp, arwp,
+              noise_injection) or to the noise of the device (hardware_aware).
+            - trajectory_weight: Weight of the trajectory loss (saf, mesa).
+            - eta: Added to |w| (asam, samson); strength of the adaptation (arwp).
+            - p: Norm that a layer's weights are divided by, 2 or inf (samson).
+            - dialect: Which of the two public forms of ASAM, a name from `DIALECTS`.
+            - perturb_norm_and_bias: Whether samson also perturbs normalisation and bias parameters.
+            - noise_scale: What `sigma` is relative to, a name from `NOISE_SCALES`.
+            - device: Name or path of the device whose noise is used in training (hardware_aware).
+            - device_time_s: Time of the read of that device after programming [s]; None: 0, or the
+              first time for which it has data.
+            - drop_share: Probability that a weight is zero in a pass (rwp, noise_injection,
+              hardware_aware).
+            - fisher_decay: Decay of the sum of squared gradients (arwp).
+            - temperature: Temperature of the trajectory loss.
+            - trajectory_start: Share of the epochs without the trajectory loss at the beginning.
+            - trajectory_lag: Epochs between the stored outputs and the present (saf).
+            - teacher_decay: Decay of the moving average that is the teacher (mesa). The authors'
+              value averages over 2000 steps; for a training of a few thousand steps use 0.99.
+
         schedule: How the strength grows over the training, a name from `SCHEDULES`.
         ramp_share: Share of the training in which it grows; then it is constant. Rasch et al.
             (2023) ramp noise_injection with schedule "linear" over the first epochs.

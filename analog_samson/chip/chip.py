@@ -92,7 +92,15 @@ class Chip:
         keep_digital: Layers that are not on the chip.
         t_inference_s: Time since programming finished [s] at which the chip is read.
         read: Number of the read, which selects the draw of the read noise.
-    ba
+
+    Example:
+        >>> from analog_samson import program
+        >>> network, inputs = nn.Sequential(nn.Linear(8, 2)), torch.rand(16, 8)
+        >>> chip = program(network, "pcm_like", calibration=inputs)
+        >>> chip.drift_to(86400.0).t_inference_s  # any order of times
+        86400.0
+        >>> chip.weights()["0"].shape, chip.compensation()["0"].shape
+        (torch.Size([2, 8]), torch.Size([1]))
     """
 
     def __init__(

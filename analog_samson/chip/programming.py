@@ -96,6 +96,13 @@ def program(
             the device, the images for recalibration are missing or not known to be training images,
             or rewrites are given for a checkpoint or change what the network computes.
         FileNotFoundError: If there is no such device or checkpoint.
+
+    Example:
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        >>> images = torch.rand(32, 1, 8, 8)
+        >>> chip = program(network, "pcm_like", seed=0, calibration=images)
+        >>> chip.drift_to(3600.0)(images).shape
+        torch.Size([32, 10])
     """
     mapped = MappedNetwork(
         model,

@@ -30,7 +30,14 @@ from analog_samson.times import LONGEST_S, SHORTEST_S, label
 
 
 class Device(Section):
-    """A memory technology with its array: all that the programming of a chip depends on."""
+    """A memory technology with its array: all that the programming of a chip depends on.
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> device = load_device("pcm_like").with_axes({"adc_bits": 6})
+        >>> device.periphery.adc_bits, device.is_extrapolated(86400.0)
+        (6, False)
+    """
 
     not_swept: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("name", "technology", "summary", "limits"), PROSE

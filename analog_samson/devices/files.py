@@ -44,6 +44,11 @@ def load_device(name_or_path: str | Path, trust: Sequence[str] = ()) -> Device:
             measurements at the path that it names.
         ValueError: If the file is not valid TOML, a key is missing, unknown or out of range, or it
             names code of a package that is not trusted.
+
+    Example:
+        >>> device = load_device("pcm_like")
+        >>> device.noise.g_max_uS, device.times.measured_to_s
+        (25.0, 2000000.0)
     """
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or text.endswith(".toml") or "/" in text:

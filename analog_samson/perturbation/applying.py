@@ -16,11 +16,15 @@ Rule = Callable[[Tensors, Tensors], Tensors]
 def perturbed(model: nn.Module, rule: Rule, *, freeze_batch_norm: bool = True) -> Iterator[None]:
     """Set the weights of a network to weight + offset within a `with` block.
 
-        loss(model, batch).backward()                       # gradients for the rule
-        with perturbed(model, partial(samson, rho=0.5)):
-            optimizer.zero_grad()
-            loss(model, batch).backward()                   # gradients at the perturbed weights
-        optimizer.step()                                    # the weights are back, bit for bit
+    >>> from functools import partial
+    >>> from analog_samson.perturbation import samson
+    >>> model, x = nn.Linear(4, 2), torch.rand(8, 4)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> model(x).square().sum().backward()  # gradients for the rule
+    >>> with perturbed(model, partial(samson, rho=0.5)):
+    ...     optimizer.zero_grad()
+    ...     model(x).square().sum().backward()  # gradients at the perturbed weights
+    >>> optimizer.step()  # the weights are back, bit for bit
 
     Works with every optimizer, with gradient accumulation and under autocast (whose cache of cast
     weights is cleared before and after the block).

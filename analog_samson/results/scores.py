@@ -381,10 +381,13 @@ def score(
     The function takes outputs and targets of some samples, shapes (n, ...), and returns a finite
     number a sample, shape (n,), that does not depend on the other samples:
 
-        @score("lower", label="Brier score", decimals=3)
-        def brier(outputs, targets):
-            wanted = torch.nn.functional.one_hot(targets, outputs.shape[-1])
-            return ((outputs.softmax(-1) - wanted) ** 2).sum(-1)
+    >>> import torch
+    >>> @score("lower", label="Brier score", decimals=3)
+    ... def brier(outputs, targets):
+    ...     wanted = torch.nn.functional.one_hot(targets, outputs.shape[-1])
+    ...     return ((outputs.softmax(-1) - wanted) ** 2).sum(-1)
+    >>> brier(torch.zeros(1, 2), torch.tensor([1]))
+    tensor([0.5000])
 
     Args:
         direction: Which values are better, "higher" or "lower".

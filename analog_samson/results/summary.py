@@ -162,6 +162,16 @@ def summarise(
     Raises:
         ValueError: If there is no row, the rows mix definitions, or the confidence is not
             between 0 and 1.
+
+    Example:
+        >>> from analog_samson import Study, collect
+        >>> from analog_samson.checkpoint import TrainingSpec
+        >>> from analog_samson.training import train
+        >>> specs = [TrainingSpec(dataset="digits", epochs=1, seed=seed) for seed in range(3)]
+        >>> networks = [train(spec, "networks") for spec in specs]
+        >>> rows = collect(Study("example", networks, ["pcm_like"], [1.0], n_chips=2), "results")
+        >>> summarise(rows)[["method", "level", "n_networks", "n_chips"]].to_dict("records")
+        [{'method': 'sgd', 'level': 'networks', 'n_networks': 3, 'n_chips': 2}]
     """
     check_confidence(confidence)
     check_scale(scale, score_of(rows))

@@ -50,6 +50,16 @@ def read_trials(*paths: str | Path) -> pd.DataFrame:
         ValueError: If a file is not a table of trials, a row is damaged, two rows with the same
             key differ, rows of one chip come from different definitions, or tables are of different
             scores.
+
+    Example:
+        >>> from analog_samson import Study, collect
+        >>> from analog_samson.checkpoint import TrainingSpec
+        >>> from analog_samson.training import train
+        >>> network = train(TrainingSpec(dataset="digits", epochs=1), "networks")
+        >>> made = collect(Study("example", [network], ["pcm_like"], [1.0], n_chips=2), "results")
+        >>> rows = read_trials("results")  # or several folders
+        >>> rows[["method", "chip", "n_test"]].to_dict("list")
+        {'method': ['sgd', 'sgd'], 'chip': [0, 1], 'n_test': [359, 359]}
     """
     if not paths:
         raise ValueError("read_trials needs at least one path; got none.")

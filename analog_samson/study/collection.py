@@ -94,6 +94,16 @@ def collect(
             study, or there is no such part.
         InUseError: If another process writes this table; the message names it.
         OSError: If the folder cannot be written.
+
+    Example:
+        >>> from analog_samson.checkpoint import TrainingSpec
+        >>> from analog_samson.training import train
+        >>> network = train(TrainingSpec(dataset="digits", epochs=1), "networks")
+        >>> study = Study("example", [network], ["pcm_like"], [1.0, 3600.0], n_chips=2)
+        >>> len(collect(study, "results/example"))  # 2 chips x 2 times
+        4
+        >>> len(collect(replace(study, n_chips=3), "results/example"))  # the third one is computed
+        6
     """
     mine = None if part is None else Part.parse(part)
     trials = study.trials()

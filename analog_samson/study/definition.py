@@ -238,6 +238,13 @@ class Study:
         primary: The comparison that answers it (see :class:`Primary`); None names none.
         trust: Packages that its checkpoints and device files may import from (see
             :func:`load_checkpoint`).
+
+    Example:
+        >>> from analog_samson.training import train
+        >>> network = train(TrainingSpec(dataset="digits", epochs=1), "networks")
+        >>> study = Study("example", [network], ["pcm_like"], [1.0, 3600.0], n_chips=3)
+        >>> len(study.trials())  # one trial is one chip, at all times
+        3
     """
 
     name: Name

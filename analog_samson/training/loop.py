@@ -99,6 +99,10 @@ def train(
             specification.
         DivergedError: If the training diverges; the state of the last good epoch is kept.
         FileNotFoundError: If the data or the checkpoint to start from is missing.
+
+    Example:
+        >>> train(TrainingSpec(dataset="digits", method="sam", rho=0.1, epochs=1), "networks").name
+        'digits-mlp-sam-rho=0.1-seed0.safetensors'
     """
     path = Path(folder) / f"{spec.file_stem}.safetensors"
     resume_path = path.with_suffix(".resume")

@@ -232,20 +232,20 @@ def test_networks_that_do_not_fit_are_one_sentence(model, message):
     check_outputs(Fixed(128, 3), torch.zeros(1, 2, 8, 8), 3, name="net")
 
 
-def test_the_data_set_of_the_readme_is_loaded(tmp_path, monkeypatch):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S)
+def test_the_data_set_of_the_page_is_loaded(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "DATA.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     (block,) = [text for text in blocks if "Dataset.of_splits" in text]
     assert len([line for line in block.splitlines() if line]) <= 6
-    (tmp_path / "data_of_the_readme.py").write_text(block)
+    (tmp_path / "data_of_the_page.py").write_text(block)
     monkeypatch.syspath_prepend(tmp_path)
     for part, n in (("train", 40), ("test", 10)):
         images = torch.arange(n, n + n * 4).reshape(n, 1, 2, 2).to(torch.uint8)
         torch.save((images, torch.arange(n) % 2), tmp_path / f"{part}.pt")
-    dataset = load_dataset("data_of_the_readme:letters", tmp_path)
+    dataset = load_dataset("data_of_the_page:letters", tmp_path)
     assert [len(part) for part in (dataset.train, dataset.validation)] == [36, 4]
     assert len(dataset.test) == 10
-    sys.modules.pop("data_of_the_readme")
+    sys.modules.pop("data_of_the_page")
 
 
 def test_a_function_that_fails_is_one_sentence(outside):

@@ -1,4 +1,6 @@
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -117,6 +119,11 @@ def test_errors_of_workers_are_told_apart_as_well(tmp_path, capsys, jobs):
 # packages
 
 
+def run_in(folder: Path, command: list[object], variables: dict[str, str]) -> None:
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """Wheel made from the source distribution, as an index would hold both."""
@@ -130,8 +137,13 @@ def wheel(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_wheel_trains_sweeps_and_draws_in_an_empty_folder(wheel, tmp_path):
+def test_a_wheel_does_in_an_empty_folder_what_the_five_minute_page_says(wheel, tmp_path):
     """In an environment that sees the libraries and not this checkout."""
+    page = (ROOT / "docs" / "START.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(console|python)\n(.*?)^```", page, re.M | re.S)
+    lines = [line for kind, text in blocks if kind == "console" for line in text.splitlines()]
+    (code,) = [text for kind, text in blocks if kind == "python"]
+    assert wheel.name in page
     environment, work = tmp_path / "environment", tmp_path / "work"
     work.mkdir()
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
@@ -144,25 +156,19 @@ def test_a_wheel_trains_sweeps_and_draws_in_an_empty_folder(wheel, tmp_path):
 
     variables = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     variables |= {"OMP_NUM_THREADS": "1"}
-    for line in (
-        "train --methods sgd --seeds 0 --epochs 1 --jobs 1",
-        "sweep checkpoints --devices pcm_like --times-s 1 3600 --chips 2 --jobs 1 --name drift",
-        "figures results/drift",
-        "--help",
-    ):
-        command = line.split()
-        if command[0] == "sweep":
-            command[1:2] = sorted(map(str, work.rglob("*.safetensors")))
-        done = subprocess.run(
-            [environment / "bin" / "analog-samson", *command],
-            cwd=work,
-            env=variables,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert (work / "results/drift/accuracy.pdf").is_file()
-    assert "analog-samson sweep" in (work / "results/drift/manifest.json").read_text()
+    commands = [shlex.split(line) for line in [*lines, "analog-samson --help"]]
+    for program, *words in commands:
+        assert program == "analog-samson"
+        names = [sorted(work.glob(word)) if "*" in word else [word] for word in words]
+        jobs = ["--jobs", "1"] if words[0] in ("train", "sweep") else []
+        executed = [environment / "bin" / program, *(name for some in names for name in some)]
+        run_in(work, [*executed, *jobs], variables)
+    run_in(work, [python, "-c", code], variables)
+    assert len((work / "results/first/trials.csv").read_text().splitlines()) == 1 + 150
+    for written in ("results/first/report.html", "slides/accuracy.png"):
+        assert (work / written).is_file()
+    assert (work / "results/first-in-python/report.html").is_file()
+    assert "analog-samson sweep" in (work / "results/first/manifest.json").read_text()
     text = "import analog_samson.devices.files as f; print(f.top_folder('device_configs'))"
     shown = subprocess.run([python, "-c", text], cwd=work, capture_output=True, text=True)
     assert str(packages) in shown.stdout

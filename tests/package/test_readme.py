@@ -1,4 +1,4 @@
-"""Every block of the README runs as it stands, or what it names is there."""
+"""Every block of the README and of these pages runs as it stands, or what it names is there."""
 
 import configparser
 import json
@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from places import ROOT
 
+from analog_samson.console import COMMANDS as CONSOLE
 from analog_samson.report import study_tables
 from analog_samson.report.networks import MEASURES
 from analog_samson.results import (
@@ -29,9 +30,16 @@ from analog_samson.study import load_study
 from analog_samson.times import YEAR
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.M | re.S)
-PYTHON = [text for kind, text in BLOCKS if kind == "python"]
-LINES = [line for kind, text in BLOCKS if kind == "console" for line in text.splitlines()]
+NAMES = ("CITING", "COMMANDS", "DEVICE", "GLOSSARY", "METHOD", "MNIST", "SPEED", "START", "TABLES")
+PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in NAMES}
+BLOCKS = [
+    (page, kind, text)
+    for page, content in ({"README": README} | PAGES).items()
+    for kind, text in re.findall(r"^```(\w+)\n(.*?)^```", content, re.M | re.S)
+]
+IN_A_WHEEL = ("START",)  # run by test_console.py, as they stand and where nothing else is
+PYTHON = [text for page, kind, text in BLOCKS if kind == "python" and page not in IN_A_WHEEL]
+LINES = [line for _, kind, text in BLOCKS if kind == "console" for line in text.splitlines()]
 COMMANDS = [shlex.split(line, comments=True) for line in LINES]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -51,13 +59,18 @@ for script, *words in json.loads(sys.argv[1]):
 """
 
 
-def test_the_readme_has_blocks_of_every_kind_and_no_other():
-    assert {kind for kind, _ in BLOCKS} == {"python", "console", "toml", "bash"}
-    assert len(PYTHON) >= 3
+def test_the_readme_is_a_page():
+    assert 60 <= len(README.splitlines()) <= 90
+    assert [kind for page, kind, _ in BLOCKS if page == "README"] == [
+        "console",
+        "console",
+        "python",
+    ]
+    assert len(PYTHON) >= 5
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", PYTHON, ids=[text.split("\n\n")[1][:30] for text in PYTHON])
+@pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
 def test_python_runs(block, tmp_path):
     subprocess.run([sys.executable, "-c", block], cwd=tmp_path, env=ENVIRONMENT, check=True)
 
@@ -74,7 +87,7 @@ def test_commands_run_and_the_study_file_describes_what_they_trained(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     for written in ("results/drift/report.html", "slides/sharpness.svg", "tables/accuracy.tex"):
         assert (tmp_path / written).stat().st_size > 0
-    study, axes = [text for kind, text in BLOCKS if kind == "toml"]
+    study, axes = [text for _, kind, text in BLOCKS if kind == "toml"]
     (tmp_path / "study.toml").write_text(study, encoding="utf-8")
     assert len(load_study(tmp_path / "study.toml").trials()) == 4 * 2 * 2 * 5
     grid = study.partition("[axes]")[0].replace(', "reram_wan2022"]', "]") + axes
@@ -84,8 +97,8 @@ def test_commands_run_and_the_study_file_describes_what_they_trained(tmp_path):
 
 
 def parts_of_a_job_array_are_the_study(folder):
-    """The tasks of the README's array, two of them, on one of the networks just trained."""
-    (job,) = [text for kind, text in BLOCKS if kind == "bash"]
+    """The tasks of the array of SPEED.md, two of them, on one of the networks just trained."""
+    (job,) = [text for page, kind, text in BLOCKS if (page, kind) == ("SPEED", "bash")]
     (folder / "experiments").symlink_to(ROOT / "experiments")
     (network, *_) = sorted((folder / "networks").glob("*.safetensors"))
     (folder / "study.toml").write_text(
@@ -103,19 +116,20 @@ def parts_of_a_job_array_are_the_study(folder):
 
 @pytest.mark.slow
 def test_the_table_and_the_finding_are_those_of_the_committed_study():
+    page = PAGES["MNIST"]
     rows = read_trials(ROOT / "results" / "mnist")
     blocks = study_tables(rows)["accuracy"].blocks
     pcm, reram = (block.cells.set_index("method") for block in blocks)
     for method in pcm.index:
         times = [*pcm.loc[method, ["1 s", "1 d", "1 y†"]], *reram.loc[method, ["1 s", "2 d"]]]
         cells = [method, pcm.at[method, "digital"], *(cell.removesuffix(" °") for cell in times)]
-        assert f"| {' | '.join(cells)} |" in README
+        assert f"| {' | '.join(cells)} |" in page
     gains = paired_gain(rows[rows["t_inference_s"] == YEAR]).set_index("method")
     gain, width = gains.loc["samson", ["gain", "half_width"]]
-    assert f"{100 * gain:.2f} ± {100 * width:.2f} points" in README
+    assert f"{100 * gain:.2f} ± {100 * width:.2f} points" in page
     late = rows[rows["t_inference_s"] == YEAR]
     losses = lost(late).set_index("method")["lost"]
-    text = " ".join(README.split())
+    text = " ".join(page.split())
     assert f"SGD lose {100 * losses['sgd']:.2f} points on PCM" in text
     assert f"SAMSON {100 * losses['samson']:.2f}:" in text
     saved = paired_gain(late, endpoint="lost").set_index("method").loc["samson"]
@@ -133,7 +147,7 @@ def test_the_table_and_the_finding_are_those_of_the_committed_study():
 
 def test_the_glossary_has_every_column():
     """Every column of trials.csv has a row of its own, and no term has two."""
-    glossary = README[README.index("## Glossary") :]
+    glossary = PAGES["GLOSSARY"]
     terms = re.findall(r"^\| (?!term|:)(.+?) \| .+ \| .+ \|$", glossary, re.M)
     assert not set(COLUMNS) - {term.strip("`") for term in terms}
     assert len(set(terms)) == len(terms)
@@ -142,7 +156,7 @@ def test_the_glossary_has_every_column():
 
 def test_what_the_other_commands_name_is_there():
     other = [words for words in COMMANDS if words[0] != "python"]
-    assert {words[0] for words in other} == {"make", "pip", "python3"}
+    assert {words[0] for words in other} == {"analog-samson", "make", "pip", "python3"}
     made = [words[1] for words in other if words[0] == "make"]
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     assert set(made) <= set(targets)
@@ -153,7 +167,16 @@ def test_what_the_other_commands_name_is_there():
 
 
 def test_scripts_and_files_that_the_text_names_are_there():
-    for script in re.findall(r"`(\w+\.py)`", README):
-        assert (ROOT / "experiments" / script).is_file(), script
-    for path in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / path).exists(), path
+    for page, text in ({"../README": README} | PAGES).items():
+        for script in re.findall(r"`(?:experiments/)?(\w+\.py)`", text):
+            assert (ROOT / "experiments" / script).is_file(), script
+        for path in re.findall(r"\]\(([^)#:\s]+)[)#]", text):
+            assert (ROOT / "docs" / page).parent.joinpath(path).exists(), path
+
+
+def test_the_page_of_commands_has_every_command():
+    table = PAGES["COMMANDS"].partition("| question |")[2].partition("\n\n")[0]
+    cells = [line.split("|") for line in table.splitlines()[2:]]
+    named = [name for cell in cells for name in re.findall(r"`([\w-]+)`", cell[2])]
+    scripts = [name for cell in cells for name in re.findall(r"`(\w+)\.py`", cell[3])]
+    assert dict(zip(named, scripts, strict=True)) == CONSOLE

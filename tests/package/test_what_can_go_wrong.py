@@ -1,4 +1,4 @@
-"""Every line of the README table of failures: each is provoked and its message is compared."""
+"""Every line of the table of docs/FAILURES.md: each is provoked and its message is compared."""
 
 import errno
 import logging
@@ -26,8 +26,8 @@ from analog_samson.study import load_study
 from analog_samson.study.sources import the_checkpoint
 from analog_samson.training import train
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SECTION = README.partition("## Failures")[2].partition("\n## ")[0]
+PAGE = (ROOT / "docs" / "FAILURES.md").read_text(encoding="utf-8")
+SECTION = PAGE.partition("## Failures")[2].partition("\n## ")[0]
 LINES = dict(re.findall(r"^\| (?!failure \|)([^|:][^|]*?) \| (.*?) \|$", SECTION, re.M))
 
 CASES: dict[str, Callable[..., str]] = {}
