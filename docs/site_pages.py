@@ -28,7 +28,7 @@ PAGES = {  # files of the project outside docs/ that are pages
     "device_configs/README.md": "DEVICE_FILES.md",
     "device_configs/DEVICES.md": "DEVICES.md",
 }
-MAY_COME = ("AIHWKIT", "STATISTICS")  # named in the index before they are there
+
 LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^(```.*?^```)", re.M | re.S)
 
@@ -98,9 +98,6 @@ def _complete(app: Sphinx, page: str, source: list[str]) -> None:
         text = text.replace(marker, with_links(file.read_text(encoding="utf-8"), file.parent))
     if "<!-- devices -->" in text:
         text = text.replace("<!-- devices -->", catalogue())
-    for name in MAY_COME:
-        if not (DOCS / f"{name}.md").is_file():
-            text = text.replace(f"\n{name}\n", "\n")
     source[0] = with_links(text, DOCS)
 
 

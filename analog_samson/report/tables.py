@@ -203,8 +203,11 @@ def lost_table(losses: pd.DataFrame, *, decimals: int | None = None) -> Table:
         lambda row: _value(score, row["lost"], row["half_width"], digits, show=show),
     )
     first, second = ("Digital", "analog") if score.is_higher_better else ("Analog", "digital")
+    lost = f"{first} minus {second} {score.averaged_label} of the same networks"
+    if score.is_exponential:
+        lost = f"exp({lost[0].lower()}{lost[1:]}) - 1, in per cent"
     parts = [
-        f"{first} minus {second} {score.averaged_label} of the same networks.",
+        f"{lost}.",
         mean_text(losses),
         "n = trained networks × chips per network.",
     ]

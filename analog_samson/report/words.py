@@ -115,7 +115,7 @@ def device_text(rows: pd.DataFrame) -> str:
 
 
 def fixed_text(rows: pd.DataFrame) -> str:
-    """Settings that are the same in all rows: "LeNet-5 on MNIST (on these 10,000 test images)".
+    """Settings that are the same in all rows: "LeNet-5 on MNIST (on these 10,000 test samples)".
 
     Where chips were evaluated on a subset of the test images, the sizes follow; then the names of
     device files behind the technologies.
@@ -123,7 +123,7 @@ def fixed_text(rows: pd.DataFrame) -> str:
     same = [c for c in _COMPARED_WITHOUT_TIME if c != "device" and rows[c].nunique() == 1]
     said = {column: _value_said(column, rows[column].iloc[0]) for column in same}
     if "dataset" in same and rows["n_test"].nunique() == 1:
-        said["dataset"] += f" (on these {rows['n_test'].iloc[0]:,} test images)"
+        said["dataset"] += f" (on these {rows['n_test'].iloc[0]:,} test samples)"
     if {"dataset", "model"} <= set(same):
         said["dataset"] = f"{said.pop('model')} on {said['dataset']}"
     if not shows_details():

@@ -10,7 +10,6 @@ import torch
 from analog_samson.checkpoint import Checkpoint, load_checkpoint
 from analog_samson.chip import Chip, program
 from analog_samson.devices import Device, load_device
-from analog_samson.results.scores import ACCURACY
 from analog_samson.study.breakdown import Readings
 from analog_samson.study.definition import programming_seed
 from analog_samson.study.trial import one_thread
@@ -46,6 +45,8 @@ BEYOND = 1.25
 bin."""
 
 BATCH = 256
+
+_ANY_SCORE = {"classification": "accuracy", "tokens": "cross_entropy", "regression": "mse"}
 
 
 def conductance_counts(
@@ -135,7 +136,10 @@ def clipping_counts(
         ValueError: If the device has no data for the time, or its periphery has no converters of
             fixed ranges.
     """
-    of = Readings.on(checkpoint, device, t_inference_s, data_folder, n_test, ACCURACY.name, trust)
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = load_checkpoint(checkpoint, trust)
+    score = _ANY_SCORE[checkpoint.task]  # none is computed
+    of = Readings.on(checkpoint, device, t_inference_s, data_folder, n_test, score, trust)
     late = of.device.is_extrapolated(t_inference_s)
     start = (of.network.digest[:16], of.device.name, t_inference_s, late)
     rows = []

@@ -350,7 +350,7 @@ def test_captions_have_the_words_of_a_paper():
         {"sgd": 0.9}, dataset="mnist", model="lenet5", engine="compiled", n_networks=3
     )
     made = study_tables(rows)["accuracy"]
-    assert made.caption.startswith("LeNet-5 on MNIST (on these 1,000,000 test images), global")
+    assert made.caption.startswith("LeNet-5 on MNIST (on these 1,000,000 test samples), global")
     assert made.blocks[0].title == "PCM"
     assert "fp32" not in made.caption
     with_details = study_tables(rows, details=True)["accuracy"]

@@ -83,3 +83,16 @@ def test_what_is_cut_off_is_that_of_the_chip_on_all_images(checkpoint):
 def test_wrong_numbers_are_named(checkpoint, given):
     with pytest.raises(ValueError, match="at least 1"):
         conductance_counts(checkpoint, "pcm_like", DAY, **given)
+
+
+def test_converters_of_a_language_model_are_counted(tmp_path):
+    book = tmp_path / "book.txt"
+    book.write_text("so it goes, and on it goes. " * 60)
+    options = {"model": "char_lstm", "model_kwargs": {"width": 8, "layers": 1}, "batch_size": 16}
+    spec = TrainingSpec(dataset=f"{book},length=16,test_fraction=0.2", epochs=1, **options)
+    path = train(spec, tmp_path)
+    rows = clipping_counts(path, "pcm_like", DAY, data_folder=tmp_path)
+    assert set(rows["layer"]) == {"lstm.l0.ih", "lstm.l0.hh", "head"}
+    n_test = len(load_test(load_checkpoint(path).spec.dataset, tmp_path))
+    head = rows[rows["layer"] == "head"].iloc[0]
+    assert head["n_inputs"] == n_test * 16 * 8 and head["n_saturated"] <= head["n_outputs"]
