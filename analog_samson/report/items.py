@@ -322,8 +322,9 @@ def _heat(content: Content) -> Figures:
 
 def _is_mapped(content: Content) -> bool:
     """Whether there are too many swept points for numbers in cells."""
-    n_axes = len(sweeps.swept_axes(content.summary))
-    return n_axes > 2 or (n_axes == 2 and content.summary["condition"].nunique() > MOST_CELLS)
+    axes = sweeps.swept_axes(content.summary)
+    is_large = len(axes) > 2 or content.summary["condition"].nunique() > MOST_CELLS
+    return len(axes) > 1 and is_large and sweeps.are_crossed(content.summary, axes)
 
 
 def _map(content: Content) -> Figures:

@@ -306,6 +306,8 @@ def test_sensitivities_share_one_relative_axis():
         [swept("drift_scale", [0.0, 1.0, 2.0]), swept("output_noise", [0.0, own, 2 * own])]
     )
     figure = study_figures(rows)["sensitivity"]
+    third = study_figures(pd.concat([rows, swept("read_noise_1f_scale", [0.0, 1.0])]))
+    assert "sensitivity" in third and not [name for name in third if "map" in name]  # no grid
     assert len(figure.axes) == 2  # a panel a method
     for ax in figure.axes:
         curves = [line for line in ax.lines if len(line.get_xdata()) == 3]
