@@ -42,8 +42,8 @@ def main(
         confidence: Probability with which intervals cover; tests use the rest.
         scale: Scale of means, gains and tests: logit where few errors are left, auto where the
             digital networks make less than 5 % errors.
-        target: Accuracy that chips must reach for the yield, as a fraction; by default one point
-            below the digital networks.
+        target: Accuracy that chips must reach for the yield, as a fraction, or another score as it
+            is shown (5.9 is a perplexity); by default one point below the digital networks.
         style: "paper" (print), "talk" (slides), or a style sheet of your own (my.mplstyle).
         labels: Labels of methods, devices, networks and data sets: samson="SAMSON (ours)".
         details: Captions name engine and precision.

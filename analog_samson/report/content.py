@@ -50,8 +50,8 @@ class Content:
         half_width: Target half-width of the planning table, as a fraction; None: no such table.
         scale: Scale of means, gains and tests: "accuracy", "logit" (see `results.summarise`), or
             "auto", the one that `results.recommended_scale` names.
-        target: Accuracy that chips must reach for the yield, as a fraction, or another score in its
-            unit; None takes `results.default_target`.
+        target: Accuracy that chips must reach for the yield, as a fraction, or another score as it
+            is shown (5.9 is a perplexity); None takes `results.default_target`.
         interval: "bars" or "band", over time.
         width: "one column", "two columns" or inches.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
@@ -196,10 +196,17 @@ class Content:
         """Accuracy that every group of rows has lost since the digital network."""
         return results.lost(self.chips, self.confidence)
 
+    @property
+    def table_target(self) -> float | None:
+        """The target in the unit of the table of trials; None: the default."""
+        return None if self.target is None else self.score.in_table(self.target)
+
     @cached_property
     def yields(self) -> pd.DataFrame:
         """Share of chips that reach the target; empty where the digital networks give none."""
-        target = results.default_target(self.chips) if self.target is None else self.target
+        target = self.table_target
+        if target is None:
+            target = results.default_target(self.chips)
         if self.target is None and target in self.score.limits:
             return pd.DataFrame()
         return results.yields(self.chips, target, self.confidence)

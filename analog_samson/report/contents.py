@@ -85,8 +85,8 @@ def study_tables(
         half_width: Target half-width, as a fraction, of a table of the chips or networks needed
             for it.
         scale: Scale of means, gains and tests: "accuracy", "logit" or "auto" (see `Content`).
-        target: Accuracy that chips must reach for the yield, as a fraction, or another score in its
-            unit; None takes `results.default_target`.
+        target: Accuracy that chips must reach for the yield, as a fraction, or another score as it
+            is shown; None takes `results.default_target`.
         labels: Names of methods, devices, networks and data sets to labels (see `labelled`).
         details: Whether captions name engine and precision.
         extra_items: Items of other packages (see `with_extra`).

@@ -285,7 +285,7 @@ def lifetime_figure(
             f"n = {words.n_text(n)}. Loss counted from {reference[lives['reference'].iloc[0]]}; "
             "interpolated in log time. "
             f"Bars: {words.per_cent_of(lives)} interval, from one simulated time to another; "
-            "arrows: beyond the measured times. 1 y = 365 d. "
+            "arrows: beyond the simulated times. 1 y = 365 d. "
             f"{words.fixed_text(lives)}."
         )
     return by_panel(

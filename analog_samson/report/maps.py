@@ -194,7 +194,7 @@ def map_figures(
     is_one_time = len(axes) > 2 or len(known) == 3
     drawn = {}
     for _, part in rows.groupby(["device", *besides], observed=True, sort=True):
-        title = words.group_title(part.iloc[0], besides)
+        title = ", ".join(map(str, part.iloc[0][["device", *besides]]))
         nominal = nominal_values(manifests, str(part["device"].iloc[0]), known)
         moments = sorted(part["t_inference_s"].unique())
         for t in moments if is_one_time else [None]:
@@ -230,7 +230,7 @@ def study_maps(
             f"There are no gains to map: {content.baseline!r} is not among the methods; give "
             "another baseline."
         )
-    target = content.target
+    target = content.table_target if of == "score" else content.target
     if target is None:
         least = {"gain": 0.0, "lost": content.score.losses[0]}
         target = least[of] if of in least else results.default_target(content.chips)

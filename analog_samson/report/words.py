@@ -262,7 +262,12 @@ def interval_text(summary: pd.DataFrame) -> str:
     if resampled.any():
         what = "bootstrap over networks"
         if not (resampled | over_chips).all():
-            what += f"; Student t for {_listed(summary[~resampled])}"
+            plain = summary[~resampled & ~over_chips]
+            both = set(method_names(plain)) & set(method_names(summary[resampled]))
+            partly = method_names(plain).isin(both)
+            cells = [_listed(plain[~partly])] if not partly.all() else []
+            cells += [f"some times of {_listed(plain[partly])}"] if partly.any() else []
+            what += f"; Student t for {' and '.join(cells)}" if cells else ""
     return f"{per_cent} interval ({what}) {kind}"
 
 

@@ -106,6 +106,20 @@ class Score:
                 return np.exp(self.scale * value)  # type: ignore[operator, no-any-return]
         return self.scale * value  # type: ignore[operator, return-value]
 
+    def in_table(self, shown: float) -> float:
+        """The value of the table that is shown as this; of a score in % the fraction itself.
+
+        Raises:
+            ValueError: If nothing is shown as this.
+        """
+        if self.unit == "%":
+            return shown
+        if not self.is_exponential:
+            return shown / self.scale
+        if not shown > 0:
+            raise ValueError(f"A {self.label} is greater than 0; got {shown!r}.")
+        return math.log(shown) / self.scale
+
     def shown_gain(self, gain: Value) -> Value:
         """A difference, positive where it is better, in its unit.
 

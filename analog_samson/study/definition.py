@@ -56,6 +56,13 @@ def programming_seed(study_seed: int, training_seed: int, chip: int) -> int:
     return derive_seed(study_seed, training_seed, chip)
 
 
+def _read_times(given: Any) -> Any:
+    try:
+        return times_of(given)
+    except ValueError as error:
+        raise ValueError(f"times_s: {error}") from error
+
+
 OLD_NAMES = {"n_images": "n_test", "images": "n_images_per_chip"}
 """Old names of fields of :class:`Study` that still work, with a warning, to their new names."""
 
@@ -281,9 +288,9 @@ class Study:
         """
         given: Any = self.times_s
         if isinstance(given, Mapping):
-            times: Any = {device: times_of(own) for device, own in given.items()}
+            times: Any = {device: _read_times(own) for device, own in given.items()}
         else:
-            times = times_of(given)
+            times = _read_times(given)
         object.__setattr__(self, "times_s", times)
 
     def check(self, where: str) -> None:

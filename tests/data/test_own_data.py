@@ -81,10 +81,11 @@ def test_images_from_elsewhere_go_from_training_to_the_page(path, outside, tmp_p
     folder = tmp_path / "study"
     study = Study("outside", [path], ["pcm_like"], [1.0, 3600.0], n_chips=2, trust=TRUST)
     rows = collect(study, folder, jobs=1)
-    assert set(rows["dataset"]) == {NAME}
+    assert {name.partition("@")[0] for name in rows["dataset"]} == {NAME}
     assert set(rows["n_correct_digital"]) == {checkpoint.n_correct_digital}
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["datasets"] == {NAME: {"label": "stripes_and_dots", "shipped": False}}
+    named = {name.partition("@")[0]: entry for name, entry in manifest["datasets"].items()}
+    assert named == {NAME: {"label": "stripes_and_dots", "shipped": False}}
     stages = accuracy_by_stage(checkpoint, "pcm_like", 3600.0, chips=1)
     last = rows[(rows["t_inference_s"] == 3600.0) & (rows["chip"] == 0)]
     assert stages["accuracy"].iloc[-1] == float(
@@ -99,8 +100,8 @@ def test_images_from_elsewhere_go_from_training_to_the_page(path, outside, tmp_p
     """
     monkeypatch.delenv("PYTHONPATH", raising=False)
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
-    assert "Data set stripes_and_dots" in (folder / "report.html").read_text()
-    assert r"Data set stripes\_and\_dots" in (folder / "accuracy.tex").read_text()
+    assert " on stripes_and_dots (on these" in (folder / "report.html").read_text()
+    assert r" on stripes\_and\_dots (on these" in (folder / "accuracy.tex").read_text()
     assert "outside_images" not in (folder / "accuracy.tex").read_text()
     assert (folder / "iso_accuracy.tex").is_file()  # the manifest knows the number of classes
 

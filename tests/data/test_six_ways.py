@@ -138,7 +138,7 @@ def test_each_way_runs_to_a_table(way, module, tmp_path):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert [d["label"] for d in manifest["datasets"].values()] == [label]
     write_report(folder)
-    assert f"Data set {label}" in (folder / "report.html").read_text()
+    assert f" on {label} (on these" in (folder / "report.html").read_text()
     assert "@" not in (folder / "accuracy.md").read_text()
 
 
@@ -252,4 +252,4 @@ def test_cifar10_as_jpeg_keeps_its_name_and_is_shown_as_what_it_is(tmp_path):
     manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
     assert manifest["datasets"] == {"cifar10": {"label": "cifar10 (JPEG)", "shipped": True}}
     write_report(tmp_path / "s")
-    assert "Data set cifar10 (JPEG)" in (tmp_path / "s" / "report.html").read_text()
+    assert " on cifar10 (JPEG) (on these" in (tmp_path / "s" / "report.html").read_text()

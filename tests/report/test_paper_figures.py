@@ -43,6 +43,7 @@ from analog_samson.report.datasheet import datasheet
 from analog_samson.report.methods import labels_from
 from analog_samson.report.panels import LATE
 from analog_samson.report.style import plot_options, style
+from analog_samson.report.words import interval_text
 from analog_samson.results import (
     append_rows,
     best_methods,
@@ -628,3 +629,14 @@ def test_one_table_holds_every_network_and_data_set(trials):
     bold = overview_table(summarise(clear), best_methods(clear)).blocks[0].bold
     assert bold["SAM"].all()
     assert not bold["SGD"].any()
+
+
+def test_the_caption_names_the_cells_that_are_not_resampled():
+    """Methods with both kinds of intervals are named apart."""
+    summary = pd.DataFrame(
+        {"method": ["sgd", "sam", "sam", "rwp"], "strength": "", "level": "networks",
+         "spread": ["bootstrap", "bootstrap", "floor", "between"], "half_width": 0.01,
+         "confidence": 0.95}
+    )  # fmt: skip
+    said = interval_text(summary)
+    assert "(bootstrap over networks; Student t for RWP and some times of SAM)" in said

@@ -33,6 +33,7 @@ from analog_samson.results import (
     shown_as,
     summarise,
 )
+from analog_samson.results.scores import SCORES
 from analog_samson.times import DAY, YEAR
 
 TIMES = (1.0, DAY, YEAR)
@@ -232,3 +233,19 @@ def test_reports_of_a_score_do_not_depend_on_the_name_of_accuracy(rows):
         assert "accuracy" not in name
         texts = [text.get_text() for text in figure.findobj(match=lambda a: hasattr(a, "get_text"))]
         assert not any("accura" in text.lower() for text in texts), name
+
+
+@pytest.mark.parametrize(("name", "given", "stored"), [
+    ("cross_entropy", 5.9, np.log(5.9)), ("bits", 2.0, 2.0 * np.log(2)), ("mse", 0.3, 0.3),
+    ("accuracy", 0.9, 0.9), ("top5", 0.97, 0.97)])  # fmt: skip
+def test_a_target_is_given_as_the_score_is_shown(name, given, stored):
+    """A perplexity of 5.9 is a cross entropy of log 5.9; 2 bits are 2 log 2 nat."""
+    score = SCORES[name]
+    assert score.in_table(given) == pytest.approx(stored)
+    if score.unit != "%":
+        assert score.shown(score.in_table(given)) == pytest.approx(given)
+
+
+def test_a_perplexity_of_zero_is_no_target():
+    with pytest.raises(ValueError, match="greater than 0; got 0"):
+        SCORES["cross_entropy"].in_table(0.0)
