@@ -212,7 +212,7 @@ def _line(path: Path) -> str:
     state = now.ended
     if not state:
         is_running = is_in_use(path.with_name(now.table))
-        age = label(round(max(0.0, time.time() - path.stat().st_mtime), 1))
+        age = label(max(1.0, round(time.time() - path.stat().st_mtime)))
         state = f"runs on {now.host}" if is_running else f"stopped on {now.host}, {age} ago"
     return f"{path.with_name(now.table)}: {state}, {now}"
 

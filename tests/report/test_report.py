@@ -541,7 +541,7 @@ def test_confidence_is_in_every_caption_and_95_in_none():
     for stem, table_ in study_tables(trials, **options).items():
         assert "90 %" in table_.caption, stem
         assert "95 %" not in table_.caption
-        assert "on these 1,000,000 test images" in table_.caption
+        assert "on these 1,000,000 test samples" in table_.caption
 
 
 def test_the_primary_endpoint_is_marked_and_its_late_naming_reported(tmp_path):
