@@ -17,7 +17,13 @@ name is "weight" (so a parametrised weight counts); biases and shifts are not.
 from analog_samson.algorithm import Tensors
 from analog_samson.methods import DIALECTS, NOISE_SCALES
 from analog_samson.perturbation.adaptive import AdaptiveRandomPerturbation
-from analog_samson.perturbation.applying import Rule, frozen_batch_norm, perturbed
+from analog_samson.perturbation.applying import (
+    Rule,
+    frozen_batch_norm,
+    perturbed,
+    random_states,
+    set_random_states,
+)
 from analog_samson.perturbation.control import MicroRing
 from analog_samson.perturbation.optimizer import Perturbed
 from analog_samson.perturbation.rules import (
@@ -47,9 +53,11 @@ __all__ = [
     "frozen_batch_norm",
     "is_weight",
     "perturbed",
+    "random_states",
     "rwp",
     "sam",
     "samson",
+    "set_random_states",
     "strength_factor",
     "update_fisher",
 ]

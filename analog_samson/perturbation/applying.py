@@ -1,11 +1,11 @@
 """Apply a rule within a `with` block and restore the weights afterwards."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from analog_samson.algorithm import Tensors
 
@@ -101,3 +101,20 @@ def frozen_batch_norm(model: nn.Module, *, frozen: bool = True) -> Iterator[None
     finally:
         for buffer, copy in zip(buffers, saved, strict=True):
             buffer.detach().copy_(copy)
+
+
+def random_states(kinds: Iterable[str]) -> dict[str, Tensor]:
+    """States of torch's generators by kind of device, which dropout draws from."""
+    return {
+        kind: torch.cuda.get_rng_state() if kind == "cuda" else torch.get_rng_state()
+        for kind in kinds
+    }
+
+
+def set_random_states(states: Mapping[str, Tensor]) -> None:
+    """Set the generators to the states of `random_states`: the next pass has the same dropout."""
+    for kind, state in states.items():
+        if kind == "cuda":
+            torch.cuda.set_rng_state(state)
+        else:
+            torch.set_rng_state(state)

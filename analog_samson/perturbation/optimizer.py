@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analog_samson.perturbation.applying import Rule, frozen_batch_norm, offset_by
+from analog_samson.perturbation.applying import (
+    Rule,
+    frozen_batch_norm,
+    offset_by,
+    random_states,
+    set_random_states,
+)
 
 
 class Perturbed(torch.optim.Optimizer):
@@ -163,11 +169,11 @@ class Perturbed(torch.optim.Optimizer):
                 raise
             self.second_step()
             return loss
-        before = _random_states(self._parameters())
+        before = random_states({"cpu", *(p.device.type for p in self._parameters())})
         loss = closure()
         self.first_step(zero_grad=True)
         try:
-            _set_random_states(before)
+            set_random_states(before)
             closure()
         except BaseException:
             self.restore()
@@ -197,17 +203,3 @@ class Perturbed(torch.optim.Optimizer):
                 if parameter.requires_grad:
                     named[name or f"{len(named)}.{kind}"] = parameter
         return named
-
-
-def _random_states(parameters: Iterable[Tensor]) -> dict[str, Tensor]:
-    """States of the generators that dropout draws from."""
-    states = {"cpu": torch.get_rng_state()}
-    if any(p.is_cuda for p in parameters):
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def _set_random_states(states: dict[str, Tensor]) -> None:
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"])

@@ -14,7 +14,14 @@ from analog_samson.algorithm import Batch
 from analog_samson.checkpoint import TrainingSpec
 from analog_samson.data import IGNORED
 from analog_samson.losses import task_loss
-from analog_samson.perturbation import Rule, Tensors, is_weight, perturbed
+from analog_samson.perturbation import (
+    Rule,
+    Tensors,
+    is_weight,
+    perturbed,
+    random_states,
+    set_random_states,
+)
 from analog_samson.training.state import State
 
 
@@ -68,11 +75,11 @@ def _part_gradients(
         )  # gradients of the previous step must not be used
         with perturbed(state.model, rule, freeze_batch_norm=False):
             return backward()
-    dropout = _dropout_state(part.images.device)
+    dropout = random_states([part.images.device.type])
     loss = backward()
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     clean = [_grad(p) for p in parameters]
-    _set_dropout_state(dropout, part.images.device)
+    set_random_states(dropout)
     with perturbed(state.model, rule):
         backward()
     if spec.perturbed_share != 1.0:
@@ -154,17 +161,6 @@ def measured(rule: Rule, ratios: dict[str, float | None]) -> Rule:
         return offsets
 
     return measure
-
-
-def _dropout_state(accelerator: torch.device) -> Tensor:
-    return torch.cuda.get_rng_state() if accelerator.type == "cuda" else torch.get_rng_state()
-
-
-def _set_dropout_state(state: Tensor, accelerator: torch.device) -> None:
-    if accelerator.type == "cuda":
-        torch.cuda.set_rng_state(state)
-    else:
-        torch.set_rng_state(state)
 
 
 def _autocast(spec: TrainingSpec) -> AbstractContextManager[Any]:
