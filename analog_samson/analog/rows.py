@@ -3,6 +3,7 @@
 Calls, not arithmetic, take the time of small arrays.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -19,6 +20,10 @@ bits may differ: only such arrays stand in a row with others."""
 _AT_ONCE = 32_768
 """Torch computes this many numbers in one piece, whatever the number of threads; of larger arrays
 the calls cost nothing that counts."""
+
+_KEPT_DRAWS = 512
+"""Rows of standard normals that a process keeps, at most 64 MB: our choice. A grid of conditions
+meets those of a chip again for every condition."""
 
 
 def fits_in_row(target: Tensor) -> bool:
@@ -122,19 +127,25 @@ class Row:
 
     def _drawn(self, seeds: Sequence[int], call: Callable[..., Tensor], *given: Any) -> Tensor:
         """Call the noise model; every piece of the row draws from the stream of its own seed."""
-        with _DrawsApart(self._sizes * self.n_cells, seeds):
+        with _Drawn(_normals(tuple(self._sizes) * self.n_cells, tuple(seeds))):
             return call(*given)
 
 
-class _DrawsApart(TorchFunctionMode):
-    """Within a block ``randn_like`` draws pieces of a row, each from the stream of its own seed."""
+@functools.lru_cache(maxsize=_KEPT_DRAWS)
+def _normals(sizes: tuple[int, ...], seeds: tuple[int, ...]) -> Tensor:
+    """Standard normals of a row; chips whose conditions differ in scales only share them."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return torch.cat([torch.randn(n, generator=g) for n, g in zip(sizes, generators, strict=True)])
 
-    def __init__(self, sizes: Sequence[int], seeds: Sequence[int]) -> None:
+
+class _Drawn(TorchFunctionMode):
+    """Within a block ``randn_like`` returns the standard normals of a row."""
+
+    def __init__(self, normals: Tensor) -> None:
         super().__init__()
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._pieces = list(zip(sizes, generators, strict=True))
+        self._normals = normals
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.randn_like:
-            return torch.cat([torch.randn(size, generator=own) for size, own in self._pieces])
+            return self._normals
         return func(*args, **(kwargs or {}))
