@@ -13,8 +13,7 @@ from analog_samson import models
 from analog_samson.analog import digital_from
 from analog_samson.checkpoint import AIHWKIT_TWIN, Checkpoint, TrainingSpec
 from analog_samson.data import Dataset, load_dataset, path_in
-from analog_samson.evaluation import count_correct
-from analog_samson.training.loop import N_RANGE_IMAGES, check_runs
+from analog_samson.training.loop import check_runs, digital_checkpoint, range_images
 
 
 def checkpoint_of(
@@ -37,9 +36,7 @@ def checkpoint_of(
         ValueError: If it does not run, cannot be mapped onto arrays, or has no finite weights.
     """
     models.take_packed(models.select_output(model, spec.output), spec.packing).eval()
-    n_train = len(images.train)
-    chosen = torch.linspace(0, n_train - 1, min(N_RANGE_IMAGES, n_train)).long()
-    calibration = images.normalise(images.train.images[chosen])
+    calibration = range_images(images)
     rewriting = models.rewrite(model, spec.rewrites, spec.keep_digital)
     rewriting.check(calibration[:1])
     network = rewriting.network
@@ -47,35 +44,13 @@ def checkpoint_of(
     check_runs(model, calibration[:1], images, name=spec.model)
     layers = models.analog_layers(network, spec.keep_digital)
     models.check_weights(network, layers)
-    n_correct = 0
-    if images.task == "classification":
-        n_correct = count_correct(
-            lambda batch, _: network(batch),
-            images.test.images,
-            images.test.labels,
-            images.normalise,
-        )
     held = {
         name: max(max(row) for row in ranges)  # type: ignore[union-attr]
         for name, ranges in models.held_ranges(layers).items()
     }
-    return Checkpoint(
-        spec=spec,
-        state=model.state_dict(),
-        input_ranges=models.input_ranges(network, calibration, spec.keep_digital) | held,
-        largest_inputs=models.input_ranges(network, calibration, spec.keep_digital, quantile=1.0),
-        n_correct_digital=n_correct,
-        n_test=len(images.test),
-        image_shape=images.image_shape,
-        n_classes=images.n_classes,
-        mean=images.mean,
-        std=images.std,
-        class_names=images.class_names,
-        full_scale=images.full_scale,
-        task=images.task,
-        n_tokens=images.n_tokens,
-        made_with=made_with,
-    )
+    ranges = models.input_ranges(network, calibration, spec.keep_digital) | held
+    largest = models.input_ranges(network, calibration, spec.keep_digital, quantile=1.0)
+    return digital_checkpoint(model, network, spec, images, ranges, largest, made_with)
 
 
 def checkpoint_from(

@@ -3,7 +3,7 @@
 import math
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -375,9 +375,7 @@ def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
     if spec.reestimate_batch_norm:
         swa_utils.update_bn(_statistics_batches(state, spec, dataset), model)
     model.cpu().eval()
-    n_train = len(dataset.train.labels)
-    chosen = torch.linspace(0, n_train - 1, min(N_RANGE_IMAGES, n_train)).long()
-    calibration = dataset.normalise(dataset.train.images[chosen])
+    calibration = range_images(dataset)
     rewriting = rewrite(model, spec.rewrites, spec.keep_digital)
     rewriting.check(calibration[:1])
     network = rewriting.network
@@ -389,22 +387,61 @@ def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
             f"Training ended in a network with unusable activations ({error}) Lower the learning "
             "rate or the strength, or clip the gradients."
         ) from error
+    made_with = {
+        "analog_samson": version("analog-samson"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "accelerator": torch.cuda.get_device_name() if spec.accelerator == "cuda" else "cpu",
+    }
+    return digital_checkpoint(model, network, spec, dataset, ranges, largest, made_with)
+
+
+def range_images(dataset: Dataset) -> Tensor:
+    """Training images, as network inputs, on which input ranges are measured: evenly spaced."""
+    n_train = len(dataset.train)
+    chosen = torch.linspace(0, n_train - 1, min(N_RANGE_IMAGES, n_train)).long()
+    return dataset.normalise(dataset.train.images[chosen])
+
+
+def digital_checkpoint(
+    model: nn.Module,
+    network: nn.Module,
+    spec: TrainingSpec,
+    dataset: Dataset,
+    ranges: Mapping[str, float],
+    largest: Mapping[str, float],
+    made_with: Mapping[str, str],
+) -> Checkpoint:
+    """The checkpoint of a network, with its digital accuracy.
+
+    Args:
+        model: The network, as the specification builds it.
+        network: The network with its layers rewritten, which is evaluated.
+        spec: The specification.
+        dataset: Its data set.
+        ranges: Layer name to its input range, model units.
+        largest: Layer name to its largest input, model units.
+        made_with: For information.
+
+    Raises:
+        ValueError: If an output is NaN.
+    """
     n_correct = 0
     if dataset.task == "classification":
-        with torch.no_grad():
-            n_correct = count_correct(
-                lambda images, first_index: network(images),
-                dataset.test.images,
-                dataset.test.labels,
-                dataset.normalise,
-            )
+        n_correct = count_correct(
+            lambda images, first_index: network(images),
+            dataset.test.images,
+            dataset.test.labels,
+            dataset.normalise,
+        )
     return Checkpoint(
         spec=spec,
         state=model.state_dict(),
-        input_ranges=ranges,
-        largest_inputs=largest,
+        input_ranges=dict(ranges),
+        largest_inputs=dict(largest),
         n_correct_digital=n_correct,
-        n_test=len(dataset.test.labels),
+        n_test=len(dataset.test),
         image_shape=dataset.image_shape,
         n_classes=dataset.n_classes,
         mean=dataset.mean,
@@ -413,13 +450,7 @@ def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
         full_scale=dataset.full_scale,
         task=dataset.task,
         n_tokens=dataset.n_tokens,
-        made_with={
-            "analog_samson": version("analog-samson"),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "accelerator": torch.cuda.get_device_name() if spec.accelerator == "cuda" else "cpu",
-        },
+        made_with=made_with,
     )
 
 
