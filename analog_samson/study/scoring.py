@@ -135,9 +135,14 @@ def check_score(score: Score, checkpoint: Checkpoint, test: Split) -> None:
             )
 
 
+_checked_apart: set[tuple[str, str]] = set()
+
+
 @torch.no_grad()
 def check_samples_apart(checkpoint: Checkpoint, test: Split) -> None:
     """Refuse a network whose outputs for a sample depend on the others of its batch.
+
+    A network that passed is not evaluated again in the same process.
 
     Args:
         checkpoint: The trained network.
@@ -146,6 +151,9 @@ def check_samples_apart(checkpoint: Checkpoint, test: Split) -> None:
     Raises:
         ValueError: If the outputs differ.
     """
+    key = checkpoint.digest, test.digest
+    if key in _checked_apart:
+        return
     network, two = checkpoint.build(), checkpoint.normalise(test.images[:2])
     both = network(two)
     alone = torch.cat([network(two[:1]), network(two[1:])])
@@ -155,6 +163,7 @@ def check_samples_apart(checkpoint: Checkpoint, test: Split) -> None:
             "together than for each alone; the outputs of a sample must not depend on others of "
             "its batch: use statistics of the training, as batch normalisation in evaluation mode."
         )
+    _checked_apart.add(key)
 
 
 def is_counted(score: str) -> bool:
