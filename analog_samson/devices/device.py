@@ -2,6 +2,7 @@
 
 import fnmatch
 import hashlib
+import html
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -70,6 +71,22 @@ class Device(Section):
         for override in self.layers:
             self._overridden(override)
         return self
+
+    def __repr__(self) -> str:
+        """Name, technology and noise model; ``describe.parameters`` lists all settings."""
+        noise, times = self.noise, self.times
+        measured = (
+            "" if times.measured_to_s is None else f", measured to {label(times.measured_to_s)}"
+        )
+        return f"Device({self.name}: {self.technology}, {noise.model}{measured})"
+
+    def _repr_html_(self) -> str:
+        """Summary, limits and every parameter with its unit and source, for notebooks."""
+        from analog_samson.devices.describe import parameters  # it needs this class
+
+        table = parameters(self).to_html(index=False, border=0)
+        name, summary, limits = map(html.escape, (self.name, self.summary, self.limits))
+        return f"<p><b>{name}</b>: {summary}<br>Limits: {limits}</p>\n{table}"
 
     @property
     def digital_layers(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import html
 import itertools
 import json
 import math
@@ -28,7 +29,7 @@ from analog_samson.streams import derive_seed
 from analog_samson.study.axes import Axis, GridPoint, grid_points
 from analog_samson.study.scoring import check_samples_apart, check_score, find_score, is_counted
 from analog_samson.study.sources import the_checkpoint, the_test_set
-from analog_samson.times import seconds, times_of
+from analog_samson.times import label, seconds, times_of
 
 NUMERICS_VERSION = 4
 """Increased when the same definition gives other numbers; part of every chip's identity."""
@@ -201,7 +202,7 @@ class Primary:
 
 
 @accepts_old_names(**OLD_NAMES)
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Study:
     """Which networks, on which devices, at which times, how many chips each.
 
@@ -292,6 +293,40 @@ class Study:
         else:
             times = _read_times(given)
         object.__setattr__(self, "times_s", times)
+
+    def __repr__(self) -> str:
+        """How many of what are combined."""
+        counts = {what: len(each) for what, each in self._combined().items()}
+        counts |= {"chips of each": self.n_chips, "seed": self.seed}
+        numbers = ", ".join(f"{what}: {n}" for what, n in counts.items())
+        return f"Study({self.name!r}, {self.score}; {numbers})"
+
+    def _repr_html_(self) -> str:
+        """The question and what is combined, for notebooks."""
+        texts = {what: ", ".join(each) for what, each in self._combined().items()}
+        texts |= {"chips of each": str(self.n_chips), "score": self.score, "seed": str(self.seed)}
+        rows = "".join(
+            f"<tr><th>{html.escape(what)}</th><td>{html.escape(text)}</td></tr>"
+            for what, text in texts.items()
+        )
+        title = html.escape(f"{self.name}. {self.question}".rstrip())
+        return f"<p><b>{title}</b></p>\n<table>{rows}</table>"
+
+    def _combined(self) -> dict[str, list[str]]:
+        """What the study combines, as texts; not checked."""
+        times = self.times_s
+        if isinstance(times, Mapping):
+            times = sorted({time for of_device in times.values() for time in of_device})
+        axes = {
+            axis: next(iter(given.values())) if isinstance(given, Mapping) else given
+            for axis, given in self.axes.items()
+        }
+        return {
+            "networks": [Path(one).name for one in self.checkpoints],
+            "devices": [one.name if isinstance(one, Device) else str(one) for one in self.devices],
+            **{f"values of {axis}": list(map(str, values)) for axis, values in axes.items()},
+            "times": [label(float(time)) for time in times],
+        }
 
     def check(self, where: str) -> None:
         """Validate the values of the fields by their types and ranges.
