@@ -26,7 +26,7 @@ from analog_samson.report import words
 from analog_samson.report.axes import finish
 from analog_samson.report.captions import caption
 from analog_samson.report.content import Content
-from analog_samson.report.figures import panel_grid
+from analog_samson.report.figures import late_note, moment, panel_grid
 from analog_samson.report.nominal import nominal_values
 from analog_samson.report.panels import check_one
 from analog_samson.report.style import line_width, marker_size, order, style
@@ -148,18 +148,21 @@ def map_figure(
             if part.empty:
                 ax.set_axis_off()
                 continue
+            third = part[axes[2]].iloc[0] if len(axes) > 2 else None
+            is_own = len(axes) < 3 or third == nominal.get(axes[2])
+            own = nominal if is_own else {}
             image = draw_map(
-                ax, part, *axes[:2], target=target, nominal=nominal, colour_range=colour_range
+                ax, part, *axes[:2], target=target, nominal=own, colour_range=colour_range
             )
             ax.label_outer()
         figure.colorbar(image, ax=panels, label=shown.label, shrink=0.9, aspect=30)
         texts = [words.device_text(rows), note, shown.target_note(target)]
-        if all(axis in nominal for axis in axes[:2]):
+        if all(axis in nominal for axis in axes):
             texts.append("Cross: the device as it is.")
         if fixed:
             texts.append(f"At {fixed}.")
         texts.append(f"n = {words.n_text(rows)}; {words.interval_text(rows)}.")
-        texts.append(f"{words.fixed_text(rows.assign(condition='{}'))}.")
+        texts.append(f"{words.fixed_text(rows.assign(condition='{}'))}.{late_note(rows)}")
         finish(figure, {}, " ".join(filter(None, texts)))
     return figure
 
@@ -364,7 +367,7 @@ def map_table(rows: pd.DataFrame, axes: Sequence[str], target: float) -> Table:
                 own = part.loc[(part["name"] == name) & (part["t_inference_s"] == t), "meets"]
                 share = 100 * (own != "no").mean()
                 text = f"{100 * (own == 'yes').mean():.0f} to {share:.0f}"
-                line[times.label(t)] = text if len(own) else BLANK
+                line[moment(part[part["t_inference_s"] == t])] = text if len(own) else BLANK
             lines.append(line)
         cells = pd.DataFrame(lines)
         title = words.group_title(part.iloc[0], columns)
@@ -522,13 +525,14 @@ def _columns(
     """What the columns of panels are, the title and rows of each, and a note."""
     moments = sorted(rows["t_inference_s"].unique())
     if len(axes) == 2:
-        return "times", [(times.label(t), rows["t_inference_s"] == t) for t in moments], ""
+        at = [rows["t_inference_s"] == t for t in moments]
+        return "times", [(moment(rows[one]), one) for one in at], ""
     if len(moments) > 1:
         found = ", ".join(times.label(t) for t in moments)
         raise ValueError(f"A map over three axes shows one time; these rows have {found}.")
     values = sorted(rows[axes[2]].unique(), key=words.by_value)
     taken = values
-    note = f"At {times.label(moments[0])}."
+    note = f"At {moment(rows)}."
     if len(values) > MOST_ACROSS:
         places = np.linspace(0, len(values) - 1, MOST_ACROSS).round().astype(int)
         taken = [values[k] for k in places]

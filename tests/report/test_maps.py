@@ -145,6 +145,29 @@ def test_the_cross_is_at_the_nominal_point_and_left_out_beyond_the_map(rows):
         assert found == ([place] * 2 if place else [])
 
 
+def test_the_cross_stands_in_the_panel_of_the_nominal_third_value_alone():
+    more = summarise(swept(z=(0.5, 1.0, 2.0), times_s=(YEAR,)))
+    figure = map_figure(more, [X, Y, Z], nominal={X: 1.0, Y: 0.0, Z: 1.0})
+    crosses = {ax.get_title(loc="left"): bool(ax.lines) for ax in figure.axes}
+    shown = {title.partition("= ")[2]: found for title, found in crosses.items() if "SGD" in title}
+    assert shown == {"0.5": False, "1": True, "2": False}
+    unknown = map_figure(more, [X, Y, Z], nominal={X: 1.0, Y: 0.0})
+    assert not any(ax.lines for ax in unknown.axes)
+
+
+def test_extrapolated_times_of_a_map_are_marked():
+    rows = swept(times_s=(1.0, YEAR))
+    rows["extrapolated"] = rows["t_inference_s"] > DAY
+    figure = map_figure(summarise(rows), [X, Y])
+    titles = [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
+    assert [title.endswith("1 y†") for title in titles] == ["1 y" in title for title in titles]
+    assert any("1 y†" in title for title in titles)
+    caption = figure._supxlabel.get_text().replace("\n", " ").replace("\u00a0", " ")
+    assert "† beyond the time to which the device was measured" in caption
+    table = map_table(summarise(rows), [X, Y], 0.9)
+    assert [column for column in table.blocks[0].cells if "1 y" in column] == ["1 y†"]
+
+
 def test_three_axes_are_small_multiples_and_further_ones_stay_at_the_nominal_value():
     rows = swept(z=(0.0, 1.0, 2.0), x=(0.0, 1.0), y=(0.0, 1.0))
     summary = summarise(rows[rows["t_inference_s"] == YEAR])
