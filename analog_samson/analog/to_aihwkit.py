@@ -57,6 +57,8 @@ def _not_in_aihwkit(device: Device) -> list[str]:
         found.append("mapping.batch_norm = 'folded'")
     if device.faults.stuck_low or device.faults.stuck_high:
         found.append("faults")
+    if device.variation.is_used:
+        found.append("variation")
     if device.layers:
         found.append("layers")
     if compensation.kind == "per_layer":

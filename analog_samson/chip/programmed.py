@@ -3,38 +3,77 @@
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from analog_samson.analog import CellState, Physics, Tile, TilesOfGroups, seeded
 from analog_samson.analog.rows import Row, fits_in_row
 from analog_samson.compiled import Array
 from analog_samson.devices import Device
-from analog_samson.streams import Stream
+from analog_samson.devices.variation import SCALES
+from analog_samson.streams import Stream, derive_seed
 
 
 class PhysicsOfLayers:
-    """Device and physics of every layer, shared by all chips of a mapped network."""
+    """Device and physics of the arrays of a network, shared by all chips unless these differ.
 
-    def __init__(self, device: Device) -> None:
-        self._device, self._shared = device, Physics(device)
-        self._of_layers: dict[str, tuple[Device, Physics]] = {}
+    Args:
+        device: The device.
+        seed: Seed of a chip, whose factors of variation are applied; None: none are.
+    """
+
+    def __init__(self, device: Device, seed: int | None = None) -> None:
+        self._device, self._seed = device, seed
+        self._devices: dict[str, Device] = {}
+        self._physics: dict[tuple[str, ...], Physics] = {}
         self._rows: dict[Physics, Row | None] = {}
 
-    def of(self, layer: str) -> tuple[Device, Physics]:
-        """Device and physics of a layer."""
-        if layer not in self._of_layers:
-            own = self._device.with_overrides_for(layer)
-            physics = self._shared if own is self._device else Physics(own)
-            self._of_layers[layer] = own, physics
-        return self._of_layers[layer]
+    def of_chip(self, seed: int) -> Self:
+        """Those of the arrays of a chip, with its factors of variation."""
+        return type(self)(self._device, seed) if self._device.variation.is_used else self
+
+    def of(self, layer: str, index: int) -> tuple[Device, Physics]:
+        """Device of a layer, and physics of one of its arrays."""
+        if layer not in self._devices:
+            self._devices[layer] = self._device.with_overrides_for(layer)
+        own = self._devices[layer]
+        array = (layer, str(index)) if self._device.variation.is_by_array else ()
+        key = ("" if own is self._device else layer, *array)
+        if key not in self._physics:
+            varied = own if self._seed is None else _varied(own, self._seed, array)
+            self._physics[key] = Physics(varied)
+        return own, self._physics[key]
 
     def row(self, physics: Physics, targets: Sequence[Tensor]) -> Row | None:
         """The row of all arrays of a physics that may stand in one, the same for all chips."""
         if physics not in self._rows:
             self._rows[physics] = Row.of(physics, targets)
         return self._rows[physics]
+
+
+def _varied(device: Device, seed: int, array: tuple[str, ...]) -> Device:
+    """The device with the scales of a chip, or of one of its arrays."""
+    scales = {
+        key: getattr(device.noise, key)
+        * _factor(getattr(device.variation, f"{kind}_by_chip"), seed, kind)
+        * _factor(getattr(device.variation, f"{kind}_by_array"), seed, kind, *array)
+        for kind, key in SCALES.items()
+        if device.variation.of(kind) > 0
+    }
+    return device.model_copy(update={"noise": device.noise.model_copy(update=scales)})
+
+
+def _factor(spread: float, seed: int, *words: str) -> float:
+    """A log-normal factor with mean 1 and a relative standard deviation.
+
+    Factors of different spreads of one chip are derived from the same normal number.
+    """
+    draws = torch.Generator().manual_seed(derive_seed(seed, "variation", *words))
+    normal = float(torch.randn((), generator=draws, dtype=torch.float64))
+    variance = math.log1p(spread**2)
+    return math.exp(math.sqrt(variance) * normal - variance / 2)
 
 
 class ProgrammedArrays:
@@ -52,8 +91,9 @@ class ProgrammedArrays:
         self._arrays: list[ChipArray] = []
         self._parts: list[AihwkitArray | ConductanceArray | _ArraysInRow] = []
         in_row: dict[Physics, list[ConductanceArray]] = {}
+        physics = physics.of_chip(seed)
         for array in mapped:
-            device, of_layer = physics.of(array.layer)
+            device, of_array = physics.of(array.layer, array.index)
             kind, words = device.drift_compensation.kind, (seed, array.layer, array.index)
             if device.noise_level == "weight_as_in_aihwkit" and not isinstance(array, Array):
                 on_tiles = (
@@ -67,14 +107,14 @@ class ProgrammedArrays:
                 self._arrays += on_tiles
                 self._parts += on_tiles
                 continue
-            at_cells = ConductanceArray(array, kind, of_layer, words)
+            at_cells = ConductanceArray(array, kind, of_array, words)
             self._arrays.append(at_cells)
             if fits_in_row(array.target):
-                in_row.setdefault(of_layer, []).append(at_cells)
+                in_row.setdefault(of_array, []).append(at_cells)
             else:
                 self._parts.append(at_cells)
-        for of_layer, arrays in in_row.items():
-            row = physics.row(of_layer, [array.mapped.target for array in arrays])
+        for shared, arrays in in_row.items():
+            row = physics.row(shared, [array.mapped.target for array in arrays])
             self._parts += arrays if row is None else [_ArraysInRow(row, arrays)]
         for part in self._parts:
             part.program()

@@ -25,8 +25,12 @@ from analog_samson.devices.noise import Noise
 from analog_samson.devices.section import PROSE, Name, Section, neutral
 from analog_samson.devices.sentences import explain
 from analog_samson.devices.settings import find_setting, settings_of
+from analog_samson.devices.variation import Variation
 from analog_samson.importing import check_trust
 from analog_samson.times import LONGEST_S, SHORTEST_S, label
+
+SWEPT = "the user's choice: set by an axis"
+"""Source of a section whose file gives none, after an axis has set one of its numbers."""
 
 
 class Device(Section):
@@ -54,6 +58,7 @@ class Device(Section):
     input_ranges: InputRanges = neutral(InputRanges(), "input range of a layer")
     drift_compensation: DriftCompensation
     faults: Faults = neutral(Faults(), "stuck cells")
+    variation: Variation = neutral(Variation(), "differences between chips and between arrays")
     noise_level: Literal["conductance", "weight_as_in_aihwkit"] = Field(
         default="conductance",
         description="level at which programming and drift are computed; the second as in aihwkit",
@@ -131,6 +136,16 @@ class Device(Section):
                 "noise_level = 'weight_as_in_aihwkit' measures alpha as aihwkit does: "
                 "drift_compensation.read_outs must be 1"
             )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _variation_applies(self) -> "Device":
+        if self.variation.is_used and self.noise_level == "weight_as_in_aihwkit":
+            raise ValueError(
+                "variation is that of single arrays, which noise_level = 'weight_as_in_aihwkit' "
+                "does not simulate; use a device at conductance level"
+            )
+        self.variation.check_applies(self.noise)
         return self
 
     @pydantic.model_validator(mode="after")
@@ -213,9 +228,9 @@ class Device(Section):
         numbers = self.model_dump(
             mode="json", exclude={"name", "technology", "summary", "limits", "times"}
         )
-        _drop_neutral(self, numbers)
         for key in ("source", "fit_source", "measurements"):
             numbers = _without(numbers, key)
+        _drop_neutral(self, numbers)
         text = json.dumps(numbers, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -301,6 +316,8 @@ class Device(Section):
             for part in path[:-1]:
                 section = section[part]
             section[path[-1]] = value
+            if section.get("source") == "":
+                section["source"] = SWEPT
         content["layers"] = [one for one in content["layers"] if _changes_something(one)]
         return _device(content, f"device {self.name!r} with {dict(axes)}")
 
@@ -387,3 +404,5 @@ def _drop_neutral(section: Section, numbers: dict[str, Any]) -> None:
             numbers.pop(key, None)
         elif isinstance(value, Section) and key in numbers:
             _drop_neutral(value, numbers[key])
+            if not numbers[key]:
+                del numbers[key]

@@ -54,6 +54,10 @@ def _datasheet(device: Device, moments: pd.DataFrame) -> Figure:
         f"n = {n} cells per conductance{level}; {_periphery(device)}; "
         f"{compensation_text(device.drift_compensation.label)}; source: {device.noise.source}."
     )
+    if device.variation.is_used:
+        facts += (
+            f" Not drawn here: variation ({device.variation.label}; {device.variation.source})."
+        )
     if any(device.is_extrapolated(t) for t in _weight_times(moments)):
         facts += f" {EXTRAPOLATED} beyond the time to which the device was measured (extrapolated)."
     finish(figure, {}, f"Limits: {' '.join(device.limits.split())} {facts}")

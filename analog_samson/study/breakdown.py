@@ -263,6 +263,7 @@ def _variant(device: Device, stage: str, t_inference_s: float) -> tuple[Device |
         content = device.model_dump()
         content["noise"] = ideal.noise.model_dump() | {"g_max_uS": largest}
         content["times"] = {}
+        content["variation"] = {}
         content["mapping"]["reference_column"] = False  # exact pairs need none
         content["drift_compensation"] = {"kind": "none"}
         if stage == "mapped":
