@@ -59,6 +59,8 @@ def _not_in_aihwkit(device: Device) -> list[str]:
         found.append("faults")
     if device.variation.is_used:
         found.append("variation")
+    if device.temperature.time_factor != 1:
+        found.append(f"temperature.temperature_C = {device.temperature.temperature_C:g}")
     if device.layers:
         found.append("layers")
     if compensation.kind == "per_layer":

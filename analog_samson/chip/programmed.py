@@ -95,12 +95,13 @@ class ProgrammedArrays:
         for array in mapped:
             device, of_array = physics.of(array.layer, array.index)
             kind, words = device.drift_compensation.kind, (seed, array.layer, array.index)
+            factor = device.temperature.time_factor
             if device.noise_level == "weight_as_in_aihwkit" and not isinstance(array, Array):
                 on_tiles = (
-                    [AihwkitArray(array, kind, Stream(*words))]
+                    [AihwkitArray(array, kind, Stream(*words), factor)]
                     if isinstance(array, Tile)
                     else [
-                        AihwkitArray(tile, kind, Stream(*words, number))
+                        AihwkitArray(tile, kind, Stream(*words, number), factor)
                         for number, tile in enumerate(array.tiles)
                     ]
                 )
@@ -290,10 +291,10 @@ class AihwkitArray(ChipArray):
     before ``drift_weights`` (read noise, read-out).
     """
 
-    def __init__(self, tile: Tile, kind: str, seeds: Stream) -> None:
+    def __init__(self, tile: Tile, kind: str, seeds: Stream, time_factor: float) -> None:
         super().__init__(tile, kind)
         self._aihwkit_tile = tile.aihwkit_tile
-        self._seeds = seeds
+        self._seeds, self._time_factor = seeds, time_factor
 
     def program(self) -> None:
         """Program the tile."""
@@ -303,5 +304,5 @@ class AihwkitArray(ChipArray):
     def drift_to(self, t_inference_s: float, read: int) -> None:
         """Drift, read and compensate the tile; time in s."""
         with seeded(self._seeds("read", t_inference_s, read)):
-            self._aihwkit_tile.drift_weights(t_inference_s)
+            self._aihwkit_tile.drift_weights(self._time_factor * t_inference_s)
         self.check_finite(self._aihwkit_tile.tile.get_weights())

@@ -34,6 +34,7 @@ from analog_samson.devices.noise import (
     WeightNoise,
 )
 from analog_samson.devices.settings import SHORT_AXIS_NAMES
+from analog_samson.devices.temperature import Temperature
 from analog_samson.devices.variation import Variation
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "Sonos",
     "StateIndependent",
     "Tabulated",
+    "Temperature",
     "Times",
     "Variation",
     "WeightMapping",

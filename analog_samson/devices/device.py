@@ -25,6 +25,7 @@ from analog_samson.devices.noise import Noise
 from analog_samson.devices.section import PROSE, Name, Section, neutral
 from analog_samson.devices.sentences import explain
 from analog_samson.devices.settings import find_setting, settings_of
+from analog_samson.devices.temperature import Temperature
 from analog_samson.devices.variation import Variation
 from analog_samson.importing import check_trust
 from analog_samson.times import LONGEST_S, SHORTEST_S, label
@@ -59,6 +60,7 @@ class Device(Section):
     drift_compensation: DriftCompensation
     faults: Faults = neutral(Faults(), "stuck cells")
     variation: Variation = neutral(Variation(), "differences between chips and between arrays")
+    temperature: Temperature = neutral(Temperature(), "temperature of the chip after programming")
     noise_level: Literal["conductance", "weight_as_in_aihwkit"] = Field(
         default="conductance",
         description="level at which programming and drift are computed; the second as in aihwkit",
@@ -149,6 +151,16 @@ class Device(Section):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _temperature_applies(self) -> "Device":
+        if self.temperature.time_factor != 1 and self.times.valid_times_s is not None:
+            known = ", ".join(f"{time:g}" for time in self.times.valid_times_s)
+            raise ValueError(
+                f"temperature.temperature_C = {self.temperature.temperature_C:g} changes the time "
+                f"that drift sees, and the device is known only at {known} s; leave it out"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _mapping_fits_the_cell(self) -> "Device":
         single, signed = self.noise.cells == "single", self.noise.cells == "signed"
         pairs = self.mapping.pair_significances != (1.0,) or self.mapping.pair_tables_uS
@@ -202,10 +214,14 @@ class Device(Section):
         return 0.0 if self.noise.has_programmed_state else self.times.valid_from_s
 
     @property
-    def always_recorded_axes(self) -> dict[str, str]:
+    def always_recorded_axes(self) -> dict[str, Any]:
         """Axes that the column ``condition`` records even if not swept, with their values."""
-        is_new = any(device.noise.draws_each_time_anew for device in self._devices_of_layers)
-        return {"times_share": "independent"} if is_new else {}
+        axes: dict[str, Any] = {}
+        if any(device.noise.draws_each_time_anew for device in self._devices_of_layers):
+            axes["times_share"] = "independent"
+        if self.temperature.time_factor != 1:
+            axes["temperature_C"] = self.temperature.temperature_C
+        return axes
 
     def for_layer(self, name: str) -> "Device":
         """The old name of ``with_overrides_for``."""
@@ -213,7 +229,7 @@ class Device(Section):
         return self.with_overrides_for(name)
 
     @property
-    def said_in_every_row(self) -> dict[str, str]:
+    def said_in_every_row(self) -> dict[str, Any]:
         """The old name of ``always_recorded_axes``."""
         warn_renamed("Device.said_in_every_row", "Device.always_recorded_axes")
         return self.always_recorded_axes
@@ -252,30 +268,46 @@ class Device(Section):
                 f"A time lies between {SHORTEST_S:g} and {LONGEST_S:g} s after programming, or is "
                 f"0; got {t_inference_s!r}."
             )
+        self._check_data(t_inference_s)
+
+    def _check_data(self, t_inference_s: float) -> None:
+        """Raise ValueError unless the noise model has data for a time, as an effective time."""
+        at = self.effective_time_s(t_inference_s)
+        what = f"{at:g} s ({label(at)})"
+        if at != t_inference_s:
+            what += f", the effective time of {t_inference_s:g} s at {self.temperature.label}"
         valid = self.times.valid_times_s
-        if valid is not None and t_inference_s not in valid:
+        if valid is not None and at not in valid:
             allowed = ", ".join(f"{t:g} s ({label(t)})" for t in valid)
             raise ValueError(
-                f"Device {self.name!r} has no data at {t_inference_s:g} s "
-                f"({label(t_inference_s)}); it is known only at {allowed}. Use those times."
+                f"Device {self.name!r} has no data at {what}; it is known only at {allowed}. Use "
+                "those times."
             )
-        if t_inference_s == 0:
+        if at > LONGEST_S or 0 < at < SHORTEST_S:
+            raise ValueError(
+                f"A time lies between {SHORTEST_S:g} and {LONGEST_S:g} s after programming; got "
+                f"{what}."
+            )
+        if at == 0:
             if not self.noise.has_programmed_state:
                 raise ValueError(
                     f"Device {self.name!r} has no data for the programmed state (0 s); "
                     "use a time at which it was measured."
                 )
-        elif self.times.valid_to_s is not None and t_inference_s > self.times.valid_to_s:
+        elif self.times.valid_to_s is not None and at > self.times.valid_to_s:
             raise ValueError(
-                f"Device {self.name!r} has no data at {t_inference_s:g} s "
-                f"({label(t_inference_s)}); use times up to {self.times.valid_to_s:g} s "
-                f"({label(self.times.valid_to_s)})."
+                f"Device {self.name!r} has no data at {what}; use times up to "
+                f"{self.times.valid_to_s:g} s ({label(self.times.valid_to_s)})."
             )
-        elif t_inference_s < self.times.valid_from_s:
+        elif at < self.times.valid_from_s:
             raise ValueError(
-                f"Device {self.name!r} has no data at {t_inference_s:g} s; use 0 s (programmed) "
-                f"or times from {self.times.valid_from_s:g} s."
+                f"Device {self.name!r} has no data at {what}; use 0 s (programmed) or times from "
+                f"{self.times.valid_from_s:g} s."
             )
+
+    def effective_time_s(self, t_inference_s: float) -> float:
+        """Time after programming [s] at the reference temperature with the same drift."""
+        return self.temperature.time_factor * t_inference_s
 
     @property
     def changes_with_time(self) -> bool:
@@ -283,9 +315,9 @@ class Device(Section):
         return any(device.noise.drifts for device in self._devices_of_layers)
 
     def is_extrapolated(self, t_inference_s: float) -> bool:
-        """Whether a time is later than the measurements that the model was fitted to."""
+        """Whether a time is, as effective time, later than the measurements of the model."""
         measured_to = self.times.measured_to_s
-        return measured_to is not None and t_inference_s > measured_to
+        return measured_to is not None and self.effective_time_s(t_inference_s) > measured_to
 
     def with_axes(self, axes: Mapping[str, Any]) -> "Device":
         """Override settings by the names of axes.

@@ -29,6 +29,7 @@ SHORT_AXIS_NAMES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "dac_bits": ("periphery", "dac_bits"),
         "input_range": ("input_ranges", "statistic"),
         "input_range_of": ("input_ranges", "of"),
+        "temperature_C": ("temperature", "temperature_C"),
     }
 )
 """Settings that tables name without their section, or by another name; all others are named

@@ -58,6 +58,11 @@ def _datasheet(device: Device, moments: pd.DataFrame) -> Figure:
         facts += (
             f" Not drawn here: variation ({device.variation.label}; {device.variation.source})."
         )
+    if warm := device.temperature.label:
+        facts += (
+            f" At {warm} ({device.temperature.source}): cells are drawn at the effective time, "
+            f"{device.temperature.time_factor:.3g} times that since programming."
+        )
     if any(device.is_extrapolated(t) for t in _weight_times(moments)):
         facts += f" {EXTRAPOLATED} beyond the time to which the device was measured (extrapolated)."
     finish(figure, {}, f"Limits: {' '.join(device.limits.split())} {facts}")

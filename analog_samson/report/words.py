@@ -77,7 +77,7 @@ def is_swept(rows: pd.DataFrame) -> bool:
 
 def axis_name(axis: str) -> str:
     """An axis in words: "programming_noise_scale" -> "programming noise scale"."""
-    for unit, sign in (("_uS", " [µS]"), ("_s", " [s]")):
+    for unit, sign in (("_uS", " [µS]"), ("_s", " [s]"), ("_C", " [°C]"), ("_eV", " [eV]")):
         if axis.endswith(unit):
             return axis.removesuffix(unit).replace("_", " ").replace(".", " ") + sign
     return axis.replace("_1f", " 1/f").replace("_", " ").replace(".", " ")
@@ -86,6 +86,15 @@ def axis_name(axis: str) -> str:
 def varying(rows: pd.DataFrame) -> list[str]:
     """Columns of `COMPARED_UNDER`, other than time and device, in which the rows differ."""
     return [c for c in _COMPARED_WITHOUT_TIME if c != "device" and rows[c].nunique() > 1]
+
+
+def beyond_text(rows: pd.DataFrame) -> str:
+    """What the extrapolated times of rows are; at a temperature effective times are compared."""
+    text = "beyond the time to which the device was measured"
+    late = rows[rows["extrapolated"]]
+    if "condition" in late and late["condition"].astype(str).str.contains("temperature_C").any():
+        text += ", which the effective time at a temperature is compared with"
+    return f"{text} (extrapolated)."
 
 
 def group_title(row: pd.Series, columns: Sequence[str], among: Iterable[str] = ()) -> str:
