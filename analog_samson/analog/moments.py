@@ -9,6 +9,7 @@ from torch import Tensor
 
 from analog_samson.analog.physics import Physics
 from analog_samson.devices import Device
+from analog_samson.devices.maintenance import NEVER
 from analog_samson.streams import derive_seed
 from analog_samson.times import DAY, HOUR, MONTH, YEAR
 
@@ -58,6 +59,7 @@ def measure(
     Raises:
         ValueError: If the device has no data for a time.
     """
+    device = device.with_axes({"refresh_every": NEVER})  # cells since their last programming
     times_s = default_times_s(device) if times_s is None else tuple(times_s)
     for t in times_s:
         device.check_time(t)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from analog_samson.analog import CellState, Physics, Tile, TilesOfGroups, seeded
+from analog_samson.analog.physics import Seeds
 from analog_samson.analog.rows import Row, fits_in_row
 from analog_samson.compiled import Array
 from analog_samson.devices import Device
@@ -51,6 +52,17 @@ class PhysicsOfLayers:
         if physics not in self._rows:
             self._rows[physics] = Row.of(physics, targets)
         return self._rows[physics]
+
+
+def _of_cycle(stream: Stream, cycle: int) -> Seeds:
+    """Seeds after a number of refreshes; stuck cells are the same in all cycles."""
+    if cycle == 0:
+        return stream
+
+    def seeds(*words: str | int | float) -> int:
+        return stream(*words) if words[0] == "faults" else stream("cycle", cycle, *words)
+
+    return seeds
 
 
 def _varied(device: Device, seed: int, array: tuple[str, ...]) -> Device:
@@ -117,14 +129,24 @@ class ProgrammedArrays:
         for shared, arrays in in_row.items():
             row = physics.row(shared, [array.mapped.target for array in arrays])
             self._parts += arrays if row is None else [_ArraysInRow(row, arrays)]
+        self._cycle = 0
+        self._program()
+
+    def _program(self) -> None:
         for part in self._parts:
-            part.program()
+            part.program(self._cycle)
 
     def __iter__(self) -> Iterator["ChipArray"]:
         return iter(self._arrays)
 
-    def drift_to(self, t_inference_s: float, read: int) -> None:
-        """Age to a time [s] since programming and read; `read` numbers the read noise."""
+    def drift_to(self, t_inference_s: float, read: int, cycle: int = 0) -> None:
+        """Age to a time [s] since programming and read; `read` numbers the read noise.
+
+        `cycle` counts how often the chip was programmed again before.
+        """
+        if cycle != self._cycle:
+            self._cycle = cycle
+            self._program()
         for part in self._parts:
             part.drift_to(t_inference_s, read)
 
@@ -167,6 +189,7 @@ class ConductanceArray(ChipArray):
         physics: Physics of its cells.
         states: State of the cells as programmed, one entry per cell of a weight.
         point: Time since programming [s] and read number of the present weights.
+        cycle: How often it was programmed again.
     """
 
     def __init__(
@@ -177,7 +200,7 @@ class ConductanceArray(ChipArray):
         words: tuple[int, str, int],
     ) -> None:
         super().__init__(mapped, kind)
-        self.physics, self._words = physics, words
+        self.physics, self._words, self.cycle = physics, words, 0
         self.states: list[CellState] = []
         self.point = 0.0, 0
         self._are_all_used = bool(mapped.used.all())
@@ -189,12 +212,13 @@ class ConductanceArray(ChipArray):
         """Scale between weights and conductances, fixed by the targets."""
         return self.physics.to_conductances(self.mapped.target)[1]
 
-    def stream(self, cell: int) -> Stream:
-        """Random stream of one cell of every weight."""
-        return Stream(*self._words, cell)
+    def stream(self, cell: int) -> Seeds:
+        """Random stream of one cell of every weight, since it was programmed last."""
+        return _of_cycle(Stream(*self._words, cell), self.cycle)
 
-    def program(self) -> None:
+    def program(self, cycle: int) -> None:
         """Program the cells: programming errors, drift exponents and faults are drawn."""
+        self.cycle = cycle
         targets, self._scale = self.physics.to_conductances(self.mapped.target)
         states = [self.physics.program(uS, self.stream(cell)) for cell, uS in enumerate(targets)]
         self.start(states, self._weights([state.programmed_uS for state in states]))
@@ -259,10 +283,13 @@ class _ArraysInRow:
 
     def __init__(self, row: Row, arrays: Sequence[ConductanceArray]) -> None:
         self._row, self._arrays = row, arrays
-        self._seeds = [array.stream(cell) for cell in range(row.n_cells) for array in arrays]
 
-    def program(self) -> None:
+    def program(self, cycle: int) -> None:
         """As ``ConductanceArray.program``."""
+        for array in self._arrays:
+            array.cycle = cycle
+        cells = range(self._row.n_cells)
+        self._seeds = [array.stream(cell) for cell in cells for array in self._arrays]
         self._state = self._row.program(self._seeds)
         _, weights = self._row.weights(self._state.programmed_uS)
         states = self._row.by_array(self._state)
@@ -294,10 +321,11 @@ class AihwkitArray(ChipArray):
     def __init__(self, tile: Tile, kind: str, seeds: Stream, time_factor: float) -> None:
         super().__init__(tile, kind)
         self._aihwkit_tile = tile.aihwkit_tile
-        self._seeds, self._time_factor = seeds, time_factor
+        self._stream, self._time_factor = seeds, time_factor
 
-    def program(self) -> None:
+    def program(self, cycle: int) -> None:
         """Program the tile."""
+        self._seeds = _of_cycle(self._stream, cycle)
         with seeded(self._seeds("programming")):
             self._aihwkit_tile.program_weights()
 

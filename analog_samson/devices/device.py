@@ -20,6 +20,13 @@ from analog_samson.devices.array import (
     Times,
     WeightMapping,
 )
+from analog_samson.devices.maintenance import (
+    EVERY_TIME,
+    MOST_CYCLES,
+    NEVER,
+    RefreshEvery,
+    cycle_and_age,
+)
 from analog_samson.devices.named import names_in
 from analog_samson.devices.noise import Noise
 from analog_samson.devices.section import PROSE, Name, Section, neutral
@@ -61,6 +68,9 @@ class Device(Section):
     faults: Faults = neutral(Faults(), "stuck cells")
     variation: Variation = neutral(Variation(), "differences between chips and between arrays")
     temperature: Temperature = neutral(Temperature(), "temperature of the chip after programming")
+    refresh_every: RefreshEvery = neutral(
+        NEVER, 'interval after which chips are programmed again, in s or as a text such as "1 mo"'
+    )
     noise_level: Literal["conductance", "weight_as_in_aihwkit"] = Field(
         default="conductance",
         description="level at which programming and drift are computed; the second as in aihwkit",
@@ -111,6 +121,13 @@ class Device(Section):
                 content[section] = changes
             else:
                 content[section] = {**content[section], **changes}
+        if "measured_at" in override.drift_compensation:
+            raise ValueError(
+                f"layers, {override.pattern!r}: drift_compensation.measured_at is one for all "
+                "layers; give it for the device"
+            )
+        if content["drift_compensation"].get("kind") == "none":
+            content["drift_compensation"]["measured_at"] = EVERY_TIME
         return _device(content, f"layers, {override.pattern!r}")
 
     @pydantic.model_validator(mode="after")
@@ -221,6 +238,8 @@ class Device(Section):
             axes["times_share"] = "independent"
         if self.temperature.time_factor != 1:
             axes["temperature_C"] = self.temperature.temperature_C
+        if self.refresh_every != NEVER:
+            axes["refresh_every"] = self.refresh_every
         return axes
 
     def for_layer(self, name: str) -> "Device":
@@ -268,14 +287,27 @@ class Device(Section):
                 f"A time lies between {SHORTEST_S:g} and {LONGEST_S:g} s after programming, or is "
                 f"0; got {t_inference_s!r}."
             )
-        self._check_data(t_inference_s)
+        cycle, age_s = self.cycle_and_age(t_inference_s)
+        if cycle > MOST_CYCLES:
+            raise ValueError(
+                f"Device {self.name!r} is refreshed every {self.refresh_every} s, more than "
+                f"{MOST_CYCLES:,} times before {label(t_inference_s)}; give a longer interval."
+            )
+        since = ""
+        if cycle:
+            since = f", the time since the refresh before {t_inference_s:g} s"
+        self._check_data(age_s, since)
+        measured_s = self.drift_compensation.last_measured(age_s)
+        if measured_s not in (None, age_s):
+            self._check_data(measured_s, ", at which drift compensation is measured")
 
-    def _check_data(self, t_inference_s: float) -> None:
+    def _check_data(self, age_s: float, why: str) -> None:
         """Raise ValueError unless the noise model has data for a time, as an effective time."""
-        at = self.effective_time_s(t_inference_s)
+        at = self.effective_time_s(age_s)
         what = f"{at:g} s ({label(at)})"
-        if at != t_inference_s:
-            what += f", the effective time of {t_inference_s:g} s at {self.temperature.label}"
+        if at != age_s:
+            what += f", the effective time of {age_s:g} s at {self.temperature.label}"
+        what += why
         valid = self.times.valid_times_s
         if valid is not None and at not in valid:
             allowed = ", ".join(f"{t:g} s ({label(t)})" for t in valid)
@@ -291,7 +323,7 @@ class Device(Section):
         if at == 0:
             if not self.noise.has_programmed_state:
                 raise ValueError(
-                    f"Device {self.name!r} has no data for the programmed state (0 s); "
+                    f"Device {self.name!r} has no data for the programmed state (0 s{why}); "
                     "use a time at which it was measured."
                 )
         elif self.times.valid_to_s is not None and at > self.times.valid_to_s:
@@ -305,8 +337,12 @@ class Device(Section):
                 f"{self.times.valid_from_s:g} s."
             )
 
+    def cycle_and_age(self, t_inference_s: float) -> tuple[int, float]:
+        """Refreshes until a time since the first programming [s], and time since the last [s]."""
+        return cycle_and_age(self.refresh_every, t_inference_s)
+
     def effective_time_s(self, t_inference_s: float) -> float:
-        """Time after programming [s] at the reference temperature with the same drift."""
+        """Time since programming [s] at the reference temperature with the same drift."""
         return self.temperature.time_factor * t_inference_s
 
     @property
@@ -315,9 +351,12 @@ class Device(Section):
         return any(device.noise.drifts for device in self._devices_of_layers)
 
     def is_extrapolated(self, t_inference_s: float) -> bool:
-        """Whether a time is, as effective time, later than the measurements of the model."""
-        measured_to = self.times.measured_to_s
-        return measured_to is not None and self.effective_time_s(t_inference_s) > measured_to
+        """Whether a time is later than the measurements of the model.
+
+        What counts is the effective time since the last programming.
+        """
+        measured_to, (_, age_s) = self.times.measured_to_s, self.cycle_and_age(t_inference_s)
+        return measured_to is not None and self.effective_time_s(age_s) > measured_to
 
     def with_axes(self, axes: Mapping[str, Any]) -> "Device":
         """Override settings by the names of axes.

@@ -16,6 +16,7 @@ SHORT_AXIS_NAMES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "t_0_s": ("noise", "t_0_s"),
         "output_noise": ("periphery", "output_noise"),
         "compensation": ("drift_compensation", "kind"),
+        "compensation_times": ("drift_compensation", "measured_at"),
         "batch_norm": ("drift_compensation", "batch_norm"),
         "stuck_low": ("faults", "stuck_low"),
         "stuck_high": ("faults", "stuck_high"),

@@ -19,6 +19,7 @@ from analog_samson.report.methods import (
 from analog_samson.results.comparison import method_names
 from analog_samson.results.definitions import COMPARED_UNDER
 from analog_samson.results.scores import ACCURACY, Score, score_of
+from analog_samson.times import label
 
 __all__ = [
     "axis_name",
@@ -32,6 +33,9 @@ __all__ = [
 ]
 
 _COMPARED_WITHOUT_TIME = COMPARED_UNDER[:-1]
+
+REFRESH = "refresh_every"
+"""The axis whose values are intervals [s], or "never"."""
 
 
 def method_text(name: str) -> str:
@@ -48,13 +52,20 @@ def method_text(name: str) -> str:
 def condition_text(condition: str) -> str:
     """A swept point in words: '{"drift_scale": 2.0}' -> "drift scale = 2"; "{}" -> ""."""
     return ", ".join(
-        f"{axis_name(name)} = {value_text(value)}"
+        refresh_text(value) if name == REFRESH else f"{axis_name(name)} = {value_text(value, name)}"
         for name, value in json.loads(condition or "{}").items()
     )
 
 
-def value_text(value: object) -> str:
-    """A value of an axis: 2.0 -> "2", "none" -> "none"."""
+def refresh_text(interval: float | str) -> str:
+    """An interval [s] of refreshes in words: 2592000.0 -> "refreshed every 1 mo"."""
+    return "never refreshed" if isinstance(interval, str) else f"refreshed every {label(interval)}"
+
+
+def value_text(value: object, axis: str = "") -> str:
+    """A value of an axis: 2.0 -> "2", "none" -> "none"; of a time 3600.0 -> "1 h"."""
+    if axis == REFRESH and isinstance(value, int | float):
+        return label(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

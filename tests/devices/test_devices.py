@@ -438,6 +438,7 @@ VALUES = {
     "times_share": "independent",
     "compensation": "none",
     "batch_norm": "recalibrated",
+    "compensation_times": "1 h, 7 d",
     "adc_bits": 6,
     "dac_bits": "ideal",
     "mvm_read_noise_kind": "additive",

@@ -43,6 +43,8 @@ def others(annotation, value):
         found += [value - 2, 2]
     elif isinstance(value, float) and math.isfinite(value):
         found += [0.9 * value, 0.25, 1.0, 2.0]
+    if value == "every time":
+        found = ["1 h"]
     return [*found, 64, 0.5, 1]
 
 
