@@ -4,14 +4,19 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from analog_samson import analog, load_device, program
+from analog_samson.checkpoint import read_tensors, write_tensors
 from analog_samson.chip import load_chip
 from analog_samson.devices import validated
 from analog_samson.devices.maintenance import cycle_and_age, last_measured
+from analog_samson.report.axes import TimeAxis
 from analog_samson.report.datasheet import datasheet
 from analog_samson.report.sweeps import axis_figure
 from analog_samson.report.tables import table
@@ -194,6 +199,17 @@ def test_a_saved_refreshed_chip_is_loaded_with_its_cells(network, tmp_path):
         assert torch.equal(alphas(loaded), alphas(chip))
 
 
+def test_cells_of_a_refresh_are_those_of_the_file(network, tmp_path):
+    chip = program(network, with_(refresh_every=MONTH), seed=2).drift_to(YEAR)
+    path = chip.save(tmp_path / "chip")
+    tensors, header = read_tensors(path, "chip")
+    name = next(name for name in tensors if name.endswith("programmed_uS"))
+    tensors[name] += 0.5
+    loaded = load_chip(write_tensors(path, tensors, header), network)
+    assert torch.equal(loaded._state()[name], tensors[name])
+    assert not torch.equal(weights(loaded), weights(chip))
+
+
 def test_times_are_judged_by_the_time_since_the_last_programming():
     device = load_device("pcm_like").with_axes({"refresh_every": WEEK})
     assert load_device("pcm_like").is_extrapolated(YEAR) and not device.is_extrapolated(YEAR)
@@ -203,7 +219,7 @@ def test_times_are_judged_by_the_time_since_the_last_programming():
     measured = {"compensation": "global", "compensation_times": "every 2 d"}
     sonos = load_device("sonos_agrawal2022").with_axes(measured)
     assert sonos.check_time(5 * DAY) is None
-    once = load_device("reram_wan2022").with_axes({"compensation_times": "1 h"})
+    once = load_device("reram_wan2022").with_axes(measured | {"compensation_times": "1 h"})
     with pytest.raises(ValueError, match="no data at 3600 s .*at which drift compensation is mea"):
         once.check_time(DAY)
 
@@ -289,6 +305,7 @@ def test_fields_and_axes_are_the_same_chips(study):
     assert of_field[0].condition == f'{{"refresh_every": {MONTH}}}'
 
 
+@pytest.mark.slow
 def test_a_study_file_resumes_and_reports_by_refresh_and_measuring_times(study, tmp_path):
     file = tmp_path / "study.toml"
     file.write_text(
@@ -366,3 +383,19 @@ def test_a_study_that_gives_maintenance_twice_or_too_often_is_refused(study):
         replace(study, refresh_every=1.0).trials()
     with pytest.raises(ValueError, match=r"refresh_every = \[1.0\] is not allowed"):
         replace(study, refresh_every=[1.0]).trials()
+
+
+def test_only_extrapolated_times_are_shaded():
+    """At 1 d and 1 mo known, at 1 week and 1 y not, as with a refresh every 2 weeks or so."""
+    times = [DAY, WEEK, MONTH, YEAR]
+    rows = pd.DataFrame({"t_inference_s": times, "extrapolated": [False, True, False, True]})
+    ax = Figure().add_subplot()
+    axis = TimeAxis(rows["t_inference_s"])
+    axis.dress(ax)
+    axis.shade(ax, rows)
+    spans = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in ax.patches]
+    expected = [
+        (math.sqrt(DAY * WEEK), math.sqrt(WEEK * MONTH)),
+        (math.sqrt(MONTH * YEAR), ax.get_xlim()[1]),
+    ]
+    assert np.allclose(spans, expected)
