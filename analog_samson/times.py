@@ -51,6 +51,23 @@ def label(t_inference_s: float) -> str:
     return f"{t_inference_s:.3g} s"
 
 
+def exact_label(t_inference_s: float) -> str:
+    """Spell a time above 0 so that :func:`seconds` reads the same number: 604_800 -> "7 d".
+
+    Args:
+        t_inference_s: The time [s].
+
+    Returns:
+        The time in the largest unit not above it in which it has at most four digits, or in
+        seconds.
+    """
+    for unit_s, unit in _UNITS:
+        text = f"{t_inference_s / unit_s:.4g} {unit}"
+        if t_inference_s >= unit_s and seconds(text) == t_inference_s:
+            return text
+    return f"{t_inference_s!r} s"
+
+
 _SECONDS_IN = {"week": WEEK} | {unit: length for length, unit in _UNITS}
 
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?) ?([a-z]+)")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from analog_samson.analog.physics import Physics
 from analog_samson.devices import Device
+from analog_samson.devices.maintenance import NEVER
 from analog_samson.streams import derive_seed
 from analog_samson.times import DAY, HOUR, MONTH, YEAR
 
@@ -26,12 +27,12 @@ TIMES_S = (1.0, 60.0, HOUR, DAY, MONTH, YEAR)
 
 def default_times_s(device: Device) -> tuple[float, ...]:
     """Times [s] of a datasheet: those of the device, or one second to one year where valid."""
-    times = device.times
+    times, at = device.times, device.effective_time_s
     if times.valid_times_s is not None:
         return times.valid_times_s
-    last = times.valid_to_s or YEAR
+    last = times.valid_to_s or at(YEAR)
     days = tuple(day * DAY for day in range(1, 6)) if times.valid_to_s else ()
-    return tuple(sorted({t for t in (*TIMES_S, *days) if times.valid_from_s <= t <= last}))
+    return tuple(sorted({t for t in (*TIMES_S, *days) if times.valid_from_s <= at(t) <= last}))
 
 
 @torch.no_grad()
@@ -58,6 +59,7 @@ def measure(
     Raises:
         ValueError: If the device has no data for a time.
     """
+    device = device.with_axes({"refresh_every": NEVER})  # cells since their last programming
     times_s = default_times_s(device) if times_s is None else tuple(times_s)
     for t in times_s:
         device.check_time(t)

@@ -57,6 +57,7 @@ class Physics:
         _check_versions_once()
         self.noise = device.noise
         self.faults = device.faults
+        self.time_factor = device.temperature.time_factor
         self.model = noise_model(device)
 
     def to_conductances(self, weights: Tensor) -> tuple[list[Tensor], Any]:
@@ -113,24 +114,22 @@ class Physics:
     def read(self, state: CellState, t_inference_s: float, read: int, seeds: Seeds) -> Tensor:
         """Conductances [µS] read at a time; t = 0 is the programmed state, before any read.
 
-        The accumulated read noise is drawn once per read, for the whole array.
+        The accumulated read noise is drawn once per read, for the whole array. The model is
+        evaluated at the effective time; the seed of a read is that of the time, so that chips at
+        different temperatures share their draws.
         """
         if t_inference_s == 0 or not self.noise.drifts:
             return state.programmed_uS
+        effective_s, seed = self.time_factor * t_inference_s, seeds("read", t_inference_s, read)
         if self.noise.keeps_quantile:
             aged = self._read_marginal(state, t_inference_s, seeds)
         elif self.noise.reads_in_two_steps:
             with seeded(seeds("drift")):
-                relaxed = self.model.relax(state.programmed_uS.clone(), t_inference_s)
-            with seeded(seeds("read", t_inference_s, read)):
-                aged = self.model.read(relaxed, t_inference_s)
+                relaxed = self.model.relax(state.programmed_uS.clone(), effective_s)
+            with seeded(seed):
+                aged = self.model.read(relaxed, effective_s)
         else:
-            aged = self._age(
-                state.programmed_uS,
-                state.drift_exponent,
-                t_inference_s,
-                seeds("read", t_inference_s, read),
-            )
+            aged = self._age(state.programmed_uS, state.drift_exponent, effective_s, seed)
         return hold_stuck(aged, state.stuck_uS)
 
     def _read_marginal(self, state: CellState, t_inference_s: float, seeds: Seeds) -> Tensor:
@@ -139,7 +138,7 @@ class Physics:
         is_new = self.noise.draws_each_time_anew
         seed = seeds("drift", t_inference_s) if is_new else seeds("programming")
         target_uS = cast(Tensor, state.target_uS)
-        return self._age(target_uS, target_uS, t_inference_s, seed)
+        return self._age(target_uS, target_uS, self.time_factor * t_inference_s, seed)
 
     def _age(
         self, start_uS: Tensor, parameter: Tensor | None, t_inference_s: float, seed: int

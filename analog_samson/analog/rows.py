@@ -98,7 +98,7 @@ class Row:
             self._physics.model.apply_drift_noise_to_conductance,
             state.programmed_uS,
             state.drift_exponent,
-            t_inference_s,
+            self._physics.time_factor * t_inference_s,
         )
         return hold_stuck(aged, state.stuck_uS)
 

@@ -18,6 +18,7 @@ from analog_samson.analog.tiles import (
 )
 from analog_samson.analog.versions import check_versions
 from analog_samson.devices import Device, InputRanges
+from analog_samson.devices.maintenance import EVERY_TIME, NEVER
 
 
 def rpu_config_of(device: Device) -> Any:
@@ -57,6 +58,14 @@ def _not_in_aihwkit(device: Device) -> list[str]:
         found.append("mapping.batch_norm = 'folded'")
     if device.faults.stuck_low or device.faults.stuck_high:
         found.append("faults")
+    if device.variation.is_used:
+        found.append("variation")
+    if device.temperature.time_factor != 1:
+        found.append(f"temperature.temperature_C = {device.temperature.temperature_C:g}")
+    if device.refresh_every != NEVER:
+        found.append(f"refresh_every = {device.refresh_every}")
+    if compensation.measured_at != EVERY_TIME:
+        found.append(f"drift_compensation.measured_at = {compensation.measured_at!r}")
     if device.layers:
         found.append("layers")
     if compensation.kind == "per_layer":

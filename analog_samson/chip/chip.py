@@ -135,6 +135,7 @@ class Chip:
         self._needs_recalibration = False
         self._shape_run: torch.Size | None = None  # of an image
         self._arrays = ProgrammedArrays(network.arrays, physics, seed)
+        self._measured: tuple[tuple[float, int], list[Tensor]] | None = None
         self.t_inference_s = math.nan
         self.read = 0
         self.drift_to(device.first_time_s)
@@ -145,7 +146,8 @@ class Chip:
 
         Args:
             t_inference_s: Time since programming finished [s]; 0 is the programmed state, without
-                read noise.
+                read noise. A chip that is refreshed is programmed again at the last multiple of
+                ``refresh_every`` up to this time.
             read: Number of the read at that time, from 0; selects the draw of the read noise.
 
         Returns:
@@ -160,8 +162,14 @@ class Chip:
         read = whole_number("read", read)
         if read < 0:
             raise ValueError(f"read counts draws of the read noise from 0; got {read}.")
-        self._arrays.drift_to(t_inference_s, read)
-        self._rescale_layers()
+        cycle, age_s = self.device.cycle_and_age(t_inference_s)
+        measured_s = self.device.drift_compensation.last_measured(age_s)
+        factors = None if measured_s == age_s else self._factors_at(measured_s, cycle)
+        self._arrays.drift_to(age_s, read, cycle)
+        if factors is None:
+            self._rescale_layers()
+        else:
+            self._set_factors(factors)
         self.t_inference_s, self.read = t_inference_s, read
         self.forward_seeds = Stream(self.seed, "forward", t_inference_s, read)
         self._needs_recalibration = (
@@ -169,6 +177,21 @@ class Chip:
             and bool(self.trained_statistics)
         )
         return self
+
+    def _factors_at(self, measured_s: float | None, cycle: int) -> list[Tensor]:
+        """Compensation factors measured at a time since programming [s]; None: 1, not measured."""
+        if measured_s is None:
+            return [torch.ones_like(array.mapped.alpha) for array in self._arrays]
+        if self._measured is None or self._measured[0] != (measured_s, cycle):
+            self._arrays.drift_to(measured_s, 0, cycle)
+            self._rescale_layers()
+            factors = [array.mapped.alpha.clone() for array in self._arrays]
+            self._measured = (measured_s, cycle), factors
+        return self._measured[1]
+
+    def _set_factors(self, factors: Sequence[Tensor]) -> None:
+        for array, alpha in zip(self._arrays, factors, strict=True):
+            array.mapped.set_compensation(alpha)
 
     def _rescale_layers(self) -> None:
         """Set the least-squares factor of each layer with compensation ``per_layer``."""
@@ -417,6 +440,7 @@ class Chip:
         for name, tensor in expected.items():
             if not name.endswith("target_uS"):
                 tensor.copy_(tensors[name])
+        self._measured = None
 
     def _check_plausible(self, name: str, given: Tensor, programmed: Tensor) -> None:
         """Raise ValueError if loaded cells are far from those that the device programs."""

@@ -3,38 +3,89 @@
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from analog_samson.analog import CellState, Physics, Tile, TilesOfGroups, seeded
+from analog_samson.analog.physics import Seeds
 from analog_samson.analog.rows import Row, fits_in_row
 from analog_samson.compiled import Array
 from analog_samson.devices import Device
-from analog_samson.streams import Stream
+from analog_samson.devices.variation import SCALES
+from analog_samson.streams import Stream, derive_seed
 
 
 class PhysicsOfLayers:
-    """Device and physics of every layer, shared by all chips of a mapped network."""
+    """Device and physics of the arrays of a network, shared by all chips unless these differ.
 
-    def __init__(self, device: Device) -> None:
-        self._device, self._shared = device, Physics(device)
-        self._of_layers: dict[str, tuple[Device, Physics]] = {}
+    Args:
+        device: The device.
+        seed: Seed of a chip, whose factors of variation are applied; None: none are.
+    """
+
+    def __init__(self, device: Device, seed: int | None = None) -> None:
+        self._device, self._seed = device, seed
+        self._devices: dict[str, Device] = {}
+        self._physics: dict[tuple[str, ...], Physics] = {}
         self._rows: dict[Physics, Row | None] = {}
 
-    def of(self, layer: str) -> tuple[Device, Physics]:
-        """Device and physics of a layer."""
-        if layer not in self._of_layers:
-            own = self._device.with_overrides_for(layer)
-            physics = self._shared if own is self._device else Physics(own)
-            self._of_layers[layer] = own, physics
-        return self._of_layers[layer]
+    def of_chip(self, seed: int) -> Self:
+        """Those of the arrays of a chip, with its factors of variation."""
+        return type(self)(self._device, seed) if self._device.variation.is_used else self
+
+    def of(self, layer: str, index: int) -> tuple[Device, Physics]:
+        """Device of a layer, and physics of one of its arrays."""
+        if layer not in self._devices:
+            self._devices[layer] = self._device.with_overrides_for(layer)
+        own = self._devices[layer]
+        array = (layer, str(index)) if self._device.variation.is_by_array else ()
+        key = ("" if own is self._device else layer, *array)
+        if key not in self._physics:
+            varied = own if self._seed is None else _varied(own, self._seed, array)
+            self._physics[key] = Physics(varied)
+        return own, self._physics[key]
 
     def row(self, physics: Physics, targets: Sequence[Tensor]) -> Row | None:
         """The row of all arrays of a physics that may stand in one, the same for all chips."""
         if physics not in self._rows:
             self._rows[physics] = Row.of(physics, targets)
         return self._rows[physics]
+
+
+def _of_cycle(stream: Stream, cycle: int) -> Seeds:
+    """Seeds after a number of refreshes; stuck cells are the same in all cycles."""
+    if cycle == 0:
+        return stream
+
+    def seeds(*words: str | int | float) -> int:
+        return stream(*words) if words[0] == "faults" else stream("cycle", cycle, *words)
+
+    return seeds
+
+
+def _varied(device: Device, seed: int, array: tuple[str, ...]) -> Device:
+    """The device with the scales of a chip, or of one of its arrays."""
+    scales = {
+        key: getattr(device.noise, key)
+        * _factor(getattr(device.variation, f"{kind}_by_chip"), seed, kind)
+        * _factor(getattr(device.variation, f"{kind}_by_array"), seed, kind, *array)
+        for kind, key in SCALES.items()
+        if device.variation.of(kind) > 0
+    }
+    return device.model_copy(update={"noise": device.noise.model_copy(update=scales)})
+
+
+def _factor(spread: float, seed: int, *words: str) -> float:
+    """A log-normal factor with mean 1 and a relative standard deviation.
+
+    Factors of different spreads of one chip are derived from the same normal number.
+    """
+    draws = torch.Generator().manual_seed(derive_seed(seed, "variation", *words))
+    normal = float(torch.randn((), generator=draws, dtype=torch.float64))
+    variance = math.log1p(spread**2)
+    return math.exp(math.sqrt(variance) * normal - variance / 2)
 
 
 class ProgrammedArrays:
@@ -52,38 +103,50 @@ class ProgrammedArrays:
         self._arrays: list[ChipArray] = []
         self._parts: list[AihwkitArray | ConductanceArray | _ArraysInRow] = []
         in_row: dict[Physics, list[ConductanceArray]] = {}
+        physics = physics.of_chip(seed)
         for array in mapped:
-            device, of_layer = physics.of(array.layer)
+            device, of_array = physics.of(array.layer, array.index)
             kind, words = device.drift_compensation.kind, (seed, array.layer, array.index)
+            factor = device.temperature.time_factor
             if device.noise_level == "weight_as_in_aihwkit" and not isinstance(array, Array):
                 on_tiles = (
-                    [AihwkitArray(array, kind, Stream(*words))]
+                    [AihwkitArray(array, kind, Stream(*words), factor)]
                     if isinstance(array, Tile)
                     else [
-                        AihwkitArray(tile, kind, Stream(*words, number))
+                        AihwkitArray(tile, kind, Stream(*words, number), factor)
                         for number, tile in enumerate(array.tiles)
                     ]
                 )
                 self._arrays += on_tiles
                 self._parts += on_tiles
                 continue
-            at_cells = ConductanceArray(array, kind, of_layer, words)
+            at_cells = ConductanceArray(array, kind, of_array, words)
             self._arrays.append(at_cells)
             if fits_in_row(array.target):
-                in_row.setdefault(of_layer, []).append(at_cells)
+                in_row.setdefault(of_array, []).append(at_cells)
             else:
                 self._parts.append(at_cells)
-        for of_layer, arrays in in_row.items():
-            row = physics.row(of_layer, [array.mapped.target for array in arrays])
+        for shared, arrays in in_row.items():
+            row = physics.row(shared, [array.mapped.target for array in arrays])
             self._parts += arrays if row is None else [_ArraysInRow(row, arrays)]
+        self._cycle = 0
+        self._program()
+
+    def _program(self) -> None:
         for part in self._parts:
-            part.program()
+            part.program(self._cycle)
 
     def __iter__(self) -> Iterator["ChipArray"]:
         return iter(self._arrays)
 
-    def drift_to(self, t_inference_s: float, read: int) -> None:
-        """Age to a time [s] since programming and read; `read` numbers the read noise."""
+    def drift_to(self, t_inference_s: float, read: int, cycle: int = 0) -> None:
+        """Age to a time [s] since programming and read; `read` numbers the read noise.
+
+        `cycle` counts how often the chip was programmed again before.
+        """
+        if cycle != self._cycle:
+            self._cycle = cycle
+            self._program()
         for part in self._parts:
             part.drift_to(t_inference_s, read)
 
@@ -126,6 +189,7 @@ class ConductanceArray(ChipArray):
         physics: Physics of its cells.
         states: State of the cells as programmed, one entry per cell of a weight.
         point: Time since programming [s] and read number of the present weights.
+        cycle: How often it was programmed again.
     """
 
     def __init__(
@@ -136,7 +200,7 @@ class ConductanceArray(ChipArray):
         words: tuple[int, str, int],
     ) -> None:
         super().__init__(mapped, kind)
-        self.physics, self._words = physics, words
+        self.physics, self._words, self.cycle = physics, words, 0
         self.states: list[CellState] = []
         self.point = 0.0, 0
         self._are_all_used = bool(mapped.used.all())
@@ -148,12 +212,13 @@ class ConductanceArray(ChipArray):
         """Scale between weights and conductances, fixed by the targets."""
         return self.physics.to_conductances(self.mapped.target)[1]
 
-    def stream(self, cell: int) -> Stream:
-        """Random stream of one cell of every weight."""
-        return Stream(*self._words, cell)
+    def stream(self, cell: int) -> Seeds:
+        """Random stream of one cell of every weight, since it was programmed last."""
+        return _of_cycle(Stream(*self._words, cell), self.cycle)
 
-    def program(self) -> None:
+    def program(self, cycle: int) -> None:
         """Program the cells: programming errors, drift exponents and faults are drawn."""
+        self.cycle = cycle
         targets, self._scale = self.physics.to_conductances(self.mapped.target)
         states = [self.physics.program(uS, self.stream(cell)) for cell, uS in enumerate(targets)]
         self.start(states, self._weights([state.programmed_uS for state in states]))
@@ -218,10 +283,13 @@ class _ArraysInRow:
 
     def __init__(self, row: Row, arrays: Sequence[ConductanceArray]) -> None:
         self._row, self._arrays = row, arrays
-        self._seeds = [array.stream(cell) for cell in range(row.n_cells) for array in arrays]
 
-    def program(self) -> None:
+    def program(self, cycle: int) -> None:
         """As ``ConductanceArray.program``."""
+        for array in self._arrays:
+            array.cycle = cycle
+        cells = range(self._row.n_cells)
+        self._seeds = [array.stream(cell) for cell in cells for array in self._arrays]
         self._state = self._row.program(self._seeds)
         _, weights = self._row.weights(self._state.programmed_uS)
         states = self._row.by_array(self._state)
@@ -250,18 +318,19 @@ class AihwkitArray(ChipArray):
     before ``drift_weights`` (read noise, read-out).
     """
 
-    def __init__(self, tile: Tile, kind: str, seeds: Stream) -> None:
+    def __init__(self, tile: Tile, kind: str, seeds: Stream, time_factor: float) -> None:
         super().__init__(tile, kind)
         self._aihwkit_tile = tile.aihwkit_tile
-        self._seeds = seeds
+        self._stream, self._time_factor = seeds, time_factor
 
-    def program(self) -> None:
+    def program(self, cycle: int) -> None:
         """Program the tile."""
+        self._seeds = _of_cycle(self._stream, cycle)
         with seeded(self._seeds("programming")):
             self._aihwkit_tile.program_weights()
 
     def drift_to(self, t_inference_s: float, read: int) -> None:
         """Drift, read and compensate the tile; time in s."""
         with seeded(self._seeds("read", t_inference_s, read)):
-            self._aihwkit_tile.drift_weights(t_inference_s)
+            self._aihwkit_tile.drift_weights(self._time_factor * t_inference_s)
         self.check_finite(self._aihwkit_tile.tile.get_weights())

@@ -306,6 +306,8 @@ def load_chip(
             rewrites=rewrites,
             output=output,
         )
+        if chip.device.cycle_and_age(header["t_inference_s"])[0]:
+            chip.drift_to(header["t_inference_s"])  # the cells of a refresh are those in the file
         chip._restore(tensors)
         chip.drift_to(header["t_inference_s"], header["read"])
         for name, weight in chip.weights().items():

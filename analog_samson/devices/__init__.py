@@ -34,6 +34,8 @@ from analog_samson.devices.noise import (
     WeightNoise,
 )
 from analog_samson.devices.settings import SHORT_AXIS_NAMES
+from analog_samson.devices.temperature import Temperature
+from analog_samson.devices.variation import Variation
 
 __all__ = [
     "SHORT_AXIS_NAMES",
@@ -55,7 +57,9 @@ __all__ = [
     "Sonos",
     "StateIndependent",
     "Tabulated",
+    "Temperature",
     "Times",
+    "Variation",
     "WeightMapping",
     "WeightNoise",
     "device_names",

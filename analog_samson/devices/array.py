@@ -8,6 +8,7 @@ import pydantic
 from pydantic import BeforeValidator, Field, PlainValidator, SerializeAsAny
 
 from analog_samson.deprecated import warn_renamed
+from analog_samson.devices.maintenance import EVERY_TIME, MeasuringTimes, last_measured
 from analog_samson.devices.named import OpenSection, named_section
 from analog_samson.devices.section import Duration, Moment, Scale, Section, Table, neutral
 
@@ -328,14 +329,42 @@ class DriftCompensation(Section):
     batch_norm: Literal["trained", "recalibrated"] = neutral(
         "trained", "recalibrated: statistics are measured again on training images at every read"
     )
+    measured_at: MeasuringTimes = neutral(
+        EVERY_TIME,
+        'times since programming at which alpha is measured: "1 h", "1 h, 1 mo", "every 1 week"; '
+        "until the next it is kept, before the first it is 1",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _something_is_measured(self) -> Self:
+        if self.measured_at == EVERY_TIME:
+            return self
+        if self.kind == "none":
+            raise ValueError(
+                f"measured_at = {self.measured_at!r} needs a compensation that is measured; kind "
+                "is 'none'"
+            )
+        if self.batch_norm == "recalibrated":
+            raise ValueError(
+                f"measured_at = {self.measured_at!r} needs batch_norm = 'trained'; recalibration "
+                "measures statistics at every read"
+            )
+        return self
+
+    def last_measured(self, age_s: float) -> float | None:
+        """The time since programming [s] at which the factor in use was measured; None: never."""
+        return last_measured(self.measured_at, age_s)
 
     @property
     def label(self) -> str:
-        """Name for tables: "global", "global, noisy read-out", "none", ..."""
+        """Name for tables: "global", "global, noisy read-out", "global, measured at 1 h", ..."""
         noisy = self.kind != "none" and not math.isinf(self.read_outs)
         parts: list[str] = [self.kind]
         if noisy:
             parts.append("noisy read-out")
+        if self.measured_at != EVERY_TIME:
+            at = "" if self.measured_at.startswith("every") else "at "
+            parts.append(f"measured {at}{self.measured_at}")
         if self.batch_norm == "recalibrated":
             parts.append("batch norm recalibrated")
         return ", ".join(parts)

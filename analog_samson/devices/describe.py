@@ -13,7 +13,7 @@ from analog_samson.times import label
 
 PARAMETER_COLUMNS = ("parameter", "value", "unit", "default", "source", "meaning")
 
-_UNITS = {"_uS": "µS", "_nA": "nA", "_s": "s", "_V": "V", "_percent": "%"}
+_UNITS = {"_uS": "µS", "_nA": "nA", "_s": "s", "_V": "V", "_percent": "%", "_C": "°C", "_eV": "eV"}
 _PROSE = {"name", "technology", "summary", "limits", "source", "fit_source", "model"}
 
 

@@ -21,13 +21,25 @@ from analog_samson.devices.array import (
     Times,
     WeightMapping,
 )
+from analog_samson.devices.maintenance import (
+    EVERY_TIME,
+    MOST_CYCLES,
+    NEVER,
+    RefreshEvery,
+    cycle_and_age,
+)
 from analog_samson.devices.named import names_in
 from analog_samson.devices.noise import Noise
 from analog_samson.devices.section import PROSE, Name, Section, neutral
 from analog_samson.devices.sentences import explain
 from analog_samson.devices.settings import find_setting, settings_of
+from analog_samson.devices.temperature import Temperature
+from analog_samson.devices.variation import Variation
 from analog_samson.importing import check_trust
 from analog_samson.times import LONGEST_S, SHORTEST_S, label
+
+SWEPT = "the user's choice: set by an axis"
+"""Source of a section whose file gives none, after an axis has set one of its numbers."""
 
 
 class Device(Section):
@@ -55,6 +67,11 @@ class Device(Section):
     input_ranges: InputRanges = neutral(InputRanges(), "input range of a layer")
     drift_compensation: DriftCompensation
     faults: Faults = neutral(Faults(), "stuck cells")
+    variation: Variation = neutral(Variation(), "differences between chips and between arrays")
+    temperature: Temperature = neutral(Temperature(), "temperature of the chip after programming")
+    refresh_every: RefreshEvery = neutral(
+        NEVER, 'interval after which chips are programmed again, in s or as a text such as "1 mo"'
+    )
     noise_level: Literal["conductance", "weight_as_in_aihwkit"] = Field(
         default="conductance",
         description="level at which programming and drift are computed; the second as in aihwkit",
@@ -121,6 +138,13 @@ class Device(Section):
                 content[section] = changes
             else:
                 content[section] = {**content[section], **changes}
+        if "measured_at" in override.drift_compensation:
+            raise ValueError(
+                f"layers, {override.pattern!r}: drift_compensation.measured_at is one for all "
+                "layers; give it for the device"
+            )
+        if content["drift_compensation"].get("kind") == "none":
+            content["drift_compensation"]["measured_at"] = EVERY_TIME
         return _device(content, f"layers, {override.pattern!r}")
 
     @pydantic.model_validator(mode="after")
@@ -147,6 +171,26 @@ class Device(Section):
             raise ValueError(
                 "noise_level = 'weight_as_in_aihwkit' measures alpha as aihwkit does: "
                 "drift_compensation.read_outs must be 1"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _variation_applies(self) -> "Device":
+        if self.variation.is_used and self.noise_level == "weight_as_in_aihwkit":
+            raise ValueError(
+                "variation is that of single arrays, which noise_level = 'weight_as_in_aihwkit' "
+                "does not simulate; use a device at conductance level"
+            )
+        self.variation.check_applies(self.noise)
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _temperature_applies(self) -> "Device":
+        if self.temperature.time_factor != 1 and self.times.valid_times_s is not None:
+            known = ", ".join(f"{time:g}" for time in self.times.valid_times_s)
+            raise ValueError(
+                f"temperature.temperature_C = {self.temperature.temperature_C:g} changes the time "
+                f"that drift sees, and the device is known only at {known} s; leave it out"
             )
         return self
 
@@ -204,10 +248,16 @@ class Device(Section):
         return 0.0 if self.noise.has_programmed_state else self.times.valid_from_s
 
     @property
-    def always_recorded_axes(self) -> dict[str, str]:
+    def always_recorded_axes(self) -> dict[str, Any]:
         """Axes that the column ``condition`` records even if not swept, with their values."""
-        is_new = any(device.noise.draws_each_time_anew for device in self._devices_of_layers)
-        return {"times_share": "independent"} if is_new else {}
+        axes: dict[str, Any] = {}
+        if any(device.noise.draws_each_time_anew for device in self._devices_of_layers):
+            axes["times_share"] = "independent"
+        if self.temperature.time_factor != 1:
+            axes["temperature_C"] = self.temperature.temperature_C
+        if self.refresh_every != NEVER:
+            axes["refresh_every"] = self.refresh_every
+        return axes
 
     def for_layer(self, name: str) -> "Device":
         """The old name of ``with_overrides_for``."""
@@ -215,7 +265,7 @@ class Device(Section):
         return self.with_overrides_for(name)
 
     @property
-    def said_in_every_row(self) -> dict[str, str]:
+    def said_in_every_row(self) -> dict[str, Any]:
         """The old name of ``always_recorded_axes``."""
         warn_renamed("Device.said_in_every_row", "Device.always_recorded_axes")
         return self.always_recorded_axes
@@ -230,9 +280,9 @@ class Device(Section):
         numbers = self.model_dump(
             mode="json", exclude={"name", "technology", "summary", "limits", "times"}
         )
-        _drop_neutral(self, numbers)
         for key in ("source", "fit_source", "measurements"):
             numbers = _without(numbers, key)
+        _drop_neutral(self, numbers)
         text = json.dumps(numbers, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -254,30 +304,63 @@ class Device(Section):
                 f"A time lies between {SHORTEST_S:g} and {LONGEST_S:g} s after programming, or is "
                 f"0; got {t_inference_s!r}."
             )
+        cycle, age_s = self.cycle_and_age(t_inference_s)
+        if cycle > MOST_CYCLES:
+            raise ValueError(
+                f"Device {self.name!r} is refreshed every {self.refresh_every} s, more than "
+                f"{MOST_CYCLES:,} times before {label(t_inference_s)}; give a longer interval."
+            )
+        since = ""
+        if cycle:
+            since = f", the time since the refresh before {t_inference_s:g} s"
+        self._check_data(age_s, since)
+        measured_s = self.drift_compensation.last_measured(age_s)
+        if measured_s not in (None, age_s):
+            self._check_data(measured_s, ", at which drift compensation is measured")
+
+    def _check_data(self, age_s: float, why: str) -> None:
+        """Raise ValueError unless the noise model has data for a time, as an effective time."""
+        at = self.effective_time_s(age_s)
+        what = f"{at:g} s ({label(at)})"
+        if at != age_s:
+            what += f", the effective time of {age_s:g} s at {self.temperature.label}"
+        what += why
         valid = self.times.valid_times_s
-        if valid is not None and t_inference_s not in valid:
+        if valid is not None and at not in valid:
             allowed = ", ".join(f"{t:g} s ({label(t)})" for t in valid)
             raise ValueError(
-                f"Device {self.name!r} has no data at {t_inference_s:g} s "
-                f"({label(t_inference_s)}); it is known only at {allowed}. Use those times."
+                f"Device {self.name!r} has no data at {what}; it is known only at {allowed}. Use "
+                "those times."
             )
-        if t_inference_s == 0:
+        if at > LONGEST_S or 0 < at < SHORTEST_S:
+            raise ValueError(
+                f"A time lies between {SHORTEST_S:g} and {LONGEST_S:g} s after programming; got "
+                f"{what}."
+            )
+        if at == 0:
             if not self.noise.has_programmed_state:
                 raise ValueError(
-                    f"Device {self.name!r} has no data for the programmed state (0 s); "
+                    f"Device {self.name!r} has no data for the programmed state (0 s{why}); "
                     "use a time at which it was measured."
                 )
-        elif self.times.valid_to_s is not None and t_inference_s > self.times.valid_to_s:
+        elif self.times.valid_to_s is not None and at > self.times.valid_to_s:
             raise ValueError(
-                f"Device {self.name!r} has no data at {t_inference_s:g} s "
-                f"({label(t_inference_s)}); use times up to {self.times.valid_to_s:g} s "
-                f"({label(self.times.valid_to_s)})."
+                f"Device {self.name!r} has no data at {what}; use times up to "
+                f"{self.times.valid_to_s:g} s ({label(self.times.valid_to_s)})."
             )
-        elif t_inference_s < self.times.valid_from_s:
+        elif at < self.times.valid_from_s:
             raise ValueError(
-                f"Device {self.name!r} has no data at {t_inference_s:g} s; use 0 s (programmed) "
-                f"or times from {self.times.valid_from_s:g} s."
+                f"Device {self.name!r} has no data at {what}; use 0 s (programmed) or times from "
+                f"{self.times.valid_from_s:g} s."
             )
+
+    def cycle_and_age(self, t_inference_s: float) -> tuple[int, float]:
+        """Refreshes until a time since the first programming [s], and time since the last [s]."""
+        return cycle_and_age(self.refresh_every, t_inference_s)
+
+    def effective_time_s(self, t_inference_s: float) -> float:
+        """Time since programming [s] at the reference temperature with the same drift."""
+        return self.temperature.time_factor * t_inference_s
 
     @property
     def changes_with_time(self) -> bool:
@@ -285,9 +368,12 @@ class Device(Section):
         return any(device.noise.drifts for device in self._devices_of_layers)
 
     def is_extrapolated(self, t_inference_s: float) -> bool:
-        """Whether a time is later than the measurements that the model was fitted to."""
-        measured_to = self.times.measured_to_s
-        return measured_to is not None and t_inference_s > measured_to
+        """Whether a time is later than the measurements of the model.
+
+        What counts is the effective time since the last programming.
+        """
+        measured_to, (_, age_s) = self.times.measured_to_s, self.cycle_and_age(t_inference_s)
+        return measured_to is not None and self.effective_time_s(age_s) > measured_to
 
     def with_axes(self, axes: Mapping[str, Any]) -> "Device":
         """Override settings by the names of axes.
@@ -318,6 +404,8 @@ class Device(Section):
             for part in path[:-1]:
                 section = section[part]
             section[path[-1]] = value
+            if section.get("source") == "":
+                section["source"] = SWEPT
         content["layers"] = [one for one in content["layers"] if _changes_something(one)]
         return _device(content, f"device {self.name!r} with {dict(axes)}")
 
@@ -404,3 +492,5 @@ def _drop_neutral(section: Section, numbers: dict[str, Any]) -> None:
             numbers.pop(key, None)
         elif isinstance(value, Section) and key in numbers:
             _drop_neutral(value, numbers[key])
+            if not numbers[key]:
+                del numbers[key]

@@ -16,6 +16,7 @@ SHORT_AXIS_NAMES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "t_0_s": ("noise", "t_0_s"),
         "output_noise": ("periphery", "output_noise"),
         "compensation": ("drift_compensation", "kind"),
+        "compensation_times": ("drift_compensation", "measured_at"),
         "batch_norm": ("drift_compensation", "batch_norm"),
         "stuck_low": ("faults", "stuck_low"),
         "stuck_high": ("faults", "stuck_high"),
@@ -29,6 +30,7 @@ SHORT_AXIS_NAMES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "dac_bits": ("periphery", "dac_bits"),
         "input_range": ("input_ranges", "statistic"),
         "input_range_of": ("input_ranges", "of"),
+        "temperature_C": ("temperature", "temperature_C"),
     }
 )
 """Settings that tables name without their section, or by another name; all others are named

@@ -100,13 +100,19 @@ class TimeAxis:
 
     def shade(self, ax: Axes, rows: pd.DataFrame, *, named: bool = True) -> None:
         """Shade and label the times beyond the measurements of the device."""
-        late = rows.loc[rows["extrapolated"], "t_inference_s"]
-        if late.empty:
+        drifted = rows[rows["t_inference_s"] > 0]
+        late_at = drifted.groupby("t_inference_s")["extrapolated"].any()
+        times_s, is_late = late_at.index.to_numpy(dtype=float), late_at.to_numpy(dtype=bool)
+        if not is_late.any():
             return
-        known = rows.loc[~rows["extrapolated"] & (rows["t_inference_s"] > 0), "t_inference_s"]
-        margin = 10 ** (0.04 * self.decades)
-        begin = float(np.sqrt(known.max() * late.min())) if len(known) else late.min() / margin
-        ax.axvspan(begin, ax.get_xlim()[1], color="0.94", lw=0, zorder=0)
+        middles = np.sqrt(times_s[1:] * times_s[:-1])
+        begins = np.array([times_s[0] / 10 ** (0.04 * self.decades), *middles])
+        ends = np.array([*middles, ax.get_xlim()[1]])
+        # after a refresh times are within the measurements again
+        changes = np.flatnonzero(np.diff(is_late, prepend=False, append=False))
+        for first, after in changes.reshape(-1, 2):
+            ax.axvspan(begins[first], ends[after - 1], color="0.94", lw=0, zorder=0)
+        begin = begins[changes[0]]
         if not named:
             return
         ax.margins(y=0.12)

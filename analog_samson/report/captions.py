@@ -23,9 +23,7 @@ def caption(rows: pd.DataFrame, blocks: Sequence[Block], parts: Iterable[str]) -
     if "programmed" in units:
         text.append("Programmed: before any drift and read noise.")
     if rows["extrapolated"].any():
-        text.append(
-            f"{EXTRAPOLATED} beyond the time to which the device was measured (extrapolated)."
-        )
+        text.append(f"{EXTRAPOLATED} {words.beyond_text(rows)}")
     if any((block.cells == BLANK).any(axis=None) for block in blocks):
         text.append(f"{BLANK} no trials.")
     missing = words.missing_text(rows)

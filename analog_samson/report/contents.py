@@ -301,10 +301,16 @@ def warnings_of(content: Content) -> list[str]:
             "share of it can be lost, so there is no lifetime."
         )
     torn = rows[~results.has_trajectories(rows)]
-    if len(torn):
+    again = torn["condition"].astype(str).str.contains(words.REFRESH)
+    if not again.all():
         found.append(
-            f"Every time of {_devices(torn)} is an independent draw: the "
+            f"Every time of {_devices(torn[~again])} is an independent draw: the "
             "curves do not follow single chips and have no lifetime."
+        )
+    if again.any():
+        found.append(
+            f"Refreshed chips of {_devices(torn[again])} are programmed again between times: the "
+            "curves have no lifetime."
         )
     late = summary[summary["extrapolated"]]
     if len(late):

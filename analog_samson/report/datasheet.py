@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 
 from analog_samson.devices import Device
 from analog_samson.devices.fit import LAWS, Fit
+from analog_samson.devices.maintenance import NEVER
 from analog_samson.files import made_folder, replacing
 from analog_samson.report.axes import finish
 from analog_samson.report.figures import panel_grid, save
 from analog_samson.report.style import marker_size, style
 from analog_samson.report.typeset import EXTRAPOLATED
-from analog_samson.report.words import compensation_text
+from analog_samson.report.words import compensation_text, refresh_text
 from analog_samson.times import label
 
 _COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#999999")
@@ -38,6 +39,8 @@ def datasheet(device: Device, moments: pd.DataFrame) -> Figure:
 
 
 def _datasheet(device: Device, moments: pd.DataFrame) -> Figure:
+    maintenance = refresh_text(device.refresh_every)
+    device = device.with_axes({"refresh_every": NEVER})  # cells since their last programming
     figure, axes = panel_grid(4, "two columns", "paper", aspect=0.85, share_y=False)
     draw_programming(axes[0], moments)
     draw_exponents(axes[1], moments)
@@ -54,6 +57,17 @@ def _datasheet(device: Device, moments: pd.DataFrame) -> Figure:
         f"n = {n} cells per conductance{level}; {_periphery(device)}; "
         f"{compensation_text(device.drift_compensation.label)}; source: {device.noise.source}."
     )
+    if maintenance != refresh_text(NEVER):
+        facts += f" Cells since their last programming; chips are {maintenance}."
+    if device.variation.is_used:
+        facts += (
+            f" Not drawn here: variation ({device.variation.label}; {device.variation.source})."
+        )
+    if warm := device.temperature.label:
+        facts += (
+            f" At {warm} ({device.temperature.source}): cells are drawn at the effective time, "
+            f"{device.temperature.time_factor:.3g} times that since programming."
+        )
     if any(device.is_extrapolated(t) for t in _weight_times(moments)):
         facts += f" {EXTRAPOLATED} beyond the time to which the device was measured (extrapolated)."
     finish(figure, {}, f"Limits: {' '.join(device.limits.split())} {facts}")

@@ -220,7 +220,7 @@ def chips_figure(
         label_outer([ax for ax in axes if ax.axison])
         note = "Thin lines: chips (reads averaged). Thick lines: mean of all chips."
         if chips["extrapolated"].any():
-            note += " Shaded: beyond the time to which the device was measured (extrapolated)."
+            note += f" Shaded: {words.beyond_text(chips)}"
         finish(figure, {}, f"{n_note(chips)} {note} {words.fixed_text(chips)}.")
     return figure
 
@@ -531,4 +531,4 @@ def late_note(rows: pd.DataFrame) -> str:
     """What the mark of extrapolated times means, with a space in front; "" where there is none."""
     if "extrapolated" not in rows or not rows["extrapolated"].any():
         return ""
-    return f" {EXTRAPOLATED} beyond the time to which the device was measured (extrapolated)."
+    return f" {EXTRAPOLATED} {words.beyond_text(rows)}"

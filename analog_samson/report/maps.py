@@ -324,8 +324,8 @@ def draw_map(
             for label in ax.clabel(lines, fontsize="small", fmt="%g", inline_spacing=2):
                 label.set_path_effects(halo)
     _mark_nominal(ax, surface, (x, y), nominal or {})
-    _dress(ax.xaxis, surface.x, surface.across)
-    _dress(ax.yaxis, surface.y, surface.up)
+    _dress(ax.xaxis, x, surface.x, surface.across)
+    _dress(ax.yaxis, y, surface.y, surface.up)
     ax.set_xlim(*_limits(surface.across))
     ax.set_ylim(*_limits(surface.up))
     ax.grid(False)
@@ -515,7 +515,7 @@ def _on_axes(
         values = sorted(rows[axis].unique(), key=words.by_value)
         value = _nearest(values, nominal.get(axis))
         rows = rows[rows[axis] == value]
-        fixed.append(f"{_label(axis)} = {_short(value)}")
+        fixed.append(f"{_label(axis)} = {_short(value, axis)}")
     return rows, full, ", ".join(fixed)
 
 
@@ -538,7 +538,7 @@ def _columns(
         taken = [values[k] for k in places]
         note += f" {MOST_ACROSS} of {len(values)} values of {_label(axes[2])}."
     name = _label(axes[2])
-    return "values", [(f"{name} = {_short(v)}", rows[axes[2]] == v) for v in taken], note
+    return "values", [(f"{name} = {_short(v, axes[2])}", rows[axes[2]] == v) for v in taken], note
 
 
 def _label(axis: str) -> str:
@@ -546,9 +546,10 @@ def _label(axis: str) -> str:
     return words.axis_name(axis if axis.startswith("layers.") else axis.rpartition(".")[2])
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, axis: str) -> str:
     """A value of an axis to three digits."""
-    return f"{value:.3g}" if isinstance(value, float) else words.value_text(value)
+    is_plain = isinstance(value, float) and axis != words.REFRESH
+    return f"{value:.3g}" if is_plain else words.value_text(value, axis)
 
 
 def _nearest(values: Sequence[Any], nominal: Any) -> Any:
@@ -649,10 +650,10 @@ def _mark_nominal(
         ax.plot(*at, "x", color=colour, zorder=6, **cross)
 
 
-def _dress(axis: Any, values: Sequence[Any], positions: Floats) -> None:
+def _dress(axis: Any, name: str, values: Sequence[Any], positions: Floats) -> None:
     """Label at most `N_TICKS` values, evenly chosen."""
     step = -(-(len(values) - 1) // (N_TICKS - 1)) if len(values) > N_TICKS else 1
     chosen = list(range(0, len(values), step))
     axis.set_major_locator(FixedLocator([positions[k] for k in chosen]))
-    axis.set_ticklabels([_short(values[k]) for k in chosen])
+    axis.set_ticklabels([_short(values[k], name) for k in chosen])
     axis.set_minor_locator(NullLocator())

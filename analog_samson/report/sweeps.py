@@ -138,7 +138,8 @@ def accuracy_vs_axis(
     rows = with_axis(summary, [axis])
     check_one(rows, "accuracy_vs_axis", besides=("condition",))
     values = sorted(rows[axis].unique(), key=words.by_value)
-    has_words = any(isinstance(value, str) for value in values)  # as "ideal" among numbers of bits
+    # as "ideal" among numbers of bits, and intervals by their names
+    has_words = axis == words.REFRESH or any(isinstance(value, str) for value in values)
     stands_at = {value: k if has_words else value for k, value in enumerate(values)}
     if rows.groupby(["method", "strength", axis], observed=True).size().max() > 1:
         raise ValueError(
@@ -165,7 +166,7 @@ def accuracy_vs_axis(
     elif not has_words and isinstance(nominal, int | float):
         mark_nominal(ax, nominal)
     if has_words:
-        ax.set_xticks(range(len(values)), [words.value_text(value) for value in values])
+        ax.set_xticks(range(len(values)), [words.value_text(value, axis) for value in values])
     elif log:
         log_axis(ax.set_xscale, ax.xaxis)
     ax.set_xlabel(words.axis_name(axis))
@@ -237,8 +238,8 @@ def heat_map(
                     color="white" if is_dark else "black",
                 )
     ax.xaxis.set_major_locator(FixedLocator(range(grid.shape[1])))
-    ax.set_xticks(range(grid.shape[1]), [words.value_text(value) for value in grid.columns])
-    ax.set_yticks(range(grid.shape[0]), [words.value_text(value) for value in grid.index])
+    ax.set_xticks(range(grid.shape[1]), [words.value_text(value, x) for value in grid.columns])
+    ax.set_yticks(range(grid.shape[0]), [words.value_text(value, y) for value in grid.index])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)

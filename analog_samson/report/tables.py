@@ -617,7 +617,7 @@ def _point(condition: str, names: Iterable[str]) -> dict[str, str]:
     """The values of a swept point, one column per axis."""
     values = json.loads(condition)
     return {
-        words.axis_name(name): words.value_text(values[name]) if name in values else BLANK
+        words.axis_name(name): words.value_text(values[name], name) if name in values else BLANK
         for name in names
     }
 

@@ -19,6 +19,7 @@ from analog_samson.report.methods import (
 from analog_samson.results.comparison import method_names
 from analog_samson.results.definitions import COMPARED_UNDER
 from analog_samson.results.scores import ACCURACY, Score, score_of
+from analog_samson.times import label
 
 __all__ = [
     "axis_name",
@@ -32,6 +33,9 @@ __all__ = [
 ]
 
 _COMPARED_WITHOUT_TIME = COMPARED_UNDER[:-1]
+
+REFRESH = "refresh_every"
+"""The axis whose values are intervals [s], or "never"."""
 
 
 def method_text(name: str) -> str:
@@ -48,13 +52,20 @@ def method_text(name: str) -> str:
 def condition_text(condition: str) -> str:
     """A swept point in words: '{"drift_scale": 2.0}' -> "drift scale = 2"; "{}" -> ""."""
     return ", ".join(
-        f"{axis_name(name)} = {value_text(value)}"
+        refresh_text(value) if name == REFRESH else f"{axis_name(name)} = {value_text(value, name)}"
         for name, value in json.loads(condition or "{}").items()
     )
 
 
-def value_text(value: object) -> str:
-    """A value of an axis: 2.0 -> "2", "none" -> "none"."""
+def refresh_text(interval: float | str) -> str:
+    """An interval [s] of refreshes in words: 2592000.0 -> "refreshed every 1 mo"."""
+    return "never refreshed" if isinstance(interval, str) else f"refreshed every {label(interval)}"
+
+
+def value_text(value: object, axis: str = "") -> str:
+    """A value of an axis: 2.0 -> "2", "none" -> "none"; of a time 3600.0 -> "1 h"."""
+    if axis == REFRESH and isinstance(value, int | float):
+        return label(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -77,7 +88,7 @@ def is_swept(rows: pd.DataFrame) -> bool:
 
 def axis_name(axis: str) -> str:
     """An axis in words: "programming_noise_scale" -> "programming noise scale"."""
-    for unit, sign in (("_uS", " [µS]"), ("_s", " [s]")):
+    for unit, sign in (("_uS", " [µS]"), ("_s", " [s]"), ("_C", " [°C]"), ("_eV", " [eV]")):
         if axis.endswith(unit):
             return axis.removesuffix(unit).replace("_", " ").replace(".", " ") + sign
     return axis.replace("_1f", " 1/f").replace("_", " ").replace(".", " ")
@@ -86,6 +97,15 @@ def axis_name(axis: str) -> str:
 def varying(rows: pd.DataFrame) -> list[str]:
     """Columns of `COMPARED_UNDER`, other than time and device, in which the rows differ."""
     return [c for c in _COMPARED_WITHOUT_TIME if c != "device" and rows[c].nunique() > 1]
+
+
+def beyond_text(rows: pd.DataFrame) -> str:
+    """What the extrapolated times of rows are; at a temperature effective times are compared."""
+    text = "beyond the time to which the device was measured"
+    late = rows[rows["extrapolated"]]
+    if "condition" in late and late["condition"].astype(str).str.contains("temperature_C").any():
+        text += ", which the effective time at a temperature is compared with"
+    return f"{text} (extrapolated)."
 
 
 def group_title(row: pd.Series, columns: Sequence[str], among: Iterable[str] = ()) -> str:

@@ -73,8 +73,8 @@ def lifetime(
 
     Raises:
         ValueError: If the loss is not between 0 and 1 (a relative one: not above 0), it is relative
-            to 0, the reference is unknown, or the times of a device are independent draws (see
-            :func:`has_trajectories`).
+            to 0, the reference is unknown, or the times of a device are independent draws, or those
+            of refreshed chips (see :func:`has_trajectories`).
     """
     if rows.empty:
         return pd.DataFrame()
@@ -84,12 +84,18 @@ def lifetime(
         raise ValueError(f"Loss must be {allowed}, such as {score.losses[0]}; got {loss!r}.")
     if reference not in ("digital", "first"):
         raise ValueError(f"Reference must be 'digital' or 'first'; got {reference!r}.")
-    torn = rows.loc[~has_trajectories(rows), "device"]
+    torn = rows.loc[~has_trajectories(rows), ["device", "condition"]]
     if len(torn):
+        device, condition = torn.iloc[0]
+        why = (
+            "are independent draws (times_share = 'independent'): no chip is simulated from one to "
+            "the next"
+        )
+        if _is_refreshed(condition):
+            why = "are those of chips that are programmed again in between (refresh_every)"
         raise ValueError(
-            f"The times of device {torn.iloc[0]!r} are independent draws (times_share = "
-            "'independent'): no chip is simulated from one to the next, so there is no lifetime; "
-            "leave its rows out, as rows[has_trajectories(rows)] does."
+            f"The times of device {device!r} {why}, so there is no lifetime; leave its rows out, "
+            "as rows[has_trajectories(rows)] does."
         )
     chips = _complete(chip_means(rows))
     start = chips[score.digital]
@@ -121,17 +127,23 @@ def lifetime(
 def has_trajectories(rows: pd.DataFrame) -> "pd.Series[bool]":
     """Whether the cells of each row's chip keep their state over time.
 
-    False if the cells are drawn independently at each time (``times_share = "independent"``); such
-    rows record it in ``condition``, whether it was swept or not.
+    False if the cells are drawn independently at each time (``times_share = "independent"``), or
+    chips are programmed again at intervals (``refresh_every``); such rows record it in
+    ``condition``, whether it was swept or not.
 
     Args:
         rows: Rows of trials, or of chips.
     """
     conditions = rows["condition"].unique()
     is_one_chip = {
-        text: json.loads(text).get("times_share") != "independent" for text in conditions
+        text: json.loads(text).get("times_share") != "independent" and not _is_refreshed(text)
+        for text in conditions
     }
     return rows["condition"].map(is_one_chip).astype(bool)
+
+
+def _is_refreshed(condition: str) -> bool:
+    return not isinstance(json.loads(condition).get("refresh_every", "never"), str)
 
 
 def known_classes(manifests: Iterable[Mapping[str, Any]]) -> dict[str, int]:

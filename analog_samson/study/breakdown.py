@@ -20,6 +20,7 @@ from analog_samson.chip import Chip, program
 from analog_samson.data import Dataset, load_test
 from analog_samson.deprecated import accepts_old_names
 from analog_samson.devices import Device, load_device
+from analog_samson.devices.maintenance import EVERY_TIME
 from analog_samson.evaluation import count_correct, score_by_sample
 from analog_samson.models import analog_layers
 from analog_samson.results.scores import ACCURACY, Score
@@ -252,17 +253,19 @@ class Readings:
 def _variant(device: Device, stage: str, t_inference_s: float) -> tuple[Device | None, float]:
     """The device with the causes of error up to a stage, and the time at which it is read."""
     time = t_inference_s
-    changes: dict[str, dict[str, Any]] = {"drift_compensation": {"kind": "none"}}
+    plain = {"kind": "none", "measured_at": EVERY_TIME}
+    changes: dict[str, dict[str, Any]] = {"drift_compensation": plain}
     if stage == "compensated":
         return device, time
     if stage in ("mapped", "quantised", "programmed"):
-        time = 0.0
+        time -= device.cycle_and_age(time)[1]
     if stage in ("mapped", "quantised"):
         ideal = load_device("ideal")
         largest = getattr(device.noise, "g_max_uS", 25.0)
         content = device.model_dump()
         content["noise"] = ideal.noise.model_dump() | {"g_max_uS": largest}
         content["times"] = {}
+        content["variation"] = {}
         content["mapping"]["reference_column"] = False  # exact pairs need none
         content["drift_compensation"] = {"kind": "none"}
         if stage == "mapped":

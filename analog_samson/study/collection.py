@@ -281,8 +281,9 @@ def _write_provenance(
             study={
                 f.name: getattr(study, f.name)
                 for f in fields(study)
-                if f.name not in ("trust", "primary")
+                if f.name not in ("trust", "primary", "refresh_every", "compensation_times")
             }
+            | study.maintenance
             | ({} if study.primary is None else {"primary": asdict(study.primary)})
             | {
                 "checkpoints": sorted(networks),

@@ -222,6 +222,11 @@ class Study:
             [0.5, 1.0], "read_noise_1f_scale": "same"}}``; lists of one length are tied value by
             value, and tables show those of the first. "layers.PATTERN.drift_scale" is the setting
             of the layers whose names match (``[[layers]]`` of a device file).
+        refresh_every: Interval after which chips are programmed again, in seconds or as a text
+            ("1 mo"), or "never"; also an axis. None: as the devices say.
+        compensation_times: Times since the last programming at which drift compensation is
+            measured (["1 h", "1 week"]), "every 1 week", or "every time"; also an axis, whose
+            values are texts such as "1 h, 1 week". None: as the devices say.
         n_reads: Reads of every chip at every time.
         seed: Random seed of the study, from which the seeds of its chips derive.
         engine: Implementation of the forward pass; None takes "compiled" if it supports the
@@ -262,6 +267,8 @@ class Study:
     n_chips: Count = 10
     score: str = ACCURACY.name
     axes: Mapping[str, Axis] = field(default_factory=dict)
+    refresh_every: float | str | None = None
+    compensation_times: float | str | Sequence[float | str] | None = None
     n_reads: Count = 1
     seed: int = 0
     engine: Engine | None = None
@@ -399,6 +406,12 @@ class Study:
             seen[trial.chip_id] = trial
         return trials
 
+    @property
+    def maintenance(self) -> dict[str, Any]:
+        """Settings of devices that the fields of the study give, by the names of axes."""
+        given = {name: getattr(self, name) for name in ("refresh_every", "compensation_times")}
+        return {name: value for name, value in given.items() if value is not None}
+
     def loaded_devices(self) -> list[Device]:
         """The devices as they are in their files, before any axis."""
         return [
@@ -459,7 +472,13 @@ class Study:
         """Every device under every combination of axes, its points, and its engine."""
         found = []
         points = grid_points(self.axes, self.name)
-        for device in self.loaded_devices():
+        for axis in self.maintenance:
+            if axis in points[0].settings:
+                raise ValueError(
+                    f"Study {self.name!r} sets {axis!r} and sweeps it as an axis; leave one out."
+                )
+        for given in self.loaded_devices():
+            device = given.with_axes(self.maintenance)
             self._check_tied(device, points[0])
             for point in points:
                 swept = device.with_axes(point.settings)
@@ -467,7 +486,8 @@ class Study:
                     axis if axis in point.tied else device.axis_name(axis): value
                     for axis, value in point.axes.items()
                 }
-                axes.pop("compensation", None)  # has its own column
+                for axis in ("compensation", "compensation_times"):  # have their own column
+                    axes.pop(axis, None)
                 axes |= swept.always_recorded_axes
                 text = json.dumps(axes, sort_keys=True)
                 found.append((swept, text, self._points(swept), self._engine(swept)))

@@ -76,7 +76,7 @@ class HardwareNoise:
         self._by_column = device.mapping.scale == "column"
         self._names = frozenset(names)
         self._physics = Physics(device)
-        self._t_inference_s = float(t_inference_s)
+        _, self._age_s = device.cycle_and_age(float(t_inference_s))
 
     def __call__(
         self,
@@ -120,7 +120,7 @@ class HardwareNoise:
                 return derive_seed(seed, name, number, *words)
 
             state = self._physics.program(target_uS, seeds)
-            read.append(self._physics.read(state, self._t_inference_s, 0, seeds))
+            read.append(self._physics.read(state, self._age_s, 0, seeds))
         held = self._physics.to_weights(read, scale) * largest
         unused = matrix.abs().amax(dim=1, keepdim=True) == 0
         held = torch.where(unused, torch.zeros_like(held), held)

@@ -438,17 +438,19 @@ VALUES = {
     "times_share": "independent",
     "compensation": "none",
     "batch_norm": "recalibrated",
+    "compensation_times": "1 h, 7 d",
     "adc_bits": 6,
     "dac_bits": "ideal",
     "mvm_read_noise_kind": "additive",
     "input_range": "largest",
     "input_range_of": "chip",
 }
+NEEDED = {"temperature_C": {"reference_C": 25.0, "activation_energy_eV": 0.2}}
 
 
 @pytest.mark.parametrize("axis", SHORT_AXIS_NAMES)
 def test_every_axis_changes_one_setting_only(axis):
-    device = load_device(DEVICES.get(axis, "pcm_like"))
+    device = load_device(DEVICES.get(axis, "pcm_like")).with_axes(NEEDED.get(axis, {}))
     value = VALUES.get(axis, 0.25)
     section, key = SHORT_AXIS_NAMES[axis]
     swept = device.with_axes({axis: value})
