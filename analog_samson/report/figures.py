@@ -51,14 +51,15 @@ def accuracy_figure(
     Raises:
         ValueError: If the summary is empty or a name is unknown.
     """
-    summary = at_shown_times(summary, programmed)
-    axis = TimeAxis(summary["t_inference_s"]) if same_times else None
-    return by_panel(
+    return _over_time(
         summary,
-        lambda ax, rows: panels.accuracy_vs_time(ax, rows, interval=interval, axis=axis),
-        note=f"{footnote(summary)} {OVER_TIME}" if len(summary) else "",
+        panels.accuracy_vs_time,
+        lambda rows: f"{footnote(rows)} {OVER_TIME}",
         width=width,
+        interval=interval,
         look=look,
+        programmed=programmed,
+        same_times=same_times,
     )
 
 
@@ -87,14 +88,15 @@ def gain_figure(
     Raises:
         ValueError: If there are no gains or a name is unknown.
     """
-    gains = at_shown_times(gains, programmed)
-    axis = TimeAxis(gains["t_inference_s"]) if same_times else None
-    return by_panel(
+    return _over_time(
         gains,
-        lambda ax, rows: panels.gain_vs_time(ax, rows, interval=interval, axis=axis),
-        note=gain_note(gains) if len(gains) else "",
+        panels.gain_vs_time,
+        gain_note,
         width=width,
+        interval=interval,
         look=look,
+        programmed=programmed,
+        same_times=same_times,
     )
 
 
@@ -123,14 +125,15 @@ def lost_figure(
     Raises:
         ValueError: If there are no rows or a name is unknown.
     """
-    losses = at_shown_times(losses, programmed)
-    axis = TimeAxis(losses["t_inference_s"]) if same_times else None
-    return by_panel(
+    return _over_time(
         losses,
-        lambda ax, rows: panels.lost_vs_time(ax, rows, interval=interval, axis=axis),
-        note=footnote(losses) if len(losses) else "",
+        panels.lost_vs_time,
+        footnote,
         width=width,
+        interval=interval,
         look=look,
+        programmed=programmed,
+        same_times=same_times,
     )
 
 
@@ -329,6 +332,29 @@ def scatter_figure(
         look=look,
         aspect=0.8,
         share_y=False,
+    )
+
+
+def _over_time(
+    rows: pd.DataFrame,
+    draw: Callable[..., Sequence[Line2D]],
+    note: Callable[[pd.DataFrame], str],
+    *,
+    width: str | float,
+    interval: str,
+    look: str,
+    programmed: bool,
+    same_times: bool,
+) -> Figure:
+    """Something against time, one panel per device; `draw` is one of `panels`' functions."""
+    rows = at_shown_times(rows, programmed)
+    axis = TimeAxis(rows["t_inference_s"]) if same_times else None
+    return by_panel(
+        rows,
+        lambda ax, part: draw(ax, part, interval=interval, axis=axis),
+        note=note(rows) if len(rows) else "",
+        width=width,
+        look=look,
     )
 
 
