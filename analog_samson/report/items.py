@@ -247,7 +247,8 @@ def _yield(content: Content) -> Figure | None:
     if content.yields.empty:
         return None
     target = content.yields["target"].iloc[0]
-    return figures.yield_figure(content.chips, target, **content.how)
+    is_default = content.target is None
+    return figures.yield_figure(content.chips, target, is_default=is_default, **content.how)
 
 
 def _yield_table(content: Content) -> Table | None:

@@ -158,7 +158,7 @@ def accuracy_vs_axis(
         low, high = (score.shown(own[end].to_numpy()) for end in ("low", "high"))
         bars = {"fmt": "none", "ecolor": style["color"], "elinewidth": line_width(0.7)}
         ax.errorbar(x, y, [y - low, high - y], zorder=3, **bars)
-        ax.plot(x, y, zorder=4 if style["linestyle"] == "-" else 4.1, **style)
+        ax.plot(x, y, zorder=4, **style)
         handles.append(Line2D([], [], label=name, **style))
     if nominal in stands_at:
         mark_nominal(ax, stands_at[nominal])

@@ -1,6 +1,7 @@
 """The tables of a study: score, gain, loss, yield, lifetime, normalised score, noise grid."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -311,11 +312,14 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
     if score.has_relative_losses:
         counted = f"Counted from {reference}, relative to it, and"
     parts = [
-        f"{counted} interpolated in log time; in "
+        f"{counted} interpolated in log time to the first crossing; in "
         f"brackets the {words.per_cent_of(rows)} interval, from one simulated time to another "
         f"({BLANK}: no bound). > and <: beyond the simulated times. n = trained networks × "
         "chips per network, of chips simulated at all times."
     ]
+    for loss, own in rows.groupby("loss"):
+        if said := words.returns_text(own).strip():
+            parts.append(f"{score.loss_head(float(str(loss)))}: {said[0].lower()}{said[1:]}")
     if (rows["spread"] == "pooled").any():
         parts.append("Spread pooled over methods where there are 2 or 3 networks.")
     more = rows.iloc[int(rows["further_times"].to_numpy().argmax())]
@@ -324,11 +328,11 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
         parts.append(
             f"Further times narrow the intervals: {n} more between {times.label(more['low_s'])} "
             f"and {times.label(more['high_s'])} bring that of {words.method_text(more['name'])} at "
-            f"{100 * more['loss']:g} % near what the spread allows."
+            f"{score.loss_head(more['loss'])} near what the spread allows."
         )
     return Table(
         title=f"Lifetime: time until {score.is_lost}",
-        caption=caption(rows.assign(t_inference_s=times.YEAR), blocks, [*parts, *_cut_text(rows)]),
+        caption=caption(_with_late_bounds(rows), blocks, [*parts, *_cut_text(rows)]),
         blocks=tuple(blocks),
         data=rows.drop(columns="name"),
         label="tab:lifetime",
@@ -603,9 +607,18 @@ def _between(value: float, low: float, high: float, decimals: int, sign: str = "
 def _life(row: "pd.Series[Any]") -> str:
     late = EXTRAPOLATED if row["extrapolated"] else ""
     sign = {"right": "> ", "left": "< ", "": ""}[row["censored"]]
-    low = BLANK if row["low_s"] == 0 else times.label(row["low_s"])
-    high = BLANK if row["high_s"] == float("inf") else times.label(row["high_s"])
-    return f"{sign}{times.label(row['lifetime_s'])}{late} ({low} to {high})"
+    ends = [
+        times.label(t) + EXTRAPOLATED * bool(t > row["measured_s"]) if 0 < t < math.inf else BLANK
+        for t in (row["low_s"], row["high_s"])
+    ]
+    return f"{sign}{times.label(row['lifetime_s'])}{late} ({ends[0]} to {ends[1]})"
+
+
+def _with_late_bounds(lives: pd.DataFrame) -> pd.DataFrame:
+    """Lifetimes for a caption: extrapolated where a bound of the interval is."""
+    bounds = lives[["low_s", "high_s"]].where(lambda t: t < math.inf, 0.0).max(axis=1)
+    late = lives["extrapolated"] | (bounds > lives["measured_s"])
+    return lives.assign(t_inference_s=0.0, extrapolated=late)
 
 
 def _n_short(rows: pd.DataFrame) -> str:

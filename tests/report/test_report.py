@@ -256,20 +256,10 @@ def test_a_method_keeps_its_colour_whatever_else_is_drawn(summary):
 
 
 def test_no_two_methods_share_colour_or_marker():
-    colours, markers, _ = zip(*map(method_style, KNOWN_METHODS), strict=True)
+    colours, markers = zip(*map(method_style, KNOWN_METHODS), strict=True)
     assert len(set(colours)) == len(colours)
     assert len(set(markers)) == len(markers)
     assert method_style("mine") == method_style("mine")
-
-
-def test_the_usual_methods_differ_in_grey_print():
-    """Two of them differ in their dashes, or in luminance by a tenth of full scale."""
-    usual = [method_style(name) for name in ("sgd", "sam", "asam", "samson", "rwp")]
-    for one, other in itertools.combinations(usual, 2):
-        grey = [
-            np.dot(matplotlib.colors.to_rgb(s.colour), (0.299, 0.587, 0.114)) for s in (one, other)
-        ]
-        assert one.line != other.line or abs(grey[0] - grey[1]) > 0.1
 
 
 def test_narrow_panels_name_fewer_times(summary):
@@ -278,9 +268,12 @@ def test_narrow_panels_name_fewer_times(summary):
     for ax in figure.subplots(1, 4):
         accuracy_vs_time(ax, rows)
     figure.canvas.draw()
-    boxes = [text.get_window_extent() for text in figure.axes[0].get_xticklabels()]
-    assert 2 <= len(boxes) < 7
-    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+    texts = [text for text in figure.axes[0].get_xticklabels() if text.get_text()]
+    assert len(figure.axes[0].get_xticks()) == 7 > len(texts) >= 4  # digital, prog. and five times
+    for second in (False, True):
+        line = [text for text in texts if text.get_text().startswith("\n") == second]
+        boxes = [text.get_window_extent() for text in line]
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_n_and_interval_are_printed_in_the_figure(summary):
@@ -531,7 +524,7 @@ def test_significant_gains_carry_a_star_and_losses_their_sign(trials):
 def test_lifetimes_say_when_they_are_bounds(trials):
     text = lifetime_table([lifetime(trials, 0.001), lifetime(trials, 0.5)]).markdown()
     assert "< 1 s" in text
-    assert "> 1 y† (1 y to –)" in text
+    assert "> 1 y† (1 y† to –)" in text
     assert "> 2 d (2 d to –)" in text
 
 

@@ -677,6 +677,44 @@ def test_a_loss_that_is_not_reached_is_censored_on_the_right():
     assert row["extrapolated"]
 
 
+def returning(n_studies=1, std=0.0):
+    """Losses 0.01, 0.05, 0.06, 0.02, 0.05 at five times: above 0.035 from about an hour to a month.
+
+    Chips spread by `std`, independently at each time; studies differ in their condition.
+    """
+    times_s = (1.0, HOUR, DAY, MONTH, YEAR)
+    rows = decay(slope=0.0, times_s=times_s, n_networks=3, n_chips=2)
+    random = np.random.default_rng(0)
+    loss = rows["t_inference_s"].map(dict(zip(times_s, (0.0, 0.04, 0.05, 0.01, 0.04), strict=True)))
+    studies = []
+    for k in range(n_studies):
+        lost_here = ((loss + std * random.standard_normal(len(rows))) * 1e9).round().astype(int)
+        own = {"condition": f'{{"study": {k}}}', "chip_id": rows["chip_id"] + f"-{k}"}
+        studies.append(rows.assign(n_correct=rows["n_correct"] - lost_here, **own))
+    return pd.concat(studies, ignore_index=True)
+
+
+def test_the_lifetime_of_a_loss_that_returns_is_its_first_crossing():
+    row = lifetime(returning(), 0.035).iloc[0]
+    assert 1.0 < row["lifetime_s"] < HOUR
+    assert (row["low_s"], row["high_s"], row["censored"]) == (1.0, HOUR, "")
+    assert row["returns"]
+    assert not row["extrapolated"], "the first crossing is within the measured times"
+    at_once = lifetime(returning().query("t_inference_s >= @DAY"), 0.035).iloc[0]
+    assert (at_once["censored"], at_once["lifetime_s"], at_once["high_s"]) == ("left", DAY, DAY)
+    assert at_once["returns"]
+    assert not lifetime(decay(), 0.05).iloc[0]["returns"]
+    assert not lifetime(returning(), 0.2).iloc[0]["returns"], "never lost"
+
+
+def test_the_interval_covers_the_first_crossing_of_a_loss_that_returns():
+    """200 studies, seed 0; 93 % less three standard errors, false alarm 1e-3 or less."""
+    truth = lifetime(returning(), 0.035).iloc[0]["lifetime_s"]
+    found = lifetime(returning(200, 0.006), 0.035)
+    hits = (found["low_s"] <= truth) & (truth <= found["high_s"])
+    assert hits.mean() > 0.93 - 3 * math.sqrt(0.05 * 0.95 / 200)
+
+
 def test_a_loss_that_is_there_from_the_start_is_censored_on_the_left():
     row = lifetime(decay(), 0.005).iloc[0]
     assert (row["censored"], row["lifetime_s"], row["low_s"]) == ("left", 1.0, 0.0)
