@@ -67,8 +67,11 @@ def mean_text(summary: pd.DataFrame) -> str:
             "Accuracy of the typical (median) chip: mean of log(accuracy / error), converted back; "
             f"it is not the mean accuracy. In brackets the {interval}."
         )
-    is_resampled = (summary["spread"] == "bootstrap").any() or score_of(summary).is_exponential
-    return f"Mean ± {'wider side' if is_resampled else 'half-width'} of the {interval}."
+    is_uneven = (summary["spread"] == "bootstrap") | score_of(summary).is_exponential
+    if is_uneven.all():
+        return f"Mean, in brackets the {interval}."
+    how = "half-width, or in brackets the bounds," if is_uneven.any() else "half-width"
+    return f"Mean ± {how} of the {interval}."
 
 
 def share_text(summary: pd.DataFrame) -> str:

@@ -401,7 +401,9 @@ def _planning_table(content: Content) -> Table | None:
 
 
 def _waterfall(content: Content) -> Figure:
-    return diagnostics.waterfall_figure(_stages(content), content.names, **content.how)
+    stages = _stages(content)
+    same = diagnostics.are_chips_of(stages, content.chips)
+    return diagnostics.waterfall_figure(stages, content.names, are_of_study=same, **content.how)
 
 
 def _layers(content: Content) -> Figure:

@@ -18,6 +18,7 @@ from analog_samson.report.axes import finish, fit_scale, log_axis, places, y_lab
 from analog_samson.report.figures import (
     at_last_time,
     by_panel,
+    calendar_note,
     footnote,
     late_note,
     moment,
@@ -105,8 +106,9 @@ def heat_figure(
             ax.set_title(words.method_text(name))
             ax.label_outer()
         figure.colorbar(image, ax=axes, label=score.axis(moment(rows)), shrink=0.9)
-        note = f"{device_label(rows['device'].iloc[0])}. Means, n = {words.n_text(rows)}. "
-        finish(figure, {}, f"{note}{words.fixed_text(rows)}.{late_note(rows)}")
+        note = f"{device_label(rows['device'].iloc[0])}. Means{words.scale_text(rows)}, "
+        note += f"n = {words.n_text(rows)}. "
+        finish(figure, {}, f"{note}{words.fixed_text(rows)}.{calendar_note(rows)}{late_note(rows)}")
     return figure
 
 

@@ -35,6 +35,10 @@ MOST_LINES = 200
 """Lines that a block has at most: our choice, as above."""
 
 
+def _in_per_cent(value: float) -> float:
+    return 100 * value
+
+
 def table(
     summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: int | None = None
 ) -> Table:
@@ -125,8 +129,10 @@ def gain_table(
         mark += f" {PRIMARY}" if row["is_primary"] else ""
         if is_logit:
             return _between(row["gain"], row["low"], row["high"], 0, sign="+") + mark
-        value, width = row["gain"], row["half_width"]
-        return _value(score, value, width, digits, show=score.shown_gain, sign="+") + mark
+        value, ends, show = row["gain"], (row["low"], row["high"]), score.shown_gain
+        if score.is_exponential:
+            return _between(value, *ends, digits, show=show, sign="+") + mark
+        return _value(score, value, row["half_width"], digits, show=show, sign="+") + mark
 
     is_logit = (gains["scale"] == "logit").all()
     if is_logit:
@@ -144,15 +150,13 @@ def gain_table(
         title = f"Reduction of the odds of an error against {baseline} [%]"
         title += ", digital networks deducted" if is_loss else ""
         what = "1 − odds ratio of the errors of typical chips, from the difference of logits"
-    side = "wider side" if score.is_exponential else "half-width"
-    how = (
-        f"in brackets its {per_cent} interval"
-        if is_logit
-        else f"± {side} of its {per_cent} interval"
-    )
+    is_uneven = is_logit or score.is_exponential
+    how = f", in brackets its {per_cent} interval"
+    how = how if is_uneven else f" ± half-width of its {per_cent} interval"
+    on_scale = " on the logit scale" if is_logit else ""
     parts = [
-        f"{what} on the same chips{', ' if is_logit else ' '}{how} (Student t over trained "
-        "networks). n = trained networks × chips per network.",
+        f"{what} on the same chips{how} (Student t{on_scale} over trained networks). n = "
+        "trained networks × chips per network.",
         tests_text(gains),
     ]
     if not score.is_higher_better:
@@ -201,7 +205,11 @@ def lost_table(losses: pd.DataFrame, *, decimals: int | None = None) -> Table:
     blocks = _over_time(
         rows,
         lambda own: {"n": words.n_short(own)},
-        lambda row: _value(score, row["lost"], row["half_width"], digits, show=show),
+        lambda row: (
+            _between(row["lost"], row["low"], row["high"], digits, show=show)
+            if score.is_exponential
+            else _value(score, row["lost"], row["half_width"], digits, show=show)
+        ),
     )
     first, second = ("Digital", "analog") if score.is_higher_better else ("Analog", "digital")
     lost = f"{first} minus {second} {score.averaged_label} of the same networks"
@@ -592,15 +600,25 @@ def _value(
 
 
 def mean_of(score: Score, row: "pd.Series[Any]", decimals: int) -> str:
-    """A mean with its interval, which is not symmetric on the logit scale."""
-    if row.get("scale") == "logit":
-        return _between(row[score.column], row["low"], row["high"], decimals)
+    """A mean with its half-width, or with its interval where that is not symmetric."""
+    if row.get("scale") == "logit" or row["spread"] == "bootstrap" or score.is_exponential:
+        ends = row["low"], row["high"]
+        return _between(row[score.column], *ends, decimals, show=score.shown)
     return _value(score, row[score.column], row["half_width"], decimals)
 
 
-def _between(value: float, low: float, high: float, decimals: int, sign: str = "") -> str:
+def _between(
+    value: float,
+    low: float,
+    high: float,
+    decimals: int,
+    *,
+    show: Callable[[float], float] = _in_per_cent,
+    sign: str = "",
+) -> str:
     """A value with its interval in brackets: "98.32 (97.61 to 98.77)"."""
-    shown = [f"{100 * one:{sign}.{decimals}f}".replace("-", "−") for one in (value, low, high)]
+    ends = sorted((show(low), show(high)))
+    shown = [f"{one:{sign}.{decimals}f}".replace("-", "−") for one in (show(value), *ends)]
     return f"{shown[0]} ({shown[1]} to {shown[2]})" if pd.notna(low) else shown[0]
 
 

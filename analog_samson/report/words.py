@@ -240,8 +240,7 @@ def _chips(rows: pd.DataFrame) -> str:
 
 def interval_text(summary: pd.DataFrame) -> str:
     """Kind, scale and level of the intervals, and their assumptions."""
-    is_logit = bool("scale" in summary and (summary["scale"] == "logit").all())
-    on_scale = ", means and intervals on the logit scale" if is_logit else ""
+    on_scale = scale_text(summary)
     if summary["half_width"].isna().all():
         return f"no interval: one chip of one trained network{on_scale}"
     per_cent = per_cent_of(summary)
@@ -288,6 +287,12 @@ def calendar_text(t_inference_s: Iterable[float]) -> str:
     units = {times.label(t).split()[-1] for t in t_inference_s if np.isfinite(t)}
     lengths = {"mo": "1 mo = 30 d", "y": "1 y = 365 d"}
     return "; ".join(text for unit, text in lengths.items() if unit in units)
+
+
+def scale_text(summary: pd.DataFrame) -> str:
+    """Where means and intervals are not on the scale that is shown; "" elsewhere."""
+    is_logit = "scale" in summary and bool((summary["scale"] == "logit").all())
+    return ", computed on the logit scale (typical chip)" if is_logit else ""
 
 
 def with_unit(score: Score, value: float) -> str:

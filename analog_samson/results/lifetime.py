@@ -322,7 +322,7 @@ def _intervals(
 
 def _first(has_crossed: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Number of the first time at which each curve has crossed; that of times where none has."""
-    number = has_crossed.argmax(axis=1)
+    number: NDArray[np.int64] = has_crossed.argmax(axis=1)
     number[~has_crossed.any(axis=1)] = has_crossed.shape[1]
     return number
 
