@@ -18,6 +18,7 @@ from analog_samson.files import replacing
 from analog_samson.report import panels, words
 from analog_samson.report.axes import TimeAxis, finish, head, label_outer
 from analog_samson.report.pgf import save_pgf
+from analog_samson.report.shown import ShownFigure
 from analog_samson.report.style import is_wide, order, style, width_in
 from analog_samson.report.typeset import EXTRAPOLATED
 from analog_samson.results.definitions import METHOD
@@ -567,7 +568,7 @@ def panel_grid(
     panel_in = aspect * whole_in / across
     if n == 1 and has_room:
         panel_in *= 0.6
-    figure = Figure(figsize=(whole_in, max(down * panel_in, 1.2)), layout="constrained")
+    figure = ShownFigure(figsize=(whole_in, max(down * panel_in, 1.2)), layout="constrained")
     panels_ = figure.subplots(down, across, squeeze=False, sharey=share_y)
     for ax in panels_.flat[n:]:
         ax.set_axis_off()

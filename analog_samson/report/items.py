@@ -205,7 +205,8 @@ def _overlay(content: Content) -> Figure | None:
 
 
 def _accuracy_table(content: Content) -> Table:
-    return tables.table(content.summary, content.best)
+    advice = content.recommended_scale
+    return tables.table(content.summary, content.best, recommended_scale=advice)
 
 
 @_in_few_panels

@@ -40,7 +40,11 @@ def _in_per_cent(value: float) -> float:
 
 
 def table(
-    summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: int | None = None
+    summary: pd.DataFrame,
+    best: pd.DataFrame | None = None,
+    *,
+    decimals: int | None = None,
+    recommended_scale: str = "",
 ) -> Table:
     """Accuracy against time: methods x times, one block per device.
 
@@ -49,6 +53,7 @@ def table(
         best: As `results.best_methods` gives: the significantly best is set bold, ties are
             marked; None marks nothing.
         decimals: Digits after the point; None takes those of the score.
+        recommended_scale: As `results.recommended_scale` gives, for the caption.
 
     Returns:
         The table; a cell without trials is blank and is explained in the caption.
@@ -76,6 +81,10 @@ def table(
         "Digital: the same networks without analog noise.",
         f"Share of analog weights: {share_text(summary)}.",
     ]
+    if recommended_scale == "logit" and not words.scale_text(summary):
+        parts.append(
+            "Digital networks at 95 % or more: the logit scale (--scale logit) is recommended."
+        )
     if summary["half_width"].isna().any() and not summary["half_width"].isna().all():
         parts.append("No interval where one chip of one network was measured.")
     if rows["is_best"].any():

@@ -1,10 +1,12 @@
 """Figures, tables and page as a paper and its readers need them."""
 
 import html
+import io
 import json
 import re
 
 import matplotlib
+import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,6 +37,7 @@ from analog_samson.report import (
     overview_table,
     page,
     sensitivity_figure,
+    sharpness_figure,
     study_figures,
     study_tables,
     table,
@@ -44,7 +47,9 @@ from analog_samson.report import (
     yield_figure,
 )
 from analog_samson.report.datasheet import datasheet
+from analog_samson.report.diagnostics import are_chips_of
 from analog_samson.report.methods import labels_from
+from analog_samson.report.networks import MEASURES, correlations
 from analog_samson.report.panels import LATE
 from analog_samson.report.style import plot_options, style
 from analog_samson.report.words import interval_text
@@ -482,6 +487,65 @@ def test_labels_are_read_from_the_command_line():
     }
     with pytest.raises(ValueError, match="Did you mean 'samson'"):
         labels_from(["samsun=x"], known)
+    with pytest.raises(ValueError, match="got 'samson', without '='. Write samson=\"Label\""):
+        labels_from(["samson"], known)
+
+
+def test_a_figure_displays_itself_in_a_notebook_without_a_backend(summary):
+    figure = accuracy_figure(summary)
+    data, size = figure._repr_png_()
+    image = matplotlib.image.imread(io.BytesIO(data))
+    width, height = figure.get_size_inches() * figure.dpi
+    assert image.shape[:2] == (int(height), int(width))
+    assert size["width"] == round(100 * figure.get_size_inches()[0])
+    formatter = pytest.importorskip("IPython.core.formatters").DisplayFormatter()
+    shown, _ = formatter.format(figure)
+    assert shown["image/png"] == data
+
+
+def test_the_correlation_with_sharpness_is_corrected_over_the_panels(trials):
+    late = network_means(chip_means(trials)).query("t_inference_s in (@YEAR, 2 * @DAY)")
+    late = late[(late["device"] == "reram_wan2022") | (late["t_inference_s"] == YEAR)]
+    random = np.random.default_rng(0)
+    names = late["checkpoint"].unique()
+    columns = {measure: random.uniform(1, 2, len(names)) for measure in MEASURES}
+    sharpness = pd.DataFrame({"checkpoint": names, "sigma": 0.05, "rho_adaptive": 0.5, **columns})
+    panels = [(part, measure) for _, part in late.groupby("device") for measure in MEASURES]
+    alone = [correlations([panel], sharpness)[0].p_within for panel in panels]
+    together = [one.p_within for one in correlations(panels, sharpness)]
+    smallest = int(np.argmin(alone))
+    assert together[smallest] == pytest.approx(min(1.0, 6 * alone[smallest]))
+    assert min(together) > 0
+    figure = sharpness_figure(late, sharpness)
+    assert "Holm's correction over the 6 panels" in note(figure)
+    texts = " ".join(titles(figure))
+    for p in together:
+        assert f"(p = {p:.2g})" in texts
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.001])
+def test_the_waterfall_says_whether_its_chips_are_those_of_the_table(trials, moved):
+    chips = chip_means(trials).query("device == 'pcm_like' and t_inference_s == @YEAR")
+    last = chips[["checkpoint", "device", "t_inference_s", "chip", "accuracy"]]
+    last = last.assign(stage="compensated", accuracy=last["accuracy"] + moved)
+    rows = pd.concat([last.assign(stage="digital", accuracy=0.95), last])
+    assert are_chips_of(rows, chips) == (moved == 0)
+
+
+def test_changes_by_stage_have_as_many_digits_as_the_chips_justify():
+    random = np.random.default_rng(0)
+    names = ("digital", "programmed", "drifted")
+    rows = pd.DataFrame(
+        [
+            {"stage": name, "chip": chip, "accuracy": 0.9 - 0.01 * k + 0.02 * random.uniform()}
+            for chip in range(4)
+            for k, name in enumerate(names)
+        ]
+    )
+    ax = Figure().subplots()
+    waterfall(ax, rows.assign(checkpoint="a"))
+    texts = [text.get_text() for text in ax.texts]
+    assert all("." not in text for text in texts), "the standard errors are about 0.4 points"
 
 
 def test_a_style_sheet_and_a_width_of_ones_own(summary, tmp_path):

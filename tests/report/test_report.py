@@ -110,13 +110,17 @@ def test_the_caption_says_what_the_numbers_rest_on(trials, summary):
         assert words in caption
 
 
-def test_captions_say_which_intervals_are_a_bootstrap(trials):
+def test_captions_say_which_intervals_are_a_bootstrap():
+    trials = make_trials(METHODS, n_networks=10, n_chips=2, times_s=(1.0,))
     few = (trials["method"] == "rwp") & (trials["training_seed"] > 2)
     summary = summarise(trials[~few], bootstrap=True)
-    caption = table(summary).caption
-    assert (
-        "Mean ± wider side of the 95 % interval (bootstrap over networks; Student t for" in caption
-    )
+    made = table(summary)
+    how = "Mean ± half-width, or in brackets the bounds, of the 95 % interval (bootstrap over "
+    assert how in made.caption
+    row = summary[summary["method"] == "sgd"].iloc[0]
+    low, high = (f"{100 * row[end]:.2f}" for end in ("low", "high"))
+    assert f"({low} to {high})" in made.markdown(), "asymmetric: both bounds"
+    assert next(line for line in made.markdown().splitlines() if "RWP" in line).count("±") == 1
     assert "Student t for RWP σ = 0.02)" in accuracy_figure(summary).get_supxlabel().replace(
         "\u00a0", " "
     )
