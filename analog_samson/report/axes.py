@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import (
     FixedFormatter,
     FixedLocator,
@@ -37,6 +38,9 @@ WIDE_RANGE = 5.0
 
 GAP = 0.15
 """Width of a gap left of the first time, as a fraction of the time axis."""
+
+APART_PT = 2.5
+"""Distance of the labels of neighbouring ticks [pt], at least."""
 
 MOST_TICKS = 8
 """Most times that each have a tick of their own: our choice."""
@@ -153,20 +157,20 @@ class TimeAxis:
         The first time comes first, then a day, a year, an hour, a month, and the last time.
         """
         panel_pt = 72 * ax.get_window_extent().width / ax.figure.dpi
-        letters_pt = FontProperties(size=rcParams["xtick.labelsize"]).get_size_in_points()
-        letter = letters_pt * self.decades * (1.08 + GAP * len(before)) / panel_pt
+        font = FontProperties(size=rcParams["xtick.labelsize"])
+        point = self.decades * (1.08 + GAP * len(before)) / panel_pt
         usual = [times.DAY, times.YEAR, times.HOUR, times.MONTH, ticks[-1]]
         first = [*before, self._first, *(t for t in usual if t in ticks)]
         lines: tuple[list[float], list[float]] = ([], [])
         said = {tick: before.get(tick) or times.label(tick) for tick in ticks}
+        halves = {
+            tick: point * (TextPath((0, 0), text, prop=font).get_extents().width / 2 + APART_PT / 2)
+            for tick, text in said.items()
+        }
         texts = {}
         for tick in dict.fromkeys([*first, *ticks]):
             room = [
-                all(
-                    abs(np.log10(tick / other))
-                    >= letter * (0.6 + 0.5 * (len(said[tick]) + len(said[other])) / 2)
-                    for other in line
-                )
+                all(abs(np.log10(tick / o)) >= halves[tick] + halves[o] for o in line)
                 for line in lines
             ]
             if room[0] or (room[1] and not self._named_ticks):
