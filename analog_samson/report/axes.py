@@ -1,6 +1,7 @@
 """Time axis of all figures over time, and the legend and note of a figure."""
 
 import itertools
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -141,10 +142,11 @@ class TimeAxis:
         ax.margins(y=0.12)
         ax.annotate(
             "extrapolated",
-            (begin, 1.0),
-            xycoords=matplotlib.transforms.blended_transform_factory(ax.transData, ax.transAxes),
-            xytext=(2, -2),
+            (1.0, 1.0),
+            xycoords="axes fraction",
+            xytext=(-2, -2),
             textcoords="offset points",
+            ha="right",
             va="top",
             fontsize="small",
             color="0.4",
@@ -291,7 +293,7 @@ def finish(
         )
         extra_in += (-(-len(names) // columns) - 1) * rcParams["legend.fontsize"] * 1.6 / 72
     size = 0.85 * rcParams["font.size"]
-    unbroken = note.replace(" = ", "\u00a0=\u00a0")
+    unbroken = re.sub(r"(?<=\d) (?=(mo|y|d)\b)", "\u00a0", note).replace(" = ", "\u00a0=\u00a0")
     lines = textwrap.wrap(unbroken, int(width_in * 72 / (0.57 * size)))
     extra_in += len(lines) * size * 1.35 / 72
     figure.set_size_inches(width_in, figure.get_size_inches()[1] + extra_in)

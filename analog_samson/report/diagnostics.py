@@ -1,5 +1,6 @@
 """Where accuracy, or another score, is lost: the stages of a chip's error, and single layers."""
 
+import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -15,7 +16,7 @@ from analog_samson.report.figures import calendar_note, late_note, moment, panel
 from analog_samson.report.methods import device_label
 from analog_samson.report.networks import check_columns
 from analog_samson.report.style import line_width, order, style
-from analog_samson.results.scores import Score, score_of
+from analog_samson.results.scores import score_of
 
 WORSE, BETTER = "#D55E00", "#56B4E9"
 UNEVEN = 30.0
@@ -26,7 +27,7 @@ MAX_PANELS = 12
 time are omitted, as the table of swept axes shows all values."""
 
 
-def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
+def waterfall(ax: Axes, stages: pd.DataFrame, *, decimals: int | None = None) -> None:
     """Draw what each stage from the digital network to the chip changes, a bar a stage.
 
     The axis is logarithmic on both sides of a linear part around 0 where the changes differ much in
@@ -38,6 +39,7 @@ def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
         stages: Rows in order with the columns ``stage`` ("digital", "mapped", ...) and
             ``accuracy`` (fraction; or that of another score); several rows per stage (chips) are
             averaged.
+        decimals: Digits after the point; None takes those that the chips justify.
 
     Raises:
         ValueError: If there are no stages.
@@ -47,8 +49,7 @@ def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
     mean = stages.groupby("stage", sort=False)[score.column].mean()
     values = score.shown(mean.to_numpy())
     changes, spread = np.diff(values), _spread_of_changes(stages, list(mean.index))
-    n_chips = int(stages.groupby("stage").size().min())
-    decimals = _decimals(score, values, spread / np.sqrt(n_chips))
+    decimals = _decimals(stages) if decimals is None else decimals
     scale = _fit_changes(ax, changes, spread)
     ax.axvline(0.0, color=rcParams["axes.edgecolor"], lw=line_width(0.55), zorder=3)
     is_worse = score.lost(values[:-1], values[1:]) > 0
@@ -182,7 +183,11 @@ def waterfall_figure(
         said = " The chips are those of trials.csv."
         if not are_of_study:
             said = " The chips are not those of trials.csv, or saw other samples."
-    return _by_network(stages, names, waterfall, width, look, said=said)
+    named = stages["checkpoint"].map(names).fillna(stages["checkpoint"])
+    keys = [stages["device"], stages["t_inference_s"], named]
+    decimals = min((_decimals(part) for _, part in stages.groupby(keys)), default=0)
+    draw = functools.partial(waterfall, decimals=decimals)
+    return _by_network(stages, names, draw, width, look, said=said)
 
 
 def layers_figure(
@@ -226,12 +231,16 @@ def are_chips_of(stages: pd.DataFrame, chips: pd.DataFrame) -> bool:
     return bool(np.isclose(both[f"{column}_here"], both[column], rtol=0, atol=1e-9).all())
 
 
-def _decimals(score: Score, values: np.ndarray, errors: np.ndarray) -> int:
+def _decimals(stages: pd.DataFrame) -> int:
     """Digits after the point, the same for all stages: none beyond the typical standard error."""
-    most, known = score.decimals_for(values, fewer=1), errors[errors > 0]
-    if not len(known):
+    groups = stages.groupby("stage", sort=False)[score_of(stages).column]
+    means = groups.mean()
+    values = score_of(stages).shown(means.to_numpy())
+    most = score_of(stages).decimals_for(values, fewer=1)
+    errors = _spread_of_changes(stages, list(means.index)) / np.sqrt(groups.size().min())
+    if not (errors > 0).any():
         return most
-    return int(np.clip(-np.floor(np.log10(np.median(known))), 0, most))
+    return int(np.clip(-np.floor(np.log10(np.median(errors[errors > 0]))), 0, most))
 
 
 def _change(points: float, decimals: int) -> str:
