@@ -234,7 +234,7 @@ def test_the_time_axis_is_logarithmic_with_named_times(summary):
     ax = panel(summary.query("device == 'pcm_like'"))
     assert ax.get_xscale() == "log"
     labels = [text.get_text() for text in ax.get_xticklabels()]
-    assert labels == ["prog.", "1 s", "1 min", "1 h", "1 d", "1 mo", "1 y"]
+    assert labels == ["digital", "prog.", "1 s", "1 h", "1 d", "1 mo", "1 y"]
 
 
 def test_the_programmed_state_is_drawn_left_of_the_break(summary):
@@ -285,7 +285,7 @@ def test_n_and_interval_are_printed_in_the_figure(summary):
     note = figure.get_supxlabel()
     assert "5 networks × 10 chips" in note
     assert "95 % interval" in note
-    assert len(figure.legends[0].get_texts()) == len(METHODS)
+    assert len(figure.legends[0].get_texts()) == len(METHODS) + 1  # extrapolated
 
 
 def test_one_condition_only_is_drawn_into_one_axes(summary):
