@@ -123,7 +123,8 @@ class Appearance:
         symbol: Symbol of the strength in figures and tables; empty: its name.
         colour: "#rrggbb"; empty: chosen automatically.
         marker: A filled marker of matplotlib; empty: chosen automatically.
-        dashes: Lengths of dashes and gaps in line widths; empty: a solid line.
+        dashes: Not drawn any more, since dashes mean extrapolated times; accepted for the methods
+            and manifests of earlier versions.
         citation: Key of ``methods.bib`` or ``references.bib``, or a BibTeX entry.
     """
 
@@ -226,12 +227,8 @@ class Method(Appearance):
         return 2 if self.step == "two passes" else 1
 
 
-_DASHED = (4.0, 1.5)
-_DOTTED = (1.0, 1.2)
-_DASH_DOTTED = (4.0, 1.2, 1.0, 1.2)
-
 # Colours are Okabe and Ito's for the most common methods, Tol's muted set for the others; every
-# method has its own marker and the common ones their own dashes, for greyscale prints.
+# method has its own marker, for greyscale prints.
 # Reports list methods in this order. Default options are those of the authors' code (see the
 # docstrings of the rules and losses).
 METHODS: Mapping[str, Method] = MappingProxyType(
@@ -246,7 +243,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             symbol="ρ",
             colour="#56B4E9",
             marker="s",
-            dashes=_DASHED,
             citation="foret2021",
         ),
         "asam": Method(
@@ -262,7 +258,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             },
             colour="#0072B2",
             marker="^",
-            dashes=_DASH_DOTTED,
             citation="kwon2021",
         ),
         "samson": Method(
@@ -294,7 +289,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             },
             colour="#009E73",
             marker="v",
-            dashes=_DOTTED,
             citation="li2022",
         ),
         "arwp": Method(
@@ -310,7 +304,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             },
             colour="#44AA99",
             marker="<",
-            dashes=_DASHED,
             citation="li2024",
         ),
         "saf": Method(
@@ -327,7 +320,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             },
             colour="#CC79A7",
             marker="P",
-            dashes=_DASHED,
             citation="du2022",
         ),
         "mesa": Method(
@@ -344,7 +336,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             },
             colour="#882255",
             marker="X",
-            dashes=_DOTTED,
             citation="du2022",
         ),
         "noise_injection": Method(
@@ -361,7 +352,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             },
             colour="#E69F00",
             marker="h",
-            dashes=_DASH_DOTTED,
             citation="joshi2020",
         ),
         "hardware_aware": Method(
@@ -380,15 +370,12 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             trains_weights=True,
             colour="#332288",
             marker="p",
-            dashes=_DOTTED,
             citation="rasch2023",
         ),
     }
 )
 
-EXTERNAL_METHOD = Method(
-    summary="Trained elsewhere.", label=EXTERNAL, colour="#888888", marker="*", dashes=_DASHED
-)
+EXTERNAL_METHOD = Method(summary="Trained elsewhere.", label=EXTERNAL, colour="#888888", marker="*")
 
 
 def method_of(name: str) -> Method:

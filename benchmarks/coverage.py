@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import tyro
 from numpy.typing import NDArray
+from scipy import stats
 
 from analog_samson.results import (
     COLUMNS,
@@ -29,6 +30,7 @@ from analog_samson.results import (
     chip_means,
     lifetime,
     paired_gain,
+    spread,
     summarise,
     yields,
 )
@@ -374,7 +376,76 @@ def run_yields(n_networks: int, share: float, n_studies: int, seed: int) -> dict
     return {"covered": float(pd.concat(hits).mean())}
 
 
-Part = Literal["means", "tables", "risk", "lifetimes", "stages", "yields"]
+def run_bootstrap(kind: str, n_networks: int, n_studies: int, seed: int) -> dict[str, float]:
+    """Coverage of the bootstrap and of Student's interval, and the width of one by the other's.
+
+    Means of networks around 0: normal, lognormal (- exp(0.5 z)) or exponential (- e).
+
+    Returns:
+        ``bootstrap`` and ``Student``: coverage; ``median`` and ``95 %``: quantiles of the ratio of
+        the longer side of the bootstrap's interval to Student's half-width.
+    """
+    random = np.random.default_rng(seed)
+    size = (n_studies, n_networks)
+    values, true = {
+        "normal": lambda: (random.standard_normal(size), 0.0),
+        "lognormal": lambda: (-np.exp(0.5 * random.standard_normal(size)), -math.exp(0.125)),
+        "exponential": lambda: (-random.exponential(size=size), -1.0),
+    }[kind]()
+    bounds = np.array([_resampled(own, random) for own in values])
+    mean = values.mean(axis=1)
+    student = stats.t.ppf(0.975, n_networks - 1) * values.std(axis=1, ddof=1)
+    student /= math.sqrt(n_networks)
+    ratio = np.maximum(mean - bounds[:, 0], bounds[:, 1] - mean) / student
+    return {
+        "bootstrap": float(np.mean((bounds[:, 0] <= true) & (true <= bounds[:, 1]))),
+        "Student": float(np.mean(np.abs(mean - true) <= student)),
+        "median": float(np.median(ratio)),
+        "95 %": float(np.quantile(ratio, 0.95)),
+    }
+
+
+def _resampled(values: Floats, random: np.random.Generator) -> tuple[float, float]:
+    """The studentised bootstrap of one sample, for any number of values."""
+    n = len(values)
+    draws = values[random.integers(n, size=(1999, n))]
+    shift, error = draws.mean(axis=1) - values.mean(), draws.std(axis=1, ddof=1) / math.sqrt(n)
+    without = np.where(np.abs(shift) < 1e-12, 0.0, np.copysign(np.inf, shift))
+    ratio = np.divide(shift, error, out=without, where=error > 0)
+    low, high = np.quantile(ratio, [0.025, 0.975], method="inverted_cdf")
+    scale = values.std(ddof=1) / math.sqrt(n)
+    return float(values.mean() - high * scale), float(values.mean() - low * scale)
+
+
+def run_pooled(n_methods: int, shared: float, n_studies: int, seed: int) -> dict[str, float]:
+    """Coverage of pooled intervals of three networks, by the share of the seeds in the variance.
+
+    Returns:
+        ``equal``: all methods spread alike; ``x 1.5`` and so on: the first method spreads as many
+        times as much as the others, coverage of its own interval.
+    """
+    found = {}
+    for factor in (1.0, 1.5, 2.0, 3.0, 5.0):
+        random = np.random.default_rng(seed)
+        networks = math.sqrt(shared) * random.standard_normal((n_studies, 3, 1))
+        own = random.standard_normal((n_studies, 3, n_methods))
+        networks = networks + math.sqrt(1 - shared) * own
+        networks[..., 0] *= factor
+        pooled, alone = spread.pooled_spreads(networks), networks.std(axis=1, ddof=1)
+        is_pooled = pooled.dof > 2
+        error = spread.StandardError(
+            np.where(is_pooled, pooled.value, alone) / math.sqrt(3),
+            np.where(is_pooled, pooled.dof, 2.0),
+        )
+        hits = np.abs(networks.mean(axis=1)) <= error.half_width(0.95)
+        if factor == 1:
+            found["equal"] = float(hits.mean())
+        else:
+            found[f"x {factor:g}"] = float(hits[:, 0].mean())
+    return found
+
+
+Part = Literal["means", "tables", "risk", "lifetimes", "stages", "yields", "pooled", "bootstrap"]
 
 
 def main(
@@ -418,6 +489,21 @@ def main(
             if any(own[name] != together.get(name, 0.0) for name in own):
                 raise RuntimeError(f"{cell}: own tables have {own}, one table {together}.")
             print(cell, _line(run_cell(cell, studies, seed + k)), flush=True)
+    if "pooled" in parts:
+        print("Pooled spreads of 3 networks: coverage [%], equal methods, then of one that spreads")
+        for n_methods, shared in itertools.product((2, 3, 4, 8), (0.0, 0.33, 0.67, 0.9)):
+            found = run_pooled(n_methods, shared, studies, seed)
+            print(f"{n_methods} methods, seeds' share {shared:.2f}:", _line(found), flush=True)
+    if "bootstrap" in parts:
+        print("Bootstrap: coverage [%]; longer side / Student's half-width, median and 95 %")
+        for kind in ("normal", "lognormal", "exponential"):
+            for n in (5, 8, 10, 15, 20):
+                found = run_bootstrap(kind, n, studies, seed)
+                text = f"bootstrap {100 * found['bootstrap']:.1f}  Student "
+                text += (
+                    f"{100 * found['Student']:.1f}  x {found['median']:.2f}, {found['95 %']:.2f}"
+                )
+                print(f"{kind:11} {n:2} networks: {text}", flush=True)
     if "risk" in parts:
         print("Studies [%] of two equal methods with a bold one: the one that spreads less, more")
         for kind in RISKS:

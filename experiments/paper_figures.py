@@ -76,7 +76,7 @@ def main(
             digital networks make less than 5 % errors.
         target: Accuracy that chips must reach for the yield, as a fraction, or another score as it
             is shown (5.9 is a perplexity); by default one point below the digital networks.
-        bootstrap: Intervals of the accuracy from a bootstrap over networks (5 or more).
+        bootstrap: Intervals of the accuracy from a bootstrap over networks (10 or more).
         interval: "bars" or "band".
         style: "paper" (print), "talk" (slides), or a style sheet of your own (my.mplstyle).
         width: "one column", "two columns", or a number of inches (3.5).

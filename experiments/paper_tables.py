@@ -54,7 +54,7 @@ def main(
             digital networks make less than 5 % errors.
         target: Accuracy that chips must reach for the yield, as a fraction, or another score as it
             is shown (5.9 is a perplexity); by default one point below the digital networks.
-        bootstrap: Intervals of the accuracy from a bootstrap over networks (5 or more).
+        bootstrap: Intervals of the accuracy from a bootstrap over networks (10 or more).
         half_width: Target half-width (0.002 is 0.2 points): number of networks or chips it needs.
         labels: Labels of methods, devices, networks and data sets: samson="SAMSON (ours)".
         details: Captions name engine and precision.

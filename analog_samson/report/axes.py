@@ -1,7 +1,10 @@
 """Time axis of all figures over time, and the legend and note of a figure."""
 
+import itertools
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import matplotlib.transforms
 import numpy as np
@@ -12,7 +15,15 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.textpath import TextPath
+from matplotlib.ticker import (
+    FixedFormatter,
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from analog_samson import times
 from analog_samson.report.style import line_width, marker_size, order
@@ -23,29 +34,37 @@ LONGEST_Y_LABEL = 40
 """Characters that fit beside a panel of a grid."""
 
 TICKS_S = (1.0, times.MINUTE, times.HOUR, times.DAY, times.MONTH, times.YEAR, 10 * times.YEAR)
-LABEL_IN = 0.045
-"""Width that the label of a tick needs, in inches by point of its font size."""
-
 WIDE_RANGE = 5.0
 """Ratio of the largest to the smallest value from which an axis is logarithmic: our choice."""
 
-GAP = 0.13
-"""Width of the gap left of the first time, as a fraction of the time axis."""
+GAP = 0.15
+"""Width of a gap left of the first time, as a fraction of the time axis."""
+
+APART_PT = 2.5
+"""Distance of the labels of neighbouring ticks [pt], at least."""
+
+MOST_TICKS = 8
+"""Most times that each have a tick of their own: our choice."""
 
 
 class TimeAxis:
-    """A logarithmic axis of named times; the programmed state (t = 0) is drawn left of a break.
+    """A logarithmic axis of times; what is before all times is drawn left of breaks.
+
+    Left of the first time stands the programmed state (t = 0) where there is one, and left of it
+    the digital networks where a panel draws them.
 
     Attributes:
         zero_s: Position of t = 0 [s].
+        digital_s: Position of the digital networks [s].
         decades: Length of the axis between first and last time, in decades, at least 1.
     """
 
-    def __init__(self, t_inference_s: "pd.Series[float]"):
+    def __init__(self, t_inference_s: "pd.Series[float]", *, named_ticks: bool = False):
         """Fit the axis to times.
 
         Args:
             t_inference_s: The times to be drawn [s], of all panels that share the axis.
+            named_ticks: Whether ticks are at `TICKS_S` rather than at these times.
         """
         later = t_inference_s[t_inference_s > 0]
         self._times = np.unique(later.to_numpy(dtype=float))
@@ -54,8 +73,11 @@ class TimeAxis:
             first, last = 1.0, times.YEAR
         self._first, self._last = float(first), float(last)
         self.decades = max(float(np.log10(last / first)), 1.0)
-        self.zero_s = float(10 ** (np.log10(first) - GAP * self.decades))
-        self._is_broken = bool((t_inference_s == 0).any())
+        gap = 10 ** (GAP * self.decades)
+        self.zero_s = self._first / gap
+        self._has_zero = bool((t_inference_s == 0).any())
+        self.digital_s = (self.zero_s if self._has_zero else self._first) / gap
+        self._named_ticks = named_ticks or len(self._times) > MOST_TICKS
 
     def place(self, t_inference_s: np.ndarray, shift: float | np.ndarray = 0.0) -> np.ndarray:
         """Positions of times [s]; the shift is a fraction of the axis, to separate bars."""
@@ -68,35 +90,43 @@ class TimeAxis:
         Markers stand side by side; where the next time is near, they overlap by up to a half.
         """
         step_pt = 1.1 * marker_size(1.0)
-        shown = 1.08 + GAP * self._is_broken
+        shown = 1.08 + GAP * (self._has_zero + 1)
         panel_pt = 72 * ax.get_window_extent().width / ax.figure.dpi
         apart = np.diff(np.log10(self._times)) if len(self._times) > 1 else np.ones(1)
         nearest_pt = float(apart.min()) / (shown * self.decades) * panel_pt
         step_pt = max(min(step_pt, nearest_pt / max(n, 1)), 0.5 * marker_size(1.0))
         return np.asarray(places(n) * step_pt / panel_pt * shown)
 
-    def dress(self, ax: Axes, beside: float = 0.0) -> None:
-        """Set scale, ticks, limits, label and the break.
+    def dress(self, ax: Axes, beside: float = 0.0, *, has_digital: bool = False) -> None:
+        """Set scale, ticks, limits, label and the breaks.
+
+        Ticks are at the times themselves where they are few; labels without room beside others take
+        a second line, or are left out. Of many times, named ones have a tick and the others a minor
+        one.
 
         Args:
             ax: The axes.
             beside: Largest shift of a marker from its time, as a fraction of the axis.
+            has_digital: Whether the digital networks are drawn.
         """
         ax.set_xscale("log")
         margin = 10 ** ((0.03 + max(0.01, beside)) * self.decades)
         ticks = [t for t in TICKS_S if self._first / margin <= t <= self._last * margin]
-        if len(ticks) < 2:
-            ticks = sorted({self._first, self._last})
-        if self._is_broken:
-            ticks = [self.zero_s, *ticks]
-        ax.xaxis.set_major_locator(FixedLocator(self._with_room(ticks, ax)))
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda t, _: self._label(t)))
-        left = self.zero_s if self._is_broken else self._first
+        if not self._named_ticks or len(ticks) < 2:
+            ticks = sorted({self._first, *self._times, self._last})
+        before = {self.digital_s: "digital"} if has_digital else {}
+        before |= {self.zero_s: "prog."} if self._has_zero else {}
+        texts = self._texts([*before, *ticks], before, ax)
+        ax.xaxis.set_major_locator(FixedLocator(list(texts)))
+        others = [t for t in self._times if t not in texts] if self._named_ticks else []
+        ax.xaxis.set_minor_locator(FixedLocator(others) if others else NullLocator())
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.xaxis.set_major_formatter(FixedFormatter(list(texts.values())))
+        left = min(before, default=self._first)
         ax.set_xlim(left / margin, self._last * margin)
         ax.set_xlabel("time since programming")
-        if self._is_broken:
-            self._break(ax)
+        for one, other in itertools.pairwise([*before, self._first]):
+            self._break(ax, float(np.sqrt(one * other)))
 
     def shade(self, ax: Axes, rows: pd.DataFrame, *, named: bool = True) -> None:
         """Shade and label the times beyond the measurements of the device."""
@@ -118,35 +148,47 @@ class TimeAxis:
         ax.margins(y=0.12)
         ax.annotate(
             "extrapolated",
-            (begin, 1.0),
-            xycoords=matplotlib.transforms.blended_transform_factory(ax.transData, ax.transAxes),
-            xytext=(2, -2),
+            (1.0, 1.0),
+            xycoords="axes fraction",
+            xytext=(-2, -2),
             textcoords="offset points",
+            ha="right",
             va="top",
             fontsize="small",
             color="0.4",
             fontstyle="italic",
         )
 
-    def _with_room(self, ticks: list[float], ax: Axes) -> list[float]:
-        """The ticks whose labels do not overlap: the ends first, then a day, an hour, a month."""
-        panel_in = ax.get_window_extent().width / ax.figure.dpi
-        letters = FontProperties(size=rcParams["xtick.labelsize"]).get_size_in_points()
-        gap = LABEL_IN * letters * self.decades / panel_in
-        first = [ticks[0], ticks[-1], times.DAY, times.HOUR, times.MONTH]
-        kept: list[float] = []
-        for tick in [t for t in first if t in ticks] + ticks:
-            if all(abs(np.log10(tick / other)) >= gap for other in kept):
-                kept.append(tick)
-        return sorted(kept)
+    def _texts(self, ticks: list[float], before: Mapping[float, str], ax: Axes) -> dict[float, str]:
+        """Positions of the ticks and their labels, in two lines where they would overlap.
 
-    def _label(self, t: float) -> str:
-        if self._is_broken and t <= self.zero_s * 1.0001:
-            return "prog."
-        return times.label(t)
+        The first time comes first, then a day, a year, an hour, a month, and the last time.
+        """
+        panel_pt = 72 * ax.get_window_extent().width / ax.figure.dpi
+        font = FontProperties(size=rcParams["xtick.labelsize"])
+        point = self.decades * (1.08 + GAP * len(before)) / panel_pt
+        usual = [times.DAY, times.YEAR, times.HOUR, times.MONTH, ticks[-1]]
+        first = [*before, self._first, *(t for t in usual if t in ticks)]
+        lines: tuple[list[float], list[float]] = ([], [])
+        said = {tick: before.get(tick) or times.label(tick) for tick in ticks}
+        halves = {
+            tick: point * (TextPath((0, 0), text, prop=font).get_extents().width / 2 + APART_PT / 2)
+            for tick, text in said.items()
+        }
+        texts = {}
+        for tick in dict.fromkeys([*first, *ticks]):
+            room = [
+                all(abs(np.log10(tick / o)) >= halves[tick] + halves[o] for o in line)
+                for line in lines
+            ]
+            if room[0] or (room[1] and not self._named_ticks):
+                lines[0 if room[0] else 1].append(tick)
+                texts[tick] = said[tick] if room[0] else f"\n{said[tick]}"
+            elif not self._named_ticks:
+                texts[tick] = ""
+        return dict(sorted(texts.items()))
 
-    def _break(self, ax: Axes) -> None:
-        middle = float(np.sqrt(self.zero_s * self._first))
+    def _break(self, ax: Axes, middle: float) -> None:
         across = matplotlib.transforms.blended_transform_factory(ax.transData, ax.transAxes)
         slant = 10 ** (0.006 * self.decades)
         for side in (10 ** (-0.008 * self.decades), 10 ** (0.008 * self.decades)):
@@ -224,7 +266,12 @@ def fit_scale(ax: Axes, score: Score, shown: "pd.Series[float]") -> None:
 
 
 def finish(
-    figure: Figure, handles: Mapping[str, Artist], note: str, *, are_methods: bool = True
+    figure: Figure,
+    handles: Mapping[str, Artist],
+    note: str,
+    *,
+    are_methods: bool = True,
+    marks: Mapping[str, Artist] = MappingProxyType({}),
 ) -> None:
     """Put the legend above and the note below the panels, without overlap.
 
@@ -233,9 +280,12 @@ def finish(
         handles: Names to what the legend shows.
         note: Text below the panels.
         are_methods: Whether the names are those of methods; others are shown as they are.
+        marks: What is shown after them in the legend, such as `EXTRAPOLATED_MARK`.
     """
     names = sorted(handles, key=order) if are_methods else list(handles)
     texts = {name: method_text(name) if are_methods else name for name in names}
+    handles, texts = {**handles, **marks}, {**texts, **{name: name for name in marks}}
+    names += marks
     width_in = figure.get_size_inches()[0]
     extra_in = 0.0
     if names:
@@ -249,7 +299,7 @@ def finish(
         )
         extra_in += (-(-len(names) // columns) - 1) * rcParams["legend.fontsize"] * 1.6 / 72
     size = 0.85 * rcParams["font.size"]
-    unbroken = note.replace(" = ", "\u00a0=\u00a0")
+    unbroken = re.sub(r"(?<=\d) (?=(mo|y|d)\b)", "\u00a0", note).replace(" = ", "\u00a0=\u00a0")
     lines = textwrap.wrap(unbroken, int(width_in * 72 / (0.57 * size)))
     extra_in += len(lines) * size * 1.35 / 72
     figure.set_size_inches(width_in, figure.get_size_inches()[1] + extra_in)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pandas as pd
 
-from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.typeset import BLANK, EXTRAPOLATED, PRIMARY, SIGNIFICANT, Block
 from analog_samson.results.scores import score_of
@@ -15,12 +15,11 @@ def caption(rows: pd.DataFrame, blocks: Sequence[Block], parts: Iterable[str]) -
     """Join common properties, the meaning of the numbers, and the marks that are used."""
     fixed = words.fixed_text(rows)
     text = [f"{fixed}.", *parts]
-    units = {times.label(t).split()[-1] for t in rows["t_inference_s"].unique()}
-    if "mo" in units:
-        text.append("1 mo = 30 d.")
-    if "y" in units:
-        text.append("1 y = 365 d.")
-    if "programmed" in units:
+    moments = [rows["t_inference_s"].unique()]
+    moments += [rows[c].unique() for c in ("lifetime_s", "low_s", "high_s") if c in rows]
+    if calendar := words.calendar_text(np.concatenate(moments)):
+        text.append(f"{calendar}.")
+    if (rows["t_inference_s"] == 0).any() and "lifetime_s" not in rows:
         text.append("Programmed: before any drift and read noise.")
     if rows["extrapolated"].any():
         text.append(f"{EXTRAPOLATED} {words.beyond_text(rows)}")
@@ -66,8 +65,11 @@ def mean_text(summary: pd.DataFrame) -> str:
             "Accuracy of the typical (median) chip: mean of log(accuracy / error), converted back; "
             f"it is not the mean accuracy. In brackets the {interval}."
         )
-    is_resampled = (summary["spread"] == "bootstrap").any() or score_of(summary).is_exponential
-    return f"Mean ± {'wider side' if is_resampled else 'half-width'} of the {interval}."
+    is_uneven = (summary["spread"] == "bootstrap") | score_of(summary).is_exponential
+    if is_uneven.all():
+        return f"Mean, in brackets the {interval}."
+    how = "half-width, or in brackets the bounds," if is_uneven.any() else "half-width"
+    return f"Mean ± {how} of the {interval}."
 
 
 def share_text(summary: pd.DataFrame) -> str:

@@ -19,7 +19,7 @@ from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.axes import finish, head, log_axis
 from analog_samson.report.diagnostics import MAX_PANELS
-from analog_samson.report.figures import late_note, moment, panel_grid
+from analog_samson.report.figures import calendar_note, late_note, moment, panel_grid
 from analog_samson.report.methods import device_label
 from analog_samson.report.networks import check_columns
 from analog_samson.report.style import is_wide, line_width, order, style
@@ -136,7 +136,7 @@ def conductances_figure(
         ValueError: If columns or rows are missing, or a name is unknown.
     """
     rows = _named(counts, names, ("state", "layer", "chip"))
-    groups = list(rows.groupby(list(_KEYS), sort=True))[: MAX_PANELS // 3]
+    groups = _groups(rows, MAX_PANELS // 3)
     states = [state for state in STATES if state in set(rows["state"])]
     across = 1 + len(states) if is_wide(width, look) else 1
     with style(look):
@@ -148,7 +148,7 @@ def conductances_figure(
         values = rows[["target_uS", "conductance_uS"]]
         low, high = values.min(axis=None) - half, values.max(axis=None) + half
         most = max(float(rows.groupby(pairs)["count"].sum().max()), 2.0)
-        for k, (_, part) in enumerate(groups):
+        for k, part in enumerate(groups):
             first, *others = axes[k * (1 + len(states)) : (k + 1) * (1 + len(states))]
             for handle in conductance_histogram(first, part):
                 handles[str(handle.get_label())] = handle
@@ -167,7 +167,7 @@ def conductances_figure(
         note = (
             f"{_n_text(rows)}, together {words.range_text(cells)} cells. Bins of "
             f"{rows['width_uS'].iloc[0]:.3g} µS, the last one with all beyond. "
-            f"{words.devices_note(rows)}{late_note(rows)}"
+            f"{words.devices_note(rows)}{calendar_note(rows)}{late_note(rows)}"
         )
         finish(figure, handles, note, are_methods=False)
     return figure
@@ -192,22 +192,21 @@ def clipping_by_layer(ax: Axes, counts: pd.DataFrame) -> list[Patch]:
     handles = []
     for k, (cut, out_of, text, colour) in enumerate(SHARES):
         sums = counts.groupby([*chip, "layer"], sort=False)[[cut, out_of]].sum()
-        share = 100 * (sums[cut] / sums[out_of]).groupby("layer").agg(["mean", "std"]).loc[layers]
+        shares = 100 * (sums[cut] / sums[out_of]).groupby("layer").agg(["mean", "std"]).loc[layers]
+        shares = shares.fillna({"std": 0.0}).assign(place=np.arange(len(layers)) + 0.36 * (k - 0.5))
         ax.barh(
-            np.arange(len(layers)) + 0.36 * (k - 0.5),
-            share["mean"],
-            xerr=share["std"].fillna(0.0),
+            shares["place"],
+            shares["mean"],
+            xerr=shares["std"],
             height=0.34,
             color=colour,
             error_kw={"elinewidth": line_width(0.7)},
             zorder=2,
         )
-        for place, value, spread in zip(
-            range(len(layers)), share["mean"], share["std"].fillna(0.0), strict=True
-        ):
+        for _, share in shares.iterrows():
             ax.annotate(
-                f"{value:.2g}",
-                (value + spread, place + 0.36 * (k - 0.5)),
+                f"{share['mean']:.2g}",
+                (share["mean"] + share["std"], share["place"]),
                 xytext=(3, 0),
                 textcoords="offset points",
                 va="center",
@@ -246,17 +245,18 @@ def clipping_figure(
         ValueError: If columns or rows are missing, or a name is unknown.
     """
     rows = _named(counts, names, ("layer", "chip"))
-    groups = list(rows.groupby(list(_KEYS), sort=True))[:MAX_PANELS]
+    groups = _groups(rows, MAX_PANELS)
     with style(look):
         figure, axes = panel_grid(len(groups), width, look, aspect=0.7, share_y=False)
         handles: dict[str, Artist] = {}
-        for ax, (_, part) in zip(axes, groups, strict=True):
+        for ax, part in zip(axes, groups, strict=True):
             for handle in clipping_by_layer(ax, part):
                 handles[str(handle.get_label())] = handle
             ax.set_title(_title(part, rows))
         note = (
             f"{_n_text(rows)}: mean and standard deviation over all chips. Saturated: at the "
-            f"largest or smallest code.{words.devices_note(rows)}{late_note(rows)}"
+            f"largest or smallest code.{words.devices_note(rows)}{calendar_note(rows)}"
+            f"{late_note(rows)}"
         )
         finish(figure, handles, note, are_methods=False)
     return figure
@@ -278,8 +278,7 @@ def clipping_map(ax: Axes, counts: pd.DataFrame, *, most: float | None = None) -
     """
     check_columns(counts, ("layer", "array", "n_saturated", "n_outputs"))
     layers = list(dict.fromkeys(counts["layer"]))
-    sums = counts.groupby(["layer", "array"])[["n_saturated", "n_outputs"]].sum()
-    share = 100 * (sums["n_saturated"] / sums["n_outputs"]).unstack("array").loc[layers]
+    share = _saturated(counts, "layer", "array").unstack("array").loc[layers]
     image = ax.imshow(
         share.to_numpy(),
         cmap="cividis",
@@ -317,18 +316,17 @@ def arrays_figure(
         ValueError: If columns or rows are missing, or a name is unknown.
     """
     rows = _named(counts, names, ("layer", "chip"))
-    groups = list(rows.groupby(list(_KEYS), sort=True))[:MAX_PANELS]
-    sums = rows.groupby([*_KEYS, "layer", "array"])[["n_saturated", "n_outputs"]].sum()
-    most = max(100 * float((sums["n_saturated"] / sums["n_outputs"]).max()), 1e-6)
+    groups = _groups(rows, MAX_PANELS)
+    most = max(float(_saturated(rows, *_KEYS, "layer", "array").max()), 1e-6)
     with style(look):
         figure, axes = panel_grid(len(groups), width, look, aspect=0.7, share_y=False)
-        for ax, (_, part) in zip(axes, groups, strict=True):
+        for ax, part in zip(axes, groups, strict=True):
             image = clipping_map(ax, part, most=most)
             ax.set_title(_title(part, rows))
         figure.colorbar(image, ax=axes, label="saturated outputs [%]", shrink=0.9)
         note = (
             f"{_n_text(rows)}, averaged. Arrays of a layer: by blocks of rows, then of columns. "
-            f"{words.devices_note(rows)}{late_note(rows)}"
+            f"{words.devices_note(rows)}{calendar_note(rows)}{late_note(rows)}"
         )
         finish(figure, {}, note)
     return figure
@@ -338,6 +336,17 @@ def _named(rows: pd.DataFrame, names: Mapping[str, str], needed: tuple[str, ...]
     check_columns(rows, ("checkpoint", "device", "t_inference_s", *needed))
     known = rows["checkpoint"].map(names).fillna("network " + rows["checkpoint"].str[:8])
     return rows.assign(name=known, rank=known.map(order))
+
+
+def _groups(rows: pd.DataFrame, most: int) -> list[pd.DataFrame]:
+    """The rows of the first devices, times and methods."""
+    return [part for _, part in rows.groupby(list(_KEYS), sort=True)][:most]
+
+
+def _saturated(counts: pd.DataFrame, *columns: str) -> "pd.Series[float]":
+    """Share of saturated outputs [%] by some columns, all chips together."""
+    sums = counts.groupby(list(columns))[["n_saturated", "n_outputs"]].sum()
+    return 100 * sums["n_saturated"] / sums["n_outputs"]
 
 
 def _title(part: pd.DataFrame, rows: pd.DataFrame) -> str:

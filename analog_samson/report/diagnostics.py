@@ -1,5 +1,6 @@
 """Where accuracy, or another score, is lost: the stages of a chip's error, and single layers."""
 
+import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analog_samson.report import words
 from analog_samson.report.axes import finish
-from analog_samson.report.figures import late_note, moment, panel_grid
+from analog_samson.report.figures import calendar_note, late_note, moment, panel_grid
 from analog_samson.report.methods import device_label
 from analog_samson.report.networks import check_columns
 from analog_samson.report.style import line_width, order, style
@@ -26,17 +27,19 @@ MAX_PANELS = 12
 time are omitted, as the table of swept axes shows all values."""
 
 
-def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
+def waterfall(ax: Axes, stages: pd.DataFrame, *, decimals: int | None = None) -> None:
     """Draw what each stage from the digital network to the chip changes, a bar a stage.
 
     The axis is logarithmic on both sides of a linear part around 0 where the changes differ much in
-    size. Right of the bars: the score after the stage.
+    size. Right of the bars: the change and the score after the stage, to the digits that the chips
+    justify.
 
     Args:
         ax: Where to draw.
         stages: Rows in order with the columns ``stage`` ("digital", "mapped", ...) and
             ``accuracy`` (fraction; or that of another score); several rows per stage (chips) are
             averaged.
+        decimals: Digits after the point; None takes those that the chips justify.
 
     Raises:
         ValueError: If there are no stages.
@@ -45,8 +48,8 @@ def waterfall(ax: Axes, stages: pd.DataFrame) -> None:
     check_columns(stages, ("stage", score.column))
     mean = stages.groupby("stage", sort=False)[score.column].mean()
     values = score.shown(mean.to_numpy())
-    decimals = score.decimals_for(values, fewer=1)
     changes, spread = np.diff(values), _spread_of_changes(stages, list(mean.index))
+    decimals = _decimals(stages) if decimals is None else decimals
     scale = _fit_changes(ax, changes, spread)
     ax.axvline(0.0, color=rcParams["axes.edgecolor"], lw=line_width(0.55), zorder=3)
     is_worse = score.lost(values[:-1], values[1:]) > 0
@@ -155,6 +158,7 @@ def waterfall_figure(
     stages: pd.DataFrame,
     names: Mapping[str, str],
     *,
+    are_of_study: bool | None = None,
     width: str | float = "two columns",
     look: str = "paper",
 ) -> Figure:
@@ -163,6 +167,8 @@ def waterfall_figure(
     Args:
         stages: As in ``waterfall.csv``.
         names: Labels of networks by their ``checkpoint``; networks of equal label are averaged.
+        are_of_study: Whether the chips are those of the study's table (see `are_chips_of`), for
+            the caption; None: not said.
         width: "one column", "two columns" or inches.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
@@ -172,7 +178,16 @@ def waterfall_figure(
     Raises:
         ValueError: If columns or rows are missing, or a name is unknown.
     """
-    return _by_network(stages, names, waterfall, width, look)
+    said = ""
+    if are_of_study is not None:
+        said = " The chips are those of trials.csv."
+        if not are_of_study:
+            said = " The chips are not those of trials.csv, or saw other samples."
+    named = stages["checkpoint"].map(names).fillna(stages["checkpoint"])
+    keys = [stages["device"], stages["t_inference_s"], named]
+    decimals = min((_decimals(part) for _, part in stages.groupby(keys)), default=0)
+    draw = functools.partial(waterfall, decimals=decimals)
+    return _by_network(stages, names, draw, width, look, said=said)
 
 
 def layers_figure(
@@ -199,10 +214,39 @@ def layers_figure(
     return _by_network(layers, names, layer_sensitivity, width, look, share_x=True)
 
 
+def are_chips_of(stages: pd.DataFrame, chips: pd.DataFrame) -> bool:
+    """Whether the last stage of every chip is the score of that chip in the study.
+
+    Args:
+        stages: As in ``waterfall.csv``.
+        chips: As `results.chip_means` gives.
+    """
+    keys = ["checkpoint", "device", "t_inference_s", "chip"]
+    column = score_of(stages).column
+    if column != score_of(chips).column:
+        return False
+    last = stages[stages["stage"] == stages["stage"].iloc[-1]][[*keys, column]]
+    known = chips[chips["condition"] == "{}"][[*keys, column]]
+    both = last.merge(known, on=keys, how="left", suffixes=("_here", ""))
+    return bool(np.isclose(both[f"{column}_here"], both[column], rtol=0, atol=1e-9).all())
+
+
+def _decimals(stages: pd.DataFrame) -> int:
+    """Digits after the point, the same for all stages: none beyond the typical standard error."""
+    groups = stages.groupby("stage", sort=False)[score_of(stages).column]
+    means = groups.mean()
+    values = score_of(stages).shown(means.to_numpy())
+    most = score_of(stages).decimals_for(values, fewer=1)
+    errors = _spread_of_changes(stages, list(means.index)) / np.sqrt(groups.size().min())
+    if not (errors > 0).any():
+        return most
+    return int(np.clip(-np.floor(np.log10(np.median(errors[errors > 0]))), 0, most))
+
+
 def _change(points: float, decimals: int) -> str:
-    """A change of the score, with more digits where it is small: "−66.3", "+0.08", "0"."""
-    text = f"{points:+.{decimals}f}" if abs(points) >= 1 else f"{points:+.{decimals + 1}f}"
-    return text.replace("-", "−") if float(text) else "0"
+    """A change of the score: "−66.3", "+0.1", "0.0"."""
+    text = f"{points:+.{decimals}f}".replace("-", "−")
+    return text if float(f"{points:.{decimals}f}") else text[1:]
 
 
 def _by_network(
@@ -213,6 +257,7 @@ def _by_network(
     look: str,
     *,
     share_x: bool = False,
+    said: str = "",
 ) -> Figure:
     check_columns(rows, ("checkpoint", "device", "t_inference_s", "chip"))
     known = rows["checkpoint"].map(names).fillna("network " + rows["checkpoint"].str[:8])
@@ -236,7 +281,7 @@ def _by_network(
         n = pd.DataFrame({"n_networks": networks, "n_chips": chips.min()})
         note = (
             f"n = {words.n_text(n.assign(n_chips_max=chips.max()))}: mean and standard deviation "
-            f"over all chips.{words.devices_note(rows)}{late_note(rows)}"
+            f"over all chips.{said}{calendar_note(rows)}{words.devices_note(rows)}{late_note(rows)}"
         )
         finish(figure, {}, note)
     return figure

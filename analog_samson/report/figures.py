@@ -1,6 +1,7 @@
 """Complete figures: one panel for each device, legend above, n and kind of interval below."""
 
 import io
+import math
 import re
 import textwrap
 from collections.abc import Callable, Sequence
@@ -17,13 +18,15 @@ from analog_samson.files import replacing
 from analog_samson.report import panels, words
 from analog_samson.report.axes import TimeAxis, finish, head, label_outer
 from analog_samson.report.pgf import save_pgf
+from analog_samson.report.shown import ShownFigure
 from analog_samson.report.style import is_wide, order, style, width_in
 from analog_samson.report.typeset import EXTRAPOLATED
 from analog_samson.results.definitions import METHOD
 from analog_samson.results.scores import score_of
+from analog_samson.results.yields import WORSE
 
 FORMATS = ("pdf", "png")
-OVER_TIME = "Dotted lines: digital networks. Dashed between extrapolated times."
+SIDE_BY_SIDE = " Methods of one time stand side by side."
 
 
 def accuracy_figure(
@@ -51,14 +54,15 @@ def accuracy_figure(
     Raises:
         ValueError: If the summary is empty or a name is unknown.
     """
-    summary = at_shown_times(summary, programmed)
-    axis = TimeAxis(summary["t_inference_s"]) if same_times else None
-    return by_panel(
+    return _over_time(
         summary,
-        lambda ax, rows: panels.accuracy_vs_time(ax, rows, interval=interval, axis=axis),
-        note=f"{footnote(summary)} {OVER_TIME}" if len(summary) else "",
+        panels.accuracy_vs_time,
+        footnote,
         width=width,
+        interval=interval,
         look=look,
+        programmed=programmed,
+        same_times=same_times,
     )
 
 
@@ -87,14 +91,15 @@ def gain_figure(
     Raises:
         ValueError: If there are no gains or a name is unknown.
     """
-    gains = at_shown_times(gains, programmed)
-    axis = TimeAxis(gains["t_inference_s"]) if same_times else None
-    return by_panel(
+    return _over_time(
         gains,
-        lambda ax, rows: panels.gain_vs_time(ax, rows, interval=interval, axis=axis),
-        note=gain_note(gains) if len(gains) else "",
+        panels.gain_vs_time,
+        gain_note,
         width=width,
+        interval=interval,
         look=look,
+        programmed=programmed,
+        same_times=same_times,
     )
 
 
@@ -123,14 +128,15 @@ def lost_figure(
     Raises:
         ValueError: If there are no rows or a name is unknown.
     """
-    losses = at_shown_times(losses, programmed)
-    axis = TimeAxis(losses["t_inference_s"]) if same_times else None
-    return by_panel(
+    return _over_time(
         losses,
-        lambda ax, rows: panels.lost_vs_time(ax, rows, interval=interval, axis=axis),
-        note=footnote(losses) if len(losses) else "",
+        panels.lost_vs_time,
+        footnote,
         width=width,
+        interval=interval,
         look=look,
+        programmed=programmed,
+        same_times=same_times,
     )
 
 
@@ -138,6 +144,7 @@ def yield_figure(
     chips: pd.DataFrame,
     target: float | None = None,
     *,
+    is_default: bool = False,
     width: str | float = "two columns",
     look: str = "paper",
 ) -> Figure:
@@ -146,6 +153,7 @@ def yield_figure(
     Args:
         chips: As `results.chip_means` gives.
         target: Accuracy to mark, as a fraction; None marks nothing.
+        is_default: Whether the target is `results.default_target`, for the caption.
         width: "one column", "two columns" or inches.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
@@ -156,9 +164,15 @@ def yield_figure(
         ValueError: If there are no chips or a name is unknown.
     """
     late = at_last_time(chips)
-    marked = ""
+    marked = " Markers: quarter, half and three quarters of the chips."
     if target is not None:
-        marked = f" Vertical line, where in range: {words.with_unit(score_of(chips), target)}."
+        what = ", the default target" if is_default else ", the target"
+        shown = words.with_unit(score_of(chips), target)
+        if is_default and not score_of(chips).has_relative_losses:
+            what += " (one point below the digital networks)"
+        elif is_default:
+            what += f" ({100 * WORSE:g} % worse than the digital networks)"
+        marked += f" Vertical line, where in range: {shown}{what}."
     return by_panel(
         late,
         lambda ax, rows: panels.yield_curves(ax, rows, target=target),
@@ -281,13 +295,16 @@ def lifetime_figure(
     note = ""
     if len(lives):
         n = lives.assign(n_chips_max=lives["n_chips"])
+        late = lives.assign(extrapolated=True)
         note = (
             f"n = {words.n_text(n)}. Loss counted from {reference[lives['reference'].iloc[0]]}; "
-            "interpolated in log time. "
+            "time of its first crossing, interpolated in log time. "
             f"Bars: {words.per_cent_of(lives)} interval, from one simulated time to another; "
-            "arrows: beyond the simulated times. 1 y = 365 d. "
-            f"{words.fixed_text(lives)}."
+            f"arrows: no bound by the simulated times. {words.returns_text(lives)}"
+            f"1 mo = 30 d; 1 y = 365 d. {words.fixed_text(lives)}."
         )
+        if (lives["measured_s"] < math.inf).any():
+            note += f" Shaded and {EXTRAPOLATED}:{late_note(late)[2:]}"
     return by_panel(
         lives,
         panels.lifetimes,
@@ -323,12 +340,37 @@ def scatter_figure(
         late,
         panels.clean_vs_late,
         with_time=True,
-        note=f"n = {words.n_text(n)}. One point a trained network; bars: standard deviation over "
-        f"its chips; grey line: nothing lost (y = x). {words.fixed_text(networks)}.",
+        note=f"n = {words.n_text(n)}.{calendar_note(late)} One point a trained network; bars: "
+        "standard deviation over its chips; grey line: nothing lost (y = x). "
+        f"{words.fixed_text(networks)}.",
         width=width,
         look=look,
         aspect=0.8,
         share_y=False,
+    )
+
+
+def _over_time(
+    rows: pd.DataFrame,
+    draw: Callable[..., Sequence[Line2D]],
+    note: Callable[[pd.DataFrame], str],
+    *,
+    width: str | float,
+    interval: str,
+    look: str,
+    programmed: bool,
+    same_times: bool,
+) -> Figure:
+    """Something against time, one panel per device; `draw` is one of `panels`' functions."""
+    rows = at_shown_times(rows, programmed)
+    axis = TimeAxis(rows["t_inference_s"]) if same_times else None
+    return by_panel(
+        rows,
+        lambda ax, part: draw(ax, part, interval=interval, axis=axis),
+        note=note(rows) + SIDE_BY_SIDE if len(rows) else "",
+        width=width,
+        look=look,
+        dashes_late=True,
     )
 
 
@@ -343,6 +385,7 @@ def by_panel(
     share_y: bool = True,
     besides: Sequence[str] = (),
     with_time: bool = False,
+    dashes_late: bool = False,
 ) -> Figure:
     """One panel per device (and every other setting that varies), one legend above, one note below.
 
@@ -356,6 +399,7 @@ def by_panel(
         share_y: Whether panels share their vertical axis.
         besides: Columns of `COMPARED_UNDER` that do not separate panels.
         with_time: Whether a panel's title contains its (one) time.
+        dashes_late: Whether lines to extrapolated times are dashed, for the legend.
 
     Returns:
         The figure.
@@ -378,14 +422,25 @@ def by_panel(
             ax.set_title(_wrapped(title, figure, axes, 0.88 if share_y else 0.7))
         if share_y:
             label_outer(axes)
-        finish(figure, handles, note + (late_note(rows) if with_time else ""))
+        figure.align_xlabels(axes)
+        marks = late_mark(rows) if dashes_late else {}
+        finish(figure, handles, note + (late_note(rows) if with_time else ""), marks=marks)
     return figure
+
+
+def late_mark(rows: pd.DataFrame) -> dict[str, Line2D]:
+    """The entry of a legend for dashed lines; empty where no time is extrapolated."""
+    text = "extrapolated"
+    mark = Line2D([], [], color="0.35", linestyle=(0, panels.LATE), label=text)
+    return {text: mark} if rows["extrapolated"].any() else {}
 
 
 def footnote(summary: pd.DataFrame) -> str:
     """Kind of the intervals of a summary, number of networks and chips."""
     text = words.interval_text(summary)
-    return f"n = {words.n_text(summary)}; {text}; 1 y = 365 d. {words.fixed_text(summary)}."
+    return (
+        f"n = {words.n_text(summary)}; {text}.{calendar_note(summary)} {words.fixed_text(summary)}."
+    )
 
 
 def gain_note(gains: pd.DataFrame) -> str:
@@ -395,6 +450,7 @@ def gain_note(gains: pd.DataFrame) -> str:
         "trained networks" if (gains["level"] == "networks").all() else "chips only (one network)"
     )
     networks = words.range_text(gains["n_networks"])
+    scale = " on the logit scale" if (gains["scale"] == "logit").all() else ""
     if (gains["spread"] == "pooled").any():
         over += ", spread pooled over methods (few networks)"
     unpaired = "" if gains["paired"].all() else " Networks from elsewhere are compared unpaired."
@@ -403,9 +459,16 @@ def gain_note(gains: pd.DataFrame) -> str:
         unpaired = f" Positive: better, a lower {score.label}.{unpaired}"
     return (
         f"Paired on the same chips; n = {networks} networks × {words.range_text(gains['n_chips'])} "
-        f"chips; {per_cent} interval (Student t) over {over}; 1 y = 365 d.{unpaired} "
+        f"chips; {per_cent} interval (Student t{scale}) over {over}.{unpaired}"
+        f"{calendar_note(gains)} "
         f"{words.fixed_text(gains)}."
     )
+
+
+def calendar_note(rows: pd.DataFrame) -> str:
+    """Lengths of months and years among the times, as a sentence with a space in front."""
+    text = words.calendar_text(rows["t_inference_s"].unique())
+    return f" {text}." if text else ""
 
 
 def n_note(chips: pd.DataFrame) -> str:
@@ -415,7 +478,7 @@ def n_note(chips: pd.DataFrame) -> str:
     sizes = own.groupby([*keys, "checkpoint"], observed=True).size()
     networks = sizes.groupby(keys, observed=True).size()
     n = pd.DataFrame({"n_networks": networks, "n_chips": int(sizes.min())})
-    return f"n = {words.n_text(n.assign(n_chips_max=int(sizes.max())))}."
+    return f"n = {words.n_text(n.assign(n_chips_max=int(sizes.max())))}.{calendar_note(chips)}"
 
 
 def at_shown_times(rows: pd.DataFrame, programmed: bool) -> pd.DataFrame:
@@ -505,7 +568,7 @@ def panel_grid(
     panel_in = aspect * whole_in / across
     if n == 1 and has_room:
         panel_in *= 0.6
-    figure = Figure(figsize=(whole_in, max(down * panel_in, 1.2)), layout="constrained")
+    figure = ShownFigure(figsize=(whole_in, max(down * panel_in, 1.2)), layout="constrained")
     panels_ = figure.subplots(down, across, squeeze=False, sharey=share_y)
     for ax in panels_.flat[n:]:
         ax.set_axis_off()

@@ -10,8 +10,8 @@ from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.content import Content
 from analog_samson.report.figures import at_last_time, moment
+from analog_samson.report.networks import MEASURES, correlations
 from analog_samson.report.typeset import EXTRAPOLATED
-from analog_samson.results.correlation import rank_correlation
 from analog_samson.results.scores import score_of
 
 MANY = 4
@@ -64,7 +64,8 @@ def lifetime(content: Content) -> str:
     signs = {"right": "more than ", "left": "less than ", "": ""}
 
     def said(row: "pd.Series[Any]") -> str:
-        return signs[str(row["censored"])] + times.label(float(str(row["lifetime_s"])))
+        late = EXTRAPOLATED if row["extrapolated"] else ""
+        return signs[str(row["censored"])] + times.label(float(str(row["lifetime_s"]))) + late
 
     parts = []
     for title, part in _panels(rows):
@@ -149,20 +150,20 @@ def sensitivity(content: Content) -> str:
 
 
 def sharpness(content: Content) -> str:
-    """The rank correlation of the first measure with the loss, for each panel."""
+    """The rank correlations of the first measure with the loss, for each panel."""
     measured = content.beside("sharpness.csv")
-    score, parts = content.score, []
-    late = at_last_time(content.networks).merge(
-        measured[["checkpoint", "average_sharpness"]], on="checkpoint"
-    )
-    for title, part in _panels(late):
-        loss = score.lost(part[score.digital], part[score.column])
-        found = rank_correlation(
-            part["average_sharpness"].to_numpy(),
-            loss.to_numpy(),
-            words.method_names(part).to_numpy(),
-        )
-        parts.append(f"{title}: rank correlation {found.overall:+.2f}")
+    late = at_last_time(content.networks)
+    late = late[late["checkpoint"].isin(measured["checkpoint"])]
+    titled = _panels(late)
+    measures = [measure for measure in MEASURES if measure in measured]
+    panels = [(part, measure) for _, part in titled for measure in measures]
+    found = correlations(panels, measured)[:: len(measures)]
+    parts = []
+    for (title, _), one in zip(titled, found, strict=True):
+        text = f"{title}: rank correlation {one.overall:+.2f}"
+        if not np.isnan(one.within):
+            text += f", within methods {one.within:+.2f} (p = {one.p_within:.2g}, corrected)"
+        parts.append(text.replace("-", "−"))
     return _joined(parts)
 
 

@@ -205,7 +205,8 @@ def _overlay(content: Content) -> Figure | None:
 
 
 def _accuracy_table(content: Content) -> Table:
-    return tables.table(content.summary, content.best)
+    advice = content.recommended_scale
+    return tables.table(content.summary, content.best, recommended_scale=advice)
 
 
 @_in_few_panels
@@ -247,7 +248,8 @@ def _yield(content: Content) -> Figure | None:
     if content.yields.empty:
         return None
     target = content.yields["target"].iloc[0]
-    return figures.yield_figure(content.chips, target, **content.how)
+    is_default = content.target is None
+    return figures.yield_figure(content.chips, target, is_default=is_default, **content.how)
 
 
 def _yield_table(content: Content) -> Table | None:
@@ -400,7 +402,9 @@ def _planning_table(content: Content) -> Table | None:
 
 
 def _waterfall(content: Content) -> Figure:
-    return diagnostics.waterfall_figure(_stages(content), content.names, **content.how)
+    stages = _stages(content)
+    same = diagnostics.are_chips_of(stages, content.chips)
+    return diagnostics.waterfall_figure(stages, content.names, are_of_study=same, **content.how)
 
 
 def _layers(content: Content) -> Figure:

@@ -145,6 +145,11 @@ def labels_from(texts: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     names, found = sorted(set(known), key=len, reverse=True), {}
     for text in texts:
         name = next((name for name in names if text.startswith(f"{name}=")), None)
+        if "=" not in text:
+            raise ValueError(
+                f"A label is given as name=label; got {text!r}, without '='. Write "
+                f'{text}="Label".'
+            )
         if name is None:
             close = difflib.get_close_matches(text.partition("=")[0], names, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""

@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,10 +14,11 @@ from matplotlib.ticker import MaxNLocator
 
 from analog_samson.report import words
 from analog_samson.report.axes import finish, head, log_axis
-from analog_samson.report.figures import late_note, moment, panel_grid
+from analog_samson.report.figures import calendar_note, late_note, moment, panel_grid
 from analog_samson.report.methods import KNOWN_METHODS
 from analog_samson.report.style import is_wide, line_width, order, plot_options, style
-from analog_samson.results.correlation import rank_correlation
+from analog_samson.results.comparison import holm
+from analog_samson.results.correlation import Correlation, rank_correlation
 from analog_samson.results.scores import score_of
 
 CURVES = (
@@ -133,7 +135,11 @@ def training_figure(
 
 
 def sharpness_vs_robustness(
-    ax: Axes, networks: pd.DataFrame, sharpness: pd.DataFrame, measure: str
+    ax: Axes,
+    networks: pd.DataFrame,
+    sharpness: pd.DataFrame,
+    measure: str,
+    p_value: float | None = None,
 ) -> list[Line2D]:
     """Scatter every network: sharpness of its minimum against the accuracy that its chips lose.
 
@@ -142,6 +148,8 @@ def sharpness_vs_robustness(
         networks: As `results.network_means` gives, of one panel at one time.
         sharpness: Columns ``checkpoint`` and the measure, as in ``sharpness.csv``.
         measure: Column of ``sharpness``.
+        p_value: That of the correlation within methods, corrected for the number of panels (see
+            `correlations`); None takes that of this panel alone.
 
     Returns:
         One handle per method.
@@ -168,7 +176,8 @@ def sharpness_vs_robustness(
         handles.append(Line2D([], [], label=name, **options))
     if (rows[measure] > 0).all():
         log_axis(ax.set_xscale, ax.xaxis)
-    text = _correlation_text(rows[measure], rows["lost"], names)
+    found = rank_correlation(rows[measure].to_numpy(), rows["lost"].to_numpy(), names.to_numpy())
+    text = correlation_text(found if p_value is None else found._replace(p_within=p_value))
     ax.set_title(text, weight="normal", fontsize="small")
     ax.margins(0.1)
     ax.grid(True, axis="x")
@@ -208,9 +217,10 @@ def sharpness_figure(
         n = len(groups) * len(measures)
         figure, axes = panel_grid(n, width, look, aspect=0.85, share_y=False, across=len(measures))
         handles: dict[str, Line2D] = {}
-        for k, ax in enumerate(axes):
-            _, part = groups[k // len(measures)]
-            for handle in sharpness_vs_robustness(ax, part, sharpness, measures[k % len(measures)]):
+        panels = [(part, measure) for _, part in groups for measure in measures]
+        found = correlations(panels, sharpness)
+        for k, (ax, (part, measure), one) in enumerate(zip(axes, panels, found, strict=True)):
+            for handle in sharpness_vs_robustness(ax, part, sharpness, measure, one.p_within):
                 handles[str(handle.get_label())] = handle
             title = "\n" + ax.get_title(loc="left")
             ax.set_title(title, weight="normal", fontsize="small")
@@ -218,6 +228,7 @@ def sharpness_figure(
                 head(ax, words.group_title(part.iloc[0], columns, networks["device"].unique()))
             else:
                 ax.set_ylabel("")
+        n_tests = sum(not math.isnan(one.p_within) for one in found)
         n = networks.loc[
             networks["checkpoint"].isin(sharpness["checkpoint"]), "checkpoint"
         ].nunique()
@@ -225,18 +236,39 @@ def sharpness_figure(
             f"n = {n} networks × {words.range_text(networks['n_chips'])} chips: one point a "
             "trained network, its chips averaged; sharpness on training images; "
             "Spearman's rank correlation over all points | "
-            "within methods (differences between methods removed; p of permutations). "
-            f"{words.fixed_text(networks)}.{late_note(networks)}"
+            "within methods (differences between methods removed; p of permutations, Holm's "
+            f"correction over the {n_tests} panels). {words.fixed_text(networks)}."
+            f"{calendar_note(networks)}{late_note(networks)}"
         )
         finish(figure, handles, note)
     return figure
 
 
-def _correlation_text(
-    sharpness: "pd.Series[float]", lost: "pd.Series[float]", names: "pd.Series[str]"
-) -> str:
+def correlations(
+    panels: Sequence[tuple[pd.DataFrame, str]], sharpness: pd.DataFrame
+) -> list[Correlation]:
+    """Rank correlations of sharpness with what is lost, their p-values corrected by Holm.
+
+    Args:
+        panels: Networks at one time on one device, and a column of ``sharpness``, of each panel.
+        sharpness: As in ``sharpness.csv``.
+
+    Returns:
+        One for each panel; `p_within` is corrected for the number of panels with one.
+    """
+    found = []
+    for networks, measure in panels:
+        rows = networks.merge(sharpness[["checkpoint", measure]], on="checkpoint")
+        score = score_of(rows)
+        lost = score.lost(rows[score.digital], rows[score.column]).to_numpy()
+        names = words.method_names(rows).to_numpy()
+        found.append(rank_correlation(rows[measure].to_numpy(), lost, names))
+    corrected = holm(np.array([one.p_within for one in found]))
+    return [one._replace(p_within=float(p)) for one, p in zip(found, corrected, strict=True)]
+
+
+def correlation_text(found: Correlation) -> str:
     """Rank correlation over all networks | within methods, where there are several."""
-    found = rank_correlation(sharpness.to_numpy(), lost.to_numpy(), names.to_numpy())
     text = f"Spearman {found.overall:+.2f}"
     if not math.isnan(found.within):
         text += f" | {found.within:+.2f} (p = {found.p_within:.2g})"

@@ -11,9 +11,15 @@ from matplotlib.lines import Line2D
 
 from analog_samson.report import words
 from analog_samson.report.axes import TimeAxis, finish, fit_scale, label_outer, y_label
-from analog_samson.report.figures import OVER_TIME, at_shown_times, footnote, panel_grid
+from analog_samson.report.figures import (
+    SIDE_BY_SIDE,
+    at_shown_times,
+    footnote,
+    late_mark,
+    panel_grid,
+)
 from analog_samson.report.methods import device_label
-from analog_samson.report.panels import draw_digital, draw_series
+from analog_samson.report.panels import draw_series
 from analog_samson.report.style import line_width, order, style
 from analog_samson.results.scores import score_of
 
@@ -31,7 +37,6 @@ COLUMNS = (
 
 COLOURS = ("#000000", "#D55E00", "#56B4E9", "#009E73", "#CC79A7", "#E69F00", "#0072B2", "#999999")
 MARKERS = ("o", "D", "s", "v", "P", "h", "^", "X")
-DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
 
 
 def overlay_figure(
@@ -78,11 +83,8 @@ def overlay_figure(
         for ax, (_, part) in zip(axes, groups, strict=True):
             part = part.assign(value=score.shown(part[score.column]))
             own = {name: one for name, one in looks.items() if name in set(part["name"])}
-            draw_series(ax, part, own, interval, axis, score.shown)
             digital = score.shown(part.groupby("name")[score.digital].mean())
-            once = {digital[name]: name for name in reversed(own)}  # networks shared by series
-            lines = {name: value for value, name in reversed(once.items())}
-            draw_digital(ax, lines, list(lines), [own[name]["color"] for name in lines])
+            draw_series(ax, part, own, interval, axis, score.shown, dict(digital))
             fit_scale(ax, score, part["value"])
             ax.set_ylabel(y_label(score.axis()))
             if apart:
@@ -91,8 +93,10 @@ def overlay_figure(
                     title.insert(0, device_label(part["device"].iloc[0], rows["device"].unique()))
                 ax.set_title(", ".join(title))
         label_outer(axes)
+        figure.align_xlabels(axes)
         handles = {name: Line2D([], [], **one) for name, one in looks.items()}
-        finish(figure, handles, f"{footnote(rows)} {OVER_TIME}", are_methods=False)
+        note = footnote(rows) + SIDE_BY_SIDE
+        finish(figure, handles, note, are_methods=False, marks=late_mark(rows))
     return figure
 
 
@@ -131,7 +135,7 @@ def _names(rows: pd.DataFrame, over: Sequence[str]) -> "pd.Series[str]":
 
 
 def series_looks() -> Iterator[dict[str, Any]]:
-    """Colours, markers and dashes of series, all different until the markers are used up."""
+    """Colours and markers of series, all different until the pairs are used up."""
     cycle = rcParams["axes.prop_cycle"]
     own = cycle != rcParamsDefault["axes.prop_cycle"]
     colours = cycle.by_key().get("color", COLOURS) if own else COLOURS
@@ -140,7 +144,7 @@ def series_looks() -> Iterator[dict[str, Any]]:
         yield {
             "color": colour,
             "marker": MARKERS[(k + k // len(colours)) % len(MARKERS)],
-            "linestyle": DASHES[k % len(DASHES)],
+            "linestyle": "-",
             "markeredgecolor": "white",
             "markeredgewidth": line_width(0.45),
             "markerfacecolor": colour,

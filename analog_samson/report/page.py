@@ -21,7 +21,7 @@ from analog_samson.devices.named import names_in
 from analog_samson.files import made_folder, replacing
 from analog_samson.report.citations import bibtex
 from analog_samson.report.content import Content
-from analog_samson.report.contents import warnings_of, write_figures, write_tables
+from analog_samson.report.contents import select, warnings_of, write_figures, write_tables
 from analog_samson.report.datasheet import datasheet
 from analog_samson.report.figures import FORMATS
 from analog_samson.report.items import Item, with_extra
@@ -63,8 +63,11 @@ def write_report(
     baseline: str = "sgd",
     confidence: float = 0.95,
     look: str = "paper",
+    width: str | float = "two columns",
     scale: str = "accuracy",
     target: float | None = None,
+    methods: Sequence[str] = (),
+    overlay: Sequence[str] = (),
     command: str = "",
     extra_items: Iterable[Item | str] = (),
     shown_as: str = "",
@@ -87,9 +90,12 @@ def write_report(
         baseline: Method that gains are counted from.
         confidence: Probability with which an interval covers the true mean.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
+        width: "one column", "two columns" or inches, of the figures.
         scale: Scale of means, gains and tests: "accuracy", "logit" or "auto" (see `Content`).
         target: Accuracy that chips must reach for the yield, as a fraction; None takes
             `results.default_target`.
+        methods: Methods to keep, with or without strength; empty keeps all.
+        overlay: What is laid over each other on one axes, in a figure of its own (see `Content`).
         command: The command that made the study, for the page; empty takes the manifest's.
         extra_items: Figures and tables of other packages, shown after the others: each an `Item`,
             or its import name ("package.module:name").
@@ -125,13 +131,15 @@ def write_report(
             if shown_as and (len(by_score) == 1 or is_shown_as(found, shown_as)):
                 found = results.shown_as(found, shown_as)
             content = Content(
-                found,
+                select(found, methods=methods),
                 own,
                 baseline=baseline,
                 confidence=confidence,
                 look=look,
+                width=width,
                 scale=scale,
                 target=target,
+                overlay=overlay,
             )
             shown = [_Shown(item, item.figures(content), item.tables(content)) for item in items]
             several = len(by_score) > 1

@@ -1,6 +1,7 @@
 """Drawing into one `Axes`: the score of chips over time and methods."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,20 @@ from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.axes import TimeAxis, fit_scale, y_label
 from analog_samson.report.style import line_width, marker_size, order, plot_options
+from analog_samson.report.typeset import EXTRAPOLATED
 from analog_samson.results.scores import score_of
 
-DIGITAL = (1.0, 3.0)
-"""Dots of the line of digital networks."""
-
 LATE = (2.5, 1.5)
-"""Dashes of lines between extrapolated times."""
+"""Dashes of lines to extrapolated times; dashes mean nothing else."""
+
+DIGITAL = 0.05
+"""Half the length of the line of digital networks, as a fraction of the time axis."""
+
+ROOM = 0.05
+"""Room for an arrow beside a time axis, as a fraction of it."""
+
+MARKED = (0.25, 0.5, 0.75)
+"""Shares of the chips at which curves of the yield have a marker: quartiles and the median."""
 
 MANY_CHIPS = 300
 """Above this many chips of a method their thin lines are stored as pixels, not as vectors."""
@@ -35,9 +43,9 @@ def accuracy_vs_time(
 ) -> list[Line2D]:
     """Draw accuracy [%], or another score, against time on a logarithmic axis, one line per method.
 
-    The programmed state (t = 0) is drawn left of a break, because the axis is logarithmic;
-    times beyond the device's measured range are shaded, and their lines are dashed. Markers of
-    methods stand side by side. A fine dotted line a method: its digital networks.
+    The programmed state (t = 0) and the digital networks are drawn left of breaks, because the axis
+    is logarithmic; times beyond the device's measured range are shaded, and their lines are dashed.
+    Markers of methods stand side by side.
 
     Args:
         ax: Where to draw.
@@ -57,30 +65,11 @@ def accuracy_vs_time(
     rows = summary.assign(
         name=words.method_names(summary), value=score.shown(summary[score.column])
     )
-    handles = _over_time(ax, rows, interval, axis, score.shown)
     digital = score.shown(rows.groupby("name")[score.digital].mean())
-    ordered = sorted(digital.index, key=order)
-    draw_digital(ax, {name: digital[name] for name in ordered}, ordered)
+    handles = _over_time(ax, rows, interval, axis, score.shown, dict(digital))
     fit_scale(ax, score, rows["value"])
     ax.set_ylabel(y_label(score.axis()))
     return handles
-
-
-def draw_digital(
-    ax: Axes, digital: Mapping[str, float], drawn: Sequence[str], colours: Sequence[Any] = ()
-) -> None:
-    """Draw a fine dotted line at each digital score; coinciding ones show their dots in turn.
-
-    Args:
-        ax: Where to draw.
-        digital: Name of a series to its digital score, as shown.
-        drawn: All methods that are drawn.
-        colours: Colours of the series; empty takes those of methods.
-    """
-    for k, (name, value) in enumerate(digital.items()):
-        colour = colours[k] if colours else plot_options(name, drawn)["color"]
-        dots = (k * sum(DIGITAL) / len(digital), DIGITAL)
-        ax.axhline(value, color=colour, ls=dots, lw=line_width(0.8), zorder=2)
 
 
 def gain_vs_time(
@@ -154,6 +143,8 @@ def lost_vs_time(
 def yield_curves(ax: Axes, chips: pd.DataFrame, *, target: float | None = None) -> list[Line2D]:
     """Draw the fraction of chips that reach a score against the score, a step a chip.
 
+    Markers are at the quartiles and the median of the chips (`MARKED`).
+
     Args:
         ax: Where to draw.
         chips: As `results.chip_means` gives, of one panel at one time.
@@ -179,13 +170,11 @@ def yield_curves(ax: Axes, chips: pd.DataFrame, *, target: float | None = None) 
         own = np.sort(values[names == name].to_numpy())
         reached = np.arange(len(own) + 1) / len(own)
         share = 100 * (1 - reached if score.is_higher_better else reached)
-        line = {"color": look["color"], "linestyle": look["linestyle"]}
         end = 0.0 if score.is_higher_better else 100.0
-        ax.step(
-            np.concatenate([[ends[0]], own, [ends[1]]]), np.append(share, end), where="post", **line
-        )
-        middle = len(own) // 2
-        ax.plot(own[middle], share[middle], **{**look, "linestyle": "none"})
+        x = np.concatenate([[ends[0]], own, [ends[1]]])
+        ax.step(x, np.append(share, end), where="post", color=look["color"])
+        marked = np.unique([int(part * len(own)) for part in MARKED])
+        ax.plot(own[marked], share[marked], **{**look, "linestyle": "none"})
         handles.append(Line2D([], [], label=name, **look))
     if target is not None and ends[0] <= score.shown(target) <= ends[1]:
         ax.axvline(score.shown(target), color="0.3", linestyle=":", lw=line_width(0.7), zorder=1)
@@ -316,7 +305,9 @@ def _slots(chips: pd.DataFrame, names: "pd.Series[str]") -> dict[str, int]:
 
 
 def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
-    """Draw lifetimes with their intervals, one row per method; arrows where data end.
+    """Draw lifetimes with their intervals, one row per method; short arrows where data end.
+
+    Times beyond the device's measured range are shaded and carry a dagger.
 
     Args:
         ax: Where to draw.
@@ -330,40 +321,47 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
     """
     check_one(lives, "lifetimes")
     finite = lives[["lifetime_s", "low_s", "high_s"]].replace([0.0, np.inf], np.nan)
-    axis = TimeAxis(pd.Series(np.append(finite.to_numpy().ravel(), [1.0, times.YEAR])).dropna())
-    axis.dress(ax)
-    inset = 10 ** (0.015 * axis.decades)
-    left, right = ax.get_xlim()[0] * inset, ax.get_xlim()[1] / inset
+    ends = pd.Series(np.append(finite.to_numpy().ravel(), [1.0, times.YEAR])).dropna()
+    axis = TimeAxis(ends, named_ticks=True)
+    axis.dress(ax, ROOM)
     names = words.method_names(lives)
     ordered = sorted(names.unique(), key=order)
     for place, name in enumerate(ordered):
         row = lives[names == name].iloc[0]
         style = plot_options(name, ordered)
-        low, high = row["low_s"], row["high_s"]
-        if low == 0 and np.isinf(high):  # no interval: the arrow shows the known bound
-            low = 0.0 if row["censored"] == "left" else row["lifetime_s"]
-            high = np.inf if row["censored"] == "right" else row["lifetime_s"]
-        begin, end = max(low, left), min(high, right)
+        known = row["lifetime_s"]
+        begin = row["low_s"] if row["low_s"] > 0 else known
+        end = row["high_s"] if np.isfinite(row["high_s"]) else max(known, row["low_s"])
         ax.plot([begin, end], [place, place], color=style["color"], zorder=2)
-        for bound, edge, arrow in ((low == 0, left, "<"), (np.isinf(high), right, ">")):
-            if bound:
-                ax.plot(edge, place, arrow, color=style["color"], clip_on=False, zorder=3)
+        arrow = {"arrowstyle": "<|-", "color": style["color"], "shrinkA": 0, "shrinkB": 0}
+        arrow |= {"linewidth": line_width(1.0), "mutation_scale": marker_size(1.8)}
+        for is_open, edge, side in (
+            (row["low_s"] == 0, begin, -1),
+            (np.isinf(row["high_s"]), end, 1),
+        ):
+            if is_open:
+                shift = (side * marker_size(3.5), 0)
+                ax.annotate(
+                    "", (edge, place), shift, textcoords="offset points", arrowprops=arrow
+                ).set_in_layout(False)
         if row["censored"] == "":
-            ax.plot(row["lifetime_s"], place, zorder=4, **style)
-        text, at, side = {
-            "": ("", end, "right"),
-            "right": ("not reached", right, "right"),
-            "left": ("lost at once", left, "left"),
-        }[row["censored"]]
+            ax.plot(known, place, zorder=4, **style)
+        sign = {"right": "> ", "left": "< ", "": ""}[row["censored"]]
+        late = EXTRAPOLATED if row["extrapolated"] else ""
         ax.annotate(
-            text,
-            (at, place),
+            f"{sign}{times.label(known)}{late}",
+            (known, place),
             xytext=(0, marker_size(0.9)),
             textcoords="offset points",
-            ha=side,
+            ha={"right": "right", "left": "left", "": "center"}[row["censored"]],
             fontsize="small",
             color="0.3",
         )
+    measured = float(lives["measured_s"].min())
+    if np.isfinite(measured):
+        late_s = ends[ends > measured].min()
+        edges = {"t_inference_s": [measured, late_s], "extrapolated": [False, True]}
+        axis.shade(ax, pd.DataFrame(edges), named=False)
     ax.set_yticks(range(len(ordered)), [words.method_text(name) for name in ordered])
     ax.set_ylim(len(ordered) - 0.4, -0.6)
     ax.grid(False, axis="y")
@@ -427,10 +425,11 @@ def _over_time(
     interval: str,
     axis: TimeAxis | None,
     show: Callable[[Any], Any],
+    digital: Mapping[str, float] = MappingProxyType({}),
 ) -> list[Line2D]:
     names = sorted(rows["name"].unique(), key=order)
     looks = {name: plot_options(name, names) for name in names}
-    draw_series(ax, rows, looks, interval, axis, show)
+    draw_series(ax, rows, looks, interval, axis, show, digital)
     return [Line2D([], [], label=name, **look) for name, look in looks.items()]
 
 
@@ -441,8 +440,9 @@ def draw_series(
     interval: str,
     axis: TimeAxis | None,
     show: Callable[[Any], Any],
+    digital: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
-    """Draw series with their intervals against time.
+    """Draw series with their intervals against time, side by side.
 
     Args:
         ax: Where to draw.
@@ -452,11 +452,12 @@ def draw_series(
         interval: "bars" or "band".
         axis: Time axis; None makes one for these times.
         show: Converts the ends of intervals to the unit that is shown.
+        digital: Name of a series to the score of its digital networks, as shown.
     """
     axis = axis or TimeAxis(rows["t_inference_s"])
     names = list(looks)
     shifts = axis.shifts(len(names), ax)
-    for k, (name, shift) in enumerate(zip(names, shifts, strict=True)):
+    for name, shift in zip(names, shifts, strict=True):
         own = rows[rows["name"] == name].sort_values("t_inference_s")
         style = looks[name]
         t = own["t_inference_s"].to_numpy(dtype=float)
@@ -468,18 +469,17 @@ def draw_series(
         known = timed & ~late
         later = late.copy()
         later[np.flatnonzero(known)[-1:]] = True
-        line = {"color": style["color"], "zorder": 3.0 if style["linestyle"] == "-" else 3.1}
+        line = {"color": style["color"], "zorder": 3}
         ax.plot(x[known], y[known], linestyle=style["linestyle"], **line)
         if late.any():
-            phase = k * sum(LATE) / len(names)
-            ax.plot(x[later], y[later], linestyle=(phase, LATE), **line)
+            ax.plot(x[later], y[later], linestyle=(0, LATE), **line)
         if interval == "band":
-            band = {"color": style["color"], "linestyle": style["linestyle"]}
+            line["zorder"] = 2
             ax.fill_between(
-                x[timed], low[timed], high[timed], alpha=0.12, lw=0, color=band["color"]
+                x[timed], low[timed], high[timed], alpha=0.12, lw=0, color=line["color"]
             )
             for edge in (low, high):
-                ax.plot(x[timed], edge[timed], lw=line_width(0.4), alpha=0.7, zorder=2, **band)
+                ax.plot(x[timed], edge[timed], lw=line_width(0.4), alpha=0.7, **line)
         ax.errorbar(
             x[barred],
             y[barred],
@@ -490,7 +490,12 @@ def draw_series(
             zorder=3,
         )
         ax.plot(x, y, zorder=4, **{**style, "linestyle": "none"})
-    axis.dress(ax, float(shifts[-1]))
+        if name in digital:
+            thin = {"color": style["color"], "lw": line_width(0.6), "zorder": 2}
+            x = axis.place(np.full(3, axis.digital_s), np.array([-DIGITAL, shift, DIGITAL]))
+            ax.plot(x[[0, 2]], [digital[name]] * 2, **thin)
+            ax.plot(x[1], digital[name], zorder=4, **{**style, "linestyle": "none"})
+    axis.dress(ax, float(shifts[-1]), has_digital=bool(digital))
     axis.shade(ax, rows)
 
 

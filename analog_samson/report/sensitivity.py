@@ -79,7 +79,7 @@ def sensitivity(
         low, high = (score.shown(own[end].to_numpy()) for end in ("low", "high"))
         bars: dict[str, Any] = {"ecolor": look["color"], "elinewidth": line_width(0.7)}
         ax.errorbar(x, y, [y - low, high - y], fmt="none", zorder=3, **bars)
-        ax.plot(x, y, zorder=4 if look["linestyle"] == "-" else 4.1, **look)
+        ax.plot(x, y, zorder=4, **look)
         handles.append(Line2D([], [], label=source_text(source), **look))
     mark_nominal(ax, 1.0)
     fit_scale(ax, score, score.shown(rows[score.column]))

@@ -16,11 +16,10 @@ from analog_samson.report.methods import KNOWN_METHODS, appearance
 
 
 class MethodStyle(NamedTuple):
-    """Appearance of a method in every figure; dashes distinguish methods in greyscale prints."""
+    """Colour and marker of a method in every figure; dashes mean extrapolated times."""
 
     colour: str
     marker: str
-    line: Any = "-"
 
 
 _SPARE_COLOURS = ("#AA4499", "#661100", "#6699CC", "#DDCC77", "#CC6677")
@@ -39,13 +38,12 @@ CALLERS = re.compile(r"(font|text|mathtext)\.|.*(color|cycle|labelsize|titlesize
 
 
 def method_style(method: str) -> MethodStyle:
-    """Colour, marker and line of a method; defaults derive from its name."""
+    """Colour and marker of a method; defaults derive from its name."""
     shown = appearance(method)
     number = zlib.crc32(method.encode())
     return MethodStyle(
         shown.colour or _SPARE_COLOURS[number % len(_SPARE_COLOURS)],
         shown.marker or _SPARE_MARKERS[number // 7 % len(_SPARE_MARKERS)],
-        (0, shown.dashes) if shown.dashes else "-",
     )
 
 
@@ -61,7 +59,7 @@ def plot_options(name: str, drawn: Iterable[str]) -> dict[str, Any]:
         Keyword arguments of ``Axes.plot``.
     """
     method = name.split(" ")[0]
-    colour, marker, line = method_style(method)
+    colour, marker = method_style(method)
     drawn = list(drawn)
     if (cycle := rcParams["axes.prop_cycle"]) != rcParamsDefault["axes.prop_cycle"]:
         colours = cycle.by_key().get("color", [colour])
@@ -74,7 +72,7 @@ def plot_options(name: str, drawn: Iterable[str]) -> dict[str, Any]:
     is_hollow = rank % 2 == 1
     return {
         "color": shade,
-        "linestyle": line,
+        "linestyle": "-",
         "marker": marker,
         "markeredgecolor": shade if is_hollow else "white",
         "markeredgewidth": line_width(0.9 if is_hollow else 0.45),

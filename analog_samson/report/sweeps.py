@@ -18,6 +18,7 @@ from analog_samson.report.axes import finish, fit_scale, log_axis, places, y_lab
 from analog_samson.report.figures import (
     at_last_time,
     by_panel,
+    calendar_note,
     footnote,
     late_note,
     moment,
@@ -105,8 +106,9 @@ def heat_figure(
             ax.set_title(words.method_text(name))
             ax.label_outer()
         figure.colorbar(image, ax=axes, label=score.axis(moment(rows)), shrink=0.9)
-        note = f"{device_label(rows['device'].iloc[0])}. Means, n = {words.n_text(rows)}. "
-        finish(figure, {}, f"{note}{words.fixed_text(rows)}.{late_note(rows)}")
+        note = f"{device_label(rows['device'].iloc[0])}. Means{words.scale_text(rows)}, "
+        note += f"n = {words.n_text(rows)}. "
+        finish(figure, {}, f"{note}{words.fixed_text(rows)}.{calendar_note(rows)}{late_note(rows)}")
     return figure
 
 
@@ -159,7 +161,7 @@ def accuracy_vs_axis(
         low, high = (score.shown(own[end].to_numpy()) for end in ("low", "high"))
         bars = {"fmt": "none", "ecolor": style["color"], "elinewidth": line_width(0.7)}
         ax.errorbar(x, y, [y - low, high - y], zorder=3, **bars)
-        ax.plot(x, y, zorder=4 if style["linestyle"] == "-" else 4.1, **style)
+        ax.plot(x, y, zorder=4, **style)
         handles.append(Line2D([], [], label=name, **style))
     if nominal in stands_at:
         mark_nominal(ax, stands_at[nominal])

@@ -1,6 +1,7 @@
 """The tables of a study: score, gain, loss, yield, lifetime, normalised score, noise grid."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -34,8 +35,16 @@ MOST_LINES = 200
 """Lines that a block has at most: our choice, as above."""
 
 
+def _in_per_cent(value: float) -> float:
+    return 100 * value
+
+
 def table(
-    summary: pd.DataFrame, best: pd.DataFrame | None = None, *, decimals: int | None = None
+    summary: pd.DataFrame,
+    best: pd.DataFrame | None = None,
+    *,
+    decimals: int | None = None,
+    recommended_scale: str = "",
 ) -> Table:
     """Accuracy against time: methods x times, one block per device.
 
@@ -44,6 +53,7 @@ def table(
         best: As `results.best_methods` gives: the significantly best is set bold, ties are
             marked; None marks nothing.
         decimals: Digits after the point; None takes those of the score.
+        recommended_scale: As `results.recommended_scale` gives, for the caption.
 
     Returns:
         The table; a cell without trials is blank and is explained in the caption.
@@ -71,6 +81,10 @@ def table(
         "Digital: the same networks without analog noise.",
         f"Share of analog weights: {share_text(summary)}.",
     ]
+    if recommended_scale == "logit" and not words.scale_text(summary):
+        parts.append(
+            "Digital networks at 95 % or more: the logit scale (--scale logit) is recommended."
+        )
     if summary["half_width"].isna().any() and not summary["half_width"].isna().all():
         parts.append("No interval where one chip of one network was measured.")
     if rows["is_best"].any():
@@ -124,8 +138,10 @@ def gain_table(
         mark += f" {PRIMARY}" if row["is_primary"] else ""
         if is_logit:
             return _between(row["gain"], row["low"], row["high"], 0, sign="+") + mark
-        value, width = row["gain"], row["half_width"]
-        return _value(score, value, width, digits, show=score.shown_gain, sign="+") + mark
+        value, ends, show = row["gain"], (row["low"], row["high"]), score.shown_gain
+        if score.is_exponential:
+            return _between(value, *ends, digits, show=show, sign="+") + mark
+        return _value(score, value, row["half_width"], digits, show=show, sign="+") + mark
 
     is_logit = (gains["scale"] == "logit").all()
     if is_logit:
@@ -143,15 +159,13 @@ def gain_table(
         title = f"Reduction of the odds of an error against {baseline} [%]"
         title += ", digital networks deducted" if is_loss else ""
         what = "1 − odds ratio of the errors of typical chips, from the difference of logits"
-    side = "wider side" if score.is_exponential else "half-width"
-    how = (
-        f"in brackets its {per_cent} interval"
-        if is_logit
-        else f"± {side} of its {per_cent} interval"
-    )
+    is_uneven = is_logit or score.is_exponential
+    how = f", in brackets its {per_cent} interval"
+    how = how if is_uneven else f" ± half-width of its {per_cent} interval"
+    on_scale = " on the logit scale" if is_logit else ""
     parts = [
-        f"{what} on the same chips{', ' if is_logit else ' '}{how} (Student t over trained "
-        "networks). n = trained networks × chips per network.",
+        f"{what} on the same chips{how} (Student t{on_scale} over trained networks). n = "
+        "trained networks × chips per network.",
         tests_text(gains),
     ]
     if not score.is_higher_better:
@@ -200,7 +214,11 @@ def lost_table(losses: pd.DataFrame, *, decimals: int | None = None) -> Table:
     blocks = _over_time(
         rows,
         lambda own: {"n": words.n_short(own)},
-        lambda row: _value(score, row["lost"], row["half_width"], digits, show=show),
+        lambda row: (
+            _between(row["lost"], row["low"], row["high"], digits, show=show)
+            if score.is_exponential
+            else _value(score, row["lost"], row["half_width"], digits, show=show)
+        ),
     )
     first, second = ("Digital", "analog") if score.is_higher_better else ("Analog", "digital")
     lost = f"{first} minus {second} {score.averaged_label} of the same networks"
@@ -311,11 +329,14 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
     if score.has_relative_losses:
         counted = f"Counted from {reference}, relative to it, and"
     parts = [
-        f"{counted} interpolated in log time; in "
+        f"{counted} interpolated in log time to the first crossing; in "
         f"brackets the {words.per_cent_of(rows)} interval, from one simulated time to another "
         f"({BLANK}: no bound). > and <: beyond the simulated times. n = trained networks × "
         "chips per network, of chips simulated at all times."
     ]
+    for loss, own in rows.groupby("loss"):
+        if said := words.returns_text(own).strip():
+            parts.append(f"{score.loss_head(float(str(loss)))}: {said[0].lower()}{said[1:]}")
     if (rows["spread"] == "pooled").any():
         parts.append("Spread pooled over methods where there are 2 or 3 networks.")
     more = rows.iloc[int(rows["further_times"].to_numpy().argmax())]
@@ -324,11 +345,11 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
         parts.append(
             f"Further times narrow the intervals: {n} more between {times.label(more['low_s'])} "
             f"and {times.label(more['high_s'])} bring that of {words.method_text(more['name'])} at "
-            f"{100 * more['loss']:g} % near what the spread allows."
+            f"{score.loss_head(more['loss'])} near what the spread allows."
         )
     return Table(
         title=f"Lifetime: time until {score.is_lost}",
-        caption=caption(rows.assign(t_inference_s=times.YEAR), blocks, [*parts, *_cut_text(rows)]),
+        caption=caption(_with_late_bounds(rows), blocks, [*parts, *_cut_text(rows)]),
         blocks=tuple(blocks),
         data=rows.drop(columns="name"),
         label="tab:lifetime",
@@ -588,24 +609,43 @@ def _value(
 
 
 def mean_of(score: Score, row: "pd.Series[Any]", decimals: int) -> str:
-    """A mean with its interval, which is not symmetric on the logit scale."""
-    if row.get("scale") == "logit":
-        return _between(row[score.column], row["low"], row["high"], decimals)
+    """A mean with its half-width, or with its interval where that is not symmetric."""
+    if row.get("scale") == "logit" or row["spread"] == "bootstrap" or score.is_exponential:
+        ends = row["low"], row["high"]
+        return _between(row[score.column], *ends, decimals, show=score.shown)
     return _value(score, row[score.column], row["half_width"], decimals)
 
 
-def _between(value: float, low: float, high: float, decimals: int, sign: str = "") -> str:
+def _between(
+    value: float,
+    low: float,
+    high: float,
+    decimals: int,
+    *,
+    show: Callable[[float], float] = _in_per_cent,
+    sign: str = "",
+) -> str:
     """A value with its interval in brackets: "98.32 (97.61 to 98.77)"."""
-    shown = [f"{100 * one:{sign}.{decimals}f}".replace("-", "−") for one in (value, low, high)]
+    ends = sorted((show(low), show(high)))
+    shown = [f"{one:{sign}.{decimals}f}".replace("-", "−") for one in (show(value), *ends)]
     return f"{shown[0]} ({shown[1]} to {shown[2]})" if pd.notna(low) else shown[0]
 
 
 def _life(row: "pd.Series[Any]") -> str:
     late = EXTRAPOLATED if row["extrapolated"] else ""
     sign = {"right": "> ", "left": "< ", "": ""}[row["censored"]]
-    low = BLANK if row["low_s"] == 0 else times.label(row["low_s"])
-    high = BLANK if row["high_s"] == float("inf") else times.label(row["high_s"])
-    return f"{sign}{times.label(row['lifetime_s'])}{late} ({low} to {high})"
+    ends = [
+        times.label(t) + EXTRAPOLATED * bool(t > row["measured_s"]) if 0 < t < math.inf else BLANK
+        for t in (row["low_s"], row["high_s"])
+    ]
+    return f"{sign}{times.label(row['lifetime_s'])}{late} ({ends[0]} to {ends[1]})"
+
+
+def _with_late_bounds(lives: pd.DataFrame) -> pd.DataFrame:
+    """Lifetimes for a caption: extrapolated where a bound of the interval is."""
+    bounds = lives[["low_s", "high_s"]].where(lambda t: t < math.inf, 0.0).max(axis=1)
+    late = lives["extrapolated"] | (bounds > lives["measured_s"])
+    return lives.assign(t_inference_s=0.0, extrapolated=late)
 
 
 def _n_short(rows: pd.DataFrame) -> str:

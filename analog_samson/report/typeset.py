@@ -144,7 +144,20 @@ def _rounded(number: float) -> float:
     return float(f"{round(number, DIGITS):.{DIGITS}g}")
 
 
+_GREEK = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi o pi rho
+varsigma sigma tau upsilon phi chi psi omega"""
+"""Letters from α to ω, in the order of Unicode."""
+
 LATEX = {
+    **{chr(ord("α") + k): f"$\\{name}$" for k, name in enumerate(_GREEK.split()) if name != "o"},
+    "Δ": r"$\Delta$",
+    "Σ": r"$\Sigma$",
+    "Φ": r"$\Phi$",
+    "Ω": r"$\Omega$",
+    "→": r"$\rightarrow$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "≈": r"$\approx$",
     "\\": r"\textbackslash{}",
     "&": r"\&",
     "%": r"\%",
@@ -161,9 +174,6 @@ LATEX = {
     "±": r"$\pm$",
     "×": r"$\times$",
     "µ": r"$\mu$",
-    "ρ": r"$\rho$",
-    "σ": r"$\sigma$",
-    "λ": r"$\lambda$",
     BLANK: "--",
     EXTRAPOLATED: r"$^\dagger$",
     TIED: r"$^\circ$",
@@ -171,7 +181,6 @@ LATEX = {
     ISO: r"$^\S$",
     "∞": r"$\infty$",
     "\u00a0": "~",
-    "ν": r"$\nu$",
     "−": "$-$",
 }
 

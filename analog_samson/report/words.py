@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analog_samson import times
 from analog_samson.report.methods import (
     appearance,
     dataset_label,
@@ -258,9 +259,10 @@ def _chips(rows: pd.DataFrame) -> str:
 
 
 def interval_text(summary: pd.DataFrame) -> str:
-    """Kind and level of the intervals, and their assumptions."""
+    """Kind, scale and level of the intervals, and their assumptions."""
+    on_scale = scale_text(summary)
     if summary["half_width"].isna().all():
-        return "no interval: one chip of one trained network"
+        return f"no interval: one chip of one trained network{on_scale}"
     per_cent = per_cent_of(summary)
     over_chips = summary["level"] == "chips only"
     if over_chips.all():
@@ -277,8 +279,6 @@ def interval_text(summary: pd.DataFrame) -> str:
         kind += "; at least as wide as the chips' spread and whole counts make it"
     resampled = summary["spread"] == "bootstrap"
     what = "Student t"
-    if "scale" in summary and (summary["scale"] == "logit").all():
-        what = "Student t on the logit scale"
     if resampled.any():
         what = "bootstrap over networks"
         if not (resampled | over_chips).all():
@@ -288,7 +288,31 @@ def interval_text(summary: pd.DataFrame) -> str:
             cells = [_listed(plain[~partly])] if not partly.all() else []
             cells += [f"some times of {_listed(plain[partly])}"] if partly.any() else []
             what += f"; Student t for {' and '.join(cells)}" if cells else ""
-    return f"{per_cent} interval ({what}) {kind}"
+    return f"{per_cent} interval ({what}) {kind}{on_scale}"
+
+
+def returns_text(lives: pd.DataFrame) -> str:
+    """Which methods are within the loss again after their lifetime, with a space at the end."""
+    back = lives[lives["returns"]]
+    devices = sorted(lives["device"].unique())
+    named = "; ".join(
+        f"{_listed(own)} on {device_label(str(device), devices)}"
+        for device, own in back.groupby("device", observed=True)
+    )
+    return f"Within the limit again at a later time: {named}. " if named else ""
+
+
+def calendar_text(t_inference_s: Iterable[float]) -> str:
+    """Lengths of a month and a year, where labels of the times name them: "1 mo = 30 d"."""
+    units = {times.label(t).split()[-1] for t in t_inference_s if np.isfinite(t)}
+    lengths = {"mo": "1 mo = 30 d", "y": "1 y = 365 d"}
+    return "; ".join(text for unit, text in lengths.items() if unit in units)
+
+
+def scale_text(summary: pd.DataFrame) -> str:
+    """Where means and intervals are not on the scale that is shown; "" elsewhere."""
+    is_logit = "scale" in summary and bool((summary["scale"] == "logit").all())
+    return ", computed on the logit scale (typical chip)" if is_logit else ""
 
 
 def with_unit(score: Score, value: float) -> str:

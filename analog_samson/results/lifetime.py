@@ -34,17 +34,18 @@ def lifetime(
     confidence: float = 0.95,
     pool: bool | None = None,
 ) -> pd.DataFrame:
-    """Time until a method has lost a given accuracy, interpolated in log time.
+    """Time until a method has lost a given accuracy for the first time, interpolated in log time.
 
     The mean loss is interpolated in log time between the measured times (t > 0) by
     monotone cubics (PCHIP: Fritsch and Carlson 1980, SIAM J. Numer. Anal. 17, 238); its first
-    crossing is the lifetime.
+    crossing is the lifetime. A mean loss that exceeds the given one, and is below it again at a
+    later measured time (as where drift compensation or relaxation improves a chip), has ended its
+    lifetime at the first crossing, too; ``returns`` says so.
 
     The interval begins at the last time before the upper confidence bound of the loss exceeds the
-    given loss for the first time, and ends at the first time from which on the lower bound exceeds
-    it. It uses measured times only, so it contains the error of the interpolation: each side misses
-    the true crossing of a loss that grows with time, whatever its shape, only if the bound of the
-    loss at one time does.
+    given loss for the first time, and ends at the first time at which the lower bound exceeds it.
+    It uses measured times only, so it contains the error of the interpolation, whatever the shape
+    of the curve until its first crossing.
 
     Only chips that were measured at every time of their curve are used.
 
@@ -68,8 +69,10 @@ def lifetime(
         ``low_s`` and ``high_s``, equally spaced in log time, would make the steps between times as
         short as the interval that the spread alone leaves; 0 where an end is open), ``level``,
         ``confidence``, ``spread``, ``n_networks``, ``n_chips``, ``n_images_per_chip``, ``n_test``,
-        ``extrapolated`` (whether the crossing, or the last time
-        when censored, lies beyond the device's measured times).
+        ``returns`` (whether the mean loss is not above the given one at a later time),
+        ``measured_s`` (the last time that is not extrapolated; infinite where all times are
+        measured ones), ``extrapolated`` (whether the crossing, or the last time when censored, lies
+        beyond the device's measured times).
 
     Raises:
         ValueError: If the loss is not between 0 and 1 (a relative one: not above 0), it is relative
@@ -274,6 +277,9 @@ def _lives(
     }
     t = losses["t_inference_s"].to_numpy(dtype=float)[own[0]]
     mean, width = taken["mean_loss"].astype(float), taken["half_width"].astype(float)
+    returns = (np.logical_or.accumulate(mean > level, axis=1) & (mean <= level)).any(axis=1)
+    late = taken["extrapolated"].astype(bool)
+    measured = np.where(late.any(axis=1), np.where(late, 0.0, t).max(axis=1), np.inf)
     crossing, censored = _crossings(t, mean, level)
     low, high = np.zeros(len(own)), np.full(len(own), np.inf)
     further = np.zeros(len(own), dtype=int)
@@ -291,7 +297,7 @@ def _lives(
         more = np.ceil(steps - spread.ROUNDING).astype(int) - 1 - between
         further[known[is_wide]] = np.maximum(more, 0)
     firsts = losses.iloc[own[:, 0]]
-    x, late = np.log(t), taken["extrapolated"].astype(float)
+    x = np.log(t)
     beyond = [
         bool(np.interp(at, x, is_late) > 0)
         for at, is_late in zip(np.log(crossing), late, strict=True)
@@ -310,6 +316,8 @@ def _lives(
             "n_chips": taken["n_chips"].min(axis=1),
             "n_images_per_chip": firsts["n_images_per_chip"].to_numpy(),
             "n_test": firsts["n_test"].to_numpy(),
+            "returns": returns,
+            "measured_s": measured,
             "extrapolated": beyond,
         },
         index=list(numbers),
@@ -319,19 +327,23 @@ def _lives(
 def _intervals(
     t: spread.Floats, lower: spread.Floats, upper: spread.Floats, level: float
 ) -> tuple[spread.Floats, spread.Floats]:
-    """Times between which growing losses inside bands cross a level; 0 and inf: no bound."""
-    above, below = upper > level, lower <= level
-    first = np.where(above.any(axis=1), above.argmax(axis=1), len(t))
-    last = np.where(below.any(axis=1), len(t) - 1 - below[:, ::-1].argmax(axis=1), -1)
-    return np.append(0.0, t)[first], np.append(t, np.inf)[last + 1]
+    """Times between which losses inside bands cross a level first; 0 and inf: no bound."""
+    may, must = _first(upper > level), _first(lower > level)
+    return np.append(0.0, t)[may], np.append(t, np.inf)[must]
+
+
+def _first(has_crossed: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Number of the first time at which each curve has crossed; that of times where none has."""
+    number: NDArray[np.int64] = has_crossed.argmax(axis=1)
+    number[~has_crossed.any(axis=1)] = has_crossed.shape[1]
+    return number
 
 
 def _crossings(
     t: spread.Floats, curves: spread.Floats, level: float
 ) -> tuple[spread.Floats, NDArray[Any]]:
     """First times at which curves, monotone between their times, exceed a level; how censored."""
-    above = curves > level
-    first = np.where(above.any(axis=1), above.argmax(axis=1), len(t))
+    first = _first(curves > level)
     censored = np.select([first == len(t), first == 0], ["right", "left"], "")
     found = t[np.minimum(first, len(t) - 1)]
     inside = np.flatnonzero(censored == "")

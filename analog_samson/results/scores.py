@@ -250,16 +250,21 @@ class Score:
         return f"{what}{when}{self.difference(short=True)}"
 
     def loss_head(self, loss: float) -> str:
-        """Heading of a column of lifetimes: "1 % lost", "10 % above"."""
+        """Heading of a column of lifetimes: "1 point lost", "10 % above"."""
         if self.has_relative_losses:
             return f"{100 * loss:g} % {self._beyond}"
-        return f"{self.shown(loss):g} {self.unit} lost"
+        return f"{self._lost_text(loss)} lost"
 
     def loss_clause(self, loss: float) -> str:
-        """When a lifetime ends: "1 % of accuracy is lost", "perplexity is 10 % above digital"."""
+        """When a lifetime ends: "1 point of accuracy is lost", "loss is 10 % above digital"."""
         if self.has_relative_losses:
             return f"{self.label} is {100 * loss:g} % {self._beyond} digital"
-        return f"{self.shown(loss):g} {self.unit} of {self.label} is lost"
+        verb = "is" if f"{self.shown(loss):g}" == "1" else "are"
+        return f"{self._lost_text(loss)} of {self.label} {verb} lost"
+
+    def _lost_text(self, loss: float) -> str:
+        value, unit = f"{self.shown(loss):g}", self.short_difference_unit or self.unit
+        return f"{value} {unit.removesuffix('s') if value == '1' else unit}"
 
     @property
     def is_lost(self) -> str:

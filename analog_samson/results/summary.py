@@ -134,8 +134,8 @@ def summarise(
             2 or 3 networks. A method with a larger spread than the others keeps its own.
         bootstrap: Whether intervals come from a bootstrap over networks instead of Student's t,
             for scores that are far from normal. It requires that
-            networks do not share chips, and enough networks (5 for 95 %, see
-            `spread.of_resampled`); a method with fewer keeps Student's interval, as its
+            networks do not share chips, and enough networks (10 for 95 %, see
+            `spread.fewest_resampled`); a method with fewer keeps Student's interval, as its
             ``spread`` shows. Neither are networks of which several agree.
         scale: Scale on which means and intervals are computed (`scale.SCALES`): "accuracy", or
             "logit", whose intervals stay within [0, 1] and which estimates the typical (median)

@@ -1,10 +1,12 @@
 """Figures, tables and page as a paper and its readers need them."""
 
 import html
+import io
 import json
 import re
 
 import matplotlib
+import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,19 +30,26 @@ from analog_samson.report import (
     conductances_figure,
     labelled,
     layers_figure,
+    lifetime_figure,
+    lifetime_table,
+    lost_figure,
     overlay_figure,
     overview_table,
     page,
     sensitivity_figure,
+    sharpness_figure,
     study_figures,
     study_tables,
     table,
     waterfall,
     waterfall_figure,
     write_report,
+    yield_figure,
 )
 from analog_samson.report.datasheet import datasheet
+from analog_samson.report.diagnostics import are_chips_of
 from analog_samson.report.methods import labels_from
+from analog_samson.report.networks import MEASURES, correlations
 from analog_samson.report.panels import LATE
 from analog_samson.report.style import plot_options, style
 from analog_samson.report.words import interval_text
@@ -48,6 +57,8 @@ from analog_samson.results import (
     append_rows,
     best_methods,
     chip_means,
+    lifetime,
+    lost,
     network_means,
     read_trials,
     summarise,
@@ -97,7 +108,9 @@ def test_markers_of_methods_that_coincide_stand_side_by_side(summary):
         ax = figure.subplots()
         accuracy_vs_time(ax, rows.assign(accuracy=0.95, low=0.94, high=0.96))
         size_px = matplotlib.rcParams["lines.markersize"] / 72 * figure.dpi
-    markers = [line for line in ax.lines if line.get_marker() not in ("None", None, "", "|", "_")]
+    markers = [
+        line for line in ax.lines if line.get_marker() in "osDv" and len(line.get_xdata()) > 1
+    ]
     first = sorted(ax.transData.transform(line.get_xydata()[0])[0] for line in markers)
     assert len(first) == 3
     assert np.diff(first).min() >= 0.9 * size_px
@@ -115,7 +128,7 @@ def test_lines_between_extrapolated_times_are_dashed(summary):
         for line in ax.lines
         if line.get_color() == color and len(line.get_xdata()) > 1 and line.get_marker() == "None"
     ]
-    known, late = (line for line in own if line.get_xdata()[0] != 0)
+    known, late = (line for line in own if line.get_xdata()[0] > 0.5)  # not that of digital ones
     assert not known.is_dashed()
     assert late.is_dashed()
     assert known.get_xdata()[-1] == late.get_xdata()[0] < 2 * DAY
@@ -127,17 +140,96 @@ def test_every_method_has_the_line_of_its_digital_networks(summary):
     rows = summary.query("device == 'pcm_like'")
     ax = Figure().subplots()
     accuracy_vs_time(ax, rows)
-    levels = {
-        (line.get_color(), round(line.get_ydata()[0], 6))
-        for line in ax.lines
-        if list(line.get_xdata()) == [0, 1]
-    }
+    place = dict(zip([t.get_text() for t in ax.get_xticklabels()], ax.get_xticks(), strict=True))
+    at_digital = [line for line in ax.lines if max(line.get_xdata()) < 3 * place["digital"]]
+    lines = [line for line in at_digital if line.get_marker() == "None"]
+    marks = [line for line in at_digital if line.get_marker() in "osDv"]
+    assert len(lines) == len(marks) == len(METHODS)
     names = sorted(METHODS)
-    assert levels == {
-        (plot_options(name, names)["color"], round(100 * own["clean_accuracy"].mean(), 6))
+    expected = {
+        (
+            plot_options(name, names)["color"],
+            plot_options(name, names)["marker"],
+            round(100 * own["clean_accuracy"].mean(), 6),
+        )
         for name in names
         for own in [rows[rows["method"] == name.split(" ")[0]]]
     }
+    found = {(m.get_color(), m.get_marker(), round(float(m.get_ydata()[0]), 6)) for m in marks}
+    assert found == expected
+    assert {(c, y) for c, _, y in expected} == {
+        (line.get_color(), round(line.get_ydata()[0], 6)) for line in lines
+    }
+
+
+def test_dashes_mean_extrapolation_and_nothing_else(trials, summary):
+    chips = chip_means(trials)
+    figures = (
+        accuracy_figure(summary),
+        lost_figure(lost(trials)),
+        overlay_figure(summary, ["device"]),
+        yield_figure(chips, 0.9),
+    )
+    for figure in figures:
+        dashed = [
+            (ax, line) for ax in figure.axes for line in ax.lines if line.get_linestyle() == "--"
+        ]
+        known = [(ax, line) for ax, line in dashed if line.get_xdata()[-1] < MONTH]
+        assert not known
+        entries = figure.legends[0].legend_handles
+        named = [h.get_label() for h in entries if h.get_linestyle() == "--"]
+        assert named == (["extrapolated"] if dashed else [])
+    assert "extrapolated" not in [
+        text.get_text()
+        for text in accuracy_figure(summary.query("not extrapolated")).legends[0].get_texts()
+    ]
+
+
+def test_ticks_are_at_the_times_that_were_measured(summary):
+    rows = summary.query("device == 'reram_wan2022' and t_inference_s > 0")
+    ax = accuracy_figure(rows, width="one column").axes[0]
+    texts = [text.get_text().strip() for text in ax.get_xticklabels()]
+    assert texts == ["digital", "1 s", "1 d", "2 d"]
+    np.testing.assert_allclose(ax.get_xticks()[1:], [1.0, DAY, 2 * DAY])
+
+
+def test_arrows_of_lifetimes_begin_at_the_bound_and_are_short(trials):
+    lives = lifetime(trials, 0.5)
+    assert set(lives["censored"]) == {"right"}
+    figure = lifetime_figure(lives)
+    figure.canvas.draw()
+    for ax, last in zip(figure.axes, (YEAR, 2 * DAY), strict=True):
+        arrows = [text for text in ax.texts if text.arrow_patch is not None]
+        assert len(arrows) == len(METHODS)
+        assert {text.xy[0] for text in arrows} == {last}
+        length_px = {round(text.get_position()[0] * figure.dpi / 72) for text in arrows}
+        assert max(length_px) < 0.15 * ax.get_window_extent().width
+        assert ax.get_xlabel() == "time until 50 points of accuracy are lost"
+    late, known = ({text.get_text() for text in ax.texts} - {""} for ax in figure.axes)
+    assert (late, known) == ({"> 1 y†"}, {"> 2 d"})
+    assert [len(ax.patches) for ax in figure.axes] == [1, 0]  # shaded
+    assert "Shaded and †: beyond the time" in note(figure)
+    assert "1 mo = 30 d; 1 y = 365 d" in note(figure)
+
+
+def test_extrapolated_bounds_of_lifetimes_carry_the_mark():
+    options = {"times_s": (1.0, HOUR, YEAR), "std_networks": 0.0, "std_chips": 0.0}
+    rows = make_trials({"sgd": 0.5}, slope=0.005, n_images_per_chip=10**9, **options)
+    (found,) = lifetime(rows, 0.035).to_dict("records")
+    assert (found["low_s"], found["high_s"], found["measured_s"]) == (HOUR, YEAR, HOUR)
+    made = lifetime_table([lifetime(rows, 0.035)])
+    assert "(1 h to 1 y†)" in made.markdown()
+    assert "† beyond the time" in made.caption
+
+
+def test_captions_say_that_methods_stand_side_by_side(summary):
+    assert "Methods of one time stand side by side." in note(accuracy_figure(summary))
+
+
+def test_captions_give_the_length_of_a_month_and_a_year(summary):
+    assert "1 mo = 30 d; 1 y = 365 d." in note(accuracy_figure(summary))
+    short = summary.query("device == 'reram_wan2022'")
+    assert "365 d" not in note(accuracy_figure(short))
 
 
 def test_the_programmed_state_is_drawn_where_asked(summary):
@@ -395,6 +487,65 @@ def test_labels_are_read_from_the_command_line():
     }
     with pytest.raises(ValueError, match="Did you mean 'samson'"):
         labels_from(["samsun=x"], known)
+    with pytest.raises(ValueError, match="got 'samson', without '='. Write samson=\"Label\""):
+        labels_from(["samson"], known)
+
+
+def test_a_figure_displays_itself_in_a_notebook_without_a_backend(summary):
+    figure = accuracy_figure(summary)
+    data, size = figure._repr_png_()
+    image = matplotlib.image.imread(io.BytesIO(data))
+    width, height = figure.get_size_inches() * figure.dpi
+    assert image.shape[:2] == (int(height), int(width))
+    assert size["width"] == round(100 * figure.get_size_inches()[0])
+    formatter = pytest.importorskip("IPython.core.formatters").DisplayFormatter()
+    shown, _ = formatter.format(figure)
+    assert shown["image/png"] == data
+
+
+def test_the_correlation_with_sharpness_is_corrected_over_the_panels(trials):
+    late = network_means(chip_means(trials)).query("t_inference_s in (@YEAR, 2 * @DAY)")
+    late = late[(late["device"] == "reram_wan2022") | (late["t_inference_s"] == YEAR)]
+    random = np.random.default_rng(0)
+    names = late["checkpoint"].unique()
+    columns = {measure: random.uniform(1, 2, len(names)) for measure in MEASURES}
+    sharpness = pd.DataFrame({"checkpoint": names, "sigma": 0.05, "rho_adaptive": 0.5, **columns})
+    panels = [(part, measure) for _, part in late.groupby("device") for measure in MEASURES]
+    alone = [correlations([panel], sharpness)[0].p_within for panel in panels]
+    together = [one.p_within for one in correlations(panels, sharpness)]
+    smallest = int(np.argmin(alone))
+    assert together[smallest] == pytest.approx(min(1.0, 6 * alone[smallest]))
+    assert min(together) > 0
+    figure = sharpness_figure(late, sharpness)
+    assert "Holm's correction over the 6 panels" in note(figure)
+    texts = " ".join(titles(figure))
+    for p in together:
+        assert f"(p = {p:.2g})" in texts
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.001])
+def test_the_waterfall_says_whether_its_chips_are_those_of_the_table(trials, moved):
+    chips = chip_means(trials).query("device == 'pcm_like' and t_inference_s == @YEAR")
+    last = chips[["checkpoint", "device", "t_inference_s", "chip", "accuracy"]]
+    last = last.assign(stage="compensated", accuracy=last["accuracy"] + moved)
+    rows = pd.concat([last.assign(stage="digital", accuracy=0.95), last])
+    assert are_chips_of(rows, chips) == (moved == 0)
+
+
+def test_changes_by_stage_have_as_many_digits_as_the_chips_justify():
+    random = np.random.default_rng(0)
+    names = ("digital", "programmed", "drifted")
+    rows = pd.DataFrame(
+        [
+            {"stage": name, "chip": chip, "accuracy": 0.9 - 0.1 * k + 0.2 * random.uniform()}
+            for chip in range(4)
+            for k, name in enumerate(names)
+        ]
+    )
+    ax = Figure().subplots()
+    waterfall(ax, rows.assign(checkpoint="a"))
+    texts = [text.get_text() for text in ax.texts]
+    assert all("." not in text for text in texts), "the standard errors are about 4 points"
 
 
 def test_a_style_sheet_and_a_width_of_ones_own(summary, tmp_path):
@@ -426,7 +577,7 @@ def test_fonts_and_colours_of_the_caller_are_kept(summary):
     assert ax.yaxis.label.get_fontsize() == 13
     assert ax.yaxis.label.get_fontfamily() == ["monospace"]
     assert figure.legends[0].get_texts()[0].get_color() == "#123456"
-    handles = figure.legends[0].legend_handles
+    handles = figure.legends[0].legend_handles[:3]  # then "extrapolated"
     assert [handle.get_color() for handle in handles] == [
         (1.0, 0.0, 0.0),
         (0.0, 1.0, 0.0),

@@ -78,10 +78,10 @@ def test_a_table_of_perplexity_has_the_exponentials_of_the_means_and_bounds(rows
     assert found.title == "Perplexity (lower is better) against time since programming"
     assert found.label == "tab:cross_entropy"
     assert "perplexity = exp(mean cross entropy)" in found.caption
-    assert "± wider side of the 95 % interval" in found.caption
+    assert "Mean, in brackets the 95 % interval" in found.caption
     row = summary[(summary["method"] == "sgd") & (summary["t_inference_s"] == DAY)].iloc[0]
-    middle, high = np.exp(row["cross_entropy"]), np.exp(row["high"])
-    assert cells(found, "SGD")["1 d"] == f"{middle:.3f} ± {high - middle:.3f}"
+    middle, low, high = (np.exp(row[name]) for name in ("cross_entropy", "low", "high"))
+    assert cells(found, "SGD")["1 d"] == f"{middle:.3f} ({low:.3f} to {high:.3f})"
     assert cells(found, "SGD")["digital"] == f"{np.exp(0.5):.3f}"
     data = pd.read_csv(pd.io.common.StringIO(found.csv()))
     assert np.allclose(data["cross_entropy"], summary["cross_entropy"], atol=1e-9)
@@ -103,7 +103,7 @@ def test_gains_are_shares_of_perplexity_and_positive_where_it_is_lower(rows):
     gain = gains.set_index("t_inference_s")["gain"][DAY]
     shown = 100 * (1 - np.exp(-gain))
     assert shown > 0
-    assert cells(found, "SAMSON ρ = 0.5")["1 d"].startswith(f"+{shown:.2f} ± ")
+    assert cells(found, "SAMSON ρ = 0.5")["1 d"].startswith(f"+{shown:.2f} (")
     ax = axes()
     gain_vs_time(ax, gains)
     assert ax.get_ylabel() == "gain over SGD [% of perplexity]"
@@ -150,7 +150,7 @@ def test_the_breakdown_is_drawn_in_the_shown_unit():
     waterfall(ax, values)
     assert ax.get_xlabel() == "change of perplexity (lower is better)"
     said = [text.get_text() for text in ax.texts]
-    assert said == ["4.00", "+0.400 → 4.40", "+0.600 → 5.00"]
+    assert said == ["4.00", "+0.40 → 4.40", "+0.60 → 5.00"]
     assert [patch.get_facecolor()[:3] for patch in ax.patches] == [
         pytest.approx((0xD5 / 255, 0x5E / 255, 0))
     ] * 2
