@@ -142,14 +142,13 @@ class TimeAxis:
         changes = np.flatnonzero(np.diff(is_late, prepend=False, append=False))
         for first, after in changes.reshape(-1, 2):
             ax.axvspan(begins[first], ends[after - 1], color="0.94", lw=0, zorder=0)
-        begin = begins[changes[0]]
         if not named:
             return
         ax.margins(y=0.12)
         ax.annotate(
             "extrapolated",
-            (1.0, 1.0),
-            xycoords="axes fraction",
+            (ends[changes[-1] - 1], 1.0),
+            xycoords=ax.get_xaxis_transform(),
             xytext=(-2, -2),
             textcoords="offset points",
             ha="right",
