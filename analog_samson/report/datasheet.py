@@ -22,6 +22,13 @@ from analog_samson.times import label
 
 _COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#999999")
 
+_PARAMETERS = {
+    "exponent": ("drift exponent", "drift exponent ν"),
+    "slope": ("slope of retention", "slope [µS per decade]"),
+    "change": ("final change", "change after a long time [µS]"),
+}
+"""Title and label of the parameter that every cell keeps, by its name in tables of moments."""
+
 
 def datasheet(device: Device, moments: pd.DataFrame) -> Figure:
     """Draw the page of a device.
@@ -148,7 +155,7 @@ def draw_programming(axes: Axes, moments: pd.DataFrame) -> None:
     """Draw mean and spread of the programming error; without exponents, the spread over time."""
     rows = moments[moments["quantity"] == "programming"].set_index("g_uS", drop=False)
     drift = moments[moments["quantity"] == "drift"]
-    if len(drift) and not (moments["quantity"] == "exponent").any():
+    if len(drift) and not moments["quantity"].isin(_PARAMETERS).any():
         axes.set(title="spread around the mean", xlabel="target conductance [µS]")
         axes.set(ylabel="spread [µS]")
         start = drift["g_uS"] + drift["g_uS"].map(rows["mean"]).fillna(0.0)
@@ -170,15 +177,18 @@ def draw_programming(axes: Axes, moments: pd.DataFrame) -> None:
 
 
 def draw_exponents(axes: Axes, moments: pd.DataFrame) -> None:
-    """Draw the drift exponents over conductance, or the mean drift where there are none."""
-    rows = moments[moments["quantity"] == "exponent"]
+    """Draw the drift parameters over conductance, or the mean drift where there are none."""
+    rows = moments[moments["quantity"].isin(_PARAMETERS)]
     if not rows.empty:
-        axes.set(title="drift exponent: mean and spread", ylabel="drift exponent ν")
+        name, ylabel = _PARAMETERS[rows["quantity"].iloc[0]]
+        axes.set(title=f"{name}: mean and spread", ylabel=ylabel)
         axes.set(xlabel="target conductance [µS]")
         axes.plot(rows["g_uS"], rows["mean"], color=_COLOURS[5])
         low, high = rows["mean"] - rows["spread"], rows["mean"] + rows["spread"]
         axes.fill_between(rows["g_uS"], low, high, color=_COLOURS[5], alpha=0.2, linewidth=0)
         axes.set_ylim(bottom=min(0.0, float(low.min())))
+        if (high < 0).all():
+            axes.set_ylim(top=0.0)
         return
     drift = moments[(moments["quantity"] == "drift") & (moments["g_uS"] > 0)]
     axes.set(title="mean drift")
