@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analog_samson.devices import Device
-from analog_samson.devices.fit import LAWS, Fit
+from analog_samson.devices.fit import Fit
 from analog_samson.files import made_folder, replacing
 from analog_samson.report.axes import finish
 from analog_samson.report.figures import panel_grid, save
@@ -126,25 +126,31 @@ def save_fit(name: str, found: Fit, folder: str | Path) -> list[Path]:
 
 def _fit_figure(name: str, found: Fit) -> Figure:
     figure, axes = panel_grid(6, "two columns", "paper", aspect=0.9, share_y=False, across=3)
+    name_of_parameter = {
+        "power_law": "drift exponent",
+        "log_linear": "slope [µS per decade]",
+        "stretched_exponential": "final change [µS]",
+    }[found.shape.law]
     titles = (
         "mean programming error [µS]",
         "spread of programming error [µS]",
-        "mean drift exponent",
-        "spread of drift exponent",
+        f"mean {name_of_parameter}",
+        f"spread of {name_of_parameter}",
         "relative spread of a read, Q",
     )
     at = found.laws["target_uS"]
-    for axis, law, title in zip(axes, LAWS, titles, strict=False):
+    for axis, law, title in zip(axes, found.tables, titles, strict=False):
         value = found.laws[law]
         ends = np.abs(np.stack([found.laws[f"{law}{end}"] - value for end in ("_low", "_high")]))
         axis.errorbar(at, value, yerr=ends, marker="o", color=_COLOURS[1])
         axis.set_title(title, weight="normal", fontsize="small")
         axis.set_xlabel("target conductance [µS]")
     axes[5].axis("off")
+    shape = found.shape.words.replace(", ", "\n")
     axes[5].text(
         0,
         0.5,
-        f"{name}\nt_0 = {found.t_0_s:.3g} s\ndrift explains {found.r_squared:.3f}\n"
+        f"{name}\n{shape}\ndrift explains {found.r_squared:.3f}\n"
         f"residuals normal: p = {found.p_normal:.2g}\n{100 * found.confidence:g} % intervals\n"
         f"n = {', '.join(str(int(n)) for n in found.laws['n'])} cells",
     )
