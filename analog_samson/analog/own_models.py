@@ -17,6 +17,7 @@ from torch import Tensor
 from analog_samson.devices import (
     Ideal,
     LogTime,
+    PiecewiseWeightError,
     PolynomialError,
     ReRAMCMO,
     Resampled,
@@ -388,6 +389,30 @@ class WeightNoiseModel(_WithoutDrift):
         if self.noise.law == "proportional":
             return g_target + sigma * g_target.abs() * draw
         return g_target * torch.exp(sigma * draw)
+
+
+class PiecewiseWeightErrorNoiseModel(_WithoutDrift):
+    """A published error of signed weights: its spread is a polynomial of |w| in each of its ranges.
+
+    Args:
+        noise: The section of the device file.
+        g_converter: A converter that does not change weights.
+    """
+
+    def __init__(self, noise: PiecewiseWeightError, g_converter: BaseConductanceConverter) -> None:
+        super().__init__(g_converter)
+        self.noise = noise
+
+    def apply_programming_noise_to_conductance(self, g_target: Tensor) -> Tensor:
+        """Add a normal error; small weights become exactly 0."""
+        noise = self.noise
+        weights = g_target * noise.full_scale
+        size = weights.abs()
+        pieces = [_polynomial(powers, size) for powers in noise.spread_powers]
+        number = torch.bucketize(size, torch.tensor(noise.splits, dtype=size.dtype))
+        spread = torch.stack(pieces).gather(0, number[None])[0].clamp(min=0)
+        noisy = weights + noise.programming_noise_scale * spread * torch.randn_like(weights)
+        return noisy.where(size >= noise.zero_below, 0) / noise.full_scale
 
 
 class CMONoiseModel(ReRamCMONoiseModel):

@@ -25,6 +25,7 @@ from analog_samson.devices.section import (
     Exponent,
     LowConductance,
     Moment,
+    Number,
     Scale,
     Table,
     neutral,
@@ -448,6 +449,53 @@ class WeightNoise(NoiseSection):
         return False
 
 
+class PiecewiseWeightError(NoiseSection):
+    """A published error of signed weights: its spread is a polynomial of |w| in each of its ranges.
+
+    Weights are in units in which the largest is ``full_scale``; those with |w| below ``zero_below``
+    are exactly 0, whatever ``programming_noise_scale`` is.
+    """
+
+    built_by = "analog_samson.analog.own_models:PiecewiseWeightErrorNoiseModel"
+    cells = "signed"
+
+    model: Literal["PiecewiseWeightErrorNoiseModel"]
+    fit_source: str = Field(description="who published the coefficients")
+    full_scale: Annotated[float, Field(ge=1e-6, le=1e6)] = Field(
+        description="the largest weight, in the unit of the polynomials"
+    )
+    zero_below: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        description="weights of smaller magnitude are exactly 0"
+    )
+    splits: Annotated[tuple[Number, ...], Field(strict=False)] = Field(
+        description="|w| at which one polynomial ends and the next begins, ascending"
+    )
+    spread_powers: Annotated[tuple[Table, ...], Field(strict=False, min_length=1)] = Field(
+        description="for each range, coefficients of |w|^0, |w|^1, ..."
+    )
+    programming_noise_scale: Scale = 1.0
+
+    @pydantic.model_validator(mode="after")
+    def _ranges(self) -> Self:
+        if len(self.spread_powers) != len(self.splits) + 1:
+            raise ValueError(
+                f"spread_powers has {len(self.spread_powers)} polynomials and splits "
+                f"{len(self.splits)} entries; there must be one polynomial more"
+            )
+        ends = (self.zero_below, *self.splits, self.full_scale)
+        if list(ends) != sorted(set(ends)):
+            raise ValueError(
+                f"splits = {list(self.splits)} must ascend, from above zero_below = "
+                f"{self.zero_below} to below full_scale = {self.full_scale}"
+            )
+        return self
+
+    @property
+    def drifts(self) -> bool:
+        """Whether anything changes with time: not in the model."""
+        return False
+
+
 class Hermes(_Drifting):
     """aihwkit's ``HermesNoiseModel``: one or two cells per conductance, HERMES chip."""
 
@@ -539,7 +587,8 @@ ShippedNoise = Annotated[
     | LogTime
     | StretchedExponential
     | Resampled
-    | WeightNoise,
+    | WeightNoise
+    | PiecewiseWeightError,
     Field(discriminator="model"),
 ]
 
