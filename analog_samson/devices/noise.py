@@ -28,6 +28,7 @@ from analog_samson.devices.section import (
     Number,
     Scale,
     Table,
+    Voltage,
     neutral,
 )
 from analog_samson.times import DAY
@@ -400,9 +401,7 @@ class Sonos(_PairSection):
     built_by = "analog_samson.analog.own_models:SonosNoiseModel"
 
     model: Literal["SonosNoiseModel"]
-    read_voltage_V: Annotated[float, Field(ge=1e-6, le=1e3)] = Field(
-        description="turns currents [nA] into conductances"
-    )
+    read_voltage_V: Voltage = Field(description="turns currents [nA] into conductances")
     fit_source: str = Field(description="who fitted the published figure")
     days: Table
     spread_A_nA: Table

@@ -81,6 +81,10 @@ def _periphery(device: Device) -> str:
     for key, what in (("mvm_read_noise", "read noise per product"), ("ir_drop", "IR drop")):
         if getattr(periphery, key) > 0:
             parts.append(f"{what} {getattr(periphery, key):g}")
+    if periphery.mvm_read_noise_uS > 0:
+        parts.append(f"read noise of cells per product {periphery.mvm_read_noise_uS:g} µS")
+    if any((*periphery.iv_square_powers, *periphery.iv_cube_powers)):
+        parts.append(f"nonlinear current to {periphery.iv_voltage_V:g} V")
     parts += [f"effect {effect.model.rpartition(':')[2]}" for effect in periphery.effects]
     return ", ".join(parts)
 

@@ -528,6 +528,7 @@ LAWS = {
     "reram_cmo_fine": Cmo(0.00081107, 0.00106879),
     "reram_cmo_reference_column": Cmo(0.0112185391, 0.01129027418, has_reference=True),
     "reram_milo2021": polynomial(0.0, 50.0, 225.0, 4.782321, -0.009107),
+    "reram_milo2021_nonlinear": polynomial(0.0, 50.0, 225.0, 4.782321, -0.009107),
     "reram_wan2022": Marginals(
         {
             1.0: wan(1.0, 0.348, 16.030, -43.853, 45.393, -16.815),
@@ -551,6 +552,17 @@ LAWS = {
         16.0,
     ),
     "sonos_agrawal2022_crosssim_3_2": Sonos(
+        {
+            0.0: sonos("3.2", 0),
+            DAY: sonos("3.2", 1),
+            1.5 * DAY: sonos("3.2", 1, 2),
+            2 * DAY: sonos("3.2", 2),
+            5 * DAY: sonos("3.2", 5),
+        },
+        0.0,
+        16.0,
+    ),
+    "sonos_agrawal2022_read_noise": Sonos(
         {
             0.0: sonos("3.2", 0),
             DAY: sonos("3.2", 1),

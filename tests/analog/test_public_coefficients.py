@@ -16,6 +16,7 @@ from aihwkit.inference.noise.hermes import HermesNoiseModel
 from aihwkit.inference.noise.pcm import PCMLikeNoiseModel
 from aihwkit.inference.noise.reram import ReRamCMONoiseModel, ReRamWan2022NoiseModel
 
+from analog_samson.analog import currents_of
 from analog_samson.devices import load_device
 
 DAY = 86400.0
@@ -206,3 +207,30 @@ def test_milo_has_the_spread_of_the_installed_crosssim(crosssim):
     spread = (cell.programming_error(level.copy()) - level) * 175
     expected = np.polynomial.polynomial.polyval(50 + 175 * level, noise.spread_powers_uS)
     np.testing.assert_allclose(spread, expected, rtol=1e-6)
+
+
+def test_read_noise_of_sonos_is_that_of_the_installed_crosssim(crosssim):
+    device, cell = load_device("sonos_agrawal2022_read_noise"), crosssim.sonos
+    cell.Imin, cell.Imax, cell.Gmin_norm, cell.Grange_norm = 0.0, 1600.0, 0.0, 1.0
+    level = np.linspace(0.0, 1.0, 50)
+    spread = cell.read_noise(level.copy()) - level
+    currents = currents_of(device)
+    variance = currents.variance(torch.from_numpy(level)).sqrt()
+    np.testing.assert_allclose(variance, spread, rtol=1e-5, atol=1e-7)
+
+
+def test_the_curve_of_milo_is_that_of_the_installed_crosssim(crosssim):
+    """The current of a pair, in units of the largest weight times the largest input."""
+    currents, cell = currents_of(load_device("reram_milo2021_nonlinear")), crosssim.milo
+    cell.p_NL2 = np.array([0.0001388, 0.001541, 0.005711, 0.007063])
+    cell.p_NL3 = np.array([8.8710e-05, 6.7919e-04, 1.2968e-03])
+    cell.Gmin, cell.Gmax, cell.Vread = 50e-6, 225e-6, 0.5
+    cell.Gmin_norm, cell.Grange_norm = 50 / 225, 175 / 225
+    weights, x = np.linspace(0.0, 1.0, 50), np.linspace(-1.0, 1.0, 50)
+    ours = weights * x
+    for power, added in currents.added(torch.from_numpy(weights)):
+        ours = ours + added.numpy() * x**power
+    on, off = (cell.Gmin_norm + cell.Grange_norm * one for one in (weights, 0 * weights))
+    theirs = cell.nonlinear_current(on, x) - cell.nonlinear_current(off, x)
+    np.testing.assert_allclose(ours, theirs / cell.Grange_norm, atol=1e-9)
+    assert np.abs(ours - weights * x).max() > 0.02
