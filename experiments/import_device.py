@@ -6,8 +6,11 @@
         --source "our wafer 7, March" --resample
 
 Columns of the CSV file: device, target_uS, time_s (since programming), conductance_uS.
+A fit compares three laws of retention (power law, log-linear, stretched exponential) by their
+errors at left-out times, and writes the best one; --law chooses another. A weight of zero has the
+lowest measured target as its conductance, unless --g-min-uS gives another.
 With --resample no model is fitted: every simulated device follows a measured one, and times and
-conductances beyond the measurements are refused (except with --extrapolate). About a second for
+conductances beyond the measurements are refused (except with --extrapolate). Some seconds for
 10,000 measurements.
 """
 
@@ -19,8 +22,9 @@ import tyro
 
 from analog_samson.commands import run_command, written
 from analog_samson.devices import load_device
-from analog_samson.devices.fit import LAWS, estimate_t_0, fit
+from analog_samson.devices.fit import fit
 from analog_samson.devices.measurements import read_measurements
+from analog_samson.devices.retention import FEWEST_TIMES, LawName, compare
 from analog_samson.devices.writing import fitted_file, resampled_file
 from analog_samson.files import made_folder, replacing
 from analog_samson.report.datasheet import save_fit
@@ -33,6 +37,8 @@ def main(
     source: str,
     t_read_s: float | None = None,
     t_0_s: float | None = None,
+    law: LawName | None = None,
+    g_min_uS: float | None = None,
     resample: bool = False,
     extrapolate: bool = False,
     summary: str = "A measured device.",
@@ -49,6 +55,8 @@ def main(
         source: Where the measurements come from.
         t_read_s: Duration of a read [s]; a fit needs it.
         t_0_s: First read after programming [s]; by default the value that fits best.
+        law: Law of retention; by default the one that predicts left-out times best.
+        g_min_uS: Conductance of a weight of zero [µS]; by default the lowest measured target.
         resample: Instead of a fit: the file refers to a copy of the measurements beside it.
         extrapolate: With resample: devices keep their last value beyond the measurements.
         summary: One sentence on the device.
@@ -63,8 +71,12 @@ def main(
         "summary": summary,
         "limits": limits,
     }
-    path = made_folder(folder) / f"{name}.toml"
+    if resample and not (law is None and g_min_uS is None):
+        raise ValueError("--law and --g-min-uS belong to a fit; --resample follows measured cells.")
+    if not resample and (t_read_s is None or extrapolate):
+        raise ValueError("A fit needs --t-read-s; --extrapolate belongs to --resample.")
     rows = read_measurements(measurements)
+    path = made_folder(folder) / f"{name}.toml"
     if resample:
         copy = folder / f"{name}.csv"
         if measurements.absolute() != copy.absolute():
@@ -75,17 +87,31 @@ def main(
         print(load_device(path).limits)
         print(written([path, copy]))
         return
-    if t_read_s is None or extrapolate:
-        raise ValueError("A fit needs --t-read-s; --extrapolate belongs to --resample.")
-    t_0_s = estimate_t_0(rows) if t_0_s is None else t_0_s
-    found = fit(rows, t_0_s=t_0_s, t_read_s=t_read_s, confidence=confidence)
+    compared = rows["time_s"].nunique() >= FEWEST_TIMES
+    comparison = compare(rows, t_0_s) if compared else None
+    chosen = law or (comparison.chosen if comparison else "power_law")
+    found = fit(rows, t_0_s=t_0_s, t_read_s=t_read_s, confidence=confidence, law=chosen)
+    text = fitted_file(found, **prose, g_min_uS=g_min_uS, comparison=comparison)
     with replacing(path) as temporary:
-        temporary.write_text(fitted_file(found, **prose), encoding="utf-8")
-    load_device(path)
-    print(found.laws[["target_uS", "n", *LAWS]].to_markdown(index=False, floatfmt=".4g"))
+        temporary.write_text(text, encoding="utf-8")
+    device = load_device(path)
+    if comparison:
+        print(f"{comparison.words[0].upper()}{comparison.words[1:]}.")
+        if not comparison.drifts:
+            print("No law predicts better than no drift.")
+    else:
+        print(f"Fewer than {FEWEST_TIMES} times: laws of retention are not compared.")
+    print(f"Law of retention: {found.shape.words}{' (--law)' if law else ''}.")
+    low, high = device.noise.conductance_range
+    where = "the lowest measured target" if g_min_uS is None else "--g-min-uS"
+    print(f"Weights: g_min = {low:g} µS ({where}) to g_max = {high:g} µS (the highest).")
+    print(found.laws[["target_uS", "n", *found.tables]].to_markdown(index=False, floatfmt=".4g"))
+    conducts = rows.groupby("device")["conductance_uS"].min() > 0
+    if not conducts.all():
+        print(f"{(~conducts).sum()} of {len(conducts)} cells are left out: they reach 0 µS.")
     print(
-        f"t_0 = {found.t_0_s:.4g} s; drift explains {found.r_squared:.3f} of the variance within "
-        f"devices; residuals normal: p = {found.p_normal:.2g}"
+        f"Drift explains {found.r_squared:.3f} of the variance within devices; residuals normal: "
+        f"p = {found.p_normal:.2g}"
     )
     print(written([path, *save_fit(name, found, folder)]))
 

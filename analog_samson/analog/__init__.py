@@ -5,6 +5,7 @@ Noise models are aihwkit's objects, called at conductance level with seeds of th
 package only the compiled engine imports aihwkit.
 """
 
+from analog_samson.analog.currents import CellCurrents, currents_of
 from analog_samson.analog.effects import Effect, effects_of
 from analog_samson.analog.from_aihwkit import (
     Imported,
@@ -33,6 +34,7 @@ from analog_samson.deprecated import old_names
 __all__ = [
     "TILE_BLOCK",
     "WORKING_PAIRS",
+    "CellCurrents",
     "CellState",
     "Effect",
     "Imported",
@@ -45,6 +47,7 @@ __all__ = [
     "as_converted",
     "check_input_ranges",
     "check_versions",
+    "currents_of",
     "device_from",
     "digital_from",
     "draws_from_the_clock",

@@ -16,8 +16,9 @@ from analog_samson.times import DAY, HOUR, MONTH, YEAR
 MOMENT_COLUMNS = ("quantity", "g_uS", "t_inference_s", "mean", "spread", "unit", "n")
 """Columns of ``device_<name>.csv``.
 
-Quantities: "programming" (error of a programmed cell), "exponent", "drift" (conductance at a time
-before it is read, relative to the mean programmed one, or to the target if that is not known),
+Quantities: "programming" (error of a programmed cell), "exponent" (of the power law; "slope" or
+"change" for other laws, as ``NoiseSection.drift_parameter`` names it), "drift" (conductance at a
+time before it is read, relative to the mean programmed one, or to the target if that is not known),
 "read" (change by a read), "weight" (error of a weight relative to the largest of its column, all
 weights together, g_uS empty) and "weight, best gain" (the same after the best-fitting factor).
 """
@@ -96,7 +97,8 @@ def _of_cells(
     if known:
         rows += _moments("programming", level, 0.0, state.programmed_uS - target, unit)
     if state.drift_exponent is not None:
-        rows += _moments("exponent", level, None, state.drift_exponent, "")
+        name, of_parameter = device.noise.drift_parameter
+        rows += _moments(name, level, None, state.drift_exponent, of_parameter)
     for t in times_s if device.noise.drifts else ():
         if t == 0:
             continue

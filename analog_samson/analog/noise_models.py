@@ -34,12 +34,20 @@ def noise_model(device: Device) -> Any:
     from aihwkit.inference.noise.base import BaseNoiseModel
 
     section = device.noise
-    model = import_callable(section.built_by, "noise model")(section, _converter(device))
+    build = import_callable(section.built_by, "noise model")
+    is_other_class = isinstance(build, type) and not issubclass(build, BaseNoiseModel)
+    model = None if is_other_class else build(section, _converter(device))
     if not isinstance(model, BaseNoiseModel):
+        given = "is a class" if is_other_class else f"returned a {type(model).__name__}"
         raise ValueError(
-            f"{section.built_by!r} returned a {type(model).__name__}; the noise model of "
-            f"{section.model!r} must be derived from aihwkit's BaseNoiseModel."
+            f"{section.built_by!r} {given}; the noise model of {section.model!r} must be derived "
+            "from aihwkit's BaseNoiseModel."
         )
+    for method in ("apply_programming_noise_to_conductance", "apply_drift_noise_to_conductance"):
+        if getattr(type(model), method) is getattr(BaseNoiseModel, method):
+            raise ValueError(
+                f"{section.built_by!r} has no method {method!r}, which every noise model defines."
+            )
     return model
 
 

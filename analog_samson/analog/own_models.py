@@ -16,10 +16,13 @@ from torch import Tensor
 
 from analog_samson.devices import (
     Ideal,
+    LogTime,
+    PiecewiseWeightError,
     PolynomialError,
     ReRAMCMO,
     Resampled,
     Sonos,
+    StretchedExponential,
     Tabulated,
     WeightNoise,
 )
@@ -200,15 +203,21 @@ class SonosNoiseModel(_AroundTargets):
         return (current / nA_per_uS).clamp(min=0).to(drift_noise_param.dtype)
 
 
-class TabulatedNoiseModel(BaseNoiseModel):
-    """Programming error, drift exponents and 1/f noise from tables of measured cells.
+class _Measured(BaseNoiseModel):
+    """Programming error and 1/f noise from tables of measured cells; subclasses add the drift.
 
     Args:
         noise: The section of the device file.
         g_converter: From weights to conductances.
     """
 
-    def __init__(self, noise: Tabulated, g_converter: BaseConductanceConverter) -> None:
+    noise: Tabulated | LogTime | StretchedExponential
+
+    def __init__(
+        self,
+        noise: Tabulated | LogTime | StretchedExponential,
+        g_converter: BaseConductanceConverter,
+    ) -> None:
         super().__init__(g_converter)
         self.noise = noise
         self.g_max, self.g_min = noise.g_max_uS, noise.g_min_uS
@@ -217,31 +226,100 @@ class TabulatedNoiseModel(BaseNoiseModel):
         found = np.interp(conductances.cpu().double().numpy(), self.noise.table_uS, values)
         return torch.from_numpy(found).to(conductances)
 
-    def apply_programming_noise_to_conductance(self, g_target: Tensor) -> Tensor:
-        """Add the mean error and a normal one; conductances stay at least 0."""
-        offset = self._law(self.noise.programming_offset_uS, g_target)
-        spread = self._law(self.noise.programming_spread_uS, g_target)
-        error = offset + spread * torch.randn_like(g_target)
-        return (g_target + self.noise.programming_noise_scale * error).clamp(min=0)
-
-    def generate_drift_coefficients(self, g_target: Tensor) -> Tensor:
-        """Draw normally distributed exponents."""
-        mean, spread = (
-            self._law(values, g_target) for values in (self.noise.nu_mean, self.noise.nu_spread)
+    def _drawn(
+        self, mean: tuple[float, ...], spread: tuple[float, ...], target_uS: Tensor
+    ) -> Tensor:
+        """One normal number a cell, from tables of its mean and spread over the targets."""
+        return self._law(mean, target_uS) + self._law(spread, target_uS) * torch.randn_like(
+            target_uS
         )
-        return self.noise.drift_scale * (mean + spread * torch.randn_like(g_target))
+
+    def _within(self, conductances: Tensor) -> Tensor:
+        """Conductances that cells can have."""
+        return conductances.clamp(min=0)
+
+    def _drifted(self, g_prog: Tensor, parameter: Tensor, t_inference: float) -> Tensor:
+        """Conductances at a time, before they are read."""
+        raise NotImplementedError
+
+    def apply_programming_noise_to_conductance(self, g_target: Tensor) -> Tensor:
+        """Add the mean error and a normal one."""
+        noise = self.noise
+        error = self._drawn(noise.programming_offset_uS, noise.programming_spread_uS, g_target)
+        return self._within(g_target + noise.programming_noise_scale * error)
 
     def apply_drift_noise_to_conductance(
         self, g_prog: Tensor, drift_noise_param: Tensor, t_inference: float
     ) -> Tensor:
-        """Apply power-law drift and add one draw of the accumulated 1/f noise."""
+        """Apply the drift and add one draw of the accumulated 1/f noise."""
         noise = self.noise
         t = t_inference + noise.t_0_s
-        drifted = g_prog * (t / noise.t_0_s) ** (-drift_noise_param)
+        drifted = self._drifted(g_prog, drift_noise_param, t_inference)
         accumulated = math.sqrt(math.log((t + noise.t_read_s) / (2 * noise.t_read_s)))
         spread = self._law(noise.read_spread_relative, g_prog) * accumulated
         read = noise.read_noise_1f_scale * spread * torch.randn_like(g_prog)
         return (drifted * (1 + read)).clamp(min=0)
+
+
+class TabulatedNoiseModel(_Measured):
+    """Power-law drift with normally distributed exponents."""
+
+    noise: Tabulated
+
+    def generate_drift_coefficients(self, g_target: Tensor) -> Tensor:
+        """Draw the exponents."""
+        noise = self.noise
+        return noise.drift_scale * self._drawn(noise.nu_mean, noise.nu_spread, g_target)
+
+    def _drifted(self, g_prog: Tensor, parameter: Tensor, t_inference: float) -> Tensor:
+        ratio = (t_inference + self.noise.t_0_s) / self.noise.t_0_s
+        return g_prog * ratio ** (-parameter)
+
+
+class _LinearInLawNoiseModel(_Measured):
+    """Conductances that change by a coefficient of the cell times a function of time."""
+
+    noise: LogTime | StretchedExponential
+
+    def _within(self, conductances: Tensor) -> Tensor:
+        return conductances.clamp(min=self.noise.lowest_uS, max=self.noise.highest_uS)
+
+    def _drifted(self, g_prog: Tensor, parameter: Tensor, t_inference: float) -> Tensor:
+        return self._within(g_prog + parameter * self._function(t_inference))
+
+    def _function(self, t_inference: float) -> float:
+        """Function of time that conductances are linear in; 0 at t = 0."""
+        raise NotImplementedError
+
+
+class LogTimeNoiseModel(_LinearInLawNoiseModel):
+    """Retention that is linear in log time, with one normally distributed slope a cell."""
+
+    noise: LogTime
+
+    def generate_drift_coefficients(self, g_target: Tensor) -> Tensor:
+        """Draw the slopes [µS per decade]."""
+        noise = self.noise
+        return noise.drift_scale * self._drawn(noise.slope_mean_uS, noise.slope_spread_uS, g_target)
+
+    def _function(self, t_inference: float) -> float:
+        return math.log10((t_inference + self.noise.t_0_s) / self.noise.t_0_s)
+
+
+class StretchedExponentialNoiseModel(_LinearInLawNoiseModel):
+    """Retention that saturates, with one normally distributed final change a cell."""
+
+    noise: StretchedExponential
+
+    def generate_drift_coefficients(self, g_target: Tensor) -> Tensor:
+        """Draw the changes [µS]."""
+        noise = self.noise
+        return noise.drift_scale * self._drawn(
+            noise.change_mean_uS, noise.change_spread_uS, g_target
+        )
+
+    def _function(self, t_inference: float) -> float:
+        return -math.expm1(-((t_inference / self.noise.tau_s) ** self.noise.beta))
 
 
 class ResampledNoiseModel(_AroundTargets):
@@ -311,6 +389,30 @@ class WeightNoiseModel(_WithoutDrift):
         if self.noise.law == "proportional":
             return g_target + sigma * g_target.abs() * draw
         return g_target * torch.exp(sigma * draw)
+
+
+class PiecewiseWeightErrorNoiseModel(_WithoutDrift):
+    """A published error of signed weights: its spread is a polynomial of |w| in each of its ranges.
+
+    Args:
+        noise: The section of the device file.
+        g_converter: A converter that does not change weights.
+    """
+
+    def __init__(self, noise: PiecewiseWeightError, g_converter: BaseConductanceConverter) -> None:
+        super().__init__(g_converter)
+        self.noise = noise
+
+    def apply_programming_noise_to_conductance(self, g_target: Tensor) -> Tensor:
+        """Add a normal error; small weights become exactly 0."""
+        noise = self.noise
+        weights = g_target * noise.full_scale
+        size = weights.abs()
+        pieces = [_polynomial(powers, size) for powers in noise.spread_powers]
+        number = torch.bucketize(size, torch.tensor(noise.splits, dtype=size.dtype))
+        spread = torch.stack(pieces).gather(0, number[None])[0].clamp(min=0)
+        noisy = weights + noise.programming_noise_scale * spread * torch.randn_like(weights)
+        return noisy.where(size >= noise.zero_below, 0) / noise.full_scale
 
 
 class CMONoiseModel(ReRamCMONoiseModel):

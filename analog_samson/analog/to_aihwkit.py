@@ -52,6 +52,10 @@ def _not_in_aihwkit(device: Device) -> list[str]:
     found = []
     if device.noise_level == "conductance" and device.noise.cells == "pair":
         found.append("the state of single cells (noise_level = 'conductance')")
+    if device.periphery.has_cell_currents:
+        found.append("read noise and nonlinearity of cells (mvm_read_noise_uS, iv_...)")
+    if device.periphery.effects:
+        found.append("periphery.effects")
     if mapping.clip_quantile < 1:
         found.append(f"mapping.clip_quantile = {mapping.clip_quantile:g}")
     if mapping.batch_norm == "folded":

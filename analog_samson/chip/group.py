@@ -21,6 +21,8 @@ def why_not_batched(device: Device, engine: Engine) -> str:
         return "aihwkit's tiles run one chip at a time"
     if device.drift_compensation.batch_norm == "recalibrated":
         return "recalibrated statistics of batch normalisation belong to one chip"
+    if device.periphery.has_cell_currents:
+        return "currents of cells are computed for each chip"
     if device.periphery.effects:
         return "effects of the periphery are computed for each chip"
     if device.periphery.needs_input_ranges and device.input_ranges.of == "chip":

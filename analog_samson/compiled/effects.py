@@ -5,6 +5,7 @@ import json
 from torch import Tensor
 
 from analog_samson.analog import effects_of
+from analog_samson.compiled.computing import Pass
 from analog_samson.compiled.mapped import MappedLayer
 from analog_samson.compiled.static_range import StaticRange
 
@@ -30,7 +31,7 @@ class WithEffects(StaticRange):
             x = effect.inputs(x)
         return x / self._dac_step
 
-    def _outputs(self, product: Tensor) -> Tensor:
+    def _outputs(self, product: Tensor, levels: Tensor, block: int, now: Pass) -> Tensor:
         y = product * self._adc_step
         for effect in self._effects:
             y = effect.outputs(y)

@@ -153,6 +153,44 @@ def _adc_in_torch(
     return operations.adc(y, previous, how, keys, stream[0])
 
 
+def normals(like: Tensor, n_images: int, stream: Tensor, *, block: int, call: int) -> Tensor:
+    """Draw a standard normal for every output of a layer.
+
+    Args:
+        like: Outputs, images first, float32.
+        n_images: Number of images.
+        stream: As for :func:`adc`; so are block and call.
+        block: See stream.
+        call: See stream.
+
+    Returns:
+        Normals, shape of ``like``; each depends on the key, the image and the index within it.
+    """
+    if not torch.compiler.is_compiling():
+        return _normals(like, n_images, stream, block, call)
+    drawn: Tensor = _normals_operation(like, n_images, stream, block, call)
+    return drawn
+
+
+def _normals(like: Tensor, n_images: int, stream: Tensor, block: int, call: int) -> Tensor:
+    shape = n_images, like.numel() // max(1, n_images)
+    built = library_for(like)
+    if built is None:
+        key = operations.key_of_call(stream[1 + block], call)
+        return operations.normals(key, stream[0], shape, like.device).view(like.shape)
+    out = torch.empty(shape)
+    first_image, *keys = stream.tolist()
+    key = operations.key_of_call(keys[block], call)
+
+    def run(first: int, count: int) -> int:
+        for image in range(first, first + count):
+            built.normals(out[image].data_ptr(), shape[1], key, first_image + image)
+        return 0
+
+    share(run, n_images)
+    return out.view(like.shape)
+
+
 def share(run: Callable[[int, int], int], n_images: int) -> None:
     """Distribute images over as many threads as torch uses.
 
@@ -178,6 +216,8 @@ def share(run: Callable[[int, int], int], n_images: int) -> None:
 _dac_operation = torch.library.custom_op("analog_samson::dac", _dac, mutates_args=())
 _dac_operation.register_fake(lambda x, gain, levels, rounds: torch.empty_like(x))
 _adc_operation = torch.library.custom_op("analog_samson::adc", _adc, mutates_args={"y"})
+_normals_operation = torch.library.custom_op("analog_samson::normals", _normals, mutates_args=())
+_normals_operation.register_fake(lambda like, *others: like.new_empty(like.shape))
 
 
 def library_for(x: Tensor) -> ctypes.CDLL | None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from analog_samson.compiled import kernels
 from analog_samson.compiled.computing import CPU, Computing, Ideal, Pass, SeveralRanges
+from analog_samson.compiled.currents import WithCurrents
 from analog_samson.compiled.effects import WithEffects
 from analog_samson.compiled.mapped import Array, MappedLayer
 from analog_samson.compiled.per_vector import PerVector
@@ -26,6 +27,8 @@ def computing_for(mapped: MappedLayer, where: torch.device) -> Computing:
         return Ideal(mapped)
     if periphery.needs_input_ranges and len(parts := mapped.by_range()) > 1:
         return SeveralRanges(mapped, [computing_for(part, where) for part in parts])
+    if mapped.currents is not None:
+        return WithCurrents(mapped)
     if periphery.effects:
         return WithEffects(mapped)
     is_flat = mapped.geometry.rank == 0 and mapped.dtype == torch.float32

@@ -8,6 +8,7 @@ from typing import Self, cast
 import torch
 from torch import Tensor, nn
 
+from analog_samson.analog import currents_of
 from analog_samson.compiled.geometry import Geometry
 from analog_samson.devices import Device
 from analog_samson.models import Range, ranges_for, scales_for
@@ -78,6 +79,7 @@ class MappedLayer:
         arrays: Its arrays with their targets, ordered by row block and column block.
         bias: Shape (outputs,), or None.
         periphery: Periphery of the device.
+        currents: Currents of the cells; None if they are conductance times voltage.
         input_range: Largest input of the DAC, model units; NaN if there is none. Of several (see
             ``by_range``) that of the first array.
         dac_step: Step between two levels of the DAC, normalised; 0: ideal.
@@ -104,6 +106,7 @@ class MappedLayer:
         bias = cast(Tensor | None, layer.bias)
         self.bias = None if bias is None else bias.detach().clone()
         self.periphery = device.periphery
+        self.currents = currents_of(device, name)
         ranges = ranges_for(name, input_range, len(rows), len(columns))
         self.input_range = float(ranges[0, 0])
         self._of_columns = ranges.repeat_interleave(torch.tensor(columns), dim=1)
@@ -115,7 +118,8 @@ class MappedLayer:
     @property
     def is_noisy(self) -> bool:
         """Whether every product draws noise."""
-        return self.periphery.output_noise > 0 or self.periphery.mvm_read_noise > 0
+        of_cells = self.currents is not None and self.currents.is_noisy
+        return self.periphery.output_noise > 0 or self.periphery.mvm_read_noise > 0 or of_cells
 
     def weights_in_steps(self, arrays: Sequence[Array]) -> Tensor:
         """Weights in ADC steps per DAC step, shape (columns of all groups, rows)."""

@@ -44,6 +44,8 @@ Precision = Literal["fp32", "bf16"]
 _PERIPHERY = {"source", "dac_bits", "adc_bits", "output_bound", "output_noise"}
 _PERIPHERY |= {"input_scaling", "bound_management", "effects", "dac_steps", "adc_steps"}
 _PERIPHERY |= {"mvm_read_noise", "mvm_read_noise_kind", "ir_drop"}
+_PERIPHERY |= {"mvm_read_noise_uS", "mvm_read_noise_knee_uS"}
+_PERIPHERY |= {"iv_voltage_V", "iv_square_powers", "iv_cube_powers"}
 _MAPPING = {"scale", "max_rows", "max_columns"}
 # settings that act on weights before they are mapped, or between weights and conductances
 _MAPPING |= {"clip_quantile", "batch_norm", "pair_significances", "pair_tables_uS"}

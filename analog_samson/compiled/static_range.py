@@ -40,26 +40,31 @@ class StaticRange(Computing):
 
     def load(self, arrays: Sequence[Array], where: torch.device) -> None:
         """Load weights and scales per block of rows: all its channels, zeros outside its rows."""
-        mapped, geometry = self.mapped, self.geometry
+        mapped = self.mapped
         whole, scales = mapped.weights_in_steps(arrays), mapped.scales(arrays)
-        kernel, n = math.prod(geometry.shape[2:]), len(whole)
         limits = self._noise_and_bound.to(where)
-        offset = whole.new_zeros(n) if mapped.bias is None else mapped.bias
+        offset = whole.new_zeros(len(whole)) if mapped.bias is None else mapped.bias
         how = self._has_adc, self._is_noisy, self._innermost
-        self._blocks, first = [], 0
-        for block, (size, (low, high)) in enumerate(
-            zip(geometry.rows, geometry.channels, strict=True)
-        ):
+        self._blocks = []
+        for block, weight in enumerate(self._by_block(whole, where)):
+            scale = scales[:, block] * mapped.input_range * (mapped.adc_step or 1.0)
+            converter = Converter(scale.to(where), offset.to(where), limits, *how)
+            self._blocks.append((weight, converter))
+            offset = torch.zeros_like(offset)  # the bias is added once
+        self._dac_gain = self._dac_gain.to(where)
+
+    def _by_block(self, whole: Tensor, where: torch.device) -> list[Tensor]:
+        """A matrix (columns of all groups, rows) as one operand for each block of rows."""
+        geometry, n, first = self.geometry, len(whole), 0
+        kernel, blocks = math.prod(geometry.shape[2:]), []
+        for size, (low, high) in zip(geometry.rows, geometry.channels, strict=True):
             weight = whole.new_zeros(n, (high - low) * kernel)
             start = first - low * kernel
             weight[:, start : start + size] = whole[:, first : first + size]
             weight = self._laid_out(weight.view(n, high - low, *geometry.shape[2:]))
-            scale = scales[:, block] * mapped.input_range * (mapped.adc_step or 1.0)
-            converter = Converter(scale.to(where), offset.to(where), limits, *how)
-            self._blocks.append((weight.to(where), converter))
-            offset = torch.zeros_like(offset)  # the bias is added once
+            blocks.append(weight.to(where))
             first += size
-        self._dac_gain = self._dac_gain.to(where)
+        return blocks
 
     @property
     def _innermost(self) -> bool:
@@ -73,7 +78,7 @@ class StaticRange(Computing):
         total: Tensor | None = None
         for block, (weight, converter) in enumerate(self._blocks):
             product = self._product(geometry.channels_of_block(levels, block), weight)
-            product = self._outputs(product)
+            product = self._outputs(product, levels, block, now)
             product = product.movedim(1, -1) if innermost and geometry.rank else product
             shape = product.shape
             # the first dimension may be images times tokens or windows
@@ -88,8 +93,8 @@ class StaticRange(Computing):
         """Inputs of the arrays, in DAC steps."""
         return levels
 
-    def _outputs(self, product: Tensor) -> Tensor:
-        """Inputs of the ADC before noise, in ADC steps."""
+    def _outputs(self, product: Tensor, levels: Tensor, block: int, now: Pass) -> Tensor:
+        """Inputs of the ADC before noise, in ADC steps, of the inputs of the layer in DAC steps."""
         return product
 
     def _adc(

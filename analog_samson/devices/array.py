@@ -10,7 +10,17 @@ from pydantic import BeforeValidator, Field, PlainValidator, SerializeAsAny
 from analog_samson.deprecated import warn_renamed
 from analog_samson.devices.maintenance import EVERY_TIME, MeasuringTimes, last_measured
 from analog_samson.devices.named import OpenSection, named_section
-from analog_samson.devices.section import Duration, Moment, Scale, Section, Table, neutral
+from analog_samson.devices.section import (
+    Conductance,
+    Duration,
+    Moment,
+    Number,
+    Scale,
+    Section,
+    Table,
+    Voltage,
+    neutral,
+)
 
 Bits = Annotated[int, Field(ge=2, le=16)] | Literal["ideal"]
 Steps = Annotated[int, Field(ge=2, le=65_534)]
@@ -153,6 +163,23 @@ class Periphery(Section):
         "standard deviation of an output: mvm_read_noise sqrt(sum |w| x^2), or "
         "mvm_read_noise sqrt(sum x^2) (additive)",
     )
+    mvm_read_noise_uS: Scale = neutral(
+        0.0,
+        "read noise of each cell in every product, of single pairs: standard deviation "
+        "mvm_read_noise_uS (1 - exp(-g / mvm_read_noise_knee_uS)); other cell of a pair: g_min",
+    )
+    mvm_read_noise_knee_uS: Conductance | None = neutral(
+        None, "conductance from which that noise hardly grows"
+    )
+    iv_voltage_V: Voltage | None = neutral(
+        None, "voltage of the largest input, where the current is not proportional to voltage"
+    )
+    iv_square_powers: Annotated[tuple[Number, ...], Field(strict=False)] = neutral(
+        (), "term of the current in V^2 [A/V^2]: coefficients of the powers of log10(g / S)"
+    )
+    iv_cube_powers: Annotated[tuple[Number, ...], Field(strict=False)] = neutral(
+        (), "the same in V^3 [A/V^3]"
+    )
     ir_drop: Scale = neutral(
         0.0, "scale of the voltage drop along columns, for wires of 0.35 ohm and cells of 5 uS"
     )
@@ -191,6 +218,32 @@ class Periphery(Section):
                 )
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _currents_are_complete(self) -> Self:
+        if (self.mvm_read_noise_uS > 0) > (self.mvm_read_noise_knee_uS is not None):
+            raise ValueError(
+                f"mvm_read_noise_uS = {self.mvm_read_noise_uS} needs mvm_read_noise_knee_uS, the "
+                "conductance from which it hardly grows; give it"
+            )
+        if any((*self.iv_square_powers, *self.iv_cube_powers)) and self.iv_voltage_V is None:
+            raise ValueError(
+                "iv_square_powers and iv_cube_powers need iv_voltage_V, the voltage of the largest "
+                "input; give it"
+            )
+        if self.has_cell_currents and (self.is_per_vector or self.effects):
+            raise ValueError(
+                "mvm_read_noise_uS, iv_square_powers and iv_cube_powers need an input range that "
+                "is the same for all vectors; input_scaling = 'per_vector', bound_management = "
+                "'iterative', mvm_read_noise, ir_drop and effects exclude them"
+            )
+        return self
+
+    @property
+    def has_cell_currents(self) -> bool:
+        """Whether currents of cells differ from conductance times voltage."""
+        is_curved = any((*self.iv_square_powers, *self.iv_cube_powers))
+        return self.mvm_read_noise_uS > 0 or is_curved
+
     @property
     def n_dac_steps(self) -> int:
         """Steps of the DAC between its bounds; 0: ideal."""
@@ -206,6 +259,7 @@ class Periphery(Section):
         """Whether the array multiplies exactly: no converter, bound, noise, IR drop or effect."""
         return (
             not self.effects
+            and not self.has_cell_currents
             and self.mvm_read_noise == 0
             and self.ir_drop == 0
             and self.dac_bits == "ideal"

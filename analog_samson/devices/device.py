@@ -208,6 +208,12 @@ class Device(Section):
                 f"mapping.pair_significances and pair_tables_uS are for pairs; {self.noise.model} "
                 "has none"
             )
+        if self.periphery.has_cell_currents and (pairs or single or signed):
+            raise ValueError(
+                "periphery.mvm_read_noise_uS, iv_square_powers and iv_cube_powers are for one "
+                "differential pair per weight, whose conductances follow from it; "
+                + (f"{self.noise.model} has none" if single or signed else "mapping has several")
+            )
         for table in self.mapping.pair_tables_uS:
             allowed = self.noise.conductance_range
             if min(table) < allowed[0] or max(table) > allowed[1]:

@@ -1,16 +1,19 @@
 """Fit of the laws of a device file to retention measurements.
 
-Model: g(t) = g_prog ((t + t_0) / t_0)^-nu (1 + Q sqrt(ln((t + t_0 + t_read) / (2 t_read))) n).
-Every cell has its own g_prog and nu, and n is standard normal at every read. Mean and standard
-deviation of the programming error and of nu, and Q, are estimated at every target by least squares
-and moments; the variance that read noise adds to the estimates of a cell is subtracted.
+Every cell has its own programmed conductance and one drift parameter: the exponent, slope or change
+of a law of ``retention``. A read multiplies by 1 + Q sqrt(ln((t + t_0 + t_read) / (2 t_read))) n,
+with n standard normal at every read. Mean and standard deviation of the programming error and of
+the drift parameter, and Q, are estimated at every target by least squares and moments; the variance
+that read noise adds to the estimates of a cell is subtracted.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import stats
+
+from analog_samson.devices.retention import LawName, Shape, estimate
 
 LAWS = (
     "programming_offset_uS",
@@ -19,6 +22,13 @@ LAWS = (
     "nu_spread",
     "read_spread_relative",
 )
+"""Tables of a fit of the power law."""
+
+_PARAMETERS: dict[LawName, str] = {
+    "power_law": "nu_{}",
+    "log_linear": "slope_{}_uS",
+    "stretched_exponential": "change_{}_uS",
+}
 
 
 @dataclass(frozen=True)
@@ -26,45 +36,87 @@ class Fit:
     """Fitted laws at the targets.
 
     Attributes:
-        laws: One row per target; columns target_uS, n (cells), the laws, and each with "_low" and
-            "_high", the ends of its confidence interval.
-        t_0_s: First read after programming [s].
+        laws: One row per target; columns target_uS, n (cells), the tables, and each with "_low" and
+            "_high", the ends of its confidence interval at the given constants of the shape.
+        shape: The law of retention and the constants that all cells share.
         t_read_s: Duration of a read [s].
         last_s: Time of the last measurement [s].
-        r_squared: Fraction of the variance of ln g over time, within cells, that drift explains.
+        r_squared: Fraction of the variance over time, within cells, that drift explains: of ln g
+            for the power law, of g relative to its mean for others.
         p_normal: p-value of the residuals of all reads being normal (Kolmogorov-Smirnov).
         confidence: Confidence level of the intervals.
     """
 
     laws: pd.DataFrame
-    t_0_s: float
+    shape: Shape
     t_read_s: float
     last_s: float
     r_squared: float
     p_normal: float
     confidence: float
 
+    @property
+    def t_0_s(self) -> float:
+        """First read after programming [s]."""
+        return self.shape.t_0_s
 
-def fit(rows: pd.DataFrame, *, t_0_s: float, t_read_s: float, confidence: float = 0.95) -> Fit:
-    """Fit programming error, drift exponents and read noise at every target.
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the fitted tables, as in device files."""
+        return _tables_of(self.shape.law)
+
+
+_LEAST_SHARE = 0.05
+"""Read noise is weighted as that of at least this share of a cell's mean conductance: our choice;
+a fit may cross 0."""
+
+
+def _tables_of(law: LawName) -> tuple[str, str, str, str, str]:
+    parameter = _PARAMETERS[law]
+    return *LAWS[:2], parameter.format("mean"), parameter.format("spread"), LAWS[-1]
+
+
+def fit(
+    rows: pd.DataFrame,
+    *,
+    t_0_s: float | None = None,
+    t_read_s: float,
+    confidence: float = 0.95,
+    law: LawName = "power_law",
+    shape: Shape | None = None,
+) -> Fit:
+    """Fit programming error, drift and read noise at every target.
 
     Args:
         rows: Measurements, as from ``read_measurements``; at least 3 times per cell, 8 cells
             per target and 2 targets.
-        t_0_s: First read after programming [s]; time counts from the end of programming.
+        t_0_s: First read after programming [s]; time counts from the end of programming. None
+            estimates it (see ``retention.estimate``).
         t_read_s: Duration of a read [s].
         confidence: Confidence level of the intervals.
+        law: Law of retention; ``retention.compare`` chooses one by cross-validation.
+        shape: The law with its constants, instead of law and t_0_s.
 
     Returns:
         The laws with intervals and goodness of fit.
 
     Raises:
-        ValueError: If there are too few times, cells or targets.
+        ValueError: If there are too few times, cells or targets, or the duration of a read is not
+            between 0 and the first read.
     """
+    shape = estimate(rows, law, t_0_s) if shape is None else shape
+    first_read_s = float(rows["time_s"].min()) + shape.t_0_s
+    if not 0 < t_read_s < first_read_s:
+        raise ValueError(
+            f"The duration of a read is above 0 and below the time of the first read after "
+            f"programming, t_0 + t = {first_read_s:.4g} s; got {t_read_s!r} s."
+        )
+    if not 0 < confidence < 1:
+        raise ValueError(f"A confidence lies between 0 and 1; got {confidence!r}.")
     fits, residuals, total = [], [], 0.0
     for target, group in rows.groupby("target_uS"):
-        law, z, variance = _fit_target(float(str(target)), group, t_0_s, t_read_s, confidence)
-        fits.append(law)
+        fitted, z, variance = _fit_target(float(str(target)), group, shape, t_read_s, confidence)
+        fits.append(fitted)
         residuals.append(z)
         total += variance
     if len(fits) < 2:
@@ -73,7 +125,7 @@ def fit(rows: pd.DataFrame, *, t_0_s: float, t_read_s: float, confidence: float 
     normal = np.concatenate([z["standard"] for z in residuals])
     return Fit(
         laws=pd.DataFrame(fits),
-        t_0_s=t_0_s,
+        shape=shape,
         t_read_s=t_read_s,
         last_s=float(rows["time_s"].max()),
         r_squared=1 - unexplained / total if total else 0.0,
@@ -83,7 +135,7 @@ def fit(rows: pd.DataFrame, *, t_0_s: float, t_read_s: float, confidence: float 
 
 
 def _fit_target(
-    target: float, group: pd.DataFrame, t_0_s: float, t_read_s: float, confidence: float
+    target: float, group: pd.DataFrame, shape: Shape, t_read_s: float, confidence: float
 ) -> tuple[dict[str, float], dict[str, np.ndarray], float]:
     devices = [one for _, one in group.groupby("device") if (one["conductance_uS"] > 0).all()]
     short = [one for one in devices if len(one) < 3]
@@ -95,10 +147,20 @@ def _fit_target(
     intercepts, slopes, slope_factors, level_factors = [], [], [], []
     raw, standard_parts, weights_sum, freedom, total = [], [], 0.0, 0, 0.0
     for one in devices:
-        t = one["time_s"].to_numpy() + t_0_s
-        x, y = np.log(t / t_0_s), np.log(one["conductance_uS"].to_numpy())
-        spread = np.sqrt(np.log((t + t_read_s) / (2 * t_read_s)))  # of ln g, in units of Q
-        design = np.stack([np.ones_like(x), -x], axis=1) / spread[:, None]
+        t, g = one["time_s"].to_numpy(dtype=float), one["conductance_uS"].to_numpy(dtype=float)
+        x, y = shape.function(t), np.log(g) if shape.is_logarithmic else g
+        plain = np.stack([np.ones_like(x), x], axis=1)
+        if np.linalg.matrix_rank(plain) < 2:
+            raise ValueError(
+                f"Device {one['device'].iloc[0]!r} has no times at which the {shape.words}, "
+                "differs; give another law, or measure the cell at more times."
+            )
+        # spread of y, in units of Q
+        spread = np.sqrt(np.log((t + shape.t_0_s + t_read_s) / (2 * t_read_s)))
+        if not shape.is_logarithmic:
+            first_guess, *_ = np.linalg.lstsq(plain / spread[:, None], y / spread, rcond=None)
+            spread = spread * np.maximum(plain @ first_guess, _LEAST_SHARE * y.mean())
+        design = plain / spread[:, None]
         solution, *_ = np.linalg.lstsq(design, y / spread, rcond=None)
         covariance = np.linalg.inv(design.T @ design)
         residual = y / spread - design @ solution
@@ -112,23 +174,24 @@ def _fit_target(
         # one standardised residual per cell: residuals of one cell are dependent
         middle = len(x) // 2
         standard_parts.append(residual[middle] / np.sqrt(max(1e-12, 1 - leverage[middle])))
-        raw.append(y - (design @ solution) * spread)
-        total += float(np.square(y - y.mean()).sum())
+        unit = 1.0 if shape.is_logarithmic else y.mean()
+        raw.append((y - (design @ solution) * spread) / unit)
+        total += float(np.square((y - y.mean()) / unit).sum())
     q_squared = weights_sum / freedom
     q = float(np.sqrt(q_squared))
     n = len(devices)
-    # E[exp(estimate)] is g_prog exp(variance / 2): corrects for the read noise of the estimate
     level_noise = q_squared * np.array(level_factors)
-    programmed = np.exp(np.array(intercepts) - level_noise / 2)
-    error = programmed - target
-    excess = float(np.mean(programmed**2 * level_noise))
+    programmed, noise_uS = np.array(intercepts), level_noise
+    if shape.is_logarithmic:
+        # E[exp(estimate)] is g_prog exp(variance / 2): corrects for the read noise of the estimate
+        programmed = np.exp(np.array(intercepts) - level_noise / 2)
+        noise_uS = programmed**2 * level_noise
+    error, excess = programmed - target, float(np.mean(noise_uS))
     slope_noise = float(q_squared * np.mean(slope_factors))
     law: dict[str, float] = {"target_uS": target, "n": n}
-    for mean_key, spread_key, values, noise in (
-        ("programming_offset_uS", "programming_spread_uS", error, excess),
-        ("nu_mean", "nu_spread", np.array(slopes), slope_noise),
-    ):
-        law |= _moments(mean_key, spread_key, values, noise, confidence)
+    tables = _tables_of(shape.law)
+    law |= _moments(tables[0], tables[1], error, excess, confidence)
+    law |= _moments(tables[2], tables[3], np.array(slopes), slope_noise, confidence)
     low, high = _interval_of_variance(q_squared, freedom, confidence)
     law |= {
         "read_spread_relative": q,
@@ -165,23 +228,5 @@ def _interval_of_variance(variance: float, freedom: int, confidence: float) -> t
 
 
 def estimate_t_0(rows: pd.DataFrame) -> float:
-    """Find the t_0 [s] for which mean ln g is closest to a straight line in ln((t + t_0) / t_0).
-
-    Args:
-        rows: Measurements.
-
-    Returns:
-        t_0, between a hundredth of the first time after 0 and the last time.
-    """
-    logs = rows[rows["conductance_uS"] > 0].assign(y=lambda r: np.log(r["conductance_uS"]))
-    logs["y"] -= logs.groupby("device")["y"].transform("mean")
-    mean = logs.groupby("time_s")["y"].mean()
-    t = mean.index.to_numpy(dtype=float)
-
-    def misfit(log_t_0: float) -> float:
-        x = np.log1p(t / np.exp(log_t_0))
-        slope, intercept = np.polyfit(x, mean.to_numpy(), 1)
-        return float(np.square(mean.to_numpy() - slope * x - intercept).sum())
-
-    bounds = float(np.log(t[t > 0].min() / 100)), float(np.log(t.max()))
-    return float(np.exp(optimize.minimize_scalar(misfit, bounds=bounds, method="bounded").x))
+    """Estimate t_0 of the power law [s]; see ``retention.estimate``."""
+    return estimate(rows, "power_law").t_0_s

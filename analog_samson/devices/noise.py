@@ -8,6 +8,7 @@ describe the model to the simulation.
 A device file names a section of another package: ``model = "my_package.my_module:MySection"``.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -24,8 +25,10 @@ from analog_samson.devices.section import (
     Exponent,
     LowConductance,
     Moment,
+    Number,
     Scale,
     Table,
+    Voltage,
     neutral,
 )
 from analog_samson.times import DAY
@@ -40,6 +43,8 @@ class NoiseSection(OpenSection):
             mapping, it returns an aihwkit noise model (``BaseNoiseModel``).
         cells: How a weight is stored: a differential "pair" of cells, a "single" cell between g_min
             and g_max, or one "signed" value in units of the largest weight.
+        drift_parameter: Name and unit of the number that every cell keeps over time, if it keeps
+            one (``keeps_exponents``).
         reads_in_two_steps: Whether relaxation, drawn once per chip, and the noise of a read are
             separate methods of the implementation: ``relax(programmed_uS, t_inference_s)`` and
             ``read(relaxed_uS, t_inference_s)``.
@@ -47,6 +52,7 @@ class NoiseSection(OpenSection):
 
     built_by: ClassVar[str]
     cells: ClassVar[Literal["pair", "single", "signed"]] = "pair"
+    drift_parameter: ClassVar[tuple[str, str]] = ("exponent", "")
     reads_in_two_steps: ClassVar[bool] = False
 
     model: str = Field(description="name of the noise model")
@@ -74,7 +80,7 @@ class NoiseSection(OpenSection):
 
     @property
     def keeps_exponents(self) -> bool:
-        """Whether every cell has its own drift exponent, drawn when it is programmed."""
+        """Whether every cell has its own drift exponent or slope, drawn when it is programmed."""
         return False
 
     @property
@@ -121,8 +127,8 @@ class _PairSection(NoiseSection):
         return self
 
 
-class _PowerLaw(_PairSection):
-    """Models with one drift exponent per cell and 1/f noise; scale factors from 0 (off)."""
+class _Drifting(_PairSection):
+    """Models with one drift parameter per cell and 1/f noise; scale factors from 0 (off)."""
 
     t_0_s: Duration = Field(description="first read after programming, drift fit")
     t_read_s: Duration = Field(description="duration of a read, 1/f fit")
@@ -137,7 +143,7 @@ class _PowerLaw(_PairSection):
 
     @property
     def keeps_exponents(self) -> bool:
-        """Whether every cell has its own drift exponent: yes."""
+        """Whether every cell has its own drift parameter: yes."""
         return True
 
 
@@ -156,7 +162,7 @@ class Ideal(NoiseSection):
         return False
 
 
-class PCMLike(_PowerLaw):
+class PCMLike(_Drifting):
     """aihwkit's ``PCMLikeNoiseModel``: programming noise, power-law drift, 1/f noise."""
 
     built_by = "analog_samson.analog.noise_models:pcm_like"
@@ -164,7 +170,7 @@ class PCMLike(_PowerLaw):
     model: Literal["PCMLikeNoiseModel"]
 
 
-class CustomDriftPCMLike(_PowerLaw):
+class CustomDriftPCMLike(_Drifting):
     """aihwkit's ``CustomDriftPCMLikeNoiseModel``: PCM-like, exponents from a table."""
 
     built_by = "analog_samson.analog.noise_models:custom_drift"
@@ -180,7 +186,7 @@ class CustomDriftPCMLike(_PowerLaw):
         return self
 
 
-class StateIndependent(_PowerLaw):
+class StateIndependent(_Drifting):
     """aihwkit's ``StateIndependentNoiseModel``: spread and exponent do not depend on conductance.
 
     Its 1/f law has the unit of a conductance: the spread of a read is
@@ -195,7 +201,7 @@ class StateIndependent(_PowerLaw):
     nu_spread: Exponent
 
 
-class Tabulated(_PowerLaw):
+class Tabulated(_Drifting):
     """Laws of measured cells: tables over conductance with linear interpolation."""
 
     built_by = "analog_samson.analog.own_models:TabulatedNoiseModel"
@@ -212,8 +218,79 @@ class Tabulated(_PowerLaw):
 
     @pydantic.model_validator(mode="after")
     def _tables(self) -> Self:
-        laws = ("programming_offset_uS", "programming_spread_uS", "nu_mean", "nu_spread")
-        _check_table(self, "table_uS", *laws, "read_spread_relative")
+        laws = ("programming_spread_uS", "nu_spread", "read_spread_relative")
+        _check_table(self, "table_uS", *laws, signed=("programming_offset_uS", "nu_mean"))
+        return self
+
+
+class _LinearInLaw(_Drifting):
+    """Models whose conductance is linear in a function of time, with one coefficient a cell."""
+
+    table_uS: Table = Field(description="conductances of the tables, ascending, g_min to g_max")
+    programming_offset_uS: Table = Field(description="mean programming error at each")
+    programming_spread_uS: Table = Field(description="standard deviation of that error at each")
+    read_spread_relative: Table = Field(
+        description="Q at each: a read spreads by Q g sqrt(ln((t + t_0 + t_read) / (2 t_read)))"
+    )
+    lowest_uS: LowConductance = Field(
+        default=0.0, description="no cell is programmed or drifts below it; our choice: 0"
+    )
+    highest_uS: Conductance | None = Field(
+        default=None, description="no cell is programmed or drifts above it; none: no such bound"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _targets_within_bounds(self) -> Self:
+        highest = math.inf if self.highest_uS is None else self.highest_uS
+        if self.lowest_uS > self.g_min_uS or highest < self.g_max_uS:
+            raise ValueError(
+                f"lowest_uS = {self.lowest_uS} and highest_uS = {self.highest_uS} must enclose "
+                f"g_min_uS = {self.g_min_uS} to g_max_uS = {self.g_max_uS}"
+            )
+        return self
+
+
+class LogTime(_LinearInLaw):
+    """Retention linear in log time (charge traps, ferroelectrics): one slope a cell.
+
+    g(t) = g_prog + s log10((t + t_0) / t_0), within lowest_uS and highest_uS; the slope s is drawn
+    at programming from a normal distribution.
+    """
+
+    built_by = "analog_samson.analog.own_models:LogTimeNoiseModel"
+    drift_parameter = ("slope", "µS per decade")
+
+    model: Literal["LogTimeNoiseModel"]
+    slope_mean_uS: Table = Field(description="mean slope at each target, per decade of time")
+    slope_spread_uS: Table = Field(description="standard deviation of the slope at each target")
+
+    @pydantic.model_validator(mode="after")
+    def _tables(self) -> Self:
+        laws = ("programming_spread_uS", "slope_spread_uS", "read_spread_relative")
+        _check_table(self, "table_uS", *laws, signed=("programming_offset_uS", "slope_mean_uS"))
+        return self
+
+
+class StretchedExponential(_LinearInLaw):
+    """Retention that saturates as a stretched exponential: one final change a cell.
+
+    g(t) = g_prog + c (1 - exp(-(t / tau)^beta)), within lowest_uS and highest_uS; the change c is
+    drawn at programming from a normal distribution.
+    """
+
+    built_by = "analog_samson.analog.own_models:StretchedExponentialNoiseModel"
+    drift_parameter = ("change", "µS")
+
+    model: Literal["StretchedExponentialNoiseModel"]
+    tau_s: Duration = Field(description="time after which 63 % of the change have happened")
+    beta: Annotated[float, Field(ge=0.01, le=10)] = Field(description="exponent of t / tau")
+    change_mean_uS: Table = Field(description="mean change at each target, after a long time")
+    change_spread_uS: Table = Field(description="standard deviation of the change at each target")
+
+    @pydantic.model_validator(mode="after")
+    def _tables(self) -> Self:
+        laws = ("programming_spread_uS", "change_spread_uS", "read_spread_relative")
+        _check_table(self, "table_uS", *laws, signed=("programming_offset_uS", "change_mean_uS"))
         return self
 
 
@@ -324,9 +401,7 @@ class Sonos(_PairSection):
     built_by = "analog_samson.analog.own_models:SonosNoiseModel"
 
     model: Literal["SonosNoiseModel"]
-    read_voltage_V: Annotated[float, Field(ge=1e-6, le=1e3)] = Field(
-        description="turns currents [nA] into conductances"
-    )
+    read_voltage_V: Voltage = Field(description="turns currents [nA] into conductances")
     fit_source: str = Field(description="who fitted the published figure")
     days: Table
     spread_A_nA: Table
@@ -373,7 +448,54 @@ class WeightNoise(NoiseSection):
         return False
 
 
-class Hermes(_PowerLaw):
+class PiecewiseWeightError(NoiseSection):
+    """A published error of signed weights: its spread is a polynomial of |w| in each of its ranges.
+
+    Weights are in units in which the largest is ``full_scale``; those with |w| below ``zero_below``
+    are exactly 0, whatever ``programming_noise_scale`` is.
+    """
+
+    built_by = "analog_samson.analog.own_models:PiecewiseWeightErrorNoiseModel"
+    cells = "signed"
+
+    model: Literal["PiecewiseWeightErrorNoiseModel"]
+    fit_source: str = Field(description="who published the coefficients")
+    full_scale: Annotated[float, Field(ge=1e-6, le=1e6)] = Field(
+        description="the largest weight, in the unit of the polynomials"
+    )
+    zero_below: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        description="weights of smaller magnitude are exactly 0"
+    )
+    splits: Annotated[tuple[Number, ...], Field(strict=False)] = Field(
+        description="|w| at which one polynomial ends and the next begins, ascending"
+    )
+    spread_powers: Annotated[tuple[Table, ...], Field(strict=False, min_length=1)] = Field(
+        description="for each range, coefficients of |w|^0, |w|^1, ..."
+    )
+    programming_noise_scale: Scale = 1.0
+
+    @pydantic.model_validator(mode="after")
+    def _ranges(self) -> Self:
+        if len(self.spread_powers) != len(self.splits) + 1:
+            raise ValueError(
+                f"spread_powers has {len(self.spread_powers)} polynomials and splits "
+                f"{len(self.splits)} entries; there must be one polynomial more"
+            )
+        ends = (self.zero_below, *self.splits, self.full_scale)
+        if list(ends) != sorted(set(ends)):
+            raise ValueError(
+                f"splits = {list(self.splits)} must ascend, from above zero_below = "
+                f"{self.zero_below} to below full_scale = {self.full_scale}"
+            )
+        return self
+
+    @property
+    def drifts(self) -> bool:
+        """Whether anything changes with time: not in the model."""
+        return False
+
+
+class Hermes(_Drifting):
     """aihwkit's ``HermesNoiseModel``: one or two cells per conductance, HERMES chip."""
 
     built_by = "analog_samson.analog.noise_models:hermes"
@@ -461,8 +583,11 @@ ShippedNoise = Annotated[
     | PolynomialError
     | Sonos
     | Tabulated
+    | LogTime
+    | StretchedExponential
     | Resampled
-    | WeightNoise,
+    | WeightNoise
+    | PiecewiseWeightError,
     Field(discriminator="model"),
 ]
 
@@ -475,7 +600,7 @@ Noise = Annotated[SerializeAsAny[ShippedNoise], WrapValidator(_shipped_or_named)
 """A noise section of this package, or one of another package by its importable name."""
 
 
-def _check_table(section: Any, at: str, *laws: str) -> None:
+def _check_table(section: Any, at: str, *laws: str, signed: tuple[str, ...] = ()) -> None:
     """Raise ValueError unless a table spans g_min to g_max and its laws have its length."""
     points = getattr(section, at)
     if len(points) < 2 or list(points) != sorted(set(points)):
@@ -485,11 +610,11 @@ def _check_table(section: Any, at: str, *laws: str) -> None:
             f"{at} spans {points[0]} to {points[-1]} µS and must span g_min_uS = "
             f"{section.g_min_uS} to g_max_uS = {section.g_max_uS}"
         )
-    for law in laws:
+    for law in (*laws, *signed):
         values = getattr(section, law)
         if len(values) != len(points):
             raise ValueError(
                 f"{law} has {len(values)} entries and {at} {len(points)}; the numbers must be equal"
             )
-        if "offset" not in law and min(values) < 0:
+        if law not in signed and min(values) < 0:
             raise ValueError(f"{law} holds {min(values)}; every entry must be at least 0")

@@ -46,6 +46,9 @@ Conductance = Annotated[float, Field(ge=1e-6, le=1e6)]
 LowConductance = Annotated[float, Field(ge=0, le=1e6)]
 """A smallest conductance [µS], or 0."""
 
+Voltage = Annotated[float, Field(ge=1e-6, le=1e3)]
+"""A read voltage [V]."""
+
 Duration = Annotated[float, Field(ge=SHORTEST_S, le=LONGEST_S)]
 """A time [s] that cannot be 0."""
 

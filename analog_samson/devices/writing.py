@@ -1,11 +1,13 @@
 """Text of device files: of any device, of fitted laws, of resampled trajectories."""
 
 import json
+import textwrap
 from pathlib import Path
 
 from analog_samson.devices.device import Device
-from analog_samson.devices.fit import LAWS, Fit
+from analog_samson.devices.fit import Fit
 from analog_samson.devices.measurements import digest_of, load_trajectories
+from analog_samson.devices.retention import Comparison, words_of
 from analog_samson.devices.section import portable_name
 
 
@@ -30,7 +32,15 @@ def device_file(device: Device) -> str:
 
 
 def fitted_file(
-    found: Fit, *, name: str, technology: str, source: str, summary: str, limits: str
+    found: Fit,
+    *,
+    name: str,
+    technology: str,
+    source: str,
+    summary: str,
+    limits: str,
+    g_min_uS: float | None = None,
+    comparison: Comparison | None = None,
 ) -> str:
     """Write a fit as the text of a device file; laws are held constant beyond the targets.
 
@@ -41,38 +51,78 @@ def fitted_file(
         source: Where the measurements come from.
         summary: One sentence.
         limits: Effects that the model does not include; added to the limits of every fit.
+        g_min_uS: Conductance of a weight of zero; None: the lowest target.
+        comparison: How well each law predicts the measurements, stated in the file.
 
     Returns:
         TOML.
+
+    Raises:
+        ValueError: If g_min is negative or not below the highest target.
     """
     laws = found.laws.sort_values("target_uS")
     targets = [float(t) for t in laws["target_uS"]]
-    below = [0.0] if targets[0] > 0 else []
+    lowest = targets[0] if g_min_uS is None else g_min_uS
+    if not 0 <= lowest < targets[-1]:
+        raise ValueError(
+            f"g_min is at least 0 and below the highest target, {targets[-1]:g} µS; got "
+            f"{lowest:g} µS."
+        )
+    below = [lowest] if lowest < targets[0] else []
     tables = {"table_uS": [*below, *targets]}
-    for law in LAWS:
+    for law in found.tables:
         values = [float(value) for value in laws[law]]
         tables[law] = [*values[: len(below)], *values]
     spelled = "\n".join(
         f"{key} = [{', '.join(f'{value:.6g}' for value in values)}]"
         for key, values in tables.items()
     )
+    of_law = _law_sentence(found, comparison)
     holds_not = (
         f"Fitted to measurements of {_listed(laws['n'])} cells at {_listed(targets)} µS up to "
-        f"{found.last_s:g} s; linear between these targets and constant below the lowest. Drift "
-        f"explains {found.r_squared:.3f} of the variance within cells; the residuals are normal "
-        f"with p = {found.p_normal:.2g}. Errors and exponents are assumed to be normal and "
-        f"independent. {limits}"
+        f"{found.last_s:g} s; linear between these targets"
+        + (f" and constant from {lowest:g} µS to the lowest" if below else "")
+        + f". {of_law} Drift explains {found.r_squared:.3f} of the variance within cells; the "
+        f"residuals are normal with p = {found.p_normal:.2g}. Errors and drift parameters are "
+        f"assumed to be normal and independent. {limits}"
     )
-    noise = f"""model = "TabulatedNoiseModel"
+    model, constants = _MODELS[found.shape.law]
+    shared = "".join(f"\n{key} = {getattr(found.shape, key):.6g}" for key in constants)
+    noise = f"""model = "{model}"
 source = {_quoted(source)}
+g_min_uS = {lowest:g}
 g_max_uS = {max(targets):g}
-t_0_s = {found.t_0_s:g}
-t_read_s = {found.t_read_s:g}
+t_0_s = {found.t_0_s:.6g}
+t_read_s = {found.t_read_s:g}{shared}
 {spelled}
 
 [times]
 measured_to_s = {found.last_s:g}"""
-    return _file(noise, name=name, technology=technology, summary=summary, limits=holds_not)
+    prose = {"name": name, "technology": technology, "summary": summary, "limits": holds_not}
+    wrapped = textwrap.wrap(of_law, 98, break_on_hyphens=False)
+    comment = "\n".join(f"# {line}" for line in wrapped)
+    return f"{comment}\n{_file(noise, **prose)}"
+
+
+_MODELS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "power_law": ("TabulatedNoiseModel", ()),
+    "log_linear": ("LogTimeNoiseModel", ()),
+    "stretched_exponential": ("StretchedExponentialNoiseModel", ("tau_s", "beta")),
+}
+"""Noise model of each law of retention, and its constants in addition to t_0."""
+
+
+def _law_sentence(found: Fit, comparison: Comparison | None) -> str:
+    law = words_of(found.shape.law)
+    if comparison is None:
+        return f"Law of retention: {law}, not compared with others."
+    if found.shape.law != comparison.chosen:
+        how = f"given by the user ({words_of(comparison.chosen)} would be chosen)"
+    elif comparison.drifts:
+        how = "chosen by cross-validation"
+    else:
+        how = "the simplest, since no law predicts better than no drift"
+    return f"Law of retention: {law}, {how}; {comparison.words}."
 
 
 def resampled_file(

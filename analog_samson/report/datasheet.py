@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analog_samson.devices import Device
-from analog_samson.devices.fit import LAWS, Fit
+from analog_samson.devices.fit import Fit
 from analog_samson.devices.maintenance import NEVER
 from analog_samson.files import made_folder, replacing
 from analog_samson.report.axes import finish
@@ -22,6 +22,13 @@ from analog_samson.report.words import compensation_text, refresh_text
 from analog_samson.times import label
 
 _COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#999999")
+
+_PARAMETERS = {
+    "exponent": ("drift exponent", "drift exponent ν"),
+    "slope": ("slope of retention", "slope [µS per decade]"),
+    "change": ("final change", "change after a long time [µS]"),
+}
+"""Title and label of the parameter that every cell keeps, by its name in tables of moments."""
 
 
 def datasheet(device: Device, moments: pd.DataFrame) -> Figure:
@@ -88,6 +95,10 @@ def _periphery(device: Device) -> str:
     for key, what in (("mvm_read_noise", "read noise per product"), ("ir_drop", "IR drop")):
         if getattr(periphery, key) > 0:
             parts.append(f"{what} {getattr(periphery, key):g}")
+    if periphery.mvm_read_noise_uS > 0:
+        parts.append(f"read noise of cells per product {periphery.mvm_read_noise_uS:g} µS")
+    if any((*periphery.iv_square_powers, *periphery.iv_cube_powers)):
+        parts.append(f"nonlinear current to {periphery.iv_voltage_V:g} V")
     parts += [f"effect {effect.model.rpartition(':')[2]}" for effect in periphery.effects]
     return ", ".join(parts)
 
@@ -133,25 +144,31 @@ def save_fit(name: str, found: Fit, folder: str | Path) -> list[Path]:
 
 def _fit_figure(name: str, found: Fit) -> Figure:
     figure, axes = panel_grid(6, "two columns", "paper", aspect=0.9, share_y=False, across=3)
+    name_of_parameter = {
+        "power_law": "drift exponent",
+        "log_linear": "slope [µS per decade]",
+        "stretched_exponential": "final change [µS]",
+    }[found.shape.law]
     titles = (
         "mean programming error [µS]",
         "spread of programming error [µS]",
-        "mean drift exponent",
-        "spread of drift exponent",
+        f"mean {name_of_parameter}",
+        f"spread of {name_of_parameter}",
         "relative spread of a read, Q",
     )
     at = found.laws["target_uS"]
-    for axis, law, title in zip(axes, LAWS, titles, strict=False):
+    for axis, law, title in zip(axes, found.tables, titles, strict=False):
         value = found.laws[law]
         ends = np.abs(np.stack([found.laws[f"{law}{end}"] - value for end in ("_low", "_high")]))
         axis.errorbar(at, value, yerr=ends, marker="o", color=_COLOURS[1])
         axis.set_title(title, weight="normal", fontsize="small")
         axis.set_xlabel("target conductance [µS]")
     axes[5].axis("off")
+    shape = found.shape.words.replace(", ", "\n")
     axes[5].text(
         0,
         0.5,
-        f"{name}\nt_0 = {found.t_0_s:.3g} s\ndrift explains {found.r_squared:.3f}\n"
+        f"{name}\n{shape}\ndrift explains {found.r_squared:.3f}\n"
         f"residuals normal: p = {found.p_normal:.2g}\n{100 * found.confidence:g} % intervals\n"
         f"n = {', '.join(str(int(n)) for n in found.laws['n'])} cells",
     )
@@ -162,7 +179,7 @@ def draw_programming(axes: Axes, moments: pd.DataFrame) -> None:
     """Draw mean and spread of the programming error; without exponents, the spread over time."""
     rows = moments[moments["quantity"] == "programming"].set_index("g_uS", drop=False)
     drift = moments[moments["quantity"] == "drift"]
-    if len(drift) and not (moments["quantity"] == "exponent").any():
+    if len(drift) and not moments["quantity"].isin(_PARAMETERS).any():
         axes.set(title="spread around the mean", xlabel="target conductance [µS]")
         axes.set(ylabel="spread [µS]")
         start = drift["g_uS"] + drift["g_uS"].map(rows["mean"]).fillna(0.0)
@@ -184,15 +201,18 @@ def draw_programming(axes: Axes, moments: pd.DataFrame) -> None:
 
 
 def draw_exponents(axes: Axes, moments: pd.DataFrame) -> None:
-    """Draw the drift exponents over conductance, or the mean drift where there are none."""
-    rows = moments[moments["quantity"] == "exponent"]
+    """Draw the drift parameters over conductance, or the mean drift where there are none."""
+    rows = moments[moments["quantity"].isin(_PARAMETERS)]
     if not rows.empty:
-        axes.set(title="drift exponent: mean and spread", ylabel="drift exponent ν")
+        name, ylabel = _PARAMETERS[rows["quantity"].iloc[0]]
+        axes.set(title=f"{name}: mean and spread", ylabel=ylabel)
         axes.set(xlabel="target conductance [µS]")
         axes.plot(rows["g_uS"], rows["mean"], color=_COLOURS[5])
         low, high = rows["mean"] - rows["spread"], rows["mean"] + rows["spread"]
         axes.fill_between(rows["g_uS"], low, high, color=_COLOURS[5], alpha=0.2, linewidth=0)
         axes.set_ylim(bottom=min(0.0, float(low.min())))
+        if (high < 0).all():
+            axes.set_ylim(top=0.0)
         return
     drift = moments[(moments["quantity"] == "drift") & (moments["g_uS"] > 0)]
     axes.set(title="mean drift")

@@ -413,6 +413,39 @@ class OnWeights:
         assert (noisy[~present] == 0).all() == (device.noise.law in relative)
 
 
+BUCHEL_BELOW = (
+    2.939751381126213e-05,
+    -0.00371581208142707,
+    0.22419685954327148,
+    2.5797410660159494,
+)
+BUCHEL_ABOVE = (
+    1.2329755395573392e-05,
+    -0.003054993405157235,
+    0.2453487119885723,
+    2.110295720240385,
+)
+"""Spread, the largest weight 180, up to and above |w| = 52.5; highest power first, as published."""
+
+
+class Buchel:
+    """apply_noise_model.py of IBM/analog-foundation-models, commit 4f4c505."""
+
+    def check(self, device: Device) -> None:
+        levels = np.array([-0.7, 0.0, 0.5 / 180, 0.7 / 180, 0.1, 52.4 / 180, 52.6 / 180, 0.6, 1.0])
+        chip = program(network(levels), device, seed=1)
+        noisy = by_level(chip.weights()[""]) * 180
+        w = 180 * levels[:, None]
+        small = np.abs(levels) * 180 < 0.6
+        assert small.sum() == 2 and not noisy[small].any()
+        size = np.abs(w)
+        spread = np.where(
+            size > 52.5, np.polyval(BUCHEL_ABOVE, size), np.polyval(BUCHEL_BELOW, size)
+        )
+        z = (noisy - w) / spread
+        assert_standard_normal(z[~small], "weights")
+
+
 @dataclass(frozen=True)
 class AsInAihwkit:
     """Equal in distribution to aihwkit's own class with its own defaults, on a tile of its own.
@@ -472,6 +505,7 @@ LAWS = {
     "gaussian_max_layer": OnWeights(lambda noisy, w: (noisy - w) / 0.038),
     "ideal": Exact(),
     "multiplicative": OnWeights(lambda noisy, w: np.log(noisy / w) / 0.1),
+    "pcm_buchel2025": Buchel(),
     "pcm_custom_drift": custom_drift(),
     "pcm_custom_pair": pcm(shared_pair),
     "pcm_dual_pair": pcm(two_pairs_of_1_and_4),
@@ -494,6 +528,7 @@ LAWS = {
     "reram_cmo_fine": Cmo(0.00081107, 0.00106879),
     "reram_cmo_reference_column": Cmo(0.0112185391, 0.01129027418, has_reference=True),
     "reram_milo2021": polynomial(0.0, 50.0, 225.0, 4.782321, -0.009107),
+    "reram_milo2021_nonlinear": polynomial(0.0, 50.0, 225.0, 4.782321, -0.009107),
     "reram_wan2022": Marginals(
         {
             1.0: wan(1.0, 0.348, 16.030, -43.853, 45.393, -16.815),
@@ -517,6 +552,17 @@ LAWS = {
         16.0,
     ),
     "sonos_agrawal2022_crosssim_3_2": Sonos(
+        {
+            0.0: sonos("3.2", 0),
+            DAY: sonos("3.2", 1),
+            1.5 * DAY: sonos("3.2", 1, 2),
+            2 * DAY: sonos("3.2", 2),
+            5 * DAY: sonos("3.2", 5),
+        },
+        0.0,
+        16.0,
+    ),
+    "sonos_agrawal2022_read_noise": Sonos(
         {
             0.0: sonos("3.2", 0),
             DAY: sonos("3.2", 1),
@@ -653,7 +699,7 @@ def test_faults_act_alone(name, faults):
         return
     low, high = (getattr(alone.device.noise, key, None) for key in ("g_min_uS", "g_max_uS"))
     ends = {"stuck_low": low or 0.0, "stuck_high": high}
-    if alone.device.noise.model == "WeightNoiseModel":  # one signed value a weight
+    if alone.device.noise.cells == "signed":
         ends = {"stuck_low": -1.0, "stuck_high": 1.0}
     sound, faulty = alone.with_only(), alone.with_only(**faults)
     for t in (alone.first, *alone.later):

@@ -1,11 +1,14 @@
-"""Coefficients of published models: the installed aihwkit has those that our formulas state.
+"""Coefficients of published models: the installed packages have those that our formulas state.
 
-A failure names what a new version of aihwkit changed: our device files, their formulas in
+aihwkit is always there; CrossSim's are compared where it is installed (the package ``simulator``).
+A failure names what a new version changed: our device files, their formulas in
 ``test_every_device.py`` and ``NUMERICS_VERSION`` then have to follow.
 """
 
 from importlib import metadata
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from aihwkit.inference.noise.custom import StateIndependentNoiseModel
@@ -13,6 +16,7 @@ from aihwkit.inference.noise.hermes import HermesNoiseModel
 from aihwkit.inference.noise.pcm import PCMLikeNoiseModel
 from aihwkit.inference.noise.reram import ReRamCMONoiseModel, ReRamWan2022NoiseModel
 
+from analog_samson.analog import currents_of
 from analog_samson.devices import load_device
 
 DAY = 86400.0
@@ -168,3 +172,65 @@ def test_laws_of_drift_and_reads_are_those_of_the_installed_aihwkit(name, law):
     accumulated = torch.log(torch.tensor((t + model.t_0 + model.t_read) / (2 * model.t_read)))
     expected = (g + g * q * accumulated.sqrt() * z).clamp(min=0)
     torch.testing.assert_close(seen, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def crosssim(monkeypatch):
+    """CrossSim's classes of SONOS and Milo's ReRAM, with 1 for each of their random numbers."""
+    modules = [
+        pytest.importorskip(f"simulator.devices.custom.{name}") for name in ("SONOS", "RRAM_Milo")
+    ]
+    ones = SimpleNamespace(normal=lambda scale, size: scale * np.ones(size))
+    for module in modules:
+        monkeypatch.setattr(module, "xp", SimpleNamespace(**{**vars(np), "random": ones}))
+    sonos, milo = modules[0].SONOS, modules[1].RRAMMilo
+    return SimpleNamespace(sonos=sonos.__new__(sonos), milo=milo.__new__(milo))
+
+
+@pytest.mark.parametrize("day", [0, 1, 2, 3, 4, 5, 2.5])
+def test_sonos_has_the_coefficients_of_the_installed_crosssim(crosssim, day):
+    noise = load_device("sonos_agrawal2022").noise
+    current = np.linspace(0.0, 1600.0, 50)
+    theirs, a, b = crosssim.sonos._interpolate_drift(current.copy(), day)
+    table = np.array(noise.shift_powers_nA)
+    powers = [np.interp(day, noise.days, table[:, k]) for k in range(table.shape[1])]
+    shift = np.polynomial.polynomial.polyval(current, powers) if day else 0.0
+    np.testing.assert_allclose(theirs, current + shift, rtol=1e-9)
+    assert a == pytest.approx(np.interp(day, noise.days, noise.spread_A_nA), rel=1e-9)
+    assert b == pytest.approx(np.interp(day, noise.days, noise.spread_B_nA), rel=1e-9)
+
+
+def test_milo_has_the_spread_of_the_installed_crosssim(crosssim):
+    noise, cell = load_device("reram_milo2021").noise, crosssim.milo
+    cell.Gmin, cell.Gmax, cell.Gmin_norm, cell.Grange_norm = 50e-6, 225e-6, 0.0, 1.0
+    level = np.linspace(0.0, 1.0, 50)
+    spread = (cell.programming_error(level.copy()) - level) * 175
+    expected = np.polynomial.polynomial.polyval(50 + 175 * level, noise.spread_powers_uS)
+    np.testing.assert_allclose(spread, expected, rtol=1e-6)
+
+
+def test_read_noise_of_sonos_is_that_of_the_installed_crosssim(crosssim):
+    device, cell = load_device("sonos_agrawal2022_read_noise"), crosssim.sonos
+    cell.Imin, cell.Imax, cell.Gmin_norm, cell.Grange_norm = 0.0, 1600.0, 0.0, 1.0
+    level = np.linspace(0.0, 1.0, 50)
+    spread = cell.read_noise(level.copy()) - level
+    currents = currents_of(device)
+    variance = currents.variance(torch.from_numpy(level)).sqrt()
+    np.testing.assert_allclose(variance, spread, rtol=1e-5, atol=1e-7)
+
+
+def test_the_curve_of_milo_is_that_of_the_installed_crosssim(crosssim):
+    """The current of a pair, in units of the largest weight times the largest input."""
+    currents, cell = currents_of(load_device("reram_milo2021_nonlinear")), crosssim.milo
+    cell.p_NL2 = np.array([0.0001388, 0.001541, 0.005711, 0.007063])
+    cell.p_NL3 = np.array([8.8710e-05, 6.7919e-04, 1.2968e-03])
+    cell.Gmin, cell.Gmax, cell.Vread = 50e-6, 225e-6, 0.5
+    cell.Gmin_norm, cell.Grange_norm = 50 / 225, 175 / 225
+    weights, x = np.linspace(0.0, 1.0, 50), np.linspace(-1.0, 1.0, 50)
+    ours = weights * x
+    for power, added in currents.added(torch.from_numpy(weights)):
+        ours = ours + added.numpy() * x**power
+    on, off = (cell.Gmin_norm + cell.Grange_norm * one for one in (weights, 0 * weights))
+    theirs = cell.nonlinear_current(on, x) - cell.nonlinear_current(off, x)
+    np.testing.assert_allclose(ours, theirs / cell.Grange_norm, atol=1e-9)
+    assert np.abs(ours - weights * x).max() > 0.02

@@ -387,3 +387,38 @@ def test_one_layer_of_independent_times_is_recorded_in_every_row():
     assert validated(wan, "mine").always_recorded_axes == {"times_share": "independent"}
     wan["layers"] = [{"pattern": "head", "digital": True}]
     assert validated(wan, "mine").always_recorded_axes == {}
+
+
+# --- an error of weights in pieces --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"splits": [52.5, 60.0]}, "spread_powers has 2 polynomials and splits 2 entries"),
+        ({"splits": [0.5]}, r"splits = \[0.5\] must ascend, from above zero_below = 0.6 to below"),
+        ({"splits": [180.0]}, "to below full_scale = 180.0"),
+        ({"full_scale": 0.0}, "noise.full_scale = 0.0 is not allowed"),
+        ({"spread_powers": []}, "spread_powers"),
+        ({"g_max_uS": 25.0}, "unknown key 'noise.g_max_uS'"),
+    ],
+)
+def test_wrong_pieces_are_one_sentence(changes, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        with_noise("pcm_buchel2025", **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_in_pieces_are_scaled_by_output_row_and_input_block():
+    """Two blocks of 512 rows: each has the error of its own largest weight; n = 512, 1e-9."""
+    weights = torch.full((1, 1024), 0.5)
+    weights[0, 512:] = 0.05
+    layer = torch.nn.Linear(1024, 1, bias=False)
+    layer.weight.data.copy_(weights)
+    chip = program(layer, load_device("pcm_buchel2025"))
+    error = (chip.weights()[""][0] - weights[0]).double().view(2, 512)
+    powers = [1.2329755395573392e-05, -0.003054993405157235, 0.2453487119885723, 2.110295720240385]
+    at_180 = float(np.polyval(powers, 180.0))
+    for block, largest in zip(error, (0.5, 0.05), strict=True):
+        squares = float((block / (at_180 / 180 * largest)).square().sum())
+        assert 1e-9 < stats.chi2.sf(squares, 512) < 1 - 1e-9

@@ -20,7 +20,8 @@ NOT_SWEPT = {
         *("layers", "mapping.pair_significances", "mapping.pair_tables_uS", "periphery.effects"),
         *("noise.nu_at_uS", "noise.nu_mean", "noise.nu_spread"),  # of pcm_custom_drift
         *("noise.spread_powers_uS", "noise.days", "noise.spread_A_nA", "noise.spread_B_nA"),
-        "noise.shift_powers_nA",
+        *("noise.shift_powers_nA", "noise.splits", "noise.spread_powers"),
+        *("periphery.iv_square_powers", "periphery.iv_cube_powers"),
     },
 }
 """Of the devices that come with the package, by a word of the reason."""
