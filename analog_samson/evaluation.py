@@ -314,8 +314,7 @@ def _outputs(
     for first in range(0, n, batch_size):
         batch = samples[first : first + batch_size]
         if len(batch) < batch_size:
-            filling = samples[-1:].expand(first + batch_size - n, *samples.shape[1:])
-            batch = torch.cat([batch, filling])
+            batch = samples[torch.arange(first, first + batch_size).clamp_(max=n - 1)]
         yield first, forward(normalise(batch), first)
 
 
