@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from analog_samson.experiments import import_device
 from places import ROOT
 from scipy import stats
 from torch import nn
@@ -23,7 +24,6 @@ from analog_samson.devices.writing import fitted_file, resampled_file
 from analog_samson.report.datasheet import save_datasheet
 from analog_samson.times import DAY, HOUR
 from analog_samson.training import train
-from experiments import import_device
 
 SCRIPT = ROOT / "experiments" / "import_device.py"
 T_0_S, T_READ_S = 20.0, 250e-9

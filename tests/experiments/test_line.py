@@ -187,7 +187,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
 
 def test_a_study_file_is_told_where_the_data_lie(tmp_path, monkeypatch):
     """The folder of the data depends on the machine, and so comes before the study file."""
-    from experiments import drift_sweep
+    from analog_samson.experiments import drift_sweep
 
     (tmp_path / "study.toml").write_text("", encoding="utf-8")
     asked = []
