@@ -50,6 +50,11 @@ def accuracy_figure(
 
     Raises:
         ValueError: If the summary is empty or a name is unknown.
+
+    Example:
+        >>> figure = accuracy_figure(summary)
+        >>> [ax.get_ylabel() for ax in figure.axes]
+        ['accuracy [%]']
     """
     summary = at_shown_times(summary, programmed)
     axis = TimeAxis(summary["t_inference_s"]) if same_times else None
@@ -86,6 +91,10 @@ def gain_figure(
 
     Raises:
         ValueError: If there are no gains or a name is unknown.
+
+    Example:
+        >>> gain_figure(gains).axes[0].get_ylabel()
+        'gain over SGD [points]'
     """
     gains = at_shown_times(gains, programmed)
     axis = TimeAxis(gains["t_inference_s"]) if same_times else None
@@ -122,6 +131,11 @@ def lost_figure(
 
     Raises:
         ValueError: If there are no rows or a name is unknown.
+
+    Example:
+        >>> from analog_samson.results import lost
+        >>> lost_figure(lost(rows)).axes[0].get_ylabel()
+        'accuracy lost [points]'
     """
     losses = at_shown_times(losses, programmed)
     axis = TimeAxis(losses["t_inference_s"]) if same_times else None
@@ -154,6 +168,10 @@ def yield_figure(
 
     Raises:
         ValueError: If there are no chips or a name is unknown.
+
+    Example:
+        >>> yield_figure(chips, target=0.8).axes[0].get_xlabel()
+        'accuracy reached [%]'
     """
     late = at_last_time(chips)
     marked = ""
@@ -191,6 +209,10 @@ def chips_figure(
 
     Raises:
         ValueError: If there are no chips or a name is unknown.
+
+    Example:
+        >>> len(chips_figure(chips).axes)  # one device, two methods
+        2
     """
     chips = at_shown_times(chips, programmed)
     axis = TimeAxis(chips["t_inference_s"]) if same_times else None
@@ -240,6 +262,10 @@ def strips_figure(
 
     Raises:
         ValueError: If there are no chips or a name is unknown.
+
+    Example:
+        >>> len(strips_figure(chips).axes)  # one device
+        1
     """
     late = at_last_time(chips)
     seeds = sorted(late["training_seed"].unique())
@@ -273,6 +299,11 @@ def lifetime_figure(
 
     Raises:
         ValueError: If there are no lifetimes or a name is unknown.
+
+    Example:
+        >>> from analog_samson.results import lifetime
+        >>> lifetime_figure(lifetime(rows, loss=0.05)).axes[0].get_xlabel()
+        'time until 5 % of accuracy is lost'
     """
     reference = {
         "digital": "the same network without analog noise",
@@ -314,6 +345,11 @@ def scatter_figure(
 
     Raises:
         ValueError: If there are no networks or a name is unknown.
+
+    Example:
+        >>> from analog_samson.results import network_means
+        >>> scatter_figure(network_means(chips)).axes[0].get_xlabel()
+        'digital accuracy [%]'
     """
     late = at_last_time(networks)
     sizes = late.groupby(["device", *METHOD], observed=True)["checkpoint"].nunique()
@@ -447,6 +483,10 @@ def save(
     Raises:
         FileNotFoundError: If the folder does not exist, or there is no pdflatex for "pgf".
         ValueError: If a format is unknown.
+
+    Example:
+        >>> [path.name for path in save(accuracy_figure(summary), "accuracy", ["png", "svg"])]
+        ['accuracy.png', 'accuracy.svg']
     """
     stem = Path(stem)
     if not stem.parent.is_dir():
