@@ -29,6 +29,11 @@ class Setting:
         trust: Packages that files which the method reads may import from.
         task: "classification", "tokens" or "regression".
         positions: (length,) where a token a position is predicted; otherwise empty.
+
+    Example:
+        >>> setting = Setting(model, frozenset({"fc1.weight"}), 1295, 10, 3, torch.device("cpu"))
+        >>> setting.task, setting.epochs
+        ('classification', 3)
     """
 
     model: nn.Module
@@ -44,7 +49,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Batch:
-    """Normalised training inputs with their targets and their indices in the split."""
+    """Normalised training inputs with their targets and their indices in the split.
+
+    Example:
+        >>> batch = Batch(torch.zeros(10, 1, 8, 8), torch.zeros(10), torch.arange(10))
+        >>> [len(part.labels) for part in batch.parts(4)]
+        [4, 4, 2]
+    """
 
     images: Tensor
     labels: Tensor
@@ -67,6 +78,13 @@ class Algorithm:
     Args:
         setting: The training.
         **options: Options of the method.
+
+    Example:
+        >>> class Sign(Algorithm):
+        ...     def offsets(self, weights, gradients, *, strength, generator):
+        ...         return {name: strength * g.sign() for name, g in gradients.items()}
+        >>> Method(label="sign", step="two passes", strength="rho", build="mine:Sign").step
+        'two passes'
     """
 
     def __init__(self, setting: Setting, **options: Any) -> None: ...

@@ -101,6 +101,11 @@ def sharpness(
     Raises:
         ValueError: If there are no images or draws.
         FileNotFoundError: If checkpoint or images are missing.
+
+    Example:
+        >>> measured = sharpness(network, n_training_images=50, draws=1)
+        >>> measured["hessian_eigenvalue"] > 0, measured["n_training_images"]
+        (True, 50)
     """
     if n_training_images < 1 or draws < 1:
         raise ValueError(
@@ -165,6 +170,11 @@ def mean_cross_entropy(images: Tensor, labels: Tensor, *, batch_size: int = 500)
 
     Returns:
         The loss [nat].
+
+    Example:
+        >>> loss = mean_cross_entropy(images, labels)
+        >>> value(model, loss) < math.log(10)  # that of guessing
+        True
     """
     return mean_loss(images, labels, "classification", batch_size=batch_size)
 
@@ -180,6 +190,11 @@ def mean_loss(inputs: Tensor, targets: Tensor, task: str, *, batch_size: int = 5
 
     Returns:
         The loss: of classes [nat], of tokens [nat per token], of numbers their squared error.
+
+    Example:
+        >>> loss = mean_loss(images, labels, "classification", batch_size=100)
+        >>> sum(1 for part in loss(model))  # batches of 359 images
+        4
     """
     n_counted = targets.numel() - int((targets == -100).sum()) if task == "tokens" else 0
     n_counted = n_counted or (targets.numel() if task == "regression" else len(targets))
@@ -194,13 +209,25 @@ def mean_loss(inputs: Tensor, targets: Tensor, task: str, *, batch_size: int = 5
 
 
 def value(model: nn.Module, loss: Loss) -> float:
-    """The loss, summed in double precision."""
+    """The loss, summed in double precision.
+
+    Example:
+        >>> perfect = mean_loss(images, model(images).detach(), "regression")
+        >>> value(model, perfect)
+        0.0
+    """
     with torch.no_grad():
         return sum(float(part) for part in loss(model))
 
 
 def gradient(model: nn.Module, loss: Loss) -> dict[str, Tensor]:
-    """The gradient of a loss, {parameter name: gradient}; ``grad`` of parameters is unchanged."""
+    """The gradient of a loss, {parameter name: gradient}; ``grad`` of parameters is unchanged.
+
+    Example:
+        >>> found = gradient(model, mean_cross_entropy(images, labels))
+        >>> found["fc3.weight"].shape
+        torch.Size([10, 64])
+    """
     parameters = _trainable(model)
     total = [torch.zeros_like(p) for p in parameters.values()]
     for part in loss(model):
@@ -212,7 +239,12 @@ def gradient(model: nn.Module, loss: Loss) -> dict[str, Tensor]:
 
 
 def norm(tensors: Iterable[Tensor]) -> float:
-    """2-norm over all elements of all tensors."""
+    """2-norm over all elements of all tensors.
+
+    Example:
+        >>> norm([torch.tensor([3.0]), torch.tensor([[4.0]])])
+        5.0
+    """
     return math.sqrt(sum(float(t.double().square().sum()) for t in tensors))
 
 
@@ -227,6 +259,13 @@ def rises(model: nn.Module, loss: Loss, rules: Sequence[Rule]) -> list[float]:
 
     Returns:
         ``L(w + offset) - L(w)`` for every rule, in order.
+
+    Example:
+        >>> from functools import partial
+        >>> loss = mean_cross_entropy(images, labels)
+        >>> small, large = rises(model, loss, [partial(sam, rho=0.01), partial(sam, rho=0.1)])
+        >>> 0 < small < large
+        True
     """
     clean = value(model, loss)
     found = []
@@ -253,6 +292,12 @@ def largest_eigenvalue(model: nn.Module, loss: Loss, *, tolerance: float = 1e-3)
 
     Raises:
         scipy.sparse.linalg.ArpackNoConvergence: If the iteration does not converge.
+
+    Example:
+        >>> layer, inputs = nn.Linear(2, 1, bias=False), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        >>> loss = mean_loss(inputs, torch.zeros(2, 1), "regression")  # (w1^2 + (2 w2)^2) / 2
+        >>> round(largest_eigenvalue(layer, loss), 3)
+        4.0
     """
     parameters = list(_trainable(model).values())
     sizes = [p.numel() for p in parameters]
@@ -307,6 +352,12 @@ def pac_bayes(
 
     Raises:
         ValueError: If a spread is not positive, or there are fewer than two images.
+
+    Example:
+        >>> weights, spreads = [torch.ones(10)], [torch.full((10,), 0.1)]
+        >>> kl_divergence, complexity = pac_bayes(weights, spreads, n_training=1000)
+        >>> round(kl_divergence, 1), round(complexity, 3)
+        (23.1, 0.128)
     """
     w = torch.cat([t.reshape(-1).double() for t in weights])
     s = torch.cat([t.reshape(-1).double() for t in spreads])

@@ -55,6 +55,11 @@ class Option:
         kind: Type of the values, where the default is None.
         argument: Name of the argument of the rule or loss, if it differs from the option's.
         text: Format of the option in the description of a training; empty: "name=value".
+
+    Example:
+        >>> eta = Option(default=0.01, least=0.0)
+        >>> eta.checked("eta", 1), eta.checked("eta", None)
+        (1.0, 0.01)
     """
 
     default: Any
@@ -126,6 +131,11 @@ class Appearance:
         dashes: Not drawn any more, since dashes mean extrapolated times; accepted for the methods
             and manifests of earlier versions.
         citation: Key of ``methods.bib`` or ``references.bib``, or a BibTeX entry.
+
+    Example:
+        >>> mine = Appearance(label="My method", strength="rho", symbol="ρ", colour="#cc3311")
+        >>> mine.symbol, mine.marker  # "": chosen automatically
+        ('ρ', '')
     """
 
     summary: str = ""
@@ -190,6 +200,10 @@ class Method(Appearance):
             default.
         trains_weights: Whether the trained parameters must be the weights themselves (no
             reparametrisation).
+
+    Example:
+        >>> METHODS["samson"].step, sorted(METHODS["samson"].options)
+        ('two passes', ['eta', 'p', 'perturb_norm_and_bias'])
     """
 
     step: Step = "plain"
@@ -386,6 +400,10 @@ def method_of(name: str) -> Method:
 
     Raises:
         ValueError: If there is no such method, or what was imported is no `Method`.
+
+    Example:
+        >>> method_of("samson").strength
+        'rho'
     """
     if name == EXTERNAL:
         return EXTERNAL_METHOD

@@ -40,6 +40,10 @@ def label(t_inference_s: float) -> str:
 
     Raises:
         ValueError: If the time is negative or not finite.
+
+    Example:
+        >>> label(3600.0), label(0.0)
+        ('1 h', 'programmed')
     """
     if not 0 <= t_inference_s < float("inf"):
         raise ValueError(f"A time must be finite and at least 0 s; got {t_inference_s!r}.")
@@ -60,6 +64,10 @@ def exact_label(t_inference_s: float) -> str:
     Returns:
         The time in the largest unit not above it in which it has at most four digits, or in
         seconds.
+
+    Example:
+        >>> exact_label(604_800.0)
+        '7 d'
     """
     for unit_s, unit in _UNITS:
         text = f"{t_inference_s / unit_s:.4g} {unit}"
@@ -85,6 +93,10 @@ def seconds(time: float | str) -> float:
 
     Raises:
         ValueError: If it is not a time.
+
+    Example:
+        >>> seconds("1 h"), seconds("1.5 mo"), seconds(20)
+        (3600.0, 3888000.0, 20.0)
     """
     if isinstance(time, int | float) and not isinstance(time, bool):
         return float(time)
@@ -110,6 +122,10 @@ def times_of(given: Any) -> Any:
 
     Raises:
         ValueError: If a text is not a time, or not the name of a grid.
+
+    Example:
+        >>> times_of(["1 s", "1 h", 86400.0])
+        [1.0, 3600.0, 86400.0]
     """
     if isinstance(given, str):
         if given not in TIME_GRIDS:
@@ -148,6 +164,10 @@ def log_times(first_s: float, last_s: float, per_decade: int = 2) -> tuple[float
 
     Raises:
         ValueError: If the times are not in order or ``per_decade`` is below 1.
+
+    Example:
+        >>> log_times(1.0, 1000.0, per_decade=1)
+        (1.0, 10.0, 100.0, 1000.0)
     """
     if not 0 < first_s < last_s < float("inf") or per_decade < 1:
         raise ValueError(

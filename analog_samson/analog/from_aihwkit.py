@@ -109,6 +109,13 @@ def device_from(
         ValueError: If it is no such configuration, or its noise model, converter, compensation or
             mode of inference has no counterpart at all.
         OSError: If the file cannot be written.
+
+    Example:
+        >>> from aihwkit.simulator.configs import InferenceRPUConfig
+        >>> from aihwkit.simulator.presets import StandardHWATrainingPreset
+        >>> configuration = InferenceRPUConfig(mapping=StandardHWATrainingPreset().mapping)
+        >>> device_from(configuration, name="mine").noise.model
+        'PCMLikeNoiseModel'
     """
     configurations = _configurations(configuration)
     first = configurations[0]
@@ -429,6 +436,15 @@ def digital_from(analog_model: nn.Module, *, own_arrays: bool = True) -> Importe
     Raises:
         ValueError: If it has no tiles for inference, was programmed before, or a layer, scale or
             range cannot be imported.
+
+    Example:
+        >>> from aihwkit.nn import AnalogLinear
+        >>> from aihwkit.simulator.presets import StandardHWATrainingPreset
+        >>> analog_model = nn.Sequential(AnalogLinear(8, 2, rpu_config=StandardHWATrainingPreset()))
+        >>> digital_from(analog_model).network
+        Sequential(
+          (0): Linear(in_features=8, out_features=2, bias=True)
+        )
     """
     from aihwkit.nn.conversion import convert_to_digital
 

@@ -34,6 +34,12 @@ def rpu_config_of(device: Device) -> Any:
 
     Raises:
         ValueError: If aihwkit's tiles cannot run the device.
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> configuration = rpu_config_of(load_device("pcm_like_as_in_aihwkit"))
+        >>> type(configuration).__name__, type(configuration.noise_model).__name__
+        ('TorchInferenceRPUConfig', 'PCMLikeNoiseModel')
     """
     check_versions()
     if reason := why_not_on_tiles(device):

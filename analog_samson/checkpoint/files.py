@@ -68,6 +68,13 @@ class Checkpoint:
         task: "classification", "tokens" or "regression".
         n_tokens: Size of the vocabulary of inputs that are tokens; otherwise 0.
         source: The file that it was read from, for messages; not saved.
+
+    Example:
+        >>> checkpoint = load_checkpoint(network)
+        >>> checkpoint.spec.method, checkpoint.image_shape, checkpoint.n_classes
+        ('sgd', (1, 8, 8), 10)
+        >>> checkpoint.build()(images).shape
+        torch.Size([359, 10])
     """
 
     spec: TrainingSpec
@@ -279,6 +286,11 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
 
     Raises:
         OSError: If the folder cannot be written or the disk is full.
+
+    Example:
+        >>> copy = save_checkpoint("copies/mine.safetensors", checkpoint)
+        >>> load_checkpoint(copy).digest == checkpoint.digest
+        True
     """
     header = {"format_version": FORMAT_VERSION, **checkpoint._described()}
     return write_tensors(path, checkpoint.state, header)
@@ -296,6 +308,10 @@ def load_checkpoint(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, no checkpoint of this package, written by a newer version, or
             names code of a package that is not trusted.
+
+    Example:
+        >>> load_checkpoint(network).spec.model
+        'mlp'
     """
     state, header = read_tensors(path)
     version = header.pop("format_version", None)
@@ -324,6 +340,10 @@ def read_specification(text: str, where: str, trust: Sequence[str]) -> TrainingS
 
     Raises:
         ValueError: If it is damaged, of another version, or names code that is not trusted.
+
+    Example:
+        >>> read_specification(checkpoint.spec.to_json(), "my file", trust=()).method
+        'sgd'
     """
     check_trust(_named(specification(text, where)), source=f"The {where}", trust=trust)
     try:
@@ -333,7 +353,12 @@ def read_specification(text: str, where: str, trust: Sequence[str]) -> TrainingS
 
 
 def named_packages(spec: TrainingSpec) -> tuple[str, ...]:
-    """Packages that a specification imports from: whoever writes it in Python trusts them."""
+    """Packages that a specification imports from: whoever writes it in Python trusts them.
+
+    Example:
+        >>> named_packages(TrainingSpec(dataset="digits", model="torchvision.models:resnet18"))
+        ('torchvision',)
+    """
     return packages_of(_named(json.loads(spec.to_json())))
 
 
@@ -359,6 +384,12 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], *, what: str, name
 
     Raises:
         ValueError: If names, shapes or kinds of numbers differ.
+
+    Example:
+        >>> layer = torch.nn.Linear(2, 1, bias=False)
+        >>> load_state(layer, {"weight": torch.tensor([[1.0, 2.0]])}, what="weights", name="layer")
+        >>> layer.weight.tolist()
+        [[1.0, 2.0]]
     """
     own = model.state_dict()
     missing = [key for key in own if key not in state]
@@ -391,6 +422,11 @@ def write_tensors(
 
     Raises:
         OSError: If the folder cannot be written or the disk is full.
+
+    Example:
+        >>> path = write_tensors("mine.safetensors", {"g": torch.ones(3)}, {"unit": "uS"})
+        >>> read_tensors(path)
+        ({'g': tensor([1., 1., 1.])}, {'unit': 'uS'})
     """
     path = Path(path)
     with naming(path):
@@ -423,6 +459,11 @@ def read_tensors(
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged or has no header of this package.
+
+    Example:
+        >>> tensors, header = read_tensors(network)
+        >>> tensors["fc1.weight"].shape, header["n_classes"]
+        (torch.Size([64, 64]), 10)
     """
     path = Path(path)
     if not path.is_file():

@@ -93,6 +93,14 @@ def check_header(kind: type[Strict], header: Mapping[str, Any], where: str) -> N
 
     Raises:
         ValueError: If it does not match; one sentence with the name of the file.
+
+    Example:
+        >>> class Header(Strict):
+        ...     n_classes: int
+        >>> check_header(Header, {"n_classes": "10"}, "mine")
+        Traceback (most recent call last):
+            ...
+        ValueError: The header of mine cannot be used: n_classes = '10' is not allowed: ...
     """
     try:
         # in JSON mode a list is accepted as a tuple, but a string not as a number

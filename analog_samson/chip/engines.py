@@ -26,6 +26,12 @@ def choose_engine(device: Device, engine: Engine | None = None) -> Engine:
     Raises:
         ValueError: If there is no such engine, the one asked for does not support the device, or
             none does.
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> device = load_device("pcm_like")
+        >>> choose_engine(device), choose_engine(device, "aihwkit")
+        ('compiled', 'aihwkit')
     """
     if engine is not None and engine not in get_args(Engine):
         raise ValueError(
@@ -63,6 +69,13 @@ def check_precision(
 
     Raises:
         ValueError: If the engine does not support the precision.
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> check_precision("aihwkit", "bf16", load_device("pcm_like"))
+        Traceback (most recent call last):
+            ...
+        ValueError: The aihwkit engine has no precision 'bf16'; allowed: fp32.
     """
     allowed = get_args(Precision) if engine == "compiled" else ("fp32",)
     if precision not in allowed:

@@ -16,7 +16,13 @@ from analog_samson.devices import Device
 
 
 def why_not_batched(device: Device, engine: Engine) -> str:
-    """Return the reason why batched inference over chips is not possible; "" if it is."""
+    """Return the reason why batched inference over chips is not possible; "" if it is.
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> why_not_batched(load_device("pcm_like"), "aihwkit")
+        "aihwkit's tiles run one chip at a time"
+    """
     if engine != "compiled":
         return "aihwkit's tiles run one chip at a time"
     if device.drift_compensation.batch_norm == "recalibrated":
@@ -48,6 +54,12 @@ class ChipGroup:
     Raises:
         ValueError: If there are none, they are not of one network and device, or the device does
             not allow it (see :func:`why_not_batched`).
+
+    Example:
+        >>> from analog_samson.chip import program
+        >>> group = ChipGroup([program(network, "pcm_like", seed=seed) for seed in range(3)])
+        >>> [logits.shape for logits in group.drift_to(3600.0)(images)]
+        [torch.Size([359, 10]), torch.Size([359, 10]), torch.Size([359, 10])]
     """
 
     def __init__(self, chips: Sequence[Chip], size: int = 1) -> None:

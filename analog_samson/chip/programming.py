@@ -125,6 +125,12 @@ class MappedNetwork:
     """A trained network mapped onto a device; checked once, then used for any number of chips.
 
     Arguments and errors are those of :func:`program`.
+
+    Example:
+        >>> mapped = MappedNetwork(network, "pcm_like")  # input ranges are measured once
+        >>> first, second = (mapped.program(seed) for seed in (0, 1))
+        >>> torch.equal(first.weights()["fc1"], second.weights()["fc1"])
+        False
     """
 
     def __init__(
@@ -282,6 +288,13 @@ def load_chip(
     Raises:
         FileNotFoundError: If there is no such file, or no such checkpoint.
         ValueError: If it is damaged, or the network's weights are not those that were programmed.
+
+    Example:
+        >>> chip = program(network, "pcm_like", seed=1).drift_to(3600.0)
+        >>> path = chip.save("chip.safetensors")
+        >>> again = load_chip("chip.safetensors", network)
+        >>> again.t_inference_s, torch.equal(again(images), chip(images))
+        (3600.0, True)
     """
     tensors, header = read_tensors(path, "chip")
     where = f"chip {str(path)!r}"

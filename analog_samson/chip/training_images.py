@@ -71,11 +71,21 @@ def training_images(
 
 
 def evenly_spread(images: Tensor) -> Tensor:
-    """Select ``TRAINING_IMAGES`` evenly spaced images, or all if there are fewer."""
+    """Select ``TRAINING_IMAGES`` evenly spaced images, or all if there are fewer.
+
+    Example:
+        >>> evenly_spread(torch.arange(10_000)).shape
+        torch.Size([1024])
+    """
     step = max(1, len(images) // TRAINING_IMAGES)
     return images[::step][:TRAINING_IMAGES]
 
 
 def input_for(checkpoint: Checkpoint) -> Tensor:
-    """Return one network input, shape (1, ...): noise or tokens of a fixed seed."""
+    """Return one network input, shape (1, ...): noise or tokens of a fixed seed.
+
+    Example:
+        >>> input_for(checkpoint).shape
+        torch.Size([1, 1, 8, 8])
+    """
     return models.any_input(checkpoint.image_shape, checkpoint.n_tokens, checkpoint.spec.packing)

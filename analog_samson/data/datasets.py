@@ -63,6 +63,14 @@ class Dataset:
         mean: Mean of images / full_scale, per channel, over the training part; empty for tokens.
         std: Standard deviation of the same.
         n_tokens: Size of the vocabulary of inputs that are tokens; otherwise 0.
+
+    Example:
+        >>> pixels = torch.arange(256, dtype=torch.uint8).reshape(64, 1, 2, 2)
+        >>> labels = torch.arange(64) % 2
+        >>> train, test = Split(pixels[:48], labels[:48]), Split(pixels[48:], labels[48:])
+        >>> mine = Dataset.of_splits(train, test, validation_fraction=0.25)
+        >>> mine.image_shape, mine.class_names, len(mine.train), len(mine.validation)
+        ((1, 2, 2), ('0', '1'), 36, 12)
     """
 
     name: str
@@ -225,6 +233,11 @@ def load_dataset(
         ValueError: If the name or the fraction is not allowed, a file is damaged, or the data are
             inconsistent or not what the name says.
         FileNotFoundError: If files are missing; the message names them.
+
+    Example:
+        >>> dataset = load_dataset("digits")
+        >>> len(dataset.train), len(dataset.validation), len(dataset.test), dataset.image_shape
+        (1295, 143, 359, (1, 8, 8))
     """
     name = str(name)
     if not 0 < validation_fraction < 1:
@@ -278,6 +291,11 @@ def load_test(name: str | Path = "digits", folder: str | Path | None = None) -> 
     Raises:
         ValueError: As `load_dataset`.
         FileNotFoundError: As `load_dataset`.
+
+    Example:
+        >>> test = load_test("digits")
+        >>> test.images.shape, test.images.dtype, test.labels.shape
+        (torch.Size([359, 1, 8, 8]), torch.uint8, torch.Size([359]))
     """
     name = str(name)
     if own := own_name(name):
@@ -298,6 +316,13 @@ def check_name(name: str) -> None:
     Raises:
         ValueError: If it is unknown, or an option of it is not allowed.
         FileNotFoundError: If it is a path, and nothing lies there.
+
+    Example:
+        >>> check_name("digits")
+        >>> check_name("digit")
+        Traceback (most recent call last):
+            ...
+        ValueError: No data set 'digit'; there are digits, mnist, ... Did you mean 'digits'?
     """
     own = own_name(name)
     if own is None and not is_import_name(name):
@@ -311,6 +336,10 @@ def full_scale(name: str) -> float:
 
     Raises:
         ValueError: If there is no data set of that name.
+
+    Example:
+        >>> full_scale("digits"), full_scale("mnist")
+        (16.0, 255.0)
     """
     return kind_of(name).full_scale
 

@@ -100,6 +100,13 @@ class EncodedImages:
         pictures: The images.
         image_shape: Channels, height and width of one decoded image.
         resize: As for `Picture.decoded`.
+
+    Example:
+        >>> from PIL import Image
+        >>> Image.new("RGB", (6, 4)).save("mine.jpg")
+        >>> encoded = EncodedImages([Picture.of(Path("mine.jpg"), "mine.jpg")], (3, 4, 6))
+        >>> encoded.shape, encoded.decoded().dtype
+        (torch.Size([1, 3, 4, 6]), torch.uint8)
     """
 
     dtype = torch.uint8

@@ -29,6 +29,11 @@ def normalise(
     Raises:
         ValueError: If the number of means or standard deviations differs from the number of
             channels, or a standard deviation is not positive.
+
+    Example:
+        >>> pixels = torch.tensor([[[[0, 255]]]], dtype=torch.uint8)
+        >>> normalise(pixels, mean=[0.5], std=[0.25])
+        tensor([[[[-2.,  2.]]]])
     """
     images = decoded(images)
     if images.dtype == torch.int64:
@@ -59,6 +64,11 @@ def augmented(images: Tensor, augmentation: str, generator: torch.Generator) -> 
 
     Raises:
         ValueError: If the inputs are not images.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> torch.equal(augmented(images, "none", generator), images)
+        True
     """
     if augmentation == "none":
         return images
@@ -68,7 +78,15 @@ def augmented(images: Tensor, augmentation: str, generator: torch.Generator) -> 
 
 
 def check_augmentation(augmentation: str, images: Tensor) -> None:
-    """Raise ValueError if inputs that are not images, uint8 (n, C, H, W), would be augmented."""
+    """Raise ValueError if inputs that are not images, uint8 (n, C, H, W), would be augmented.
+
+    Example:
+        >>> check_augmentation("none", torch.zeros(4, 16, dtype=torch.int64))  # tokens
+        >>> check_augmentation("crop+flip", torch.zeros(4, 16, dtype=torch.int64))
+        Traceback (most recent call last):
+            ...
+        ValueError: augmentation='crop+flip' shifts and mirrors images, ...
+    """
     if augmentation != "none" and (images.dtype != torch.uint8 or images.ndim != 4):
         raise ValueError(
             f"augmentation={augmentation!r} shifts and mirrors images, and the inputs are "
@@ -96,6 +114,11 @@ def augment(
 
     Raises:
         ValueError: If the padding is negative.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> augment(dataset.train.images[:16], generator=generator, padding=1, flip=False).shape
+        torch.Size([16, 1, 8, 8])
     """
     if padding < 0:
         raise ValueError(f"padding must be at least 0 pixels; got {padding}.")

@@ -112,6 +112,12 @@ def own_name(name: str) -> OwnName | None:
 
     Raises:
         ValueError: If an option is unknown, is given twice, or has a value that is not allowed.
+
+    Example:
+        >>> own_name("flowers,image_size=64@3f1c29d0a7b45e68")
+        OwnName(path='flowers', options={'image_size': 64}, digest='3f1c29d0a7b45e68')
+        >>> own_name("digits") is None
+        True
     """
     if name in DATASETS:
         return None
@@ -160,19 +166,34 @@ def own_name(name: str) -> OwnName | None:
 
 
 def function_name(name: str) -> tuple[str, str]:
-    """The function that a data set is named by, and the digest of its contents ("": any)."""
+    """The function that a data set is named by, and the digest of its contents ("": any).
+
+    Example:
+        >>> function_name("mine:data@3f1c29d0a7b45e68")
+        ('mine:data', '3f1c29d0a7b45e68')
+    """
     digest = _DIGEST.search(name)
     return (name[: digest.start()], digest[1]) if digest else (name, "")
 
 
 def short_name(name: str) -> str:
-    """A name for files and labels: for your own data the last name of the path and the options."""
+    """A name for files and labels: for your own data the last name of the path and the options.
+
+    Example:
+        >>> short_name("flowers,image_size=64@3f1c29d0a7b45e68")
+        'flowers,image_size=64'
+    """
     own = own_name(name)
     return function_name(name)[0] if own is None else own.short
 
 
 def label_of(name: str) -> str:
-    """What a data set is called in tables: "flowers (image_size 64, test_fraction 0.2)"."""
+    """What a data set is called in tables: "flowers (image_size 64, test_fraction 0.2)".
+
+    Example:
+        >>> label_of("flowers,image_size=64@3f1c29d0a7b45e68")
+        'flowers (image_size 64)'
+    """
     own = own_name(name)
     if own is None:
         return function_name(name)[0].rpartition(":")[2]
@@ -190,6 +211,11 @@ def find(own: OwnName, folder: str | Path | None) -> Path:
 
     Raises:
         FileNotFoundError: If there is none; the message lists the places that were looked at.
+
+    Example:
+        >>> Path("pets").mkdir()
+        >>> find(own_name("pets,image_size=64"), None).name
+        'pets'
     """
     looked_at = _places(own.path)
     if folder is not None and (own.digest or os.sep not in own.path):
@@ -208,7 +234,13 @@ def find(own: OwnName, folder: str | Path | None) -> Path:
 
 
 def path_in(name: str, folder: str | Path | None) -> str:
-    """The path of a data set of your own that lies in a folder; any other name as it is."""
+    """The path of a data set of your own that lies in a folder; any other name as it is.
+
+    Example:
+        >>> Path("sets/flowers").mkdir(parents=True)
+        >>> path_in("flowers", "sets"), path_in("digits", "sets")
+        ('sets/flowers', 'digits')
+    """
     if folder is None or name in DATASETS or is_import_name(name) or os.sep in name:
         return name
     path = Path(folder) / name
@@ -220,6 +252,11 @@ def place_of(name: str, folder: str | Path | None) -> str | Path | None:
 
     Raises:
         FileNotFoundError: If it is not found.
+
+    Example:
+        >>> Path("flowers").mkdir()
+        >>> place_of("./flowers", None).name, place_of("digits", "sets")
+        ('flowers', 'sets')
     """
     own = own_name(name)
     return folder if own is None else find(own, folder)

@@ -159,7 +159,13 @@ def _layout_of(place: Path) -> str:
 
 
 def file_state(place: Path) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times of the files: a set that has changed is read again."""
+    """Names, sizes and times of the files: a set that has changed is read again.
+
+    Example:
+        >>> n_written = Path("mine.csv").write_text("1,2")
+        >>> [(name, size) for name, size, changed in file_state(Path("mine.csv"))]
+        [('mine.csv', 3)]
+    """
     files = sorted(place.rglob("*")) if place.is_dir() else [place]
     described = ((str(file), file.stat()) for file in files if file.is_file())
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in described)

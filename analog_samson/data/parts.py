@@ -40,6 +40,11 @@ class Split:
             shape (n, length) for tokens, `IGNORED` where there is none; float32 of shape
             (n, outputs) for regression.
         encoding: How the images are compressed with loss ("JPEG"); "" where they are not.
+
+    Example:
+        >>> split = Split(torch.zeros(20, 3, 8, 8, dtype=torch.uint8), torch.arange(20) % 10)
+        >>> len(split), split.task, split.has_tokens
+        (20, 'classification', False)
     """
 
     images: Tensor

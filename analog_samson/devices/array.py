@@ -37,7 +37,13 @@ def no_truth_value(given: Any) -> Any:
 
 
 class Times(Section):
-    """Times after programming at which the model is valid [s]."""
+    """Times after programming at which the model is valid [s].
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> load_device("reram_wan2022").times.valid_times_s
+        (1.0, 86400.0, 172800.0)
+    """
 
     not_swept: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("valid_from_s", "valid_to_s", "measured_to_s", "valid_times_s"),
@@ -66,7 +72,13 @@ class Times(Section):
 
 
 class WeightMapping(Section):
-    """How a weight matrix is mapped to crossbar arrays."""
+    """How a weight matrix is mapped to crossbar arrays.
+
+    Example:
+        >>> mapping = WeightMapping(max_rows=256)
+        >>> mapping.scale, mapping.max_columns
+        ('column', 'unlimited')
+    """
 
     scale: Literal["column", "tile"] = Field(
         default="column",
@@ -116,6 +128,13 @@ class EffectSection(OpenSection):
             ``"package.module:name"``: called with the section, it returns an ``analog.Effect``. ""
             if there is none.
         compiled_by: The same for the compiled engine.
+
+    Example:
+        >>> class Offset(EffectSection):
+        ...     aihwkit_by = "mine:OffsetOnTiles"
+        ...     offset: float
+        >>> Offset(model="mine:Offset", source="our choice", offset=0.1).implementation("aihwkit")
+        'mine:OffsetOnTiles'
     """
 
     aihwkit_by: ClassVar[str] = ""
@@ -140,7 +159,14 @@ Effect = Annotated[SerializeAsAny[EffectSection], PlainValidator(_named_effect)]
 
 
 class Periphery(Section):
-    """Converters and bounds around an array; outputs in units of normalised weight x input."""
+    """Converters and bounds around an array; outputs in units of normalised weight x input.
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> periphery = load_device("pcm_like").periphery
+        >>> periphery.dac_bits, periphery.adc_bits, periphery.output_bound
+        (8, 8, 10.0)
+    """
 
     source: str
     dac_bits: Bits
@@ -307,7 +333,12 @@ def _steps_of(bits: int | str) -> int:
 
 
 class InputRanges(Section):
-    """Input range of the DAC of a layer, measured once on training images."""
+    """Input range of the DAC of a layer, measured once on training images.
+
+    Example:
+        >>> InputRanges(statistic="largest").quantile
+        1.0
+    """
 
     statistic: Literal["percentile", "largest"] = Field(
         default="percentile", description="99.995 % of |x|, or the largest |x|"
@@ -328,6 +359,11 @@ class Faults(Section):
     """Stuck cells: their conductance is fixed, whatever is written; drawn once per chip.
 
     With the same seed, cells that are stuck at a smaller fraction are stuck at a larger one, too.
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> load_device("pcm_like").with_axes({"faults.stuck_low": 0.01}).faults
+        Faults(stuck_low=0.01, stuck_high=0.0)
     """
 
     stuck_low: Fraction = Field(default=0.0, description="fraction of cells stuck at g_min")
@@ -369,7 +405,13 @@ class LayerOverride(Section):
 
 
 class DriftCompensation(Section):
-    """Digital rescaling of an array's outputs by a factor alpha measured at read time."""
+    """Digital rescaling of an array's outputs by a factor alpha measured at read time.
+
+    Example:
+        >>> compensation = DriftCompensation(kind="global", measured_at="1 h, 1 mo")
+        >>> compensation.last_measured(86400.0)  # measured at 1 h, kept at 1 d [s]
+        3600.0
+    """
 
     kind: Literal["none", "global", "per_column", "per_layer"] = Field(
         description="one factor per array, column or layer (least squares on training images)"

@@ -460,6 +460,12 @@ def validated(
     Raises:
         ValueError: If a key is missing, unknown or out of range, or the content names code of a
             package that is not trusted; one sentence.
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> content = load_device("pcm_like").model_dump(exclude_defaults=True)
+        >>> validated(content, "my device").name
+        'pcm_like'
     """
     check_trust(names_in(content), source=where, trust=trust)
     return _device(_with_infinity(content) if from_json else content, where)

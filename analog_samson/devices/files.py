@@ -19,7 +19,12 @@ NEWEST_VERSION: Mapping[str, str] = MappingProxyType(
 
 
 def device_names() -> list[str]:
-    """Return the names of the devices that come with the package, sorted."""
+    """Return the names of the devices that come with the package, sorted.
+
+    Example:
+        >>> device_names()[:3]
+        ['gaussian_max', 'gaussian_max_layer', 'ideal']
+    """
     return sorted(
         entry.name.removesuffix(".toml")
         for entry in top_folder("device_configs").iterdir()

@@ -48,6 +48,13 @@ class NoiseSection(OpenSection):
         reads_in_two_steps: Whether relaxation, drawn once per chip, and the noise of a read are
             separate methods of the implementation: ``relax(programmed_uS, t_inference_s)`` and
             ``read(relaxed_uS, t_inference_s)``.
+
+    Example:
+        >>> class Mine(NoiseSection):
+        ...     built_by = "mine:MyNoiseModel"
+        ...     g_max_uS: float
+        >>> Mine(model="mine:Mine", source="our choice", g_max_uS=20.0).conductance_range
+        (0.0, 20.0)
     """
 
     built_by: ClassVar[str]
@@ -148,7 +155,13 @@ class _Drifting(_PairSection):
 
 
 class Ideal(NoiseSection):
-    """No noise of any kind: every read gives the target conductances."""
+    """No noise of any kind: every read gives the target conductances.
+
+    Example:
+        >>> noise = Ideal(model="Ideal")
+        >>> noise.drifts, noise.conductance_range
+        (False, (0.0, 25.0))
+    """
 
     built_by = "analog_samson.analog.own_models:IdealNoiseModel"
 
@@ -163,7 +176,14 @@ class Ideal(NoiseSection):
 
 
 class PCMLike(_Drifting):
-    """aihwkit's ``PCMLikeNoiseModel``: programming noise, power-law drift, 1/f noise."""
+    """aihwkit's ``PCMLikeNoiseModel``: programming noise, power-law drift, 1/f noise.
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> noise = load_device("pcm_like").noise
+        >>> type(noise).__name__, noise.g_max_uS
+        ('PCMLike', 25.0)
+    """
 
     built_by = "analog_samson.analog.noise_models:pcm_like"
 
@@ -171,7 +191,14 @@ class PCMLike(_Drifting):
 
 
 class CustomDriftPCMLike(_Drifting):
-    """aihwkit's ``CustomDriftPCMLikeNoiseModel``: PCM-like, exponents from a table."""
+    """aihwkit's ``CustomDriftPCMLikeNoiseModel``: PCM-like, exponents from a table.
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> noise = load_device("pcm_custom_drift").noise
+        >>> noise.nu_at_uS[-1], noise.nu_mean[-1]
+        (25.0, 0.049)
+    """
 
     built_by = "analog_samson.analog.noise_models:custom_drift"
 
@@ -191,6 +218,12 @@ class StateIndependent(_Drifting):
 
     Its 1/f law has the unit of a conductance: the spread of a read is
     ``read_noise_1f_scale`` g / g_max sqrt(ln((t + t_0 + t_read) / (2 t_read))) µS.
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> noise = load_device("pcm_state_independent").noise
+        >>> noise.nu_mean, noise.programming_spread_uS
+        (0.1, 0.2)
     """
 
     built_by = "analog_samson.analog.noise_models:state_independent"
@@ -202,7 +235,25 @@ class StateIndependent(_Drifting):
 
 
 class Tabulated(_Drifting):
-    """Laws of measured cells: tables over conductance with linear interpolation."""
+    """Laws of measured cells: tables over conductance with linear interpolation.
+
+    Example:
+        >>> device = Tabulated(
+        ...     model="TabulatedNoiseModel",
+        ...     source="our cells",
+        ...     g_max_uS=20.0,
+        ...     t_0_s=20.0,
+        ...     t_read_s=1e-6,
+        ...     table_uS=(0.0, 20.0),
+        ...     programming_offset_uS=(0.0, 0.0),
+        ...     programming_spread_uS=(0.4, 1.0),
+        ...     nu_mean=(0.08, 0.05),
+        ...     nu_spread=(0.02, 0.01),
+        ...     read_spread_relative=(0.01, 0.01),
+        ... )
+        >>> device.drifts
+        True
+    """
 
     built_by = "analog_samson.analog.own_models:TabulatedNoiseModel"
 
@@ -301,6 +352,20 @@ class Resampled(_PairSection):
     linear in the distance; its conductance is scaled by the ratio of the targets (for a measured
     target of 0, the own target is added). Between measurements it is linear in ln(1 + t). Keys that
     the device file does not give are read from the file of measurements.
+
+    Example:
+        >>> noise = Resampled(
+        ...     model="ResampledNoiseModel",
+        ...     source="our cells",
+        ...     g_max_uS=20.0,
+        ...     measurements="cells.csv",
+        ...     sha256="0" * 64,
+        ...     targets_uS=(0.0, 10.0, 20.0),
+        ...     first_s=1.0,
+        ...     last_s=86400.0,
+        ... )
+        >>> noise.cells, noise.conductance_range
+        ('pair', (0.0, 20.0))
     """
 
     built_by = "analog_samson.analog.own_models:ResampledNoiseModel"
@@ -367,7 +432,14 @@ class Resampled(_PairSection):
 
 
 class PolynomialError(_PairSection):
-    """A published programming error: its spread is a polynomial of the conductance in µS."""
+    """A published programming error: its spread is a polynomial of the conductance in µS.
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> noise = load_device("pcm_joshi2020").noise
+        >>> noise.spread_powers_uS, noise.drifts
+        ((0.28638599, 0.07585724, -0.00178767), False)
+    """
 
     built_by = "analog_samson.analog.own_models:PolynomialErrorNoiseModel"
 
@@ -396,6 +468,11 @@ class Sonos(_PairSection):
     """Charge-trap memory: mean shift and spread of the current, tabulated over days.
 
     Spread at a current I: A (1 - exp(-I / B)) after the mean has shifted by a polynomial of I.
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> load_device("sonos_agrawal2022_crosssim_3_1").noise.days
+        (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
     """
 
     built_by = "analog_samson.analog.own_models:SonosNoiseModel"
@@ -433,6 +510,12 @@ class WeightNoise(NoiseSection):
 
     gaussian_max: w + sigma max|w| n; proportional: w + sigma |w| n; multiplicative:
     w exp(sigma n); uniform: w + sigma max|w| u with u uniform in [-1, 1]; n standard normal.
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> noise = load_device("gaussian_max").noise
+        >>> noise.law, noise.drifts
+        ('gaussian_max', False)
     """
 
     built_by = "analog_samson.analog.own_models:WeightNoiseModel"
@@ -496,7 +579,13 @@ class PiecewiseWeightError(NoiseSection):
 
 
 class Hermes(_Drifting):
-    """aihwkit's ``HermesNoiseModel``: one or two cells per conductance, HERMES chip."""
+    """aihwkit's ``HermesNoiseModel``: one or two cells per conductance, HERMES chip.
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> load_device("pcm_hermes").noise.devices_per_conductance
+        2
+    """
 
     built_by = "analog_samson.analog.noise_models:hermes"
 
@@ -515,7 +604,13 @@ class Hermes(_Drifting):
 
 
 class ReRAMWan2022(_PairSection):
-    """aihwkit's ``ReRamWan2022NoiseModel``: spread around the target at three measured times."""
+    """aihwkit's ``ReRamWan2022NoiseModel``: spread around the target at three measured times.
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> load_device("reram_wan2022").noise.known_times_s
+        (1.0, 86400.0, 172800.0)
+    """
 
     built_by = "analog_samson.analog.noise_models:wan2022"
 
@@ -546,7 +641,14 @@ class ReRAMWan2022(_PairSection):
 
 
 class ReRAMCMO(NoiseSection):
-    """aihwkit's ``ReRamCMONoiseModel``: one cell per weight, no reference cell."""
+    """aihwkit's ``ReRamCMONoiseModel``: one cell per weight, no reference cell.
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> noise = load_device("reram_cmo").noise
+        >>> noise.conductance_range, noise.acceptance_percent
+        ((9.0, 88.2), 2.0)
+    """
 
     built_by = "analog_samson.analog.own_models:CMONoiseModel"
     cells = "single"

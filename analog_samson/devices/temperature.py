@@ -21,6 +21,11 @@ class Temperature(Section):
     """Time since programming counts exp(E_a / k (1 / T_reference - 1 / T)) times at a temperature.
 
     The noise model is evaluated at this effective time, accumulated read noise included.
+
+    Example:
+        >>> hot = dict(temperature_C=85.0, reference_C=25.0, activation_energy_eV=0.6)
+        >>> Temperature(source="our choice", **hot).temperature_C
+        85.0
     """
 
     source: str = neutral(

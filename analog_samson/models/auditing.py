@@ -33,6 +33,11 @@ class LayerAudit:
         reason: Why it is not; "" if analog.
         is_refused: Whether it holds weights that cannot be mapped onto arrays and is not in
             `keep_digital`.
+
+    Example:
+        >>> (entry,) = audit(nn.Sequential(nn.Embedding(10, 4)))
+        >>> entry.kind, entry.analog, entry.n_weights
+        ('Embedding', False, 40)
     """
 
     name: str
@@ -55,6 +60,10 @@ def audit(model: nn.Module, keep_digital: Sequence[str] = ()) -> list[LayerAudit
     Returns:
         One entry for each module that directly owns parameters, in the order of `named_modules()`,
         and one for each bare parameter with at least two dimensions.
+
+    Example:
+        >>> [(entry.name, entry.n_weights, entry.analog) for entry in audit(model, ["fc3"])]
+        [('fc1', 4096, True), ('fc2', 4096, True), ('fc3', 640, False)]
     """
     aliases: dict[int, list[str]] = defaultdict(list)
     for name, module in model.named_modules(remove_duplicate=False):
@@ -104,6 +113,10 @@ def analog_layers(model: nn.Module, keep_digital: Sequence[str] = ()) -> dict[st
         ValueError: If a layer holds weights that cannot be mapped onto arrays and is not in
             `keep_digital` (each is named, with its reason), a name in `keep_digital` matches no
             layer, or no layer is left for arrays.
+
+    Example:
+        >>> list(analog_layers(model, keep_digital=["fc3"]))
+        ['fc1', 'fc2']
     """
     entries = audit(model, keep_digital)
     known = {name for name, _ in model.named_modules(remove_duplicate=False)}
@@ -147,6 +160,10 @@ def analog_share(model: nn.Module, keep_digital: Sequence[str] = ()) -> float:
     Returns:
         Number of analog weights / number of all weights (parameters with at least two dimensions,
         without normalisation), in [0, 1]; 0 for a model without weights.
+
+    Example:
+        >>> analog_share(nn.Sequential(nn.Linear(8, 2), nn.Linear(2, 8)), keep_digital=["1"])
+        0.5
     """
     entries = audit(model, keep_digital)
     total = sum(entry.n_weights for entry in entries)

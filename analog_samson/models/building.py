@@ -44,6 +44,15 @@ def build_model(
     Raises:
         ValueError: If there is no such model, it does not take these options or this image shape,
             or the imported function raises or does not return an `nn.Module`.
+
+    Example:
+        >>> build_model("mlp", image_shape=(1, 8, 8), n_classes=10, seed=0, hidden=(32,))
+        Sequential(
+          (flatten): Flatten(start_dim=1, end_dim=-1)
+          (fc1): Linear(in_features=64, out_features=32, bias=True)
+          (relu1): ReLU()
+          (fc2): Linear(in_features=32, out_features=10, bias=True)
+        )
     """
     options = {**options, **kwargs}
     if is_import_name(name):
@@ -113,7 +122,12 @@ def _needed(factory: Callable[..., Any]) -> set[str]:
 
 
 def other_types(model: nn.Module) -> str:
-    """The types of a network's real numbers other than float32, for messages; "" if none."""
+    """The types of a network's real numbers other than float32, for messages; "" if none.
+
+    Example:
+        >>> other_types(nn.Linear(2, 1)), other_types(nn.Linear(2, 1).double())
+        ('', 'float64')
+    """
     tensors = [*model.parameters(), *model.buffers()]
     others = {t.dtype for t in tensors if t.is_floating_point()} - {torch.float32}
     return ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in others))
@@ -147,6 +161,13 @@ def check_outputs(
 
     Raises:
         ValueError: If it does not run on the image, or has fewer outputs than there are classes.
+
+    Example:
+        >>> check_outputs(model, images[:1], 10, name="mine")
+        >>> check_outputs(model, images[:1], 11, name="mine")
+        Traceback (most recent call last):
+            ...
+        ValueError: The model 'mine' gives (1, 10) for one input of shape (1, 8, 8); ...
     """
     shape = tuple(image.shape[1:])
     what, ways = "inputs", "a model, model_kwargs, inputs or output"

@@ -21,6 +21,15 @@ def check_weights(model: nn.Module, names: Iterable[str]) -> None:
     Raises:
         ValueError: If a weight or bias is NaN or infinite, or all weights of a layer are zero; the
             layer is named.
+
+    Example:
+        >>> check_weights(model, ["fc1", "fc2"])
+        >>> layer = nn.Linear(2, 1)
+        >>> weight = nn.init.zeros_(layer.weight)
+        >>> check_weights(nn.Sequential(layer), ["0"])
+        Traceback (most recent call last):
+            ...
+        ValueError: All 2 weights of layer '0' are zero, so there is no scale to map them with; ...
     """
     for name in names:
         layer = model.get_submodule(name)
@@ -67,6 +76,10 @@ def input_ranges(
     Raises:
         ValueError: If there are no images, the quantile is out of range, or a layer is never called
             or its inputs are only zeros or not finite.
+
+    Example:
+        >>> list(input_ranges(model, images, quantile=0.999))
+        ['fc1', 'fc2', 'fc3']
     """
     if not 0 < quantile <= 1 or len(images) == 0 or batch_size < 1:
         raise ValueError(
@@ -107,7 +120,13 @@ def input_ranges(
 def record_inputs(
     model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor, batch_size: int
 ) -> Iterator[tuple[str, Tensor]]:
-    """Run images batch by batch and yield (layer name, inputs of one call of the layer)."""
+    """Run images batch by batch and yield (layer name, inputs of one call of the layer).
+
+    Example:
+        >>> calls = record_inputs(model, {"fc3": model.fc3}, images[:100], batch_size=50)
+        >>> [(name, inputs.shape) for name, inputs in calls]
+        [('fc3', torch.Size([50, 64])), ('fc3', torch.Size([50, 64]))]
+    """
     like = next(model.parameters())
     recorded: list[tuple[str, Tensor]] = []
 

@@ -27,6 +27,12 @@ def clipped(
 
     Returns:
         A copy with clipped weights.
+
+    Example:
+        >>> layer = nn.Linear(4, 1, bias=False)
+        >>> weight = layer.weight.detach().copy_(torch.tensor([1.0, 2.0, 3.0, 100.0]))
+        >>> clipped(nn.Sequential(layer), 0.75, columnwise=False)[0].weight.tolist()
+        [[1.0, 2.0, 3.0, 3.0]]
     """
     network = copy.deepcopy(network)
     for layer in analog_layers(network, keep_digital).values():

@@ -52,6 +52,10 @@ def any_input(
 
     Where `n_tokens` is positive inputs are tokens, and it is the size of their vocabulary. Of a
     network of several inputs `packing` says which ones are tokens.
+
+    Example:
+        >>> any_input((1, 8, 8)).shape, any_input((16,), n_tokens=500).dtype
+        (torch.Size([1, 1, 8, 8]), torch.int64)
     """
     draws = torch.Generator().manual_seed(0)
     if packing is not None:
@@ -83,6 +87,10 @@ def check_forward(
             is neither an analog layer nor kept digital (each is named), values take a path outside
             torch, it uses autocast, its outputs are random or depend on earlier calls, the network
             or the copy cannot run, or the outputs differ.
+
+    Example:
+        >>> check_forward(model, images[:1])  # no factors outside the arrays
+        []
     """
     like = next(iter(analog_layers(network, keep_digital).values())).weight
     assert isinstance(like, Tensor)  # an analog layer has one

@@ -20,6 +20,10 @@ class Multiplications(NamedTuple):
     Attributes:
         products: In products of matrices and convolutions.
         elementwise: In elementwise products and normalisations.
+
+    Example:
+        >>> Multiplications(products=640, elementwise=10).all
+        650
     """
 
     products: int
@@ -43,6 +47,10 @@ def multiplications(network: nn.Module, image: Tensor) -> dict[str, Multiplicati
         {dotted name of a module, or of a parameter or buffer that multiplies element by element:
         its multiplications}; those of a module without those inside it. A module has an entry only
         if it multiplies.
+
+    Example:
+        >>> multiplications(nn.Sequential(nn.Linear(64, 10)), images[:1].flatten(1))
+        {'0': Multiplications(products=640, elementwise=0)}
     """
     like = next(network.parameters())
     image = image.to(like if image.is_floating_point() else like.device)

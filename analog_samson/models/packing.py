@@ -20,6 +20,12 @@ class Packing:
     Args:
         shapes: {name of an argument: shape of one sample}; names "0", "1", ... are positions.
         n_tokens: {name: size of the vocabulary} of inputs that are tokens; others are real.
+
+    Example:
+        >>> packing = Packing({"image": (3, 8, 8), "words": (16,)}, n_tokens={"words": 500})
+        >>> inputs = {"image": torch.rand(2, 3, 8, 8), "words": torch.randint(500, (2, 16))}
+        >>> packing.pack(inputs).shape
+        torch.Size([2, 208])
     """
 
     def __init__(
@@ -169,14 +175,28 @@ def is_whole(tensor: Any) -> bool:
 
 
 def take_packed(network: nn.Module, packing: Packing | None) -> nn.Module:
-    """Make a network of several inputs take one tensor, in place; None: it takes one."""
+    """Make a network of several inputs take one tensor, in place; None: it takes one.
+
+    Example:
+        >>> network, packing = nn.Bilinear(3, 4, 2), Packing({"0": (3,), "1": (4,)})
+        >>> take_packed(network, packing)(torch.rand(5, 7)).shape
+        torch.Size([5, 2])
+    """
     if packing is not None:
         network.register_forward_pre_hook(packing, with_kwargs=True)
     return network
 
 
 def packing_of(network: nn.Module) -> Packing | None:
-    """How a network takes several inputs; None if it takes one."""
+    """How a network takes several inputs; None if it takes one.
+
+    Example:
+        >>> network = take_packed(nn.Bilinear(3, 4, 2), Packing({"0": (3,), "1": (4,)}))
+        >>> packing_of(network).shapes
+        {'0': (3,), '1': (4,)}
+        >>> packing_of(model) is None  # of one input
+        True
+    """
     hooks = network._forward_pre_hooks.values()
     return next((hook for hook in hooks if isinstance(hook, Packing)), None)
 

@@ -17,6 +17,17 @@ def replace_everywhere(network: nn.Module, replacements: Mapping[int, nn.Module]
 
     Returns:
         The network, or its replacement.
+
+    Example:
+        >>> old = nn.ReLU()
+        >>> network = nn.Sequential(nn.Linear(2, 2), old, nn.Linear(2, 2), old)
+        >>> replace_everywhere(network, {id(old): nn.Tanh()})
+        Sequential(
+          (0): Linear(in_features=2, out_features=2, bias=True)
+          (1): Tanh()
+          (2): Linear(in_features=2, out_features=2, bias=True)
+          (3): Tanh()
+        )
     """
     if id(network) in replacements:
         return replacements[id(network)]

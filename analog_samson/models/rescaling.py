@@ -26,6 +26,11 @@ class DigitalProducts:
         layers: Names of the layers.
         images: Training images as network inputs, shape (n, ...); at most ``RESCALING_IMAGES`` are
             used, evenly spaced.
+
+    Example:
+        >>> products = DigitalProducts(model, ["fc1"], images)
+        >>> products.gain("fc1", 0.5 * model.fc1.weight)  # weights that are half as large
+        tensor([2.])
     """
 
     def __init__(self, network: nn.Module, layers: Collection[str], images: Tensor) -> None:

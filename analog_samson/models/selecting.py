@@ -42,6 +42,12 @@ def select_output(network: nn.Module, output: Output) -> nn.Module:
 
     Returns:
         The network.
+
+    Example:
+        >>> import torch
+        >>> network = select_output(nn.LSTM(4, 8), 0)  # the first of (outputs, states)
+        >>> network(torch.rand(5, 1, 4)).shape
+        torch.Size([5, 1, 8])
     """
     if output is not None:
         network.register_forward_hook(Selection(output))
@@ -49,7 +55,15 @@ def select_output(network: nn.Module, output: Output) -> nn.Module:
 
 
 def check_output(output: object) -> None:
-    """Raise ValueError unless ``output`` is an index, a name or None."""
+    """Raise ValueError unless ``output`` is an index, a name or None.
+
+    Example:
+        >>> check_output(0)
+        >>> check_output("")
+        Traceback (most recent call last):
+            ...
+        ValueError: output is the index or the name of the output to take, or None ...; got ''.
+    """
     if isinstance(output, bool) or not isinstance(output, Output) or output == "":
         raise ValueError(
             "output is the index or the name of the output to take, or None for a network that "
@@ -62,6 +76,15 @@ def one_tensor(outputs: Any) -> Tensor:
 
     Raises:
         ValueError: If they are not one tensor.
+
+    Example:
+        >>> import torch
+        >>> one_tensor(torch.ones(2))
+        tensor([1., 1.])
+        >>> one_tensor([torch.ones(2), torch.ones(2)])
+        Traceback (most recent call last):
+            ...
+        ValueError: The network gives a list of 2; say which to take: output=an index or a name.
     """
     if not isinstance(outputs, Tensor):
         raise ValueError(

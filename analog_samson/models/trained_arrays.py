@@ -22,6 +22,12 @@ def hold_arrays(layer: nn.Module, scales: Tensor, ranges: Tensor | None) -> None
         layer: The layer, changed in place.
         scales: Model units of a normalised weight, shape (row blocks, outputs).
         ranges: Input ranges, model units, shape (row blocks, column blocks); None: not fixed.
+
+    Example:
+        >>> layer = nn.Linear(4, 2)
+        >>> hold_arrays(layer, scales=torch.ones(1, 2), ranges=torch.tensor([[3.0]]))
+        >>> held_ranges({"fc": layer})
+        {'fc': ((3.0,),)}
     """
     layer.register_buffer(SCALES, scales)
     if ranges is not None:
@@ -34,7 +40,14 @@ def held_scales(layer: nn.Module) -> Tensor | None:
 
 
 def held_ranges(layers: Mapping[str, nn.Module]) -> dict[str, Range]:
-    """The input ranges of `hold_arrays`, of the layers that hold them."""
+    """The input ranges of `hold_arrays`, of the layers that hold them.
+
+    Example:
+        >>> layer = nn.Linear(4, 2)
+        >>> hold_arrays(layer, scales=torch.ones(1, 2), ranges=torch.tensor([[3.0]]))
+        >>> held_ranges({"fc": layer})
+        {'fc': ((3.0,),)}
+    """
     return {
         name: tuple(tuple(row) for row in ranges.tolist())
         for name, layer in layers.items()
@@ -55,6 +68,14 @@ def scales_for(name: str, layer: nn.Module, n_row_blocks: int) -> Tensor | None:
 
     Raises:
         ValueError: If it was trained on another number of blocks, with different scales.
+
+    Example:
+        >>> layer = nn.Linear(4, 2)
+        >>> scales_for("fc", layer, n_row_blocks=1) is None
+        True
+        >>> hold_arrays(layer, scales=torch.ones(1, 2), ranges=None)
+        >>> scales_for("fc", layer, n_row_blocks=1)
+        tensor([[1., 1.]])
     """
     scales = held_scales(layer)
     if scales is None or len(scales) == n_row_blocks:
@@ -78,6 +99,11 @@ def ranges_for(name: str, given: Range, n_row_blocks: int, n_column_blocks: int)
 
     Raises:
         ValueError: If ranges by array are not of that shape and differ.
+
+    Example:
+        >>> ranges_for("fc", 3.0, n_row_blocks=2, n_column_blocks=1)
+        tensor([[3.],
+                [3.]], dtype=torch.float64)
     """
     ranges = torch.tensor(given, dtype=torch.float64)
     shape = n_row_blocks, n_column_blocks

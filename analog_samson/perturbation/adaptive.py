@@ -14,6 +14,13 @@ class AdaptiveRandomPerturbation(Algorithm):
         setting: The training; not used.
         eta: Strength of the adaptation.
         fisher_decay: Decay of the squared gradients, in [0, 1].
+
+    Example:
+        >>> from analog_samson.checkpoint import TrainingSpec
+        >>> from analog_samson.training import train
+        >>> spec = TrainingSpec(dataset="digits", method="arwp", sigma=0.01, epochs=1)
+        >>> train(spec, "networks").name  # trained with this rule
+        'digits-mlp-arwp-sigma=0.01-seed0.safetensors'
     """
 
     def __init__(self, setting: Setting, *, eta: float, fisher_decay: float) -> None:

@@ -16,6 +16,12 @@ class MicroRing(nn.Module):
         amplitude: A, the largest |W|, above 0.
         resonance: x0, in units of theta.
         width: gamma, in units of theta, above 0.
+
+    Example:
+        >>> ring = MicroRing(amplitude=1.0)
+        >>> theta = ring.right_inverse(torch.tensor([-0.5, 0.0, 0.5]))
+        >>> ring(theta)
+        tensor([-0.5000,  0.0000,  0.5000])
     """
 
     def __init__(self, amplitude: float = 1.0, resonance: float = 0.0, width: float = 0.15) -> None:

@@ -56,6 +56,20 @@ class Perturbed(torch.optim.Optimizer):
 
     Raises:
         ValueError: If the base optimizer is no class of an optimizer.
+
+    Example:
+        >>> from functools import partial
+        >>> from analog_samson.perturbation import sam
+        >>> layer, rule = nn.Linear(2, 1), partial(sam, rho=0.05)
+        >>> parameters = layer.named_parameters()
+        >>> optimizer = Perturbed(parameters, rule, torch.optim.SGD, model=layer, lr=0.1)
+        >>> def closure():
+        ...     loss = layer(torch.ones(1, 2)).square().sum()
+        ...     loss.backward()
+        ...     return loss
+        >>> before = optimizer.step(closure).item()
+        >>> closure().item() < before
+        True
     """
 
     def __init__(

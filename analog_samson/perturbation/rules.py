@@ -27,6 +27,11 @@ def sam(weights: Tensors, gradients: Tensors, *, rho: float) -> dict[str, Tensor
 
     Raises:
         ValueError: If rho is negative or there is no gradient.
+
+    Example:
+        >>> weights, gradients = {"weight": torch.zeros(2)}, {"weight": torch.tensor([3.0, 4.0])}
+        >>> sam(weights, gradients, rho=0.5)["weight"]
+        tensor([0.3000, 0.4000])
     """
     return _ascent(dict.fromkeys(_with_gradient(weights, gradients)), gradients, rho)
 
@@ -56,6 +61,11 @@ def asam(
 
     Raises:
         ValueError: If rho is negative, there is no gradient, or the dialect is unknown.
+
+    Example:
+        >>> weights, gradients = {"weight": torch.tensor([[3.0, 1]])}, {"weight": torch.ones(1, 2)}
+        >>> asam(weights, gradients, rho=1.0, eta=0.0)["weight"]  # in proportion to w^2
+        tensor([[2.8460, 0.3162]])
     """
     if dialect not in DIALECTS:
         raise ValueError(f"Unknown dialect {dialect!r} of ASAM; allowed: {', '.join(DIALECTS)}.")
@@ -97,6 +107,11 @@ def samson(
 
     Raises:
         ValueError: If rho is negative, p is neither 2 nor inf, or there is no gradient.
+
+    Example:
+        >>> weights, gradients = {"weight": torch.tensor([[2.0, 1]])}, {"weight": torch.ones(1, 2)}
+        >>> samson(weights, gradients, rho=1.0, eta=0.0)["weight"]
+        tensor([[0.8944, 0.2236]])
     """
     if p not in (2, math.inf):
         raise ValueError(f"p must be 2 or inf; got {p!r}.")
@@ -143,6 +158,12 @@ def rwp(
 
     Raises:
         ValueError: If sigma is negative, the scale is unknown or drop_share is not in [0, 1].
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> offsets = rwp({"weight": torch.ones(4, 8)}, sigma=0.1, generator=generator)
+        >>> offsets["weight"].shape
+        torch.Size([4, 8])
     """
     _check_strength("sigma", sigma)
     if scale not in NOISE_SCALES:
@@ -194,6 +215,12 @@ def arwp(
 
     Raises:
         ValueError: If sigma is negative.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> offsets = arwp({"weight": torch.ones(4, 8)}, sigma=0.1, fisher={}, generator=generator)
+        >>> offsets["weight"].shape
+        torch.Size([4, 8])
     """
     offsets = rwp(weights, sigma=sigma, scale="filter_norm", generator=generator)
     for name, offset in offsets.items():
@@ -215,6 +242,11 @@ def update_fisher(fisher: Tensors, gradients: Tensors, *, decay: float = 0.99) -
 
     Returns:
         The new F for every weight with two or more dimensions.
+
+    Example:
+        >>> gradients = {"weight": torch.tensor([[3.0, 4.0], [0.0, 1.0]])}
+        >>> update_fisher({}, gradients)["weight"].flatten()
+        tensor([25.,  1.])
     """
     updated = {}
     for name, gradient in gradients.items():
@@ -237,6 +269,14 @@ def drop_connect(
 
     Raises:
         ValueError: If the share is not in [0, 1].
+
+    Example:
+        >>> weights = {"weight": torch.ones(2, 2)}
+        >>> offsets = {"weight": torch.zeros(2, 2)}
+        >>> drop_connect(offsets, weights, share=1.0, generator=torch.Generator())
+        >>> offsets["weight"]
+        tensor([[-1., -1.],
+                [-1., -1.]])
     """
     if not 0 <= share <= 1:
         raise ValueError(f"The share of dropped weights must lie in [0, 1]; got {share!r}.")
@@ -249,7 +289,12 @@ def drop_connect(
 
 
 def is_weight(name: str) -> bool:
-    """Whether a parameter counts as a weight: one dot-component of its name is "weight"."""
+    """Whether a parameter counts as a weight: one dot-component of its name is "weight".
+
+    Example:
+        >>> is_weight("fc1.weight"), is_weight("fc1.bias")
+        (True, False)
+    """
     return "weight" in name.split(".")
 
 

@@ -60,6 +60,10 @@ def strength_factor(schedule: str, progress: float, *, relative_loss: float = 1.
 
     Raises:
         ValueError: If the schedule is unknown or the progress out of range.
+
+    Example:
+        >>> strength_factor("quadratic", 0.5), strength_factor("constant", 0.5)
+        (0.25, 1.0)
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"Unknown schedule {schedule!r}; allowed: {', '.join(SCHEDULES)}.")

@@ -49,6 +49,10 @@ def conductance_histogram(ax: Axes, counts: pd.DataFrame) -> list[Line2D]:
 
     Raises:
         ValueError: If there are no counts or columns are missing.
+
+    Example:
+        >>> [handle.get_label() for handle in conductance_histogram(ax, conductances)]
+        ['target', 'programmed', 'after 1 h']
     """
     check_columns(counts, ("state", "target_uS", "conductance_uS", "width_uS", "count"))
     width = float(counts["width_uS"].iloc[0])
@@ -88,6 +92,11 @@ def conductance_map(
 
     Raises:
         ValueError: If the state has no counts.
+
+    Example:
+        >>> image = conductance_map(ax, conductances, "read")
+        >>> ax.get_xlabel(), ax.get_ylabel()
+        ('target [µS]', 'conductance [µS]')
     """
     own = counts[counts["state"] == state]
     check_columns(own, ("target_uS", "conductance_uS", "width_uS", "count"))
@@ -134,6 +143,10 @@ def conductances_figure(
 
     Raises:
         ValueError: If columns or rows are missing, or a name is unknown.
+
+    Example:
+        >>> len(conductances_figure(conductances, label_of_network).axes)  # 3 panels, a colour bar
+        4
     """
     rows = _named(counts, names, ("state", "layer", "chip"))
     groups = _groups(rows, MAX_PANELS // 3)
@@ -185,6 +198,10 @@ def clipping_by_layer(ax: Axes, counts: pd.DataFrame) -> list[Patch]:
 
     Raises:
         ValueError: If there are no counts or columns are missing.
+
+    Example:
+        >>> [handle.get_label() for handle in clipping_by_layer(ax, clipping)]
+        ['clipped inputs of the DAC', 'saturated outputs of the ADC']
     """
     check_columns(counts, ("layer", "chip", *(c for share in SHARES for c in share[:2])))
     layers = list(dict.fromkeys(counts["layer"]))
@@ -243,6 +260,10 @@ def clipping_figure(
 
     Raises:
         ValueError: If columns or rows are missing, or a name is unknown.
+
+    Example:
+        >>> clipping_figure(clipping, label_of_network).axes[0].get_xlabel()
+        'cut off [%]'
     """
     rows = _named(counts, names, ("layer", "chip"))
     groups = _groups(rows, MAX_PANELS)
@@ -275,6 +296,10 @@ def clipping_map(ax: Axes, counts: pd.DataFrame, *, most: float | None = None) -
 
     Raises:
         ValueError: If there are no counts or columns are missing.
+
+    Example:
+        >>> clipping_map(ax, clipping).get_array().shape  # layers, arrays of a layer
+        (3, 1)
     """
     check_columns(counts, ("layer", "array", "n_saturated", "n_outputs"))
     layers = list(dict.fromkeys(counts["layer"]))
@@ -314,6 +339,10 @@ def arrays_figure(
 
     Raises:
         ValueError: If columns or rows are missing, or a name is unknown.
+
+    Example:
+        >>> len(arrays_figure(clipping, label_of_network).axes)  # one map, and the colour bar
+        2
     """
     rows = _named(counts, names, ("layer", "chip"))
     groups = _groups(rows, MAX_PANELS)

@@ -59,6 +59,11 @@ class Content:
         same_times: Whether all panels of a figure have one time axis.
         overlay: What is laid over each other on one axes, in a figure of its own: columns such as
             "compensation", "device" and "study".
+
+    Example:
+        >>> content = Content(rows, target=0.8)
+        >>> len(content.summary), len(content.gains)  # (2 methods, 1 gain) x 3 times
+        (6, 3)
     """
 
     rows: pd.DataFrame

@@ -41,6 +41,10 @@ def select(
 
     Raises:
         ValueError: If a name or time is not among the rows.
+
+    Example:
+        >>> len(select(rows, methods=["sam"], times_s=["1 h"]))  # 3 networks x 2 chips
+        6
     """
     names = words.method_names(rows)
     _check_known("device", devices, rows["device"].unique())
@@ -98,6 +102,10 @@ def study_tables(
 
     Raises:
         ValueError: If there are no rows, they mix definitions, or an extra item is not an `Item`.
+
+    Example:
+        >>> list(study_tables(rows))
+        ['accuracy', 'gain', 'lost', 'saved', 'yield', 'lifetime']
     """
     content = Content(
         rows,
@@ -165,6 +173,10 @@ def study_figures(
     Raises:
         ValueError: If there are no rows, they mix definitions, a file lacks columns, a name is
             unknown, or an extra item is not an `Item`.
+
+    Example:
+        >>> list(study_figures(select(rows, times_s=["1 h"])))
+        ['accuracy', 'gain', 'lost', 'saved', 'yield', 'lifetime', 'chips', 'strips', 'scatter']
     """
     content = Content(
         rows,
@@ -197,6 +209,11 @@ def write_tables(finished: Mapping[str, Table], folder: str | Path) -> list[Path
 
     Raises:
         FileNotFoundError: If the folder does not exist.
+
+    Example:
+        >>> finished = study_tables(select(rows, times_s=["1 h"]))
+        >>> [path.name for path in write_tables({"accuracy": finished["accuracy"]}, ".")]
+        ['accuracy.md', 'accuracy.tex', 'accuracy.csv']
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -233,6 +250,11 @@ def write_figures(
     Raises:
         FileNotFoundError: If the folder does not exist.
         ValueError: If a format is unknown.
+
+    Example:
+        >>> figure = figures.accuracy_figure(summary)
+        >>> [path.name for path in write_figures({"accuracy": figure}, ".", ["png"])]
+        ['accuracy.png']
     """
     paths = []
     for stem, figure in drawn.items():

@@ -43,6 +43,11 @@ def waterfall(ax: Axes, stages: pd.DataFrame, *, decimals: int | None = None) ->
 
     Raises:
         ValueError: If there are no stages.
+
+    Example:
+        >>> waterfall(ax, stages)
+        >>> [label.get_text() for label in ax.get_yticklabels()]
+        ['digital', 'mapped', 'quantised', 'programmed', 'drifted', 'read', 'compensated']
     """
     score = score_of(stages)
     check_columns(stages, ("stage", score.column))
@@ -130,6 +135,11 @@ def layer_sensitivity(ax: Axes, layers: pd.DataFrame) -> None:
 
     Raises:
         ValueError: If there are no layers.
+
+    Example:
+        >>> layer_sensitivity(ax, layers)
+        >>> [label.get_text() for label in ax.get_yticklabels()]
+        ['fc1', 'fc2', 'fc3']
     """
     score = score_of(layers)
     check_columns(layers, ("layer", score.column, score.digital))
@@ -177,6 +187,10 @@ def waterfall_figure(
 
     Raises:
         ValueError: If columns or rows are missing, or a name is unknown.
+
+    Example:
+        >>> waterfall_figure(stages, label_of_network).axes[0].get_xlabel()
+        'change of accuracy [points]'
     """
     said = ""
     if are_of_study is not None:
@@ -210,6 +224,10 @@ def layers_figure(
 
     Raises:
         ValueError: If columns or rows are missing, or a name is unknown.
+
+    Example:
+        >>> layers_figure(layers, label_of_network).axes[0].get_xlabel()
+        'accuracy lost with this layer alone analog [points]'
     """
     return _by_network(layers, names, layer_sensitivity, width, look, share_x=True)
 

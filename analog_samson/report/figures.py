@@ -53,6 +53,11 @@ def accuracy_figure(
 
     Raises:
         ValueError: If the summary is empty or a name is unknown.
+
+    Example:
+        >>> figure = accuracy_figure(summary)
+        >>> [ax.get_ylabel() for ax in figure.axes]
+        ['accuracy [%]']
     """
     return _over_time(
         summary,
@@ -90,6 +95,10 @@ def gain_figure(
 
     Raises:
         ValueError: If there are no gains or a name is unknown.
+
+    Example:
+        >>> gain_figure(gains).axes[0].get_ylabel()
+        'gain over SGD [points]'
     """
     return _over_time(
         gains,
@@ -127,6 +136,11 @@ def lost_figure(
 
     Raises:
         ValueError: If there are no rows or a name is unknown.
+
+    Example:
+        >>> from analog_samson.results import lost
+        >>> lost_figure(lost(rows)).axes[0].get_ylabel()
+        'accuracy lost [points]'
     """
     return _over_time(
         losses,
@@ -162,6 +176,10 @@ def yield_figure(
 
     Raises:
         ValueError: If there are no chips or a name is unknown.
+
+    Example:
+        >>> yield_figure(chips, target=0.8).axes[0].get_xlabel()
+        'accuracy reached [%]'
     """
     late = at_last_time(chips)
     marked = " Markers: quarter, half and three quarters of the chips."
@@ -205,6 +223,10 @@ def chips_figure(
 
     Raises:
         ValueError: If there are no chips or a name is unknown.
+
+    Example:
+        >>> len(chips_figure(chips).axes)  # one device, two methods
+        2
     """
     chips = at_shown_times(chips, programmed)
     axis = TimeAxis(chips["t_inference_s"]) if same_times else None
@@ -254,6 +276,10 @@ def strips_figure(
 
     Raises:
         ValueError: If there are no chips or a name is unknown.
+
+    Example:
+        >>> len(strips_figure(chips).axes)  # one device
+        1
     """
     late = at_last_time(chips)
     seeds = sorted(late["training_seed"].unique())
@@ -287,6 +313,11 @@ def lifetime_figure(
 
     Raises:
         ValueError: If there are no lifetimes or a name is unknown.
+
+    Example:
+        >>> from analog_samson.results import lifetime
+        >>> lifetime_figure(lifetime(rows, loss=0.05)).axes[0].get_xlabel()
+        'time until 5 % of accuracy is lost'
     """
     reference = {
         "digital": "the same network without analog noise",
@@ -331,6 +362,11 @@ def scatter_figure(
 
     Raises:
         ValueError: If there are no networks or a name is unknown.
+
+    Example:
+        >>> from analog_samson.results import network_means
+        >>> scatter_figure(network_means(chips)).axes[0].get_xlabel()
+        'digital accuracy [%]'
     """
     late = at_last_time(networks)
     sizes = late.groupby(["device", *METHOD], observed=True)["checkpoint"].nunique()
@@ -510,6 +546,10 @@ def save(
     Raises:
         FileNotFoundError: If the folder does not exist, or there is no pdflatex for "pgf".
         ValueError: If a format is unknown.
+
+    Example:
+        >>> [path.name for path in save(accuracy_figure(summary), "accuracy", ["png", "svg"])]
+        ['accuracy.png', 'accuracy.svg']
     """
     stem = Path(stem)
     if not stem.parent.is_dir():

@@ -74,6 +74,12 @@ class Item:
     Raises:
         ValueError: If the name cannot be a file name, a table would overwrite data of the study, or
             there is neither figure nor table.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> mine = Item("histogram", "Accuracy of all chips", figure=lambda content: Figure())
+        >>> mine.name
+        'histogram'
     """
 
     name: str
@@ -156,6 +162,11 @@ def with_extra(extra_items: Iterable[Item | str] = ()) -> tuple[Item, ...]:
 
     Raises:
         ValueError: If one cannot be imported, is no `Item`, or has the name of another.
+
+    Example:
+        >>> mine = Item("histogram", "Accuracy of all chips", figure=lambda content: {})
+        >>> [item.name for item in with_extra([mine])][-1]
+        'histogram'
     """
     items = list(ITEMS)
     for given in extra_items:

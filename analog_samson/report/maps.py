@@ -115,6 +115,11 @@ def map_figure(
     Raises:
         ValueError: If an axis was not swept, there are several devices, or several times with a
             third axis, or too many panels.
+
+    Example:
+        >>> figure = map_figure(swept_twice, ["adc_bits", "programming_noise_scale"], target=0.8)
+        >>> figure.axes[0].get_xlabel()
+        'adc bits'
     """
     if rows.empty:
         raise ValueError("There are no rows to map; run the study first.")
@@ -226,6 +231,13 @@ def study_maps(
 
     Raises:
         ValueError: As `map_figure`, or if there are no gains.
+
+    Example:
+        >>> from analog_samson import read_trials
+        >>> content = Content(read_trials("digits/two"), target=0.5)
+        >>> figures, table = study_maps(content, ["adc_bits", "programming_noise_scale"])
+        >>> list(figures)
+        ['map_adc_bits_programming_noise_scale']
     """
     rows = {"score": content.summary, "gain": content.gains, "lost": content.lost}[of]
     if rows.empty:
@@ -292,6 +304,11 @@ def draw_map(
 
     Raises:
         ValueError: If an axis was not swept, or other settings or the time vary, too.
+
+    Example:
+        >>> image = draw_map(ax, swept_twice, "adc_bits", "programming_noise_scale", target=0.8)
+        >>> image.get_array().shape
+        (2, 2)
     """
     shown = _Shown.of(rows)
     surface = surface_of(rows, x, y)
@@ -348,6 +365,11 @@ def map_table(rows: pd.DataFrame, axes: Sequence[str], target: float) -> Table:
 
     Raises:
         ValueError: If an axis was not swept.
+
+    Example:
+        >>> table = map_table(swept_twice, ["adc_bits", "programming_noise_scale"], target=0.5)
+        >>> table.data["meets"].unique().tolist()
+        ['yes']
     """
     shown = _Shown.of(rows)
     data = with_axis(rows, [full_name(rows, axis) for axis in axes])

@@ -56,6 +56,12 @@ def training_curves(paths: Iterable[str | Path], methods: Iterable[str] = ()) ->
     Raises:
         FileNotFoundError: If a file does not exist.
         ValueError: If a file's name contains no known method, or there are no files.
+
+    Example:
+        >>> from pathlib import Path
+        >>> curves = training_curves(sorted(Path("digits/networks").glob("*.csv")))
+        >>> curves.groupby("method")["epoch"].max().to_dict()
+        {'sam': 2, 'sgd': 2}
     """
     called = {re.sub(r"[^\w.]", "_", name): name for name in (*KNOWN_METHODS, *methods)}
     logs = [_read_log(Path(path), called) for path in paths]
@@ -79,6 +85,12 @@ def training_curve(ax: Axes, curves: pd.DataFrame, column: str, title: str) -> l
 
     Raises:
         ValueError: If columns are missing or there are no rows.
+
+    Example:
+        >>> from pathlib import Path
+        >>> curves = training_curves(sorted(Path("digits/networks").glob("*.csv")))
+        >>> [handle.get_label() for handle in training_curve(ax, curves, "loss", "loss [nat]")]
+        ['sgd', 'sam rho=0.1']
     """
     check_columns(curves, ("method", "strength", "training_seed", "epoch", column))
     whole = curves[curves["layer"].fillna("") == ""] if "layer" in curves else curves
@@ -119,6 +131,12 @@ def training_figure(
 
     Raises:
         ValueError: If columns are missing, there are no rows, or a name is unknown.
+
+    Example:
+        >>> from pathlib import Path
+        >>> figure = training_figure(training_curves(sorted(Path("digits/networks").glob("*.csv"))))
+        >>> [ax.get_ylabel() for ax in figure.axes]
+        ['training loss [nat]', 'offset / weights', 'gradient norm']
     """
     with style(look):
         across = 3 if is_wide(width, look) else 1
@@ -156,6 +174,14 @@ def sharpness_vs_robustness(
 
     Raises:
         ValueError: If no network has the measure.
+
+    Example:
+        >>> from analog_samson.results import network_means
+        >>> networks = network_means(chips[chips["t_inference_s"] == 3600.0])
+        >>> sharpness = networks[["checkpoint"]].assign(sam_sharpness=range(6), rho_sam=0.05)
+        >>> handles = sharpness_vs_robustness(ax, networks, sharpness, "sam_sharpness")
+        >>> [handle.get_label() for handle in handles]
+        ['sgd', 'sam rho=0.1']
     """
     check_columns(sharpness, ("checkpoint", measure))
     settings = sharpness.columns[sharpness.columns.str.match("sigma$|rho_")]
@@ -209,6 +235,14 @@ def sharpness_figure(
 
     Raises:
         ValueError: If no network has a measure, or a name is unknown.
+
+    Example:
+        >>> from analog_samson.results import network_means
+        >>> networks = network_means(chips[chips["t_inference_s"] == 3600.0])
+        >>> sharpness = networks[["checkpoint"]].assign(sam_sharpness=range(6), rho_sam=0.05)
+        >>> figure = sharpness_figure(networks, sharpness, measures=("sam_sharpness",))
+        >>> len(figure.axes)  # one device, one measure
+        1
     """
     measures = measures if is_wide(width, look) else measures[:1]
     columns = words.varying(networks)

@@ -65,6 +65,11 @@ def overlay_figure(
 
     Raises:
         ValueError: If there are no rows, or a column cannot be laid over.
+
+    Example:
+        >>> both = pd.concat([summary.assign(study="first"), summary.assign(study="second")])
+        >>> len(overlay_figure(both, ["study"]).axes)  # both on one axes
+        1
     """
     check_over(over)
     if summary.empty:

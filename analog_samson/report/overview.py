@@ -26,6 +26,11 @@ def overview_table(
 
     Raises:
         ValueError: If the summary is empty.
+
+    Example:
+        >>> from analog_samson.results import best_methods
+        >>> overview_table(summary, best_methods(rows)).title
+        'Accuracy [%] of every network'
     """
     tables.check_not_empty(summary)
     rows = tables.with_best(at_last_time(summary), best)

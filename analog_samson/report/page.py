@@ -113,6 +113,11 @@ def write_report(
         FileNotFoundError: If the folder has no ``trials.csv``.
         ValueError: If the table is empty or damaged, an extra item is not an `Item`, or several
             studies are given without ``out``, or with rows.
+
+    Example:
+        >>> written = write_report("digits/one")
+        >>> [path.name for path in written if path.suffix == ".html"]
+        ['report.html']
     """
     folders = [Path(one) for one in ([folder] if isinstance(folder, str | Path) else folder)]
     if not folders or (len(folders) > 1 and (out is None or rows is not None)):

@@ -59,6 +59,11 @@ def accuracy_vs_time(
     Raises:
         ValueError: If the summary is empty or holds rows of several panels, or the interval is
             neither "bars" nor "band".
+
+    Example:
+        >>> handles = accuracy_vs_time(ax, summary, interval="band")
+        >>> [handle.get_label() for handle in handles]
+        ['sgd', 'sam rho=0.1']
     """
     check_one(summary, "accuracy_vs_time", interval)
     score = score_of(summary)
@@ -92,6 +97,10 @@ def gain_vs_time(
 
     Raises:
         ValueError: As `accuracy_vs_time`.
+
+    Example:
+        >>> [handle.get_label() for handle in gain_vs_time(ax, gains)]
+        ['sam rho=0.1']
     """
     check_one(gains, "gain_vs_time", interval)
     score = score_of(gains)
@@ -130,6 +139,11 @@ def lost_vs_time(
 
     Raises:
         ValueError: As `accuracy_vs_time`.
+
+    Example:
+        >>> from analog_samson.results import lost
+        >>> [handle.get_label() for handle in lost_vs_time(ax, lost(rows))]
+        ['sgd', 'sam rho=0.1']
     """
     check_one(losses, "lost_vs_time", interval)
     score = score_of(losses)
@@ -155,6 +169,11 @@ def yield_curves(ax: Axes, chips: pd.DataFrame, *, target: float | None = None) 
 
     Raises:
         ValueError: If there are no chips, rows of several panels or several times.
+
+    Example:
+        >>> handles = yield_curves(ax, chips[chips["t_inference_s"] == 3600.0], target=0.8)
+        >>> ax.get_ylabel()
+        'chips [%]'
     """
     check_one(chips, "yield_curves")
     if chips["t_inference_s"].nunique() > 1:
@@ -200,6 +219,11 @@ def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = No
 
     Raises:
         ValueError: If there are no chips or rows of several panels.
+
+    Example:
+        >>> handles = chips_over_time(ax, chips)
+        >>> [handle.get_label() for handle in handles]
+        ['sgd', 'sam rho=0.1']
     """
     check_one(chips, "chips_over_time")
     axis = axis or TimeAxis(chips["t_inference_s"])
@@ -247,6 +271,12 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
 
     Raises:
         ValueError: If there are no chips, rows of several panels or several times.
+
+    Example:
+        >>> chip_strips(ax, chips[chips["t_inference_s"] == 3600.0])
+        []
+        >>> len(ax.get_xticks())  # a strip a method
+        2
     """
     check_one(chips, "chip_strips")
     if chips["t_inference_s"].nunique() > 1:
@@ -318,6 +348,13 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
 
     Raises:
         ValueError: If there are no lifetimes or rows of several panels.
+
+    Example:
+        >>> from analog_samson.results import lifetime
+        >>> lifetimes(ax, lifetime(rows, loss=0.05))
+        []
+        >>> [label.get_text() for label in ax.get_yticklabels()]
+        ['SGD', 'SAM ρ = 0.1']
     """
     check_one(lives, "lifetimes")
     finite = lives[["lifetime_s", "low_s", "high_s"]].replace([0.0, np.inf], np.nan)
@@ -384,6 +421,12 @@ def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:
 
     Raises:
         ValueError: If there are no networks, rows of several panels or several times.
+
+    Example:
+        >>> from analog_samson.results import network_means
+        >>> networks = network_means(chips[chips["t_inference_s"] == 3600.0])
+        >>> [handle.get_label() for handle in clean_vs_late(ax, networks)]
+        ['sgd', 'sam rho=0.1']
     """
     check_one(networks, "clean_vs_late")
     if networks["t_inference_s"].nunique() > 1:

@@ -63,6 +63,12 @@ def sensitivity(
 
     Raises:
         ValueError: If there are no rows, or several methods, devices or times.
+
+    Example:
+        >>> own = {("pcm_like", "programming_noise_scale"): 1.0}
+        >>> handles = sensitivity(ax, normalised(swept, own))
+        >>> [handle.get_label() for handle in handles]
+        ['programming noise']
     """
     check_one(rows, "sensitivity", besides=("condition",))
     if rows.duplicated(["source", "scale"]).any():
@@ -108,6 +114,11 @@ def sensitivity_figure(
 
     Raises:
         ValueError: If no setting was swept alone whose own value is known.
+
+    Example:
+        >>> own = {("pcm_like", "programming_noise_scale"): 1.0}
+        >>> sensitivity_figure(swept, own).axes[0].get_xlabel()
+        'size of the source, relative to the device'
     """
     rows = normalised(at_last_time(summary), nominal)
     if rows.empty:

@@ -54,6 +54,10 @@ def axis_figure(
 
     Raises:
         ValueError: If the axis was not swept or a name is unknown.
+
+    Example:
+        >>> axis_figure(swept, "programming_noise_scale").axes[0].get_xlabel()
+        'programming noise scale'
     """
     rows = with_axis(at_last_time(summary), [axis])
     marked = " Vertical line: the device as it is." if nominal else ""
@@ -92,6 +96,11 @@ def heat_figure(
 
     Raises:
         ValueError: If an axis was not swept, or several devices are given.
+
+    Example:
+        >>> figure = heat_figure(swept_twice, "adc_bits", "programming_noise_scale")
+        >>> len(figure.axes)  # one method, and the colour bar
+        2
     """
     rows = with_axis(at_last_time(summary), [x, y])
     names = words.method_names(rows)
@@ -136,6 +145,11 @@ def accuracy_vs_axis(
 
     Raises:
         ValueError: If the axis was not swept, or other settings vary, too.
+
+    Example:
+        >>> handles = accuracy_vs_axis(ax, swept, "programming_noise_scale")
+        >>> [handle.get_label() for handle in handles]
+        ['sgd']
     """
     rows = with_axis(summary, [axis])
     check_one(rows, "accuracy_vs_axis", besides=("condition",))
@@ -207,6 +221,11 @@ def heat_map(
 
     Raises:
         ValueError: If an axis was not swept, or other settings vary, too.
+
+    Example:
+        >>> image = heat_map(ax, swept_twice, "adc_bits", "programming_noise_scale")
+        >>> image.get_array().shape
+        (2, 2)
     """
     rows = with_axis(summary, [x, y])
     check_one(rows, "heat_map", besides=("condition",))

@@ -60,6 +60,11 @@ def table(
 
     Raises:
         ValueError: If the summary is empty.
+
+    Example:
+        >>> finished = table(summary)
+        >>> finished.blocks[0].cells[["method", "n"]].values.tolist()
+        [['SGD', '3 × 2'], ['SAM ρ = 0.1', '3 × 2']]
     """
     check_not_empty(summary)
     rows = with_best(summary, best)
@@ -126,6 +131,10 @@ def gain_table(
 
     Raises:
         ValueError: If there are no gains.
+
+    Example:
+        >>> gain_table(gains).title
+        'Gain over SGD [percentage points]'
     """
     check_not_empty(gains)
     rows = gains.assign(name=words.method_names(gains))
@@ -205,6 +214,11 @@ def lost_table(losses: pd.DataFrame, *, decimals: int | None = None) -> Table:
 
     Raises:
         ValueError: If there are no rows.
+
+    Example:
+        >>> from analog_samson.results import lost
+        >>> lost_table(lost(rows)).title
+        'Accuracy lost since the digital network [percentage points]'
     """
     check_not_empty(losses)
     rows = losses.assign(name=words.method_names(losses))
@@ -251,6 +265,11 @@ def yield_table(yields: pd.DataFrame, *, decimals: int | None = None) -> Table:
 
     Raises:
         ValueError: If there are no rows.
+
+    Example:
+        >>> from analog_samson.results import yields
+        >>> yield_table(yields(rows, target=0.5)).title
+        'Yield: chips with accuracy of 50 % or more [%]'
     """
     check_not_empty(yields)
     rows = yields.assign(name=words.method_names(yields))
@@ -305,6 +324,11 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
 
     Raises:
         ValueError: If there are no lifetimes.
+
+    Example:
+        >>> from analog_samson.results import lifetime
+        >>> lifetime_table([lifetime(rows, loss=loss) for loss in (0.05, 0.1)]).title
+        'Lifetime: time until accuracy is lost'
     """
     rows = pd.concat(list(lives), ignore_index=True)
     check_not_empty(rows)
@@ -369,6 +393,11 @@ def iso_table(iso: pd.DataFrame, *, decimals: int = 2, threshold: float = 0.99) 
 
     Raises:
         ValueError: If there are no rows.
+
+    Example:
+        >>> from analog_samson.results import iso_accuracy
+        >>> iso_table(iso_accuracy(rows, n_classes={"digits": 10})).title
+        'Normalised accuracy [%] against time since programming'
     """
     check_not_empty(iso)
     score = score_of(iso)
@@ -408,6 +437,10 @@ def grid_table(summary: pd.DataFrame, *, decimals: int | None = None) -> Table:
 
     Raises:
         ValueError: If the summary is empty or nothing was swept.
+
+    Example:
+        >>> grid_table(swept_twice).blocks[0].cells.columns.tolist()
+        ['adc bits', 'programming noise scale', 'SGD']
     """
     check_not_empty(summary)
     rows = summary.assign(name=words.method_names(summary))
@@ -470,6 +503,11 @@ def planning_table(plan: pd.DataFrame, target: float, *, decimals: int | None = 
 
     Raises:
         ValueError: If the plan is empty.
+
+    Example:
+        >>> from analog_samson.results import needed
+        >>> planning_table(needed(rows, half_width=0.5), target=0.5).title
+        'How many more chips or networks'
     """
     check_not_empty(plan)
     rows = plan.assign(name=words.method_names(plan))

@@ -52,6 +52,14 @@ class Table:
         blocks: The blocks, in print order.
         data: Its data in full precision, as fractions.
         label: Name for ``\ref`` in LaTeX.
+
+    Example:
+        >>> from analog_samson.report import table
+        >>> finished = table(summary)
+        >>> finished.title, finished.label
+        ('Accuracy [%] against time since programming', 'tab:accuracy')
+        >>> list(finished.blocks[0].cells)
+        ['method', 'n', 'digital', '1 s', '1 h', '1 mo†']
     """
 
     title: str

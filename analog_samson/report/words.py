@@ -216,7 +216,12 @@ def subset_text(rows: pd.DataFrame) -> str:
 
 
 def names_in(*tables: pd.DataFrame) -> set[str]:
-    """Names in rows that a label can be given for: methods, devices, networks, data sets."""
+    """Names in rows that a label can be given for: methods, devices, networks, data sets.
+
+    Example:
+        >>> sorted(names_in(summary))
+        ['digits', 'mlp', 'pcm_like', 'sam', 'sam rho=0.1', 'sgd']
+    """
     columns = ("method", "device", "model", "dataset")
     found = {str(name) for rows in tables for column in columns for name in rows[column].unique()}
     return found | {str(name) for rows in tables for name in method_names(rows).unique()}

@@ -69,6 +69,11 @@ def paired_gain(
     Raises:
         ValueError: If the baseline is not among the methods, or is there in several strengths, or
             endpoint or scale are unknown.
+
+    Example:
+        >>> gains = paired_gain(rows, baseline="sgd")
+        >>> gains[["method", "t_inference_s", "n_networks", "paired"]].values.tolist()
+        [['sam', 1.0, 3, True], ['sam', 3600.0, 3, True], ['sam', 2592000.0, 3, True]]
     """
     check_confidence(confidence)
     if endpoint not in ENDPOINTS:
@@ -127,6 +132,11 @@ def best_methods(
         ``is_tied`` (both False where there is one method only, or nothing is tested), ``p_value``
         (of the difference to the highest; of the highest the largest of them), ``p_holm`` of the
         comparison, ``p_worse`` (corrected over all pairs; NaN for the highest).
+
+    Example:
+        >>> best = best_methods(rows[rows["t_inference_s"] == 3600.0])
+        >>> best[["method", "is_best", "is_tied"]].to_dict("list")
+        {'method': ['sgd', 'sam'], 'is_best': [False, False], 'is_tied': [True, True]}
     """
     check_confidence(confidence)
     chips = _with_value(chip_means(rows), scale)
@@ -171,6 +181,10 @@ def holm(p_values: ArrayLike, *, n_tests: int | None = None) -> np.ndarray:
     Returns:
         Corrected p-values, same shape: rejecting those below alpha keeps the probability of any
         false rejection below alpha, whatever the dependence between the tests.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        array([0.03, 0.06, 0.06])
     """
     p = np.asarray(p_values, dtype=float)
     corrected = np.full(p.shape, np.nan)

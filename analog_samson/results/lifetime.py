@@ -78,6 +78,11 @@ def lifetime(
         ValueError: If the loss is not between 0 and 1 (a relative one: not above 0), it is relative
             to 0, the reference is unknown, or the times of a device are independent draws, or those
             of refreshed chips (see :func:`has_trajectories`).
+
+    Example:
+        >>> lives = lifetime(rows, loss=0.2)
+        >>> lives[["method", "lifetime_s", "censored"]].values.tolist()
+        [['sam', 2592000.0, 'right'], ['sgd', 2592000.0, 'right']]
     """
     if rows.empty:
         return pd.DataFrame()
@@ -136,6 +141,10 @@ def has_trajectories(rows: pd.DataFrame) -> "pd.Series[bool]":
 
     Args:
         rows: Rows of trials, or of chips.
+
+    Example:
+        >>> bool(has_trajectories(rows).all())
+        True
     """
     conditions = rows["condition"].unique()
     is_one_chip = {
@@ -157,6 +166,11 @@ def known_classes(manifests: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
     Returns:
         Data set to its number of classes; without data sets on which the networks disagree.
+
+    Example:
+        >>> checkpoints = {"my.safetensors": {"spec": {"dataset": "digits"}, "n_classes": 10}}
+        >>> known_classes([{"checkpoints": checkpoints}])
+        {'digits': 10}
     """
     found: dict[str, set[int]] = {}
     for manifest in manifests:
@@ -176,6 +190,10 @@ def no_better_than_guessing(rows: pd.DataFrame, n_classes: Mapping[str, int]) ->
 
     Returns:
         The networks; none where guessing is not defined for the score.
+
+    Example:
+        >>> no_better_than_guessing(rows, {"digits": 10})
+        []
     """
     score = score_of(rows)
     if score.guessing is None:
@@ -216,6 +234,11 @@ def iso_accuracy(
     Raises:
         ValueError: If guessing is not defined for the score, the number of classes of a data set is
             not known, or a digital network is no better than guessing.
+
+    Example:
+        >>> iso = iso_accuracy(rows, n_classes={"digits": 10})
+        >>> iso.loc[iso["t_inference_s"] == 1.0, ["method", "level", "n_networks"]].values.tolist()
+        [['sam', 'networks', 3], ['sgd', 'networks', 3]]
     """
     score = score_of(rows)
     if score.guessing is None:

@@ -38,6 +38,11 @@ def variance_components(rows: pd.DataFrame) -> pd.DataFrame:
         where a level has no repeats), ``std_sampling`` (of a chip's accuracy over subsets of
         images; 0 where all are used), ``n_networks``, ``n_chips``, ``n_reads`` (harmonic
         means per network and chip).
+
+    Example:
+        >>> parts = variance_components(rows)
+        >>> parts[["method", "n_networks", "n_chips", "n_reads"]].drop_duplicates().values.tolist()
+        [['sam', 3.0, 2.0, 1.0], ['sgd', 3.0, 2.0, 1.0]]
     """
     chips = chip_means(rows)
     value = score_of(rows).column
@@ -70,6 +75,11 @@ def needed(rows: pd.DataFrame, half_width: float, confidence: float = 0.95) -> p
 
     Raises:
         ValueError: If the target is not positive.
+
+    Example:
+        >>> plan = needed(rows, half_width=0.5)
+        >>> plan["advice"].unique().tolist()
+        ['enough']
     """
     if not half_width > 0:
         raise ValueError(
@@ -137,6 +147,10 @@ def next_look(
 
     Raises:
         ValueError: If the target is not positive, or there are no looks.
+
+    Example:
+        >>> next_look(rows, half_width=0.001, looks=(2, 5, 10))
+        10
     """
     if not half_width > 0:
         raise ValueError(

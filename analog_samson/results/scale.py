@@ -48,6 +48,10 @@ def recommended_scale(chips: pd.DataFrame) -> str:
 
     Returns:
         "logit" where the digital networks have a mean accuracy of `RECOMMENDED_FROM` or more.
+
+    Example:
+        >>> recommended_scale(chips)
+        'accuracy'
     """
     if score_of(chips) != ACCURACY:
         return "accuracy"

@@ -62,6 +62,10 @@ class Score:
         tasks: Tasks that it is defined for; empty: any.
         function: Import name of ``function(outputs, targets)``, which gives a number a sample;
             empty for accuracy, which the evaluation counts itself.
+
+    Example:
+        >>> SCORES["cross_entropy"].is_higher_better, SCORES["bits_per_token"].unit
+        (False, 'bits per token')
     """
 
     name: str
@@ -448,6 +452,10 @@ def score_of(rows: pd.DataFrame) -> Score:
 
     Raises:
         ValueError: If they are of several scores.
+
+    Example:
+        >>> score_of(rows).name
+        'accuracy'
     """
     if "higher_is_better" not in rows or rows.empty:
         return ACCURACY
@@ -490,6 +498,11 @@ def shown_as(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
     Raises:
         ValueError: If the other score measures something else.
+
+    Example:
+        >>> tokens = pd.DataFrame({"score": ["cross_entropy"], "higher_is_better": [False]})
+        >>> score_of(shown_as(tokens, "bits_per_token")).unit
+        'bits per token'
     """
     if not is_shown_as(rows, name):
         allowed = [other for other in SCORES if is_shown_as(rows, other)]

@@ -25,6 +25,11 @@ def estimated_score(rows: pd.DataFrame) -> "pd.Series[float]":
 
     Args:
         rows: Rows of trials.
+
+    Example:
+        >>> score = estimated_score(rows)
+        >>> score.index.equals(rows.index), bool(score.between(0, 1).all())
+        (True, True)
     """
     total, digital, _ = _totals(rows)
     digital_here = digital / rows["n_images_per_chip"]
@@ -32,7 +37,13 @@ def estimated_score(rows: pd.DataFrame) -> "pd.Series[float]":
 
 
 def digital_score(rows: pd.DataFrame) -> "pd.Series[float]":
-    """Score of each row's digital network on all ``n_test`` samples; accuracy as a fraction."""
+    """Score of each row's digital network on all ``n_test`` samples; accuracy as a fraction.
+
+    Example:
+        >>> n_correct = digital_score(rows) * rows["n_test"]
+        >>> bool((n_correct.round() == rows["n_correct_digital"]).all())
+        True
+    """
     return _totals(rows)[2] / rows["n_test"]
 
 
@@ -41,6 +52,10 @@ def sampling_variance(rows: pd.DataFrame) -> "pd.Series[float]":
 
     Args:
         rows: Rows of trials.
+
+    Example:
+        >>> float(sampling_variance(rows).max())  # every chip is evaluated on all images
+        0.0
     """
     n = rows["n_images_per_chip"]
     total, digital, _ = _totals(rows)

@@ -44,6 +44,11 @@ def chip_means(rows: pd.DataFrame) -> pd.DataFrame:
         subsets of images; reads share their images, so that averaging reduces it little, and the
         mean over reads is an upper bound), ``n_reads``, ``resolution`` (smallest difference of two
         accuracies, one image).
+
+    Example:
+        >>> chips = chip_means(rows)
+        >>> len(chips), chips["n_reads"].unique()  # 6 networks x 2 chips x 3 times
+        (36, array([1]))
     """
     if "n_reads" in rows:
         return rows.copy()
@@ -87,6 +92,11 @@ def network_means(chips: pd.DataFrame) -> pd.DataFrame:
         (variance of their accuracies as they are), ``sampling_variance`` (mean over chips),
         ``n_chips``, ``clean_accuracy``, ``alpha``, ``extrapolated``, ``analog_share``,
         ``n_reads`` (smallest), ``n_images_per_chip``, ``n_test``, ``reproducible``.
+
+    Example:
+        >>> means = network_means(chips)
+        >>> len(means), means["n_chips"].unique()  # 6 networks x 3 times
+        (18, array([2]))
     """
     score = score_of(chips)
     groups = chips.groupby(
@@ -207,6 +217,11 @@ def lost(rows: pd.DataFrame, confidence: float = 0.95, *, pool: bool | None = No
 
     Raises:
         ValueError: As `summarise`.
+
+    Example:
+        >>> losses = lost(rows)
+        >>> bool((losses["lost"] > 0).all()), losses["n_networks"].unique()
+        (True, array([3]))
     """
     check_confidence(confidence)
     if rows.empty:

@@ -93,7 +93,12 @@ def _version(file: Path) -> tuple[int, ...]:
 
 
 def tables_in(folder: Path) -> list[Path]:
-    """The tables of trials in a folder: of the whole study, then of its parts in their order."""
+    """The tables of trials in a folder: of the whole study, then of its parts in their order.
+
+    Example:
+        >>> [path.name for path in tables_in(Path("digits/example"))]
+        ['trials.csv']
+    """
     parts = [
         (int(found[2]), int(found[1]), file)
         for file in folder.glob("trials-part*of*.csv")
@@ -121,6 +126,12 @@ def append_rows(rows: pd.DataFrame, path: str | Path) -> None:
         FileNotFoundError: If the folder does not exist.
         OSError: If the table cannot be written (no permission, disk full); the table is then as
             it was before.
+
+    Example:
+        >>> append_rows(rows[:4], "trials.csv")
+        >>> append_rows(rows[4:], "trials.csv")
+        >>> len(read_trials("trials.csv")) == len(rows)
+        True
     """
     append_lines(as_lines(rows), path, columns_of(rows.columns))
 
@@ -134,6 +145,10 @@ def as_lines(rows: pd.DataFrame | Mapping[str, Sequence[Any]]) -> str:
 
     Raises:
         ValueError: If columns are missing or unknown, or a value is missing or out of range.
+
+    Example:
+        >>> len(as_lines(rows).splitlines()) == len(rows)
+        True
     """
     wanted = columns_of(rows)
     if set(rows) != set(wanted):
@@ -163,6 +178,11 @@ def append_lines(lines: str, path: str | Path, columns: Sequence[str] = COLUMNS)
         ValueError: If the file that is there is not a table of trials with these columns.
         FileNotFoundError: If the folder does not exist.
         OSError: If the table cannot be written; the table is then as it was before.
+
+    Example:
+        >>> append_lines(as_lines(rows), "trials.csv")
+        >>> len(read_trials("trials.csv"))
+        36
     """
     path = Path(path)
     if not lines:

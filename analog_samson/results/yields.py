@@ -27,6 +27,11 @@ def default_target(rows: pd.DataFrame) -> float:
 
     Args:
         rows: Rows of trials, or of chips (`chip_means`).
+
+    Example:
+        >>> digital = chips.groupby("checkpoint")["clean_accuracy"].first().mean()
+        >>> bool(0 < digital - default_target(rows) < 0.02)
+        True
     """
     score = score_of(rows)
     digital = chip_means(rows).groupby("checkpoint", observed=True)[score.digital].first().mean()
@@ -59,6 +64,11 @@ def yields(rows: pd.DataFrame, target: float, confidence: float = 0.95) -> pd.Da
     Raises:
         ValueError: If the target is beyond the limits of the score, or the confidence is not
             between 0 and 1.
+
+    Example:
+        >>> shares = yields(rows[rows["t_inference_s"] == 1.0], target=0.5)
+        >>> shares[["method", "share", "n_chips"]].values.tolist()
+        [['sam', 1.0, 2], ['sgd', 1.0, 2]]
     """
     check_confidence(confidence)
     score = score_of(rows)

@@ -98,6 +98,11 @@ def accuracy_by_stage(
     Raises:
         ValueError: If the device has no data for the time, or uses aihwkit's weight-level path,
             where the stages cannot be separated.
+
+    Example:
+        >>> stages = accuracy_by_stage(network, "pcm_like", 3600.0, chips=1)
+        >>> list(stages["stage"])
+        ['digital', 'mapped', 'quantised', 'programmed', 'drifted', 'read', 'compensated']
     """
     of = Readings.on(checkpoint, device, t_inference_s, data_folder, n_test, score, trust)
     device, network = of.device, of.network
@@ -153,6 +158,11 @@ def accuracy_by_layer(
 
     Raises:
         ValueError: If the device has no data for the time.
+
+    Example:
+        >>> layers = accuracy_by_layer(network, "pcm_like", 3600.0, chips=1)
+        >>> list(layers["layer"])
+        ['fc1', 'fc2', 'fc3']
     """
     of = Readings.on(checkpoint, device, t_inference_s, data_folder, n_test, score, trust)
     device, network = of.device, of.network

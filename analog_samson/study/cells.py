@@ -79,6 +79,11 @@ def conductance_counts(
     Raises:
         ValueError: If the device has no data for the time, or uses aihwkit's weight-level path,
             which has no conductances.
+
+    Example:
+        >>> counts = conductance_counts(network, "pcm_like", 3600.0)
+        >>> counts.groupby("state")["count"].sum().to_dict()  # cells
+        {'programmed': 17664, 'read': 17664}
     """
     if chips < 1 or bins < 1:
         raise ValueError(f"chips and bins must be at least 1; got {chips} and {bins}.")
@@ -135,6 +140,11 @@ def clipping_counts(
     Raises:
         ValueError: If the device has no data for the time, or its periphery has no converters of
             fixed ranges.
+
+    Example:
+        >>> counts = clipping_counts(network, "pcm_like", 3600.0)
+        >>> counts[["layer", "array", "n_inputs"]].values.tolist()
+        [['fc1', 0, 22976], ['fc2', 0, 22976], ['fc3', 0, 22976]]
     """
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load_checkpoint(checkpoint, trust)

@@ -150,6 +150,12 @@ def unfinished(study: Study, rows: pd.DataFrame) -> str:
     Args:
         study: The study.
         rows: What :func:`collect` returned.
+
+    Example:
+        >>> unfinished(study, rows)
+        ''
+        >>> unfinished(study, rows[:9])
+        "This part is finished; 9 of the study's 36 points are done. ..."
     """
     n_points = sum(len(trial.points) for trial in study.trials())
     if len(rows) == n_points:
@@ -190,6 +196,11 @@ def collect_until(
 
     Raises:
         ValueError: If there are no looks, or as for :func:`collect`.
+
+    Example:
+        >>> found = collect_until(study, "results/precise", half_width=0.5, looks=(2, 5))
+        >>> found["chip"].nunique()  # two are enough for this target
+        2
     """
     if not looks:
         raise ValueError("collect_until needs at least one number of chips in looks; got none.")

@@ -32,6 +32,10 @@ class CostEstimate:
         n_points: Rows of the table.
         seconds: Duration with the given number of workers [s], without start-up.
         table_bytes: Size of ``trials.csv``.
+
+    Example:
+        >>> str(CostEstimate(n_chips=1200, n_points=6000, seconds=7200.0, table_bytes=900_000))
+        '1,200 chips, 6,000 points: about 2 h, 0.9 MB'
     """
 
     n_chips: int
@@ -55,6 +59,11 @@ def estimate_cost(study: Study, *, jobs: int = 1) -> CostEstimate:
 
     Raises:
         ValueError: If the study is invalid (see ``Study.trials``), or ``jobs`` is below 1.
+
+    Example:
+        >>> cost = estimate_cost(study, jobs=2)
+        >>> cost.n_chips, cost.n_points
+        (12, 36)
     """
     if jobs < 1:
         raise ValueError(f"The cost is estimated for at least one worker; got jobs={jobs}.")

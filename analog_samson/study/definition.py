@@ -93,6 +93,11 @@ class Trial:
         score: Name of the score.
         higher_is_better: Direction of the score; not part of the chip's identity.
         trust: Packages that the checkpoint may import from; not part of the chip's identity.
+
+    Example:
+        >>> trial = study.trials()[0]
+        >>> trial.spec.method, trial.chip, trial.points
+        ('sgd', 0, ((1.0, 0), (3600.0, 0), (2592000.0, 0)))
     """
 
     study: str
@@ -178,6 +183,11 @@ class Primary:
         endpoint: "gain", the accuracy itself, or "lost", the accuracy lost since the digital
             network.
         baseline: Method that it is compared with.
+
+    Example:
+        >>> primary = Primary("samson", "pcm_like", "1 y", endpoint="lost")
+        >>> primary.time_s, primary.baseline
+        (31536000.0, 'sgd')
     """
 
     method: str

@@ -17,7 +17,7 @@ from analog_samson.study.definition import OLD_NAMES, Primary, Study
 
 
 def load_study(path: str | Path, trust: Sequence[str] = ()) -> Study:
-    """Read a study from a TOML file whose keys are the fields of :class:`Study`.
+    r"""Read a study from a TOML file whose keys are the fields of :class:`Study`.
 
     Paths are absolute or relative to the file; ``checkpoints`` may hold patterns
     (``"nets/*.safetensors"``), and a text that is the path of a file means that file.
@@ -50,6 +50,13 @@ def load_study(path: str | Path, trust: Sequence[str] = ()) -> Study:
         FileNotFoundError: If there is no such file, or a pattern matches no checkpoint.
         ValueError: If it is not valid TOML, a key is missing or unknown, a value has the wrong
             kind, or its score is of a package that is not trusted.
+
+    Example:
+        >>> text = f'name = "drift"\ncheckpoints = ["{network}"]\ndevices = ["pcm_like"]\n'
+        >>> path = Path("study.toml")
+        >>> n_written = path.write_text(text + 'times_s = ["1 s", "1 y"]')
+        >>> load_study(path).times_s
+        [1.0, 31536000.0]
     """
     path = Path(path)
     if not path.is_file():

@@ -50,6 +50,11 @@ def run_trial(trial: Trial, points: Sequence[Point] | None = None) -> pd.DataFra
 
     Returns:
         One row per point, columns ``results.COLUMNS``.
+
+    Example:
+        >>> points = run_trial(study.trials()[0])
+        >>> points["t_inference_s"].tolist(), points["n_images_per_chip"].unique()
+        ([1.0, 3600.0, 2592000.0], array([359]))
     """
     return pd.DataFrame(run_together([trial], trial.points if points is None else points))
 

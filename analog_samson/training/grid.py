@@ -93,6 +93,12 @@ def train_grid(
         ValueError: If two specifications would be written to one file, a data set or model does
             not exist, or a model does not accept its options. Checked before any training.
         FileNotFoundError: If images are missing.
+
+    Example:
+        >>> specs = grid(["sgd"], seeds=[0, 1], common={"dataset": "digits", "epochs": 1})
+        >>> table = train_grid(specs, "grid", noise_sigma=0.1)
+        >>> table[["method", "training_seed", "failure"]].values.tolist()
+        [['sgd', 0, ''], ['sgd', 1, '']]
     """
     stems = [spec.file_stem for spec in specs]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
@@ -143,6 +149,12 @@ def choose_strengths(table: pd.DataFrame, *, criterion: str = "mean") -> pd.Data
         ValueError: If the criterion is unknown, or methods have different numbers of candidates,
             which would favour the method with more candidates. Methods without a strength have
             one.
+
+    Example:
+        >>> specs = grid(["sam:rho=0.05,0.1"], [0], {"dataset": "digits", "epochs": 1})
+        >>> chosen = choose_strengths(train_grid(specs, "grid", noise_sigma=0.1))
+        >>> chosen[["method", "candidates", "training_seeds"]].values.tolist()
+        [['sam', 2, 1]]
     """
     if criterion not in CRITERIA:
         raise ValueError(f"Unknown criterion {criterion!r}; allowed: {', '.join(CRITERIA)}.")
@@ -203,6 +215,11 @@ def validation_accuracy(
 
     Raises:
         ValueError: If the sigma is negative or there are no draws.
+
+    Example:
+        >>> found = validation_accuracy(checkpoint, noise_sigma=0.1)
+        >>> 0.5 < found.noisy < 1, 0.5 < found.clean < 1
+        (True, True)
     """
     if noise_draws < 1:
         raise ValueError(f"noise_draws must be at least 1; got {noise_draws}.")
@@ -269,6 +286,11 @@ def grid(
 
     Raises:
         ValueError: If a text cannot be read or a specification is wrong.
+
+    Example:
+        >>> specs = grid(["sgd", "samson:rho=0.1,0.2:p=2"], [0, 1], {"dataset": "digits"})
+        >>> len(specs), specs[2].file_stem
+        (6, 'digits-mlp-samson-rho=0.1,p=2-seed0')
     """
     specs = []
     for text in methods:
@@ -293,6 +315,10 @@ def read_option(text: str) -> tuple[str, Any]:
 
     Raises:
         ValueError: If there is no "=", or a value of a field of numbers is no finite number.
+
+    Example:
+        >>> read_option("rho=0.1,0.2"), read_option("optimizer=adamw")
+        (('rho', [0.1, 0.2]), ('optimizer', 'adamw'))
     """
     name, equals, value = text.partition("=")
     if not equals:

@@ -34,6 +34,12 @@ def checkpoint_of(
 
     Raises:
         ValueError: If it does not run, cannot be mapped onto arrays, or has no finite weights.
+
+    Example:
+        >>> spec = TrainingSpec(dataset="digits", model="mlp", method="external")
+        >>> made = checkpoint_of(checkpoint.build(), spec, dataset, made_with={})
+        >>> made.n_correct_digital == checkpoint.n_correct_digital
+        True
     """
     models.take_packed(models.select_output(model, spec.output), spec.packing).eval()
     calibration = range_images(images)
@@ -89,6 +95,14 @@ def checkpoint_from(
 
     Raises:
         ValueError: If it has no tiles for inference, was programmed before, or cannot be used.
+
+    Example:
+        >>> from aihwkit.nn.conversion import convert_to_analog
+        >>> from aihwkit.simulator.presets import StandardHWATrainingPreset
+        >>> analog_model = convert_to_analog(checkpoint.build(), StandardHWATrainingPreset())
+        >>> factory = "analog_samson.models.networks:mlp"  # builds the network again
+        >>> checkpoint_from(analog_model, factory=factory).spec.method
+        'external'
     """
     images = (
         dataset

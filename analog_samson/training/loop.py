@@ -188,6 +188,13 @@ def check_runs(model: nn.Module, image: Tensor, dataset: Dataset, *, name: str) 
         image: One input as it takes it, shape (1, ...).
         dataset: The data set; the network must take the last token of its vocabulary, too.
         name: Name of the network, for messages.
+
+    Example:
+        >>> check_runs(model, images[:1], dataset, name="mine")
+        >>> check_runs(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)), images[:1], dataset, name="x")
+        Traceback (most recent call last):
+            ...
+        ValueError: The model 'x' gives (1, 5) for one input of shape (1, 8, 8); 10 classes need ...
     """
     inputs = [image]
     if dataset.n_tokens:

@@ -30,6 +30,11 @@ class Rewriting:
         network: A copy with its layers rewritten; the network itself where no rule takes a layer.
         kinds: Class of each layer that was rewritten, by its name, which now is that of what took
             its place: all layers in it are named `<name>.<...>`.
+
+    Example:
+        >>> rewriting = rewrite(nn.Sequential(nn.GRU(4, 8, batch_first=True)))
+        >>> rewriting.kinds
+        {'0': 'GRU'}
     """
 
     original: nn.Module
@@ -93,6 +98,11 @@ def rewrite(
 
     Raises:
         ValueError: If a name names no rule, or a rule fails or gives no module.
+
+    Example:
+        >>> rewriting = rewrite(nn.LSTM(4, 8, batch_first=True))
+        >>> sorted(name for name, _ in rewriting.network.named_parameters())
+        ['l0.hh.bias', 'l0.hh.weight', 'l0.ih.bias', 'l0.ih.weight']
     """
     rules = [*map(_imported, rewrites), *((rule, "") for rule in RULES)]
     with torch.random.fork_rng([]):
@@ -126,6 +136,11 @@ def trained_weights(
 
     Raises:
         ValueError: As `analog_layers`.
+
+    Example:
+        >>> rewriting = rewrite(nn.Sequential(nn.LSTM(4, 8)))
+        >>> [name for _, _, name in trained_weights(rewriting)]
+        ['0.weight_ih_l0', '0.weight_hh_l0']
     """
     found: dict[str, tuple[nn.Module, str, str]] = {}
     first_names = {id(p): name for name, p in rewriting.original.named_parameters()}

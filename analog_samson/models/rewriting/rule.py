@@ -18,6 +18,11 @@ class Rewrite:
             Linear, Conv1d and Conv2d layers and digital operations; or None where the rule does not
             apply. It must not change what it is given; parameters may be held by both, for the new
             module is copied.
+
+    Example:
+        >>> rule = Rewrite(kinds=(nn.Bilinear,), build=lambda layer: None)
+        >>> rule.build(nn.Bilinear(2, 2, 1)) is None  # this rule does not apply to it
+        True
     """
 
     kinds: tuple[type[nn.Module], ...]
