@@ -60,6 +60,7 @@ from analog_samson.report.panels import (
     lost_vs_time,
     yield_curves,
 )
+from analog_samson.report.requirements import write_requirements
 from analog_samson.report.sensitivity import sensitivity, sensitivity_figure
 from analog_samson.report.sweeps import accuracy_vs_axis, axis_figure, heat_figure, heat_map
 from analog_samson.report.tables import (
