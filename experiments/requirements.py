@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from joblib import cpu_count
 
 from analog_samson.commands import run_command, written
 from analog_samson.devices.noise_sources import Others
@@ -99,7 +100,7 @@ def main(
         trust=trust,
     )
     asked = {"share": share, "confidence": confidence, "sources": sources, "others": others}
-    cost = estimate_tolerances(study, lose, **asked, jobs=jobs)
+    cost = estimate_tolerances(study, lose, **asked, jobs=cpu_count() if jobs == -1 else jobs)
     print(f"{cost} (estimated for losses that grow with the square of the scale).")
     if dry_run:
         return

@@ -380,3 +380,107 @@ def _falls(losses: Mapping[int, Floats], rule: Rule) -> tuple[tuple[float, float
         if float(change.mean()) < min(float(special.stdtrit(n - 1, level)) * error, -_ROUNDING):
             found.append((scale_of(step), scale_of(later)))
     return tuple(found)
+
+
+LIKE = ("dataset", "model", "device", "source")
+"""Columns in which tolerances of methods agree where they are compared."""
+
+
+def method_tolerances(rows: pd.DataFrame) -> pd.DataFrame:
+    """Tolerance of every method: the geometric mean over its networks.
+
+    Args:
+        rows: A row per network and noise source, as ``study.requirements.tolerances`` gives.
+
+    Returns:
+        One row per method and source: the columns that its rows share, ``factor``, ``low`` and
+        ``high`` (Student's interval over networks on the logarithmic scale; NaN where a network is
+        beyond the range), ``bound`` ("above" or "below": the mean is at least, or at most, the
+        factor; "both": it is unknown), ``level`` ("networks", or "these networks only" below three:
+        the ends of their own intervals), ``n_networks`` and ``n_chips`` (mean per network).
+
+    Raises:
+        ValueError: If there are no rows.
+    """
+    if rows.empty:
+        raise ValueError("There are no tolerances; run the study first.")
+    records = []
+    for _, own in rows.groupby([*LIKE, "method", "strength"], observed=True, sort=False):
+        logs, confidence = np.log(own["factor"].to_numpy()), float(own["confidence"].iloc[0])
+        bound = _bound_of(own["bound"])
+        low, high = float(own["low"].min()), float(own["high"].max())
+        level = "these networks only"
+        if len(own) >= FEWEST_TESTED:
+            level = "networks"
+            low, high = _interval(logs, confidence) if not bound else (math.nan, math.nan)
+        first = own.iloc[0].drop(["training_seed", "checkpoint", "n_scales"]).to_dict()
+        records.append(
+            first
+            | {
+                "factor": math.nan if bound == "both" else math.exp(logs.mean()),
+                "low": low,
+                "high": high,
+                "bound": bound,
+                "falls": "; ".join(dict.fromkeys(filter(None, own["falls"]))),
+                "level": level,
+                "n_networks": len(own),
+                "n_chips": float(own["n_chips"].mean()),
+            }
+        )
+    return pd.DataFrame(records)
+
+
+def tolerance_ratios(rows: pd.DataFrame, baseline: str = "sgd") -> pd.DataFrame:
+    """Tolerance of every method relative to that of a baseline, paired by training seed.
+
+    Args:
+        rows: As for :func:`method_tolerances`.
+        baseline: Name of a method with one strength.
+
+    Returns:
+        One row per other method and source: the columns of `LIKE`, ``method``, ``strength``,
+        ``baseline``, ``ratio`` (geometric mean), ``low``, ``high`` (Student's interval on the
+        logarithmic scale; NaN below three pairs, or where a tolerance is beyond the range),
+        ``bound`` (as in :func:`method_tolerances`) and ``n_pairs``; no rows without the baseline.
+    """
+    records = []
+    for key, own in rows.groupby(list(LIKE), observed=True, sort=False):
+        base = own[own["method"] == baseline].drop_duplicates("training_seed")
+        for (method, strength), other in own[own["method"] != baseline].groupby(
+            ["method", "strength"], observed=True, sort=False
+        ):
+            pairs = other.merge(base, on="training_seed", suffixes=("", "_base"))
+            if pairs.empty:
+                continue
+            logs = np.log(pairs["factor"].to_numpy() / pairs["factor_base"].to_numpy())
+            opposite = pairs["bound_base"].map({"": "", "above": "below", "below": "above"})
+            bound = _bound_of(pd.concat([pairs["bound"], opposite]))
+            confidence = float(pairs["confidence"].iloc[0])
+            is_tested = not bound and len(pairs) >= FEWEST_TESTED
+            low, high = _interval(logs, confidence) if is_tested else (math.nan, math.nan)
+            records.append(
+                {
+                    **dict(zip(LIKE, key, strict=True)),
+                    "method": method,
+                    "strength": strength,
+                    "baseline": baseline,
+                    "ratio": math.nan if bound == "both" else math.exp(logs.mean()),
+                    "low": low,
+                    "high": high,
+                    "bound": bound,
+                    "n_pairs": len(pairs),
+                }
+            )
+    columns = [*LIKE, "method", "strength", "baseline", "ratio", "low", "high", "bound", "n_pairs"]
+    return pd.DataFrame(records, columns=columns)
+
+
+def _interval(logs: Floats, confidence: float) -> tuple[float, float]:
+    half = float(spread.of_independent(logs).half_width(confidence))
+    return math.exp(logs.mean() - half), math.exp(logs.mean() + half)
+
+
+def _bound_of(bounds: "pd.Series[str]") -> str:
+    """How a mean is bounded if some of its values are: "", "above", "below" or "both"."""
+    known = sorted(set(bounds) - {""})
+    return known[0] if len(known) == 1 else "both" if known else ""

@@ -323,7 +323,7 @@ def physical(
     g_max = device.noise.conductance_range[1]
     at = f"at {g_max:g} µS"
     settings = {
-        "output_noise": ("output noise", value, "of weight × input"),
+        "output_noise": ("output noise", value, "normalised"),
         "mvm_read_noise": ("read noise of a product", 100 * value, "% of the largest weight"),
         "ir_drop": ("wire resistance of a cell", _WIRE_OHM * value, "ohm"),
         "stuck_low": ("cells stuck low", 100 * value, "%"),
