@@ -132,4 +132,3 @@ def _own_value(device: Device, source: str) -> float | None:
     section, key = SHORT_AXIS_NAMES[source]
     value = getattr(getattr(device, section), key, None)
     return float(value) if isinstance(value, int | float) else None
-

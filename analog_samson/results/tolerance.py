@@ -239,7 +239,7 @@ class Tolerance:
     n_scales: int
 
 
-class _NeedsChips(Exception):
+class _ChipsMissingError(Exception):
     def __init__(self, asked: Asked) -> None:
         super().__init__()
         self.asked = asked
@@ -280,12 +280,12 @@ def search(losses: Mapping[int, Floats], rule: Rule) -> list[Asked] | Tolerance:
     def judge(step: int) -> Verdict:
         found, n = rule.verdict(losses.get(step, np.empty(0)))
         if found is None:
-            raise _NeedsChips(Asked(step, n))
+            raise _ChipsMissingError(Asked(step, n))
         return found
 
     try:
         low, high = _ends(begin, judge)
-    except _NeedsChips as needed:
+    except _ChipsMissingError as needed:
         return [needed.asked]
     return Tolerance(
         factor=_estimate(losses, rule, low, high),
@@ -315,9 +315,7 @@ def _ends(begin: int, judge: Callable[[int], Verdict]) -> tuple[int | None, int 
     return low, _nearest(SCAN[max(begin - 1, 0) :], "too much", judge)
 
 
-def _nearest(
-    places: Sequence[int], wanted: Verdict, judge: Callable[[int], Verdict]
-) -> int | None:
+def _nearest(places: Sequence[int], wanted: Verdict, judge: Callable[[int], Verdict]) -> int | None:
     """The step with a verdict that is nearest to the first of some steps, by bisection.
 
     Args:
@@ -341,9 +339,7 @@ def _nearest(
     return None
 
 
-def _estimate(
-    losses: Mapping[int, Floats], rule: Rule, low: int | None, high: int | None
-) -> float:
+def _estimate(losses: Mapping[int, Floats], rule: Rule, low: int | None, high: int | None) -> float:
     """The scale at which the excess, fitted by a rising function, crosses 0, within the interval.
 
     Values are weighted by their chips and interpolated linearly in the logarithm of the scale.

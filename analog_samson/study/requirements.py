@@ -1,9 +1,9 @@
 """How good must a device be? The tolerance of networks for each of its noise sources.
 
-The statistics are those of :mod:`analog_samson.results.tolerance`: searches ask for chips, which are
-collected as those of any study, with the scaled settings as their condition, until every search has
-found its interval. Nothing else is stored: a search that is started again takes its chips from the
-table.
+The statistics are those of :mod:`analog_samson.results.tolerance`: searches ask for chips, which
+are collected as those of any study, with the scaled settings as their condition, until every search
+has found its interval. Nothing else is stored: a search that is started again takes its chips from
+the table.
 """
 
 import math
@@ -369,5 +369,3 @@ def _typical_chips(rule: Rule, n_searches: int = 20) -> float:
                 losses[step] = at_nominal * scale_of(step) ** 2 * errors[:n]
         total += found.n_chips
     return total / n_searches
-
-
