@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 from scipy import optimize, stats
 
 from analog_samson.results.tolerance import Rule, scale_of, search
@@ -95,3 +96,24 @@ def found_by(network, rule, seed):
 
 def rule_for(network, lose, share=None, chips_at_most=100, confidence=0.95):
     return Rule(lose, share, confidence, chips_at_most, network.step)
+
+
+def rows_of(factors, bounds=None):
+    """Rows of networks: method to the factors of its training seeds."""
+    records = [
+        {
+            "score": "accuracy", "higher_is_better": True, "dataset": "mnist", "model": "lenet5",
+            "device": "pcm_like", "compensation": "global", "engine": "compiled",
+            "precision": "fp32", "n_images_per_chip": 10_000, "n_test": 10_000,
+            "t_inference_s": 86400.0, "extrapolated": False, "source": "drift_scale",
+            "others": "off", "lose": 0.01, "share": math.nan, "confidence": 0.95,
+            "chips_at_most": 20, "quantity": "mean drift exponent at 25 µS", "nominal": 0.049,
+            "unit": "", "method": method, "strength": "", "training_seed": seed,
+            "checkpoint": f"{method}{seed}", "factor": factor, "low": factor / 1.1,
+            "high": math.inf if (bounds or {}).get(method) else factor * 1.1,
+            "bound": (bounds or {}).get(method, ""), "falls": "", "n_chips": 100, "n_scales": 11,
+        }
+        for method, own in factors.items()
+        for seed, factor in enumerate(own)
+    ]  # fmt: skip
+    return pd.DataFrame(records)

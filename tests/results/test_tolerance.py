@@ -3,10 +3,16 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
-from simulated_losses import LinearClassifier, Lognormal, OneDirection, found_by, rule_for
+from simulated_losses import (
+    LinearClassifier,
+    Lognormal,
+    OneDirection,
+    found_by,
+    rows_of,
+    rule_for,
+)
 
 from analog_samson.results.tolerance import (
     FIRST_LOOK,
@@ -169,27 +175,6 @@ def test_the_number_of_chips_that_a_yield_needs_is_right():
     assert Rule(0.01, share=0.9, chips_at_most=needed)
     with pytest.raises(ValueError, match="at least"):
         Rule(0.01, share=0.9, chips_at_most=needed - 1)
-
-
-def rows_of(factors, bounds=None):
-    """Rows of networks: method to the factors of its training seeds."""
-    records = [
-        {
-            "score": "accuracy", "higher_is_better": True, "dataset": "mnist", "model": "lenet5",
-            "device": "pcm_like", "compensation": "global", "engine": "compiled",
-            "precision": "fp32", "n_images_per_chip": 10_000, "n_test": 10_000,
-            "t_inference_s": 86400.0, "extrapolated": False, "source": "drift_scale",
-            "others": "off", "lose": 0.01, "share": math.nan, "confidence": 0.95,
-            "chips_at_most": 20, "quantity": "mean drift exponent at 25 µS", "nominal": 0.049,
-            "unit": "", "method": method, "strength": "", "training_seed": seed,
-            "checkpoint": f"{method}{seed}", "factor": factor, "low": factor / 1.1,
-            "high": math.inf if (bounds or {}).get(method) else factor * 1.1,
-            "bound": (bounds or {}).get(method, ""), "falls": "", "n_chips": 100, "n_scales": 11,
-        }
-        for method, own in factors.items()
-        for seed, factor in enumerate(own)
-    ]  # fmt: skip
-    return pd.DataFrame(records)
 
 
 def test_a_method_is_the_geometric_mean_with_students_interval_on_the_log_scale():
