@@ -217,7 +217,8 @@ def _draw_one(ax: Axes, row: Mapping[str, Any], y: float, look: Mapping[str, Any
 
 
 def _named(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.assign(name=words.method_names(rows.assign(strength=rows["strength"].fillna(""))))
+    rows = rows.assign(strength=rows["strength"].astype(object).fillna(""))
+    return rows.assign(name=words.method_names(rows))
 
 
 def _line(row: "pd.Series[Any]", baseline: str, *, has_ratios: bool) -> dict[str, str]:

@@ -41,6 +41,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import optimize, special
 
+from analog_samson.methods import EXTERNAL
 from analog_samson.results import spread
 from analog_samson.results.spread import FEWEST_TESTED
 from analog_samson.results.summary import check_confidence
@@ -400,7 +401,7 @@ def method_tolerances(rows: pd.DataFrame) -> pd.DataFrame:
     """
     if rows.empty:
         raise ValueError("There are no tolerances; run the study first.")
-    records = []
+    rows, records = _with_texts(rows), []
     for _, own in rows.groupby([*LIKE, "method", "strength"], observed=True, sort=False):
         logs, confidence = np.log(own["factor"].to_numpy()), float(own["confidence"].iloc[0])
         bound = _bound_of(own["bound"])
@@ -434,15 +435,15 @@ def tolerance_ratios(rows: pd.DataFrame, baseline: str = "sgd") -> pd.DataFrame:
         baseline: Name of a method with one strength.
 
     Returns:
-        One row per other method and source: the columns of `LIKE`, ``method``, ``strength``,
-        ``baseline``, ``ratio`` (geometric mean), ``low``, ``high`` (Student's interval on the
+        One row per other method that is not "external" and source: the columns of `LIKE`,
+        ``method``, ``strength``, ``baseline``, ``ratio`` (geometric mean), ``low``, ``high`` (Student's interval on the
         logarithmic scale; NaN below three pairs, or where a tolerance is beyond the range),
         ``bound`` (as in :func:`method_tolerances`) and ``n_pairs``; no rows without the baseline.
     """
-    records = []
+    rows, records = _with_texts(rows), []
     for key, own in rows.groupby(list(LIKE), observed=True, sort=False):
         base = own[own["method"] == baseline].drop_duplicates("training_seed")
-        for (method, strength), other in own[own["method"] != baseline].groupby(
+        for (method, strength), other in own[~own["method"].isin([baseline, EXTERNAL])].groupby(
             ["method", "strength"], observed=True, sort=False
         ):
             pairs = other.merge(base, on="training_seed", suffixes=("", "_base"))
@@ -469,6 +470,13 @@ def tolerance_ratios(rows: pd.DataFrame, baseline: str = "sgd") -> pd.DataFrame:
             )
     columns = [*LIKE, "method", "strength", "baseline", "ratio", "low", "high", "bound", "n_pairs"]
     return pd.DataFrame(records, columns=columns)
+
+
+def _with_texts(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with empty texts where pandas has read them as missing."""
+    return rows.assign(
+        **{name: rows[name].astype(object).fillna("") for name in ("strength", "bound", "falls")}
+    )
 
 
 def _interval(logs: Floats, confidence: float) -> tuple[float, float]:

@@ -94,8 +94,8 @@ def tolerances(
         >>> from analog_samson.checkpoint import TrainingSpec
         >>> from analog_samson.training import train
         >>> network = train(TrainingSpec(dataset="digits", epochs=5), "networks")
-        >>> study = Study("example", [network], ["pcm_like"], ["1 d"], n_chips=10)
-        >>> found = tolerances(study, "results/example", lose=2.0, sources=["drift_scale"])
+        >>> study = Study("example", [network], ["pcm_like"], ["1 d"], n_chips=5)
+        >>> found = tolerances(study, "results/example", lose=5.0, sources=["drift_scale"])
         >>> bool((found["low"] < found["factor"]).all())
         True
     """

@@ -70,5 +70,8 @@ def test_files_are_written_whole(tmp_path):
     }
     data = pd.read_csv(tmp_path / "requirements.csv")
     assert list(data["factor"]) == pytest.approx([1.0, 1.6])
+    rows_of(FACTORS).to_csv(tmp_path / "tolerances.csv", index=False)
+    again = requirements_table(pd.read_csv(tmp_path / "tolerances.csv"))
+    assert again.markdown() == (tmp_path / "requirements.md").read_text()
     with pytest.raises(ValueError, match="no tolerances"):
         write_requirements(rows_of(FACTORS).head(0), tmp_path)
