@@ -382,6 +382,8 @@ def _falls(losses: Mapping[int, Floats], rule: Rule) -> tuple[tuple[float, float
 LIKE = ("dataset", "model", "device", "source")
 """Columns in which tolerances of methods agree where they are compared."""
 
+_TEXTS = ("strength", "bound", "falls", "quantity", "unit")
+
 
 def method_tolerances(rows: pd.DataFrame) -> pd.DataFrame:
     """Tolerance of every method: the geometric mean over its networks.
@@ -436,9 +438,9 @@ def tolerance_ratios(rows: pd.DataFrame, baseline: str = "sgd") -> pd.DataFrame:
 
     Returns:
         One row per other method that is not "external" and source: the columns of `LIKE`,
-        ``method``, ``strength``, ``baseline``, ``ratio`` (geometric mean), ``low``, ``high`` (Student's interval on the
-        logarithmic scale; NaN below three pairs, or where a tolerance is beyond the range),
-        ``bound`` (as in :func:`method_tolerances`) and ``n_pairs``; no rows without the baseline.
+        ``method``, ``strength``, ``baseline``, ``ratio`` (geometric mean), ``low``, ``high``
+        (Student's interval on the logarithmic scale; NaN below three pairs, or where a tolerance
+        is beyond the range), ``bound`` (as in :func:`method_tolerances`) and ``n_pairs``; no rows without the baseline.
     """
     rows, records = _with_texts(rows), []
     for key, own in rows.groupby(list(LIKE), observed=True, sort=False):
@@ -474,9 +476,7 @@ def tolerance_ratios(rows: pd.DataFrame, baseline: str = "sgd") -> pd.DataFrame:
 
 def _with_texts(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with empty texts where pandas has read them as missing."""
-    return rows.assign(
-        **{name: rows[name].astype(object).fillna("") for name in ("strength", "bound", "falls")}
-    )
+    return rows.assign(**{name: rows[name].astype(object).fillna("") for name in _TEXTS})
 
 
 def _interval(logs: Floats, confidence: float) -> tuple[float, float]:
