@@ -440,7 +440,8 @@ def tolerance_ratios(rows: pd.DataFrame, baseline: str = "sgd") -> pd.DataFrame:
         One row per other method that is not "external" and source: the columns of `LIKE`,
         ``method``, ``strength``, ``baseline``, ``ratio`` (geometric mean), ``low``, ``high``
         (Student's interval on the logarithmic scale; NaN below three pairs, or where a tolerance
-        is beyond the range), ``bound`` (as in :func:`method_tolerances`) and ``n_pairs``; no rows without the baseline.
+        is beyond the range), ``bound`` (as in :func:`method_tolerances`) and ``n_pairs``; no rows
+        without the baseline.
     """
     rows, records = _with_texts(rows), []
     for key, own in rows.groupby(list(LIKE), observed=True, sort=False):
