@@ -332,7 +332,7 @@ def _falls_text(methods: pd.DataFrame) -> str:
         if row["falls"]
     ]
     if not found:
-        return "The mean loss rises with the scale of every source."
+        return "Between no two of the scanned scales does the mean loss fall (paired t tests)."
     return (
         "The loss does not rise everywhere with the scale, so that the first crossing is given; it "
         f"falls from {'; '.join(found)}."
