@@ -24,6 +24,7 @@ COMMANDS = {
     "noise": "noise_sweep",
     "why": "why_low",
     "landscape": "landscape",
+    "requirements": "requirements",
     "figures": "paper_figures",
     "tables": "paper_tables",
     "page": "paper_page",

@@ -60,6 +60,12 @@ from analog_samson.report.panels import (
     lost_vs_time,
     yield_curves,
 )
+from analog_samson.report.requirements import (
+    draw_requirements,
+    requirements_figure,
+    requirements_table,
+    write_requirements,
+)
 from analog_samson.report.sensitivity import sensitivity, sensitivity_figure
 from analog_samson.report.sweeps import accuracy_vs_axis, axis_figure, heat_figure, heat_map
 from analog_samson.report.tables import (
@@ -96,6 +102,7 @@ __all__ = [
     "conductance_map",
     "conductances_figure",
     "draw_map",
+    "draw_requirements",
     "gain_figure",
     "gain_table",
     "gain_vs_time",
@@ -118,6 +125,8 @@ __all__ = [
     "overlay_figure",
     "overview_table",
     "planning_table",
+    "requirements_figure",
+    "requirements_table",
     "save",
     "scatter_figure",
     "select",
@@ -138,6 +147,7 @@ __all__ = [
     "with_extra",
     "write_figures",
     "write_report",
+    "write_requirements",
     "write_tables",
     "yield_curves",
     "yield_figure",

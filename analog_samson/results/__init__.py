@@ -20,6 +20,7 @@ from analog_samson.results.scale import recommended_scale
 from analog_samson.results.scores import SCORES, Score, score, score_of, shown_as
 from analog_samson.results.subsets import digital_score, estimated_score, sampling_variance
 from analog_samson.results.summary import chip_means, lost, network_means, summarise
+from analog_samson.results.tolerance import method_tolerances, tolerance_ratios
 from analog_samson.results.trials import (
     append_lines,
     append_rows,
@@ -48,6 +49,7 @@ __all__ = [
     "known_classes",
     "lifetime",
     "lost",
+    "method_tolerances",
     "needed",
     "network_means",
     "next_look",
@@ -62,6 +64,7 @@ __all__ = [
     "shown_as",
     "summarise",
     "tables_in",
+    "tolerance_ratios",
     "variance_components",
     "yields",
 ]

@@ -13,6 +13,7 @@ from analog_samson.study.collection import TRIALS_FILE, collect, collect_until, 
 from analog_samson.study.cost import CostEstimate, estimate_cost
 from analog_samson.study.definition import NUMERICS_VERSION, Primary, Study, Trial
 from analog_samson.study.files import load_study
+from analog_samson.study.requirements import estimate_tolerances, tolerances
 from analog_samson.study.trial import run_trial
 
 __all__ = [
@@ -29,8 +30,10 @@ __all__ = [
     "collect_until",
     "conductance_counts",
     "estimate_cost",
+    "estimate_tolerances",
     "load_study",
     "run_trial",
+    "tolerances",
     "unfinished",
 ]
 

@@ -108,18 +108,54 @@ def collect(
     mine = None if part is None else Part.parse(part)
     trials = study.trials()
     wanted = trials if mine is None else trials_of(mine, trials, study.chips_together)
+    rows = collect_trials(
+        study, trials, folder, wanted=wanted, part=_name(mine), jobs=jobs, progress=progress
+    )
+    return rows.sort_values(list(_columns(study)), ignore_index=True)
+
+
+def collect_trials(
+    study: Study,
+    trials: Sequence[Trial],
+    folder: str | Path,
+    *,
+    wanted: Sequence[Trial] | None = None,
+    part: str = "",
+    jobs: int = 1,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Compute the missing points of given chips, as :func:`collect` does those of a study.
+
+    Args:
+        study: The study, for its name, its manifest and the way its chips are run.
+        trials: The chips, of networks and devices of the study; their conditions may be others.
+        folder: As for :func:`collect`.
+        wanted: Those of the chips that are computed; None computes all.
+        part: Name of the part of the study that they are, such as "part3of16".
+        jobs: As for :func:`collect`.
+        progress: As for :func:`collect`.
+
+    Returns:
+        The rows of the chips that are in the folder, in the order of its tables.
+
+    Raises:
+        ValueError: As :func:`collect`.
+        InUseError: As :func:`collect`.
+        OSError: As :func:`collect`.
+    """
+    wanted = trials if wanted is None else wanted
     folder = Path(folder)
     if _pending(wanted, _rows_there(folder, study, trials)):
         check_jobs(jobs)
         made_folder(folder, "results folder")
-        table = table_of(manifest_of(folder, _name(mine)))
+        table = table_of(manifest_of(folder, part))
         with sole_writer(table) as lease:
             rows = _rows_there(
                 folder, study, trials
             )  # another process may have finished in between
             pending = _pending(wanted, rows)
             if pending:
-                _write_provenance(study, trials, folder, _name(mine), rows)
+                _write_provenance(study, trials, folder, part, rows)
                 return_freed_memory()
             with (
                 TableWriter(table, lease, _columns(study)) as writer,
@@ -140,8 +176,7 @@ def collect(
                     watch.add(lines)
     rows = read_trials(folder)
     asked = {(trial.chip_id, *point) for trial in trials for point in trial.points}
-    rows = rows[[key in asked for key in _keys(rows)]]
-    return rows.sort_values(list(_columns(study)), ignore_index=True)
+    return rows[[key in asked for key in _keys(rows)]]
 
 
 def unfinished(study: Study, rows: pd.DataFrame) -> str:
