@@ -144,7 +144,8 @@ class TimeAxis:
             ax.axvspan(begins[first], ends[after - 1], color="0.94", lw=0, zorder=0)
         if not named:
             return
-        ax.margins(y=0.12)
+        for panel in ax.get_shared_y_axes().get_siblings(ax):  # the last one drawn sets the limits
+            panel.margins(y=0.14)
         ax.annotate(
             "extrapolated",
             (ends[changes[-1] - 1], 1.0),
@@ -207,10 +208,10 @@ def places(n: int) -> np.ndarray:
     return np.arange(n) - (n - 1) / 2
 
 
-def y_label(text: str) -> str:
+def y_label(text: str, longest: int = LONGEST_Y_LABEL) -> str:
     """A label of a y axis; what is in brackets at its end takes a second line in a long one."""
     start, _, end = text.rpartition(" (")
-    return f"{start}\n({end}" if start and len(text) > LONGEST_Y_LABEL else text
+    return f"{start}\n({end}" if start and len(text) > longest else text
 
 
 def label_outer(axes: Sequence[Axes]) -> None:

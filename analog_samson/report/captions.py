@@ -44,8 +44,13 @@ def tests_text(gains: pd.DataFrame) -> str:
     n = int(rest["p_value"].notna().sum())
     which = f"Holm's correction over the {n} {'other ' if len(primary) else ''}comparisons of this "
     which += "table"
-    if gains["significant"].any():
-        text.append(f"{SIGNIFICANT} {p} after {which}." if n else f"{SIGNIFICANT} {p}.")
+    if primary["significant"].any():
+        text.append(f"{SIGNIFICANT} {p}.")
+    if rest["significant"].any():
+        others = "Others: " if primary["significant"].any() else ""
+        text.append(f"{others}{SIGNIFICANT} {p} after {which}.")
+    elif n and primary["significant"].any():
+        text.append(f"No other difference has {p} after {which}.")
     elif n:
         text.append(f"No difference has {p} after {which}.")
     elif primary["p_value"].isna().all():

@@ -161,7 +161,7 @@ def layer_sensitivity(ax: Axes, layers: pd.DataFrame) -> None:
     ax.invert_yaxis()
     ax.grid(False, axis="y")
     ax.grid(True, axis="x")
-    ax.set_xlabel(score.lost_axis(" with this layer alone analog"))
+    ax.set_xlabel(score.lost_axis("\nwith this layer alone analog"))
 
 
 def waterfall_figure(

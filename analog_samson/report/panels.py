@@ -111,7 +111,8 @@ def gain_vs_time(
     shown = score.shown_gain
     if (gains["scale"] == "logit").all():
         gains = words.odds_reduction(gains)
-        label = f"reduction of the odds of an error\nagainst {baseline} [%]"
+        deducted = ", digital deducted" if (gains["endpoint"] == "lost").all() else ""
+        label = f"reduction of the odds of an error\nagainst {baseline}{deducted} [%]"
     rows = gains.assign(name=words.method_names(gains), value=shown(gains["gain"]))
     ax.axhline(0.0, color="black", linewidth=line_width(0.55), zorder=1)
     handles = _over_time(ax, rows, interval, axis, shown)
@@ -253,7 +254,7 @@ def chips_over_time(ax: Axes, chips: pd.DataFrame, *, axis: TimeAxis | None = No
     axis.dress(ax)
     axis.shade(ax, chips, named=False)
     fit_scale(ax, score, score.shown(chips[score.column]))
-    ax.set_ylabel(y_label(score.axis()))
+    ax.set_ylabel(y_label(score.axis(), longest=0))  # panels are low
     return handles
 
 

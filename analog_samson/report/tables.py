@@ -184,9 +184,7 @@ def gain_table(
     if (gains["spread"] == "pooled").any():
         parts.append("Spread pooled over methods where there are 2 or 3 networks.")
     if (gains["spread"] == "floor").any():
-        parts.append(
-            "Intervals are at least as wide as the chips' spread and whole counts make it."
-        )
+        parts.append(f"Intervals are {words.floor_text(score)}.")
     if not gains["paired"].all():
         parts.append("Networks from elsewhere: unpaired (Welch).")
     if alone:

@@ -263,6 +263,12 @@ def _chips(rows: pd.DataFrame) -> str:
     return range_text(pd.concat([rows["n_chips"], rows["n_chips_max"]]))
 
 
+def floor_text(score: Score) -> str:
+    """What the floor under standard errors is made of: a continuous score has no whole counts."""
+    made = "spread and whole counts make it" if score.step else "spread makes it"
+    return f"at least as wide as the chips' {made}"
+
+
 def interval_text(summary: pd.DataFrame) -> str:
     """Kind, scale and level of the intervals, and their assumptions."""
     on_scale = scale_text(summary)
@@ -281,7 +287,7 @@ def interval_text(summary: pd.DataFrame) -> str:
         if over_chips.any():
             kind += f"; over chips only for {_listed(summary[over_chips])} (one network)"
     if (summary["spread"] == "floor").any():
-        kind += "; at least as wide as the chips' spread and whole counts make it"
+        kind += f"; {floor_text(score_of(summary))}"
     resampled = summary["spread"] == "bootstrap"
     what = "Student t"
     if resampled.any():

@@ -593,14 +593,15 @@ def test_compensations_and_devices_are_laid_over_each_other(trials):
     figure = study_figures(rows, overlay=["compensation"])["overlay"]
     assert len(figure.axes) == 1
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert len(legend) == 6
-    assert "SGD, no compensation" in legend
+    assert len(legend) == 7
+    assert {"SGD, no compensation", "extrapolated"} < set(legend)
     looks = {(h.get_color(), h.get_marker()) for h in figure.legends[0].legend_handles}
-    assert len(looks) == 6
+    assert len(looks) == 7
     alone = overlay_figure(summarise(trials.query("method == 'sgd'")), ["device"])
     assert [text.get_text() for text in alone.legends[0].get_texts()] == [
         "PCM, global compensation",
         "ReRAM, no compensation",
+        "extrapolated",
     ]
     assert "overlay" not in study_figures(trials)
     with pytest.raises(ValueError, match="Overlay takes some of"):
@@ -615,8 +616,8 @@ def test_studies_are_laid_over_each_other_each_with_its_own_mean(trials):
     two["training_seed"] += 10
     figure = study_figures(pd.concat([one, two]), overlay=["study"])["overlay"]
     legend = figure.legends[0]
-    assert [text.get_text() for text in legend.get_texts()] == ["first", "second"]
-    colours = [handle.get_color() for handle in legend.legend_handles]
+    assert [text.get_text() for text in legend.get_texts()] == ["first", "second", "extrapolated"]
+    colours = [handle.get_color() for handle in legend.legend_handles[:2]]
     late = []
     for colour in colours:
         lines = [line for line in figure.axes[0].lines if line.get_color() == colour]
@@ -791,3 +792,29 @@ def test_the_caption_names_the_cells_that_are_not_resampled():
     )  # fmt: skip
     said = interval_text(summary)
     assert "(bootstrap over networks; Student t for RWP and some times of SAM)" in said
+
+
+@pytest.mark.parametrize("stem", ["gain", "saved"])
+def test_bars_of_extrapolated_times_end_below_the_word(stem):
+    pcm = make_trials(n_networks=4, n_chips=2, times_s=(1.0, DAY, YEAR))
+    wan = make_trials(n_networks=4, n_chips=2, device="reram_wan2022", times_s=(1.0, DAY))
+    figure = study_figures(pd.concat([pcm, wan], ignore_index=True))[stem]
+    figure.canvas.draw()
+    for ax in figure.axes:
+        words = [text for text in ax.texts if text.get_text() == "extrapolated"]
+        tops = [
+            ax.transData.transform(path)[:, 1].max()
+            for lines in ax.collections
+            if hasattr(lines, "get_segments")
+            for path in lines.get_segments()
+        ]
+        for word in words:
+            assert max(tops) <= word.get_window_extent().y0
+
+
+def test_the_logit_label_says_whether_the_digital_networks_are_deducted():
+    trials = make_trials({"sgd": 0.97, "sam": 0.98}, n_networks=3, n_chips=2, times_s=(1.0, DAY))
+    figures = study_figures(trials, scale="logit")
+    label = {stem: figures[stem].axes[0].get_ylabel() for stem in ("gain", "saved")}
+    assert label["gain"] == "reduction of the odds of an error\nagainst SGD [%]"
+    assert label["saved"] == "reduction of the odds of an error\nagainst SGD, digital deducted [%]"

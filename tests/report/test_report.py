@@ -30,6 +30,7 @@ from analog_samson.report import (
     accuracy_figure,
     accuracy_vs_axis,
     accuracy_vs_time,
+    captions,
     chip_strips,
     gain_table,
     grid_table,
@@ -54,6 +55,7 @@ from analog_samson.report.methods import KNOWN_METHODS
 from analog_samson.report.networks import MEASURES
 from analog_samson.report.style import method_style, plot_options, style
 from analog_samson.report.typeset import markdown_text
+from analog_samson.report.words import floor_text
 from analog_samson.results import (
     append_rows,
     best_methods,
@@ -64,7 +66,7 @@ from analog_samson.results import (
     read_trials,
     summarise,
 )
-from analog_samson.results.scores import ACCURACY
+from analog_samson.results.scores import ACCURACY, SCORES
 from analog_samson.times import DAY, HOUR, MONTH, YEAR
 
 METHODS = {"sgd": 0.90, "sam rho=0.05": 0.92, "samson rho=0.5": 0.97, "rwp sigma=0.02": 0.91}
@@ -1031,3 +1033,27 @@ def test_an_axis_of_numbers_and_words_is_drawn(tmp_path):
     drawn = study_figures(pd.concat(parts, ignore_index=True))["axis_adc_bits"]
     labels = [label.get_text() for label in drawn.axes[0].get_xticklabels()]
     assert labels == ["6", "10", "ideal"]
+
+
+def test_a_primary_endpoint_is_no_part_of_holms_correction_in_the_caption():
+    gains = pd.DataFrame(
+        {
+            "n_networks": 5,
+            "confidence": 0.95,
+            "p_value": [0.001, 0.2, 0.3],
+            "is_primary": [True, False, False],
+            "significant": [True, False, False],
+        }
+    )
+    alone = "‡ primary endpoint, tested alone: p = 0.001. * p < 0.05."
+    rest = "Holm's correction over the 2 other comparisons of this table."
+    assert captions.tests_text(gains) == f"{alone} No other difference has p < 0.05 after {rest}"
+    gains["significant"] = [True, True, False]
+    assert captions.tests_text(gains) == f"{alone} Others: * p < 0.05 after {rest}"
+    gains["significant"] = [False, True, False]
+    assert "alone: p = 0.001. * p < 0.05 after" in captions.tests_text(gains)
+
+
+def test_captions_speak_of_whole_counts_only_where_there_are_any():
+    assert "whole counts" in floor_text(SCORES["accuracy"])
+    assert floor_text(SCORES["cross_entropy"]) == "at least as wide as the chips' spread makes it"

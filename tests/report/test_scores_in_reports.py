@@ -157,7 +157,7 @@ def test_the_breakdown_is_drawn_in_the_shown_unit():
     layers = values.rename(columns={"stage": "layer"}).assign(clean_cross_entropy=np.log(4.0))
     ax = axes()
     layer_sensitivity(ax, layers)
-    assert ax.get_xlabel() == "rise of perplexity with this layer alone analog [%]"
+    assert ax.get_xlabel() == "rise of perplexity\nwith this layer alone analog [%]"
     assert [patch.get_width() for patch in ax.patches] == pytest.approx([0, 10, 25])
 
 
