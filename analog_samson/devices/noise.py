@@ -306,6 +306,23 @@ class LogTime(_LinearInLaw):
 
     g(t) = g_prog + s log10((t + t_0) / t_0), within lowest_uS and highest_uS; the slope s is drawn
     at programming from a normal distribution.
+
+    Example:
+        >>> cells = LogTime(
+        ...     model="LogTimeNoiseModel",
+        ...     source="our cells",
+        ...     g_max_uS=20.0,
+        ...     t_0_s=1.0,
+        ...     t_read_s=1e-6,
+        ...     table_uS=(0.0, 20.0),
+        ...     programming_offset_uS=(0.0, 0.0),
+        ...     programming_spread_uS=(0.4, 1.0),
+        ...     slope_mean_uS=(0.0, -0.3),
+        ...     slope_spread_uS=(0.0, 0.1),
+        ...     read_spread_relative=(0.01, 0.01),
+        ... )
+        >>> cells.drift_parameter
+        ('slope', 'µS per decade')
     """
 
     built_by = "analog_samson.analog.own_models:LogTimeNoiseModel"
@@ -327,6 +344,25 @@ class StretchedExponential(_LinearInLaw):
 
     g(t) = g_prog + c (1 - exp(-(t / tau)^beta)), within lowest_uS and highest_uS; the change c is
     drawn at programming from a normal distribution.
+
+    Example:
+        >>> cells = StretchedExponential(
+        ...     model="StretchedExponentialNoiseModel",
+        ...     source="our cells",
+        ...     g_max_uS=20.0,
+        ...     t_0_s=1.0,
+        ...     t_read_s=1e-6,
+        ...     tau_s=1e4,
+        ...     beta=0.5,
+        ...     table_uS=(0.0, 20.0),
+        ...     programming_offset_uS=(0.0, 0.0),
+        ...     programming_spread_uS=(0.4, 1.0),
+        ...     change_mean_uS=(0.0, -3.0),
+        ...     change_spread_uS=(0.0, 0.5),
+        ...     read_spread_relative=(0.01, 0.01),
+        ... )
+        >>> cells.drift_parameter
+        ('change', 'µS')
     """
 
     built_by = "analog_samson.analog.own_models:StretchedExponentialNoiseModel"
@@ -536,6 +572,12 @@ class PiecewiseWeightError(NoiseSection):
 
     Weights are in units in which the largest is ``full_scale``; those with |w| below ``zero_below``
     are exactly 0, whatever ``programming_noise_scale`` is.
+
+    Example:
+        >>> from analog_samson import load_device
+        >>> error = load_device("pcm_buchel2025").noise
+        >>> error.zero_below, error.splits, error.full_scale
+        (0.6, (52.5,), 180.0)
     """
 
     built_by = "analog_samson.analog.own_models:PiecewiseWeightErrorNoiseModel"

@@ -226,7 +226,7 @@ def layers_figure(
         ValueError: If columns or rows are missing, or a name is unknown.
 
     Example:
-        >>> layers_figure(layers, label_of_network).axes[0].get_xlabel()
+        >>> " ".join(layers_figure(layers, label_of_network).axes[0].get_xlabel().split())
         'accuracy lost with this layer alone analog [points]'
     """
     return _by_network(layers, names, layer_sensitivity, width, look, share_x=True)

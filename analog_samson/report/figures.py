@@ -317,7 +317,7 @@ def lifetime_figure(
     Example:
         >>> from analog_samson.results import lifetime
         >>> lifetime_figure(lifetime(rows, loss=0.05)).axes[0].get_xlabel()
-        'time until 5 % of accuracy is lost'
+        'time until 5 points of accuracy are lost'
     """
     reference = {
         "digital": "the same network without analog noise",

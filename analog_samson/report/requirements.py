@@ -61,6 +61,10 @@ def write_requirements(
     Raises:
         ValueError: If there are no rows.
         OSError: If the folder cannot be written.
+
+    Example:
+        >>> [path.name for path in write_requirements(tolerated, ".")][:3]
+        ['requirements.md', 'requirements.csv', 'requirements.tex']
     """
     folder = Path(folder)
     with described_in([folder]):
@@ -85,6 +89,10 @@ def requirements_table(rows: pd.DataFrame, baseline: str = "sgd") -> Table:
 
     Raises:
         ValueError: If there are no rows.
+
+    Example:
+        >>> list(requirements_table(tolerated).blocks[0].cells)[:3]
+        ['noise source', 'method', 'n']
     """
     methods = _named(method_tolerances(rows))
     ratios = tolerance_ratios(rows, baseline)
@@ -137,6 +145,10 @@ def requirements_figure(
 
     Raises:
         ValueError: If there are no rows.
+
+    Example:
+        >>> requirements_figure(tolerated).axes[0].get_xlabel()
+        'tolerated scale, relative to the device'
     """
     methods, networks = _named(method_tolerances(rows)), _named(rows)
     groups = list(methods.groupby(["device", "dataset", "model"], observed=True, sort=False))
@@ -170,6 +182,13 @@ def draw_requirements(ax: Axes, methods: pd.DataFrame, networks: pd.DataFrame) -
 
     Returns:
         One handle per method.
+
+    Example:
+        >>> from analog_samson.results import method_tolerances
+        >>> found = method_tolerances(tolerated)
+        >>> found, networks = (rows.assign(name=rows["method"]) for rows in (found, tolerated))
+        >>> [handle.get_label() for handle in draw_requirements(ax, found, networks)]
+        ['sgd', 'sam']
     """
     sources = list(dict.fromkeys(methods["source"]))
     apart = min(_APART, 0.8 / methods["name"].nunique())

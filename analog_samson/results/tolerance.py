@@ -400,6 +400,11 @@ def method_tolerances(rows: pd.DataFrame) -> pd.DataFrame:
 
     Raises:
         ValueError: If there are no rows.
+
+    Example:
+        >>> found = method_tolerances(tolerated)
+        >>> found["source"].to_list(), found["level"].iloc[0]  # of sgd and sam
+        (['drift_scale', 'drift_scale'], 'these networks only')
     """
     if rows.empty:
         raise ValueError("There are no tolerances; run the study first.")
@@ -442,6 +447,10 @@ def tolerance_ratios(rows: pd.DataFrame, baseline: str = "sgd") -> pd.DataFrame:
         (Student's interval on the logarithmic scale; NaN below three pairs, or where a tolerance
         is beyond the range), ``bound`` (as in :func:`method_tolerances`) and ``n_pairs``; no rows
         without the baseline.
+
+    Example:
+        >>> tolerance_ratios(tolerated)[["method", "baseline"]].iloc[0].to_list()
+        ['sam', 'sgd']
     """
     rows, records = _with_texts(rows), []
     for key, own in rows.groupby(list(LIKE), observed=True, sort=False):

@@ -131,6 +131,11 @@ def estimate_tolerances(
 
     Raises:
         ValueError: As :func:`tolerances`, before any chip is programmed.
+
+    Example:
+        >>> few = Study("few", [network], ["pcm_like"], ["1 d"], n_chips=5)
+        >>> estimate_tolerances(few, lose=5.0, sources=["drift_scale"]).n_chips > 5
+        True
     """
     searches = _Searches(study, lose, share, confidence, sources, others)
     chips = round(_typical_chips(searches.rule) * len(searches.sources) * len(searches.networks))
