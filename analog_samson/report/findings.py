@@ -11,6 +11,7 @@ from analog_samson.report import words
 from analog_samson.report.content import Content
 from analog_samson.report.figures import at_last_time, moment
 from analog_samson.report.networks import MEASURES, correlations
+from analog_samson.report.style import order
 from analog_samson.report.typeset import EXTRAPOLATED
 from analog_samson.results.scores import score_of
 
@@ -90,7 +91,30 @@ def scatter(content: Content) -> str:
 
 
 def stages(content: Content, rows: pd.DataFrame) -> str:
-    """The stage that changes the score most, for each network."""
+    """The stage that changes the score most, for each method."""
+    return _by_method(content, rows, _largest_change)
+
+
+def layers(content: Content, rows: pd.DataFrame) -> str:
+    """The layer that loses most, for each method."""
+    return _by_method(content, rows, _worst_layer)
+
+
+def _by_method(
+    content: Content, rows: pd.DataFrame, sentence: Callable[[pd.DataFrame], str]
+) -> str:
+    """A sentence on the rows of each method, with its name where there are several."""
+    named = rows.assign(name=rows["checkpoint"].map(content.names).fillna(""))
+    found = {
+        words.method_text(name): sentence(named[named["name"] == name])
+        for name in sorted(named["name"].unique(), key=order)
+    }
+    if len(found) == 1:
+        return "".join(text[:1].upper() + text[1:] for text in found.values())
+    return ". ".join(f"{name}: {text}" for name, text in found.items() if text)
+
+
+def _largest_change(rows: pd.DataFrame) -> str:
     score = score_of(rows)
     means = rows.groupby("stage", sort=False)[score.column].mean()
     changes = means.diff().iloc[1:]
@@ -101,19 +125,18 @@ def stages(content: Content, rows: pd.DataFrame) -> str:
     change = values[list(means.index).index(most)] - values[list(means.index).index(most) - 1]
     first, last = (_with_unit(values[k], score.unit) for k in (0, -1))
     return (
-        f"From {first} digital to {last}; the largest change is that of the stage {most}, "
+        f"from {first} digital to {last}; the largest change is that of the stage {most}, "
         f"{_with_unit(change, '', sign='+')}"
     )
 
 
-def layers(content: Content, rows: pd.DataFrame) -> str:
-    """The layer that loses most."""
+def _worst_layer(rows: pd.DataFrame) -> str:
     score = score_of(rows)
     loss = score.lost(rows[score.digital], rows[score.column])
     means = loss.groupby(rows["layer"], sort=False).mean()
     unit = score.difference_unit or score.unit
     loss_ = _with_unit(score.shown_loss(means.max()), unit)
-    return f"Most is lost by {means.idxmax()}: {loss_}"
+    return f"most is lost by {means.idxmax()}: {loss_}"
 
 
 def conductances(counts: pd.DataFrame) -> str:

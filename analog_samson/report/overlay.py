@@ -1,9 +1,10 @@
 """Several devices, compensations or studies over each other on one axes, each with its colour."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import matplotlib.colors
 import pandas as pd
 from matplotlib import rcParams, rcParamsDefault
 from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ from analog_samson.report.figures import (
 )
 from analog_samson.report.methods import device_label
 from analog_samson.report.panels import draw_series
-from analog_samson.report.style import line_width, order, style
+from analog_samson.report.style import line_width, order, plot_options, style
 from analog_samson.results.scores import score_of
 
 COLUMNS = (
@@ -61,7 +62,8 @@ def overlay_figure(
         same_times: Whether all panels have one time axis.
 
     Returns:
-        The figure; every combination of method and of the columns has its colour and marker.
+        The figure; every combination of method and of the columns has its colour and marker,
+        methods of the first combination those that they have in all figures.
 
     Raises:
         ValueError: If there are no rows, or a column cannot be laid over.
@@ -83,7 +85,7 @@ def overlay_figure(
     axis = TimeAxis(rows["t_inference_s"]) if same_times else None
     with style(look):
         names = dict.fromkeys(rows.sort_values([*over, "rank"], kind="stable")["name"])
-        looks = dict(zip(names, series_looks(), strict=False))
+        looks = _looks(rows, list(names), over)
         figure, axes = panel_grid(len(groups), width, look, aspect=0.72, share_y=True)
         for ax, (_, part) in zip(axes, groups, strict=True):
             part = part.assign(value=score.shown(part[score.column]))
@@ -137,6 +139,27 @@ def _names(rows: pd.DataFrame, over: Sequence[str]) -> "pd.Series[str]":
 
     found = [named(method, row) for method, (_, row) in zip(methods, rows.iterrows(), strict=True)]
     return pd.Series(found, index=rows.index)
+
+
+def _looks(
+    rows: pd.DataFrame, names: Sequence[str], over: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Colour and marker of every series."""
+    methods = words.method_names(rows)
+    columns = rows[list(over)]
+    first = (columns == columns.sort_values(list(over), kind="stable").iloc[0]).all(axis=1)
+    looks = {
+        series: plot_options(method, methods.unique())
+        for series, method in zip(rows.loc[first, "name"], methods[first], strict=True)
+        if methods.nunique() > 1
+    }
+    taken = {_pair(one) for one in looks.values()}
+    others = (one for one in series_looks() if _pair(one) not in taken)
+    return {name: looks.get(name) or next(others) for name in names}
+
+
+def _pair(look: Mapping[str, Any]) -> tuple[str, str]:
+    return matplotlib.colors.to_hex(look["color"]), str(look["marker"])
 
 
 def series_looks() -> Iterator[dict[str, Any]]:

@@ -4,12 +4,14 @@ import html
 import io
 import json
 import re
+from types import SimpleNamespace
 
 import matplotlib
 import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from synthetic_trials import make_trials
 
@@ -28,6 +30,7 @@ from analog_samson.report import (
     conductance_histogram,
     conductance_map,
     conductances_figure,
+    findings,
     labelled,
     layers_figure,
     lifetime_figure,
@@ -51,7 +54,7 @@ from analog_samson.report.diagnostics import are_chips_of
 from analog_samson.report.methods import labels_from
 from analog_samson.report.networks import MEASURES, correlations
 from analog_samson.report.panels import LATE
-from analog_samson.report.style import plot_options, style
+from analog_samson.report.style import method_style, plot_options, style
 from analog_samson.report.words import interval_text
 from analog_samson.results import (
     append_rows,
@@ -597,6 +600,11 @@ def test_compensations_and_devices_are_laid_over_each_other(trials):
     assert {"SGD, no compensation", "extrapolated"} < set(legend)
     looks = {(h.get_color(), h.get_marker()) for h in figure.legends[0].legend_handles}
     assert len(looks) == 7
+    drawn = dict(zip(legend, figure.legends[0].legend_handles, strict=True))
+    for method in ("sgd", "sam", "samson"):  # of the first compensation as in all other figures
+        (own,) = [h for t, h in drawn.items() if f"{method.upper()} " in f"{t} ".replace(",", " ")
+                  and "global" in t]  # fmt: skip
+        assert (to_hex(own.get_color()).upper(), own.get_marker()) == method_style(method)
     alone = overlay_figure(summarise(trials.query("method == 'sgd'")), ["device"])
     assert [text.get_text() for text in alone.legends[0].get_texts()] == [
         "PCM, global compensation",
@@ -672,6 +680,23 @@ def test_figures_of_the_page_keep_their_letters_readable(written):
     assert "img { min-width: 0 !important; }" in written
     slim = page._image(Figure(figsize=(3.4, 2)), "one column")
     assert int(re.search(r"min-width:(\d+)px", slim)[1]) < 390
+
+
+def test_alternative_texts_of_layers_and_stages_tell_methods_apart():
+    content = SimpleNamespace(names={"a": "sgd", "b": "samson rho=0.5"})
+    rows = pd.DataFrame(
+        {
+            "checkpoint": ["a", "a", "b", "b"],
+            "layer": ["fc1", "fc2"] * 2,
+            "accuracy": [0.90, 0.80, 0.94, 0.95],
+            "clean_accuracy": 0.96,
+        }
+    )
+    assert findings.layers(content, rows) == (
+        "SGD: most is lost by fc2: 16 percentage points. "
+        "SAMSON ρ = 0.5: most is lost by fc1: 2 percentage points"
+    )
+    assert findings.layers(content, rows[:2]) == "Most is lost by fc2: 16 percentage points"
 
 
 @pytest.mark.slow
