@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from joblib.externals.loky import get_reusable_executor
 from places import ROOT
 from torch import nn
 
@@ -26,6 +27,7 @@ def folder(tmp_path, monkeypatch):
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    get_reusable_executor().shutdown(wait=True)  # workers of earlier tests have another path
     return tmp_path
 
 
