@@ -61,6 +61,7 @@ class Perturbed(torch.optim.Optimizer):
         >>> from functools import partial
         >>> from analog_samson.perturbation import sam
         >>> layer, rule = nn.Linear(2, 1), partial(sam, rho=0.05)
+        >>> _ = nn.init.ones_(layer.weight)
         >>> parameters = layer.named_parameters()
         >>> optimizer = Perturbed(parameters, rule, torch.optim.SGD, model=layer, lr=0.1)
         >>> def closure():
