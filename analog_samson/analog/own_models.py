@@ -248,6 +248,11 @@ class _Measured(BaseNoiseModel):
         error = self._drawn(noise.programming_offset_uS, noise.programming_spread_uS, g_target)
         return self._within(g_target + noise.programming_noise_scale * error)
 
+    def generate_drift_coefficients(self, g_target: Tensor) -> Tensor:
+        """Draw the exponent, slope [µS per decade] or change [µS] of every cell."""
+        mean, spread = (getattr(self.noise, key) for key in self.noise.drift_tables)
+        return self.noise.drift_scale * self._drawn(mean, spread, g_target)
+
     def apply_drift_noise_to_conductance(
         self, g_prog: Tensor, drift_noise_param: Tensor, t_inference: float
     ) -> Tensor:
@@ -265,11 +270,6 @@ class TabulatedNoiseModel(_Measured):
     """Power-law drift with normally distributed exponents."""
 
     noise: Tabulated
-
-    def generate_drift_coefficients(self, g_target: Tensor) -> Tensor:
-        """Draw the exponents."""
-        noise = self.noise
-        return noise.drift_scale * self._drawn(noise.nu_mean, noise.nu_spread, g_target)
 
     def _drifted(self, g_prog: Tensor, parameter: Tensor, t_inference: float) -> Tensor:
         ratio = (t_inference + self.noise.t_0_s) / self.noise.t_0_s
@@ -297,11 +297,6 @@ class LogTimeNoiseModel(_LinearInLawNoiseModel):
 
     noise: LogTime
 
-    def generate_drift_coefficients(self, g_target: Tensor) -> Tensor:
-        """Draw the slopes [µS per decade]."""
-        noise = self.noise
-        return noise.drift_scale * self._drawn(noise.slope_mean_uS, noise.slope_spread_uS, g_target)
-
     def _function(self, t_inference: float) -> float:
         return math.log10((t_inference + self.noise.t_0_s) / self.noise.t_0_s)
 
@@ -310,13 +305,6 @@ class StretchedExponentialNoiseModel(_LinearInLawNoiseModel):
     """Retention that saturates, with one normally distributed final change a cell."""
 
     noise: StretchedExponential
-
-    def generate_drift_coefficients(self, g_target: Tensor) -> Tensor:
-        """Draw the changes [µS]."""
-        noise = self.noise
-        return noise.drift_scale * self._drawn(
-            noise.change_mean_uS, noise.change_spread_uS, g_target
-        )
 
     def _function(self, t_inference: float) -> float:
         return -math.expm1(-((t_inference / self.noise.tau_s) ** self.noise.beta))

@@ -256,6 +256,7 @@ class Tabulated(_Drifting):
     """
 
     built_by = "analog_samson.analog.own_models:TabulatedNoiseModel"
+    drift_tables: ClassVar[tuple[str, str]] = ("nu_mean", "nu_spread")
 
     model: Literal["TabulatedNoiseModel"]
     table_uS: Table = Field(description="conductances of the tables, ascending, g_min to g_max")
@@ -269,13 +270,18 @@ class Tabulated(_Drifting):
 
     @pydantic.model_validator(mode="after")
     def _tables(self) -> Self:
-        laws = ("programming_spread_uS", "nu_spread", "read_spread_relative")
-        _check_table(self, "table_uS", *laws, signed=("programming_offset_uS", "nu_mean"))
+        _check_measured(self, self.drift_tables)
         return self
 
 
 class _LinearInLaw(_Drifting):
-    """Models whose conductance is linear in a function of time, with one coefficient a cell."""
+    """Models whose conductance is linear in a function of time, with one coefficient a cell.
+
+    Attributes:
+        drift_tables: Keys of the tables of the coefficient's mean and standard deviation.
+    """
+
+    drift_tables: ClassVar[tuple[str, str]]
 
     table_uS: Table = Field(description="conductances of the tables, ascending, g_min to g_max")
     programming_offset_uS: Table = Field(description="mean programming error at each")
@@ -298,6 +304,11 @@ class _LinearInLaw(_Drifting):
                 f"lowest_uS = {self.lowest_uS} and highest_uS = {self.highest_uS} must enclose "
                 f"g_min_uS = {self.g_min_uS} to g_max_uS = {self.g_max_uS}"
             )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _tables(self) -> Self:
+        _check_measured(self, self.drift_tables)
         return self
 
 
@@ -327,16 +338,11 @@ class LogTime(_LinearInLaw):
 
     built_by = "analog_samson.analog.own_models:LogTimeNoiseModel"
     drift_parameter = ("slope", "µS per decade")
+    drift_tables = ("slope_mean_uS", "slope_spread_uS")
 
     model: Literal["LogTimeNoiseModel"]
     slope_mean_uS: Table = Field(description="mean slope at each target, per decade of time")
     slope_spread_uS: Table = Field(description="standard deviation of the slope at each target")
-
-    @pydantic.model_validator(mode="after")
-    def _tables(self) -> Self:
-        laws = ("programming_spread_uS", "slope_spread_uS", "read_spread_relative")
-        _check_table(self, "table_uS", *laws, signed=("programming_offset_uS", "slope_mean_uS"))
-        return self
 
 
 class StretchedExponential(_LinearInLaw):
@@ -367,18 +373,13 @@ class StretchedExponential(_LinearInLaw):
 
     built_by = "analog_samson.analog.own_models:StretchedExponentialNoiseModel"
     drift_parameter = ("change", "µS")
+    drift_tables = ("change_mean_uS", "change_spread_uS")
 
     model: Literal["StretchedExponentialNoiseModel"]
     tau_s: Duration = Field(description="time after which 63 % of the change have happened")
     beta: Annotated[float, Field(ge=0.01, le=10)] = Field(description="exponent of t / tau")
     change_mean_uS: Table = Field(description="mean change at each target, after a long time")
     change_spread_uS: Table = Field(description="standard deviation of the change at each target")
-
-    @pydantic.model_validator(mode="after")
-    def _tables(self) -> Self:
-        laws = ("programming_spread_uS", "change_spread_uS", "read_spread_relative")
-        _check_table(self, "table_uS", *laws, signed=("programming_offset_uS", "change_mean_uS"))
-        return self
 
 
 class Resampled(_PairSection):
@@ -742,6 +743,13 @@ def _shipped_or_named(given: Any, handler: Callable[[Any], NoiseSection]) -> Noi
 
 Noise = Annotated[SerializeAsAny[ShippedNoise], WrapValidator(_shipped_or_named)]
 """A noise section of this package, or one of another package by its importable name."""
+
+
+def _check_measured(section: NoiseSection, drift_tables: tuple[str, str]) -> None:
+    """Check the tables of measured cells, among them mean and spread of the drift."""
+    mean, spread = drift_tables
+    laws = ("programming_spread_uS", spread, "read_spread_relative")
+    _check_table(section, "table_uS", *laws, signed=("programming_offset_uS", mean))
 
 
 def _check_table(section: Any, at: str, *laws: str, signed: tuple[str, ...] = ()) -> None:
