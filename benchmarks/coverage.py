@@ -22,19 +22,21 @@ import numpy as np
 import pandas as pd
 import tyro
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from analog_samson.results import (
     COLUMNS,
     best_methods,
     chip_means,
     lifetime,
+    lost,
     paired_gain,
     spread,
     summarise,
     yields,
 )
 from analog_samson.results.sample_size import chips_for
+from analog_samson.results.scale import RECOMMENDED_FROM
 from analog_samson.results.summary import GROUP
 from analog_samson.times import DAY, HOUR, YEAR
 
@@ -42,6 +44,9 @@ Floats = NDArray[np.float64]
 
 METHODS = ("sgd", "sam", "asam", "samson")
 ALPHA = 0.05
+DIGITAL = 0.95 + 0.05 / 3
+"""Mean accuracy of the digital networks where chips have 95 %."""
+
 TRUTH_DRAWS = 2_000_000
 """Draws of a chip for the true mean and median: the mean is known to 1e-5."""
 
@@ -82,8 +87,11 @@ class Cell:
         return f"{self.kind:12} {self.n_networks:2} networks  N = {self.n_images:6,}  {design:7}"
 
 
-def accuracies(cell: Cell, n_studies: int, random: np.random.Generator) -> Floats:
-    """Accuracies before counting, shape (studies, methods, networks, chips).
+def accuracies(cell: Cell, n_studies: int, random: np.random.Generator) -> tuple[Floats, Floats]:
+    """Accuracies before counting: of digital networks, and of chips.
+
+    Returns:
+        Shapes (studies, methods, networks, 1) and (studies, methods, networks, chips).
 
     A third of a network's variance is that of its training seed, shared by the methods; half of a
     chip's is that of its random seed, shared by the methods, and by the networks where the design
@@ -92,6 +100,10 @@ def accuracies(cell: Cell, n_studies: int, random: np.random.Generator) -> Float
     - "normal": 95 % + 1.0 network + 0.7 chip, in points;
     - "lognormal": error 3 % x exp(0.5 network + 0.35 chip);
     - "left-tailed": 95 % + 1.0 network - 0.7 (exponential chip - 1), in points.
+
+    A digital network makes two thirds of the errors that its chips make, and half of what it
+    differs by from others is there already: 1.67 points fewer errors + 0.5 network, or error
+    2 % x exp(0.25 network).
     """
     shape = (n_studies, len(METHODS), cell.n_networks, cell.n_chips)
     seeds = random.standard_normal((n_studies, 1, cell.n_networks, 1))
@@ -99,12 +111,12 @@ def accuracies(cell: Cell, n_studies: int, random: np.random.Generator) -> Float
     of_seed = (n_studies, 1, 1 if cell.crossed else cell.n_networks, cell.n_chips)
     if cell.kind == "left-tailed":  # Exp(1) = Gamma(1/2) + Gamma(1/2)
         chip = random.gamma(0.5, size=of_seed) + random.gamma(0.5, size=shape)
-        return 0.95 + 0.01 * network - 0.007 * (chip - 1)
+        return DIGITAL + 0.005 * network, 0.95 + 0.01 * network - 0.007 * (chip - 1)
     chip = math.sqrt(0.5) * random.standard_normal(of_seed)
     chip = chip + math.sqrt(0.5) * random.standard_normal(shape)
     if cell.kind == "lognormal":
-        return 1 - 0.03 * np.exp(0.5 * network + 0.35 * chip)
-    return 0.95 + 0.01 * network + 0.007 * chip
+        return 1 - 0.02 * np.exp(0.25 * network), 1 - 0.03 * np.exp(0.5 * network + 0.35 * chip)
+    return DIGITAL + 0.005 * network, 0.95 + 0.01 * network + 0.007 * chip
 
 
 def counted(accuracy: Floats, n_images: int) -> NDArray[np.int64]:
@@ -112,17 +124,48 @@ def counted(accuracy: Floats, n_images: int) -> NDArray[np.int64]:
     return np.clip(np.rint(accuracy * n_images), 0, n_images).astype(np.int64)
 
 
-def truth(kind: str) -> dict[str, float]:
-    """True mean accuracy, and true accuracy of the typical chip on the logit scale."""
-    one = Cell(kind, 1, 10_000, crossed=False, n_chips=1)
-    draws = accuracies(one, TRUTH_DRAWS // len(METHODS), np.random.default_rng(12345)).ravel()
-    inside = np.clip(draws, 0.5 / 10_000, 1 - 0.5 / 10_000)
-    mean_logit = np.log(inside / (1 - inside)).mean()
-    return {"accuracy": float(draws.mean()), "logit": float(1 / (1 + np.exp(-mean_logit)))}
+@dataclass(frozen=True)
+class Truth:
+    """True means over networks and chips.
+
+    Attributes:
+        accuracy: Mean accuracy of chips.
+        lost: Digital minus chips' accuracy.
+        logit: Mean of log(accuracy / error) of chips.
+        logit_lost: Digital minus chips' log(accuracy / error).
+    """
+
+    accuracy: float
+    lost: float
+    logit: float
+    logit_lost: float
+
+    @classmethod
+    def of(cls, kind: str) -> "Truth":
+        """The means of `TRUTH_DRAWS` draws."""
+        one = Cell(kind, 1, 10_000, crossed=False, n_chips=1)
+        drawn = accuracies(one, TRUTH_DRAWS // len(METHODS), np.random.default_rng(12345))
+        digital, chips = (float(values.mean()) for values in drawn)
+        inside = (np.clip(values, 0.5 / 10_000, 1 - 0.5 / 10_000) for values in drawn)
+        u, a = (float(special.logit(values).mean()) for values in inside)
+        return cls(chips, digital - chips, a, u - a)
+
+    @property
+    def typical(self) -> float:
+        """Accuracy of the typical chip."""
+        return float(special.expit(self.logit))
+
+    @property
+    def typical_lost(self) -> float:
+        """Accuracy between the typical digital network and the typical chip."""
+        return float(special.expit(self.logit + self.logit_lost)) - self.typical
 
 
 def rows_of(
-    counts: NDArray[np.int64], cell: Cell, times_s: tuple[float, ...] = (DAY,)
+    counts: NDArray[np.int64],
+    cell: Cell,
+    times_s: tuple[float, ...] = (DAY,),
+    digital: NDArray[np.int64] | None = None,
 ) -> pd.DataFrame:
     """Rows of trials of many studies, told apart by their condition.
 
@@ -130,6 +173,8 @@ def rows_of(
         counts: Correct predictions, shape (studies, methods, networks, chips[, times]).
         cell: The setting.
         times_s: Times of the last axis.
+        digital: Correct predictions of the digital networks, shape (studies, methods, networks,
+            1); None: all.
     """
     counts = counts[..., None] if counts.ndim == 4 else counts
     study, method, network, chip, time = (
@@ -168,6 +213,10 @@ def rows_of(
         "reproducible": True,
     }  # fmt: skip
     rows = rows.assign(**constants, n_changed=n - rows["n_correct"])
+    if digital is not None:
+        own = digital[..., 0][study, method, network]
+        rows["n_correct_digital"] = rows["n_correct_digital_test"] = own
+        rows["n_changed"] = np.abs(own - rows["n_correct"])
     return rows[list(COLUMNS)]
 
 
@@ -186,28 +235,41 @@ def run_cell(cell: Cell, n_studies: int, seed: int) -> dict[str, float]:
     """Rates of one cell.
 
     Returns:
-        ``mean`` and ``logit``: coverage of the intervals on both scales, ``gain``: of the gain
-        between two methods; ``floor``: share of intervals with a floor; ``star``, ``bold``,
-        ``worse``: share of studies of equal methods with one (NaN: nothing was tested), and with
-        "_logit" the same on the logit scale.
+        ``mean``, ``lost``, ``gain``: coverage of the intervals of the accuracy, of the accuracy
+        lost since the digital networks, of the gain between two methods, and of the difference of
+        their losses (``saved``); ``floor`` and
+        ``floor_lost``: share of intervals of accuracies and losses with a floor; ``star``,
+        ``bold``, ``worse``: share of studies of equal methods with one (NaN: nothing was tested);
+        and with "_logit" the same on the logit scale, which is the default here, where digital
+        networks make fewer than 20 % errors.
     """
     random = np.random.default_rng(seed)
-    true = truth(cell.kind)
+    true = Truth.of(cell.kind)
     found: dict[str, list[float]] = {}
 
     def add(name: str, values: "pd.Series[bool] | NDArray[np.bool_]") -> None:
         found.setdefault(name, []).extend(np.asarray(values, dtype=float))
 
     for n in batches(n_studies):
-        chips = chip_means(rows_of(counted(accuracies(cell, n, random), cell.n_images), cell))
-        for scale, name in (("accuracy", "mean"), ("logit", "logit")):
-            means = summarise(chips, scale=scale)
-            add(name, (means["low"] <= true[scale]) & (true[scale] <= means["high"]))
-            gains = paired_gain(chips, scale=scale)
+        digital, analog = (counted(own, cell.n_images) for own in accuracies(cell, n, random))
+        chips = chip_means(rows_of(analog, cell, digital=digital))
+        for scale in ("accuracy", "auto"):
             tail = "" if scale == "accuracy" else "_logit"
+            means = summarise(chips, scale=scale)
+            wanted = "accuracy" if scale == "accuracy" else "logit"
+            if (means["scale"] != wanted).any():
+                raise RuntimeError(f"{cell}: {scale!r} is not the {wanted} scale.")
+            value = true.accuracy if scale == "accuracy" else true.typical
+            add(f"mean{tail}", (means["low"] <= value) & (value <= means["high"]))
+            losses = lost(chips, scale=scale)
+            loss = true.lost if scale == "accuracy" else true.typical_lost
+            add(f"lost{tail}", (losses["low"] <= loss) & (loss <= losses["high"]))
+            gains = paired_gain(chips, scale=scale)
             add(f"gain{tail}", (gains["low"] <= 0) & (gains["high"] >= 0))
-            if scale == "accuracy":
-                add("floor", means["spread"] == "floor")
+            saved = paired_gain(chips, scale=scale, endpoint="lost")
+            add(f"saved{tail}", (saved["low"] <= 0) & (saved["high"] >= 0))
+            add(f"floor{tail}", means["spread"] == "floor")
+            add(f"floor_lost{tail}", losses["spread"] == "floor")
             if cell.n_networks < 3:
                 if gains["p_value"].notna().any() or gains["significant"].any():
                     raise RuntimeError(f"{cell}: a test was made from two networks.")
@@ -229,12 +291,13 @@ def run_cell(cell: Cell, n_studies: int, seed: int) -> dict[str, float]:
 def own_tables(cell: Cell, n_studies: int, seed: int) -> dict[str, float]:
     """Share of studies with a star, a bold method, or a missing tie, each in tables of its own."""
     random = np.random.default_rng(seed)
-    counts = counted(accuracies(cell, n_studies, random), cell.n_images)
+    digital, analog = (counted(own, cell.n_images) for own in accuracies(cell, n_studies, random))
     flags = {"star": 0, "bold": 0, "worse": 0}
     for study in range(n_studies):
-        rows = rows_of(counts[study : study + 1], cell)
-        flags["star"] += bool(paired_gain(rows)["significant"].any())
-        marks = best_methods(rows)
+        own = slice(study, study + 1)
+        rows = rows_of(analog[own], cell, digital=digital[own])
+        flags["star"] += bool(paired_gain(rows, scale="accuracy")["significant"].any())
+        marks = best_methods(rows, scale="accuracy")
         flags["bold"] += bool(marks["is_best"].any())
         is_tested = marks["p_value"].notna().any()
         flags["worse"] += bool(is_tested and (marks["p_worse"] < ALPHA).any())
@@ -242,23 +305,25 @@ def own_tables(cell: Cell, n_studies: int, seed: int) -> dict[str, float]:
 
 
 RISKS = {
-    "logit": lambda z: 1 / (1 + np.exp(-math.log(0.97 / 0.03) - 2 * z)),
-    "lognormal": lambda z: 1 - 0.1 * np.exp(z) / np.exp(z).mean(axis=(0, 2, 3), keepdims=True),
-    "left-tailed": lambda z: 0.9 - 0.05 * z,
+    "normal": (0.6, lambda z: 0.6 + 0.1 * z),
+    "lognormal": (0.9, lambda z: 1 - 0.1 * np.exp(z)),
+    "left-tailed": (0.9, lambda z: 0.9 - 0.05 * z),
 }
-"""Accuracy of chips with standard normal or exponential deviations: by scale or shape."""
+"""Accuracy about which chips spread, and that of chips with normal or exponential deviations."""
 
 
 def run_risk(kind: str, n_networks: int, n_studies: int, seed: int) -> dict[str, float]:
     """Share of studies of two equal methods in which one is bold, by its spread.
 
     One method spreads three times as much as the other. Two methods are the hardest case: bold
-    then has a single test. "logit": normal on the logit scale, around 3 % errors, compared there;
-    "lognormal": errors of 10 % on average, and "left-tailed": exponential networks and chips around
-    90 %, compared as accuracies, as the rule has it for digital networks below 95 %.
+    then has a single test. They are equal on the scale that the rule picks: "normal" as
+    accuracies around 60 %; "lognormal" (errors around 10 %) and "left-tailed" (exponential networks
+    and chips around 90 %) on the logit scale.
     """
     random = np.random.default_rng(seed)
     cell = Cell(kind, n_networks, 10_000, crossed=False)
+    middle, accuracy = RISKS[kind]
+    is_logit = middle > RECOMMENDED_FROM
     spreads = np.array([0.1, 0.3])[:, None, None]
 
     def draw(*shape: int) -> Floats:
@@ -266,12 +331,19 @@ def run_risk(kind: str, n_networks: int, n_studies: int, seed: int) -> dict[str,
             return random.exponential(size=shape) - 1
         return random.standard_normal(shape)
 
+    def on_scale(n: int, n_networks: int, n_chips: int) -> Floats:
+        size = (n, len(spreads), n_networks, n_chips)
+        values = accuracy(spreads * (draw(*size[:3], 1) + 0.7 * draw(*size)))
+        return special.logit(np.clip(values, 1e-4, 1 - 1e-4)) if is_logit else values
+
+    true = on_scale(TRUTH_DRAWS // 4, 1, 1).mean(axis=(0, 2, 3))[:, None, None]
     found = []
     for n in batches(n_studies):
-        size = (n, len(spreads), n_networks, cell.n_chips)
-        deviations = spreads * (draw(*size[:3], 1) + 0.7 * draw(*size))
-        chips = chip_means(rows_of(counted(RISKS[kind](deviations), cell.n_images), cell))
-        marks = best_methods(chips, scale="logit" if kind == "logit" else "accuracy")
+        values = on_scale(n, n_networks, cell.n_chips) - true + true[0]
+        values = special.expit(values) if is_logit else values
+        digital = np.full((*values.shape[:3], 1), middle)
+        analog, digital = (counted(own, cell.n_images) for own in (values, digital))
+        marks = best_methods(chip_means(rows_of(analog, cell, digital=digital)))
         found.append(marks[marks["p_worse"].isna()])
     leader = pd.concat(found)
     is_bold, is_wide = leader["p_value"] < ALPHA, leader["method"] == METHODS[1]
@@ -339,7 +411,7 @@ def run_two_stages(n_networks: int, n_studies: int, seed: int) -> dict[str, floa
         for look, larger in itertools.pairwise(LOOKS):
             n_chips[wanted > look] = larger
         number = chips["condition"].astype(str).map(n_chips.rename(index=str))
-        means = summarise(chips[chips["chip"] < number])
+        means = summarise(chips[chips["chip"] < number], scale="accuracy")
         truth_here = np.where(n_networks > 1, 0.9, 0.9 + network[:, 0, 0, 0])
         truth_here = truth_here[[json.loads(text)["study"] for text in means["condition"]]]
         covered.append((means["low"] <= truth_here) & (truth_here <= means["high"]))
@@ -477,7 +549,7 @@ def main(
     tested = [n for n in networks if n >= 3]
     print(f"{studies:,} studies a cell; seed {seed}; standard error at 5 or 95 %: {error:.2f} %")
     if "means" in parts:
-        print("Coverage [%] and studies with a false positive [%], accuracy, then logit scale")
+        print("Coverage [%] and studies with a false positive [%], accuracy and logit (default)")
         for k, cell in enumerate(cells):
             print(cell, _line(run_cell(cell, studies, seed + k)), flush=True)
     if "tables" in parts:

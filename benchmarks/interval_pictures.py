@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tyro
-from coverage import Cell, accuracies, by_study, counted, rows_of, truth
+from coverage import Cell, Truth, accuracies, by_study, counted, rows_of
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
@@ -43,14 +43,14 @@ def main(folder: Path = Path("docs")) -> None:
 
 def draw_coverage(figure: Figure, random: np.random.Generator) -> None:
     """Intervals over networks and, from the same rows, over all chips as if independent."""
-    rows = rows_of(counted(accuracies(CELL, N_STUDIES, random)[:, :1], CELL.n_images), CELL)
-    over_networks = summarise(rows).assign(study=by_study).sort_values("study")
+    rows = rows_of(counted(accuracies(CELL, N_STUDIES, random)[1][:, :1], CELL.n_images), CELL)
+    over_networks = summarise(rows, scale="accuracy").assign(study=by_study).sort_values("study")
     chips = chip_means(rows).assign(study=by_study).groupby("study")["accuracy"]
     n = CELL.n_networks * CELL.n_chips
     half_width = stats.t.ppf(0.975, n - 1) * chips.std() / np.sqrt(n)
     over_chips = pd.DataFrame({"low": chips.mean() - half_width, "high": chips.mean() + half_width})
     left, right = figure.subplots(1, 2, sharey=True)
-    true = truth(CELL.kind)["accuracy"]
+    true = Truth.of(CELL.kind).accuracy
     draw_intervals(left, over_networks, true, "over 5 networks (every table here)")
     draw_intervals(right, over_chips, true, "over 25 chips as if independent")
     left.set_ylabel("accuracy [%]")
@@ -78,7 +78,7 @@ def draw_pairing(figure: Figure, random: np.random.Generator) -> None:
     gain = np.array([0.0, 0.006]).reshape(1, 2, 1, 1)
     rows = rows_of(counted(0.95 + gain + seeds + own + chip, CELL.n_images), CELL)
     names = list(dict.fromkeys(rows["method"]))
-    summary = summarise(rows).set_index("method").loc[names]
+    summary = summarise(rows, scale="accuracy").set_index("method").loc[names]
     of_networks = chip_means(rows).groupby(["method", "training_seed"])["accuracy"].mean().unstack()
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     for seed in of_networks:
@@ -94,7 +94,7 @@ def draw_pairing(figure: Figure, random: np.random.Generator) -> None:
         xticklabels=("baseline", "method"),
         xlim=(-0.3, 1.3),
     )
-    found = paired_gain(rows).set_index("method").loc[names[1]]
+    found = paired_gain(rows, scale="accuracy").set_index("method").loc[names[1]]
     interval(right, 0, found["gain"], found["low"], found["high"])
     right.axhline(0, color="black", linewidth=0.8)
     right.set(

@@ -43,7 +43,7 @@ def main(
     shown_as: str = "",
     baseline: str = "sgd",
     confidence: float = 0.95,
-    scale: Literal["accuracy", "logit", "auto"] = "accuracy",
+    scale: Literal["auto", "accuracy", "logit"] = "auto",
     target: float | None = None,
     bootstrap: bool = False,
     interval: str = "bars",
@@ -72,8 +72,8 @@ def main(
             perplexity.
         baseline: Method that gains are counted from.
         confidence: Probability with which intervals cover; tests use the rest.
-        scale: Scale of means, gains and tests: logit where few errors are left, auto where the
-            digital networks make less than 5 % errors.
+        scale: Scale of means, gains and tests: auto takes logit where the digital networks make at
+            most 20 % errors, which fits errors that vary by factors.
         target: Accuracy that chips must reach for the yield, as a fraction, or another score as it
             is shown (5.9 is a perplexity); by default one point below the digital networks.
         bootstrap: Intervals of the accuracy from a bootstrap over networks (10 or more).

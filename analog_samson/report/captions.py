@@ -42,8 +42,9 @@ def tests_text(gains: pd.DataFrame) -> str:
         text.append(f"{PRIMARY} primary endpoint, tested alone: {found}.")
     rest = gains[~gains["is_primary"]]
     n = int(rest["p_value"].notna().sum())
-    which = f"Holm's correction over the {n} {'other ' if len(primary) else ''}comparisons of this "
-    which += "table"
+    plural = "" if n == 1 else "s"
+    which = f"Holm's correction over the {n} {'other ' if len(primary) else ''}comparison{plural} "
+    which += "of this table"
     if primary["significant"].any():
         text.append(f"{SIGNIFICANT} {p}.")
     if rest["significant"].any():
@@ -66,14 +67,16 @@ def mean_text(summary: pd.DataFrame) -> str:
     if summary["half_width"].isna().all():
         return f"{interval[:1].upper()}{interval[1:]}."
     if "scale" in summary and (summary["scale"] == "logit").all():
-        return (
-            "Accuracy of the typical (median) chip: mean of log(accuracy / error), converted back; "
-            f"it is not the mean accuracy. In brackets the {interval}."
-        )
+        typical = "means of log(accuracy / error), converted back"
+        if "accuracy" in summary:
+            what = f"Accuracy of the typical (median) chip ({typical}; not the mean accuracy)"
+            return f"{what}, with its {interval}."
+        what = f"Typical (median) chip and typical digital network ({typical})"
+        return f"{what} ± half-width of the {interval}."
     is_uneven = (summary["spread"] == "bootstrap") | score_of(summary).is_exponential
     if is_uneven.all():
-        return f"Mean, in brackets the {interval}."
-    how = "half-width, or in brackets the bounds," if is_uneven.any() else "half-width"
+        return f"Mean with its {interval}."
+    how = "half-width, or bounds," if is_uneven.any() else "half-width"
     return f"Mean ± {how} of the {interval}."
 
 

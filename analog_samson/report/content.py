@@ -48,8 +48,8 @@ class Content:
         confidence: Probability with which intervals cover.
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
         half_width: Target half-width of the planning table, as a fraction; None: no such table.
-        scale: Scale of means, gains and tests: "accuracy", "logit" (see `results.summarise`), or
-            "auto", the one that `results.recommended_scale` names.
+        scale: Scale of means, gains and tests: "auto" (the one that `results.recommended_scale`
+            names), "accuracy" or "logit" (see `results.summarise`).
         target: Accuracy that chips must reach for the yield, as a fraction, or another score as it
             is shown (5.9 is a perplexity); None takes `results.default_target`.
         interval: "bars" or "band", over time.
@@ -73,7 +73,7 @@ class Content:
     confidence: float = 0.95
     bootstrap: bool = False
     half_width: float | None = None
-    scale: str = "accuracy"
+    scale: str = "auto"
     target: float | None = None
     interval: str = "bars"
     width: str | float = "two columns"
@@ -175,7 +175,7 @@ class Content:
     @cached_property
     def chosen_scale(self) -> str:
         """The scale of means, gains and tests."""
-        return self.recommended_scale if self.scale == "auto" else self.scale
+        return results.chosen_scale(self.scale, self.chips)
 
     @cached_property
     def recommended_scale(self) -> str:
@@ -199,7 +199,7 @@ class Content:
     @cached_property
     def lost(self) -> pd.DataFrame:
         """Accuracy that every group of rows has lost since the digital network."""
-        return results.lost(self.chips, self.confidence)
+        return results.lost(self.chips, self.confidence, scale=self.chosen_scale)
 
     @property
     def table_target(self) -> float | None:

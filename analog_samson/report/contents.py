@@ -70,7 +70,7 @@ def study_tables(
     confidence: float = 0.95,
     bootstrap: bool = False,
     half_width: float | None = None,
-    scale: str = "accuracy",
+    scale: str = "auto",
     target: float | None = None,
     labels: Mapping[str, str] = MappingProxyType({}),
     details: bool = False,
@@ -88,7 +88,7 @@ def study_tables(
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
         half_width: Target half-width, as a fraction, of a table of the chips or networks needed
             for it.
-        scale: Scale of means, gains and tests: "accuracy", "logit" or "auto" (see `Content`).
+        scale: Scale of means, gains and tests: "auto", "accuracy" or "logit" (see `Content`).
         target: Accuracy that chips must reach for the yield, as a fraction, or another score as it
             is shown; None takes `results.default_target`.
         labels: Names of methods, devices, networks and data sets to labels (see `labelled`).
@@ -132,7 +132,7 @@ def study_figures(
     interval: str = "bars",
     width: str | float = "two columns",
     look: str = "paper",
-    scale: str = "accuracy",
+    scale: str = "auto",
     target: float | None = None,
     programmed: bool = False,
     same_times: bool = False,
@@ -153,7 +153,7 @@ def study_figures(
         interval: "bars" or "band", over time.
         width: "one column", "two columns" or inches.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
-        scale: Scale of means, gains and tests: "accuracy", "logit" or "auto" (see `Content`).
+        scale: Scale of means, gains and tests: "auto", "accuracy" or "logit" (see `Content`).
         target: Accuracy that chips must reach for the yield, as a fraction; None takes
             `results.default_target`.
         programmed: Whether figures over time show the programmed state (t = 0), too.

@@ -210,8 +210,6 @@ def _of_gains(content: Content, gains: pd.DataFrame) -> str:
     if gains.empty:
         return ""
     score = content.score
-    if (gains["scale"] == "logit").all():
-        return _extremes(words.odds_reduction(gains), "gain", lambda v: f"{100 * v:+.3g} %")
     unit = score.difference_unit or score.unit
     return _extremes(gains, "gain", lambda v: _with_unit(score.shown_gain(v), unit, sign="+"))
 

@@ -285,7 +285,10 @@ def _iso_table(content: Content) -> Table | None:
         return None
     return tables.iso_table(
         results.iso_accuracy(
-            content.chips, n_classes=content.known_classes, confidence=content.confidence
+            content.chips,
+            n_classes=content.known_classes,
+            confidence=content.confidence,
+            scale=content.chosen_scale,
         )
     )
 

@@ -64,7 +64,7 @@ def write_report(
     confidence: float = 0.95,
     look: str = "paper",
     width: str | float = "two columns",
-    scale: str = "accuracy",
+    scale: str = "auto",
     target: float | None = None,
     methods: Sequence[str] = (),
     overlay: Sequence[str] = (),
@@ -91,7 +91,7 @@ def write_report(
         confidence: Probability with which an interval covers the true mean.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
         width: "one column", "two columns" or inches, of the figures.
-        scale: Scale of means, gains and tests: "accuracy", "logit" or "auto" (see `Content`).
+        scale: Scale of means, gains and tests: "auto", "accuracy" or "logit" (see `Content`).
         target: Accuracy that chips must reach for the yield, as a fraction; None takes
             `results.default_target`.
         methods: Methods to keep, with or without strength; empty keeps all.

@@ -109,10 +109,6 @@ def gain_vs_time(
     if (gains["endpoint"] == "lost").all():
         label = f"lost less than by {baseline}{score.difference(short=True)}"
     shown = score.shown_gain
-    if (gains["scale"] == "logit").all():
-        gains = words.odds_reduction(gains)
-        deducted = ", digital deducted" if (gains["endpoint"] == "lost").all() else ""
-        label = f"reduction of the odds of an error\nagainst {baseline}{deducted} [%]"
     rows = gains.assign(name=words.method_names(gains), value=shown(gains["gain"]))
     ax.axhline(0.0, color="black", linewidth=line_width(0.55), zorder=1)
     handles = _over_time(ax, rows, interval, axis, shown)

@@ -86,10 +86,10 @@ def table(
         "Digital: the same networks without analog noise.",
         f"Share of analog weights: {share_text(summary)}.",
     ]
-    if recommended_scale == "logit" and not words.scale_text(summary):
-        parts.append(
-            "Digital networks at 95 % or more: the logit scale (--scale logit) is recommended."
-        )
+    if recommended_scale == "logit":
+        is_used = bool(words.scale_text(summary))
+        advice = "fixed rule (--scale accuracy: means)" if is_used else "recommended (--scale auto)"
+        parts.append(f"Logit scale where digital networks reach 80 % on average: {advice}.")
     if summary["half_width"].isna().any() and not summary["half_width"].isna().all():
         parts.append("No interval where one chip of one network was measured.")
     if rows["is_best"].any():
@@ -145,16 +145,8 @@ def gain_table(
     def cell(row: "pd.Series[Any]") -> str:
         mark = f" {SIGNIFICANT}" if row["significant"] else ""
         mark += f" {PRIMARY}" if row["is_primary"] else ""
-        if is_logit:
-            return _between(row["gain"], row["low"], row["high"], 0, sign="+") + mark
-        value, ends, show = row["gain"], (row["low"], row["high"]), score.shown_gain
-        if score.is_exponential:
-            return _between(value, *ends, digits, show=show, sign="+") + mark
-        return _value(score, value, row["half_width"], digits, show=show, sign="+") + mark
+        return mean_of(score, row, digits, "gain", show=score.shown_gain, sign="+") + mark
 
-    is_logit = (gains["scale"] == "logit").all()
-    if is_logit:
-        rows = words.odds_reduction(rows)
     blocks = _over_time(rows, lambda own: {"n": _n_short(own)}, cell)
     per_cent = words.per_cent_of(gains)
     is_loss = (gains["endpoint"] == "lost").all()
@@ -164,12 +156,11 @@ def gain_table(
     if is_loss:
         what = f"What {baseline} loses since its digital networks, minus what the method loses,"
         title = f"{score.capitalised} lost less than by {baseline}{score.difference()}"
+    is_logit = (gains["scale"] == "logit").all()
     if is_logit:
-        title = f"Reduction of the odds of an error against {baseline} [%]"
-        title += ", digital networks deducted" if is_loss else ""
-        what = "1 − odds ratio of the errors of typical chips, from the difference of logits"
-    is_uneven = is_logit or score.is_exponential
-    how = f", in brackets its {per_cent} interval"
+        what += " for typical (median) chips," if is_loss else " of typical (median) chips"
+    is_uneven = score.is_exponential
+    how = f" with its {per_cent} interval"
     how = how if is_uneven else f" ± half-width of its {per_cent} interval"
     on_scale = " on the logit scale" if is_logit else ""
     parts = [
@@ -226,11 +217,7 @@ def lost_table(losses: pd.DataFrame, *, decimals: int | None = None) -> Table:
     blocks = _over_time(
         rows,
         lambda own: {"n": words.n_short(own)},
-        lambda row: (
-            _between(row["lost"], row["low"], row["high"], digits, show=show)
-            if score.is_exponential
-            else _value(score, row["lost"], row["half_width"], digits, show=show)
-        ),
+        lambda row: mean_of(score, row, digits, "lost", show=show),
     )
     first, second = ("Digital", "analog") if score.is_higher_better else ("Analog", "digital")
     lost = f"{first} minus {second} {score.averaged_label} of the same networks"
@@ -286,7 +273,7 @@ def yield_table(yields: pd.DataFrame, *, decimals: int | None = None) -> Table:
     blocks = _over_time(rows, lead, lambda row: _between(row["share"], row["low"], row["high"], 0))
     target = words.target_text(score, rows["target"].iloc[0])
     parts = [
-        f"Share of chips with {target}, in brackets its "
+        f"Share of chips with {target}, with its "
         f"{words.per_cent_of(rows)} interval (Clopper and Pearson, for the effective number of "
         "chips by the spread over networks; over chips only with one network). n = trained "
         "networks × chips per network."
@@ -403,7 +390,7 @@ def iso_table(iso: pd.DataFrame, *, decimals: int = 2, threshold: float = 0.99) 
 
     def cell(row: "pd.Series[Any]") -> str:
         mark = f" {ISO}" if row["is_iso"] else ""
-        return _value(ACCURACY, row["normalised"], row["half_width"], decimals) + mark
+        return mean_of(ACCURACY, row, decimals, "normalised") + mark
 
     blocks = _over_time(rows, lambda own: {}, cell)
     error = "error" if score.is_higher_better else score.averaged_label
@@ -638,18 +625,36 @@ def _value(
 ) -> str:
     """A value with its half-width, as `show` converts it: by default as `Score.shown`."""
     show = show or score.shown
-    text = f"{show(value):{sign}.{decimals}f}".replace("-", "−")
+    text = f"{show(value):{sign}z.{decimals}f}".replace("-", "−")
     if pd.isna(half_width):
         return text
     return f"{text} ± {score.shown_width(show, value, half_width):.{decimals}f}"
 
 
-def mean_of(score: Score, row: "pd.Series[Any]", decimals: int) -> str:
-    """A mean with its half-width, or with its interval where that is not symmetric."""
-    if row.get("scale") == "logit" or row["spread"] == "bootstrap" or score.is_exponential:
-        ends = row["low"], row["high"]
-        return _between(row[score.column], *ends, decimals, show=score.shown)
-    return _value(score, row[score.column], row["half_width"], decimals)
+def mean_of(
+    score: Score,
+    row: "pd.Series[Any]",
+    decimals: int,
+    column: str | None = None,
+    *,
+    show: Callable[[float], float] | None = None,
+    sign: str = "",
+) -> str:
+    """A mean with its half-width, or with its interval where that is not symmetric.
+
+    Args:
+        score: The score.
+        row: Row with the mean, ``low``, ``high``, ``half_width``, ``spread`` and ``scale``.
+        decimals: Digits after the point.
+        column: Column of the mean; None takes that of the score.
+        show: As in `_value`.
+        sign: "+" shows the sign of positive values, too.
+    """
+    value, show = row[column or score.column], show or score.shown
+    is_bent = row.get("scale") == "logit" and column is None
+    if is_bent or row["spread"] == "bootstrap" or score.is_exponential:
+        return _between(value, row["low"], row["high"], decimals, show=show, sign=sign)
+    return _value(score, value, row["half_width"], decimals, show=show, sign=sign)
 
 
 def _between(
@@ -663,7 +668,7 @@ def _between(
 ) -> str:
     """A value with its interval in brackets: "98.32 (97.61 to 98.77)"."""
     ends = sorted((show(low), show(high)))
-    shown = [f"{one:{sign}.{decimals}f}".replace("-", "−") for one in (show(value), *ends)]
+    shown = [f"{one:{sign}z.{decimals}f}".replace("-", "−") for one in (show(value), *ends)]
     return f"{shown[0]} ({shown[1]} to {shown[2]})" if pd.notna(low) else shown[0]
 
 

@@ -128,8 +128,29 @@ class Table:
         return text
 
 
+_INTERVAL = re.compile(r"([+−]?\d+(?:\.(\d+))?) \(([+−]?[\d.]+) to ([+−]?[\d.]+)\)(.*)")
+"""A value with its bounds, "98.87 (98.60 to 99.09) °": value, its decimals, bounds, marks."""
+
+
+def _sides(text: str) -> tuple[str, str, str, str] | None:
+    """Value, distances to its bounds, and marks of a cell; None for other cells."""
+    found = _INTERVAL.fullmatch(text)
+    if found is None:
+        return None
+    value, decimals, *bounds, marks = found.groups(default="")
+    digits = len(decimals)
+    if any(len(bound.partition(".")[2]) != digits for bound in bounds):
+        return None
+    middle, low, high = (float(one.replace("−", "-")) for one in (value, *bounds))
+    return value, f"+{high - middle:z.{digits}f}", f"−{middle - low:z.{digits}f}", marks
+
+
 def _latex_cell(text: str) -> str:
-    """A cell as LaTeX, with narrow spaces."""
+    """A cell as LaTeX, with narrow spaces, and an uneven interval by its two sides."""
+    sides = _sides(text)
+    if sides is not None:
+        value, up, down, marks = sides
+        return f"{latex_text(value)}$^{{{up}}}_{{{down.replace('−', '-')}}}${latex_text(marks)}"
     cell = latex_text(text).replace(r" $\pm$ ", r"\,$\pm$\,")
     for mark in (TIED, PRIMARY, ISO):
         cell = cell.replace(" " + LATEX[mark], LATEX[mark])
@@ -143,7 +164,11 @@ def _width_pt(block: Block, letter_pt: float, apart_pt: float) -> float:
 
 
 def _ems(text: str) -> float:
-    """Width of a text in Computer Modern [em]: digits 0.5, wide letters 0.78, others by class."""
+    """Width of a cell in Computer Modern [em]: digits 0.5, wide letters 0.78, others by class."""
+    sides = _sides(text)
+    if sides is not None:
+        value, up, down, marks = sides
+        return _ems(value) + 0.75 * max(_ems(up), _ems(down)) + _ems(marks)
     narrow, wide = ".,:;il|'†°‡§* ", "±−+=×<>mwMWABCDEGHNOPQRSTUVXYZ"
     return sum(0.28 if one in narrow else 0.78 if one in wide else 0.53 for one in text)
 

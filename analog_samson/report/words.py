@@ -337,12 +337,6 @@ def target_text(score: Score, target: float) -> str:
     return f"{score.label} of {with_unit(score, target)} or {bound}"
 
 
-def odds_reduction(gains: pd.DataFrame) -> pd.DataFrame:
-    """Differences of logits as the share by which the odds of an error are lower."""
-    reduced = {name: -np.expm1(-gains[name]) for name in ("gain", "low", "high")}
-    return gains.assign(**reduced)
-
-
 def per_cent_of(rows: pd.DataFrame) -> str:
     """Confidence of the intervals: "95 %"."""
     return f"{100 * rows['confidence'].iloc[0]:g} %"

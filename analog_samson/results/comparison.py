@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from analog_samson.methods import EXTERNAL
 from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD
-from analog_samson.results.scale import check_scale, name_of, to_scale
+from analog_samson.results.scale import chosen_scale, name_of, to_scale
 from analog_samson.results.scores import score_of, with_score_of
-from analog_samson.results.summary import FEW_NETWORKS, check_confidence, chip_means
+from analog_samson.results.summary import FEW_NETWORKS, check_confidence, chip_means, typical_chips
 
 GAIN_GROUP = (*COMPARED_UNDER[:-1], *METHOD, "baseline", "t_inference_s")
 
@@ -29,7 +29,7 @@ def paired_gain(
     *,
     pool: bool | None = None,
     endpoint: str = "gain",
-    scale: str = "accuracy",
+    scale: str = "auto",
     primary: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Gain of each method over the baseline, on the same chips at the same time.
@@ -52,7 +52,8 @@ def paired_gain(
             as in `summarise`; None pools only where a method has 2 or 3 networks.
         endpoint: "gain" compares accuracies; "lost" compares what each network has lost of its own
             digital accuracy, so that differences of the digital networks cancel.
-        scale: "accuracy", or "logit": differences of ``log(accuracy / error)``, see `summarise`.
+        scale: "accuracy", "logit" or "auto", as in `summarise`. On the logit scale typical chips
+            are compared, see `typical_chips`.
         primary: The comparison named before the study (`Study.primary`), with the keys ``method``,
             ``device``, ``time_s`` and ``endpoint``; it is tested alone, the others under Holm.
 
@@ -78,7 +79,9 @@ def paired_gain(
     check_confidence(confidence)
     if endpoint not in ENDPOINTS:
         raise ValueError(f"The endpoint must be one of {list(ENDPOINTS)}; got {endpoint!r}.")
-    chips = _with_value(chip_means(rows), scale, endpoint)
+    chips = chip_means(rows)
+    scale = chosen_scale(scale, chips)
+    chips = _with_value(typical_chips(chips) if scale == "logit" else chips, endpoint)
     reference = baseline_name(chips, baseline)
     samples = _Samples.of(chips)
     of_reference = np.flatnonzero(method_names(samples.firsts).to_numpy() == reference)[::-1]
@@ -109,7 +112,7 @@ def best_methods(
     confidence: float = 0.95,
     *,
     pool: bool | None = None,
-    scale: str = "accuracy",
+    scale: str = "auto",
 ) -> pd.DataFrame:
     """Find the best method of each comparison, and the methods tied with it.
 
@@ -139,7 +142,8 @@ def best_methods(
         {'method': ['sgd', 'sam'], 'is_best': [False, False], 'is_tied': [True, True]}
     """
     check_confidence(confidence)
-    chips = _with_value(chip_means(rows), scale)
+    chips = chip_means(rows)
+    chips = _with_value(to_scale(chips, chosen_scale(scale, chips)), "gain")
     samples = _Samples.of(chips)
     n_methods = np.bincount(samples.setting)
     ranked = np.lexsort((-samples.mean, samples.setting))
@@ -230,10 +234,8 @@ def baseline_name(rows: pd.DataFrame, baseline: str) -> str:
     raise ValueError(f"Baseline {baseline!r} is not among the methods {names}.{hint}")
 
 
-def _with_value(chips: pd.DataFrame, scale: str, endpoint: str = "gain") -> pd.DataFrame:
+def _with_value(chips: pd.DataFrame, endpoint: str) -> pd.DataFrame:
     """Chips with the column ``value``: what is compared, its sign such that larger is better."""
-    check_scale(scale, score_of(chips))
-    chips = to_scale(chips, scale)
     score = score_of(chips)
     value = chips[score.column]
     if endpoint == "lost":

@@ -12,9 +12,10 @@ from scipy.interpolate import PchipInterpolator
 
 from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD
+from analog_samson.results.scale import chosen_scale, name_of
 from analog_samson.results.scores import Score, score_of, with_score_of
 from analog_samson.results.subsets import digital_score
-from analog_samson.results.summary import GROUP, chip_means, estimate, split
+from analog_samson.results.summary import GROUP, chip_means, estimate, split, typical_chips
 
 CURVE = (*COMPARED_UNDER[:-1], *METHOD)
 """Columns that identify an accuracy-vs-time curve: `GROUP` without the time."""
@@ -211,6 +212,7 @@ def iso_accuracy(
     n_classes: Mapping[str, int],
     confidence: float = 0.95,
     pool: bool | None = None,
+    scale: str = "auto",
 ) -> pd.DataFrame:
     """Normalised score, and whether it counts as "iso-accurate" (Rasch et al. 2023).
 
@@ -224,12 +226,14 @@ def iso_accuracy(
         n_classes: Classes of each data set, as in the manifest of a study.
         confidence: Probability with which the interval covers.
         pool: Whether the spread is pooled over methods, as in `summarise`.
+        scale: As in `lost`: on the logit scale that of the typical chip and digital network.
 
     Returns:
         One row per group: the columns of `GROUP`, ``normalised``,
         ``low``, ``high``, ``is_iso`` (the mean is above the threshold), ``is_iso_surely`` (the
-        whole interval is), ``level``, ``spread``, ``confidence``, ``n_networks``, ``n_chips``,
-        ``n_chips_max``, ``half_width``, ``n_images_per_chip``, ``n_test``, ``extrapolated``.
+        whole interval is), ``level``, ``spread``, ``scale``, ``confidence``, ``n_networks``,
+        ``n_chips``, ``n_chips_max``, ``half_width``, ``n_images_per_chip``, ``n_test``,
+        ``extrapolated``.
 
     Raises:
         ValueError: If guessing is not defined for the score, the number of classes of a data set is
@@ -258,15 +262,19 @@ def iso_accuracy(
             "accuracy is undefined; leave its rows out."
         )
     chips = chip_means(rows)
+    scale = chosen_scale(scale, chips)
+    if scale == "logit":
+        chips = typical_chips(chips)
     chance = _guessing(chips, score, n_classes)
     width = chips[score.digital] - chance
     chips[score.column] = (chips[score.column] - chance) / width
     chips["resolution"] /= width.abs()
     found = estimate(chips, confidence, pool=pool).rename(columns={score.column: "normalised"})
+    found["scale"] = name_of(scale, score)
     found["is_iso"] = found["normalised"] > threshold
     found["is_iso_surely"] = (found["level"] == "networks") & (found["low"] > threshold)
     kept = [*GROUP, "normalised", "low", "high", "half_width", "confidence", "is_iso"]
-    kept += ["is_iso_surely", "level", "spread", "n_networks", "n_chips", "n_chips_max"]
+    kept += ["is_iso_surely", "level", "spread", "scale", "n_networks", "n_chips", "n_chips_max"]
     return with_score_of(rows, found[[*kept, "n_images_per_chip", "n_test", "extrapolated"]].copy())
 
 

@@ -85,7 +85,8 @@ def needed(rows: pd.DataFrame, half_width: float, confidence: float = 0.95) -> p
         raise ValueError(
             f"The target half-width must be positive, such as 0.005; got {half_width!r}."
         )
-    summary = summarise(rows, confidence).drop(columns=["std_networks", "std_chips", "n_reads"])
+    summary = summarise(rows, confidence, scale="accuracy")
+    summary = summary.drop(columns=["std_networks", "std_chips", "n_reads"])
     keys = list(GROUP)
     parts = variance_components(rows)[[*keys, *_PARTS]]
     records = []

@@ -13,26 +13,41 @@ from scipy import special
 
 from analog_samson.results.scores import ACCURACY, Score, score_of
 
-SCALES = ("accuracy", "logit")
+SCALES = ("auto", "accuracy", "logit")
+"""Names that `chosen_scale` takes; "auto", the default everywhere, takes the recommended one."""
 
-RECOMMENDED_FROM = 0.95
-"""Mean accuracy of the digital networks from which the logit scale is recommended: our choice. The
-rule looks at digital networks alone, so that it is fixed before any chip is simulated."""
+RECOMMENDED_FROM = 0.8
+"""Mean accuracy of the digital networks from which the logit scale is recommended: our choice.
+Between 20 and 80 % the logit is close to a straight line (Cox and Snell 1989, Analysis of Binary
+Data), and both scales agree. The rule looks at digital networks alone, so that it is fixed before
+any chip is simulated."""
 
 
-def check_scale(scale: str, score: Score = ACCURACY) -> None:
-    """Check the name of a scale.
+def chosen_scale(scale: str, chips: pd.DataFrame) -> str:
+    """The scale on which chips are averaged and compared.
+
+    Args:
+        scale: One of `SCALES`; "auto" takes what `recommended_scale` names.
+        chips: As `chip_means` gives.
+
+    Returns:
+        "accuracy" (the score itself) or "logit".
 
     Raises:
-        ValueError: If it is unknown, or it is "logit" for a score other than accuracy.
+        ValueError: If the scale is unknown, or "logit" for a score other than accuracy.
+
+    Example:
+        >>> chosen_scale("auto", chips), chosen_scale("logit", chips)
+        ('accuracy', 'logit')
     """
     if scale not in SCALES:
         raise ValueError(f"Scale must be one of {list(SCALES)}; got {scale!r}.")
-    if scale == "logit" and score != ACCURACY:
+    if scale == "logit" and (score := score_of(chips)) != ACCURACY:
         raise ValueError(
             f"The logit scale is for accuracies, and these rows are of {score.name!r}; leave the "
             "scale out, which takes the score itself."
         )
+    return recommended_scale(chips) if scale == "auto" else scale
 
 
 def name_of(scale: str, score: Score) -> str:
@@ -64,7 +79,7 @@ def to_scale(chips: pd.DataFrame, scale: str) -> pd.DataFrame:
 
     Args:
         chips: As `chip_means` gives.
-        scale: One of `SCALES`.
+        scale: As `chosen_scale` gives.
 
     Returns:
         A copy.
@@ -88,7 +103,7 @@ def from_scale(
 
     Args:
         values: Values on the scale.
-        scale: One of `SCALES`.
+        scale: As `chosen_scale` gives.
         n_images: Images that the chips were evaluated on; the half image is taken off again.
     """
     if scale == "accuracy":

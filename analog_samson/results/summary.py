@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import special
 
 from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD, check_definitions
-from analog_samson.results.scale import check_scale, from_scale, name_of, to_scale
+from analog_samson.results.scale import chosen_scale, from_scale, name_of, to_scale
 from analog_samson.results.scores import score_of, with_score_of
 from analog_samson.results.subsets import digital_score, estimated_score, sampling_variance
 
@@ -25,7 +26,7 @@ FEW_NETWORKS = 4
 12.7, 4.3 and 3.2 at 2, 3 and 4 networks; from 4 networks on a method's own spread is used rather
 than the assumption of equal variances."""
 
-_ESTIMATED = ["accuracy", "low", "high", "half_width", "spread", "standard_error", "dof"]
+_ESTIMATED = ["accuracy", "low", "high", "spread", "standard_error", "dof", "clean_accuracy"]
 
 
 def chip_means(rows: pd.DataFrame) -> pd.DataFrame:
@@ -127,7 +128,7 @@ def summarise(
     *,
     pool: bool | None = None,
     bootstrap: bool = False,
-    scale: str = "accuracy",
+    scale: str = "auto",
 ) -> pd.DataFrame:
     """Mean score of every group of rows, with its confidence interval.
 
@@ -147,9 +148,9 @@ def summarise(
             networks do not share chips, and enough networks (10 for 95 %, see
             `spread.fewest_resampled`); a method with fewer keeps Student's interval, as its
             ``spread`` shows. Neither are networks of which several agree.
-        scale: Scale on which means and intervals are computed (`scale.SCALES`): "accuracy", or
-            "logit", whose intervals stay within [0, 1] and which estimates the typical (median)
-            chip instead of the mean.
+        scale: Scale on which means and intervals are computed: "accuracy"; "logit", whose
+            intervals stay within [0, 1] and which estimates the typical (median) chip instead of
+            the mean; or "auto", the one of both that `recommended_scale` names for these rows.
 
     Returns:
         One row per group, sorted, with the columns of `GROUP` and
@@ -166,8 +167,9 @@ def summarise(
         - ``n_networks``, ``n_chips`` (per network, the smallest), ``n_chips_max``, ``n_reads``;
         - ``std_networks`` (of the network means), ``std_chips`` (within a network; without
           the sampling variance of the images, which intervals include);
-        - ``clean_accuracy`` (the digital networks), ``alpha`` (drift compensation),
-          ``analog_share``, ``n_images_per_chip``, ``n_test``, ``extrapolated``, ``reproducible``.
+        - ``clean_accuracy`` (the digital networks, on the same scale), ``alpha`` (drift
+          compensation), ``analog_share``, ``n_images_per_chip``, ``n_test``,
+          ``extrapolated``, ``reproducible``.
 
     Raises:
         ValueError: If there is no row, the rows mix definitions, or the confidence is not
@@ -184,16 +186,14 @@ def summarise(
         [{'method': 'sgd', 'level': 'networks', 'n_networks': 3, 'n_chips': 2}]
     """
     check_confidence(confidence)
-    check_scale(scale, score_of(rows))
-    if rows.empty:
-        raise ValueError("There are no rows to summarise; run the study first.")
-    chips = chip_means(rows)
+    chips = _chips_of(rows)
+    scale = chosen_scale(scale, chips)
     summary = estimate(chips, confidence, pool=pool, bootstrap=bootstrap)
     if scale == "logit":
         scaled = estimate(to_scale(chips, scale), confidence, pool=pool, bootstrap=bootstrap)
+        for column in ("accuracy", "low", "high", "clean_accuracy"):
+            scaled[column] = from_scale(scaled[column], scale, scaled["n_images_per_chip"])
         summary[_ESTIMATED] = scaled[_ESTIMATED]
-        for column in ("accuracy", "low", "high"):
-            summary[column] = from_scale(summary[column], scale, summary["n_images_per_chip"])
         sides = (summary["high"] - summary["accuracy"], summary["accuracy"] - summary["low"])
         summary["half_width"] = np.maximum(*sides)
     lowest, highest = score_of(rows).limits
@@ -203,13 +203,21 @@ def summarise(
     return summary
 
 
-def lost(rows: pd.DataFrame, confidence: float = 0.95, *, pool: bool | None = None) -> pd.DataFrame:
+def lost(
+    rows: pd.DataFrame,
+    confidence: float = 0.95,
+    *,
+    pool: bool | None = None,
+    scale: str = "auto",
+) -> pd.DataFrame:
     """Mean score that every group of rows has lost, each network from its digital one.
 
     Args:
         rows: Rows of trials, or of chips (`chip_means`).
         confidence: Probability with which an interval covers the true mean.
         pool: As in `summarise`.
+        scale: As in `summarise`. On the logit scale it is what lies between the typical digital
+            network and the typical chip, see `typical_chips`.
 
     Returns:
         As `summarise`, with ``lost`` (fraction, or in the unit of the score; positive where the
@@ -224,12 +232,52 @@ def lost(rows: pd.DataFrame, confidence: float = 0.95, *, pool: bool | None = No
         (True, array([3]))
     """
     check_confidence(confidence)
+    chips = _chips_of(rows)
+    scale = chosen_scale(scale, chips)
+    score = score_of(chips)
+    if scale == "logit":
+        chips = typical_chips(chips)
+    chips[score.column] = score.lost(chips[score.digital], chips[score.column])
+    losses = estimate(chips, confidence, pool=pool)
+    losses["scale"] = name_of(scale, score)
+    return losses.rename(columns={score.column: "lost"})
+
+
+def typical_chips(chips: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies whose means are those of the typical chip and the typical digital network.
+
+    Accuracy as a linear function of ``log(accuracy / error)``: the tangent at the mean of each
+    group's networks. Means and their differences are then those of typical chips, in accuracy,
+    and spreads are as normal as those of the logits (delta method).
+
+    Args:
+        chips: As `chip_means` gives, of accuracies.
+
+    Returns:
+        A copy, with ``accuracy``, ``clean_accuracy`` and ``resolution`` replaced.
+
+    Example:
+        >>> typical = typical_chips(chips)
+        >>> bool((typical["accuracy"] - chips["accuracy"]).abs().max() < 0.01)
+        True
+    """
+    scaled, n_images = to_scale(chips, "logit"), chips["n_images_per_chip"]
+    group = chips.groupby(list(GROUP), observed=True, sort=False).ngroup()
+    for column in ("accuracy", "clean_accuracy"):
+        networks = scaled[column].groupby([group, chips["checkpoint"]], observed=True).mean()
+        typical = group.map(networks.groupby(level=0).mean())
+        moved = special.expit(typical)
+        slope = moved * (1 - moved) * (n_images + 1) / n_images
+        scaled[column] = from_scale(typical, "logit", n_images) + slope * (scaled[column] - typical)
+        if column == "accuracy":
+            scaled["resolution"] *= slope
+    return scaled
+
+
+def _chips_of(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         raise ValueError("There are no rows to summarise; run the study first.")
-    chips = chip_means(rows)
-    score = score_of(chips)
-    chips[score.column] = score.lost(chips[score.digital], chips[score.column])
-    return estimate(chips, confidence, pool=pool).rename(columns={score.column: "lost"})
+    return chip_means(rows)
 
 
 def estimate(

@@ -622,7 +622,7 @@ def test_studies_are_laid_over_each_other_each_with_its_own_mean(trials):
     two = one.assign(study="second", n_correct=one["n_correct"] - 50_000)
     two[["chip_id", "checkpoint"]] += "-2"
     two["training_seed"] += 10
-    figure = study_figures(pd.concat([one, two]), overlay=["study"])["overlay"]
+    figure = study_figures(pd.concat([one, two]), overlay=["study"], scale="accuracy")["overlay"]
     legend = figure.legends[0]
     assert [text.get_text() for text in legend.get_texts()] == ["first", "second", "extrapolated"]
     colours = [handle.get_color() for handle in legend.legend_handles[:2]]
@@ -792,7 +792,8 @@ def test_one_table_holds_every_network_and_data_set(trials):
     assert list(cells["network"]) == ["MLP on digits", "LeNet-5 on MNIST"]
     late = summarise(rows).query("device == 'pcm_like' and t_inference_s == @YEAR")
     row = late.query("method == 'sgd' and dataset == 'mnist'").iloc[0]
-    assert cells["SGD"][1] == f"{100 * row['accuracy']:.2f} ± {100 * row['half_width']:.2f}"
+    ends = f"({100 * row['low']:.2f} to {100 * row['high']:.2f})"
+    assert cells["SGD"][1] == f"{100 * row['accuracy']:.2f} {ends}"
     assert "overview" not in study_tables(trials)
     clear = pd.concat(
         [
@@ -835,11 +836,3 @@ def test_bars_of_extrapolated_times_end_below_the_word(stem):
         ]
         for word in words:
             assert max(tops) <= word.get_window_extent().y0
-
-
-def test_the_logit_label_says_whether_the_digital_networks_are_deducted():
-    trials = make_trials({"sgd": 0.97, "sam": 0.98}, n_networks=3, n_chips=2, times_s=(1.0, DAY))
-    figures = study_figures(trials, scale="logit")
-    label = {stem: figures[stem].axes[0].get_ylabel() for stem in ("gain", "saved")}
-    assert label["gain"] == "reduction of the odds of an error\nagainst SGD [%]"
-    assert label["saved"] == "reduction of the odds of an error\nagainst SGD, digital deducted [%]"

@@ -92,7 +92,8 @@ def summary(trials):
 def test_every_cell_is_the_summary_in_per_cent(summary):
     text = table(summary).markdown()
     row = summary.query("device == 'pcm_like' and method == 'sam'").set_index("t_inference_s")
-    cell = f"{100 * row.at[HOUR, 'accuracy']:.2f} ± {100 * row.at[HOUR, 'half_width']:.2f}"
+    value, *ends = (f"{100 * row.at[HOUR, name]:.2f}" for name in ("accuracy", "low", "high"))
+    cell = f"{value} ({ends[0]} to {ends[1]})"
     line = next(line for line in text.splitlines() if line.startswith("| SAM ρ = 0.05"))
     assert [part.strip() for part in line.split("|")][6] == cell
 
@@ -115,9 +116,9 @@ def test_the_caption_says_what_the_numbers_rest_on(trials, summary):
 def test_captions_say_which_intervals_are_a_bootstrap():
     trials = make_trials(METHODS, n_networks=10, n_chips=2, times_s=(1.0,))
     few = (trials["method"] == "rwp") & (trials["training_seed"] > 2)
-    summary = summarise(trials[~few], bootstrap=True)
+    summary = summarise(trials[~few], bootstrap=True, scale="accuracy")
     made = table(summary)
-    how = "Mean ± half-width, or in brackets the bounds, of the 95 % interval (bootstrap over "
+    how = "Mean ± half-width, or bounds, of the 95 % interval (bootstrap over "
     assert how in made.caption
     row = summary[summary["method"] == "sgd"].iloc[0]
     low, high = (f"{100 * row[end]:.2f}" for end in ("low", "high"))
@@ -168,7 +169,7 @@ def test_the_gain_caption_says_whether_a_test_was_made_and_what_it_found():
     assert "No difference has p < 0.05 after Holm" in study_tables(equal)["gain"].caption
     alone = study_tables(make_trials({"sgd": 0.9, "sam": 0.9}, n_networks=1, n_chips=1))
     assert "No test could be made." in alone["gain"].caption
-    assert "No interval: one chip of one trained network." in alone["accuracy"].caption
+    assert "No interval: one chip of one trained network" in alone["accuracy"].caption
 
 
 @pytest.mark.slow
@@ -520,7 +521,7 @@ def test_filters_name_what_is_not_there(trials):
 
 
 def test_significant_gains_carry_a_star_and_losses_their_sign(trials):
-    text = gain_table(paired_gain(trials, "samson")).markdown()
+    text = gain_table(paired_gain(trials, "samson", scale="accuracy")).markdown()
     line = next(row for row in text.splitlines() if row.startswith("| SGD"))
     assert "| −6.30 ± " in line
     assert " *" in line
@@ -550,20 +551,28 @@ def test_the_primary_endpoint_is_marked_and_its_late_naming_reported(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"primary_endpoints": named}))
     tables = study_tables(trials, folders=[tmp_path])
     assert "‡ primary endpoint, tested alone: p = " in tables["saved"].caption
-    assert "Holm's correction over the 1 other comparisons" in tables["saved"].caption
+    assert "Holm's correction over the 1 other comparison of this table" in tables["saved"].caption
     assert "‡" in tables["saved"].blocks[0].cells.iloc[0]["1 d"]
     assert "‡" not in tables["gain"].caption
     (warning,) = [w for w in warnings_of(Content(trials, [tmp_path])) if "primary" in w]
     assert "was named when 8 rows were there" in warning
 
 
-def test_the_logit_scale_is_recommended_and_said_in_captions():
+def test_the_logit_scale_is_taken_by_rule_and_said_in_captions():
     trials = make_trials({"sgd": 0.97, "sam": 0.98}, n_networks=3, n_chips=2, times_s=(1.0,))
-    assert any("--scale logit" in warning for warning in warnings_of(Content(trials)))
-    assert not any("--scale" in warning for warning in warnings_of(Content(trials, scale="auto")))
-    tables = study_tables(trials, scale="logit")
-    assert "typical (median) chip" in tables["accuracy"].caption
-    assert "odds of an error" in tables["gain"].title
+    assert not any("--scale" in warning for warning in warnings_of(Content(trials)))
+    plain = Content(trials, scale="accuracy")
+    assert any("--scale logit" in warning for warning in warnings_of(plain))
+    tables = study_tables(trials, n_classes={"digits": 10})
+    for name in ("accuracy", "lost", "iso_accuracy"):
+        assert "typical (median) chip" in tables[name].caption
+    assert " to " in tables["accuracy"].blocks[0].cells.iloc[0]["1 s"]
+    assert "Difference of typical (median) chips" in tables["gain"].caption
+    assert "fixed rule (--scale accuracy: means)" in tables["accuracy"].caption
+    plain_tables = study_tables(trials, scale="accuracy")
+    assert "recommended (--scale auto)" in plain_tables["accuracy"].caption
+    few = make_trials({"sgd": 0.70}, n_networks=3, n_chips=2, times_s=(1.0,))
+    assert "logit" not in study_tables(few)["accuracy"].caption.lower()
 
 
 def test_the_curve_of_the_yield_falls_by_one_chip_at_its_accuracy():

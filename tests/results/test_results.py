@@ -394,7 +394,7 @@ def test_the_interval_is_students_over_network_means():
     at_hour = scores(trials)[trials["t_inference_s"] == HOUR]
     networks = at_hour.groupby("training_seed")["score"].mean()
     low, high = stats.t.interval(0.9, 4, networks.mean(), stats.sem(networks))
-    row = summarise(trials, 0.9).set_index("t_inference_s").loc[HOUR]
+    row = summarise(trials, 0.9, scale="accuracy").set_index("t_inference_s").loc[HOUR]
     np.testing.assert_allclose([row["low"], row["high"]], [low, high], rtol=1e-12)
     assert row["accuracy"] == pytest.approx(networks.mean(), rel=1e-12)
     assert (row["level"], row["spread"]) == ("networks", "own")
@@ -406,7 +406,7 @@ def test_the_interval_is_students_over_network_means():
 def test_one_network_gives_an_interval_over_chips_only_and_is_marked():
     trials = make_trials({"sgd": 0.9}, n_networks=1, n_chips=8, times_s=(1.0,))
     score = scores(trials)["score"]
-    row = summarise(trials).iloc[0]
+    row = summarise(trials, scale="accuracy").iloc[0]
     assert row["level"] == "chips only"
     expected = stats.t.ppf(0.975, 7) * score.std(ddof=1) / np.sqrt(8)
     assert row["half_width"] == pytest.approx(expected)
@@ -422,7 +422,7 @@ def test_one_chip_of_one_network_has_no_interval():
 def test_a_network_with_more_chips_weighs_no_more():
     trials = make_trials({"sgd": 0.9}, n_networks=4, n_chips=6, times_s=(1.0,), std_networks=0.05)
     kept = trials[(trials["training_seed"] > 0) | (trials["chip"] == 0)]
-    row = summarise(kept).iloc[0]
+    row = summarise(kept, scale="accuracy").iloc[0]
     networks = scores(kept).groupby("training_seed")["score"].mean()
     assert row["accuracy"] == pytest.approx(networks.mean())
     assert (row["n_chips"], row["n_chips_max"]) == (1, 6)
@@ -431,7 +431,7 @@ def test_a_network_with_more_chips_weighs_no_more():
 def test_few_networks_share_their_spread_over_methods():
     methods = {"sgd": 0.9, "sam": 0.91, "rwp": 0.92}
     trials = make_trials(methods, n_networks=3, times_s=(1.0,))
-    summary, own = summarise(trials), summarise(trials, pool=False)
+    summary, own = (summarise(trials, pool=pool, scale="accuracy") for pool in (None, False))
     assert set(own["spread"]) == {"own"}
     shared = summary[summary["spread"] == "pooled"]
     assert len(shared) >= 1
@@ -478,7 +478,7 @@ def test_gain_is_the_paired_t_test_over_networks():
     trials = make_trials(n_networks=6, times_s=(DAY,), std_shared=0.05)
     means = scores(trials).groupby(["method", "training_seed"])["score"].mean()
     test = stats.ttest_rel(means["samson"], means["sgd"])
-    row = paired_gain(trials).iloc[0]
+    row = paired_gain(trials, scale="accuracy").iloc[0]
     interval = test.confidence_interval(0.95)
     np.testing.assert_allclose(
         [row["low"], row["high"], row["p_value"]], [interval.low, interval.high, test.pvalue]
@@ -500,7 +500,7 @@ def test_networks_from_elsewhere_are_compared_by_welch():
     trials = make_trials({"sgd": 0.9, "external": 0.92}, times_s=(1.0,))
     means = scores(trials).groupby(["method", "checkpoint"])["score"].mean()
     test = stats.ttest_ind(means["external"], means["sgd"], equal_var=False)
-    row = paired_gain(trials).iloc[0]
+    row = paired_gain(trials, scale="accuracy").iloc[0]
     assert not row["paired"]
     assert row["p_value"] == pytest.approx(test.pvalue)
 

@@ -120,13 +120,14 @@ def test_a_score_of_zeros_and_ones_has_the_statistics_of_accuracy():
 
     named = {"top5": "accuracy", "clean_top5": "clean_accuracy"}
     same(chip_means, **named)
-    same(summarise, **named)
-    same(lambda rows: summarise(rows, bootstrap=True, pool=False), **named)
-    same(paired_gain)
+    same(lambda rows: summarise(rows, scale="accuracy"), **named)
+    same(lambda rows: summarise(rows, bootstrap=True, pool=False, scale="accuracy"), **named)
+    same(lambda rows: paired_gain(rows, scale="accuracy"))
     same(lifetime)
     same(variance_components)
     same(lambda rows: needed(rows, 0.002))
-    pd.testing.assert_frame_equal(best_methods(trials), best_methods(sums), rtol=1e-9)
+    best = (best_methods(rows, scale="accuracy") for rows in (trials, sums))
+    pd.testing.assert_frame_equal(*best, rtol=1e-9)
 
 
 def test_what_is_appended_is_read_back_to_the_last_bit(tmp_path):

@@ -32,7 +32,7 @@ def test_intervals_cover_and_marks_are_false_in_five_per_cent(simulation, n_netw
         assert "star" not in found
         return
     error = math.sqrt(0.05 * 0.95 / N_STUDIES)
-    for name in ("mean", "gain", "logit", "gain_logit"):
+    for name in ("mean", "gain", "mean_logit", "gain_logit"):
         assert 0.93 - 3.3 * error < found[name] < 0.975 + 2 * error
     for name in ("star", "bold", "worse", "star_logit", "bold_logit", "worse_logit"):
         assert found[name] < 0.05 + 3.3 * error

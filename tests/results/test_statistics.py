@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+from scipy import special, stats
 from synthetic_trials import make_trials
 
 from analog_samson.results import (
@@ -184,7 +184,7 @@ def test_bootstrap_intervals_reach_the_summary_where_there_are_enough_networks()
             make_trials({"sam": 0.9}, n_networks=9, times_s=(1.0,)),
         ]
     )
-    summary = summarise(trials, bootstrap=True).set_index("method")
+    summary = summarise(trials, bootstrap=True, scale="accuracy").set_index("method")
     assert dict(summary["spread"]) == {"sam": "own", "sgd": "bootstrap"}
     sgd = trials[trials["method"] == "sgd"]
     means = (
@@ -197,9 +197,8 @@ def test_bootstrap_intervals_reach_the_summary_where_there_are_enough_networks()
     assert (row["low"], row["high"]) == pytest.approx(spread.of_resampled(means, 0.95))
     wider = max(row["high"] - means.mean(), means.mean() - row["low"])
     assert row["half_width"] == pytest.approx(wider)
-    pd.testing.assert_series_equal(
-        summary.loc["sam"], summarise(trials).set_index("method").loc["sam"]
-    )
+    students = summarise(trials, scale="accuracy").set_index("method")
+    pd.testing.assert_series_equal(summary.loc["sam"], students.loc["sam"])
 
 
 def test_networks_on_shared_chips_are_not_resampled_as_if_they_were_independent():
@@ -322,7 +321,7 @@ def test_summaries_use_the_floor_of_the_array():
     chips = chip_means(trials)
     level = chips.groupby("checkpoint")["accuracy"].transform("mean") - chips["accuracy"].mean()
     chips["accuracy"] -= level
-    row = summarise(chips, pool=False).iloc[0]
+    row = summarise(chips, pool=False, scale="accuracy").iloc[0]
     table = chips.pivot(index="checkpoint", columns="chip", values="accuracy").to_numpy()
     assert row["spread"] == "floor"
     assert row["standard_error"] == pytest.approx(spread.floor_of(table, resolution=1e-6))
@@ -375,22 +374,70 @@ def test_lognormal_errors_are_covered_on_the_logit_scale_and_not_as_accuracies(n
 
 def test_intervals_on_the_logit_scale_stay_inside_and_describe_the_typical_chip():
     trials = make_trials({"sgd": 0.995}, n_networks=3, std_networks=0.004, n_images_per_chip=2000)
-    plain, scaled = summarise(trials), summarise(trials, scale="logit")
+    plain, scaled = summarise(trials, scale="accuracy"), summarise(trials)
     assert (scaled["high"] <= 1).all()
     assert (scaled["high"] > scaled["accuracy"]).all()
     assert (scaled["low"] > 0).all()
     assert not np.allclose(scaled["accuracy"], plain["accuracy"], atol=1e-6)
     assert set(scaled["scale"]) == {"logit"}
-    gains = paired_gain(make_trials({"sgd": 0.90, "sam": 0.95}, times_s=(1.0,)), scale="logit")
-    odds = math.log(0.95 / 0.05) - math.log(0.90 / 0.10)
-    assert gains["gain"].iloc[0] == pytest.approx(odds, abs=0.3)
     with pytest.raises(ValueError, match="Scale must be one of"):
         summarise(trials, scale="log")
 
 
 def test_the_recommended_scale_is_that_of_the_digital_networks():
     assert recommended_scale(chip_means(make_trials({"sgd": 0.97}))) == "logit"
-    assert recommended_scale(chip_means(make_trials({"sgd": 0.90}))) == "accuracy"
+    assert recommended_scale(chip_means(make_trials({"sgd": 0.70}))) == "accuracy"
+
+
+def along_tangents(trials, column):
+    """Accuracy of each network along the tangent at the mean of the logits, by method."""
+    n = trials["n_images_per_chip"].iloc[0]
+    keys = [trials["method"], trials["training_seed"]]
+    logit = special.logit((trials[column] + 0.5) / (n + 1)).groupby(keys).mean().unstack(0)
+    moved = special.expit(logit.mean())
+    return ((n + 1) * (moved + moved * (1 - moved) * (logit - logit.mean())) - 0.5) / n
+
+
+@pytest.fixture(scope="module")
+def skewed():
+    """Methods of 5 and 3 % errors, networks whose digital accuracies differ."""
+    trials = make_trials({"sgd": 0.95, "sam": 0.97}, n_networks=5, n_chips=3, times_s=(DAY,))
+    n = trials["n_images_per_chip"]
+    own = (n * (0.975 + 0.002 * trials["training_seed"])).astype(int)
+    return trials.assign(n_correct_digital=own, n_correct_digital_test=own)
+
+
+def test_losses_on_the_logit_scale_are_those_of_typical_chips(skewed):
+    losses = along_tangents(skewed, "n_correct_digital") - along_tangents(skewed, "n_correct")
+    found = lost(skewed, 0.9, scale="logit").set_index("method")
+    half = stats.t.ppf(0.95, 4) * losses.std() / math.sqrt(5)
+    assert set(found["spread"]) == {"own"}
+    for method in ("sgd", "sam"):
+        assert found.at[method, "lost"] == pytest.approx(losses[method].mean(), rel=1e-9)
+        assert found.at[method, "half_width"] == pytest.approx(half[method], rel=1e-9)
+    typical = summarise(skewed, scale="logit").set_index("method")
+    between = typical["clean_accuracy"] - typical["accuracy"]
+    pd.testing.assert_series_equal(found["lost"], between, check_names=False)
+    iso = iso_accuracy(skewed, n_classes={"digits": 10}, scale="logit").set_index("method")
+    digital = along_tangents(skewed, "n_correct_digital")
+    shares = 1 - losses / (digital - 0.1)
+    assert iso.at["sgd", "normalised"] == pytest.approx(shares["sgd"].mean(), rel=1e-9)
+
+
+@pytest.mark.parametrize("endpoint", ["gain", "lost"])
+def test_gains_on_the_logit_scale_are_those_of_typical_chips(skewed, endpoint):
+    value = along_tangents(skewed, "n_correct")
+    if endpoint == "lost":
+        value = value - along_tangents(skewed, "n_correct_digital")
+    steps = value["sam"] - value["sgd"]
+    row = paired_gain(skewed, endpoint=endpoint, scale="logit", pool=False).iloc[0]
+    assert row["spread"] == "own"
+    assert row["gain"] == pytest.approx(steps.mean(), rel=1e-9)
+    assert row["p_value"] == pytest.approx(stats.ttest_1samp(steps, 0).pvalue, rel=1e-7)
+    typical = summarise(skewed, scale="logit").set_index("method")
+    typical["lost"] = typical["accuracy"] - typical["clean_accuracy"]
+    ends = typical["accuracy" if endpoint == "gain" else "lost"]
+    assert row["gain"] == pytest.approx(ends["sam"] - ends["sgd"], rel=1e-9)
 
 
 # loss, primary endpoint
@@ -406,8 +453,8 @@ def test_what_is_lost_is_paired_with_each_network_s_own_digital_accuracy():
         [chips["method"], chips["checkpoint"]]
     )
     networks = own.mean().unstack(0)
-    losses = lost(trials).set_index("method")
-    saved = paired_gain(trials, endpoint="lost").iloc[0]
+    losses = lost(trials, scale="accuracy").set_index("method")
+    saved = paired_gain(trials, endpoint="lost", scale="accuracy").iloc[0]
     for method in ("sgd", "sam"):
         assert losses.at[method, "lost"] == pytest.approx(networks[method].mean())
     test = stats.ttest_1samp(own.mean()["sgd"].to_numpy() - own.mean()["sam"].to_numpy(), 0)

@@ -155,7 +155,7 @@ def test_the_spread_of_chips_is_their_own_without_the_images():
 def test_chips_that_do_not_differ_still_have_an_interval():
     """50 networks x 10 chips, seed 1."""
     trials = answered(50, 1, 10, seed=1, std_chip=0.0)
-    summary = summarise(trials).set_index("condition")
+    summary = summarise(trials, scale="accuracy").set_index("condition")
     assert summary["std_chips"].eq(0).mean() > 0.2
     measured = estimated_score(trials).groupby(trials["condition"]).std()
     expected = stats.t.ppf(0.975, 9) * measured / np.sqrt(10)
