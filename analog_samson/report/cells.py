@@ -19,7 +19,7 @@ from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.axes import finish, head, log_axis
 from analog_samson.report.diagnostics import MAX_PANELS
-from analog_samson.report.figures import calendar_note, late_note, moment, panel_grid
+from analog_samson.report.figures import moment, panel_grid, times_note
 from analog_samson.report.methods import device_label
 from analog_samson.report.networks import check_columns
 from analog_samson.report.style import is_wide, line_width, order, style
@@ -180,7 +180,7 @@ def conductances_figure(
         note = (
             f"{_n_text(rows)}, together {words.range_text(cells)} cells. Bins of "
             f"{rows['width_uS'].iloc[0]:.3g} µS, the last one with all beyond. "
-            f"{words.devices_note(rows)}{calendar_note(rows)}{late_note(rows)}"
+            f"{words.devices_note(rows)}{times_note(rows)}"
         )
         finish(figure, handles, note, are_methods=False)
     return figure
@@ -276,8 +276,7 @@ def clipping_figure(
             ax.set_title(_title(part, rows))
         note = (
             f"{_n_text(rows)}: mean and standard deviation over all chips. Saturated: at the "
-            f"largest or smallest code.{words.devices_note(rows)}{calendar_note(rows)}"
-            f"{late_note(rows)}"
+            f"largest or smallest code.{words.devices_note(rows)}{times_note(rows)}"
         )
         finish(figure, handles, note, are_methods=False)
     return figure
@@ -355,7 +354,7 @@ def arrays_figure(
         figure.colorbar(image, ax=axes, label="saturated outputs [%]", shrink=0.9)
         note = (
             f"{_n_text(rows)}, averaged. Arrays of a layer: by blocks of rows, then of columns. "
-            f"{words.devices_note(rows)}{calendar_note(rows)}{late_note(rows)}"
+            f"{words.devices_note(rows)}{times_note(rows)}"
         )
         finish(figure, {}, note)
     return figure

@@ -507,6 +507,11 @@ def calendar_note(rows: pd.DataFrame) -> str:
     return f" {text}." if text else ""
 
 
+def times_note(rows: pd.DataFrame) -> str:
+    """What labels and marks of times mean, each sentence with a space in front."""
+    return calendar_note(rows) + late_note(rows)
+
+
 def n_note(chips: pd.DataFrame) -> str:
     """Numbers of networks and chips of every method: "n = 5 networks × 10 chips."."""
     keys = ["device", *words.varying(chips), *METHOD]

@@ -26,7 +26,7 @@ from analog_samson.report import words
 from analog_samson.report.axes import finish
 from analog_samson.report.captions import caption
 from analog_samson.report.content import Content
-from analog_samson.report.figures import late_note, moment, panel_grid
+from analog_samson.report.figures import moment, panel_grid, times_note
 from analog_samson.report.nominal import nominal_values
 from analog_samson.report.panels import check_one
 from analog_samson.report.style import line_width, marker_size, order, style
@@ -167,7 +167,7 @@ def map_figure(
         if fixed:
             texts.append(f"At {fixed}.")
         texts.append(f"n = {words.n_text(rows)}; {words.interval_text(rows)}.")
-        texts.append(f"{words.fixed_text(rows.assign(condition='{}'))}.{late_note(rows)}")
+        texts.append(f"{words.fixed_text(rows.assign(condition='{}'))}.{times_note(rows)}")
         finish(figure, {}, " ".join(filter(None, texts)))
     return figure
 

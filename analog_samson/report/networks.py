@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analog_samson.report import words
 from analog_samson.report.axes import finish, head, log_axis
-from analog_samson.report.figures import calendar_note, late_note, moment, panel_grid
+from analog_samson.report.figures import moment, panel_grid, times_note
 from analog_samson.report.methods import KNOWN_METHODS
 from analog_samson.report.style import is_wide, line_width, order, plot_options, style
 from analog_samson.results.comparison import holm
@@ -272,7 +272,7 @@ def sharpness_figure(
             "Spearman's rank correlation over all points | "
             "within methods (differences between methods removed; p of permutations, Holm's "
             f"correction over the {n_tests} panels). {words.fixed_text(networks)}."
-            f"{calendar_note(networks)}{late_note(networks)}"
+            f"{times_note(networks)}"
         )
         finish(figure, handles, note)
     return figure

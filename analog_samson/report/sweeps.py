@@ -18,11 +18,10 @@ from analog_samson.report.axes import finish, fit_scale, log_axis, places, y_lab
 from analog_samson.report.figures import (
     at_last_time,
     by_panel,
-    calendar_note,
     footnote,
-    late_note,
     moment,
     panel_grid,
+    times_note,
 )
 from analog_samson.report.methods import device_label
 from analog_samson.report.panels import check_one
@@ -117,7 +116,7 @@ def heat_figure(
         figure.colorbar(image, ax=axes, label=score.axis(moment(rows)), shrink=0.9)
         note = f"{device_label(rows['device'].iloc[0])}. Means{words.scale_text(rows)}, "
         note += f"n = {words.n_text(rows)}. "
-        finish(figure, {}, f"{note}{words.fixed_text(rows)}.{calendar_note(rows)}{late_note(rows)}")
+        finish(figure, {}, f"{note}{words.fixed_text(rows)}.{times_note(rows)}")
     return figure
 
 

@@ -20,7 +20,6 @@ from analog_samson.report.methods import (
 from analog_samson.results.comparison import method_names
 from analog_samson.results.definitions import COMPARED_UNDER
 from analog_samson.results.scores import ACCURACY, Score, score_of
-from analog_samson.times import label
 
 __all__ = [
     "axis_name",
@@ -60,13 +59,15 @@ def condition_text(condition: str) -> str:
 
 def refresh_text(interval: float | str) -> str:
     """An interval [s] of refreshes in words: 2592000.0 -> "refreshed every 1 mo"."""
-    return "never refreshed" if isinstance(interval, str) else f"refreshed every {label(interval)}"
+    if isinstance(interval, str):
+        return "never refreshed"
+    return f"refreshed every {times.label(interval)}"
 
 
 def value_text(value: object, axis: str = "") -> str:
     """A value of an axis: 2.0 -> "2", "none" -> "none"; of a time 3600.0 -> "1 h"."""
     if axis == REFRESH and isinstance(value, int | float):
-        return label(value)
+        return times.label(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -354,6 +354,13 @@ def sonos(version, first, second=None):
     return moments
 
 
+def sonos_of(version):
+    """SONOS by one version of CrossSim, at measured times and between two of them."""
+    days = {0.0: (0,), DAY: (1,), 1.5 * DAY: (1, 2), 2 * DAY: (2,), 5 * DAY: (5,)}
+    moments = {t: sonos(version, *own) for t, own in days.items()}
+    return Sonos(moments, 0.0, 16.0)
+
+
 @dataclass(frozen=True)
 class Sonos(Marginals):
     """As marginals; a device at the smallest current has no spread and stays there."""
@@ -540,39 +547,9 @@ LAWS = {
     ),
     "reram_wan2022_as_in_aihwkit": AsInAihwkit("ReRamWan2022NoiseModel", (1.0, DAY, 2 * DAY)),
     "reram_wan2022_crosssim": polynomial(1.0, 0.0, 39.26, 1.053, 0.2374, -0.01167, 1.536e-4),
-    "sonos_agrawal2022_crosssim_3_1": Sonos(
-        {
-            0.0: sonos("3.1", 0),
-            DAY: sonos("3.1", 1),
-            1.5 * DAY: sonos("3.1", 1, 2),
-            2 * DAY: sonos("3.1", 2),
-            5 * DAY: sonos("3.1", 5),
-        },
-        0.0,
-        16.0,
-    ),
-    "sonos_agrawal2022_crosssim_3_2": Sonos(
-        {
-            0.0: sonos("3.2", 0),
-            DAY: sonos("3.2", 1),
-            1.5 * DAY: sonos("3.2", 1, 2),
-            2 * DAY: sonos("3.2", 2),
-            5 * DAY: sonos("3.2", 5),
-        },
-        0.0,
-        16.0,
-    ),
-    "sonos_agrawal2022_read_noise": Sonos(
-        {
-            0.0: sonos("3.2", 0),
-            DAY: sonos("3.2", 1),
-            1.5 * DAY: sonos("3.2", 1, 2),
-            2 * DAY: sonos("3.2", 2),
-            5 * DAY: sonos("3.2", 5),
-        },
-        0.0,
-        16.0,
-    ),
+    "sonos_agrawal2022_crosssim_3_1": sonos_of("3.1"),
+    "sonos_agrawal2022_crosssim_3_2": sonos_of("3.2"),
+    "sonos_agrawal2022_read_noise": sonos_of("3.2"),
     "uniform": OnWeights(lambda noisy, w: stats.norm.ppf((noisy - w + 0.1) / 0.2)),
 }
 

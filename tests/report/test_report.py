@@ -565,7 +565,7 @@ def test_the_logit_scale_is_taken_by_rule_and_said_in_captions():
     assert any("--scale logit" in warning for warning in warnings_of(plain))
     tables = study_tables(trials, n_classes={"digits": 10})
     for name in ("accuracy", "lost", "iso_accuracy"):
-        assert "typical (median) chip" in tables[name].caption
+        assert "ypical (median) chip" in tables[name].caption
     assert " to " in tables["accuracy"].blocks[0].cells.iloc[0]["1 s"]
     assert "Difference of typical (median) chips" in tables["gain"].caption
     assert "fixed rule (--scale accuracy: means)" in tables["accuracy"].caption

@@ -78,7 +78,7 @@ def test_a_table_of_perplexity_has_the_exponentials_of_the_means_and_bounds(rows
     assert found.title == "Perplexity (lower is better) against time since programming"
     assert found.label == "tab:cross_entropy"
     assert "perplexity = exp(mean cross entropy)" in found.caption
-    assert "Mean, in brackets the 95 % interval" in found.caption
+    assert "Mean with its 95 % interval" in found.caption
     row = summary[(summary["method"] == "sgd") & (summary["t_inference_s"] == DAY)].iloc[0]
     middle, low, high = (np.exp(row[name]) for name in ("cross_entropy", "low", "high"))
     assert cells(found, "SGD")["1 d"] == f"{middle:.3f} ({low:.3f} to {high:.3f})"
