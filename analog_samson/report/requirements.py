@@ -291,7 +291,8 @@ def _bound_text(value: float) -> str:
 
 
 def _source(source: str) -> str:
-    return source if source == ALL_TOGETHER else source_text(source)
+    own = {ALL_TOGETHER: ALL_TOGETHER, "mvm_read_noise_uS": "read noise of cells in products"}
+    return own.get(source) or source_text(source)
 
 
 def _loss_text(methods: pd.DataFrame) -> str:
