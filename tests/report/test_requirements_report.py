@@ -51,7 +51,9 @@ def test_yield_and_other_sources_are_said():
 
 def test_the_programmed_state_and_a_missing_baseline_are_said():
     made = requirements_table(rows_of(FACTORS).assign(t_inference_s=0.0), baseline="asam")
-    assert "scale as programmed" in made.blocks[0].cells and "relative to ASAM" not in made.markdown()
+    assert (
+        "scale as programmed" in made.blocks[0].cells and "relative to ASAM" not in made.markdown()
+    )
     assert "of accuracy as programmed, since the digital" in made.caption
     assert "Not compared: no network was trained by ASAM." in made.caption
 
