@@ -33,7 +33,8 @@ def read_measurements(path: str | Path) -> pd.DataFrame:
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no CSV file, a column or the name of a cell is missing, a value is not
-            a number or out of range, most conductances are far from their targets, or a cell has several targets or two values at one time.
+            a number or out of range, most conductances are far from their targets, or a cell has
+            several targets or two values at one time.
     """
     path = Path(path)
     if not path.is_file():

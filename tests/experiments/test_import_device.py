@@ -264,7 +264,7 @@ def test_the_script_states_law_and_g_min(tmp_path, capsys):
         ({"t_read_s": 1e6}, "The duration of a read is above 0 and below"),
         ({"t_read_s": None}, "A fit needs --t-read-s"),
         ({"confidence": 1.0}, "A confidence lies between 0 and 1; got 1.0"),
-        ({"t_0_s": 1e15}, r"t_0 is a time above 0 s and at most 1e\+12 s; got 1e\+15"),
+        ({"t_0_s": 1e15}, r"t_0 is a time above 0 s and at most 1e\+12 s; got 1000000000000000.0"),
         ({"resample": True, "law": "power_law"}, "--law, --t-read-s belong to a fit"),
         ({"resample": True}, "--t-read-s belongs to a fit"),
         ({"extrapolate": True}, "--extrapolate belongs to --resample"),
@@ -505,7 +505,7 @@ def test_a_resampled_device_runs_in_a_study_and_has_a_page(measured, resampled_d
             lambda rows: rows.assign(device=[*rows["device"][:-1], None]),
             r"line \d+: device is empty",
         ),
-        (lambda rows: rows.assign(time_s=1e13), r"line 2: time_s = 1e\+?13"),
+        (lambda rows: rows.assign(time_s=1e13), r"line 2: time_s = 10000000000000"),
         (lambda rows: rows.assign(target_uS=2e7), r"line 2: target_uS = 20000000"),
         (
             lambda rows: rows.assign(conductance_uS=2e-5),
