@@ -54,7 +54,8 @@ def main(
         technology: For example PCM or ReRAM.
         source: Where the measurements come from.
         t_read_s: Duration of a read [s]; a fit needs it.
-        t_0_s: First read after programming [s]; by default the value that fits best.
+        t_0_s: First read after programming [s]; by default the value that fits best, or the first
+            time measured if nothing drifts.
         law: Law of retention; by default the one that predicts left-out times best.
         g_min_uS: Conductance of a weight of zero [µS]; by default the lowest measured target.
         resample: Instead of a fit: the file refers to a copy of the measurements beside it.
@@ -71,8 +72,14 @@ def main(
         "summary": summary,
         "limits": limits,
     }
-    if resample and not (law is None and g_min_uS is None):
-        raise ValueError("--law and --g-min-uS belong to a fit; --resample follows measured cells.")
+    of_a_fit = {"law": law, "g-min-uS": g_min_uS, "t-read-s": t_read_s, "t-0-s": t_0_s}
+    given = [f"--{option}" for option, value in of_a_fit.items() if value is not None]
+    if resample and given:
+        belong = "belongs" if len(given) == 1 else "belong"
+        raise ValueError(
+            f"{', '.join(given)} {belong} to a fit, and --resample follows measured cells; leave "
+            "one of them out."
+        )
     if not resample and (t_read_s is None or extrapolate):
         raise ValueError("A fit needs --t-read-s; --extrapolate belongs to --resample.")
     rows = read_measurements(measurements)
@@ -90,6 +97,10 @@ def main(
     compared = rows["time_s"].nunique() >= FEWEST_TIMES
     comparison = compare(rows, t_0_s) if compared else None
     chosen = law or (comparison.chosen if comparison else "power_law")
+    is_flat = comparison is not None and not comparison.drifts
+    t_0_text = "the first time measured" if t_0_s is None else "that of --t-0-s"
+    if is_flat and t_0_s is None:
+        t_0_s = float(rows.loc[rows["time_s"] > 0, "time_s"].min())
     found = fit(rows, t_0_s=t_0_s, t_read_s=t_read_s, confidence=confidence, law=chosen)
     text = fitted_file(found, **prose, g_min_uS=g_min_uS, comparison=comparison)
     with replacing(path) as temporary:
@@ -97,8 +108,8 @@ def main(
     device = load_device(path)
     if comparison:
         print(f"{comparison.words[0].upper()}{comparison.words[1:]}.")
-        if not comparison.drifts:
-            print("No law predicts better than no drift.")
+        if is_flat:
+            print(f"No law predicts better than no drift; t_0 is {t_0_text}.")
     else:
         print(f"Fewer than {FEWEST_TIMES} times: laws of retention are not compared.")
     print(f"Law of retention: {found.shape.words}{' (--law)' if law else ''}.")

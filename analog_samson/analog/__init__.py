@@ -27,7 +27,13 @@ from analog_samson.analog.tiles import (
     tile_configuration,
     why_not_on_tiles,
 )
-from analog_samson.analog.to_aihwkit import as_converted, hand_over, on_tiles, rpu_config_of
+from analog_samson.analog.to_aihwkit import (
+    as_converted,
+    hand_over,
+    not_in_ageing,
+    on_tiles,
+    rpu_config_of,
+)
 from analog_samson.analog.versions import WORKING_PAIRS, check_versions
 from analog_samson.deprecated import old_names
 
@@ -55,6 +61,7 @@ __all__ = [
     "hand_over",
     "left_out_of",
     "load_into",
+    "not_in_ageing",
     "on_tiles",
     "read_file",
     "rpu_config_of",

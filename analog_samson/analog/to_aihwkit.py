@@ -70,12 +70,7 @@ def _not_in_aihwkit(device: Device) -> list[str]:
         found.append("faults")
     if device.variation.is_used:
         found.append("variation")
-    if device.temperature.time_factor != 1:
-        found.append(f"temperature.temperature_C = {device.temperature.temperature_C:g}")
-    if device.refresh_every != NEVER:
-        found.append(f"refresh_every = {device.refresh_every}")
-    if compensation.measured_at != EVERY_TIME:
-        found.append(f"drift_compensation.measured_at = {compensation.measured_at!r}")
+    found += not_in_ageing(device)
     if device.layers:
         found.append("layers")
     if compensation.kind == "per_layer":
@@ -86,6 +81,18 @@ def _not_in_aihwkit(device: Device) -> list[str]:
         found.append("drift_compensation.batch_norm = 'recalibrated'")
     if device.input_ranges != InputRanges():
         found.append("input_ranges")
+    return found
+
+
+def not_in_ageing(device: Device) -> list[str]:
+    """Settings of a device that aihwkit's ``drift_analog_weights`` does not follow."""
+    found = []
+    if device.temperature.time_factor != 1:
+        found.append(f"temperature.temperature_C = {device.temperature.temperature_C:g}")
+    if device.refresh_every != NEVER:
+        found.append(f"refresh_every = {device.refresh_every}")
+    if device.drift_compensation.measured_at != EVERY_TIME:
+        found.append(f"drift_compensation.measured_at = {device.drift_compensation.measured_at!r}")
     return found
 
 

@@ -5,6 +5,7 @@ import copy
 import json
 import math
 import operator
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -20,6 +21,7 @@ from analog_samson.analog import (
     TilesOfGroups,
     as_converted,
     hand_over,
+    not_in_ageing,
     on_tiles,
     why_not_on_tiles,
 )
@@ -388,7 +390,8 @@ class Chip:
             The network in evaluation mode on aihwkit's tiles, with its methods for converted
             networks. It computes what the chip computes with the engine "aihwkit": weights as read
             now, compensation factors, input ranges. ``drift_analog_weights(t)`` ages the programmed
-            weights with the drift exponents of this chip by aihwkit's own weight-level path.
+            weights with the drift exponents of this chip by aihwkit's own weight-level path, which
+            follows no temperature, refresh or times of compensation: a warning names them.
 
         Raises:
             ValueError: If aihwkit's tiles cannot run the device.
@@ -396,6 +399,12 @@ class Chip:
         device = self.device
         if reason := why_not_on_tiles(device):
             raise ValueError(f"Device {device.name!r} cannot run on aihwkit's tiles: {reason}.")
+        if missing := not_in_ageing(device):
+            warnings.warn(
+                f"Device {device.name!r}: the converted network holds this chip as it is now; its "
+                f"drift_analog_weights does not follow {', '.join(missing)}.",
+                stacklevel=2,
+            )
         if self._digital is None or device.noise_level == "weight_as_in_aihwkit":
             return as_converted(copy.deepcopy(self.network.network))
         converted, arrays = on_tiles(self._digital, device, self.keep_digital, self.input_ranges)

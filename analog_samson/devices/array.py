@@ -1,5 +1,6 @@
 """The sections of device files around the memory cell: times, mapping, periphery, compensation."""
 
+import fnmatch
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -402,6 +403,11 @@ class LayerOverride(Section):
                 "drift_compensation"
             )
         return self
+
+    def matches(self, name: str) -> bool:
+        """Whether a layer of this dotted name has the pattern, or lies in a module that has it."""
+        shapes = (self.pattern, f"{self.pattern}.*")
+        return any(fnmatch.fnmatchcase(name, shape) for shape in shapes)
 
 
 class DriftCompensation(Section):

@@ -1,6 +1,5 @@
 """A device: its sections, its digest, its valid times, and copies with swept settings."""
 
-import fnmatch
 import hashlib
 import html
 import json
@@ -120,8 +119,7 @@ class Device(Section):
             The device itself, or a copy with the first override whose pattern matches.
         """
         for override in self.layers:
-            shapes = (override.pattern, f"{override.pattern}.*")
-            if any(fnmatch.fnmatchcase(name, shape) for shape in shapes):
+            if override.matches(name):
                 return self._overridden(override)
         return self
 

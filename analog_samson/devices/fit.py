@@ -128,7 +128,7 @@ def fit(
         shape=shape,
         t_read_s=t_read_s,
         last_s=float(rows["time_s"].max()),
-        r_squared=1 - unexplained / total if total else 0.0,
+        r_squared=max(0.0, 1 - unexplained / total) if total else 0.0,
         p_normal=float(stats.kstest(normal, "norm").pvalue),
         confidence=confidence,
     )

@@ -8,8 +8,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analog_samson.times import LONGEST_S
+
 COLUMNS = ("device", "target_uS", "time_s", "conductance_uS")
 """Columns of a file of measurements."""
+
+LARGEST_uS = 1e6
+"""Largest conductance [µS]: that of device files."""
+
+_OTHER_UNIT = 500.0
+"""Ratio of conductance and target from which one of them has another unit: our choice."""
 
 
 def read_measurements(path: str | Path) -> pd.DataFrame:
@@ -24,8 +32,9 @@ def read_measurements(path: str | Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no CSV file, a column is missing, a value is not a number or out of
-            range, or a cell has several targets or two values at one time.
+        ValueError: If it is no CSV file, a column or the name of a cell is missing, a value is not
+            a number or out of range, most conductances are far from their targets, or a cell has
+            several targets or two values at one time.
     """
     path = Path(path)
     if not path.is_file():
@@ -43,15 +52,27 @@ def read_measurements(path: str | Path) -> pd.DataFrame:
         )
     for column in COLUMNS[1:]:
         numbers = pd.to_numeric(rows[column], errors="coerce")
-        wrong = rows.index[~(np.isfinite(numbers) & (numbers >= 0))]
+        largest = LONGEST_S if column == "time_s" else LARGEST_uS
+        wrong = rows.index[~((numbers >= 0) & (numbers <= largest))]
         if len(wrong):
             raise ValueError(
-                f"{path}, line {wrong[0] + 2}: {column} = {rows.loc[wrong[0], column]}; a finite "
-                "number of at least 0 is needed."
+                f"{path}, line {wrong[0] + 2}: {column} = {rows.loc[wrong[0], column]}; a number "
+                f"from 0 to {largest:g} is needed."
             )
         rows[column] = numbers
     if rows.empty:
         raise ValueError(f"{path} holds no measurements; at least one line is needed.")
+    unnamed = rows.index[rows["device"].isna()]
+    if len(unnamed):
+        raise ValueError(
+            f"{path}, line {unnamed[0] + 2}: device is empty; give the name or number of the cell."
+        )
+    both = rows[(rows["target_uS"] > 0) & (rows["conductance_uS"] > 0)]
+    ratio = float((both["conductance_uS"] / both["target_uS"]).median())
+    if not both.empty and not 1 / _OTHER_UNIT < ratio < _OTHER_UNIT:
+        raise ValueError(
+            f"{path}: conductances are about {ratio:.2g} of their targets; give both in µS."
+        )
     several = rows.groupby("device")["target_uS"].nunique()
     if (several > 1).any():
         raise ValueError(f"{path}: device {several.idxmax()!r} has more than one target; give one.")

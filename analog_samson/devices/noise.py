@@ -738,7 +738,13 @@ ShippedNoise = Annotated[
 
 
 def _shipped_or_named(given: Any, handler: Callable[[Any], NoiseSection]) -> NoiseSection:
-    return named_section(given, NoiseSection) or handler(given)
+    section = named_section(given, NoiseSection)
+    if section is not None and not hasattr(section, "built_by"):
+        raise ValueError(
+            f"the section {section.model!r} names no noise model; give its class the attribute "
+            "built_by = 'package.module:Model'"
+        )
+    return section or handler(given)
 
 
 Noise = Annotated[SerializeAsAny[ShippedNoise], WrapValidator(_shipped_or_named)]

@@ -14,6 +14,7 @@ NOISE_SOURCES = (
     "sigma",
     "output_noise",
     "mvm_read_noise",
+    "mvm_read_noise_uS",
     "ir_drop",
     "stuck_low",
     "stuck_high",
@@ -104,24 +105,30 @@ def scaled_settings(
     Args:
         device: The device.
         source: One of its :func:`noise_sources`, or `ALL_TOGETHER`.
-        factor: Scale relative to the device; 0 switches it off.
+        factor: Scale relative to the device; 0 switches it off. Fractions of stuck cells grow until
+            all cells are stuck.
         others: What the other sources are: "off", or "nominal", as on the device.
 
     Returns:
-        Setting to value, with six digits unless the factor is 1.
+        All noise sources of the device to their values, with six digits where the factor is not 1.
 
     Example:
         >>> from analog_samson.devices import load_device
-        >>> scaled_settings(load_device("pcm_like"), "drift_scale", 2.0, "nominal")
-        {'drift_scale': 2.0}
+        >>> scaled_settings(load_device("gaussian_max"), "sigma", 2.0)
+        {'sigma': 0.076}
     """
     known = noise_sources(device)
-    scaled = {name: _scaled(value, factor) for name, value in known.items()}
-    if source == ALL_TOGETHER:
-        return scaled
-    if others == "nominal":
-        return {source: scaled[source]}
-    return {name: value if name == source else 0.0 for name, value in scaled.items()}
+    of_others = dict.fromkeys(known, 0.0) if others == "off" else known
+    found = {
+        name: _scaled(value, factor) if source in (name, ALL_TOGETHER) else of_others[name]
+        for name, value in known.items()
+    }
+    low, high = found.get("stuck_low", 0.0), found.get("stuck_high", 0.0)
+    if low + high > 1:
+        low = {"stuck_low": 1 - high, "stuck_high": low}.get(source, low / (low + high))
+        all_stuck = {"stuck_low": round(low, 6), "stuck_high": round(1 - low, 6)}
+        found |= {name: value for name, value in all_stuck.items() if name in known}
+    return found
 
 
 def _scaled(value: float, factor: float) -> float:
@@ -129,6 +136,6 @@ def _scaled(value: float, factor: float) -> float:
 
 
 def _own_value(device: Device, source: str) -> float | None:
-    section, key = SHORT_AXIS_NAMES[source]
+    section, key = SHORT_AXIS_NAMES.get(source, ("periphery", source))
     value = getattr(getattr(device, section), key, None)
     return float(value) if isinstance(value, int | float) else None

@@ -18,6 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import optimize
 
+from analog_samson.times import LONGEST_S
+
 LawName = Literal["power_law", "log_linear", "stretched_exponential"]
 
 LAW_NAMES: tuple[LawName, ...] = get_args(LawName)
@@ -203,8 +205,8 @@ def estimate(rows: pd.DataFrame, law: LawName, t_0_s: float | None = None) -> Sh
         The law with its constants.
 
     Raises:
-        ValueError: If no cell conducts at every time, there is no time after 0, or t_0 is not
-            positive.
+        ValueError: If no cell conducts at every time, there is no time after 0, or t_0 is out of
+            range.
     """
     return _estimate(_conducting(rows, t_0_s), law, t_0_s)
 
@@ -272,8 +274,8 @@ def _is_as_good(excess: _Array) -> bool:
 
 
 def _conducting(rows: pd.DataFrame, t_0_s: float | None) -> _Cells:
-    if t_0_s is not None and not (np.isfinite(t_0_s) and t_0_s > 0):
-        raise ValueError(f"t_0 is a time above 0 s; got {t_0_s!r}.")
+    if t_0_s is not None and not 0 < t_0_s <= LONGEST_S:
+        raise ValueError(f"t_0 is a time above 0 s and at most {LONGEST_S:g} s; got {t_0_s!r}.")
     alive = rows.groupby("device")["conductance_uS"].transform("min") > 0
     if not alive.any():
         raise ValueError("No cell conducts at every time; laws of retention need such cells.")

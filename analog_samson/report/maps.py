@@ -240,6 +240,11 @@ def study_maps(
         ['map_adc_bits_programming_noise_scale']
     """
     rows = {"score": content.summary, "gain": content.gains, "lost": content.lost}[of]
+    if rows.empty and content.baseline in set(content.rows["method"]):
+        raise ValueError(
+            f"There are no gains to map: {content.baseline!r} is the only method, and gains are "
+            "counted from it; give a study with another method."
+        )
     if rows.empty:
         raise ValueError(
             f"There are no gains to map: {content.baseline!r} is not among the methods; give "

@@ -116,6 +116,8 @@ def requirements_table(rows: pd.DataFrame, baseline: str = "sgd") -> Table:
             f"Relative to {words.method_text(baseline)}: geometric mean over networks of one "
             "training seed, paired."
         )
+    elif methods["name"].nunique() > 1 and baseline not in set(methods["method"]):
+        parts.append(f"Not compared: no network was trained by {words.method_text(baseline)}.")
     parts.append(_falls_text(methods))
     plain = methods.assign(condition="{}")
     return Table(
@@ -246,7 +248,7 @@ def _line(row: "pd.Series[Any]", baseline: str, *, has_ratios: bool) -> dict[str
         "noise source": _source(row["source"]),
         "method": words.method_text(row["name"]),
         "n": f"{row['n_networks']} × {row['n_chips']:.0f}",
-        f"scale at {times.label(row['t_inference_s'])}{extrapolated}": _between(row),
+        f"scale {_when(row['t_inference_s'], 'at')}{extrapolated}": _between(row),
         "that is, up to": _physical(row),
     }
     if has_ratios:
@@ -255,6 +257,11 @@ def _line(row: "pd.Series[Any]", baseline: str, *, has_ratios: bool) -> dict[str
         text = "1" if row["method"] == baseline else _between({**ratio, "bound": bound})
         line[f"relative to {words.method_text(baseline)}"] = text
     return line
+
+
+def _when(t_inference_s: float, before: str) -> str:
+    label = times.label(t_inference_s)
+    return f"{before} {label}" if t_inference_s > 0 else f"as {label}"
 
 
 def _between(row: "Mapping[str, Any] | pd.Series[Any]", factor: float = 1.0) -> str:
@@ -291,7 +298,8 @@ def _bound_text(value: float) -> str:
 
 
 def _source(source: str) -> str:
-    return source if source == ALL_TOGETHER else source_text(source)
+    own = {ALL_TOGETHER: ALL_TOGETHER, "mvm_read_noise_uS": "read noise of cells in products"}
+    return own.get(source) or source_text(source)
 
 
 def _loss_text(methods: pd.DataFrame) -> str:
@@ -306,7 +314,7 @@ def _loss_text(methods: pd.DataFrame) -> str:
 
 def _meaning(methods: pd.DataFrame) -> str:
     first = methods.iloc[0]
-    when = times.label(first["t_inference_s"])
+    when = _when(first["t_inference_s"], "after")
     who = "the mean over chips loses"
     if not math.isnan(first["share"]):
         who = f"{100 * first['share']:g} % of the chips lose"
@@ -315,7 +323,7 @@ def _meaning(methods: pd.DataFrame) -> str:
         others = "the other sources are as on the device"
     return (
         f"Largest scale of a noise source, relative to the device, at which {who} no more than "
-        f"{_loss_text(methods)} after {when}, since the digital network; {others}; converters, "
+        f"{_loss_text(methods)} {when}, since the digital network; {others}; converters, "
         "bounds and compensation are as on the device."
     )
 

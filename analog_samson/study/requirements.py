@@ -23,6 +23,7 @@ from analog_samson.devices.noise_sources import (
     ALL_TOGETHER,
     Others,
     chosen_sources,
+    noise_sources,
     scaled_settings,
 )
 from analog_samson.results import digital_score, estimated_score, score_of
@@ -51,6 +52,9 @@ LeNet-5 on MNIST has 0.3 to 0.5."""
 TIMED_CHIPS = 10
 
 _WIRE_OHM = 0.35
+
+_EXACT = 1e-5
+"""Rounding errors of conductances, relative to the largest one."""
 
 
 def tolerances(
@@ -179,6 +183,11 @@ class _Searches:
         self.sources = chosen_sources(self.device, sources)
         self.shown_loss = lose
         in_table = math.log1p(lose / 100) if score.is_exponential else lose
+        if in_table / score.scale >= score.limits[1] - score.limits[0]:
+            raise ValueError(
+                f"A loss of {lose:g} is more than any chip can lose of its {score.label}; give one "
+                f"below {score.scale * (score.limits[1] - score.limits[0]):g}."
+            )
         n_images = max(trial.n_images_per_chip for trial in nominal)
         self.rule = Rule(
             lose=in_table / score.scale,
@@ -188,6 +197,8 @@ class _Searches:
             resolution=score.step / n_images,
         )
         self._trials: dict[tuple[str, float], dict[str, list[Trial]]] = {}
+        if others == "off":
+            self._check_cells_can_be_without_noise()
 
     def trials(self, source: str, factor: float) -> dict[str, list[Trial]]:
         """Digest of each network to its chips at a scale of a source."""
@@ -205,6 +216,23 @@ class _Searches:
         rows = collect_trials(self.study, trials, folder, jobs=jobs)
         lost = score_of(rows).lost(digital_score(rows), estimated_score(rows))
         return dict(zip(rows["chip_id"], lost.astype(float), strict=True))
+
+    def _check_cells_can_be_without_noise(self) -> None:
+        """Raise if the noise of cells is not that of the sources, which all are switched off."""
+        settings = scaled_settings(self.device, next(iter(self.sources)), 0.0)
+        off = self.device.with_axes(settings)
+        moments = measure(off, [self.time_s], n_levels=3, n=100)
+        moments = moments[(moments["g_uS"] > 0)].set_index("quantity")
+        is_ratio = moments.index == "drift"
+        errors = pd.concat([moments["mean"] - is_ratio, moments["spread"]])
+        in_uS = errors.loc[errors.index.intersection(["programming", "drift", "read"])]
+        if in_uS.abs().max() > _EXACT * off.noise.conductance_range[1]:
+            raise ValueError(
+                f"The cells of device {self.device.name!r} ({self.device.noise.model}) have noise "
+                f"or drift beside {', '.join(noise_sources(self.device))}, which cannot be "
+                "switched off; use others='nominal' (--others nominal), or a model whose scales "
+                "have these names."
+            )
 
     def check_without_noise(self, folder: Path, jobs: int) -> None:
         """Raise if a network misses the target with all noise sources off."""
@@ -322,7 +350,7 @@ def physical(
     Returns:
         A text ("programming spread at 25 µS"), its value on the device and its unit; "", NaN and ""
         where there is none. Spreads and exponents are those of simulated cells at the largest
-        conductance.
+        conductance that are not stuck.
     """
     nothing = "", math.nan, ""
     g_max = device.noise.conductance_range[1]
@@ -330,6 +358,7 @@ def physical(
     settings = {
         "output_noise": ("output noise", value, "normalised"),
         "mvm_read_noise": ("read noise of a product", 100 * value, "% of the largest weight"),
+        "mvm_read_noise_uS": ("read noise of a cell in a product", value, "µS"),
         "ir_drop": ("wire resistance of a cell", _WIRE_OHM * value, "ohm"),
         "stuck_low": ("cells stuck low", 100 * value, "%"),
         "stuck_high": ("cells stuck high", 100 * value, "%"),
@@ -344,6 +373,7 @@ def physical(
         return text, number, "% of the weight" if source == "sigma" and is_relative else unit
     if source == ALL_TOGETHER or device.noise.cells == "signed":
         return nothing
+    device = device.with_axes({"stuck_low": 0.0, "stuck_high": 0.0})
     moments = measure(device, [t_inference_s], n_levels=2, n=MEASURED_CELLS)
     moments = moments[moments["g_uS"] == moments["g_uS"].max()].set_index("quantity")
     when = label(t_inference_s)
@@ -354,8 +384,11 @@ def physical(
         return f"spread {at} after {when}", spread, "µS"
     if source == "read_noise_1f_scale" and "read" in moments.index:
         return f"read spread {at} after {when}", float(moments.loc["read", "spread"]), "µS"
-    if source == "drift_scale" and "exponent" in moments.index:
-        return f"mean drift exponent {at}", float(moments.loc["exponent", "mean"]), ""
+    parameter, unit = device.noise.drift_parameter
+    if source == "drift_scale" and parameter in moments.index:
+        mean = float(moments.loc[parameter, "mean"])
+        name = "mean drift exponent" if parameter == "exponent" else f"size of the mean {parameter}"
+        return f"{name} {at}", abs(mean), unit
     return nothing
 
 

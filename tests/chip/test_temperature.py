@@ -85,6 +85,17 @@ def test_aihwkits_own_path_ages_by_the_effective_time(network):
         assert torch.equal(chip.weights()[layer], weight)
 
 
+@pytest.mark.parametrize(
+    "axes",
+    [{"temperature_C": 85.0}, {"refresh_every": "1 d"}, {"compensation_times": "1 h"}],
+)
+def test_a_converted_chip_says_what_its_ageing_does_not_follow(network, axes):
+    device = at(celsius=25.0).with_axes(axes)
+    chip = program(network, device, input_ranges={"0": 2.0, "2": 2.0}, seed=1).drift_to(HOUR)
+    with pytest.warns(UserWarning, match="drift_analog_weights does not follow (temper|refr|drif)"):
+        chip.to_aihwkit()
+
+
 def test_chips_at_two_temperatures_share_their_draws(network):
     """At the reference temperature nothing changes, read noise included."""
     plain = program(network, "pcm_like", seed=3).drift_to(DAY)

@@ -334,6 +334,12 @@ def test_single_keys_of_a_layer_can_differ(three_layers):
     assert (weights["head"] != three_layers.head.weight).all()
 
 
+def test_an_override_that_matches_no_layer_is_refused(three_layers):
+    typo = with_layers("pcm_like", {"pattern": "haed", "noise": {"drift_scale": 0.0}})
+    with pytest.raises(ValueError, match="'haed' matches no layer of the network.*'head'"):
+        program(three_layers, typo, seed=0)
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

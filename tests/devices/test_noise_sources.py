@@ -36,7 +36,8 @@ def test_one_source_alone_has_the_others_off_or_as_they_are():
     device = load_device("pcm_like")
     off = scaled_settings(device, "output_noise", 2.0)
     assert off == {**dict.fromkeys(PCM, 0.0), "output_noise": 0.08}
-    assert scaled_settings(device, "output_noise", 2.0, "nominal") == {"output_noise": 0.08}
+    nominal = scaled_settings(device, "output_noise", 2.0, "nominal")
+    assert nominal == {**PCM, "output_noise": 0.08}
     both = scaled_settings(device, ALL_TOGETHER, 0.5)
     assert both == {name: value / 2 for name, value in PCM.items()}
     assert device.with_axes(off).periphery.output_noise == 0.08
@@ -48,6 +49,32 @@ def test_a_scale_of_one_is_the_device_itself():
         for others in ("off", "nominal"):
             settings = scaled_settings(device, ALL_TOGETHER, 1.0, others)
             assert device.with_axes(settings).digest == device.digest
+
+
+def test_equal_devices_have_equal_settings_whichever_source_is_scaled():
+    device = load_device("pcm_like")
+    at_one = [scaled_settings(device, name, 1.0, "nominal") for name in (*PCM, ALL_TOGETHER)]
+    assert all(settings == PCM for settings in at_one)
+
+
+def test_read_noise_of_cells_in_every_product_is_a_source():
+    device = load_device("sonos_agrawal2022_read_noise")
+    assert "mvm_read_noise_uS" in noise_sources(device)
+    off = device.with_axes(scaled_settings(device, "output_noise", 1.0))
+    assert off.periphery.mvm_read_noise_uS == 0 == off.noise.programming_noise_scale
+
+
+def test_fractions_of_stuck_cells_are_scaled_up_to_all_cells():
+    device = load_device("pcm_like").with_axes({"stuck_low": 0.1, "stuck_high": 0.3})
+    for source, expected in (("stuck_low", (1, 0)), ("stuck_high", (0, 1)), (ALL_TOGETHER, None)):
+        faults = device.with_axes(scaled_settings(device, source, 16.0)).faults
+        assert faults.stuck_low + faults.stuck_high == pytest.approx(1, abs=1e-6)
+        if expected:
+            assert (faults.stuck_low, faults.stuck_high) == expected
+    assert scaled_settings(device, ALL_TOGETHER, 16.0)["stuck_low"] == 0.25
+    # beside cells stuck high that stay as they are, only the others can be stuck low
+    nominal = scaled_settings(device, "stuck_low", 16.0, "nominal")
+    assert (nominal["stuck_low"], nominal["stuck_high"]) == (0.7, 0.3)
 
 
 def test_sources_are_chosen_by_name():

@@ -78,6 +78,12 @@ def test_an_own_law_has_a_datasheet_and_runs_in_workers(folder):
         ("toml", "slope_uS = -0.1", 'slope_uS = "-0.1"', "slope_uS"),
         ("toml", "slope_uS = -0.1", "slop_uS = -0.1", "unknown key 'slop_uS'; did you mean"),
         ("py", "my_cells:LogTimeModel", "my_cells:Nothing", "Nothing"),
+        (
+            "py",
+            'built_by, drift_parameter = "my_cells:LogTimeModel",',
+            "drift_parameter =",
+            "names no noise model; give its class the attribute built_by",
+        ),
         ("py", "(BaseNoiseModel)", "", "is a class; .* must be derived from aihwkit's BaseNoise"),
         ("py", "apply_drift_noise_to", "apply_drift_to", "has no method 'apply_drift_noise_to_con"),
     ],

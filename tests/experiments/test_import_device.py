@@ -260,11 +260,13 @@ def test_the_script_states_law_and_g_min(tmp_path, capsys):
     [
         ({"g_min_uS": 30.0}, "g_min is at least 0 and below the highest target, 25 µS; got 30 µS"),
         ({"g_min_uS": -1.0}, "g_min is at least 0 and below the highest target"),
-        ({"t_0_s": -1.0}, "t_0 is a time above 0 s; got -1.0"),
+        ({"t_0_s": -1.0}, r"t_0 is a time above 0 s and at most 1e\+12 s; got -1.0"),
         ({"t_read_s": 1e6}, "The duration of a read is above 0 and below"),
         ({"t_read_s": None}, "A fit needs --t-read-s"),
         ({"confidence": 1.0}, "A confidence lies between 0 and 1; got 1.0"),
-        ({"resample": True, "law": "power_law"}, "--law and --g-min-uS belong to a fit"),
+        ({"t_0_s": 1e15}, r"t_0 is a time above 0 s and at most 1e\+12 s; got 1000000000000000.0"),
+        ({"resample": True, "law": "power_law"}, "--law, --t-read-s belong to a fit"),
+        ({"resample": True}, "--t-read-s belongs to a fit"),
         ({"extrapolate": True}, "--extrapolate belongs to --resample"),
     ],
 )
@@ -274,6 +276,25 @@ def test_wrong_options_of_the_script_are_one_sentence(tmp_path, changes, words):
     with pytest.raises(ValueError, match=words) as caught:
         import_device.main(**given | changes)
     assert "\n" not in str(caught.value) and not (tmp_path / "mine.toml").exists()
+
+
+def test_cells_without_drift_have_the_first_time_as_t_0(tmp_path, capsys):
+    """t_0 cannot be estimated from them; read noise since then is that of the measurements."""
+    rows = cells_of(None)
+    rows.to_csv(tmp_path / "retention.csv", index=False)
+    import_device.main(tmp_path / "retention.csv", folder=tmp_path, **GIVEN)
+    device = load_device(tmp_path / "mine.toml")
+    assert device.noise.t_0_s == rows.loc[rows["time_s"] > 0, "time_s"].min()
+    assert (
+        "No law predicts better than no drift; t_0 is the first time measured"
+        in capsys.readouterr().out
+    )
+
+
+def test_cells_that_never_change_have_no_variance_to_explain():
+    rows = cells_of(None)
+    first = rows.groupby("device")["conductance_uS"].transform("first")
+    assert fit(rows.assign(conductance_uS=first), t_read_s=T_READ_S).r_squared == 0
 
 
 def test_too_few_times_are_not_compared(measured):
@@ -480,6 +501,16 @@ def test_a_resampled_device_runs_in_a_study_and_has_a_page(measured, resampled_d
         (lambda rows: rows.assign(device="one"), "'one' has more than one target"),
         (lambda rows: pd.concat([rows, rows]), "two conductances at 1 s"),
         (lambda rows: rows.iloc[:0], "holds no measurements"),
+        (
+            lambda rows: rows.assign(device=[*rows["device"][:-1], None]),
+            r"line \d+: device is empty",
+        ),
+        (lambda rows: rows.assign(time_s=1e13), r"line 2: time_s = 10000000000000"),
+        (lambda rows: rows.assign(target_uS=2e7), r"line 2: target_uS = 20000000"),
+        (
+            lambda rows: rows.assign(conductance_uS=2e-5),
+            "conductances are about .* of their targets",
+        ),
     ],
 )
 def test_wrong_measurements_are_one_sentence(measured, tmp_path, change, words):

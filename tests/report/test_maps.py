@@ -226,6 +226,8 @@ def test_what_cannot_be_one_map_is_refused(rows):
         study_maps(Content(rows, target=1.2), [X, Y])
     with pytest.raises(ValueError, match="no gains to map: 'sgd' is not among the methods"):
         study_maps(Content(rows[rows["method"] != "sgd"]), [X, Y], of="gain")
+    with pytest.raises(ValueError, match="no gains to map: 'sgd' is the only method"):
+        study_maps(Content(rows[rows["method"] == "sgd"]), [X, Y], of="gain")
     both = pd.concat([summary, summary.assign(condition='{"noise.a_s": 1, "b.a_s": 1}')])
     both = pd.concat([both, summary.assign(condition='{"noise.a_s": 2, "b.a_s": 2}')])
     with pytest.raises(ValueError, match=r"Axis 'a_s' is b.a_s or noise.a_s; give the whole"):

@@ -49,6 +49,15 @@ def test_yield_and_other_sources_are_said():
     assert "90 % of the chips lose" in caption and "other sources are as on the device" in caption
 
 
+def test_the_programmed_state_and_a_missing_baseline_are_said():
+    made = requirements_table(rows_of(FACTORS).assign(t_inference_s=0.0), baseline="asam")
+    assert (
+        "scale as programmed" in made.blocks[0].cells and "relative to ASAM" not in made.markdown()
+    )
+    assert "of accuracy as programmed, since the digital" in made.caption
+    assert "Not compared: no network was trained by ASAM." in made.caption
+
+
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_the_figure_names_method_time_n_and_confidence(n):
     rows = rows_of({method: own[:n] for method, own in FACTORS.items()})

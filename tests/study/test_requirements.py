@@ -16,6 +16,9 @@ from analog_samson import Study, collect, load_device, read_trials
 from analog_samson.analog.moments import measure
 from analog_samson.checkpoint import TrainingSpec, load_checkpoint
 from analog_samson.data import load_test
+from analog_samson.devices import Device
+from analog_samson.devices.noise_sources import noise_sources
+from analog_samson.devices.writing import resampled_file
 from analog_samson.study import estimate_tolerances, tolerances
 from analog_samson.study.requirements import physical
 from analog_samson.training import train
@@ -100,7 +103,8 @@ def test_a_stopped_search_continues_and_asks_for_no_chip_twice(study, tmp_path):
 def test_chips_at_a_scale_of_one_are_those_of_a_plain_study(study, tmp_path):
     tolerances(study, tmp_path / "found", 3.0, sources=["drift_scale"], others="nominal")
     rows = read_trials(tmp_path / "found")
-    at_one = rows[[json.loads(text) == {"drift_scale": 1.0} for text in rows["condition"]]]
+    own = noise_sources(load_device("pcm_like"))
+    at_one = rows[[json.loads(text) == own for text in rows["condition"]]]
     n = at_one.groupby("checkpoint").size().max()
     plain = collect(replace(study, n_chips=int(n)), tmp_path / "plain")
     both = at_one.merge(plain, on=["chip_id", "t_inference_s", "read"], suffixes=("", "_plain"))
@@ -112,9 +116,9 @@ def test_chips_at_a_scale_of_one_are_those_of_a_plain_study(study, tmp_path):
 
 @pytest.mark.slow
 def test_other_sources_at_nominal_leave_less_room(study, tmp_path):
-    of = {"lose": 4.0, "sources": ["drift_scale"]}
-    alone = tolerances(study, tmp_path / "alone", **of)
-    together = tolerances(study, tmp_path / "with", **of, others="nominal")
+    of = {"lose": 4.0, "sources": ["drift_scale", "output_noise"]}
+    alone = tolerances(study, tmp_path, **of)
+    together = tolerances(study, tmp_path, **of, others="nominal")  # in the same table
     assert (together["low"] <= alone["high"]).all()
     assert together["factor"].mean() < alone["factor"].mean()
 
@@ -157,9 +161,24 @@ def test_physical_values_are_those_of_the_devices_laws():
     moments = measure(device.with_axes({"read_noise_1f_scale": 2.0}), [86400.0], n_levels=2)
     doubled = moments[moments["quantity"] == "read"].iloc[-1]["spread"]
     assert doubled == pytest.approx(2 * read, rel=0.06)
+    stuck = device.with_axes({"stuck_low": 0.1, "stuck_high": 0.1})
+    found = physical(stuck, "programming_noise_scale", 1.0, 86400.0)  # of cells that can be written
+    assert found == (text, spread, unit)
     assert physical(device, "output_noise", 0.04, 1.0)[1:] == (0.04, "normalised")
     assert physical(load_device("gaussian_max"), "sigma", 0.038, 0.0)[1] == pytest.approx(3.8)
     assert physical(device, "all together", 1.0, 1.0)[0] == ""
+    fields = {"model": "LogTimeNoiseModel", "source": "made up", "t_0_s": 1.0, "t_read_s": 1e-6}
+    tables = dict.fromkeys(("programming_offset_uS", "programming_spread_uS"), (0.0, 0.0))
+    tables |= {"table_uS": (0.0, 25.0), "read_spread_relative": (0.0, 0.0)}
+    slopes = {"slope_mean_uS": (0.0, -0.2), "slope_spread_uS": (0.0, 0.0)}
+    noise = fields | tables | slopes | {"g_max_uS": 25.0}
+    content = {**device.model_dump(exclude_defaults=True), "noise": noise}
+    text, slope, unit = physical(Device(**content), "drift_scale", 1.0, 86400.0)
+    assert (text, unit) == ("size of the mean slope at 25 µS", "µS per decade")
+    assert slope == pytest.approx(0.2)
+    noisy = load_device("sonos_agrawal2022_read_noise")
+    found = physical(noisy, "mvm_read_noise_uS", 0.1, 86400.0)
+    assert found == ("read noise of a cell in a product", 0.1, "µS")
     for name in ("reram_wan2022", "reram_cmo", "sonos_agrawal2022_crosssim_3_2"):
         other = load_device(name)
         text, value, _ = physical(other, "programming_noise_scale", 1.0, 86400.0)
@@ -180,12 +199,27 @@ def test_physical_values_are_those_of_the_devices_laws():
         ({"times_s": [1.0, 2.0]}, {}, "must have one device and one time"),
         ({"axes": {"drift_scale": [1.0]}}, {}, "leave them out"),
         ({"score": "mse"}, {}, "is for regression"),
+        ({}, {"lose": 100.0}, "more than any chip can lose"),
     ],
 )
 def test_wrong_requirements_are_refused_before_any_chip(study, tmp_path, changes, options, message):
     with pytest.raises(ValueError, match=message):
         tolerances(replace(study, **changes), tmp_path / "no", **{"lose": 1.0, **options})
     assert not (tmp_path / "no").exists()
+
+
+def test_cells_whose_noise_has_no_scale_are_not_called_off(study, tmp_path):
+    """Trajectories of measured cells are no noise source, and stay with every scale."""
+    cells = ["device,target_uS,time_s,conductance_uS"]
+    cells += [f"{g}-{k},{g},{t},{g + k}" for g in (1, 20) for k in (0, 1) for t in (0, 1e6)]
+    (tmp_path / "cells.csv").write_text("\n".join(cells))
+    prose = dict.fromkeys(("technology", "source", "summary", "limits"), "made up")
+    text = resampled_file(tmp_path / "cells.csv", name="cells", **prose)
+    (tmp_path / "cells.toml").write_text(text, encoding="utf-8")
+    measured = replace(study, devices=[tmp_path / "cells.toml"])
+    with pytest.raises(ValueError, match="ResampledNoiseModel.*others='nominal'"):
+        estimate_tolerances(measured, 5.0)
+    assert estimate_tolerances(measured, 5.0, others="nominal").n_chips > 0
 
 
 @pytest.mark.slow
