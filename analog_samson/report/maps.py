@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
+from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
@@ -52,6 +53,9 @@ N_TICKS = 6
 
 REFINED = 8
 """Steps between two points of the grid when regions are drawn: our choice."""
+
+LABEL_MARGIN = 0.06
+"""Distance of the label of a contour line from the edges / size of the panel: our choice."""
 
 _FADED = 0.62
 """How far the colours of the region that misses the target are faded: our choice."""
@@ -343,7 +347,9 @@ def draw_map(
                 withStroke(linewidth=line_width(1.2), foreground=(1, 1, 1, 0.6))
             ]
             lines.set_path_effects(halo)
-            for label in ax.clabel(lines, fontsize="small", fmt="%g", inline_spacing=2):
+            spots = _inner_points(lines, surface)
+            how = {"fontsize": "small", "fmt": "%g", "inline_spacing": 2, "manual": spots}
+            for label in ax.clabel(lines, **how) if spots else ():
                 label.set_path_effects(halo)
     _mark_nominal(ax, surface, (x, y), nominal or {})
     _dress(ax.xaxis, x, surface.x, surface.across)
@@ -354,6 +360,20 @@ def draw_map(
     ax.set_xlabel(_label(x))
     ax.set_ylabel(_label(y))
     return image
+
+
+def _inner_points(lines: QuadContourSet, surface: Surface) -> list[tuple[float, float]]:
+    """The point of every contour line farthest from the edges, where a label is not cut."""
+    (left, right), (bottom, top) = _limits(surface.across), _limits(surface.up)
+    found = []
+    for path in lines.get_paths():
+        for part in map(np.asarray, path.to_polygons(closed_only=False)):
+            share = (part - (left, bottom)) / (right - left, top - bottom)
+            margin = np.minimum(share, 1 - share).min(axis=1)
+            best = int(np.argmax(margin))
+            if margin[best] > LABEL_MARGIN:
+                found.append((float(part[best][0]), float(part[best][1])))
+    return found
 
 
 def map_table(rows: pd.DataFrame, axes: Sequence[str], target: float) -> Table:
