@@ -36,7 +36,7 @@ from analog_samson.results import (
     yields,
 )
 from analog_samson.results.sample_size import chips_for
-from analog_samson.results.scale import RECOMMENDED_FROM
+from analog_samson.results.scale import LOGIT_FROM
 from analog_samson.results.summary import GROUP
 from analog_samson.times import DAY, HOUR, YEAR
 
@@ -237,10 +237,10 @@ def run_cell(cell: Cell, n_studies: int, seed: int) -> dict[str, float]:
     Returns:
         ``mean``, ``lost``, ``gain``: coverage of the intervals of the accuracy, of the accuracy
         lost since the digital networks, of the gain between two methods, and of the difference of
-        their losses (``saved``); ``floor`` and
-        ``floor_lost``: share of intervals of accuracies and losses with a floor; ``star``,
-        ``bold``, ``worse``: share of studies of equal methods with one (NaN: nothing was tested);
-        and with "_logit" the same on the logit scale, which is the default here, where digital
+        their losses (``saved``); ``floor`` and ``floor_lost``: share of intervals of accuracies and
+        losses with a floor; ``star``, ``star_saved``, ``bold``, ``worse``: share of studies of
+        equal methods with one (NaN: nothing was tested); and with "_logit" the same on the logit
+        scale, which is the default here, where digital
         networks make fewer than 20 % errors.
     """
     random = np.random.default_rng(seed)
@@ -277,8 +277,9 @@ def run_cell(cell: Cell, n_studies: int, seed: int) -> dict[str, float]:
                 if marks["is_best"].any() or marks["p_value"].notna().any():
                     raise RuntimeError(f"{cell}: bold from two networks.")
                 continue
-            p = smallest_p(gains) * (len(METHODS) - 1)
-            add(f"star{tail}", p < ALPHA)
+            for name, differences in (("star", gains), ("star_saved", saved)):
+                p = smallest_p(differences) * (len(METHODS) - 1)
+                add(f"{name}{tail}", p < ALPHA)
             marks = best_methods(chips, scale=scale)
             leader = marks["p_worse"].isna()
             add(f"bold{tail}", marks.loc[leader, "p_value"] < ALPHA)
@@ -323,7 +324,7 @@ def run_risk(kind: str, n_networks: int, n_studies: int, seed: int) -> dict[str,
     random = np.random.default_rng(seed)
     cell = Cell(kind, n_networks, 10_000, crossed=False)
     middle, accuracy = RISKS[kind]
-    is_logit = middle > RECOMMENDED_FROM
+    is_logit = middle > LOGIT_FROM
     spreads = np.array([0.1, 0.3])[:, None, None]
 
     def draw(*shape: int) -> Floats:

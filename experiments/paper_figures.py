@@ -29,7 +29,7 @@ from analog_samson.report import (
     write_tables,
 )
 from analog_samson.report.methods import labels_from, shows_methods
-from analog_samson.results import read_trials
+from analog_samson.results import read_trials, scales_of
 from analog_samson.results import shown_as as as_named
 
 
@@ -98,7 +98,9 @@ def main(
     if not studies:
         raise ValueError("Give at least one folder of a study; got none.")
     times_s = (*times_s, *at)
-    rows = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
+    every = read_trials(*studies)
+    rows = select(every, devices=devices, methods=methods, times_s=times_s)
+    scales = scales_of(every, scale)
     rows = as_named(rows, shown_as) if shown_as else rows
     folder = made_folder(out or studies[0], "folder of --out" if out else "folder of the study")
     if map:
@@ -108,7 +110,7 @@ def main(
             baseline=baseline,
             confidence=confidence,
             bootstrap=bootstrap,
-            scale=scale,
+            scale=scales,
             target=target,
             width=width,
             look=style,
@@ -126,7 +128,7 @@ def main(
         folders=studies,
         baseline=baseline,
         confidence=confidence,
-        scale=scale,
+        scale=scales,
         target=target,
         bootstrap=bootstrap,
         interval=interval,

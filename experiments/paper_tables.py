@@ -16,7 +16,7 @@ from analog_samson.commands import run_command, written
 from analog_samson.files import made_folder
 from analog_samson.report import names_in, select, study_tables, write_tables
 from analog_samson.report.methods import labels_from, shows_methods
-from analog_samson.results import read_trials
+from analog_samson.results import read_trials, scales_of
 from analog_samson.results import shown_as as as_named
 
 
@@ -63,7 +63,9 @@ def main(
     """
     if not studies:
         raise ValueError("Give at least one folder of a study; got none.")
-    rows = select(read_trials(*studies), devices=devices, methods=methods, times_s=times_s)
+    every = read_trials(*studies)
+    rows = select(every, devices=devices, methods=methods, times_s=times_s)
+    scales = scales_of(every, scale)
     rows = as_named(rows, shown_as) if shown_as else rows
     folder = made_folder(out or studies[0], "folder of --out" if out else "folder of the study")
     tables = study_tables(
@@ -71,7 +73,7 @@ def main(
         folders=studies,
         baseline=baseline,
         confidence=confidence,
-        scale=scale,
+        scale=scales,
         target=target,
         bootstrap=bootstrap,
         half_width=half_width,

@@ -62,22 +62,20 @@ def tests_text(gains: pd.DataFrame) -> str:
 
 
 def mean_text(summary: pd.DataFrame) -> str:
-    """Explain the numbers of a cell: a mean and its interval."""
-    interval = words.interval_text(summary)
+    """Explain the numbers of a cell: a mean or typical chip, and its interval."""
+    interval, typical = words.interval_text(summary), words.typical_text(summary)
     if summary["half_width"].isna().all():
-        return f"{interval[:1].upper()}{interval[1:]}."
-    if "scale" in summary and (summary["scale"] == "logit").all():
-        typical = "means of log(accuracy / error), converted back"
-        if "accuracy" in summary:
-            what = f"Accuracy of the typical (median) chip ({typical}; not the mean accuracy)"
-            return f"{what}, with its {interval}."
-        what = f"Typical (median) chip and typical digital network ({typical})"
-        return f"{what} ± half-width of the {interval}."
-    is_uneven = (summary["spread"] == "bootstrap") | score_of(summary).is_exponential
-    if is_uneven.all():
-        return f"Mean with its {interval}."
+        return f"{interval[:1].upper()}{interval[1:]}. {typical}".rstrip()
+    score = score_of(summary)
+    is_typical = summary["scale"] == "logit" if typical else pd.Series(False, summary.index)
+    what = "Mean" if not typical else "Typical chip" if is_typical.all() else "Mean or typical chip"
+    is_uneven = (summary["spread"] == "bootstrap") | score.is_exponential
+    is_uneven |= is_typical & (score.column in summary)
     how = "half-width, or bounds," if is_uneven.any() else "half-width"
-    return f"Mean ± {how} of the {interval}."
+    text = (
+        f"{what} with its {interval}." if is_uneven.all() else f"{what} ± {how} of the {interval}."
+    )
+    return f"{text} {typical}".rstrip()
 
 
 def share_text(summary: pd.DataFrame) -> str:

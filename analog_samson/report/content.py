@@ -13,6 +13,7 @@ from analog_samson import results
 from analog_samson.deprecated import warn_renamed
 from analog_samson.report import words
 from analog_samson.report.nominal import nominal_values
+from analog_samson.results.scale import Scale
 from analog_samson.results.scores import Score, score_of
 
 
@@ -48,8 +49,8 @@ class Content:
         confidence: Probability with which intervals cover.
         bootstrap: Whether intervals of the accuracy come from a bootstrap over networks.
         half_width: Target half-width of the planning table, as a fraction; None: no such table.
-        scale: Scale of means, gains and tests: "auto" (the one that `results.recommended_scale`
-            names), "accuracy" or "logit" (see `results.summarise`).
+        scale: Scale of means, gains and tests: "auto", "accuracy" or "logit" (see
+            `results.scales_of`).
         target: Accuracy that chips must reach for the yield, as a fraction, or another score as it
             is shown (5.9 is a perplexity); None takes `results.default_target`.
         interval: "bars" or "band", over time.
@@ -73,7 +74,7 @@ class Content:
     confidence: float = 0.95
     bootstrap: bool = False
     half_width: float | None = None
-    scale: str = "auto"
+    scale: Scale = "auto"
     target: float | None = None
     interval: str = "bars"
     width: str | float = "two columns"
@@ -156,7 +157,7 @@ class Content:
     def summary(self) -> pd.DataFrame:
         """Accuracy of every group of rows."""
         return results.summarise(
-            self.chips, self.confidence, bootstrap=self.bootstrap, scale=self.chosen_scale
+            self.chips, self.confidence, bootstrap=self.bootstrap, scale=self.scales
         )
 
     @cached_property
@@ -166,21 +167,16 @@ class Content:
             return self.summary
         parts = [
             results.summarise(
-                own, self.confidence, bootstrap=self.bootstrap, scale=self.chosen_scale
+                own, self.confidence, bootstrap=self.bootstrap, scale=self.scales
             ).assign(study=study)
             for study, own in self.rows.groupby("study", observed=True, sort=False)
         ]
         return pd.concat(parts, ignore_index=True)
 
     @cached_property
-    def chosen_scale(self) -> str:
-        """The scale of means, gains and tests."""
-        return results.chosen_scale(self.scale, self.chips)
-
-    @cached_property
-    def recommended_scale(self) -> str:
-        """The scale that fits the digital networks."""
-        return results.recommended_scale(self.chips)
+    def scales(self) -> dict[str, str]:
+        """The scale of means, gains and tests of each data set."""
+        return results.scales_of(self.chips, self.scale)
 
     @cached_property
     def primary_endpoints(self) -> list[dict[str, Any]]:
@@ -199,7 +195,7 @@ class Content:
     @cached_property
     def lost(self) -> pd.DataFrame:
         """Accuracy that every group of rows has lost since the digital network."""
-        return results.lost(self.chips, self.confidence, scale=self.chosen_scale)
+        return results.lost(self.chips, self.confidence, scale=self.scales)
 
     @property
     def table_target(self) -> float | None:
@@ -219,7 +215,7 @@ class Content:
     @cached_property
     def best(self) -> pd.DataFrame:
         """Which method is the best among those compared."""
-        return results.best_methods(self.chips, self.confidence, scale=self.chosen_scale)
+        return results.best_methods(self.chips, self.confidence, scale=self.scales)
 
     @cached_property
     def gains(self) -> pd.DataFrame:
@@ -239,7 +235,7 @@ class Content:
             self.baseline,
             self.confidence,
             endpoint=endpoint,
-            scale=self.chosen_scale,
+            scale=self.scales,
             primary=self.primary,
         )
 

@@ -16,6 +16,7 @@ from analog_samson.report.content import Content
 from analog_samson.report.items import Item, with_extra
 from analog_samson.report.methods import dataset_label, device_label, labelled
 from analog_samson.report.typeset import Table
+from analog_samson.results.scale import Scale
 from analog_samson.times import seconds
 
 T = TypeVar("T")
@@ -70,7 +71,7 @@ def study_tables(
     confidence: float = 0.95,
     bootstrap: bool = False,
     half_width: float | None = None,
-    scale: str = "auto",
+    scale: Scale = "auto",
     target: float | None = None,
     labels: Mapping[str, str] = MappingProxyType({}),
     details: bool = False,
@@ -132,7 +133,7 @@ def study_figures(
     interval: str = "bars",
     width: str | float = "two columns",
     look: str = "paper",
-    scale: str = "auto",
+    scale: Scale = "auto",
     target: float | None = None,
     programmed: bool = False,
     same_times: bool = False,
@@ -287,11 +288,12 @@ def warnings_of(content: Content) -> list[str]:
         )
     if (summary["n_networks"] == 2).any():
         found.append("Nothing is tested with two trained networks: train a third seed.")
-    if content.chosen_scale == "accuracy" and content.recommended_scale == "logit":
+    ruled = results.scales_of(content.chips)
+    if any(ruled[dataset] == "logit" != own for dataset, own in content.scales.items()):
         found.append(
-            "Few errors are left, and their spread is skewed: intervals of the mean accuracy over "
+            "Where few errors are left, their spread is skewed: intervals of mean accuracies over "
             "few networks are too narrow, mostly upward, and tests favour the method that varies "
-            "more. Prefer the logit scale (--scale logit), which describes the typical chip."
+            "more. Prefer --scale auto, which describes the typical chip."
         )
     found += _primary_warnings(content.primary_endpoints)
     if (summary["n_chips"] < 5).any():

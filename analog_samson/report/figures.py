@@ -473,10 +473,12 @@ def late_mark(rows: pd.DataFrame) -> dict[str, Line2D]:
 
 def footnote(summary: pd.DataFrame) -> str:
     """Kind of the intervals of a summary, number of networks and chips."""
-    text = words.interval_text(summary)
-    return (
-        f"n = {words.n_text(summary)}; {text}.{calendar_note(summary)} {words.fixed_text(summary)}."
-    )
+    parts = [
+        f"n = {words.n_text(summary)}; {words.interval_text(summary)}.{calendar_note(summary)}",
+        words.typical_text(summary),
+        f"{words.fixed_text(summary)}.",
+    ]
+    return " ".join(filter(None, parts))
 
 
 def gain_note(gains: pd.DataFrame) -> str:
@@ -486,7 +488,6 @@ def gain_note(gains: pd.DataFrame) -> str:
         "trained networks" if (gains["level"] == "networks").all() else "chips only (one network)"
     )
     networks = words.range_text(gains["n_networks"])
-    scale = " on the logit scale" if (gains["scale"] == "logit").all() else ""
     if (gains["spread"] == "pooled").any():
         over += ", spread pooled over methods (few networks)"
     unpaired = "" if gains["paired"].all() else " Networks from elsewhere are compared unpaired."
@@ -495,9 +496,9 @@ def gain_note(gains: pd.DataFrame) -> str:
         unpaired = f" Positive: better, a lower {score.label}.{unpaired}"
     return (
         f"Paired on the same chips; n = {networks} networks × {words.range_text(gains['n_chips'])} "
-        f"chips; {per_cent} interval (Student t{scale}) over {over}.{unpaired}"
+        f"chips; {per_cent} interval (Student t) over {over}.{unpaired}"
         f"{calendar_note(gains)} "
-        f"{words.fixed_text(gains)}."
+        f"{' '.join(filter(None, [words.typical_text(gains), words.fixed_text(gains)]))}."
     )
 
 

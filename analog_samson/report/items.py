@@ -216,8 +216,7 @@ def _overlay(content: Content) -> Figure | None:
 
 
 def _accuracy_table(content: Content) -> Table:
-    advice = content.recommended_scale
-    return tables.table(content.summary, content.best, recommended_scale=advice)
+    return tables.table(content.summary, content.best)
 
 
 @_in_few_panels
@@ -288,7 +287,7 @@ def _iso_table(content: Content) -> Table | None:
             content.chips,
             n_classes=content.known_classes,
             confidence=content.confidence,
-            scale=content.chosen_scale,
+            scale=content.scales,
         )
     )
 
@@ -474,7 +473,7 @@ ITEMS = (
         "{Score} over time",
         _accuracy,
         _accuracy_table,
-        "Mean {score} of each method against the time since programming, with its "
+        "The {score} of each method against the time since programming, with its "
         "interval; one panel for each device.",
         findings.accuracy,
     ),
@@ -483,7 +482,7 @@ ITEMS = (
         "overlay",
         "{Score} over time on one axes",
         _overlay,
-        caption="Mean {score} against the time since programming, with its interval; a line for "
+        caption="The {score} against the time since programming, with its interval; a line for "
         "each method and each of the settings that are laid over each other.",
         finding=findings.accuracy,
     ),
@@ -561,7 +560,7 @@ ITEMS = (
         "axis",
         "Along the swept axis",
         _axis,
-        caption="Mean {score} of each method at the last simulated time against the "
+        caption="The {score} of each method at the last simulated time against the "
         "swept setting, with its interval; one panel for each device.",
         finding=findings.accuracy,
     ),
@@ -569,7 +568,7 @@ ITEMS = (
         "sensitivity",
         "Sensitivity to every noise source",
         _sensitivity,
-        caption="Mean {score} at the last simulated time, with its interval, against the size of "
+        caption="The {score} at the last simulated time, with its interval, against the size of "
         "each noise source relative to the device; one panel for each method.",
         finding=findings.sensitivity,
     ),
@@ -577,7 +576,7 @@ ITEMS = (
         "heat",
         "Over both swept axes",
         _heat,
-        caption="Mean {score} at the last simulated time for all values of the two swept "
+        caption="The {score} at the last simulated time for all values of the two swept "
         "settings; one panel for each method.",
         finding=findings.accuracy,
     ),
@@ -586,7 +585,7 @@ ITEMS = (
         "Maps over the swept axes",
         _map,
         _map_table,
-        "Mean {score} over two swept settings, with contour lines; one row of panels for each "
+        "The {score} over two swept settings, with contour lines; one row of panels for each "
         "method, one column for each time or value of a third setting. Hatched: the interval "
         "contains the target; faded and dotted: the target is missed.",
     ),

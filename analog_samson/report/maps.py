@@ -170,7 +170,10 @@ def map_figure(
             texts.append("Cross: the device as it is.")
         if fixed:
             texts.append(f"At {fixed}.")
-        texts.append(f"n = {words.n_text(rows)}; {words.interval_text(rows)}.")
+        texts += [
+            f"n = {words.n_text(rows)}; {words.interval_text(rows)}.",
+            words.typical_text(rows),
+        ]
         texts.append(f"{words.fixed_text(rows.assign(condition='{}'))}.{times_note(rows)}")
         finish(figure, {}, " ".join(filter(None, texts)))
     return figure

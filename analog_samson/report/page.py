@@ -30,6 +30,7 @@ from analog_samson.report.style import base_style, style
 from analog_samson.report.typeset import Table
 from analog_samson.report.words import subset_text
 from analog_samson.results import read_trials, score_of
+from analog_samson.results.scale import Scale
 from analog_samson.results.scores import ACCURACY, is_shown_as
 
 _STYLE = """
@@ -64,7 +65,7 @@ def write_report(
     confidence: float = 0.95,
     look: str = "paper",
     width: str | float = "two columns",
-    scale: str = "auto",
+    scale: Scale = "auto",
     target: float | None = None,
     methods: Sequence[str] = (),
     overlay: Sequence[str] = (),
@@ -135,6 +136,7 @@ def write_report(
                 raise ValueError(f"{where!r} holds no rows; run the study first.")
             if shown_as and (len(by_score) == 1 or is_shown_as(found, shown_as)):
                 found = results.shown_as(found, shown_as)
+            scales = results.scales_of(found, scale)
             content = Content(
                 select(found, methods=methods),
                 own,
@@ -142,7 +144,7 @@ def write_report(
                 confidence=confidence,
                 look=look,
                 width=width,
-                scale=scale,
+                scale=scales,
                 target=target,
                 overlay=overlay,
             )

@@ -114,7 +114,7 @@ def heat_figure(
             ax.set_title(words.method_text(name))
             ax.label_outer()
         figure.colorbar(image, ax=axes, label=score.axis(moment(rows)), shrink=0.9)
-        note = f"{device_label(rows['device'].iloc[0])}. Means{words.scale_text(rows)}, "
+        note = f"{device_label(rows['device'].iloc[0])}. {words.typical_text(rows) or 'Means.'} "
         note += f"n = {words.n_text(rows)}. "
         finish(figure, {}, f"{note}{words.fixed_text(rows)}.{times_note(rows)}")
     return figure

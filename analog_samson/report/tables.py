@@ -44,7 +44,6 @@ def table(
     best: pd.DataFrame | None = None,
     *,
     decimals: int | None = None,
-    recommended_scale: str = "",
 ) -> Table:
     """Accuracy against time: methods x times, one block per device.
 
@@ -53,7 +52,6 @@ def table(
         best: As `results.best_methods` gives: the significantly best is set bold, ties are
             marked; None marks nothing.
         decimals: Digits after the point; None takes those of the score.
-        recommended_scale: As `results.recommended_scale` gives, for the caption.
 
     Returns:
         The table; a cell without trials is blank and is explained in the caption.
@@ -86,10 +84,6 @@ def table(
         "Digital: the same networks without analog noise.",
         f"Share of analog weights: {share_text(summary)}.",
     ]
-    if recommended_scale == "logit":
-        is_used = bool(words.scale_text(summary))
-        advice = "fixed rule (--scale accuracy: means)" if is_used else "recommended (--scale auto)"
-        parts.append(f"Logit scale where digital networks reach 80 % on average: {advice}.")
     if summary["half_width"].isna().any() and not summary["half_width"].isna().all():
         parts.append("No interval where one chip of one network was measured.")
     if rows["is_best"].any():
@@ -156,16 +150,15 @@ def gain_table(
     if is_loss:
         what = f"What {baseline} loses since its digital networks, minus what the method loses,"
         title = f"{score.capitalised} lost less than by {baseline}{score.difference()}"
-    is_logit = (gains["scale"] == "logit").all()
-    if is_logit:
-        what += " for typical (median) chips," if is_loss else " of typical (median) chips"
+    typical = words.typical_text(rows)
     is_uneven = score.is_exponential
     how = f" with its {per_cent} interval"
     how = how if is_uneven else f" ± half-width of its {per_cent} interval"
-    on_scale = " on the logit scale" if is_logit else ""
+    over = "chips" if (gains["level"] == "chips only").all() else "trained networks"
     parts = [
-        f"{what} on the same chips{how} (Student t{on_scale} over trained networks). n = "
+        f"{what} on the same chips{how} (Student t over {over}). n = "
         "trained networks × chips per network.",
+        *([typical] if typical else []),
         tests_text(gains),
     ]
     if not score.is_higher_better:
@@ -333,7 +326,7 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
         "digital": "the same network without analog noise",
         "first": "the chip's first measurement",
     }[rows["reference"].iloc[0]]
-    counted = f"{score.capitalised} lost is counted from {reference}, in "
+    counted = f"The mean {score.label} lost is counted from {reference}, in "
     counted += f"{score.difference_unit} of {score.label}, and"
     if score.has_relative_losses:
         counted = f"Counted from {reference}, relative to it, and"
@@ -400,7 +393,7 @@ def iso_table(iso: pd.DataFrame, *, decimals: int = 2, threshold: float = 0.99) 
     ]
     if rows["is_iso"].any():
         name = "iso-accurate: " if score == ACCURACY else ""
-        parts.append(f"{ISO} {name}mean above {100 * threshold:g} %.")
+        parts.append(f"{ISO} {name}above {100 * threshold:g} %.")
     return Table(
         title=f"Normalised {score.averaged_label} [%] against time since programming",
         caption=caption(rows, blocks, [*parts, *_cut_text(rows)]),

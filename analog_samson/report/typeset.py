@@ -93,8 +93,12 @@ class Table:
         )
         wide = "table*", r"\footnotesize\setlength{\tabcolsep}{3pt}"
         environment, size = next(fitting, wide)
+        caption = f"{self.title}. {self.caption}"
+        if any(_sides(text) for block in self.blocks for text in block.cells.to_numpy().ravel()):
+            caption += " Raised and lowered: distances to the bounds."
+            size += r"\renewcommand{\arraystretch}{1.3}"
         parts = [rf"\begin{{{environment}}}", r"\centering", size]
-        parts.append(rf"\caption{{{latex_text(f'{self.title}. {self.caption}')}}}")
+        parts.append(rf"\caption{{{latex_text(caption)}}}")
         parts.append(rf"\label{{{self.label}}}")
         for block in self.blocks:
             cells = block.cells.map(_latex_cell)

@@ -272,9 +272,8 @@ def floor_text(score: Score) -> str:
 
 def interval_text(summary: pd.DataFrame) -> str:
     """Kind, scale and level of the intervals, and their assumptions."""
-    on_scale = scale_text(summary)
     if summary["half_width"].isna().all():
-        return f"no interval: one chip of one trained network{on_scale}"
+        return "no interval: one chip of one trained network"
     per_cent = per_cent_of(summary)
     over_chips = summary["level"] == "chips only"
     if over_chips.all():
@@ -300,7 +299,7 @@ def interval_text(summary: pd.DataFrame) -> str:
             cells = [_listed(plain[~partly])] if not partly.all() else []
             cells += [f"some times of {_listed(plain[partly])}"] if partly.any() else []
             what += f"; Student t for {' and '.join(cells)}" if cells else ""
-    return f"{per_cent} interval ({what}) {kind}{on_scale}"
+    return f"{per_cent} interval ({what}) {kind}"
 
 
 def returns_text(lives: pd.DataFrame) -> str:
@@ -321,10 +320,21 @@ def calendar_text(t_inference_s: Iterable[float]) -> str:
     return "; ".join(text for unit, text in lengths.items() if unit in units)
 
 
-def scale_text(summary: pd.DataFrame) -> str:
-    """Where means and intervals are not on the scale that is shown; "" elsewhere."""
-    is_logit = "scale" in summary and bool((summary["scale"] == "logit").all())
-    return ", computed on the logit scale (typical chip)" if is_logit else ""
+def typical_text(rows: pd.DataFrame) -> str:
+    """What numbers stand for that are not means, as a sentence; "" where all are means."""
+    is_typical = rows["scale"] == "logit" if "scale" in rows else pd.Series(False, rows.index)
+    if not is_typical.any():
+        return ""
+    which = ""
+    if not is_typical.all():
+        ours, others = (
+            ", ".join(sorted({dataset_label(str(name)) for name in part["dataset"].unique()}))
+            for part in (rows[is_typical], rows[~is_typical])
+        )
+        which = f" of {ours}, and means of {others}"
+    return (
+        f"Typical chips{which}: accuracy at the mean of log(accuracy / error), not mean accuracy."
+    )
 
 
 def with_unit(score: Score, value: float) -> str:

@@ -16,7 +16,7 @@ from analog_samson.results.lifetime import (
     no_better_than_guessing,
 )
 from analog_samson.results.sample_size import needed, next_look, variance_components
-from analog_samson.results.scale import chosen_scale, recommended_scale
+from analog_samson.results.scale import scales_of
 from analog_samson.results.scores import SCORES, Score, score, score_of, shown_as
 from analog_samson.results.subsets import digital_score, estimated_score, sampling_variance
 from analog_samson.results.summary import chip_means, lost, network_means, summarise
@@ -40,7 +40,6 @@ __all__ = [
     "as_lines",
     "best_methods",
     "chip_means",
-    "chosen_scale",
     "default_target",
     "digital_score",
     "estimated_score",
@@ -58,8 +57,8 @@ __all__ = [
     "paired_gain",
     "rank_correlation",
     "read_trials",
-    "recommended_scale",
     "sampling_variance",
+    "scales_of",
     "score",
     "score_of",
     "shown_as",

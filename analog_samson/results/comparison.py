@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from analog_samson.methods import EXTERNAL
 from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD
-from analog_samson.results.scale import chosen_scale, name_of, to_scale
+from analog_samson.results.scale import Scale, is_logit, scales_of
 from analog_samson.results.scores import score_of, with_score_of
 from analog_samson.results.summary import FEW_NETWORKS, check_confidence, chip_means, typical_chips
 
@@ -29,7 +29,7 @@ def paired_gain(
     *,
     pool: bool | None = None,
     endpoint: str = "gain",
-    scale: str = "auto",
+    scale: Scale = "auto",
     primary: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Gain of each method over the baseline, on the same chips at the same time.
@@ -80,8 +80,8 @@ def paired_gain(
     if endpoint not in ENDPOINTS:
         raise ValueError(f"The endpoint must be one of {list(ENDPOINTS)}; got {endpoint!r}.")
     chips = chip_means(rows)
-    scale = chosen_scale(scale, chips)
-    chips = _with_value(typical_chips(chips) if scale == "logit" else chips, endpoint)
+    scales = scales_of(chips, scale)
+    chips = _with_value(typical_chips(chips, scales), endpoint)
     reference = baseline_name(chips, baseline)
     samples = _Samples.of(chips)
     of_reference = np.flatnonzero(method_names(samples.firsts).to_numpy() == reference)[::-1]
@@ -99,7 +99,8 @@ def paired_gain(
     is_primary = gains["is_primary"].to_numpy(dtype=bool)
     gains["p_holm"] = np.where(is_primary, p, holm(np.where(is_primary, np.nan, p)))
     gains["significant"] = gains["p_holm"] < 1 - confidence
-    gains["endpoint"], gains["scale"] = endpoint, name_of(scale, score_of(chips))
+    gains["endpoint"], gains["scale"] = endpoint, score_of(chips).column
+    gains["scale"] = gains["scale"].where(~is_logit(gains, scales), "logit")
     columns = [*GAIN_GROUP, "gain", "low", "high", "half_width", "confidence", "p_value", "p_holm"]
     columns += ["significant", "is_primary", "level", "spread", "paired", "n_networks", "n_chips"]
     columns += ["n_images_per_chip", "n_test", "extrapolated", "endpoint", "scale"]
@@ -112,7 +113,7 @@ def best_methods(
     confidence: float = 0.95,
     *,
     pool: bool | None = None,
-    scale: str = "auto",
+    scale: Scale = "auto",
 ) -> pd.DataFrame:
     """Find the best method of each comparison, and the methods tied with it.
 
@@ -143,7 +144,7 @@ def best_methods(
     """
     check_confidence(confidence)
     chips = chip_means(rows)
-    chips = _with_value(to_scale(chips, chosen_scale(scale, chips)), "gain")
+    chips = _with_value(typical_chips(chips, scales_of(chips, scale)), "gain")
     samples = _Samples.of(chips)
     n_methods = np.bincount(samples.setting)
     ranked = np.lexsort((-samples.mean, samples.setting))

@@ -12,7 +12,7 @@ from scipy.interpolate import PchipInterpolator
 
 from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD
-from analog_samson.results.scale import chosen_scale, name_of
+from analog_samson.results.scale import Scale, is_logit, scales_of
 from analog_samson.results.scores import Score, score_of, with_score_of
 from analog_samson.results.subsets import digital_score
 from analog_samson.results.summary import GROUP, chip_means, estimate, split, typical_chips
@@ -212,7 +212,7 @@ def iso_accuracy(
     n_classes: Mapping[str, int],
     confidence: float = 0.95,
     pool: bool | None = None,
-    scale: str = "auto",
+    scale: Scale = "auto",
 ) -> pd.DataFrame:
     """Normalised score, and whether it counts as "iso-accurate" (Rasch et al. 2023).
 
@@ -262,15 +262,14 @@ def iso_accuracy(
             "accuracy is undefined; leave its rows out."
         )
     chips = chip_means(rows)
-    scale = chosen_scale(scale, chips)
-    if scale == "logit":
-        chips = typical_chips(chips)
+    scales = scales_of(chips, scale)
+    chips = typical_chips(chips, scales)
     chance = _guessing(chips, score, n_classes)
     width = chips[score.digital] - chance
     chips[score.column] = (chips[score.column] - chance) / width
     chips["resolution"] /= width.abs()
     found = estimate(chips, confidence, pool=pool).rename(columns={score.column: "normalised"})
-    found["scale"] = name_of(scale, score)
+    found["scale"] = np.where(is_logit(found, scales), "logit", score.column)
     found["is_iso"] = found["normalised"] > threshold
     found["is_iso_surely"] = (found["level"] == "networks") & (found["low"] > threshold)
     kept = [*GROUP, "normalised", "low", "high", "half_width", "confidence", "is_iso"]

@@ -7,85 +7,77 @@ the difference of two means favours the method that varies more. On the logit sc
 by half an image (Haldane 1956, Annals of Human Genetics 20, 309).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from scipy import special
 
-from analog_samson.results.scores import ACCURACY, Score, score_of
+from analog_samson.results.scores import ACCURACY, score_of
+from analog_samson.results.subsets import digital_score
+
+Scale = str | Mapping[str, str]
+"""A name of `SCALES`, or what `scales_of` gives."""
 
 SCALES = ("auto", "accuracy", "logit")
-"""Names that `chosen_scale` takes; "auto", the default everywhere, takes the recommended one."""
+"""Scales of accuracies: "auto", the default everywhere, is the one that a fixed rule names."""
 
-RECOMMENDED_FROM = 0.8
-"""Mean accuracy of the digital networks from which the logit scale is recommended: our choice.
+LOGIT_FROM = 0.8
+"""Mean accuracy of the digital networks of a data set from which "auto" is "logit": our choice.
 Between 20 and 80 % the logit is close to a straight line (Cox and Snell 1989, Analysis of Binary
 Data), and both scales agree. The rule looks at digital networks alone, so that it is fixed before
 any chip is simulated."""
 
 
-def chosen_scale(scale: str, chips: pd.DataFrame) -> str:
-    """The scale on which chips are averaged and compared.
+def scales_of(rows: pd.DataFrame, scale: Scale = "auto") -> dict[str, str]:
+    """The scale on which chips of each data set are averaged and compared.
 
     Args:
-        scale: One of `SCALES`; "auto" takes what `recommended_scale` names.
-        chips: As `chip_means` gives.
+        rows: Rows of trials, or of chips (`chip_means`).
+        scale: One of `SCALES`, or what this function gave for more rows, so that the rule does not
+            depend on what is selected later.
 
     Returns:
-        "accuracy" (the score itself) or "logit".
+        Data set to "accuracy" (the score itself) or "logit". "auto" takes "logit" where the
+        digital networks of a data set have a mean accuracy of `LOGIT_FROM` or more.
 
     Raises:
-        ValueError: If the scale is unknown, or "logit" for a score other than accuracy.
+        ValueError: If the scale is unknown, "logit" for a score other than accuracy, or lacks a
+            data set.
 
     Example:
-        >>> chosen_scale("auto", chips), chosen_scale("logit", chips)
-        ('accuracy', 'logit')
+        >>> scales_of(rows), scales_of(rows, "logit")
+        ({'digits': 'accuracy'}, {'digits': 'logit'})
     """
+    score = score_of(rows)
+    networks = rows.drop_duplicates("checkpoint")
+    datasets = [str(name) for name in networks["dataset"].unique()]
+    if not isinstance(scale, str):
+        missing = sorted(set(datasets) - set(scale))
+        if missing:
+            raise ValueError(f"The scales {dict(scale)} lack the data sets {missing}.")
+        return {name: scale[name] for name in datasets}
     if scale not in SCALES:
         raise ValueError(f"Scale must be one of {list(SCALES)}; got {scale!r}.")
-    if scale == "logit" and (score := score_of(chips)) != ACCURACY:
+    if scale == "logit" and score != ACCURACY:
         raise ValueError(
             f"The logit scale is for accuracies, and these rows are of {score.name!r}; leave the "
             "scale out, which takes the score itself."
         )
-    return recommended_scale(chips) if scale == "auto" else scale
+    if scale != "auto" or score != ACCURACY:
+        return dict.fromkeys(datasets, "logit" if scale == "logit" else "accuracy")
+    digital = networks[score.digital] if score.digital in networks else digital_score(networks)
+    means = digital.groupby(networks["dataset"].astype(str)).mean()
+    return {name: "logit" if means[name] >= LOGIT_FROM else "accuracy" for name in datasets}
 
 
-def name_of(scale: str, score: Score) -> str:
-    """The scale in the column ``scale``: "logit", or the column of the score itself."""
-    return scale if scale == "logit" else score.column
+def is_logit(rows: pd.DataFrame, scales: Mapping[str, str]) -> "pd.Series[bool]":
+    """Which rows are of data sets on the logit scale."""
+    return rows["dataset"].astype(str).map(scales) == "logit"
 
 
-def recommended_scale(chips: pd.DataFrame) -> str:
-    """The scale that is recommended for a study, by its digital networks alone.
-
-    Args:
-        chips: As `chip_means` gives.
-
-    Returns:
-        "logit" where the digital networks have a mean accuracy of `RECOMMENDED_FROM` or more.
-
-    Example:
-        >>> recommended_scale(chips)
-        'accuracy'
-    """
-    if score_of(chips) != ACCURACY:
-        return "accuracy"
-    digital = chips.groupby("checkpoint", observed=True)["clean_accuracy"].first()
-    return "logit" if digital.mean() >= RECOMMENDED_FROM else "accuracy"
-
-
-def to_scale(chips: pd.DataFrame, scale: str) -> pd.DataFrame:
-    """Chips with their accuracies, digital accuracies and resolution on a scale.
-
-    Args:
-        chips: As `chip_means` gives.
-        scale: As `chosen_scale` gives.
-
-    Returns:
-        A copy.
-    """
-    if scale == "accuracy":
-        return chips.copy()
+def to_logit(chips: pd.DataFrame) -> pd.DataFrame:
+    """A copy of chips with accuracies, digital accuracies and resolution on the logit scale."""
     scaled = chips.copy()
     n = chips["n_images_per_chip"]
     for column in ("accuracy", "clean_accuracy"):
@@ -96,17 +88,12 @@ def to_scale(chips: pd.DataFrame, scale: str) -> pd.DataFrame:
     return scaled
 
 
-def from_scale(
-    values: "pd.Series[float]", scale: str, n_images: "pd.Series[int]"
-) -> "pd.Series[float]":
-    """Values on a scale as fractions, in [0, 1] where the scale is not the accuracy itself.
+def from_logit(values: "pd.Series[float]", n_images: "pd.Series[int]") -> "pd.Series[float]":
+    """Logits as fractions, in [0, 1].
 
     Args:
-        values: Values on the scale.
-        scale: As `chosen_scale` gives.
+        values: Logits.
         n_images: Images that the chips were evaluated on; the half image is taken off again.
     """
-    if scale == "accuracy":
-        return values
     moved = 1 / (1 + np.exp(-values))
     return (((n_images + 1) * moved - 0.5) / n_images).clip(0.0, 1.0)

@@ -5,6 +5,7 @@ Columns are named after the score (`Score.column`): ``accuracy`` and ``clean_acc
 columns ``score`` and ``higher_is_better``.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy import special
 
 from analog_samson.results import spread
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD, check_definitions
-from analog_samson.results.scale import chosen_scale, from_scale, name_of, to_scale
+from analog_samson.results.scale import Scale, from_logit, is_logit, scales_of, to_logit
 from analog_samson.results.scores import score_of, with_score_of
 from analog_samson.results.subsets import digital_score, estimated_score, sampling_variance
 
@@ -128,7 +129,7 @@ def summarise(
     *,
     pool: bool | None = None,
     bootstrap: bool = False,
-    scale: str = "auto",
+    scale: Scale = "auto",
 ) -> pd.DataFrame:
     """Mean score of every group of rows, with its confidence interval.
 
@@ -149,8 +150,9 @@ def summarise(
             `spread.fewest_resampled`); a method with fewer keeps Student's interval, as its
             ``spread`` shows. Neither are networks of which several agree.
         scale: Scale on which means and intervals are computed: "accuracy"; "logit", whose
-            intervals stay within [0, 1] and which estimates the typical (median) chip instead of
-            the mean; or "auto", the one of both that `recommended_scale` names for these rows.
+            intervals stay within [0, 1] and which estimates the typical chip, the accuracy at the
+            mean of ``log(accuracy / error)``, instead of the mean; or "auto", for each data set
+            the one of both that `scales_of` names.
 
     Returns:
         One row per group, sorted, with the columns of `GROUP` and
@@ -187,19 +189,22 @@ def summarise(
     """
     check_confidence(confidence)
     chips = _chips_of(rows)
-    scale = chosen_scale(scale, chips)
+    scales = scales_of(chips, scale)
+    on_logit = is_logit(chips, scales)
     summary = estimate(chips, confidence, pool=pool, bootstrap=bootstrap)
-    if scale == "logit":
-        scaled = estimate(to_scale(chips, scale), confidence, pool=pool, bootstrap=bootstrap)
+    bent = is_logit(summary, scales)
+    if bent.any():
+        logits = to_logit(chips[on_logit])
+        logits = estimate(logits, confidence, pool=pool, bootstrap=bootstrap)
         for column in ("accuracy", "low", "high", "clean_accuracy"):
-            scaled[column] = from_scale(scaled[column], scale, scaled["n_images_per_chip"])
-        summary[_ESTIMATED] = scaled[_ESTIMATED]
-        sides = (summary["high"] - summary["accuracy"], summary["accuracy"] - summary["low"])
-        summary["half_width"] = np.maximum(*sides)
+            logits[column] = from_logit(logits[column], logits["n_images_per_chip"])
+        summary.loc[bent, _ESTIMATED] = logits[_ESTIMATED].to_numpy()
+        sides = summary["high"] - summary["accuracy"], summary["accuracy"] - summary["low"]
+        summary["half_width"] = summary["half_width"].where(~bent, np.maximum(*sides))
     lowest, highest = score_of(rows).limits
     summary["low"] = summary["low"].clip(lower=lowest)
     summary["high"] = summary["high"].clip(upper=highest)
-    summary["scale"] = name_of(scale, score_of(rows))
+    summary["scale"] = np.where(bent, "logit", score_of(rows).column)
     return summary
 
 
@@ -208,7 +213,7 @@ def lost(
     confidence: float = 0.95,
     *,
     pool: bool | None = None,
-    scale: str = "auto",
+    scale: Scale = "auto",
 ) -> pd.DataFrame:
     """Mean score that every group of rows has lost, each network from its digital one.
 
@@ -233,45 +238,50 @@ def lost(
     """
     check_confidence(confidence)
     chips = _chips_of(rows)
-    scale = chosen_scale(scale, chips)
+    scales = scales_of(chips, scale)
     score = score_of(chips)
-    if scale == "logit":
-        chips = typical_chips(chips)
+    chips = typical_chips(chips, scales)
     chips[score.column] = score.lost(chips[score.digital], chips[score.column])
     losses = estimate(chips, confidence, pool=pool)
-    losses["scale"] = name_of(scale, score)
+    losses["scale"] = np.where(is_logit(losses, scales), "logit", score.column)
     return losses.rename(columns={score.column: "lost"})
 
 
-def typical_chips(chips: pd.DataFrame) -> pd.DataFrame:
+def typical_chips(chips: pd.DataFrame, scales: Mapping[str, str]) -> pd.DataFrame:
     """Accuracies whose means are those of the typical chip and the typical digital network.
 
-    Accuracy as a linear function of ``log(accuracy / error)``: the tangent at the mean of each
-    group's networks. Means and their differences are then those of typical chips, in accuracy,
-    and spreads are as normal as those of the logits (delta method).
+    On the logit scale: accuracy as a linear function of ``log(accuracy / error)``, the tangent at
+    the mean of each group's networks. Means and their differences are then those of typical chips,
+    in accuracy, and spreads are as normal as those of the logits (delta method).
 
     Args:
-        chips: As `chip_means` gives, of accuracies.
+        chips: As `chip_means` gives.
+        scales: As `scales_of` gives; data sets on the scale of the score itself stay as they are.
 
     Returns:
         A copy, with ``accuracy``, ``clean_accuracy`` and ``resolution`` replaced.
 
     Example:
-        >>> typical = typical_chips(chips)
+        >>> typical = typical_chips(chips, {"digits": "logit"})
         >>> bool((typical["accuracy"] - chips["accuracy"]).abs().max() < 0.01)
         True
     """
-    scaled, n_images = to_scale(chips, "logit"), chips["n_images_per_chip"]
+    replaced, on_logit = chips.copy(), is_logit(chips, scales)
+    if not on_logit.any():
+        return replaced
+    chips = to_logit(chips[on_logit])
+    n_images = chips["n_images_per_chip"]
     group = chips.groupby(list(GROUP), observed=True, sort=False).ngroup()
     for column in ("accuracy", "clean_accuracy"):
-        networks = scaled[column].groupby([group, chips["checkpoint"]], observed=True).mean()
+        networks = chips[column].groupby([group, chips["checkpoint"]], observed=True).mean()
         typical = group.map(networks.groupby(level=0).mean())
         moved = special.expit(typical)
         slope = moved * (1 - moved) * (n_images + 1) / n_images
-        scaled[column] = from_scale(typical, "logit", n_images) + slope * (scaled[column] - typical)
+        line = from_logit(typical, n_images) + slope * (chips[column] - typical)
+        replaced.loc[on_logit, column] = line
         if column == "accuracy":
-            scaled["resolution"] *= slope
-    return scaled
+            replaced.loc[on_logit, "resolution"] = slope * chips["resolution"]
+    return replaced
 
 
 def _chips_of(rows: pd.DataFrame) -> pd.DataFrame:

@@ -562,17 +562,19 @@ def test_the_logit_scale_is_taken_by_rule_and_said_in_captions():
     trials = make_trials({"sgd": 0.97, "sam": 0.98}, n_networks=3, n_chips=2, times_s=(1.0,))
     assert not any("--scale" in warning for warning in warnings_of(Content(trials)))
     plain = Content(trials, scale="accuracy")
-    assert any("--scale logit" in warning for warning in warnings_of(plain))
+    assert any("Prefer --scale auto" in warning for warning in warnings_of(plain))
+    said = "Typical chips: accuracy at the mean of log(accuracy / error), not mean accuracy."
     tables = study_tables(trials, n_classes={"digits": 10})
-    for name in ("accuracy", "lost", "iso_accuracy"):
-        assert "ypical (median) chip" in tables[name].caption
+    for name in ("accuracy", "lost", "gain", "saved", "iso_accuracy"):
+        assert said in tables[name].caption
     assert " to " in tables["accuracy"].blocks[0].cells.iloc[0]["1 s"]
-    assert "Difference of typical (median) chips" in tables["gain"].caption
-    assert "fixed rule (--scale accuracy: means)" in tables["accuracy"].caption
-    plain_tables = study_tables(trials, scale="accuracy")
-    assert "recommended (--scale auto)" in plain_tables["accuracy"].caption
+    assert "Typical chips: " in study_figures(trials)["gain"].get_supxlabel()
     few = make_trials({"sgd": 0.70}, n_networks=3, n_chips=2, times_s=(1.0,))
-    assert "logit" not in study_tables(few)["accuracy"].caption.lower()
+    assert "Typical" not in study_tables(few)["accuracy"].caption
+    few = few.assign(dataset="cifar", **{c: few[c] + "-c" for c in ("chip_id", "checkpoint")})
+    mixed = study_tables(pd.concat([trials, few]))["accuracy"].caption
+    assert "Mean or typical chip ± half-width, or bounds, of the 95 % interval" in mixed
+    assert "Typical chips of digits, and means of cifar: accuracy at" in mixed
 
 
 def test_the_curve_of_the_yield_falls_by_one_chip_at_its_accuracy():

@@ -22,13 +22,13 @@ from analog_samson.results import (
     no_better_than_guessing,
     paired_gain,
     rank_correlation,
-    recommended_scale,
+    scales_of,
     spread,
     summarise,
     variance_components,
     yields,
 )
-from analog_samson.results.scale import to_scale
+from analog_samson.results.scale import to_logit
 from analog_samson.times import DAY, HOUR, MONTH, YEAR
 
 N_STUDIES = 2000
@@ -362,7 +362,7 @@ def test_lognormal_errors_are_covered_on_the_logit_scale_and_not_as_accuracies(n
     accuracy = 1 - np.rint(10_000 * error) / 10_000
     chips = pd.DataFrame({"accuracy": accuracy.ravel()})
     chips = chips.assign(clean_accuracy=1.0, n_images_per_chip=10_000, resolution=1e-4)
-    logits = to_scale(chips, "logit")["accuracy"].to_numpy().reshape(accuracy.shape)
+    logits = to_logit(chips)["accuracy"].to_numpy().reshape(accuracy.shape)
     typical = np.log(np.expm1(-np.log(0.02)))
     mean = 1 - 0.02 * math.exp(0.8**2 / 2)
     on_scale = covered((spread.of_independent(y), y.mean() - typical) for y in logits)
@@ -384,9 +384,33 @@ def test_intervals_on_the_logit_scale_stay_inside_and_describe_the_typical_chip(
         summarise(trials, scale="log")
 
 
-def test_the_recommended_scale_is_that_of_the_digital_networks():
-    assert recommended_scale(chip_means(make_trials({"sgd": 0.97}))) == "logit"
-    assert recommended_scale(chip_means(make_trials({"sgd": 0.70}))) == "accuracy"
+def test_each_data_set_has_the_scale_that_its_digital_networks_name():
+    few, many = make_trials({"sgd": 0.70}), make_trials({"sgd": 0.97, "sam": 0.98})
+    many = many.assign(dataset="mnist", **{c: many[c] + "-m" for c in ("chip_id", "checkpoint")})
+    both = pd.concat([few, many])
+    scales = scales_of(both)
+    assert scales == {"digits": "accuracy", "mnist": "logit"}
+    assert scales_of(chip_means(both)) == scales
+    assert scales_of(both[both["method"] == "sgd"], scales) == scales, "whatever is selected"
+    with pytest.raises(ValueError, match="lack the data sets"):
+        scales_of(both, {"digits": "accuracy"})
+    for function in (summarise, lost, paired_gain):
+        found = function(both).set_index("dataset")
+        assert set(zip(found.index, found["scale"], strict=True)) <= set(scales.items())
+        for dataset in found.index.unique():
+            alone = function(both[both["dataset"] == dataset], scale=scales[dataset])
+            value = next(name for name in ("lost", "gain", "accuracy") if name in alone)
+            columns = [value, "low", "high", "half_width"]
+            own = found.loc[[dataset], columns].to_numpy()
+            np.testing.assert_allclose(own, alone[columns].to_numpy(), rtol=1e-12)
+
+
+def test_bold_and_star_are_one_test():
+    trials = make_trials({"sgd": 0.95, "sam": 0.97}, n_networks=4, n_chips=3, std_networks=0.01)
+    gains = paired_gain(trials).set_index("t_inference_s")["p_value"]
+    best = best_methods(trials)
+    worse = best[best["p_worse"].notna()].set_index("t_inference_s")["p_value"]
+    pd.testing.assert_series_equal(worse.sort_index(), gains.sort_index(), rtol=1e-9)
 
 
 def along_tangents(trials, column):
