@@ -36,6 +36,12 @@ class Stream:
     def __init__(self, *words: str | int | float) -> None:
         self._text = _spelled(words)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
     def __call__(self, *words: str | int | float) -> int:
         """Derive the seed of the first words and these."""
         return _hashed(f"{self._text}\x1f{_spelled(words)}")

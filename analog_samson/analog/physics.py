@@ -5,7 +5,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -44,6 +44,19 @@ class CellState:
     programmed_uS: Tensor
     drift_exponent: Tensor | None
     stuck_uS: Tensor | None = None
+
+    @classmethod
+    def of_chips(cls, states: Sequence[Self]) -> Self:
+        """The states of several chips in one, shape (chips, ...)."""
+        quantities = zip(*[vars(state).values() for state in states], strict=True)
+        stacked: list[Any] = [None if of[0] is None else torch.stack(of) for of in quantities]
+        return cls(*stacked)
+
+    def by_chip(self) -> list[Self]:
+        """The state of each of several chips: views."""
+        n_chips = len(self.programmed_uS)
+        quantities = ([None] * n_chips if of is None else of for of in vars(self).values())
+        return [type(self)(*of_chip) for of_chip in zip(*quantities, strict=True)]
 
 
 class Physics:

@@ -1,4 +1,4 @@
-"""Cells of several small arrays in one row: one call of the noise model, with the same bits.
+"""Cells of several small arrays, and chips, in one call of the noise model, with the same bits.
 
 Calls, not arithmetic, take the time of small arrays.
 """
@@ -34,7 +34,8 @@ def fits_in_row(target: Tensor) -> bool:
 class Row:
     """Target conductances of arrays, one behind the other; the same for all chips.
 
-    First lie the first cells of the weights of all arrays, then the second cells.
+    First lie the first cells of the weights of all arrays, then the second cells. States and
+    conductances of chips have the shape (chips, cells).
 
     Args:
         physics: Physics of all the arrays.
@@ -70,31 +71,40 @@ class Row:
             return None
         return cls(physics, [cells for cells, _ in found], found[0][1])
 
-    def program(self, seeds: Sequence[Seeds]) -> CellState:
-        """Program all cells, as ``Physics.program``; seeds by cell, then array."""
+    def takes(self, n_chips: int) -> bool:
+        """Whether the cells of so many chips are computed in one piece."""
+        n_cells = n_chips * len(self._targets_uS)
+        return n_chips == 1 or n_cells <= _AT_ONCE or torch.get_num_threads() == 1
+
+    def program(self, seeds: Sequence[Sequence[Seeds]]) -> CellState:
+        """Program all cells, as ``Physics.program``; seeds of every chip by cell, then array."""
         model, target = self._physics.model, self._targets_uS
         programmed = self._drawn(
-            [own("programming") for own in seeds],
-            model.apply_programming_noise_to_conductance,
-            target,
+            seeds, ("programming",), model.apply_programming_noise_to_conductance, target
         )
-        exponent = self._drawn(
-            [own("drift") for own in seeds], model.generate_drift_coefficients, target
-        )
-        sizes = self._sizes * self.n_cells
-        drawn = [self._physics.stuck(torch.Size([n]), s) for n, s in zip(sizes, seeds, strict=True)]
-        held = [each for each in drawn if each is not None]
-        stuck = torch.cat(held) if held else None
+        exponent = self._drawn(seeds, ("drift",), model.generate_drift_coefficients, target)
+        stuck = self._stuck(seeds)
         return CellState(None, hold_stuck(programmed, stuck), exponent, stuck)
 
+    def _stuck(self, seeds: Sequence[Sequence[Seeds]]) -> Tensor | None:
+        shapes = [torch.Size([n]) for n in self._sizes * self.n_cells]
+        drawn = [
+            self._physics.stuck(shape, own)
+            for of_chip in seeds
+            for shape, own in zip(shapes, of_chip, strict=True)
+        ]
+        held = [each for each in drawn if each is not None]
+        return torch.cat(held).view(len(seeds), -1) if held else None
+
     def read(
-        self, state: CellState, t_inference_s: float, read: int, seeds: Sequence[Seeds]
+        self, state: CellState, t_inference_s: float, read: int, seeds: Sequence[Sequence[Seeds]]
     ) -> Tensor:
         """Conductances [µS] of all cells as read at a time, as ``Physics.read``."""
         if t_inference_s == 0:
             return state.programmed_uS
         aged = self._drawn(
-            [own("read", t_inference_s, read) for own in seeds],
+            seeds,
+            ("read", t_inference_s, read),
             self._physics.model.apply_drift_noise_to_conductance,
             state.programmed_uS,
             state.drift_exponent,
@@ -104,13 +114,14 @@ class Row:
 
     def weights(self, conductances_uS: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Weights that follow from conductances [µS], in a row and array by array."""
-        cells = conductances_uS.view(self.n_cells, -1).unbind()
+        n_chips = len(conductances_uS)
+        cells = conductances_uS.view(n_chips, self.n_cells, -1).unbind(dim=1)
         whole = self._physics.to_weights(cells, self._scale)
-        parts = zip(torch.split(whole, self._sizes), self._shapes, strict=True)
-        return whole, [part.view(shape) for part, shape in parts]
+        parts = zip(torch.split(whole, self._sizes, dim=1), self._shapes, strict=True)
+        return whole, [part.view(n_chips, *shape) for part, shape in parts]
 
     def by_array(self, state: CellState) -> list[list[CellState]]:
-        """The state of every array, one entry per cell of a weight: views of the row."""
+        """The state of every array of one chip, by cell of a weight: views of its row."""
         quantities = state.programmed_uS, state.drift_exponent, state.stuck_uS
         pieces = [self._pieces(quantity) for quantity in quantities]
         states = [CellState(None, *of_cell) for of_cell in zip(*pieces, strict=True)]
@@ -125,16 +136,26 @@ class Row:
             p.view(shape) for p, shape in zip(torch.split(quantity, sizes), shapes, strict=True)
         ]
 
-    def _drawn(self, seeds: Sequence[int], call: Callable[..., Tensor], *given: Any) -> Tensor:
-        """Call the noise model; every piece of the row draws from the stream of its own seed."""
-        with _Drawn(_normals(tuple(self._sizes) * self.n_cells, tuple(seeds))):
+    def _drawn(
+        self,
+        seeds: Sequence[Sequence[Seeds]],
+        words: tuple[str | float, ...],
+        call: Callable[..., Tensor],
+        *given: Any,
+    ) -> Tensor:
+        """Call the noise model; every piece of a row draws from the stream of its own seed."""
+        sizes = tuple(self._sizes) * self.n_cells
+        normals = [_normals(sizes, tuple(of_chip), words) for of_chip in seeds]
+        with _Drawn(torch.stack(normals)):
             return call(*given)
 
 
 @functools.lru_cache(maxsize=_KEPT_DRAWS)
-def _normals(sizes: tuple[int, ...], seeds: tuple[int, ...]) -> Tensor:
+def _normals(
+    sizes: tuple[int, ...], seeds: tuple[Seeds, ...], words: tuple[str | float, ...]
+) -> Tensor:
     """Standard normals of a row; chips whose conditions differ in scales only share them."""
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generators = [torch.Generator().manual_seed(own(*words)) for own in seeds]
     return torch.cat([torch.randn(n, generator=g) for n, g in zip(sizes, generators, strict=True)])
 
 

@@ -31,6 +31,7 @@ from analog_samson.chip.programmed import (
     ConductanceArray,
     PhysicsOfLayers,
     ProgrammedArrays,
+    drift_together,
 )
 from analog_samson.compiled import ArrayCounts, FunctionalNetwork, Precision, counted
 from analog_samson.devices import Device
@@ -136,13 +137,12 @@ class Chip:
         self.trained_statistics = batch_norm.statistics(network.network)
         self._needs_recalibration = False
         self._shape_run: torch.Size | None = None  # of an image
+        self._physics = physics
         self._arrays = ProgrammedArrays(network.arrays, physics, seed)
         self._measured: tuple[tuple[float, int], list[Tensor]] | None = None
         self.t_inference_s = math.nan
         self.read = 0
-        self.drift_to(device.first_time_s)
 
-    @exact_products(torch.device("cpu"))
     def drift_to(self, t_inference_s: float, read: int = 0) -> Self:
         """Age this chip to a time and read it; the result does not depend on earlier calls.
 
@@ -159,15 +159,13 @@ class Chip:
             ValueError: If the device has no data for that time, the read is negative, or a weight
                 or compensation factor is then NaN or infinite.
         """
-        t_inference_s = _seconds(t_inference_s)
-        self.device.check_time(t_inference_s)
-        read = whole_number("read", read)
-        if read < 0:
-            raise ValueError(f"read counts draws of the read noise from 0; got {read}.")
-        cycle, age_s = self.device.cycle_and_age(t_inference_s)
-        measured_s = self.device.drift_compensation.last_measured(age_s)
-        factors = None if measured_s == age_s else self._factors_at(measured_s, cycle)
-        self._arrays.drift_to(age_s, read, cycle)
+        read_together([self], t_inference_s, read)
+        return self
+
+    def _take_as_read(
+        self, t_inference_s: float, read: int, factors: Sequence[Tensor] | None
+    ) -> None:
+        """Complete a read of the arrays; factors: of an earlier read, None: of this one."""
         if factors is None:
             self._rescale_layers()
         else:
@@ -178,14 +176,17 @@ class Chip:
             self.device.drift_compensation.batch_norm == "recalibrated"
             and bool(self.trained_statistics)
         )
-        return self
+
+    def is_of_the_same_network(self, other: Self) -> bool:
+        """Whether two chips are of one mapped network, so that only their seeds differ."""
+        return self._physics is other._physics and self.input_ranges is other.input_ranges
 
     def _factors_at(self, measured_s: float | None, cycle: int) -> list[Tensor]:
         """Compensation factors measured at a time since programming [s]; None: 1, not measured."""
         if measured_s is None:
             return [torch.ones_like(array.mapped.alpha) for array in self._arrays]
         if self._measured is None or self._measured[0] != (measured_s, cycle):
-            self._arrays.drift_to(measured_s, 0, cycle)
+            drift_together([self._arrays], measured_s, 0, cycle)
             self._rescale_layers()
             factors = [array.mapped.alpha.clone() for array in self._arrays]
             self._measured = (measured_s, cycle), factors
@@ -529,6 +530,25 @@ class Chip:
                 "no conductances; use a device at conductance level."
             )
         return arrays
+
+
+@exact_products(torch.device("cpu"))
+def read_together(chips: Sequence[Chip], t_inference_s: float, read: int = 0) -> None:
+    """Age chips of one device to a time and read them, as :meth:`Chip.drift_to` does one."""
+    device = chips[0].device
+    t_inference_s = _seconds(t_inference_s)
+    device.check_time(t_inference_s)
+    read = whole_number("read", read)
+    if read < 0:
+        raise ValueError(f"read counts draws of the read noise from 0; got {read}.")
+    cycle, age_s = device.cycle_and_age(t_inference_s)
+    measured_s = device.drift_compensation.last_measured(age_s)
+    factors = [
+        None if measured_s == age_s else chip._factors_at(measured_s, cycle) for chip in chips
+    ]
+    drift_together([chip._arrays for chip in chips], age_s, read, cycle)
+    for chip, own in zip(chips, factors, strict=True):
+        chip._take_as_read(t_inference_s, read, own)
 
 
 def _hand_over(own: ConductanceArray, array: Tile | TilesOfGroups) -> None:

@@ -1,15 +1,16 @@
-"""Batched inference over chips of one network and device, for GPUs.
+"""Batched inference over chips of one network and device, for GPUs and for small networks.
 
 The batched layers are in :mod:`analog_samson.compiled.stacked`.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from analog_samson.chip.chip import Chip
+from analog_samson.chip.chip import Chip, read_together
 from analog_samson.chip.engines import Engine
 from analog_samson.compiled import FunctionalNetwork, StackedNetwork, kernels
 from analog_samson.devices import Device
@@ -39,9 +40,11 @@ def why_not_batched(device: Device, engine: Engine) -> str:
 class ChipGroup:
     """Batched inference over chips of one network on one device.
 
-    Random numbers are those of every chip alone; floating-point results differ in the last bits,
-    so that an ADC tie may round the other way. It is for GPUs, which one chip does not fully use;
-    on a CPU the chips run one after the other. Each chip can still be used alone.
+    Random numbers are those of every chip alone. On a GPU, which one chip does not fully use,
+    floating-point results differ in the last bits, so that an ADC tie may round the other way. On a
+    CPU results are those of every chip alone to the bit: arrays and layers that take less time than
+    the calls of them are computed together, others one after the other. Each chip can still be used
+    alone.
 
     Args:
         chips: At least one, made by ``program`` from one network on one device.
@@ -76,13 +79,23 @@ class ChipGroup:
             if what := _difference(chip, first):
                 raise ValueError(f"Batched chips must be of one network on one device; got {what}.")
         self._places = [*chips, *[chips[-1]] * (size - len(chips))]
-        networks = [chip.network for chip in self._places]
-        self._network = StackedNetwork([n for n in networks if isinstance(n, FunctionalNetwork)])
+
+    @functools.cached_property
+    def _on_gpu(self) -> StackedNetwork:
+        return StackedNetwork(_networks(self._places))
+
+    @functools.cached_property
+    def _in_c(self) -> StackedNetwork:
+        return StackedNetwork(_networks(self.chips), in_c=True)
+
+    @property
+    def is_batch_invariant(self) -> bool:
+        """Whether outputs are known to be bit-identical for every batch size."""
+        return all(chip.is_batch_invariant for chip in self.chips)
 
     def drift_to(self, t_inference_s: float, read: int = 0) -> Self:
         """Age all chips to a time and read them, as :meth:`Chip.drift_to`."""
-        for chip in self.chips:
-            chip.drift_to(t_inference_s, read)
+        read_together(self.chips, t_inference_s, read)
         return self
 
     def __call__(self, images: Tensor, first_index: int = 0) -> Tensor:
@@ -98,16 +111,26 @@ class ChipGroup:
         Raises:
             ValueError: As for a chip.
         """
-        for chip in self.chips:
-            images = chip.checked(images)
+        images = self.chips[0].checked(images)
         if images.device.type == "cpu" and kernels.library() is not None:
-            return torch.stack([chip(images, first_index) for chip in self.chips])
+            if self.chips[0].is_traced is None:
+                self.chips[0](images[:1])  # decides on layout and tracing
+            if not self.is_batch_invariant:
+                return torch.stack([chip(images, first_index) for chip in self.chips])
+            seeds = [chip.forward_seeds for chip in self.chips]
+            return self._in_c.forward(images, first_index, seeds)
         seeds = [chip.forward_seeds for chip in self._places]
-        return self._network.forward(images, first_index, seeds)[: len(self.chips)]
+        return self._on_gpu.forward(images, first_index, seeds)[: len(self.chips)]
+
+
+def _networks(chips: Sequence[Chip]) -> list[FunctionalNetwork]:
+    return [chip.network for chip in chips if isinstance(chip.network, FunctionalNetwork)]
 
 
 def _difference(chip: Chip, other: Chip) -> str:
     """How two chips differ in network or device; "" if they do not."""
+    if chip.is_of_the_same_network(other):
+        return ""
     if chip.device.digest != other.device.digest:
         return f"devices {other.device.name!r} and {chip.device.name!r} of different contents"
     if chip.precision != other.precision:

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -54,15 +55,21 @@ class PhysicsOfLayers:
         return self._rows[physics]
 
 
-def _of_cycle(stream: Stream, cycle: int) -> Seeds:
+@dataclass(frozen=True)
+class _AfterRefreshes:
     """Seeds after a number of refreshes; stuck cells are the same in all cycles."""
-    if cycle == 0:
-        return stream
 
-    def seeds(*words: str | int | float) -> int:
-        return stream(*words) if words[0] == "faults" else stream("cycle", cycle, *words)
+    stream: Stream
+    cycle: int
 
-    return seeds
+    def __call__(self, *words: str | int | float) -> int:
+        if words[0] == "faults":
+            return self.stream(*words)
+        return self.stream("cycle", self.cycle, *words)
+
+
+def _of_cycle(stream: Stream, cycle: int) -> Seeds:
+    return stream if cycle == 0 else _AfterRefreshes(stream, cycle)
 
 
 def _varied(device: Device, seed: int, array: tuple[str, ...]) -> Device:
@@ -91,6 +98,8 @@ def _factor(spread: float, seed: int, *words: str) -> float:
 class ProgrammedArrays:
     """All arrays of a chip, at conductance level or on aihwkit's own weight-level path.
 
+    They are programmed when they are read first (:func:`drift_together`).
+
     Args:
         mapped: Arrays with their target weights, not yet programmed.
         physics: Physics of the layers.
@@ -101,7 +110,7 @@ class ProgrammedArrays:
         self, mapped: Sequence[Tile | TilesOfGroups | Array], physics: PhysicsOfLayers, seed: int
     ) -> None:
         self._arrays: list[ChipArray] = []
-        self._parts: list[AihwkitArray | ConductanceArray | _ArraysInRow] = []
+        self.parts: list[AihwkitArray | ConductanceArray | _ArraysInRow] = []
         in_row: dict[Physics, list[ConductanceArray]] = {}
         physics = physics.of_chip(seed)
         for array in mapped:
@@ -118,37 +127,40 @@ class ProgrammedArrays:
                     ]
                 )
                 self._arrays += on_tiles
-                self._parts += on_tiles
+                self.parts += on_tiles
                 continue
             at_cells = ConductanceArray(array, kind, of_array, words)
             self._arrays.append(at_cells)
             if fits_in_row(array.target):
                 in_row.setdefault(of_array, []).append(at_cells)
             else:
-                self._parts.append(at_cells)
+                self.parts.append(at_cells)
         for shared, arrays in in_row.items():
             row = physics.row(shared, [array.mapped.target for array in arrays])
-            self._parts += arrays if row is None else [_ArraysInRow(row, arrays)]
-        self._cycle = 0
-        self._program()
-
-    def _program(self) -> None:
-        for part in self._parts:
-            part.program(self._cycle)
+            self.parts += arrays if row is None else [_ArraysInRow(row, arrays)]
 
     def __iter__(self) -> Iterator["ChipArray"]:
         return iter(self._arrays)
 
-    def drift_to(self, t_inference_s: float, read: int, cycle: int = 0) -> None:
-        """Age to a time [s] since programming and read; `read` numbers the read noise.
 
-        `cycle` counts how often the chip was programmed again before.
-        """
-        if cycle != self._cycle:
-            self._cycle = cycle
-            self._program()
-        for part in self._parts:
-            part.drift_to(t_inference_s, read)
+def drift_together(
+    chips: Sequence[ProgrammedArrays], t_inference_s: float, read: int, cycle: int = 0
+) -> None:
+    """Age chips to a time [s] since programming and read them; `read` numbers the read noise.
+
+    `cycle` counts how often the chips were programmed again before. Rows of several chips are
+    computed in one call.
+    """
+    in_row: dict[Row, list[_ArraysInRow]] = {}
+    for chip in chips:
+        for part in chip.parts:
+            if isinstance(part, _ArraysInRow):
+                in_row.setdefault(part.row, []).append(part)
+            else:
+                part.drift_to(t_inference_s, read, cycle)
+    for row, parts in in_row.items():
+        for several in [parts] if row.takes(len(parts)) else [[part] for part in parts]:
+            _drift_rows(several, t_inference_s, read, cycle)
 
 
 class ChipArray:
@@ -188,9 +200,12 @@ class ConductanceArray(ChipArray):
     Attributes:
         physics: Physics of its cells.
         states: State of the cells as programmed, one entry per cell of a weight.
+        reference: Read-out of its weights as programmed.
         point: Time since programming [s] and read number of the present weights.
-        cycle: How often it was programmed again.
+        cycle: How often it was programmed again; -1: not programmed yet.
     """
+
+    reference: Tensor
 
     def __init__(
         self,
@@ -200,7 +215,7 @@ class ConductanceArray(ChipArray):
         words: tuple[int, str, int],
     ) -> None:
         super().__init__(mapped, kind)
-        self.physics, self._words, self.cycle = physics, words, 0
+        self.physics, self._words, self.cycle = physics, words, -1
         self.states: list[CellState] = []
         self.point = 0.0, 0
         self._are_all_used = bool(mapped.used.all())
@@ -221,25 +236,41 @@ class ConductanceArray(ChipArray):
         self.cycle = cycle
         targets, self._scale = self.physics.to_conductances(self.mapped.target)
         states = [self.physics.program(uS, self.stream(cell)) for cell, uS in enumerate(targets)]
-        self.start(states, self._weights([state.programmed_uS for state in states]))
-
-    def start(self, states: list[CellState], weights: Tensor) -> None:
-        """Take programmed cells and their weights, whose read-out is the reference."""
         self.states = states
-        self._reference = self._read_out(self._used(weights))
+        self.set_reference(self._weights([state.programmed_uS for state in states])[None], [self])
 
-    def drift_to(self, t_inference_s: float, read: int) -> None:
-        """Age to a time [s] and read."""
+    def drift_to(self, t_inference_s: float, read: int, cycle: int) -> None:
+        """Age to a time [s] and read; program before, if the number of refreshes is another."""
+        if cycle != self.cycle:
+            self.program(cycle)
         self.point = t_inference_s, read
-        self.check_finite(self.take(self._weights(self.conductances())))
+        weights, _ = self.take(self._weights(self.conductances())[None], [self])
+        self.check_finite(weights)
 
-    def take(self, weights: Tensor) -> Tensor:
-        """Set weights as read; return those in use. Measures the array's own factor."""
+    def set_reference(self, weights: Tensor, chips: Sequence["ConductanceArray"]) -> None:
+        """Take the read-out of programmed weights of this array on several chips as reference."""
+        read_out = self._read_out(self._used(weights))
+        for array, reference in zip(chips, read_out, strict=True):
+            array.reference = reference
+
+    def take(
+        self, weights: Tensor, chips: Sequence["ConductanceArray"]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Set weights as read of this array on several chips, and measure the factor of each.
+
+        Returns:
+            Weights in use, shape (chips, ...), and factors; None if arrays do not have their own.
+        """
         weights = self._used(weights)
-        self.mapped.set_weights(weights)
-        if self.kind in ("global", "per_column"):
-            self.set_compensation(self._reference / self._read_out(weights))
-        return weights
+        for array, own in zip(chips, weights, strict=True):
+            array.mapped.set_weights(own)
+        if self.kind not in ("global", "per_column"):
+            return weights, None
+        references = torch.stack([array.reference for array in chips])
+        factors = references / self._read_out(weights)
+        for array, alpha in zip(chips, factors, strict=True):
+            array.mapped.set_compensation(alpha)
+        return weights, factors
 
     def targets(self) -> list[Tensor]:
         """Target conductances [µS], one tensor per cell of a weight."""
@@ -279,35 +310,74 @@ class ConductanceArray(ChipArray):
 
 
 class _ArraysInRow:
-    """Arrays at conductance level that are programmed and read in one call."""
+    """Arrays of a chip at conductance level that are programmed and read in one call.
+
+    Attributes:
+        row: Their targets.
+        arrays: The arrays.
+        cycle: How often they were programmed again; -1: not programmed yet.
+        state: State of all cells as programmed.
+        seeds: Random streams since then, by cell, then array.
+    """
+
+    state: CellState
+    seeds: list[Seeds]
 
     def __init__(self, row: Row, arrays: Sequence[ConductanceArray]) -> None:
-        self._row, self._arrays = row, arrays
+        self.row, self.arrays, self.cycle = row, arrays, -1
 
-    def program(self, cycle: int) -> None:
-        """As ``ConductanceArray.program``."""
-        for array in self._arrays:
+    def renew(self, cycle: int) -> None:
+        """Take the random streams of a number of refreshes."""
+        self.cycle = cycle
+        for array in self.arrays:
             array.cycle = cycle
-        cells = range(self._row.n_cells)
-        self._seeds = [array.stream(cell) for cell in cells for array in self._arrays]
-        self._state = self._row.program(self._seeds)
-        _, weights = self._row.weights(self._state.programmed_uS)
-        states = self._row.by_array(self._state)
-        for array, own, held in zip(self._arrays, states, weights, strict=True):
-            array.start(own, held)
+        cells = range(self.row.n_cells)
+        self.seeds = [array.stream(cell) for cell in cells for array in self.arrays]
 
-    def drift_to(self, t_inference_s: float, read: int) -> None:
-        """As ``ConductanceArray.drift_to``."""
-        aged = self._row.read(self._state, t_inference_s, read, self._seeds)
-        whole, weights = self._row.weights(aged)
-        held = []
-        for array, own in zip(self._arrays, weights, strict=True):
+    def start(self, state: CellState) -> None:
+        """Take programmed cells."""
+        self.state = state
+        for array, own in zip(self.arrays, self.row.by_array(state), strict=True):
+            array.states = own
+
+
+def _program_rows(chips: Sequence[_ArraysInRow], cycle: int) -> None:
+    """As ``ConductanceArray.program``, for the same arrays of several chips."""
+    for chip in chips:
+        chip.renew(cycle)
+    row = chips[0].row
+    state = row.program([chip.seeds for chip in chips])
+    for chip, own in zip(chips, state.by_chip(), strict=True):
+        chip.start(own)
+    for held, arrays in zip(row.weights(state.programmed_uS)[1], _by_array(chips), strict=True):
+        arrays[0].set_reference(held, arrays)
+
+
+def _drift_rows(chips: Sequence[_ArraysInRow], t_inference_s: float, read: int, cycle: int) -> None:
+    """As ``ConductanceArray.drift_to``, for the same arrays of several chips."""
+    if stale := [chip for chip in chips if chip.cycle != cycle]:
+        _program_rows(stale, cycle)
+    row = chips[0].row
+    state = CellState.of_chips([chip.state for chip in chips])
+    whole, weights = row.weights(
+        row.read(state, t_inference_s, read, [chip.seeds for chip in chips])
+    )
+    held, total = [], float(whole.sum())
+    for own, arrays in zip(weights, _by_array(chips), strict=True):
+        for array in arrays:
             array.point = t_inference_s, read
-            held.append(array.take(own))
-        factors = [float(array.mapped.alpha.sum()) for array in self._arrays]
-        if not math.isfinite(float(whole.sum()) + sum(factors)):
-            for array, own in zip(self._arrays, held, strict=True):
+        used, factors = arrays[0].take(own, arrays)
+        held.append(used)
+        total += 0.0 if factors is None else float(factors.sum())
+    if not math.isfinite(total):
+        for used, arrays in zip(held, _by_array(chips), strict=True):
+            for array, own in zip(arrays, used, strict=True):
                 array.check_finite(own)
+
+
+def _by_array(chips: Sequence[_ArraysInRow]) -> Iterator[tuple[ConductanceArray, ...]]:
+    """Every array, on all chips."""
+    return zip(*[chip.arrays for chip in chips], strict=True)
 
 
 class AihwkitArray(ChipArray):
@@ -321,16 +391,18 @@ class AihwkitArray(ChipArray):
     def __init__(self, tile: Tile, kind: str, seeds: Stream, time_factor: float) -> None:
         super().__init__(tile, kind)
         self._aihwkit_tile = tile.aihwkit_tile
-        self._stream, self._time_factor = seeds, time_factor
+        self._stream, self._time_factor, self._cycle = seeds, time_factor, -1
 
     def program(self, cycle: int) -> None:
         """Program the tile."""
-        self._seeds = _of_cycle(self._stream, cycle)
+        self._cycle, self._seeds = cycle, _of_cycle(self._stream, cycle)
         with seeded(self._seeds("programming")):
             self._aihwkit_tile.program_weights()
 
-    def drift_to(self, t_inference_s: float, read: int) -> None:
-        """Drift, read and compensate the tile; time in s."""
+    def drift_to(self, t_inference_s: float, read: int, cycle: int) -> None:
+        """Drift, read and compensate the tile, as ``ConductanceArray.drift_to``; time in s."""
+        if cycle != self._cycle:
+            self.program(cycle)
         with seeded(self._seeds("read", t_inference_s, read)):
             self._aihwkit_tile.drift_weights(self._time_factor * t_inference_s)
         self.check_finite(self._aihwkit_tile.tile.get_weights())

@@ -30,8 +30,13 @@ _NEXT_ROUND = 0xD1B54A32D192ED03  # added to the key of the noise when a product
 
 
 class PerVector(Computing):
-    """Per-vector computation of a layer, in fp32."""
+    """Per-vector computation of a layer, in fp32.
 
+    Attributes:
+        n_chips: Chips whose contents are loaded; their inputs lie chip after chip.
+    """
+
+    n_chips = 1
     is_batch_invariant = True  # in C: fixed order of summation; torch operations: not guaranteed
 
     def __init__(self, mapped: MappedLayer) -> None:
@@ -56,11 +61,12 @@ class PerVector(Computing):
 
     def load(self, arrays: Sequence[Array], where: torch.device) -> None:
         """Load weights in ADC steps per DAC step, also packed for the C library."""
-        mapped = self.mapped
+        mapped, n_chips = self.mapped, self.n_chips
         whole = mapped.weights_in_steps(arrays)
-        packed = F.pad(whole.flatten(), (1, 0)).index_select(0, self._order.packing)
+        packed = F.pad(whole.reshape(n_chips, -1), (1, 0)).index_select(1, self._order.packing)
         in_range = 1.0 if math.isnan(mapped.input_range) else mapped.input_range
-        scales = mapped.scales(arrays).T * (in_range * (mapped.adc_step or 1.0))
+        scales = mapped.scales(arrays) * (in_range * (mapped.adc_step or 1.0))
+        scales = scales.reshape(n_chips, -1, scales.shape[-1]).mT
         contents = [whole, packed, self._order.places, scales.contiguous(), self._bias]
         is_here = where == CPU  # calls that copy nothing take time, too
         self._contents = contents if is_here else [tensor.to(where) for tensor in contents]
@@ -201,11 +207,12 @@ class _Sized:
         """Outputs, shape (n, out_height, out_width, columns of all groups).
 
         Args:
-            x: Inputs, shape (n, height, width, channels).
+            x: Inputs, shape (n, height, width, channels), chip after chip.
             contents: Weights in ADC steps per DAC step, shape (columns of all groups, rows); the
-                same, packed; share of the IR drop of every row; model units per ADC step, shape
-                (row blocks, columns of all groups); offsets, shape (columns of all groups,).
-            stream: As in ``Pass``.
+                same, packed, shape (chips, n); share of the IR drop of every row; model units per
+                ADC step, shape (chips, row blocks, columns of all groups); offsets, shape (columns
+                of all groups,).
+            stream: As in ``Pass``; of several chips one each.
             call: Number of earlier uses of the layer in this pass.
         """
         built = kernels.library_for(x) if contents[1].numel() else None
@@ -215,28 +222,29 @@ class _Sized:
         out = x.new_empty(len(x), walk.out_height, walk.out_width, walk.groups * walk.columns)
         if not out.numel():
             return out
-        first_image, *keys = stream.tolist()
-        self._keys[:] = [operations.key_of_call(key, call) for key in keys]
-        layer = self._layer
-        _, *held = [tensor.data_ptr() for tensor in contents]
-        layer.weights, layer.places, layer.scales, layer.offsets = held
-        pointer = ctypes.byref(layer)
-        n_images = len(x) // walk.inputs_an_image
-        (a, b), (step_a, step_b) = zip(
-            *((each.data_ptr(), 4 * each.numel() // n_images) for each in (x, out)), strict=True
-        )
+        layer, (_, weights, places, scales, offsets) = self._layer, contents
+        layer.places, layer.offsets = places.data_ptr(), offsets.data_ptr()
+        pointer, n_chips = ctypes.byref(layer), len(weights)
+        n_images = len(x) // walk.inputs_an_image // n_chips
+        # address of the first chip, and bytes of each chip
+        held = weights, scales, x, out
+        lies = [(each.data_ptr(), 4 * each.numel() // n_chips) for each in held]
+        step_a, step_b = (size // n_images for _, size in lies[2:])
 
-        def run(first: int, count: int) -> int:
+        def run(a: int, b: int, first_image: int, first: int, count: int) -> int:
             inputs, outputs = a + first * step_a, b + first * step_b
             return int(built.per_vector(pointer, inputs, outputs, count, first_image + first))
 
-        kernels.share(run, n_images)
+        for chip, (first_image, *keys) in enumerate(stream.view(n_chips, -1).tolist()):
+            layer.weights, layer.scales, a, b = (start + chip * size for start, size in lies)
+            self._keys[:] = [operations.key_of_call(key, call) for key in keys]
+            kernels.share(partial(run, a, b, first_image), n_images)
         return out
 
     def _in_torch(self, x: Tensor, contents: Sequence[Tensor], stream: Tensor, call: int) -> Tensor:
         """The same in torch operations."""
         walk = self._walk
-        weights, _, _, scales, offsets = contents
+        weights, _, _, (scales,), offsets = contents
         if self._values.input_range:
             x = (x / self._values.input_range).clamp(-1, 1)
         patches = F.unfold(

@@ -1,9 +1,10 @@
-"""Batched inference over several chips of one network, for GPUs.
+"""Batched inference over several chips of one network, for GPUs and small networks.
 
 The first dimension of tensors is chips x images, chip after chip; digital layers are not changed.
 An analog layer multiplies all chips in one call: a convolution as a grouped convolution, a linear
 layer as a batch of matrices. Random integers are those of every chip alone. Layers with per-vector
-computation run chip after chip. The rest of the engine does not depend on this file; its entry is
+computation run chip after chip; on a CPU only networks of such layers are stacked, which saves all
+other calls. The rest of the engine does not depend on this file; its entry is
 :class:`StackedNetwork`.
 """
 
@@ -18,8 +19,10 @@ from torch.nn import functional as F
 from analog_samson.compiled import operations
 from analog_samson.compiled.computing import CPU, Computing, Ideal, Pass
 from analog_samson.compiled.layers import FunctionalLayer, Seeds, computing_for
+from analog_samson.compiled.mapped import Array
 from analog_samson.compiled.network import FunctionalNetwork
 from analog_samson.compiled.operations import Converter
+from analog_samson.compiled.per_vector import PerVector
 from analog_samson.compiled.static_range import StaticRange
 from analog_samson.compiled.tracing import Runner
 from analog_samson.evaluation import exact_products
@@ -32,13 +35,14 @@ class StackedNetwork:
 
     Args:
         networks: One per chip; each can still run alone.
+        in_c: Whether analog layers run in C, chip after chip, with the bits of each chip.
     """
 
-    def __init__(self, networks: Sequence[FunctionalNetwork]) -> None:
+    def __init__(self, networks: Sequence[FunctionalNetwork], in_c: bool = False) -> None:
         first = self._first = networks[0]
         self._n_chips = len(networks)
         self._layers = {
-            name: StackedLayer([network.layers[name] for network in networks])
+            name: StackedLayer([network.layers[name] for network in networks], in_c)
             for name in first.layers
         }
         # the digital part is copied; a stacked layer replaces every analog layer
@@ -85,9 +89,10 @@ class StackedLayer(nn.Module):
 
     Args:
         parts: The layer of each chip.
+        in_c: As for :class:`StackedNetwork`.
     """
 
-    def __init__(self, parts: Sequence[FunctionalLayer]) -> None:
+    def __init__(self, parts: Sequence[FunctionalLayer], in_c: bool = False) -> None:
         super().__init__()
         first = parts[0]
         self._parts = tuple(parts)
@@ -95,9 +100,14 @@ class StackedLayer(nn.Module):
         self._seeds: Sequence[Seeds] = ()
         self._where: torch.device | None = None
         self._now = Pass(len(first.mapped.geometry.rows))
+        self._single: list[Computing] = []
+        self._computing: _StackedIdeal | _StackedStaticRange | _StackedPerVector | None = None
+        if in_c:
+            if type(first.computing) is PerVector:
+                self._computing = _StackedPerVector(first, len(parts))
+            return
         # one per chip; their tensors are stacked
         self._single = [computing_for(part.mapped, _ANYWHERE_BUT_IN_C) for part in parts]
-        self._computing: _StackedIdeal | _StackedStaticRange | None = None
         if isinstance(self._single[0], Ideal):
             self._computing = _StackedIdeal(first, len(parts))
         elif isinstance(self._single[0], StaticRange):
@@ -135,9 +145,12 @@ class StackedLayer(nn.Module):
         if not (is_known and all(map(is_, seeds, self._seeds))):
             for single in (*self._single, self._computing):
                 single.channels_last = channels_last
-            for part, single in zip(self._parts, self._single, strict=True):
-                single.load(part.arrays, CPU)
-            self._computing.stack(self._single, where)
+            if isinstance(self._computing, _StackedPerVector):
+                self._computing.load(_stacked_arrays(self._parts), where)
+            else:
+                for part, single in zip(self._parts, self._single, strict=True):
+                    single.load(part.arrays, CPU)
+                self._computing.stack(self._single, where)
             keys = [part.keys(own) for part, own in zip(self._parts, seeds, strict=True)]
             self._now.stream = torch.tensor([[first_image, *each] for each in keys]).to(where)
             self._seeds, self._where = tuple(seeds), where
@@ -148,7 +161,7 @@ class StackedLayer(nn.Module):
         if self._computing is None:
             pieces = x.chunk(len(self._parts))
             return torch.cat([part(piece) for part, piece in zip(self._parts, pieces, strict=True)])
-        is_shared = x is self._every and self._computing.geometry.groups == 1
+        is_shared = x is self._every and self._computing.shares_inputs
         self._computing.is_shared = is_shared
         return self._computing(x[: len(x) // len(self._parts)] if is_shared else x, self._now)
 
@@ -157,17 +170,30 @@ class StackedLayer(nn.Module):
         return f"chips={len(self._parts)}"
 
 
+def _stacked_arrays(parts: Sequence[FunctionalLayer]) -> list[Array]:
+    """The arrays of a layer with the weights and factors of all chips, shape (chips, ...)."""
+    found = []
+    for arrays in zip(*[part.arrays for part in parts], strict=True):
+        together = copy.copy(arrays[0])
+        together.weights = torch.stack([array.weights for array in arrays])
+        together.alpha = torch.stack([array.alpha for array in arrays])
+        found.append(together)
+    return found
+
+
 class _OfChips(Computing):
     """Common part of the computations of several chips.
 
     Attributes:
         n_chips: Number of chips.
-        is_shared: Whether inputs are equal for all chips, and given once.
+        shares_inputs: Whether inputs that are equal for all chips may be given once.
+        is_shared: Whether they are.
     """
 
     def __init__(self, first: FunctionalLayer, n_chips: int) -> None:
         super().__init__(first.mapped)
         self.n_chips, self.is_shared = n_chips, False
+        self.shares_inputs = self.geometry.groups == 1
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The products of all chips in one call, without bias."""
@@ -219,6 +245,14 @@ class _StackedIdeal(_OfChips, Ideal):
         ones = [1] * (each.ndim - 2)
         shape = (self.n_chips, 1, -1, *ones[1:]) if rank else (self.n_chips, *ones, -1)
         return (each + self._bias.view(shape)).flatten(0, 1)
+
+
+class _StackedPerVector(_OfChips, PerVector):
+    """Per-vector computation in C, chip after chip."""
+
+    def __init__(self, first: FunctionalLayer, n_chips: int) -> None:
+        super().__init__(first, n_chips)
+        self.shares_inputs = False
 
 
 class _StackedStaticRange(_OfChips, StaticRange):

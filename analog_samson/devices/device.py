@@ -1,11 +1,12 @@
 """A device: its sections, its digest, its valid times, and copies with swept settings."""
 
+import functools
 import hashlib
 import html
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
 from pydantic import Field
@@ -274,7 +275,13 @@ class Device(Section):
         warn_renamed("Device.said_in_every_row", "Device.always_recorded_axes")
         return self.always_recorded_axes
 
-    @property
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values, as pydantic makes it, without the digest of this device."""
+        copied = super().model_copy(update=update, deep=deep)
+        vars(copied).pop("digest", None)
+        return copied
+
+    @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of every setting that predictions depend on; name and texts are excluded.
 

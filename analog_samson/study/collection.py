@@ -43,7 +43,7 @@ from analog_samson.results.sample_size import LOOKS
 from analog_samson.running import check_jobs, return_freed_memory, run_jobs
 from analog_samson.study.axes import plain_axis
 from analog_samson.study.definition import Point, Study, Trial
-from analog_samson.study.jobs import Job, Part, jobs_of, trials_of
+from analog_samson.study.jobs import Job, Part, jobs_to_run, trials_of
 from analog_samson.study.scoring import find_score, is_counted
 from analog_samson.study.sources import the_checkpoint, the_test_set
 from analog_samson.study.trial import one_thread, run_together
@@ -161,7 +161,7 @@ def collect_trials(
                 TableWriter(table, lease, _columns(study)) as writer,
                 one_thread(),
                 closing(
-                    run_jobs(_run, jobs_of(pending, study.chips_together), jobs=jobs)
+                    run_jobs(_run, jobs_to_run(pending, study.chips_together), jobs=jobs)
                 ) as finished,
                 Watch(
                     study.name,

@@ -9,7 +9,7 @@ from typing import TypeVar
 from analog_samson.chip import Chip, ChipGroup
 from analog_samson.evaluation import exact_products, find_accelerator
 from analog_samson.study.definition import Study, Trial
-from analog_samson.study.jobs import Job, jobs_of
+from analog_samson.study.jobs import Job, jobs_to_run
 from analog_samson.study.sources import the_checkpoint
 from analog_samson.study.trial import mapped, one_thread, reading, values_of_images
 from analog_samson.times import label
@@ -75,7 +75,7 @@ def estimate_cost(study: Study, *, jobs: int = 1) -> CostEstimate:
     seconds, digital_seconds, table_bytes = 0.0, 0.0, 0
     known: set[str] = set()
     for alike in kinds.values():
-        job = jobs_of([(trial, trial.points) for trial in alike], study.chips_together)[0]
+        job = jobs_to_run([(trial, trial.points) for trial in alike], study.chips_together)[0]
         a_chip, a_point, a_network = _timed(job)
         points = sum(len(trial.points) for trial in alike)
         seconds += a_chip * len(alike) + a_point * points
@@ -98,10 +98,8 @@ def _timed(job: Job) -> tuple[float, float, float]:
     network = network.to(trial.accelerator)
 
     def new() -> Chip | ChipGroup:
-        return reading(
-            [mapped(trial).program(trial.programming_seed) for trial in job.trials],
-            job.chips_together,
-        )
+        seeds = [each.programming_seed for each in job.trials]
+        return reading(mapped(trial).program_together(seeds), job.chips_together)
 
     with one_thread(), exact_products(find_accelerator(trial.accelerator)):
         evaluate = values_of_images(trial, slice(n_timed))

@@ -255,8 +255,9 @@ class Study:
         accelerator: "cpu" or "cuda": where the compiled engine runs. Floating point differs
             between them in the last bits, so that single ADC ties may round differently.
         chips_together: Number of chips of a network and device whose inference is batched, to use a
-            GPU fully; no speed-up on a CPU. Chips with images, input ranges or batch
-            normalisation statistics of their own, and chips on aihwkit's tiles, are not batched.
+            GPU fully. On a CPU chips of small networks share jobs without it, and others gain
+            nothing. Chips with images, input ranges or batch normalisation statistics of their
+            own, and chips on aihwkit's tiles, are not batched.
         question: The question of the study, printed at the top of its report.
         primary: The comparison that answers it (see :class:`Primary`); None names none.
         trust: Packages that its checkpoints and device files may import from (see

@@ -96,13 +96,14 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
-_latest_mapped: list[tuple[object, MappedNetwork]] = []
+_latest_mapped: list[tuple[tuple[object, ...], MappedNetwork]] = []
 
 
 def mapped(trial: Trial) -> MappedNetwork:
     """The network of a trial mapped to its device; the latest is cached for the next chip."""
     key = trial.checkpoint, trial.device, trial.engine, trial.precision, trial.n_images_per_chip
     if not _latest_mapped or _latest_mapped[0][0] != key:
+        is_other = not _latest_mapped or _latest_mapped[0][0][0] != trial.checkpoint
         _latest_mapped[:] = []  # two at a time may not fit into memory
         mapped = MappedNetwork(
             the_checkpoint(trial.checkpoint_path, trial.checkpoint, trial.trust),
@@ -113,7 +114,8 @@ def mapped(trial: Trial) -> MappedNetwork:
             recalibration=_training_images(trial),
         )
         _latest_mapped[:] = [(key, mapped)]
-        return_freed_memory()
+        if is_other:  # another condition of the same network uses the memory again
+            return_freed_memory()
     return _latest_mapped[0][1]
 
 
@@ -136,10 +138,9 @@ def images_of(trial: Trial) -> slice | Tensor:
 
 def _batch_size(read_at: Chip | ChipGroup, trial: Trial) -> int:
     """Images per batch: larger batches save calls; used where results are bitwise equal."""
-    is_free = isinstance(read_at, Chip) and read_at.is_batch_invariant
-    if not is_free or trial.accelerator != "cpu":
+    if not read_at.is_batch_invariant or trial.accelerator != "cpu":
         return EVALUATION_BATCH
-    return min(-(-trial.n_images_per_chip // EVALUATION_BATCH), MOST_BATCHES) * EVALUATION_BATCH
+    return min(trial.n_images_per_chip, MOST_BATCHES * EVALUATION_BATCH)
 
 
 def values_of_images(trial: Trial, chosen: slice | Tensor) -> Callable[..., Tensor]:
@@ -198,7 +199,7 @@ def _run_together(
     all_digital, share = _digital(first)
     digital = all_digital[chosen]
     of_network = _digital_totals(first, digital, all_digital) | {"analog_share": share}
-    chips = [mapped(trial).program(trial.programming_seed) for trial in trials]
+    chips = mapped(first).program_together([trial.programming_seed for trial in trials])
     from_a_seed = chips[0].engine == "compiled" or not draws_from_the_clock(first.device)
     labels = [trial.labels | of_network | {"reproducible": from_a_seed} for trial in trials]
     read_at = reading(chips, chips_together)

@@ -32,9 +32,10 @@ def weights() -> list[Tensor]:
     return targets
 
 
+@pytest.mark.parametrize("n_chips", [1, 3])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("changes", [{}, FAULTS, TWO_PAIRS], ids=["plain", "faults", "two pairs"])
-def test_cells_in_a_row_are_those_of_single_calls_to_the_bit(changes, threads):
+def test_cells_in_a_row_are_those_of_single_calls_to_the_bit(changes, threads, n_chips):
     physics, targets = Physics(device(**changes)), weights()
     assert all(map(fits_in_row, targets))
     before = torch.get_rng_state()
@@ -42,27 +43,34 @@ def test_cells_in_a_row_are_those_of_single_calls_to_the_bit(changes, threads):
     try:
         row = Row.of(physics, targets)
         assert row is not None
-        seeds = [[Stream("chip", i, cell) for cell in range(row.n_cells)] for i in range(3)]
-        in_order = [of_array[cell] for cell in range(row.n_cells) for of_array in seeds]
+        if not row.takes(n_chips):
+            assert threads == 2
+            return
+        cells = range(row.n_cells)
+        seeds = [[[Stream(n, i, cell) for cell in cells] for i in range(3)] for n in range(n_chips)]
+        in_order = [[of_array[cell] for cell in cells for of_array in own] for own in seeds]
         programmed = row.program(in_order)
         alone = []
-        for target, states, own in zip(targets, row.by_array(programmed), seeds, strict=True):
-            cells, scale = physics.to_conductances(target)
-            single = [physics.program(uS, seed) for uS, seed in zip(cells, own, strict=True)]
-            for state, expected in zip(states, single, strict=True):
-                for what, tensor in vars(expected).items():
-                    found = getattr(state, what)
-                    same = (
-                        torch.equal(found.nan_to_num(-1), tensor.nan_to_num(-1))
-                        if (tensor is not None)
-                        else found is None
-                    )
-                    assert same, what
-            alone.append((single, scale, own))
+        for of_chip, own_seeds in zip(programmed.by_chip(), seeds, strict=True):
+            by_array = zip(targets, row.by_array(of_chip), own_seeds, strict=True)
+            for target, states, own in by_array:
+                uS, scale = physics.to_conductances(target)
+                single = [physics.program(each, seed) for each, seed in zip(uS, own, strict=True)]
+                for state, expected in zip(states, single, strict=True):
+                    for what, tensor in vars(expected).items():
+                        found = getattr(state, what)
+                        same = (
+                            torch.equal(found.nan_to_num(-1), tensor.nan_to_num(-1))
+                            if (tensor is not None)
+                            else found is None
+                        )
+                        assert same, what
+                alone.append((single, scale, own))
         for time, read in ((0.0, 0), (DAY, 0), (DAY, 1)):
             whole, found = row.weights(row.read(programmed, time, read, in_order))
-            assert torch.equal(whole, torch.cat([each.flatten() for each in found]))
-            for each, (single, scale, own) in zip(found, alone, strict=True):
+            assert torch.equal(whole, torch.cat([each.flatten(1) for each in found], dim=1))
+            parts = [part for of_chip in zip(*found, strict=True) for part in of_chip]
+            for each, (single, scale, own) in zip(parts, alone, strict=True):
                 aged = [physics.read(s, time, read, o) for s, o in zip(single, own, strict=True)]
                 assert torch.equal(each, physics.to_weights(aged, scale))
     finally:

@@ -507,3 +507,15 @@ def test_a_time_beyond_the_measurements_is_allowed_and_flagged():
     device.check_time(YEAR)
     assert device.is_extrapolated(YEAR) and not device.is_extrapolated(DAY)
     assert not load_device("ideal").is_extrapolated(YEAR)
+
+
+def test_a_copy_with_other_values_has_its_own_digest():
+    """The digest of a device is computed once, and is neither copied nor part of its contents."""
+    device, same = load_device("pcm_like"), load_device("pcm_like")
+    digest = device.digest
+    assert (device, device.model_dump()) == (same, same.model_dump())
+    noise = device.noise.model_copy(update={"drift_scale": 0.5})
+    for deep in (False, True):
+        other = device.model_copy(update={"noise": noise}, deep=deep)
+        assert other.digest == device.with_axes({"drift_scale": 0.5}).digest != digest
+        assert device.model_copy(deep=deep).digest == digest

@@ -25,7 +25,7 @@ from analog_samson.provenance import environment
 from analog_samson.results import COLUMNS
 from analog_samson.running import cluster
 from analog_samson.study import collect_until, cost, estimate_cost, load_study, run_trial
-from analog_samson.study.jobs import jobs_of
+from analog_samson.study.jobs import jobs_of, jobs_to_run
 from analog_samson.study.sources import the_test_images, the_test_set
 from analog_samson.study.trial import images_of, run_together
 from analog_samson.times import DAY, HOUR, YEAR
@@ -99,7 +99,9 @@ def test_adding_a_time_computes_only_that_time(study, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
         "analog_samson.study.collection.run_together",
-        lambda trials, points, size: asked.extend(points) or run_together(trials, points, size),
+        lambda trials, points, size: (
+            asked.extend(points * len(trials)) or run_together(trials, points, size)
+        ),
     )
     collect(replace(first, times_s=[HOUR, 1, YEAR]), tmp_path)
     assert asked == [(HOUR, 0)] * 8
@@ -642,9 +644,14 @@ def test_studies_of_subsets_resume_and_merge_whatever_the_workers(study, tmp_pat
 
 
 def test_an_estimate_includes_that_chips_are_evaluated_on_fewer_images(study, monkeypatch):
-    """Every step takes a second: 8 chips, 3 times, 4 networks that answer 100 images once."""
+    """Every step takes a second: 8 chips, 3 times, 4 networks that answer 100 images once.
+
+    Two small chips of a network take every step together.
+    """
     study = replace(study, devices=["pcm_like"], times_s=[0, 1, YEAR])
     monkeypatch.setattr(cost, "_seconds", lambda work: (work(), 1.0))
+    assert estimate_cost(study).seconds == 4 * 1 + 12 * (1 + 1) + 4
+    monkeypatch.setattr("analog_samson.study.jobs.SMALL", 0)
     assert estimate_cost(study).seconds == 8 * 1 + 24 * (1 + 1) + 4
     assert (
         estimate_cost(replace(study, n_images_per_chip=25)).seconds == 8 * 1 + 24 * (1 + 0.25) + 4
@@ -693,6 +700,36 @@ def test_only_what_a_group_lacks_is_computed(study):
     sizes = [len(job.trials) for job in jobs]
     assert sorted(set(sizes)) == [1, 3] and sizes.count(3) == len(sizes) // 3
     assert all(len(job.trials) == job.chips_together == 1 for job in jobs_of(pending, 1))
+
+
+def test_small_chips_share_jobs_on_a_cpu_and_have_the_rows_of_single_chips(study, monkeypatch):
+    swept = replace(study, n_chips=3, axes={"programming_noise_scale": [0.5, 1.0]})
+    pending = [(trial, trial.points) for trial in swept.trials()]
+    monkeypatch.setattr("analog_samson.study.jobs.SMALL_CHIPS_TOGETHER", 2)
+    shared = jobs_to_run(pending, 1)
+    assert sorted({len(job.trials) for job in shared}) == [1, 2]
+    assert len(shared) == 2 * len(pending) // 3
+    assert all(job.chips_together == len(job.trials) for job in shared)
+    monkeypatch.setattr("analog_samson.study.jobs.SMALL", 0)
+    single = jobs_to_run(pending, 1)
+    assert single == jobs_of(pending, 1)
+    found, expected = (
+        pd.concat([pd.DataFrame(run_together(*job)) for job in jobs]).sort_values(list(COLUMNS))
+        for jobs in (shared, single)
+    )
+    pd.testing.assert_frame_equal(
+        found.reset_index(drop=True), expected.reset_index(drop=True), check_exact=True
+    )
+
+
+def test_chips_on_a_gpu_or_of_large_networks_share_no_jobs_unless_asked(study, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    there = [(t, t.points) for t in replace(study, accelerator="cuda").trials()]
+    assert jobs_to_run(there, 1) == jobs_of(there, 1)
+    here = [(t, t.points) for t in study.trials()]
+    assert jobs_to_run(here, 4) == jobs_of(here, 4)
+    monkeypatch.setattr("analog_samson.study.jobs.SMALL", 0)
+    assert jobs_to_run(here, 1) == jobs_of(here, 1)
 
 
 def test_chips_with_their_own_images_or_on_tiles_are_not_batched(study):
