@@ -52,6 +52,9 @@ TIMED_CHIPS = 10
 
 _WIRE_OHM = 0.35
 
+_MEASURED = ("programming_noise_scale", "read_noise_1f_scale", "drift_scale")
+"""Sources whose meaning is measured on simulated cells."""
+
 
 def tolerances(
     study: Study,
@@ -165,7 +168,7 @@ class _Searches:
             )
         score = find_score(study.score)
         Rule(lose, share, confidence, study.n_chips)  # before anything is read
-        nominal = replace(study, n_chips=1).trials()
+        nominal = study.trials()
         devices = {trial.device.name for trial in nominal}
         if len(devices) > 1 or any(len(trial.points) > 1 for trial in nominal):
             raise ValueError(
@@ -175,7 +178,9 @@ class _Searches:
         self.study, self.others = study, others
         self.device: Device = nominal[0].device
         self.time_s = nominal[0].points[0][0]
-        self.networks = {trial.checkpoint: trial for trial in nominal}
+        self.networks: dict[str, list[Trial]] = {}
+        for trial in nominal:
+            self.networks.setdefault(trial.checkpoint, []).append(trial)
         self.sources = chosen_sources(self.device, sources)
         self.shown_loss = lose
         in_table = math.log1p(lose / 100) if score.is_exponential else lose
@@ -193,11 +198,10 @@ class _Searches:
         """Digest of each network to its chips at a scale of a source."""
         if (source, factor) not in self._trials:
             settings = scaled_settings(self.device, source, factor, self.others)
-            axes = {axis: [value] for axis, value in settings.items()}
-            found: dict[str, list[Trial]] = {}
-            for trial in replace(self.study, axes=axes).trials():
-                found.setdefault(trial.checkpoint, []).append(trial)
-            self._trials[source, factor] = found
+            self._trials[source, factor] = {
+                network: self.study.under(settings, chips)
+                for network, chips in self.networks.items()
+            }
         return self._trials[source, factor]
 
     def losses(self, trials: Sequence[Trial], folder: Path, jobs: int) -> dict[str, float]:
@@ -269,14 +273,14 @@ class _Searches:
             known[key][step] = np.array([losses[trial.chip_id] for trial in own])
 
     def _row(self, source: str, network: str, found: Tolerance) -> dict[str, object]:
-        trial = self.networks[network]
+        trial = self.networks[network][0]
         score = find_score(self.study.score)
         labels = {
             name: value
             for name, value in trial.labels.items()
             if name not in ("study", "chip_id", "condition", "chip", "programming_seed")
         }
-        quantity, nominal, unit = self._physical[source]
+        quantity, nominal, unit = self._physical(source)
         return {
             "score": score.name,
             "higher_is_better": score.is_higher_better,
@@ -301,15 +305,13 @@ class _Searches:
             "unit": unit,
         }
 
-    @property
-    def _physical(self) -> dict[str, tuple[str, float, str]]:
-        own = tuple(self.sources.items())
-        return {source: physical(self.device, source, value, self.time_s) for source, value in own}
+    def _physical(self, source: str) -> tuple[str, float, str]:
+        return physical(self.device, source, self.sources[source], self.time_s, self.others)
 
 
 @cache
 def physical(
-    device: Device, source: str, value: float, t_inference_s: float
+    device: Device, source: str, value: float, t_inference_s: float, others: Others = "off"
 ) -> tuple[str, float, str]:
     """What the scale of a noise source multiplies.
 
@@ -318,6 +320,7 @@ def physical(
         source: One of its noise sources, or "all together".
         value: The own value of the setting.
         t_inference_s: Time since programming finished [s].
+        others: The other sources, as in the search: cells that drift have a smaller read noise.
 
     Returns:
         A text ("programming spread at 25 µS"), its value on the device and its unit; "", NaN and ""
@@ -344,7 +347,10 @@ def physical(
         return text, number, "% of the weight" if source == "sigma" and is_relative else unit
     if source == ALL_TOGETHER or device.noise.cells == "signed":
         return nothing
-    moments = measure(device, [t_inference_s], n_levels=2, n=MEASURED_CELLS)
+    if source not in _MEASURED:
+        return nothing
+    searched = device.with_axes(scaled_settings(device, source, 1.0, others))
+    moments = measure(searched, [t_inference_s], n_levels=2, n=MEASURED_CELLS)
     moments = moments[moments["g_uS"] == moments["g_uS"].max()].set_index("quantity")
     when = label(t_inference_s)
     if source == "programming_noise_scale" and "programming" in moments.index:
@@ -356,6 +362,11 @@ def physical(
         return f"read spread {at} after {when}", float(moments.loc["read", "spread"]), "µS"
     if source == "drift_scale" and "exponent" in moments.index:
         return f"mean drift exponent {at}", float(moments.loc["exponent", "mean"]), ""
+    for quantity, until in (("slope", ""), ("change", " after a long time")):
+        if source == "drift_scale" and quantity in moments.index:
+            mean = float(moments.loc[quantity, "mean"])
+            word = "rise" if mean > 0 else "decline"
+            return f"mean {word} {at}{until}", abs(mean), device.noise.drift_parameter[1]
     return nothing
 
 
