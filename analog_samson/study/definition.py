@@ -433,8 +433,10 @@ class Study:
         """
         scaled = replace(self, axes={axis: [value] for axis, value in settings.items()})
         ((device, condition, points, engine),) = scaled._devices()
-        changed = {"device": device, "condition": condition, "points": points, "engine": engine}
-        return [replace(trial, **changed) for trial in trials]
+        return [
+            replace(trial, device=device, condition=condition, points=points, engine=engine)
+            for trial in trials
+        ]
 
     @property
     def maintenance(self) -> dict[str, Any]:

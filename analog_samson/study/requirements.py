@@ -85,8 +85,10 @@ def tolerances(
 
     Returns:
         One row per network and source: ``factor``, ``low``, ``high``, ``bound``, ``falls``,
-        ``n_chips``, ``n_scales`` (see ``results.tolerance.Tolerance``), what was asked, and
-        ``quantity``, ``nominal``, ``unit``: what the factor multiplies physically.
+        ``coefficient_of_variation``, ``n_chips``, ``n_scales`` (see
+        ``results.tolerance.Tolerance``), ``missed`` (whether the others, as on the device, miss the
+        target without the source: mean of the first chips), what was asked, and ``quantity``,
+        ``nominal``, ``unit``: what the factor multiplies physically.
 
     Raises:
         ValueError: If the study is invalid (``Study.trials``), has axes, several devices, times or
@@ -103,8 +105,7 @@ def tolerances(
         True
     """
     searches = _Searches(study, lose, share, confidence, sources, others)
-    if others == "off":
-        searches.check_without_noise(Path(folder), jobs)
+    searches.check_without_source(Path(folder), jobs)
     return searches.run(Path(folder), jobs, is_shown=progress)
 
 
@@ -192,6 +193,7 @@ class _Searches:
             chips_at_most=study.n_chips,
             resolution=score.step / n_images,
         )
+        self._missed: set[tuple[str, str]] = set()
         self._trials: dict[tuple[str, float], dict[str, list[Trial]]] = {}
 
     def trials(self, source: str, factor: float) -> dict[str, list[Trial]]:
@@ -210,16 +212,20 @@ class _Searches:
         lost = score_of(rows).lost(digital_score(rows), estimated_score(rows))
         return dict(zip(rows["chip_id"], lost.astype(float), strict=True))
 
-    def check_without_noise(self, folder: Path, jobs: int) -> None:
-        """Raise if a network misses the target with all noise sources off."""
-        source = next(iter(self.sources))
-        trials = self.trials(source, 0.0)
+    def check_without_source(self, folder: Path, jobs: int) -> None:
+        """Find the networks that miss the target with a source off; raise if all sources are."""
+        sources = list(self.sources) if self.others == "nominal" else list(self.sources)[:1]
         n = self.rule.looks[0]
-        wanted = [trial for own in trials.values() for trial in own[:n]]
-        losses = self.losses(wanted, folder, jobs)
-        for own in trials.values():
-            found = np.array([losses[trial.chip_id] for trial in own[:n]])
-            if self.rule.excess(found) > 0:
+        for source in sources:
+            trials = self.trials(source, 0.0)
+            losses = self.losses([t for own in trials.values() for t in own[:n]], folder, jobs)
+            for network, own in trials.items():
+                found = np.array([losses[trial.chip_id] for trial in own[:n]])
+                if self.rule.excess(found) <= 0:
+                    continue
+                if self.others == "nominal" and source != ALL_TOGETHER:
+                    self._missed.add((source, network))
+                    continue
                 score = find_score(self.study.score)
                 raise ValueError(
                     f"{own[0].checkpoint_path.name} loses {score.shown_loss(found.mean()):.3g} "
@@ -289,6 +295,8 @@ class _Searches:
             "extrapolated": self.device.is_extrapolated(self.time_s),
             "source": source,
             "others": self.others,
+            "condition": trial.condition,
+            "chips_vary": self.device.variation.label,
             "lose": self.rule.lose,
             "share": math.nan if self.rule.share is None else self.rule.share,
             "confidence": self.rule.confidence,
@@ -297,6 +305,8 @@ class _Searches:
             "high": found.high,
             "bound": found.bound,
             "falls": "; ".join(f"{a:g} to {b:g}" for a, b in found.falls),
+            "coefficient_of_variation": found.coefficient_of_variation,
+            "missed": (source, network) in self._missed,
             "n_chips": found.n_chips,
             "n_scales": found.n_scales,
             "chips_at_most": self.rule.chips_at_most,

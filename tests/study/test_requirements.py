@@ -121,6 +121,17 @@ def test_other_sources_at_nominal_leave_less_room(study, tmp_path):
 
 
 @pytest.mark.slow
+def test_other_sources_that_miss_the_target_alone_are_said(study, tmp_path):
+    """At ten times its output noise the device loses far more than 3 points without any drift."""
+    loud = load_device("pcm_like").with_axes({"output_noise": 2.0})
+    loud_study = replace(study, devices=[loud])
+    of = {"lose": 3.0, "sources": ["drift_scale", "output_noise"], "others": "nominal"}
+    found = tolerances(loud_study, tmp_path, **of).set_index("source")
+    assert found["missed"].to_dict() == {"drift_scale": True, "output_noise": False}
+    assert found.loc["drift_scale", "bound"] == "below"
+
+
+@pytest.mark.slow
 def test_other_scores_lose_in_their_own_unit_and_direction(study, tmp_path):
     entropy = replace(study, score="cross_entropy")
     found = tolerances(entropy, tmp_path / "found", 20.0, sources=["all together"])
