@@ -403,7 +403,7 @@ LIKE = ("dataset", "model", "device", "source")
 
 _TEXTS = ("strength", "bound", "falls", "quantity", "unit", "chips_vary")
 
-_ADDED = {
+_ADDED: dict[str, float | str] = {
     "coefficient_of_variation": math.nan,
     "missed": False,
     "condition": "{}",
