@@ -47,7 +47,7 @@ def main(
     resample: bool = False,
     extrapolate: bool = False,
     summary: str = "A measured device.",
-    limits: str = "Temperature is not modelled.",
+    limits: str = "Without a section [temperature], temperature is not modelled.",
     folder: Path = Path("devices"),
     confidence: float = 0.95,
 ) -> None:

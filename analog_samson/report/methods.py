@@ -64,7 +64,9 @@ MODELS = {
 def dataset_label(dataset: str) -> str:
     """What a data set is called in reports; one that nothing describes has the end of its name."""
     known = _given.get().get(dataset) or _labels.get().get(dataset, dataset)
-    return DATASETS.get(known) or known.rpartition(":")[2].partition("@")[0]
+    name, sign, kind = known.partition(" (")  # "cifar10 (JPEG)"
+    label = DATASETS.get(name)
+    return f"{label}{sign}{kind}" if label else known.rpartition(":")[2].partition("@")[0]
 
 
 def model_label(model: str) -> str:

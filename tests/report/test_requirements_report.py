@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from simulated_losses import rows_of
 
 from analog_samson.report import requirements_figure, requirements_table, write_requirements
+from analog_samson.report.methods import dataset_label
 
 FACTORS = {"sgd": [1.0, 1.25, 0.8], "samson": [1.6, 2.0, 1.28]}
 
@@ -103,6 +104,11 @@ def test_the_caption_names_skewed_losses_and_what_the_device_has():
         assert part in caption
     assert "refreshed every 1 mo" in text_of(requirements_figure(rows))
     assert "skewed" not in requirements_table(rows.assign(share=0.9)).caption
+
+
+def test_a_kind_of_a_known_data_set_keeps_its_name():
+    assert dataset_label("cifar10 (JPEG)") == "CIFAR-10 (JPEG)"
+    assert (dataset_label("cifar10"), dataset_label("flowers (a)")) == ("CIFAR-10", "flowers (a)")
 
 
 def test_tables_of_an_earlier_version_are_read():
