@@ -125,6 +125,11 @@ def requirements_table(rows: pd.DataFrame, baseline: str = "sgd") -> Table:
     if len(ratios):
         parts.append(_ratios_text(ratios, baseline, words.per_cent_of(methods)))
     parts += filter(None, (_falls_text(methods), _skewed_text(methods), _missed_text(methods)))
+    if any((block.cells == _UNKNOWN).any(axis=None) for block in blocks):
+        parts.append(
+            f"{_UNKNOWN.capitalize()}: with so few chips no scale was shown to be tolerable and "
+            "none to be too much, or some networks are beyond the one end and some beyond the other."
+        )
     if any((block.cells == BLANK).any(axis=None) for block in blocks):
         parts.append(f"{BLANK} not defined.")
     return Table(
@@ -393,11 +398,11 @@ def _ratios_text(ratios: pd.DataFrame, baseline: str, per_cent: str) -> str:
         f"seed, paired, with its {per_cent} interval."
     )
     n, p = ratios["p_value"].notna().sum(), f"p < {1 - float(per_cent.split()[0]) / 100:.2g}"
-    after = f"after Holm's correction over the {n} ratios of this table"
+    after = f" after Holm's correction over the {n} ratios of this table" if n > 1 else ""
     if ratios["significant"].any():
-        text += f" {SIGNIFICANT} {p} {after}; the intervals are not corrected."
+        text += f" {SIGNIFICANT} {p}{after}{'; the intervals are not corrected' if n > 1 else ''}."
     elif n:
-        text += f" No ratio differs from 1 with {p} {after}."
+        text += f" No ratio differs from 1 with {p}{after}."
     if (ratios["n_pairs"] < FEWEST_TESTED).any():
         text += f" Nothing is tested with fewer than {FEWEST_TESTED} pairs; a ratio of one or two "
         text += "has no interval."

@@ -25,7 +25,9 @@ def test_the_table_has_factor_physical_value_and_ratio():
     assert lines["SGD"]["scale at 1 d"].startswith("1.00 (0.57")  # 1 exp(-4.303 x 0.2231 / 3^0.5)
     assert lines["SAMSON"]["that is, up to"].startswith("mean drift exponent at 25 µS: 0.0784 (")
     assert lines["SAMSON"]["relative to SGD"] == "1.60 (1.60 to 1.60)*"
-    assert "* p < 0.05 after Holm's correction over the 1 ratios of this table" in made.caption
+    assert "* p < 0.05." in made.caption
+    two = requirements_table(rows_of(FACTORS | {"sam": [1.1, 1.3, 0.9]}))
+    assert "* p < 0.05 after Holm's correction over the 2 ratios of this table" in two.caption
     assert lines["SGD"]["relative to SGD"] == "1"
     for part in ("1 percentage point", "after 1 d", "95 %", "(3)", "10,000 test", "off"):
         assert part in made.caption
@@ -65,6 +67,7 @@ def test_what_was_never_shown_is_not_determined():
     made = requirements_table(rows)
     assert made.blocks[0].cells["scale at 1 d"][0] == "not determined"
     assert made.blocks[0].cells["that is, up to"][0] == "–"
+    assert "Not determined: with so few chips no scale was shown" in made.caption
     assert len(requirements_figure(rows).axes) == 1
 
 
