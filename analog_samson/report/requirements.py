@@ -128,7 +128,7 @@ def requirements_table(rows: pd.DataFrame, baseline: str = "sgd") -> Table:
     if any((block.cells == _UNKNOWN).any(axis=None) for block in blocks):
         parts.append(
             f"{_UNKNOWN.capitalize()}: with so few chips no scale was shown to be tolerable and "
-            "none to be too much, or some networks are beyond the one end and some beyond the other."
+            "none to be too much, or networks are beyond the one end and others beyond the other."
         )
     if any((block.cells == BLANK).any(axis=None) for block in blocks):
         parts.append(f"{BLANK} not defined.")
