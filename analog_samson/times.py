@@ -28,6 +28,9 @@ _UNITS = (
 )
 
 
+_MOST_UNITS = 10_000
+
+
 def label(t_inference_s: float) -> str:
     """Label a time as in figures: 3600 -> "1 h", 31_536_000 -> "1 y"; 0 is "programmed".
 
@@ -35,24 +38,31 @@ def label(t_inference_s: float) -> str:
         t_inference_s: Time since programming finished [s], at least 0.
 
     Returns:
-        The time in the largest unit not above it, with at most three significant digits.
-        A month is 30 days, a year 365 days.
+        The time in the largest unit not above it, with at most three significant digits; where
+        these are not exact, in the largest smaller unit in which it is a whole number of at most
+        four digits, if there is one: 359 days are "359 d" and not "12 mo". A month is 30 days, a
+        year 365 days.
 
     Raises:
         ValueError: If the time is negative or not finite.
 
     Example:
-        >>> label(3600.0), label(0.0)
-        ('1 h', 'programmed')
+        >>> label(3600.0), label(359 * DAY), label(0.0)
+        ('1 h', '359 d', 'programmed')
     """
     if not 0 <= t_inference_s < float("inf"):
         raise ValueError(f"A time must be finite and at least 0 s; got {t_inference_s!r}.")
     if t_inference_s == 0:
         return "programmed"
-    for seconds, unit in _UNITS:
-        if t_inference_s >= seconds:
-            return f"{t_inference_s / seconds:.3g} {unit}"
-    return f"{t_inference_s:.3g} s"
+    units = [one for one in _UNITS if t_inference_s >= one[0]] or [_UNITS[-1]]
+    unit_s, unit = units[0]
+    rounded = f"{t_inference_s / unit_s:.3g}"
+    if not math.isclose(float(rounded) * unit_s, t_inference_s, rel_tol=1e-12):
+        for smaller_s, smaller in units[1:]:
+            n = t_inference_s / smaller_s
+            if n.is_integer() and n < _MOST_UNITS:
+                return f"{n:.0f} {smaller}"
+    return f"{rounded} {unit}"
 
 
 def exact_label(t_inference_s: float) -> str:

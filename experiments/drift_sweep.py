@@ -24,7 +24,8 @@ from analog_samson.running import cluster as dask_cluster
 from analog_samson.study import Study, collect, estimate_cost, load_study, unfinished
 
 IN_FILE = ("checkpoints", "devices", "times_s", "name", "chips", "score", "reads", "compensation",
-           "seed", "n_test", "n_images_per_chip", "question")  # fmt: skip
+           "refresh_every", "compensation_times", "seed", "n_test", "n_images_per_chip",
+           "question")  # fmt: skip
 """Arguments that a study file says itself."""
 
 BESIDE_FILE = ("data_folder", "dataset", "accelerator", "chips_together")
@@ -44,6 +45,8 @@ def main(
     score: str = "accuracy",
     reads: int = 1,
     compensation: tuple[str, ...] = (),
+    refresh_every: str | None = None,
+    compensation_times: str | None = None,
     seed: int = 0,
     jobs: int = 2,
     part: str | None = None,
@@ -75,6 +78,10 @@ def main(
             token_accuracy, mse, or package.module:function of your own.
         reads: Reads of every chip at every time.
         compensation: Kinds of drift compensation to compare; by default the device's own.
+        refresh_every: Interval after which chips are programmed again, such as "1 mo", or never; by
+            default as the device says.
+        compensation_times: When drift compensation is measured since the last programming: "1 h,
+            1 week", "every 1 week" or "every time"; by default as the device says.
         seed: Random seed of the study, from which the seeds of its chips derive.
         jobs: Worker processes, one thread each; -1 takes every core.
         part: The part of the study to compute, such as 3/16; other parts may run concurrently.
@@ -109,6 +116,8 @@ def main(
             score=score,
             n_reads=reads,
             axes={"compensation": compensation} if compensation else {},
+            refresh_every=refresh_every,
+            compensation_times=compensation_times,
             seed=seed,
             data_folder=data_folder,
             dataset=dataset,

@@ -18,16 +18,21 @@ import shutil
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 
 from analog_samson.commands import run_command, written
 from analog_samson.devices import load_device
-from analog_samson.devices.fit import fit
+from analog_samson.devices.fit import fit, spreads
 from analog_samson.devices.measurements import read_measurements
 from analog_samson.devices.retention import FEWEST_TIMES, LawName, compare
 from analog_samson.devices.writing import fitted_file, resampled_file
 from analog_samson.files import made_folder, replacing
 from analog_samson.report.datasheet import save_fit
+from analog_samson.times import label
+
+MOST_TIMES = 8
+"""Columns of the printed table: our choice, for the width of a terminal."""
 
 
 def main(
@@ -42,7 +47,7 @@ def main(
     resample: bool = False,
     extrapolate: bool = False,
     summary: str = "A measured device.",
-    limits: str = "Temperature is not modelled.",
+    limits: str = "Without a section [temperature], temperature is not modelled.",
     folder: Path = Path("devices"),
     confidence: float = 0.95,
 ) -> None:
@@ -112,11 +117,16 @@ def main(
             print(f"No law predicts better than no drift; t_0 is {t_0_text}.")
     else:
         print(f"Fewer than {FEWEST_TIMES} times: laws of retention are not compared.")
-    print(f"Law of retention: {found.shape.words}{' (--law)' if law else ''}.")
+    how = " (--law)" if law else f", {comparison.choice}" if comparison else ""
+    print(f"Law of retention: {found.shape.words}{how}.")
     low, high = device.noise.conductance_range
     where = "the lowest measured target" if g_min_uS is None else "--g-min-uS"
     print(f"Weights: g_min = {low:g} µS ({where}) to g_max = {high:g} µS (the highest).")
     print(found.laws[["target_uS", "n", *found.tables]].to_markdown(index=False, floatfmt=".4g"))
+    ratios = spreads(found, rows).pivot(index="target_uS", columns="time_s", values="ratio")
+    few = np.linspace(0, ratios.shape[1] - 1, min(MOST_TIMES, ratios.shape[1])).round().astype(int)
+    print("Spread of simulated cells, relative to that of the measured ones:")
+    print(ratios.iloc[:, few].rename(columns=label).to_markdown(floatfmt=".2f"))
     conducts = rows.groupby("device")["conductance_uS"].min() > 0
     if not conducts.all():
         print(f"{(~conducts).sum()} of {len(conducts)} cells are left out: they reach 0 µS.")

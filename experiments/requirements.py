@@ -36,6 +36,8 @@ def main(
     confidence: float = 0.95,
     sources: tuple[str, ...] = (),
     others: Others = "off",
+    refresh_every: str | None = None,
+    compensation_times: str | None = None,
     baseline: str = "sgd",
     name: str = "requirements",
     folder: Path | None = None,
@@ -65,6 +67,10 @@ def main(
         confidence: Probability with which an interval contains the tolerance.
         sources: Noise sources to scale, such as drift_scale or "all together"; all by default.
         others: The sources that are not scaled: off, or nominal, as on the device.
+        refresh_every: Interval after which chips are programmed again, such as "1 mo", or never; by
+            default as the device says.
+        compensation_times: When drift compensation is measured since the last programming: "1 h,
+            1 week", "every 1 week" or "every time"; by default as the device says.
         baseline: Method that the others are compared with, by training seed.
         name: Name of the study.
         folder: Where trials.csv, table and figure go; results/<name> by default.
@@ -89,6 +95,8 @@ def main(
         [at],
         n_chips=chips_at_most,
         score=score,
+        refresh_every=refresh_every,
+        compensation_times=compensation_times,
         seed=seed,
         data_folder=data_folder,
         dataset=dataset,

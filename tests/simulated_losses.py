@@ -99,7 +99,8 @@ def rule_for(network, lose, share=None, chips_at_most=100, confidence=0.95):
 
 
 def rows_of(factors, bounds=None):
-    """Rows of networks: method to the factors of its training seeds."""
+    """Rows of networks: method to the factors of its training seeds, and to their bound."""
+    bounds = bounds or {}
     records = [
         {
             "score": "accuracy", "higher_is_better": True, "dataset": "mnist", "model": "lenet5",
@@ -109,9 +110,12 @@ def rows_of(factors, bounds=None):
             "others": "off", "lose": 0.01, "share": math.nan, "confidence": 0.95,
             "chips_at_most": 20, "quantity": "mean drift exponent at 25 µS", "nominal": 0.049,
             "unit": "", "method": method, "strength": "", "training_seed": seed,
-            "checkpoint": f"{method}{seed}", "factor": factor, "low": factor / 1.1,
-            "high": math.inf if (bounds or {}).get(method) else factor * 1.1,
-            "bound": (bounds or {}).get(method, ""), "falls": "", "n_chips": 100, "n_scales": 11,
+            "checkpoint": f"{method}{seed}", "factor": factor,
+            "low": {"below": 0.0, "above": factor}.get(bounds.get(method, ""), factor / 1.1),
+            "high": {"below": factor, "above": math.inf}.get(bounds.get(method, ""), factor * 1.1),
+            "bound": bounds.get(method, ""), "falls": "",
+            "coefficient_of_variation": 0.4, "missed": False, "condition": "{}", "chips_vary": "",
+            "n_chips": 100, "n_scales": 11,
         }
         for method, own in factors.items()
         for seed, factor in enumerate(own)

@@ -66,6 +66,44 @@ class Fit:
         return _tables_of(self.shape.law)
 
 
+def spreads(found: Fit, rows: pd.DataFrame, *, n: int = 20_000, seed: int = 0) -> pd.DataFrame:
+    """Spread of simulated cells against measured ones, at every target and time.
+
+    Start and drift parameter of a simulated cell are drawn independently, so that a ratio far from
+    1 says that those of the measured cells are not.
+
+    Args:
+        found: The fit.
+        rows: The measurements that were fitted.
+        n: Simulated cells of a target: a spread has the relative error 1 / sqrt(2 n).
+        seed: Seed of their draws.
+
+    Returns:
+        Columns target_uS, time_s, measured_uS and simulated_uS (standard deviations of the cells
+        that conduct at all times) and ratio.
+    """
+    draws = np.random.default_rng(seed)
+    shape, lines = found.shape, []
+    _, offset, spread, mean, width, q = "target_uS", *found.tables
+    for law in found.laws.to_dict("records"):
+        g_prog = law["target_uS"] + law[offset] + law[spread] * draws.standard_normal(n)
+        parameter = law[mean] + law[width] * draws.standard_normal(n)
+        own = rows[rows["target_uS"] == law["target_uS"]]
+        own = own[own.groupby("device")["conductance_uS"].transform("min") > 0]
+        for time_s, alike in own.groupby("time_s"):
+            t = np.array([float(str(time_s))])
+            change = parameter * shape.function(t)
+            g = g_prog * np.exp(change) if shape.is_logarithmic else g_prog + change
+            noise = law[q] * np.sqrt(
+                np.log((t + shape.t_0_s + found.t_read_s) / (2 * found.t_read_s))
+            )
+            simulated = float((g.clip(min=0) * (1 + noise * draws.standard_normal(n))).std())
+            measured = float(alike["conductance_uS"].std())
+            lines.append((law["target_uS"], t[0], measured, simulated))
+    table = pd.DataFrame(lines, columns=["target_uS", "time_s", "measured_uS", "simulated_uS"])
+    return table.assign(ratio=table["simulated_uS"] / table["measured_uS"])
+
+
 _LEAST_SHARE = 0.05
 """Read noise is weighted as that of at least this share of a cell's mean conductance: our choice;
 a fit may cross 0."""

@@ -29,8 +29,12 @@ FEWEST_TIMES = 5
 """Times that a comparison needs: our choice; a cell keeps more than it has coefficients."""
 
 _N_BLOCKS = 10
+_NEARLY = 1.01
+"""Errors up to this ratio are called nearly as good: our choice."""
 _LEAST = 1e-12
 _SMALLEST_BETA, _LARGEST_BETA = 0.1, 1.0
+_SMALLEST_T_0 = 0.01
+"""Relative to the first time after 0."""
 
 _Array = NDArray[np.float64]
 
@@ -101,9 +105,31 @@ class Comparison:
     n_blocks: int
 
     @property
+    def choice(self) -> str:
+        """How the law was chosen, in one clause."""
+        if not self.drifts:
+            return "the simplest, since no law predicts better than no drift"
+        best = min(self.errors, key=self.errors.__getitem__)
+        if best != self.chosen:
+            return (
+                "chosen by cross-validation as the simplest within one standard error of the best "
+                f"({self._error(self.chosen)} against {self._error(best)})"
+            )
+        nearly = [
+            law
+            for law, error in self.errors.items()
+            if law != best and error <= _NEARLY * self.errors[best]
+        ]
+        also = f"; nearly as good: {', '.join(map(self._error, nearly))}" if nearly else ""
+        return f"chosen by cross-validation{also}"
+
+    def _error(self, law: LawName) -> str:
+        return f"{words_of(law)} {100 * self.errors[law]:.3g} %"
+
+    @property
     def words(self) -> str:
         """The errors in one clause."""
-        of_laws = ", ".join(f"{words_of(law)} {100 * e:.3g} %" for law, e in self.errors.items())
+        of_laws = ", ".join(map(self._error, self.errors))
         return (
             f"rms error at left-out times (cross-validation, {self.n_blocks} blocks of times, "
             f"{self.n_cells} cells), relative to the mean conductance of a cell: {of_laws}, no "
@@ -198,8 +224,12 @@ def estimate(rows: pd.DataFrame, law: LawName, t_0_s: float | None = None) -> Sh
             are left out.
         law: Name of the law.
         t_0_s: First read after programming [s]; None estimates it, between a hundredth of the first
-            time after 0 and the last time. A stretched exponential has its t_0 for read noise only:
-            by default the first time after 0.
+            time after 0 and the last time. An estimate before the first time is taken only if it
+            predicts left-out times better than both the first time and a hundredth of it, by more
+            than one standard error; otherwise t_0 is the first time: from then on laws of all
+            smaller t_0 are nearly the same, but the conductance at t = 0 is extrapolated and
+            depends on the slope of the cell. A stretched exponential has its t_0 for read noise
+            only: by default the first time after 0.
 
     Returns:
         The law with its constants.
@@ -208,7 +238,8 @@ def estimate(rows: pd.DataFrame, law: LawName, t_0_s: float | None = None) -> Sh
         ValueError: If no cell conducts at every time, there is no time after 0, or t_0 is out of
             range.
     """
-    return _estimate(_conducting(rows, t_0_s), law, t_0_s)
+    cells = _conducting(rows, t_0_s)
+    return _estimate(cells, law, _decided_t_0(cells, law) if t_0_s is None else t_0_s)
 
 
 def compare(rows: pd.DataFrame, t_0_s: float | None = None) -> Comparison:
@@ -236,21 +267,12 @@ def compare(rows: pd.DataFrame, t_0_s: float | None = None) -> Comparison:
         raise ValueError(
             f"A comparison of laws needs at least {FEWEST_TIMES} different times; got {len(times)}."
         )
-    blocks = np.array_split(times, min(_N_BLOCKS, len(times)))
-    counts, constant = np.zeros(len(cells.group)), np.zeros(len(cells.group))
-    squares = {law: np.zeros(len(cells.group)) for law in LAW_NAMES}
-    for block in blocks:
-        is_left_out = np.isin(cells.t_s, block)
-        kept = cells.part(~is_left_out)
-        tested = cells.part(is_left_out & (kept.counts >= 2)[cells.cell])
-        counts += tested.counts
-        mean = kept.sums(kept.relative) / np.maximum(kept.counts, 1)
-        constant += tested.sums((mean[tested.cell] - tested.relative) ** 2)
-        for law in LAW_NAMES:
-            shape = _estimate(kept, law, t_0_s)
-            y = tested.expected(shape, kept.predicting_lines(shape))
-            predicted = np.exp(y) if shape.is_logarithmic else y
-            squares[law] += tested.sums((predicted - tested.relative) ** 2)
+    found = {
+        law: _left_out(cells, law, _decided_t_0(cells, law) if t_0_s is None else t_0_s)
+        for law in LAW_NAMES
+    }
+    counts, constant = found[LAW_NAMES[0]].counts, found[LAW_NAMES[0]].without_drift
+    squares = {law: one.squares for law, one in found.items()}
     known = counts > 0
     means = {law: squares[law][known] / counts[known] for law in LAW_NAMES}
     without = constant[known] / counts[known]
@@ -263,8 +285,56 @@ def compare(rows: pd.DataFrame, t_0_s: float | None = None) -> Comparison:
         drifts=drifts,
         chosen=as_good[0],
         n_cells=int(known.sum()),
-        n_blocks=len(blocks),
+        n_blocks=len(_blocks(cells)),
     )
+
+
+@dataclass(frozen=True)
+class _LeftOut:
+    """Sums over left-out measurements, one entry a cell: their number, and squared errors."""
+
+    counts: _Array
+    squares: _Array
+    without_drift: _Array
+
+    @property
+    def means(self) -> _Array:
+        known = self.counts > 0
+        return np.asarray(self.squares[known] / self.counts[known])
+
+
+def _blocks(cells: _Cells) -> list[_Array]:
+    times = np.unique(cells.t_s)
+    return np.array_split(times, min(_N_BLOCKS, len(times)))
+
+
+def _left_out(cells: _Cells, law: LawName, t_0_s: float | None) -> _LeftOut:
+    """Errors of a law at times that were left out, block by block."""
+    counts, squares, without = (np.zeros(len(cells.group)) for _ in range(3))
+    for block in _blocks(cells):
+        is_left_out = np.isin(cells.t_s, block)
+        kept = cells.part(~is_left_out)
+        tested = cells.part(is_left_out & (kept.counts >= 2)[cells.cell])
+        counts += tested.counts
+        mean = kept.sums(kept.relative) / np.maximum(kept.counts, 1)
+        without += tested.sums((mean[tested.cell] - tested.relative) ** 2)
+        shape = _estimate(kept, law, t_0_s)
+        y = tested.expected(shape, kept.predicting_lines(shape))
+        predicted = np.exp(y) if shape.is_logarithmic else y
+        squares += tested.sums((predicted - tested.relative) ** 2)
+    return _LeftOut(counts, squares, without)
+
+
+def _decided_t_0(cells: _Cells, law: LawName) -> float | None:
+    """The first time, where the measurements do not show a smaller t_0; None: it is estimated."""
+    first = float(cells.t_s[cells.t_s > 0].min())
+    if law == "stretched_exponential" or _estimate(cells, law, None).t_0_s >= first:
+        return None
+    if len(np.unique(cells.t_s)) < FEWEST_TIMES:
+        return first
+    own = _left_out(cells, law, None).means
+    others = (_left_out(cells, law, t_0_s).means for t_0_s in (first, _SMALLEST_T_0 * first))
+    return first if any(_is_as_good(other - own) for other in others) else None
 
 
 def _is_as_good(excess: _Array) -> bool:
@@ -300,7 +370,7 @@ def _estimate(cells: _Cells, law: LawName, t_0_s: float | None) -> Shape:
     def misfit(log_t_0: float) -> float:
         return cells.misfit(Shape(law, float(np.exp(log_t_0))))
 
-    grid = np.linspace(np.log(first / 100), np.log(last), 25)
+    grid = np.linspace(np.log(_SMALLEST_T_0 * first), np.log(last), 25)
     start = int(np.argmin([misfit(one) for one in grid]))
     bounds = grid[max(0, start - 1)], grid[min(len(grid) - 1, start + 1)]
     found = optimize.minimize_scalar(misfit, bounds=bounds, method="bounded")

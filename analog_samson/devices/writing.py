@@ -118,10 +118,8 @@ def _law_sentence(found: Fit, comparison: Comparison | None) -> str:
         return f"Law of retention: {law}, not compared with others."
     if found.shape.law != comparison.chosen:
         how = f"given by the user ({words_of(comparison.chosen)} would be chosen)"
-    elif comparison.drifts:
-        how = "chosen by cross-validation"
     else:
-        how = "the simplest, since no law predicts better than no drift"
+        how = comparison.choice
     return f"Law of retention: {law}, {how}; {comparison.words}."
 
 

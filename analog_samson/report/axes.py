@@ -26,6 +26,7 @@ from matplotlib.ticker import (
 )
 
 from analog_samson import times
+from analog_samson.report.methods import measured_age_s
 from analog_samson.report.style import line_width, marker_size, order
 from analog_samson.report.words import method_text
 from analog_samson.results.scores import Score
@@ -45,6 +46,9 @@ APART_PT = 2.5
 
 MOST_TICKS = 8
 """Most times that each have a tick of their own: our choice."""
+
+MOST_CYCLES = 100
+"""Most refreshes between which times are shaded one by one: our choice."""
 
 
 class TimeAxis:
@@ -129,26 +133,33 @@ class TimeAxis:
             self._break(ax, float(np.sqrt(one * other)))
 
     def shade(self, ax: Axes, rows: pd.DataFrame, *, named: bool = True) -> None:
-        """Shade and label the times beyond the measurements of the device."""
+        """Shade and label the times beyond the measurements of the device.
+
+        They begin at its limit where the manifest of the study tells it, otherwise between the
+        times of the rows.
+        """
         drifted = rows[rows["t_inference_s"] > 0]
         late_at = drifted.groupby("t_inference_s")["extrapolated"].any()
         times_s, is_late = late_at.index.to_numpy(dtype=float), late_at.to_numpy(dtype=bool)
         if not is_late.any():
             return
-        middles = np.sqrt(times_s[1:] * times_s[:-1])
-        begins = np.array([times_s[0] / 10 ** (0.04 * self.decades), *middles])
-        ends = np.array([*middles, ax.get_xlim()[1]])
-        # after a refresh times are within the measurements again
-        changes = np.flatnonzero(np.diff(is_late, prepend=False, append=False))
-        for first, after in changes.reshape(-1, 2):
-            ax.axvspan(begins[first], ends[after - 1], color="0.94", lw=0, zorder=0)
+        begin, end = times_s[0] / 10 ** (0.04 * self.decades), ax.get_xlim()[1]
+        spans = _late_spans(rows, begin, end)
+        if not spans:
+            middles = np.sqrt(times_s[1:] * times_s[:-1])
+            begins, ends = np.array([begin, *middles]), np.array([*middles, end])
+            # after a refresh times are within the measurements again
+            changes = np.flatnonzero(np.diff(is_late, prepend=False, append=False))
+            spans = [(begins[first], ends[after - 1]) for first, after in changes.reshape(-1, 2)]
+        for span in spans:
+            ax.axvspan(*span, color="0.94", lw=0, zorder=0)
         if not named:
             return
         for panel in ax.get_shared_y_axes().get_siblings(ax):  # the last one drawn sets the limits
             panel.margins(y=0.14)
         ax.annotate(
             "extrapolated",
-            (ends[changes[-1] - 1], 1.0),
+            (spans[-1][1], 1.0),
             xycoords=ax.get_xaxis_transform(),
             xytext=(-2, -2),
             textcoords="offset points",
@@ -201,6 +212,24 @@ class TimeAxis:
                 clip_on=False,
                 zorder=5,
             )
+
+
+def _late_spans(rows: pd.DataFrame, begin_s: float, end_s: float) -> list[tuple[float, float]]:
+    """Times on an axis that are beyond the measurements, by the manifest; none if it has none."""
+    if not {"device", "condition"} <= set(rows):
+        return []
+    row = rows.iloc[0]
+    limits = measured_age_s(str(row["device"]), str(row["condition"]))
+    if limits is None:
+        return []
+    age_s, refresh_s = limits
+    if refresh_s == np.inf:
+        return [(max(age_s, begin_s), end_s)] if age_s < end_s else []
+    n = int(end_s / refresh_s) + 1
+    if n > MOST_CYCLES:
+        return []
+    starts = [(k * refresh_s + age_s, min((k + 1) * refresh_s, end_s)) for k in range(n)]
+    return [(max(start, begin_s), stop) for start, stop in starts if max(start, begin_s) < stop]
 
 
 def places(n: int) -> np.ndarray:

@@ -7,6 +7,7 @@ written into the manifest when the study ran. Labels that a caller gives (`label
 
 import difflib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +19,8 @@ from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
 from analog_samson.devices import device_names, load_device
+from analog_samson.devices.maintenance import NEVER
+from analog_samson.devices.temperature import Temperature
 from analog_samson.methods import EXTERNAL, EXTERNAL_METHOD, METHODS, Appearance
 from analog_samson.results.scores import described
 
@@ -34,6 +37,9 @@ _labels: ContextVar[Mapping[str, str]] = ContextVar("_labels", default=MappingPr
 
 _technologies: ContextVar[Mapping[str, str]] = ContextVar(
     "_technologies", default=MappingProxyType({})
+)
+_devices: ContextVar[Mapping[str, Mapping[str, Any]]] = ContextVar(
+    "_devices", default=MappingProxyType({})
 )
 _given: ContextVar[Mapping[str, str]] = ContextVar("_given", default=MappingProxyType({}))
 _details: ContextVar[bool] = ContextVar("_details", default=False)
@@ -58,7 +64,9 @@ MODELS = {
 def dataset_label(dataset: str) -> str:
     """What a data set is called in reports; one that nothing describes has the end of its name."""
     known = _given.get().get(dataset) or _labels.get().get(dataset, dataset)
-    return DATASETS.get(known) or known.rpartition(":")[2].partition("@")[0]
+    name, sign, kind = known.partition(" (")  # "cifar10 (JPEG)"
+    label = DATASETS.get(name)
+    return f"{label}{sign}{kind}" if label else known.rpartition(":")[2].partition("@")[0]
 
 
 def model_label(model: str) -> str:
@@ -84,6 +92,36 @@ def device_label(device: str, among: Iterable[str] = ()) -> str:
         return device
     shared = [other for other in set(among) if _technology(other) == technology]
     return f"{technology} ({device})" if len(shared) > 1 else technology
+
+
+def measured_age_s(device: str, condition: str) -> tuple[float, float] | None:
+    """Until when a device was measured, as its file says; None if no manifest describes it.
+
+    Args:
+        device: Name of the device.
+        condition: Swept axes and their values, as in tables.
+
+    Returns:
+        The longest time since the last programming that is not extrapolated [s], at the temperature
+        of the chip, and the interval of refreshes [s]; infinity where there is no limit, or no
+        refresh.
+
+    Raises:
+        ValueError: If the manifest describes an impossible temperature.
+    """
+    content = _devices.get().get(device)
+    if content is None:
+        return None
+    axes = json.loads(condition or "{}")
+    given = content.get("temperature", {})
+    swept = {name: axes[name] for name in given if name in axes}
+    temperature = Temperature.model_validate({**given, **swept})
+    measured_to = content.get("times", {}).get("measured_to_s")
+    refresh = axes.get("refresh_every", content.get("refresh_every", NEVER))
+    return (
+        math.inf if measured_to is None else measured_to / temperature.time_factor,
+        math.inf if refresh == NEVER else float(refresh),
+    )
 
 
 def shows_details() -> bool:
@@ -194,9 +232,12 @@ def described_in(folders: Iterable[str | Path]) -> Iterator[None]:
     labels: dict[str, str] = {}
     scores: dict[str, Any] = {}
     technologies: dict[str, str] = {}
+    devices: dict[str, Mapping[str, Any]] = {}
     for folder in folders:
         manifest = Path(folder) / "manifest.json"
-        technologies |= _read_technologies(manifest)
+        own = _read_devices(manifest)
+        technologies |= {name: str(one.get("technology", "")) for name, one in own.items()}
+        devices |= own
         scores |= _read_scores(manifest)
         found |= _read(manifest)
         labels |= _read_labels(manifest)
@@ -210,6 +251,7 @@ def described_in(folders: Iterable[str | Path]) -> Iterator[None]:
     token = _described.set({**_described.get(), **found})
     of_data = _labels.set({**_labels.get(), **labels})
     of_devices = _technologies.set({**_technologies.get(), **technologies})
+    contents = _devices.set({**_devices.get(), **devices})
     try:
         with described(scores):
             yield
@@ -217,6 +259,7 @@ def described_in(folders: Iterable[str | Path]) -> Iterator[None]:
         _described.reset(token)
         _labels.reset(of_data)
         _technologies.reset(of_devices)
+        _devices.reset(contents)
 
 
 def shows_methods(function: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -268,8 +311,7 @@ def _read_scores(manifest: Path) -> dict[str, Any]:
     return dict(json.loads(manifest.read_text(encoding="utf-8")).get("scores", {}))
 
 
-def _read_technologies(manifest: Path) -> dict[str, str]:
+def _read_devices(manifest: Path) -> dict[str, Mapping[str, Any]]:
     if not manifest.is_file():
         return {}
-    devices = json.loads(manifest.read_text(encoding="utf-8")).get("devices", {})
-    return {name: str(device.get("technology", "")) for name, device in devices.items()}
+    return dict(json.loads(manifest.read_text(encoding="utf-8")).get("devices", {}))

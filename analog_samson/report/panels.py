@@ -10,6 +10,7 @@ from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from analog_samson import times
 from analog_samson.report import words
@@ -394,8 +395,10 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
     measured = float(lives["measured_s"].min())
     if np.isfinite(measured):
         late_s = ends[ends > measured].min()
-        edges = {"t_inference_s": [measured, late_s], "extrapolated": [False, True]}
-        axis.shade(ax, pd.DataFrame(edges), named=False)
+        edges = lives.iloc[[0, 0]].assign(
+            t_inference_s=[measured, late_s], extrapolated=[False, True]
+        )
+        axis.shade(ax, edges, named=False)
     ax.set_yticks(range(len(ordered)), [words.method_text(name) for name in ordered])
     ax.set_ylim(len(ordered) - 0.4, -0.6)
     ax.grid(False, axis="y")
@@ -506,13 +509,10 @@ def draw_series(
         x, y = axis.place(t, shift * barred), own["value"].to_numpy()
         low, high = (show(own[end].to_numpy()) for end in ("low", "high"))
         late = own["extrapolated"].to_numpy(dtype=bool)
-        known = timed & ~late
-        later = late.copy()
-        later[np.flatnonzero(known)[-1:]] = True
         line = {"color": style["color"], "zorder": 3}
-        ax.plot(x[known], y[known], linestyle=style["linestyle"], **line)
-        if late.any():
-            ax.plot(x[later], y[later], linestyle=(0, LATE), **line)
+        for part, is_late in _lines(late[timed]):
+            dashes = (0, LATE) if is_late else style["linestyle"]
+            ax.plot(x[timed][part], y[timed][part], linestyle=dashes, **line)
         if interval == "band":
             line["zorder"] = 2
             ax.fill_between(
@@ -537,6 +537,18 @@ def draw_series(
             ax.plot(x[1], digital[name], zorder=4, **{**style, "linestyle": "none"})
     axis.dress(ax, float(shifts[-1]), has_digital=bool(digital))
     axis.shade(ax, rows)
+
+
+def _lines(late: NDArray[np.bool_]) -> list[tuple[slice, bool]]:
+    """Parts of a line through points in the order of time, and whether their ends are late."""
+    is_dashed = late[1:] | late[:-1]
+    edges = np.flatnonzero(np.diff(is_dashed)) + 1
+    firsts, lasts = [0, *edges.tolist()], [*edges.tolist(), len(is_dashed)]
+    return [
+        (slice(first, last + 1), bool(is_dashed[first]))
+        for first, last in zip(firsts, lasts, strict=True)
+        if last > first
+    ]
 
 
 def check_one(

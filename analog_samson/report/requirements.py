@@ -23,22 +23,33 @@ from analog_samson.report.methods import described_in
 from analog_samson.report.sensitivity import source_text
 from analog_samson.report.style import line_width, marker_size, order, plot_options, style
 from analog_samson.report.sweeps import mark_nominal
-from analog_samson.report.typeset import BLANK, EXTRAPOLATED, Block, Table
+from analog_samson.report.typeset import BLANK, EXTRAPOLATED, SIGNIFICANT, Block, Table
 from analog_samson.results.scores import score_of
+from analog_samson.results.spread import FEWEST_TESTED
 from analog_samson.results.tolerance import (
     LIKE,
     SCAN,
     method_tolerances,
     scale_of,
     tolerance_ratios,
+    with_bounds,
 )
 
 STEM = "requirements"
 
 _ENDS = scale_of(SCAN[0]), scale_of(SCAN[-1])
 
+_UNKNOWN = "not determined"
+
 _APART = 0.3
 """Distance of methods around a source, in rows."""
+
+_SKEWED = 1.0
+"""Coefficient of variation of the chips' losses from which the caption warns: our choice; simulated
+intervals contain the tolerance of a network in 98 % of the cases at 1, in 91 % at 2."""
+
+_MARKERS = {"above": ">", "below": "<", "both": "x"}
+"""Markers of values that are beyond the scales searched, and of unknown ones."""
 
 _BELOW = 0.13
 """How far networks are drawn below their method, in rows."""
@@ -111,18 +122,21 @@ def requirements_table(rows: pd.DataFrame, baseline: str = "sgd") -> Table:
         title = words.group_title(part.iloc[0], several, data["device"].unique())
         blocks.append(Block(title, cells, cells.map(lambda _: False)))
     parts = [_meaning(methods), _of_methods(methods), _limits_text()]
-    if ratios["ratio"].notna().any():
-        parts.append(
-            f"Relative to {words.method_text(baseline)}: geometric mean over networks of one "
-            "training seed, paired."
-        )
+    if len(ratios):
+        parts.append(_ratios_text(ratios, baseline, words.per_cent_of(methods)))
     elif methods["name"].nunique() > 1 and baseline not in set(methods["method"]):
         parts.append(f"Not compared: no network was trained by {words.method_text(baseline)}.")
-    parts.append(_falls_text(methods))
-    plain = methods.assign(condition="{}")
+    parts += filter(None, (_falls_text(methods), _skewed_text(methods), _missed_text(methods)))
+    if any((block.cells == _UNKNOWN).any(axis=None) for block in blocks):
+        parts.append(
+            f"{_UNKNOWN.capitalize()}: with so few chips no scale was shown to be tolerable and "
+            "none to be too much, or networks are beyond the one end and others beyond the other."
+        )
+    if any((block.cells == BLANK).any(axis=None) for block in blocks):
+        parts.append(f"{BLANK} not defined.")
     return Table(
         title=f"How good must the device be, to lose no more than {_loss_text(methods)}?",
-        caption=caption(plain, (), [*parts, f"{BLANK} not defined."]),
+        caption=caption(methods, (), parts),
         blocks=tuple(blocks),
         data=data.drop(columns=["name"]),
         label="tab:requirements",
@@ -135,7 +149,7 @@ def requirements_figure(
     """Tolerated scale of every noise source by method, on a logarithmic axis.
 
     Large markers with intervals are methods, small ones their networks; a triangle points to where
-    a tolerance is beyond the range searched.
+    a tolerance, or the end of an interval, is beyond the range searched.
 
     Args:
         rows: As for :func:`write_requirements`.
@@ -168,7 +182,9 @@ def requirements_figure(
             several = [c for c in ("dataset", "model") if methods[c].nunique() > 1]
             ax.set_title(words.group_title(part.iloc[0], several, methods["device"].unique()))
         note = f"{_meaning(methods)} {_of_methods(methods)} Small markers: networks. Vertical "
-        note += f"line: the device as it is. {words.fixed_text(methods.assign(condition='{}'))}."
+        note += f"line: the device as it is. {words.fixed_text(methods)}."
+        if (with_bounds(rows)["beyond"] != "").any() or np.isinf(methods["high"]).any():
+            note += " Triangles: may be beyond the scales searched; crosses: not determined."
         late = " Extrapolated beyond the measurements." if methods["extrapolated"].any() else ""
         finish(figure, dict(handles), note + late)
     return figure
@@ -199,15 +215,16 @@ def draw_requirements(ax: Axes, methods: pd.DataFrame, networks: pd.DataFrame) -
     for name, shift in zip(names, places(len(names)) * apart, strict=True):
         look = plot_options(name, names) | {"linestyle": "none"}
         own = methods[methods["name"] == name].set_index("source")
-        single = networks[networks["name"] == name]
+        single = with_bounds(networks[networks["name"] == name])
         for place, source in enumerate(sources):
             if source not in own.index:
                 continue
-            of_networks = single.loc[single["source"] == source, "factor"]
+            of_networks = single[single["source"] == source]
             pale = look | {"alpha": 0.55, "markersize": marker_size(0.5), "zorder": 3}
-            if len(of_networks) > 1:
-                below = np.full(len(of_networks), place + shift + _BELOW)
-                ax.plot(of_networks, below, **pale)
+            for beyond, alike in of_networks.groupby("beyond") if len(of_networks) > 1 else ():
+                below = np.full(len(alike), place + shift + _BELOW)
+                marker = _MARKERS.get(str(beyond), look["marker"])
+                ax.plot(alike["factor"], below, **pale | {"marker": marker})
             _draw_one(ax, own.loc[source].to_dict(), place + shift, look)
         handles.append(Line2D([], [], label=name, **look))
     mark_nominal(ax, 1.0)
@@ -230,10 +247,14 @@ def _draw_one(ax: Axes, row: Mapping[str, Any], y: float, look: Mapping[str, Any
     if row["bound"] == "both":
         return
     if row["bound"]:
-        look = {**look, "marker": ">" if row["bound"] == "above" else "<"}
+        look = {**look, "marker": _MARKERS[row["bound"]]}
     elif not math.isnan(row["low"]):
         ends = [max(row["low"], _ENDS[0]), min(row["high"], _ENDS[1])]
         ax.plot(ends, [y, y], color=look["color"], lw=line_width(0.9), zorder=3.5)
+        arrow = {"color": look["color"], "linestyle": "none", "markersize": marker_size(0.7)}
+        for end, open_end, marker in zip(ends, (0.0, math.inf), "<>", strict=True):
+            if open_end in (row["low"], row["high"]):
+                ax.plot([end], [y], **arrow, marker=marker, zorder=3.5)
     ax.plot([row["factor"]], [y], **{**look, "zorder": 4})
 
 
@@ -255,6 +276,7 @@ def _line(row: "pd.Series[Any]", baseline: str, *, has_ratios: bool) -> dict[str
         ratio = {"factor": row["ratio"], "low": row["ratio_low"], "high": row["ratio_high"]}
         bound = row["ratio_bound"] if isinstance(row["ratio_bound"], str) else ""
         text = "1" if row["method"] == baseline else _between({**ratio, "bound": bound})
+        text += SIGNIFICANT if row["significant"] == 1 else ""
         line[f"relative to {words.method_text(baseline)}"] = text
     return line
 
@@ -265,9 +287,11 @@ def _when(t_inference_s: float, before: str) -> str:
 
 
 def _between(row: "Mapping[str, Any] | pd.Series[Any]", factor: float = 1.0) -> str:
-    """A factor and its interval: "1.62 (1.31 to 2)", "> 16", "< 1/16"; BLANK where unknown."""
+    """A factor and its interval: "1.62 (1.31 to 2)", "> 16", "< 1/16", "not determined"."""
     value = row["factor"]
-    if row["bound"] == "both" or math.isnan(value):
+    if row["bound"] == "both":
+        return _UNKNOWN
+    if math.isnan(value):
         return BLANK
     if row["bound"]:
         sign = ">" if row["bound"] == "above" else "<"
@@ -284,7 +308,11 @@ def _physical(row: "pd.Series[Any]") -> str:
     if not row["quantity"] or math.isnan(row["nominal"]):
         return BLANK
     value = _between(row, row["nominal"])
-    return BLANK if value == BLANK else f"{row['quantity']}: {value} {row['unit']}".rstrip()
+    return (
+        BLANK
+        if value in (BLANK, _UNKNOWN)
+        else f"{row['quantity']}: {value} {row['unit']}".rstrip()
+    )
 
 
 def _number(value: float) -> str:
@@ -293,8 +321,9 @@ def _number(value: float) -> str:
 
 
 def _bound_text(value: float) -> str:
-    """A round scale: 0.0625 -> "1/16", 2.0 -> "2"."""
-    return f"1/{1 / value:.3g}" if 0 < value < 1 else f"{value:.3g}"
+    """A scale: 0.0625 -> "1/16", 2.0 -> "2", 0.315 -> "0.315"."""
+    is_round = value > 0 and (1 / value).is_integer()
+    return f"1/{1 / value:g}" if value < 1 and is_round else f"{value:.3g}"
 
 
 def _source(source: str) -> str:
@@ -324,7 +353,7 @@ def _meaning(methods: pd.DataFrame) -> str:
     return (
         f"Largest scale of a noise source, relative to the device, at which {who} no more than "
         f"{_loss_text(methods)} {when}, since the digital network; {others}; converters, "
-        "bounds and compensation are as on the device."
+        f"bounds and compensation are as on the device.{_vary_text(methods)}"
     )
 
 
@@ -349,7 +378,10 @@ def _of_methods(methods: pd.DataFrame) -> str:
 
 def _limits_text() -> str:
     low, high = _ENDS
-    return f"> and <: beyond the scales searched, {_bound_text(low)} to {high:g}."
+    return (
+        f"> and <: beyond; the scales searched are {_bound_text(low)} to {high:g}, and a network "
+        "that may be beyond them counts with the last scale that was shown."
+    )
 
 
 def _falls_text(methods: pd.DataFrame) -> str:
@@ -359,8 +391,60 @@ def _falls_text(methods: pd.DataFrame) -> str:
         if row["falls"]
     ]
     if not found:
-        return "Between no two of the scanned scales does the mean loss fall (paired t tests)."
+        return (
+            "Between no two of the scanned scales was the mean loss shown to fall (paired t tests)."
+        )
     return (
         "The loss does not rise everywhere with the scale, so that the first crossing is given; it "
-        f"falls from {'; '.join(found)}."
+        f"was shown to fall from {'; '.join(found)}."
     )
+
+
+def _ratios_text(ratios: pd.DataFrame, baseline: str, per_cent: str) -> str:
+    text = (
+        f"Relative to {words.method_text(baseline)}: geometric mean over networks of one training "
+        f"seed, paired, with its {per_cent} interval."
+    )
+    n, p = ratios["p_value"].notna().sum(), f"p < {1 - float(per_cent.split()[0]) / 100:.2g}"
+    after = f" after Holm's correction over the {n} ratios of this table" if n > 1 else ""
+    if ratios["significant"].any():
+        text += f" {SIGNIFICANT} {p}{after}{'; the intervals are not corrected' if n > 1 else ''}."
+    elif n:
+        text += f" No ratio differs from 1 with {p}{after}."
+    if (ratios["n_pairs"] < FEWEST_TESTED).any():
+        text += f" Nothing is tested with fewer than {FEWEST_TESTED} pairs; a ratio of one or two "
+        text += "has no interval."
+    return text
+
+
+def _skewed_text(methods: pd.DataFrame) -> str:
+    found = methods[methods["coefficient_of_variation"] > _SKEWED]
+    if found.empty or not methods["share"].isna().all():
+        return ""
+    return (
+        "The chips' losses are skewed (their coefficient of variation is up to "
+        f"{found['coefficient_of_variation'].max():.2g}: {_listed(found)}), and the lower end of a "
+        "network's interval is then too high more often than stated: ask for a yield."
+    )
+
+
+def _missed_text(methods: pd.DataFrame) -> str:
+    found = methods[methods["missed"].astype(bool)]
+    if found.empty:
+        return ""
+    return (
+        "Without the source itself, the other sources alone lose more than that (mean over the "
+        f"first chips of a network): {_listed(found)}."
+    )
+
+
+def _listed(methods: pd.DataFrame) -> str:
+    return "; ".join(
+        f"{_source(row['source'])}, {words.method_text(row['name'])}"
+        for _, row in methods.iterrows()
+    )
+
+
+def _vary_text(methods: pd.DataFrame) -> str:
+    found = dict.fromkeys(filter(None, methods["chips_vary"]))
+    return f" Scales vary between chips and arrays: {'; '.join(found)}." if found else ""

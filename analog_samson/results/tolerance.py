@@ -43,6 +43,7 @@ from scipy import optimize, special
 
 from analog_samson.methods import EXTERNAL
 from analog_samson.results import spread
+from analog_samson.results.comparison import holm
 from analog_samson.results.spread import FEWEST_TESTED
 from analog_samson.results.summary import check_confidence
 
@@ -226,7 +227,10 @@ class Tolerance:
         low: Largest scale that was shown to be tolerable; 0 if none was.
         high: Smallest scale that was shown to be too much; infinity if none was.
         bound: "above" or "below" where the tolerance was shown to be beyond the range.
-        falls: Neighbouring scales of the scan between which the loss falls significantly.
+        falls: Neighbouring scales of the scan between which the loss was shown to fall.
+        coefficient_of_variation: The largest of the chips' losses near the tolerance: at tested
+            scales within the interval at which the mean is half of the allowed loss or more; NaN
+            where there is none.
         n_chips: Chips that were evaluated, over all scales.
         n_scales: Scales that were tested.
     """
@@ -236,6 +240,7 @@ class Tolerance:
     high: float
     bound: Literal["", "above", "below"]
     falls: tuple[tuple[float, float], ...]
+    coefficient_of_variation: float
     n_chips: int
     n_scales: int
 
@@ -294,6 +299,7 @@ def search(losses: Mapping[int, Floats], rule: Rule) -> list[Asked] | Tolerance:
         high=math.inf if high is None else scale_of(high),
         bound="above" if low == SCAN[-1] else "below" if high == SCAN[0] else "",
         falls=_falls(losses, rule),
+        coefficient_of_variation=_variation(losses, rule, low, high),
         n_chips=sum(len(own) for own in losses.values()),
         n_scales=len(losses),
     )
@@ -379,10 +385,31 @@ def _falls(losses: Mapping[int, Floats], rule: Rule) -> tuple[tuple[float, float
     return tuple(found)
 
 
+def _variation(
+    losses: Mapping[int, Floats], rule: Rule, low: int | None, high: int | None
+) -> float:
+    """Largest coefficient of variation of the losses at scales within the interval."""
+    near = [
+        own
+        for step, own in losses.items()
+        if (low is None or step >= low) and (high is None or step <= high)
+        if own.mean() >= rule.lose / 2
+    ]
+    return max((float(own.std(ddof=1) / own.mean()) for own in near), default=math.nan)
+
+
 LIKE = ("dataset", "model", "device", "source")
 """Columns in which tolerances of methods agree where they are compared."""
 
-_TEXTS = ("strength", "bound", "falls", "quantity", "unit")
+_TEXTS = ("strength", "bound", "falls", "quantity", "unit", "chips_vary")
+
+_ADDED: dict[str, float | str] = {
+    "coefficient_of_variation": math.nan,
+    "missed": False,
+    "condition": "{}",
+    "chips_vary": "",
+}
+"""Columns that tables of an earlier version lack."""
 
 
 def method_tolerances(rows: pd.DataFrame) -> pd.DataFrame:
@@ -394,9 +421,11 @@ def method_tolerances(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per method and source: the columns that its rows share, ``factor``, ``low`` and
         ``high`` (Student's interval over networks on the logarithmic scale; NaN where a network is
-        beyond the range), ``bound`` ("above" or "below": the mean is at least, or at most, the
+        beyond the range), ``bound`` ("above" or "below": the estimate is at least, or at most, the
         factor; "both": it is unknown), ``level`` ("networks", or "these networks only" below three:
-        the ends of their own intervals), ``n_networks`` and ``n_chips`` (mean per network).
+        the ends of their own intervals), ``coefficient_of_variation`` (the largest),
+        ``missed`` (whether a network misses the target with the source off), ``n_networks`` and
+        ``n_chips`` (mean per network).
 
     Raises:
         ValueError: If there are no rows.
@@ -408,16 +437,16 @@ def method_tolerances(rows: pd.DataFrame) -> pd.DataFrame:
     """
     if rows.empty:
         raise ValueError("There are no tolerances; run the study first.")
-    rows, records = _with_texts(rows), []
+    rows, records = with_bounds(_with_texts(rows)), []
     for _, own in rows.groupby([*LIKE, "method", "strength"], observed=True, sort=False):
         logs, confidence = np.log(own["factor"].to_numpy()), float(own["confidence"].iloc[0])
-        bound = _bound_of(own["bound"])
+        bound = _bound_of(own["beyond"])
         low, high = float(own["low"].min()), float(own["high"].max())
         level = "these networks only"
         if len(own) >= FEWEST_TESTED:
             level = "networks"
             low, high = _interval(logs, confidence) if not bound else (math.nan, math.nan)
-        first = own.iloc[0].drop(["training_seed", "checkpoint", "n_scales"]).to_dict()
+        first = own.iloc[0].drop(["training_seed", "checkpoint", "n_scales", "beyond"]).to_dict()
         records.append(
             first
             | {
@@ -426,6 +455,8 @@ def method_tolerances(rows: pd.DataFrame) -> pd.DataFrame:
                 "high": high,
                 "bound": bound,
                 "falls": "; ".join(dict.fromkeys(filter(None, own["falls"]))),
+                "coefficient_of_variation": float(own["coefficient_of_variation"].max()),
+                "missed": bool(own["missed"].any()),
                 "level": level,
                 "n_networks": len(own),
                 "n_chips": float(own["n_chips"].mean()),
@@ -445,14 +476,15 @@ def tolerance_ratios(rows: pd.DataFrame, baseline: str = "sgd") -> pd.DataFrame:
         One row per other method that is not "external" and source: the columns of `LIKE`,
         ``method``, ``strength``, ``baseline``, ``ratio`` (geometric mean), ``low``, ``high``
         (Student's interval on the logarithmic scale; NaN below three pairs, or where a tolerance
-        is beyond the range), ``bound`` (as in :func:`method_tolerances`) and ``n_pairs``; no rows
+        is beyond the range), ``bound`` (as in :func:`method_tolerances`), ``n_pairs``, ``p_value``
+        (of a ratio of 1), ``p_holm`` (corrected over all rows by Holm) and ``significant``; no rows
         without the baseline.
 
     Example:
         >>> tolerance_ratios(tolerated)[["method", "baseline"]].iloc[0].to_list()
         ['sam', 'sgd']
     """
-    rows, records = _with_texts(rows), []
+    rows, records = with_bounds(_with_texts(rows)), []
     for key, own in rows.groupby(list(LIKE), observed=True, sort=False):
         base = own[own["method"] == baseline].drop_duplicates("training_seed")
         for (method, strength), other in own[~own["method"].isin([baseline, EXTERNAL])].groupby(
@@ -462,11 +494,14 @@ def tolerance_ratios(rows: pd.DataFrame, baseline: str = "sgd") -> pd.DataFrame:
             if pairs.empty:
                 continue
             logs = np.log(pairs["factor"].to_numpy() / pairs["factor_base"].to_numpy())
-            opposite = pairs["bound_base"].map({"": "", "above": "below", "below": "above"})
-            bound = _bound_of(pd.concat([pairs["bound"], opposite]))
+            opposite = pairs["beyond_base"].replace({"above": "below", "below": "above"})
+            bound = _bound_of(pd.concat([pairs["beyond"], opposite]))
             confidence = float(pairs["confidence"].iloc[0])
             is_tested = not bound and len(pairs) >= FEWEST_TESTED
-            low, high = _interval(logs, confidence) if is_tested else (math.nan, math.nan)
+            low, high, p_value = math.nan, math.nan, math.nan
+            if is_tested:
+                low, high = _interval(logs, confidence)
+                p_value = float(spread.of_independent(logs).p_value(logs.mean()))
             records.append(
                 {
                     **dict(zip(LIKE, key, strict=True)),
@@ -478,15 +513,40 @@ def tolerance_ratios(rows: pd.DataFrame, baseline: str = "sgd") -> pd.DataFrame:
                     "high": high,
                     "bound": bound,
                     "n_pairs": len(pairs),
+                    "p_value": p_value,
+                    "confidence": confidence,
                 }
             )
     columns = [*LIKE, "method", "strength", "baseline", "ratio", "low", "high", "bound", "n_pairs"]
-    return pd.DataFrame(records, columns=columns)
+    found = pd.DataFrame(records, columns=[*columns, "p_value", "confidence"])
+    found["p_holm"] = holm(found["p_value"].to_numpy(dtype=float))
+    found["significant"] = found["p_holm"] < 1 - found["confidence"]
+    return found[[*columns, "p_value", "p_holm", "significant"]]
 
 
 def _with_texts(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with empty texts where pandas has read them as missing."""
+    rows = rows.assign(**{name: value for name, value in _ADDED.items() if name not in rows})
     return rows.assign(**{name: rows[name].astype(object).fillna("") for name in _TEXTS})
+
+
+def with_bounds(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with ``beyond``: "", "above", "below", or "both" where nothing is known.
+
+    An estimate at an end of the range whose interval is open there is a bound and no value: the
+    factor becomes the end of the interval, which was shown. Where no scale was shown to be
+    tolerable and none to be too much, nothing is known.
+
+    Args:
+        rows: A row per network, with ``factor``, ``low``, ``high`` and ``bound``.
+    """
+    is_above = (rows["factor"] >= scale_of(SCAN[-1])) & np.isinf(rows["high"])
+    is_below = (rows["factor"] <= scale_of(SCAN[0])) & (rows["low"] == 0)
+    is_unknown = (rows["low"] == 0) & np.isinf(rows["high"])
+    shown = rows["bound"].astype(object).fillna("")
+    found = shown.mask(is_above, "above").mask(is_below, "below").mask(is_unknown, "both")
+    factor = rows["factor"].mask(found == "above", rows["low"]).mask(found == "below", rows["high"])
+    return rows.assign(beyond=found, factor=factor)
 
 
 def _interval(logs: Floats, confidence: float) -> tuple[float, float]:

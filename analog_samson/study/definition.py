@@ -417,6 +417,28 @@ class Study:
             seen[trial.chip_id] = trial
         return trials
 
+    def under(self, settings: Mapping[str, Any], trials: Sequence[Trial]) -> list[Trial]:
+        """Chips of this study with other settings of their device; no network is read again.
+
+        Args:
+            settings: Axis to its one value.
+            trials: Some of :meth:`trials`, of one device.
+
+        Raises:
+            ValueError: As :meth:`trials`, for the settings.
+
+        Example:
+            >>> chips = [trial for trial in study.trials() if trial.chip == 0]
+            >>> study.under({"drift_scale": 2.0}, chips)[0].condition
+            '{"drift_scale": 2.0}'
+        """
+        scaled = replace(self, axes={axis: [value] for axis, value in settings.items()})
+        ((device, condition, points, engine),) = scaled._devices()
+        return [
+            replace(trial, device=device, condition=condition, points=points, engine=engine)
+            for trial in trials
+        ]
+
     @property
     def maintenance(self) -> dict[str, Any]:
         """Settings of devices that the fields of the study give, by the names of axes."""

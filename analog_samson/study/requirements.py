@@ -56,6 +56,9 @@ _WIRE_OHM = 0.35
 _EXACT = 1e-5
 """Rounding errors of conductances, relative to the largest one."""
 
+_MEASURED = ("programming_noise_scale", "read_noise_1f_scale", "drift_scale")
+"""Sources whose meaning is measured on simulated cells."""
+
 
 def tolerances(
     study: Study,
@@ -86,8 +89,10 @@ def tolerances(
 
     Returns:
         One row per network and source: ``factor``, ``low``, ``high``, ``bound``, ``falls``,
-        ``n_chips``, ``n_scales`` (see ``results.tolerance.Tolerance``), what was asked, and
-        ``quantity``, ``nominal``, ``unit``: what the factor multiplies physically.
+        ``coefficient_of_variation``, ``n_chips``, ``n_scales`` (see
+        ``results.tolerance.Tolerance``), ``missed`` (whether the others, as on the device, miss the
+        target without the source: mean of the first chips), what was asked, and ``quantity``,
+        ``nominal``, ``unit``: what the factor multiplies physically.
 
     Raises:
         ValueError: If the study is invalid (``Study.trials``), has axes, several devices, times or
@@ -104,8 +109,7 @@ def tolerances(
         True
     """
     searches = _Searches(study, lose, share, confidence, sources, others)
-    if others == "off":
-        searches.check_without_noise(Path(folder), jobs)
+    searches.check_without_source(Path(folder), jobs)
     return searches.run(Path(folder), jobs, is_shown=progress)
 
 
@@ -169,7 +173,7 @@ class _Searches:
             )
         score = find_score(study.score)
         Rule(lose, share, confidence, study.n_chips)  # before anything is read
-        nominal = replace(study, n_chips=1).trials()
+        nominal = study.trials()
         devices = {trial.device.name for trial in nominal}
         if len(devices) > 1 or any(len(trial.points) > 1 for trial in nominal):
             raise ValueError(
@@ -179,7 +183,9 @@ class _Searches:
         self.study, self.others = study, others
         self.device: Device = nominal[0].device
         self.time_s = nominal[0].points[0][0]
-        self.networks = {trial.checkpoint: trial for trial in nominal}
+        self.networks: dict[str, list[Trial]] = {}
+        for trial in nominal:
+            self.networks.setdefault(trial.checkpoint, []).append(trial)
         self.sources = chosen_sources(self.device, sources)
         self.shown_loss = lose
         in_table = math.log1p(lose / 100) if score.is_exponential else lose
@@ -196,6 +202,7 @@ class _Searches:
             chips_at_most=study.n_chips,
             resolution=score.step / n_images,
         )
+        self._missed: set[tuple[str, str]] = set()
         self._trials: dict[tuple[str, float], dict[str, list[Trial]]] = {}
         if others == "off":
             self._check_cells_can_be_without_noise()
@@ -204,11 +211,10 @@ class _Searches:
         """Digest of each network to its chips at a scale of a source."""
         if (source, factor) not in self._trials:
             settings = scaled_settings(self.device, source, factor, self.others)
-            axes = {axis: [value] for axis, value in settings.items()}
-            found: dict[str, list[Trial]] = {}
-            for trial in replace(self.study, axes=axes).trials():
-                found.setdefault(trial.checkpoint, []).append(trial)
-            self._trials[source, factor] = found
+            self._trials[source, factor] = {
+                network: self.study.under(settings, chips)
+                for network, chips in self.networks.items()
+            }
         return self._trials[source, factor]
 
     def losses(self, trials: Sequence[Trial], folder: Path, jobs: int) -> dict[str, float]:
@@ -234,16 +240,20 @@ class _Searches:
                 "have these names."
             )
 
-    def check_without_noise(self, folder: Path, jobs: int) -> None:
-        """Raise if a network misses the target with all noise sources off."""
-        source = next(iter(self.sources))
-        trials = self.trials(source, 0.0)
+    def check_without_source(self, folder: Path, jobs: int) -> None:
+        """Find the networks that miss the target with a source off; raise if all sources are."""
+        sources = list(self.sources) if self.others == "nominal" else list(self.sources)[:1]
         n = self.rule.looks[0]
-        wanted = [trial for own in trials.values() for trial in own[:n]]
-        losses = self.losses(wanted, folder, jobs)
-        for own in trials.values():
-            found = np.array([losses[trial.chip_id] for trial in own[:n]])
-            if self.rule.excess(found) > 0:
+        for source in sources:
+            trials = self.trials(source, 0.0)
+            losses = self.losses([t for own in trials.values() for t in own[:n]], folder, jobs)
+            for network, own in trials.items():
+                found = np.array([losses[trial.chip_id] for trial in own[:n]])
+                if self.rule.excess(found) <= 0:
+                    continue
+                if self.others == "nominal" and source != ALL_TOGETHER:
+                    self._missed.add((source, network))
+                    continue
                 score = find_score(self.study.score)
                 raise ValueError(
                     f"{own[0].checkpoint_path.name} loses {score.shown_loss(found.mean()):.3g} "
@@ -297,14 +307,14 @@ class _Searches:
             known[key][step] = np.array([losses[trial.chip_id] for trial in own])
 
     def _row(self, source: str, network: str, found: Tolerance) -> dict[str, object]:
-        trial = self.networks[network]
+        trial = self.networks[network][0]
         score = find_score(self.study.score)
         labels = {
             name: value
             for name, value in trial.labels.items()
             if name not in ("study", "chip_id", "condition", "chip", "programming_seed")
         }
-        quantity, nominal, unit = self._physical[source]
+        quantity, nominal, unit = self._physical(source)
         return {
             "score": score.name,
             "higher_is_better": score.is_higher_better,
@@ -313,6 +323,8 @@ class _Searches:
             "extrapolated": self.device.is_extrapolated(self.time_s),
             "source": source,
             "others": self.others,
+            "condition": trial.condition,
+            "chips_vary": self.device.variation.label,
             "lose": self.rule.lose,
             "share": math.nan if self.rule.share is None else self.rule.share,
             "confidence": self.rule.confidence,
@@ -321,6 +333,8 @@ class _Searches:
             "high": found.high,
             "bound": found.bound,
             "falls": "; ".join(f"{a:g} to {b:g}" for a, b in found.falls),
+            "coefficient_of_variation": found.coefficient_of_variation,
+            "missed": (source, network) in self._missed,
             "n_chips": found.n_chips,
             "n_scales": found.n_scales,
             "chips_at_most": self.rule.chips_at_most,
@@ -329,15 +343,13 @@ class _Searches:
             "unit": unit,
         }
 
-    @property
-    def _physical(self) -> dict[str, tuple[str, float, str]]:
-        own = tuple(self.sources.items())
-        return {source: physical(self.device, source, value, self.time_s) for source, value in own}
+    def _physical(self, source: str) -> tuple[str, float, str]:
+        return physical(self.device, source, self.sources[source], self.time_s, self.others)
 
 
 @cache
 def physical(
-    device: Device, source: str, value: float, t_inference_s: float
+    device: Device, source: str, value: float, t_inference_s: float, others: Others = "off"
 ) -> tuple[str, float, str]:
     """What the scale of a noise source multiplies.
 
@@ -346,6 +358,7 @@ def physical(
         source: One of its noise sources, or "all together".
         value: The own value of the setting.
         t_inference_s: Time since programming finished [s].
+        others: The other sources, as in the search: cells that drift have a smaller read noise.
 
     Returns:
         A text ("programming spread at 25 µS"), its value on the device and its unit; "", NaN and ""
@@ -373,8 +386,10 @@ def physical(
         return text, number, "% of the weight" if source == "sigma" and is_relative else unit
     if source == ALL_TOGETHER or device.noise.cells == "signed":
         return nothing
-    device = device.with_axes({"stuck_low": 0.0, "stuck_high": 0.0})
-    moments = measure(device, [t_inference_s], n_levels=2, n=MEASURED_CELLS)
+    if source not in _MEASURED:
+        return nothing
+    searched = scaled_settings(device, source, 1.0, others) | {"stuck_low": 0.0, "stuck_high": 0.0}
+    moments = measure(device.with_axes(searched), [t_inference_s], n_levels=2, n=MEASURED_CELLS)
     moments = moments[moments["g_uS"] == moments["g_uS"].max()].set_index("quantity")
     when = label(t_inference_s)
     if source == "programming_noise_scale" and "programming" in moments.index:
@@ -384,11 +399,13 @@ def physical(
         return f"spread {at} after {when}", spread, "µS"
     if source == "read_noise_1f_scale" and "read" in moments.index:
         return f"read spread {at} after {when}", float(moments.loc["read", "spread"]), "µS"
-    parameter, unit = device.noise.drift_parameter
-    if source == "drift_scale" and parameter in moments.index:
-        mean = float(moments.loc[parameter, "mean"])
-        name = "mean drift exponent" if parameter == "exponent" else f"size of the mean {parameter}"
-        return f"{name} {at}", abs(mean), unit
+    if source == "drift_scale" and "exponent" in moments.index:
+        return f"mean drift exponent {at}", float(moments.loc["exponent", "mean"]), ""
+    for quantity, until in (("slope", ""), ("change", " after a long time")):
+        if source == "drift_scale" and quantity in moments.index:
+            mean = float(moments.loc[quantity, "mean"])
+            word = "rise" if mean > 0 else "decline"
+            return f"mean {word} {at}{until}", abs(mean), device.noise.drift_parameter[1]
     return nothing
 
 

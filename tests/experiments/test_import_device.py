@@ -17,9 +17,9 @@ from analog_samson.analog.moments import measure
 from analog_samson.checkpoint import TrainingSpec
 from analog_samson.chip import load_chip
 from analog_samson.devices import measurements
-from analog_samson.devices.fit import LAWS, estimate_t_0, fit
+from analog_samson.devices.fit import LAWS, estimate_t_0, fit, spreads
 from analog_samson.devices.measurements import read_measurements
-from analog_samson.devices.retention import LAW_NAMES, Shape, compare, estimate
+from analog_samson.devices.retention import LAW_NAMES, Comparison, Shape, compare, estimate
 from analog_samson.devices.writing import fitted_file, resampled_file
 from analog_samson.report.datasheet import save_datasheet
 from analog_samson.times import DAY, HOUR
@@ -219,6 +219,72 @@ def test_coefficients_of_other_laws_are_recovered_within_their_intervals(law):
     assert law == "log_linear" or shape.beta == pytest.approx(0.5, rel=0.2)
 
 
+def from_the_first_second(n=60, seed=7, read=0.01) -> pd.DataFrame:
+    """Cells whose conductance at 1 s is the programmed one, linear in log10(t / 1 s) after it."""
+    draws = np.random.default_rng(seed)
+    targets, t = np.repeat([2.0, 6.0, 10.0, 15.0, 20.0], n), np.logspace(0, 6, 8)
+    start = targets + (0.15 + 0.01 * targets) * draws.standard_normal(len(targets))
+    slope = (0.02 - 0.015 * targets) * (1 + 0.3 * draws.standard_normal(len(targets)))
+    g = start[:, None] + slope[:, None] * np.log10(t)
+    g *= 1 + read * draws.standard_normal(g.shape)
+    return pd.DataFrame(
+        {
+            "device": np.repeat(np.arange(len(targets)), len(t)),
+            "target_uS": np.repeat(targets, len(t)),
+            "time_s": np.tile(t, len(targets)),
+            "conductance_uS": g.ravel(),
+        }
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("law", ["power_law", "log_linear"])
+def test_a_start_that_was_not_measured_is_not_extrapolated(law):
+    """Any t_0 far below the first time fits as well, but start and slope then depend on each other.
+
+    n = 600 cells a target: the spread at a time is known to 2.9 %, and the sampled covariance of
+    start and slope adds 4 %; seed 7.
+    """
+    rows = from_the_first_second(n=600)
+    found = fit(rows, t_read_s=1e-3, law=law)
+    assert found.t_0_s == 1.0
+    ratios = spreads(found, rows)["ratio"]
+    assert ratios.between(0.85, 1.15).all()
+    extrapolated = fit(rows, t_read_s=1e-3, law=law, t_0_s=0.01)
+    assert spreads(extrapolated, rows)["ratio"].max() > 1.2
+
+
+def test_a_start_before_the_first_time_is_found_where_the_cells_show_it():
+    rows = cells_of("log_linear", n=100)
+    late = rows[rows["time_s"] >= 60]  # t_0 is 20 s
+    assert estimate(late, "log_linear").t_0_s == pytest.approx(T_0_S, rel=0.3)
+
+
+def test_simulated_spreads_are_those_of_the_simulated_device(tmp_path):
+    """2,400 cells a level: 1.4 % a spread, and 0.5 % of the prediction."""
+    rows = cells_of("log_linear")
+    found = fit(rows, t_read_s=T_READ_S, law="log_linear")
+    path = tmp_path / "mine.toml"
+    path.write_text(fitted_file(found, **PROSE), "utf-8")
+    read = read_at(path, ON_TARGETS, [HOUR])[0]
+    table = spreads(found, rows)
+    expected = table[table["time_s"] == HOUR]["simulated_uS"].to_numpy()
+    actual = [read[:, level::5].std() for level in range(5)]
+    np.testing.assert_allclose(actual, expected, rtol=5 * 0.015)
+
+
+def test_a_tie_of_laws_is_said():
+    errors = {"power_law": 0.01141, "log_linear": 0.01139, "stretched_exponential": 0.02}
+    tied = Comparison(errors, 0.03, True, "power_law", 300, 8)
+    assert tied.choice.endswith(
+        "simplest within one standard error of the best (power law 1.14 % against log-linear "
+        "1.14 %)"
+    )
+    near = Comparison(errors, 0.03, True, "log_linear", 300, 8)
+    assert near.choice == "chosen by cross-validation; nearly as good: power law 1.14 %"
+    assert compare(cells_of("log_linear")).choice == "chosen by cross-validation"
+
+
 def test_a_fitted_g_min_is_the_lowest_target_or_the_given_one(measured, tmp_path):
     found = fit(measured, t_0_s=T_0_S, t_read_s=T_READ_S)
     for given, expected, first in ((None, 5.0, 5.0), (0.0, 0.0, 0.0), (8.0, 8.0, 5.0)):
@@ -247,6 +313,7 @@ def test_the_script_states_law_and_g_min(tmp_path, capsys):
         assert "log-linear, chosen by cross-validation; rms error at left-out times" in where
     printed = capsys.readouterr().out
     assert "g_min = 5 µS (the lowest measured target)" in printed
+    assert "Spread of simulated cells, relative to that of the measured ones:" in printed
     assert "power law" in printed and "stretched exponential" in printed and "no drift" in printed
     assert "1 of 200 cells are left out: they reach 0 µS." in printed
     import_device.main(**given, law="power_law", g_min_uS=0.0)

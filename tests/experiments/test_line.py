@@ -1,5 +1,6 @@
 """The whole line on real images: train, program, drift, report."""
 
+import json
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ from synthetic_trials import make_trials
 from analog_samson import Study, collect, summarise
 from analog_samson.checkpoint import TrainingSpec
 from analog_samson.report import write_report
-from analog_samson.results import append_rows
+from analog_samson.results import append_rows, read_trials
 from analog_samson.times import DAY, YEAR
 from analog_samson.training import train
 
@@ -100,6 +101,25 @@ def folder_of_study(tmp_path_factory):
     rows = make_trials({"sgd": 0.90, "samson rho=0.5": 0.97}, n_networks=2, n_chips=2)
     append_rows(rows, folder / "trials.csv")
     return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [
+        ("drift_sweep.py", ["--chips", 1, "--times-s", "36 h"]),
+        ("requirements.py", ["--lose", 50, "--at", "36 h", "--sources", "drift_scale",
+                             "--chips-at-most", 2]),
+    ],
+)  # fmt: skip
+def test_maintenance_is_an_option(script, options, network, tmp_path):
+    given = [network, *options, "--n-test", 50, "--jobs", 1, "--folder", tmp_path]
+    maintained = ["--refresh-every", "1 d", "--compensation-times", "1 h, 6 h"]
+    done = run(script, *given, *maintained, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = read_trials(tmp_path)
+    assert (rows["compensation"] == "global, measured at 1 h, 6 h").all()
+    assert {json.loads(text)["refresh_every"] for text in rows["condition"]} == {DAY}
 
 
 @pytest.mark.slow

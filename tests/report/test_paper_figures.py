@@ -51,7 +51,7 @@ from analog_samson.report import (
 )
 from analog_samson.report.datasheet import datasheet
 from analog_samson.report.diagnostics import are_chips_of
-from analog_samson.report.methods import labels_from
+from analog_samson.report.methods import described_in, labels_from
 from analog_samson.report.networks import MEASURES, correlations
 from analog_samson.report.panels import LATE
 from analog_samson.report.style import method_style, plot_options, style
@@ -186,6 +186,52 @@ def test_dashes_mean_extrapolation_and_nothing_else(trials, summary):
         text.get_text()
         for text in accuracy_figure(summary.query("not extrapolated")).legends[0].get_texts()
     ]
+
+
+def maintained(times_s, is_late):
+    """A summary of one method and device, with times beyond its measurements."""
+    rows = make_trials({"sgd": 0.9}, n_networks=3, n_chips=2, times_s=times_s)
+    rows["extrapolated"] = rows["t_inference_s"].map(dict(zip(times_s, is_late, strict=True)))
+    return summarise(rows)
+
+
+def test_points_of_a_refreshed_chip_are_connected_in_the_order_of_time():
+    times_s, is_late = (DAY, 29 * DAY, MONTH, 359 * DAY, YEAR), (False, True, False, True, False)
+    ax = Figure().subplots()
+    accuracy_vs_time(ax, maintained(times_s, is_late))
+    lines = [line for line in ax.lines if line.get_marker() == "None"]
+    drawn = [line for line in lines if len(set(line.get_ydata())) > 1 or len(line.get_xdata()) > 2]
+    (line,) = [line for line in drawn if len(line.get_xdata()) == len(times_s)]
+    assert line.get_linestyle() == "--" and (np.diff(line.get_xdata()) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("{}", [(10.3, 365)]),
+        ('{"temperature_C": 25.0}', [(30, 365)]),
+        ('{"refresh_every": 7776000.0}', [(10.3, 90), (100.3, 180), (190.3, 270), (280.3, 360)]),
+    ],
+)
+def test_shading_begins_at_the_limit_of_the_device(tmp_path, condition, expected):
+    """30 d at 25 °C are 10.3 d at 55 °C with 0.3 eV: a factor of 2.91; after a refresh, again."""
+    temperature = {"reference_C": 25.0, "activation_energy_eV": 0.3, "source": "ours"}
+    device = {
+        "technology": "FeFET",
+        "times": {"measured_to_s": MONTH},
+        "temperature": {**temperature, "temperature_C": 55.0},
+        "refresh_every": "never",
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps({"devices": {"pcm_like": device}}))
+    rows = maintained((DAY, MONTH, YEAR), (False, True, True)).assign(condition=condition)
+    ax = Figure().subplots()
+    with described_in([tmp_path]):
+        accuracy_vs_time(ax, rows)
+    spans = [(one.get_x() / DAY, (one.get_x() + one.get_width()) / DAY) for one in ax.patches]
+    assert len(spans) >= len(expected)
+    for (begin, end), (true_begin, true_end) in zip(spans, expected, strict=False):
+        assert begin == pytest.approx(true_begin, rel=0.01)
+        assert end >= 0.99 * true_end
 
 
 def test_ticks_are_at_the_times_that_were_measured(summary):

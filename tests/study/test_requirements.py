@@ -21,6 +21,7 @@ from analog_samson.devices.noise_sources import noise_sources
 from analog_samson.devices.writing import resampled_file
 from analog_samson.study import estimate_tolerances, tolerances
 from analog_samson.study.requirements import physical
+from analog_samson.study.sources import the_checkpoint
 from analog_samson.training import train
 
 LINEAR = """
@@ -124,6 +125,17 @@ def test_other_sources_at_nominal_leave_less_room(study, tmp_path):
 
 
 @pytest.mark.slow
+def test_other_sources_that_miss_the_target_alone_are_said(study, tmp_path):
+    """At ten times its output noise the device loses far more than 3 points without any drift."""
+    loud = load_device("pcm_like").with_axes({"output_noise": 2.0})
+    loud_study = replace(study, devices=[loud])
+    of = {"lose": 3.0, "sources": ["drift_scale", "output_noise"], "others": "nominal"}
+    found = tolerances(loud_study, tmp_path, **of).set_index("source")
+    assert found["missed"].to_dict() == {"drift_scale": True, "output_noise": False}
+    assert found.loc["drift_scale", "bound"] == "below"
+
+
+@pytest.mark.slow
 def test_other_scores_lose_in_their_own_unit_and_direction(study, tmp_path):
     entropy = replace(study, score="cross_entropy")
     found = tolerances(entropy, tmp_path / "found", 20.0, sources=["all together"])
@@ -157,7 +169,7 @@ def test_physical_values_are_those_of_the_devices_laws():
     assert (text, unit) == ("programming spread at 25 µS", "µS")
     assert spread == pytest.approx(law, rel=0.02)  # 20,000 cells: 0.5 %
     assert physical(device, "drift_scale", 1.0, 86400.0)[1] == pytest.approx(0.049, rel=0.02)
-    _, read, _ = physical(device, "read_noise_1f_scale", 1.0, 86400.0)
+    _, read, _ = physical(device, "read_noise_1f_scale", 1.0, 86400.0, "nominal")
     moments = measure(device.with_axes({"read_noise_1f_scale": 2.0}), [86400.0], n_levels=2)
     doubled = moments[moments["quantity"] == "read"].iloc[-1]["spread"]
     assert doubled == pytest.approx(2 * read, rel=0.06)
@@ -183,6 +195,45 @@ def test_physical_values_are_those_of_the_devices_laws():
         other = load_device(name)
         text, value, _ = physical(other, "programming_noise_scale", 1.0, 86400.0)
         assert "spread at" in text and value > 0
+
+
+def test_read_noise_is_that_of_the_cells_that_were_searched():
+    """With drift off a cell keeps its conductance, and the noise is relative to that."""
+    device = load_device("pcm_like")
+    year = 31_536_000.0
+    q = 0.0088  # at g = g_max, Nandakumar et al. 2019, as in aihwkit
+    still = 25.0 * q * math.sqrt(math.log((year + 20 + 250e-9) / (2 * 250e-9)))
+    found = {
+        others: physical(device, "read_noise_1f_scale", 1.0, year, others)[1]
+        for others in ("off", "nominal")
+    }
+    assert found["off"] == pytest.approx(still, rel=0.02)  # 20,000 cells: 0.5 %
+    drifted = 20 / (year + 20)
+    assert found["nominal"] == pytest.approx(still * drifted**0.049, rel=0.03)
+
+
+def test_scaled_chips_are_those_of_a_study_with_axes(study):
+    settings = {"drift_scale": 2.0, "output_noise": 0.0}
+    axes = {axis: [value] for axis, value in settings.items()}
+    with_axes = replace(study, axes=axes).trials()
+    assert study.under(settings, study.trials()) == with_axes
+    assert [t.chip_id for t in study.under(settings, study.trials())] == [
+        trial.chip_id for trial in with_axes
+    ]
+
+
+@pytest.mark.slow
+def test_a_finished_search_reads_every_network_once(study, tmp_path, monkeypatch):
+    tolerances(study, tmp_path, 3.0, sources=["drift_scale"])
+    from_files = []
+
+    def counted(path, *args, **kwargs):
+        from_files.append(path)
+        return the_checkpoint(path, *args, **kwargs)
+
+    monkeypatch.setattr("analog_samson.study.definition.the_checkpoint", counted)
+    tolerances(study, tmp_path, 3.0, sources=["drift_scale"])
+    assert from_files == list(study.checkpoints)
 
 
 @pytest.mark.parametrize(
