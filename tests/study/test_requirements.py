@@ -186,7 +186,7 @@ def test_physical_values_are_those_of_the_devices_laws():
     noise = fields | tables | slopes | {"g_max_uS": 25.0}
     content = {**device.model_dump(exclude_defaults=True), "noise": noise}
     text, slope, unit = physical(Device(**content), "drift_scale", 1.0, 86400.0)
-    assert (text, unit) == ("size of the mean slope at 25 µS", "µS per decade")
+    assert (text, unit) == ("mean decline at 25 µS", "µS per decade")
     assert slope == pytest.approx(0.2)
     noisy = load_device("sonos_agrawal2022_read_noise")
     found = physical(noisy, "mvm_read_noise_uS", 0.1, 86400.0)
