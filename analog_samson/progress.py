@@ -17,7 +17,7 @@ from analog_samson.files import replacing
 from analog_samson.locks import is_in_use
 from analog_samson.results import estimated_score, read_trials, score_of
 from analog_samson.results.comparison import method_names
-from analog_samson.times import label
+from analog_samson.times import duration, label
 
 SAVED_EVERY_S = 5.0
 """Shortest time between two versions of the file [s]: our choice."""
@@ -66,7 +66,7 @@ class Progress:
         if self.n_done:
             text += f", {self.points_per_s:.3g} points/s"
         if self.n_done and left and not self.ended:
-            text += f", {label(left / self.points_per_s)} left"
+            text += f", {duration(left / self.points_per_s)} left"
         return text
 
 
@@ -212,7 +212,7 @@ def _line(path: Path) -> str:
     state = now.ended
     if not state:
         is_running = is_in_use(path.with_name(now.table))
-        age = label(max(1.0, round(time.time() - path.stat().st_mtime)))
+        age = duration(max(1.0, round(time.time() - path.stat().st_mtime)))
         state = f"runs on {now.host}" if is_running else f"stopped on {now.host}, {age} ago"
     return f"{path.with_name(now.table)}: {state}, {now}"
 

@@ -54,15 +54,26 @@ def label(t_inference_s: float) -> str:
         raise ValueError(f"A time must be finite and at least 0 s; got {t_inference_s!r}.")
     if t_inference_s == 0:
         return "programmed"
-    units = [one for one in _UNITS if t_inference_s >= one[0]] or [_UNITS[-1]]
-    unit_s, unit = units[0]
-    rounded = f"{t_inference_s / unit_s:.3g}"
-    if not math.isclose(float(rounded) * unit_s, t_inference_s, rel_tol=1e-12):
-        for smaller_s, smaller in units[1:]:
+    rounded = duration(t_inference_s)
+    units = {unit: unit_s for unit_s, unit in _UNITS}
+    number, unit = rounded.split()
+    if not math.isclose(float(number) * units[unit], t_inference_s, rel_tol=1e-12):
+        for smaller, smaller_s in units.items():
             n = t_inference_s / smaller_s
-            if n.is_integer() and n < _MOST_UNITS:
+            if smaller_s < units[unit] and n.is_integer() and n < _MOST_UNITS:
                 return f"{n:.0f} {smaller}"
-    return f"{rounded} {unit}"
+    return rounded
+
+
+def duration(seconds: float) -> str:
+    """A duration in the largest unit not above it, rounded to three digits.
+
+    Example:
+        >>> duration(340.0), duration(7201.0)
+        ('5.67 min', '2 h')
+    """
+    unit_s, unit = next((one for one in _UNITS if seconds >= one[0]), _UNITS[-1])
+    return f"{seconds / unit_s:.3g} {unit}"
 
 
 def exact_label(t_inference_s: float) -> str:

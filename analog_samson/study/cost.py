@@ -12,7 +12,7 @@ from analog_samson.study.definition import Study, Trial
 from analog_samson.study.jobs import Job, jobs_to_run
 from analog_samson.study.sources import the_checkpoint
 from analog_samson.study.trial import mapped, one_thread, reading, values_of_images
-from analog_samson.times import label
+from analog_samson.times import duration
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class CostEstimate:
 
     def __str__(self) -> str:
         return (
-            f"{self.n_chips:,} chips, {self.n_points:,} points: about {label(self.seconds)}, "
+            f"{self.n_chips:,} chips, {self.n_points:,} points: about {duration(self.seconds)}, "
             f"{self.table_bytes / 1e6:.1f} MB"
         )
 

@@ -16,7 +16,9 @@ COMMANDS = {
     "begin", "end", "centering", "small", "footnotesize", "setlength", "tabcolsep", "caption",
     "label", "par", "medskip", "smallskip", "textbf", "toprule", "midrule", "bottomrule", "pm",
     "rightarrow", "S", "circ", "times", "dagger", "ddagger", "textasciitilde", "textasciicircum",
-    "textbackslash", "renewcommand", "arraystretch", "textless", "textgreater", "geq", "leq", "approx", "infty", *GREEK.split(),
+    "textbackslash",
+    "renewcommand", "arraystretch",
+    "textless", "textgreater", "geq", "leq", "approx", "infty", *GREEK.split(),
 }  # fmt: skip
 """Commands of LaTeX itself, without packages, and of booktabs."""
 
