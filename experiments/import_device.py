@@ -59,8 +59,8 @@ def main(
         technology: For example PCM or ReRAM.
         source: Where the measurements come from.
         t_read_s: Duration of a read [s]; a fit needs it.
-        t_0_s: First read after programming [s]; by default the value that fits best, or the first
-            time measured if nothing drifts.
+        t_0_s: First read after programming [s]; by default the first time measured, unless a
+            smaller one predicts left-out times better.
         law: Law of retention; by default the one that predicts left-out times best.
         g_min_uS: Conductance of a weight of zero [µS]; by default the lowest measured target.
         resample: Instead of a fit: the file refers to a copy of the measurements beside it.

@@ -21,10 +21,10 @@ from joblib import cpu_count
 from analog_samson.commands import run_command, written
 from analog_samson.devices.noise_sources import Others
 from analog_samson.evaluation import Accelerator
-from analog_samson.files import made_folder, replacing
+from analog_samson.files import made_folder
 from analog_samson.report import write_requirements
 from analog_samson.study import Study
-from analog_samson.study.requirements import TOLERANCES_FILE, estimate_tolerances, tolerances
+from analog_samson.study.requirements import estimate_tolerances, tolerances
 
 
 def main(
@@ -114,8 +114,6 @@ def main(
         return
     folder = made_folder(folder or Path("results") / name)
     rows = tolerances(study, folder, lose, **asked, jobs=jobs, progress=True)
-    with replacing(folder / TOLERANCES_FILE) as temporary:
-        rows.to_csv(temporary, index=False)
     print(written(write_requirements(rows, folder, baseline=baseline)))
 
 

@@ -164,9 +164,12 @@ class _Drawn(TorchFunctionMode):
 
     def __init__(self, normals: Tensor) -> None:
         super().__init__()
-        self._normals = normals
+        self._normals, self._is_drawn = normals, False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.randn_like:
+            if self._is_drawn:
+                raise RuntimeError("A noise model that draws twice in a call is not elementwise.")
+            self._is_drawn = True
             return self._normals
         return func(*args, **(kwargs or {}))

@@ -81,7 +81,7 @@ class ChipGroup:
         self._places = [*chips, *[chips[-1]] * (size - len(chips))]
 
     @functools.cached_property
-    def _on_gpu(self) -> StackedNetwork:
+    def _in_torch(self) -> StackedNetwork:
         return StackedNetwork(_networks(self._places))
 
     @functools.cached_property
@@ -120,7 +120,7 @@ class ChipGroup:
             seeds = [chip.forward_seeds for chip in self.chips]
             return self._in_c.forward(images, first_index, seeds)
         seeds = [chip.forward_seeds for chip in self._places]
-        return self._on_gpu.forward(images, first_index, seeds)[: len(self.chips)]
+        return self._in_torch.forward(images, first_index, seeds)[: len(self.chips)]
 
 
 def _networks(chips: Sequence[Chip]) -> list[FunctionalNetwork]:

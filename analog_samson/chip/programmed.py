@@ -195,7 +195,7 @@ class ChipArray:
 class ConductanceArray(ChipArray):
     """An array at conductance level: every cell keeps its state over time.
 
-    The state of a cell is its programmed conductance, drift exponent and quantile.
+    The state of a cell is what it was programmed to, its exponent of drift, and where it is stuck.
 
     Attributes:
         physics: Physics of its cells.

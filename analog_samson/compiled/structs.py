@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from analog_samson.devices.array import Periphery
+from analog_samson.devices.array import LARGEST_CELL_S, WIRE_OHM, Periphery
 
-_WIRE_TO_CELL = 1 / 0.35 / 5e-6
+_WIRE_TO_CELL = 1 / WIRE_OHM / LARGEST_CELL_S
 """Conductance of the wire between two cells / conductance of the largest weight (aihwkit)."""
 _FINEST_INPUT = 0.25
 """Products are repeated while a DAC step is at most this share of an input (max_bm_res)."""

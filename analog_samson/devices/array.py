@@ -23,6 +23,10 @@ from analog_samson.devices.section import (
     neutral,
 )
 
+WIRE_OHM, LARGEST_CELL_S = 0.35, 5e-6
+"""Resistance of a wire between two cells and conductance of the largest weight, for an ``ir_drop``
+of 1: aihwkit's."""
+
 Bits = Annotated[int, Field(ge=2, le=16)] | Literal["ideal"]
 Steps = Annotated[int, Field(ge=2, le=65_534)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -208,7 +212,8 @@ class Periphery(Section):
         (), "the same in V^3 [A/V^3]"
     )
     ir_drop: Scale = neutral(
-        0.0, "scale of the voltage drop along columns, for wires of 0.35 ohm and cells of 5 uS"
+        0.0,
+        f"scale of the voltage drop along columns, for wires of {WIRE_OHM:g} ohm and cells of 5 uS",
     )
 
     effects: Annotated[tuple[Effect, ...], Field(strict=False)] = neutral(

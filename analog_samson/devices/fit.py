@@ -263,8 +263,3 @@ def _interval_of_variance(variance: float, freedom: int, confidence: float) -> t
     tail = (1 - confidence) / 2
     low, high = stats.chi2.ppf([1 - tail, tail], freedom)
     return variance * freedom / low, variance * freedom / high
-
-
-def estimate_t_0(rows: pd.DataFrame) -> float:
-    """Estimate t_0 of the power law [s]; see ``retention.estimate``."""
-    return estimate(rows, "power_law").t_0_s

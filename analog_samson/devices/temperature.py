@@ -46,9 +46,11 @@ class Temperature(Section):
                 "activation energy is your choice"
             )
         if self.activation_energy_eV is None or self.reference_C is None:
+            named = ("reference_C", "activation_energy_eV")
+            missing = " and ".join(name for name in named if getattr(self, name) is None)
             raise ValueError(
-                f"temperature_C = {self.temperature_C} needs reference_C, at which the cells were "
-                "measured, and activation_energy_eV"
+                "a temperature needs reference_C, at which the cells were measured, and "
+                f"activation_energy_eV; {missing} {'are' if ' and ' in missing else 'is'} missing"
             )
         if not abs(self._exponent) <= math.log(LONGEST_S):
             raise ValueError(

@@ -123,7 +123,7 @@ def requirements_table(rows: pd.DataFrame, baseline: str = "sgd") -> Table:
         blocks.append(Block(title, cells, cells.map(lambda _: False)))
     parts = [_meaning(methods), _of_methods(methods), _limits_text()]
     if len(ratios):
-        parts.append(_ratios_text(ratios, baseline, words.per_cent_of(methods)))
+        parts.append(_ratios_text(ratios, baseline, float(methods["confidence"].iloc[0])))
     elif methods["name"].nunique() > 1 and baseline not in set(methods["method"]):
         parts.append(f"Not compared: no network was trained by {words.method_text(baseline)}.")
     parts += filter(None, (_falls_text(methods), _skewed_text(methods), _missed_text(methods)))
@@ -400,12 +400,12 @@ def _falls_text(methods: pd.DataFrame) -> str:
     )
 
 
-def _ratios_text(ratios: pd.DataFrame, baseline: str, per_cent: str) -> str:
+def _ratios_text(ratios: pd.DataFrame, baseline: str, confidence: float) -> str:
     text = (
         f"Relative to {words.method_text(baseline)}: geometric mean over networks of one training "
-        f"seed, paired, with its {per_cent} interval."
+        f"seed, paired, with its {100 * confidence:g} % interval."
     )
-    n, p = ratios["p_value"].notna().sum(), f"p < {1 - float(per_cent.split()[0]) / 100:.2g}"
+    n, p = ratios["p_value"].notna().sum(), f"p < {1 - confidence:.2g}"
     after = f" after Holm's correction over the {n} ratios of this table" if n > 1 else ""
     if ratios["significant"].any():
         text += f" {SIGNIFICANT} {p}{after}{'; the intervals are not corrected' if n > 1 else ''}."

@@ -275,9 +275,7 @@ def search(losses: Mapping[int, Floats], rule: Rule) -> list[Asked] | Tolerance:
         >>> found.low < (0.01 / 0.004) ** 0.5 < found.high
         True
     """
-    first = [Asked(step, FIRST_LOOK) for step in SCAN if step not in losses]
-    if rule.looks[0] < FIRST_LOOK:
-        first = [Asked(step, rule.looks[0]) for step, _ in first]
+    first = [Asked(step, rule.looks[0]) for step in SCAN if step not in losses]
     if first:
         return first
     is_bad = [rule.excess(losses[step][: rule.looks[0]]) > 0 for step in SCAN]
@@ -401,6 +399,9 @@ def _variation(
 LIKE = ("dataset", "model", "device", "source")
 """Columns in which tolerances of methods agree where they are compared."""
 
+ASKED = ("score", "t_inference_s", "lose", "share", "confidence", "others", "condition")
+"""Columns of what was asked, in which tolerances that are averaged or compared agree."""
+
 _TEXTS = ("strength", "bound", "falls", "quantity", "unit", "chips_vary")
 
 _ADDED: dict[str, float | str] = {
@@ -428,7 +429,7 @@ def method_tolerances(rows: pd.DataFrame) -> pd.DataFrame:
         ``n_chips`` (mean per network).
 
     Raises:
-        ValueError: If there are no rows.
+        ValueError: If there are no rows, or they answer different questions.
 
     Example:
         >>> found = method_tolerances(tolerated)
@@ -437,7 +438,7 @@ def method_tolerances(rows: pd.DataFrame) -> pd.DataFrame:
     """
     if rows.empty:
         raise ValueError("There are no tolerances; run the study first.")
-    rows, records = with_bounds(_with_texts(rows)), []
+    rows, records = with_bounds(_of_one_question(rows)), []
     for _, own in rows.groupby([*LIKE, "method", "strength"], observed=True, sort=False):
         logs, confidence = np.log(own["factor"].to_numpy()), float(own["confidence"].iloc[0])
         bound = _bound_of(own["beyond"])
@@ -484,7 +485,7 @@ def tolerance_ratios(rows: pd.DataFrame, baseline: str = "sgd") -> pd.DataFrame:
         >>> tolerance_ratios(tolerated)[["method", "baseline"]].iloc[0].to_list()
         ['sam', 'sgd']
     """
-    rows, records = with_bounds(_with_texts(rows)), []
+    rows, records = with_bounds(_of_one_question(rows)), []
     for key, own in rows.groupby(list(LIKE), observed=True, sort=False):
         base = own[own["method"] == baseline].drop_duplicates("training_seed")
         for (method, strength), other in own[~own["method"].isin([baseline, EXTERNAL])].groupby(
@@ -524,10 +525,21 @@ def tolerance_ratios(rows: pd.DataFrame, baseline: str = "sgd") -> pd.DataFrame:
     return found[[*columns, "p_value", "p_holm", "significant"]]
 
 
-def _with_texts(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with empty texts where pandas has read them as missing."""
+def _of_one_question(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with empty texts where pandas has read them as missing.
+
+    Raises:
+        ValueError: If they answer different questions.
+    """
     rows = rows.assign(**{name: value for name, value in _ADDED.items() if name not in rows})
-    return rows.assign(**{name: rows[name].astype(object).fillna("") for name in _TEXTS})
+    rows = rows.assign(**{name: rows[name].astype(object).fillna("") for name in _TEXTS})
+    different = [name for name in ASKED if name in rows and rows[name].nunique(dropna=False) > 1]
+    if different:
+        raise ValueError(
+            f"These tolerances answer different questions (they differ in {', '.join(different)}); "
+            "give the rows of one question at a time."
+        )
+    return rows
 
 
 def with_bounds(rows: pd.DataFrame) -> pd.DataFrame:

@@ -2,8 +2,8 @@
 
 The statistics are those of :mod:`analog_samson.results.tolerance`: searches ask for chips, which
 are collected as those of any study, with the scaled settings as their condition, until every search
-has found its interval. Nothing else is stored: a search that is started again takes its chips from
-the table.
+has found its interval. A search has no state of its own: one that is started again takes its chips
+from the table.
 """
 
 import math
@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from analog_samson.analog.moments import measure
 from analog_samson.devices import Device
+from analog_samson.devices.array import WIRE_OHM
 from analog_samson.devices.noise_sources import (
     ALL_TOGETHER,
     Others,
@@ -26,6 +27,7 @@ from analog_samson.devices.noise_sources import (
     noise_sources,
     scaled_settings,
 )
+from analog_samson.files import replacing
 from analog_samson.results import digital_score, estimated_score, score_of
 from analog_samson.results.tolerance import (
     Asked,
@@ -49,15 +51,8 @@ TYPICAL_CV = 0.5
 """Spread of the losses of chips, relative to their mean, that costs are stated for: our choice;
 LeNet-5 on MNIST has 0.3 to 0.5."""
 
-TIMED_CHIPS = 10
-
-_WIRE_OHM = 0.35
-
 _EXACT = 1e-5
 """Rounding errors of conductances, relative to the largest one."""
-
-_MEASURED = ("programming_noise_scale", "read_noise_1f_scale", "drift_scale")
-"""Sources whose meaning is measured on simulated cells."""
 
 
 def tolerances(
@@ -77,7 +72,8 @@ def tolerances(
     Args:
         study: The networks, one device and one time, the score, the test images and the seed;
             ``n_chips`` is the largest number of chips at a scale. Axes are not allowed.
-        folder: Folder of the table; chips that are there are not computed again.
+        folder: Folder of ``trials.csv``, whose chips are not computed again, and of
+            ``tolerances.csv``, what is returned.
         lose: Largest loss, as it is shown: points of accuracy, % of perplexity, or the unit of
             another score.
         share: Yield: share of the chips that may lose no more than that; None: their mean.
@@ -109,8 +105,12 @@ def tolerances(
         True
     """
     searches = _Searches(study, lose, share, confidence, sources, others)
-    searches.check_without_source(Path(folder), jobs)
-    return searches.run(Path(folder), jobs, is_shown=progress)
+    folder = Path(folder)
+    searches.check_without_source(folder, jobs)
+    found = searches.run(folder, jobs, is_shown=progress)
+    with replacing(folder / TOLERANCES_FILE) as temporary:
+        found.to_csv(temporary, index=False)
+    return found
 
 
 def estimate_tolerances(
@@ -147,9 +147,8 @@ def estimate_tolerances(
     """
     searches = _Searches(study, lose, share, confidence, sources, others)
     chips = round(_typical_chips(searches.rule) * len(searches.sources) * len(searches.networks))
-    few = estimate_cost(replace(study, n_chips=TIMED_CHIPS), jobs=jobs)
-    part = chips / few.n_chips
-    return CostEstimate(chips, chips, few.seconds * part, round(few.table_bytes * part))
+    n_chips = math.ceil(chips / len(searches.networks))
+    return estimate_cost(replace(study, n_chips=n_chips), jobs=jobs)
 
 
 class _Searches:
@@ -231,8 +230,10 @@ class _Searches:
         moments = moments[(moments["g_uS"] > 0)].set_index("quantity")
         is_ratio = moments.index == "drift"
         errors = pd.concat([moments["mean"] - is_ratio, moments["spread"]])
+        g_max_uS = off.noise.conductance_range[1]
+        errors[errors.index == "drift"] *= g_max_uS
         in_uS = errors.loc[errors.index.intersection(["programming", "drift", "read"])]
-        if in_uS.abs().max() > _EXACT * off.noise.conductance_range[1]:
+        if in_uS.abs().max() > _EXACT * g_max_uS:
             raise ValueError(
                 f"The cells of device {self.device.name!r} ({self.device.noise.model}) have noise "
                 f"or drift beside {', '.join(noise_sources(self.device))}, which cannot be "
@@ -314,7 +315,9 @@ class _Searches:
             for name, value in trial.labels.items()
             if name not in ("study", "chip_id", "condition", "chip", "programming_seed")
         }
-        quantity, nominal, unit = self._physical(source)
+        quantity, nominal, unit = physical(
+            self.device, source, self.sources[source], self.time_s, self.others
+        )
         return {
             "score": score.name,
             "higher_is_better": score.is_higher_better,
@@ -343,9 +346,6 @@ class _Searches:
             "unit": unit,
         }
 
-    def _physical(self, source: str) -> tuple[str, float, str]:
-        return physical(self.device, source, self.sources[source], self.time_s, self.others)
-
 
 @cache
 def physical(
@@ -372,7 +372,7 @@ def physical(
         "output_noise": ("output noise", value, "normalised"),
         "mvm_read_noise": ("read noise of a product", 100 * value, "% of the largest weight"),
         "mvm_read_noise_uS": ("read noise of a cell in a product", value, "µS"),
-        "ir_drop": ("wire resistance of a cell", _WIRE_OHM * value, "ohm"),
+        "ir_drop": ("wire resistance of a cell", WIRE_OHM * value, "ohm"),
         "stuck_low": ("cells stuck low", 100 * value, "%"),
         "stuck_high": ("cells stuck high", 100 * value, "%"),
         "sigma": ("spread of weights", 100 * value, "% of the largest weight"),
@@ -385,8 +385,6 @@ def physical(
         text, number, unit = settings[source]
         return text, number, "% of the weight" if source == "sigma" and is_relative else unit
     if source == ALL_TOGETHER or device.noise.cells == "signed":
-        return nothing
-    if source not in _MEASURED:
         return nothing
     searched = scaled_settings(device, source, 1.0, others) | {"stuck_low": 0.0, "stuck_high": 0.0}
     moments = measure(device.with_axes(searched), [t_inference_s], n_levels=2, n=MEASURED_CELLS)

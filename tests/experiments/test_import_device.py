@@ -17,7 +17,7 @@ from analog_samson.analog.moments import measure
 from analog_samson.checkpoint import TrainingSpec
 from analog_samson.chip import load_chip
 from analog_samson.devices import measurements
-from analog_samson.devices.fit import LAWS, estimate_t_0, fit, spreads
+from analog_samson.devices.fit import LAWS, fit, spreads
 from analog_samson.devices.measurements import read_measurements
 from analog_samson.devices.retention import LAW_NAMES, Comparison, Shape, compare, estimate
 from analog_samson.devices.writing import fitted_file, resampled_file
@@ -84,7 +84,7 @@ def test_a_known_device_is_recovered_within_its_intervals(measured):
 
 
 def test_t_0_is_found(measured):
-    assert estimate_t_0(measured) == pytest.approx(T_0_S, rel=0.2)
+    assert estimate(measured, "power_law").t_0_s == pytest.approx(T_0_S, rel=0.2)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from simulated_losses import (
@@ -19,7 +20,6 @@ from analog_samson.results.tolerance import (
     N_SCALES,
     SCAN,
     Rule,
-    Tolerance,
     method_tolerances,
     scale_of,
     search,
@@ -261,6 +261,9 @@ def test_methods_near_the_end_of_the_range_are_rarely_wrong():
     assert wrong <= 9
 
 
-def test_the_result_is_a_tolerance():
-    found, _ = found_by(Lognormal(0.5), Rule(0.01, chips_at_most=20), seed=3)
-    assert isinstance(found, Tolerance) and found.n_scales >= len(SCAN)
+def test_tolerances_of_different_questions_are_not_averaged():
+    rows = rows_of({"sgd": [2.0, 3.0]})
+    other = pd.concat([rows, rows.assign(t_inference_s=7.0)])
+    for function in (method_tolerances, tolerance_ratios):
+        with pytest.raises(ValueError, match="different questions .* t_inference_s"):
+            function(other)

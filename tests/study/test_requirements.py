@@ -120,7 +120,6 @@ def test_other_sources_at_nominal_leave_less_room(study, tmp_path):
     of = {"lose": 4.0, "sources": ["drift_scale", "output_noise"]}
     alone = tolerances(study, tmp_path, **of)
     together = tolerances(study, tmp_path, **of, others="nominal")  # in the same table
-    assert (together["low"] <= alone["high"]).all()
     assert together["factor"].mean() < alone["factor"].mean()
 
 
@@ -154,7 +153,8 @@ def test_a_yield_is_stricter_than_the_mean(study, tmp_path):
 
 
 @pytest.mark.slow
-def test_costs_are_stated_before_anything_runs(study, tmp_path):
+def test_costs_are_stated_before_anything_runs(study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     cost = estimate_tolerances(study, 3.0)
     assert 5 * 25 < cost.n_chips < 5 * 20 * 5 and cost.seconds > 0
     more = estimate_tolerances(replace(study, n_chips=100), 3.0, share=0.9)
