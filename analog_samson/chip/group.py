@@ -114,7 +114,7 @@ class ChipGroup:
         images = self.chips[0].checked(images)
         if images.device.type == "cpu" and kernels.library() is not None:
             if self.chips[0].is_traced is None:
-                self.chips[0](images[:1])  # decides on layout and tracing
+                self.chips[0](images, first_index)  # decides on layout and tracing, for this shape
             if not self.is_batch_invariant:
                 return torch.stack([chip(images, first_index) for chip in self.chips])
             seeds = [chip.forward_seeds for chip in self.chips]

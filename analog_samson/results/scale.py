@@ -46,8 +46,8 @@ def scales_of(rows: pd.DataFrame, scale: Scale = "auto") -> dict[str, str]:
             data set.
 
     Example:
-        >>> scales_of(rows), scales_of(rows, "logit")
-        ({'digits': 'accuracy'}, {'digits': 'logit'})
+        >>> scales_of(rows), scales_of(rows, "accuracy")
+        ({'digits': 'logit'}, {'digits': 'accuracy'})
     """
     score = score_of(rows)
     networks = rows.drop_duplicates("checkpoint")

@@ -252,4 +252,4 @@ def test_cifar10_as_jpeg_keeps_its_name_and_is_shown_as_what_it_is(tmp_path):
     manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
     assert manifest["datasets"] == {"cifar10": {"label": "cifar10 (JPEG)", "shipped": True}}
     write_report(tmp_path / "s")
-    assert " on cifar10 (JPEG) (on these" in (tmp_path / "s" / "report.html").read_text()
+    assert " on CIFAR-10 (JPEG) (on these" in (tmp_path / "s" / "report.html").read_text()

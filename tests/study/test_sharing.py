@@ -322,7 +322,7 @@ def script(study, tmp_path):
         from analog_samson.commands import run_command
         study = Study(
             "shared", {[str(path) for path in study.checkpoints]!r}, ["pcm_like"], [1, {YEAR}],
-            n_chips=1000, n_test=50,
+            n_chips=10_000, n_test=50,
         )
         def main() -> None:
             collect(study, {str(tmp_path / "killed")!r}, jobs=2)
