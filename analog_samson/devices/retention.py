@@ -271,11 +271,8 @@ def compare(rows: pd.DataFrame, t_0_s: float | None = None) -> Comparison:
         law: _left_out(cells, law, _decided_t_0(cells, law) if t_0_s is None else t_0_s)
         for law in LAW_NAMES
     }
-    counts, constant = found[LAW_NAMES[0]].counts, found[LAW_NAMES[0]].without_drift
-    squares = {law: one.squares for law, one in found.items()}
-    known = counts > 0
-    means = {law: squares[law][known] / counts[known] for law in LAW_NAMES}
-    without = constant[known] / counts[known]
+    means = {law: one.means for law, one in found.items()}
+    without = found[LAW_NAMES[0]].means_without_drift
     best = min(LAW_NAMES, key=lambda law: float(means[law].mean()))
     drifts = not _is_as_good(without - means[best])
     as_good = [law for law in LAW_NAMES if not drifts or _is_as_good(means[law] - means[best])]
@@ -284,7 +281,7 @@ def compare(rows: pd.DataFrame, t_0_s: float | None = None) -> Comparison:
         without_drift=float(np.sqrt(without.mean())),
         drifts=drifts,
         chosen=as_good[0],
-        n_cells=int(known.sum()),
+        n_cells=len(without),
         n_blocks=len(_blocks(cells)),
     )
 
@@ -299,8 +296,15 @@ class _LeftOut:
 
     @property
     def means(self) -> _Array:
+        return self._by_cell(self.squares)
+
+    @property
+    def means_without_drift(self) -> _Array:
+        return self._by_cell(self.without_drift)
+
+    def _by_cell(self, sums: _Array) -> _Array:
         known = self.counts > 0
-        return np.asarray(self.squares[known] / self.counts[known])
+        return np.asarray(sums[known] / self.counts[known])
 
 
 def _blocks(cells: _Cells) -> list[_Array]:
