@@ -66,8 +66,7 @@ def mean_text(summary: pd.DataFrame) -> str:
     interval, typical = words.interval_text(summary), words.typical_text(summary)
     if summary["half_width"].isna().all():
         return f"{interval[:1].upper()}{interval[1:]}. {typical}".rstrip()
-    score = score_of(summary)
-    is_typical = summary["scale"] == "logit" if typical else pd.Series(False, summary.index)
+    score, is_typical = score_of(summary), words.are_typical(summary)
     what = "Mean" if not typical else "Typical chip" if is_typical.all() else "Mean or typical chip"
     is_uneven = (summary["spread"] == "bootstrap") | score.is_exponential
     is_uneven |= is_typical & (score.column in summary)

@@ -320,9 +320,14 @@ def calendar_text(t_inference_s: Iterable[float]) -> str:
     return "; ".join(text for unit, text in lengths.items() if unit in units)
 
 
+def are_typical(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows are of typical chips (logit scale), not means."""
+    return rows["scale"] == "logit" if "scale" in rows else pd.Series(False, rows.index)
+
+
 def typical_text(rows: pd.DataFrame) -> str:
     """What numbers stand for that are not means, as a sentence; "" where all are means."""
-    is_typical = rows["scale"] == "logit" if "scale" in rows else pd.Series(False, rows.index)
+    is_typical = are_typical(rows)
     if not is_typical.any():
         return ""
     which = ""
