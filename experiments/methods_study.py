@@ -11,7 +11,9 @@ seed; a network is evaluated as soon as it is trained. Devices and test images a
 on every seed.
 
 Finished steps are in the folder and are not repeated, on any machine; `--steps 1` trains one more
-network and ends. Written: `candidates.csv` and `candidate_curves.csv`
+network and ends. In `[start_from]`, `samson_tuned = "sgd"` starts every network of `samson_tuned`
+from that of `sgd` with the same seed; in `[only]`, `"../other/study.toml" = ["sgd"]` restricts a
+study to some methods. Written: `candidates.csv` and `candidate_curves.csv`
 (the grid), `strengths.csv` (the chosen strengths), `networks.csv` (trained networks, with digests),
 `sharpness.csv`, `training_curves.csv`, `training_images.csv` (chips on training images), the
 studies' `trials.csv` and `manifest.json`, and the networks of a few seeds in `networks/`.
@@ -41,7 +43,7 @@ from analog_samson.results.columns import KEY
 from analog_samson.study import TRIALS_FILE, collect, load_study
 from analog_samson.study.scoring import function_of, is_counted
 from analog_samson.study.trial import mapped, one_thread
-from analog_samson.training import choose_strengths, grid, train_grid
+from analog_samson.training import choose_strengths, grid, train, train_grid
 from analog_samson.training.loop import dataset_of
 
 OLD_COLUMNS = {
@@ -67,7 +69,7 @@ def main(
         steps: Number of networks to train; all by default.
     """
     plan = tomllib.loads((folder / "protocol.toml").read_text(encoding="utf-8"))
-    networks = networks / folder.name
+    plan["networks"] = networks = networks / folder.name
     if "dataset" in plan["common"]:
         plan["common"]["dataset"] = path_in(plan["common"]["dataset"], data_folder)
     left = -1 if steps is None else steps
@@ -90,7 +92,7 @@ def main(
             path = networks / variant
             row = _trained(plan, spec, path, data_folder)
             if not row["failure"]:
-                row |= _evaluated(plan, folder, path / row["checkpoint"], data_folder)
+                row |= _evaluated(plan, folder, variant, path / row["checkpoint"], data_folder)
             _add_row(folder / "networks.csv", variant, row)
             left -= 1
     if left:
@@ -126,12 +128,10 @@ def choose(table: Path) -> pd.DataFrame:
 def chosen_specs(plan: dict[str, Any], strengths: Path) -> list[tuple[str, TrainingSpec]]:
     """Trainings with the chosen strengths, seed by seed, with all methods of a seed."""
     table = pd.read_csv(strengths, keep_default_na=False).set_index("variant")
-    candidates = {(variant, spec.strength): spec for variant, spec in grid_specs(plan)}
     return [
-        (variant, replace(spec, epochs=plan["common"]["epochs"], seed=seed))
-        for seed in plan["seeds"]
-        for variant in plan["methods"]
-        for spec in [candidates[variant, table.loc[variant, "strength"]]]
+        (variant, spec)
+        for variant, spec in all_specs(plan)
+        if spec.strength == table.loc[variant, "strength"]
     ]
 
 
@@ -140,13 +140,26 @@ def _specs(plan: dict[str, Any], seed: int, epochs: int) -> list[tuple[str, Trai
     return [
         (variant, spec)
         for variant, text in plan["methods"].items()
-        for spec in grid([text], [seed], common)
+        for spec in grid([text], [seed], common | _start_of(plan, variant, seed))
     ]
+
+
+def _start_of(plan: dict[str, Any], variant: str, seed: int) -> dict[str, str]:
+    """The network that a training starts from, which is trained in full even for the grid."""
+    first = plan.get("start_from", {}).get(variant)
+    if first is None:
+        return {}
+    (spec,) = grid([plan["methods"][first]], [seed], plan["common"])
+    return {"start_from": str(plan["networks"] / first / f"{spec.file_stem}.safetensors")}
 
 
 def _trained(
     plan: dict[str, Any], spec: TrainingSpec, path: Path, data_folder: Path | None
 ) -> dict[str, Any]:
+    if spec.start_from is not None:
+        first = Path(spec.start_from).parent
+        (start,) = grid([plan["methods"][first.name]], [spec.seed], plan["common"])
+        train(start, first, data_folder=data_folder)
     table = train_grid(
         [spec],
         path,
@@ -158,7 +171,7 @@ def _trained(
 
 
 def _evaluated(
-    plan: dict[str, Any], folder: Path, path: Path, data_folder: Path | None
+    plan: dict[str, Any], folder: Path, variant: str, path: Path, data_folder: Path | None
 ) -> dict[str, Any]:
     """Evaluate a network in all studies; every file is replaced or appended to as a whole."""
     network = load_checkpoint(path)
@@ -166,14 +179,16 @@ def _evaluated(
     if seed in plan["kept_seeds"]:
         (folder / "networks").mkdir(exist_ok=True)
         shutil.copyfile(path, folder / "networks" / path.name)
-    for name in plan["studies"]:
+    only = plan.get("only", {})
+    for name in [name for name in plan["studies"] if variant in only.get(name, [variant])]:
         _collect(folder / name, path, data_folder, plan["claims"])
     _add_curves(folder / "training_curves.csv", path)
     dataset = dataset_of(network.spec.dataset, data_folder, network.spec.validation_fraction)
     sharp = sharpness(network, dataset, n_training_images=plan["sharpness_images"])
     _replace_rows(folder / "sharpness.csv", digest, pd.DataFrame([sharp]))
-    on_training = _on_training_images(plan["training_images"], folder, path, dataset, data_folder)
-    _replace_rows(folder / "training_images.csv", digest, on_training)
+    if asked := plan.get("training_images"):
+        on_training = _on_training_images(asked, folder, path, dataset, data_folder)
+        _replace_rows(folder / "training_images.csv", digest, on_training)
     return {
         "digest": network.digest,
         "n_correct_digital": network.n_correct_digital,

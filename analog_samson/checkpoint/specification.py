@@ -244,8 +244,12 @@ class TrainingSpec:
     @property
     def strength(self) -> str:
         """Short text that distinguishes trainings with the same method, such as "rho=0.5"."""
+        return " ".join([*self._settings(), *(["fine-tuned"] if self.start_from else [])])
+
+    def _settings(self) -> list[str]:
+        """Strength and settings in which trainings with the same method differ."""
         if self.method == EXTERNAL:
-            return ""
+            return []
         method = self.entry
         text = [f"{method.strength}={self.full_strength:g}"] if method.strength else []
         for name, option in method.options.items():
@@ -264,12 +268,13 @@ class TrainingSpec:
             text.append(f"m={self.m_sharpness}")
         if self.parametrisation != "none":
             text.append(self.parametrisation)
-        return " ".join(text)
+        return text
 
     @property
     def file_stem(self) -> str:
         """Name of the checkpoint without its ending: dataset, model, method, strength, seed."""
-        parts = [short_name(self.dataset), self.model, self.method, self.strength.replace(" ", ",")]
+        parts = [short_name(self.dataset), self.model, self.method]
+        parts.append(",".join(self._settings()).replace(" ", ","))
         if self.start_from is not None:
             parts.append("finetuned")
         parts.append(f"seed{self.seed}")

@@ -1,9 +1,9 @@
-"""A convolutional network that recognises spoken words."""
+"""Networks that recognise spoken words."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def ds_cnn(
@@ -41,6 +41,36 @@ def ds_cnn(
             classifier=nn.Linear(width, n_classes),
         )
     )
+
+
+def keyword_lstm(
+    image_shape: Sequence[int], n_classes: int, *, width: int = 64, layers: int = 1
+) -> nn.Module:
+    """LSTM for keyword spotting: frames of a spectrogram one by one, mean of its outputs.
+
+    As the LSTM of "Hello Edge" (Zhang et al., arXiv:1711.07128), without its projection; the mean
+    over frames instead of the last one, since recordings end in silence.
+
+    Args:
+        image_shape: 1, bands and frames of the spectrogram.
+        n_classes: Number of outputs.
+        width: Units of a layer.
+        layers: Layers.
+    """
+    if len(image_shape) != 3 or image_shape[0] != 1:
+        raise ValueError(f"keyword_lstm takes 1 x bands x frames, not {tuple(image_shape)}")
+    return _KeywordLSTM(image_shape[1], n_classes, width, layers)
+
+
+class _KeywordLSTM(nn.Module):
+    def __init__(self, n_bands: int, n_classes: int, width: int, layers: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(n_bands, width, layers, batch_first=True)
+        self.classifier = nn.Linear(width, n_classes)
+
+    def forward(self, spectrograms: Tensor) -> Tensor:
+        frames = spectrograms.squeeze(1).transpose(1, 2)
+        return self.classifier(self.lstm(frames)[0].mean(1))  # type: ignore[no-any-return]
 
 
 def _normed(conv: nn.Conv2d) -> nn.Sequential:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analog_samson.models.keyword_spotting import ds_cnn
+from analog_samson.models.keyword_spotting import ds_cnn, keyword_lstm
 from analog_samson.models.recurrent_networks import char_lstm
 from analog_samson.models.transformers import char_transformer, vit_tiny
 
@@ -309,7 +309,7 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         factory.__name__: factory
         for factory in (
             mlp, lenet5, resnet8, resnet20, resnet32, resnet18, vgg11_bn, mobilenet_v2,
-            ds_cnn, vit_tiny, char_lstm, char_transformer,
+            ds_cnn, keyword_lstm, vit_tiny, char_lstm, char_transformer,
         )
     }
 )  # fmt: skip

@@ -55,6 +55,7 @@ MODELS = {
     "vgg11_bn": "VGG-11",
     "mobilenet_v2": "MobileNetV2",
     "ds_cnn": "DS-CNN",
+    "keyword_lstm": "LSTM",
     "vit_tiny": "ViT-Tiny",
     "char_lstm": "character LSTM",
     "char_transformer": "character transformer",

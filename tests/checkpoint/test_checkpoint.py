@@ -200,7 +200,12 @@ def test_whole_and_floating_numbers_are_one_specification():
             "digits-mlp-samson-rho=0.2,p=2,quadratic-seed3",
         ),
         ({"model": "my.nets:small"}, "", "digits-my.nets_small-sgd-seed0"),
-        ({"start_from": "/x/y.safetensors"}, "", "digits-mlp-sgd-finetuned-seed0"),
+        ({"start_from": "/x/y.safetensors"}, "fine-tuned", "digits-mlp-sgd-finetuned-seed0"),
+        (
+            {"method": "sam", "rho": 0.05, "start_from": "/x/y.safetensors"},
+            "rho=0.05 fine-tuned",
+            "digits-mlp-sam-rho=0.05-finetuned-seed0",
+        ),
         ({"method": "external"}, "", "digits-mlp-external-seed0"),
     ],
 )
@@ -250,8 +255,9 @@ def test_header_and_digest_of_a_training_never_change(frozen, tmp_path):
     spec = TrainingSpec(**frozen["arguments"])
     assert then.spec == spec
     assert then.digest == frozen["digest"]
-    for name in ("strength", "file_stem", "gradient_evaluations"):
+    for name in ("file_stem", "gradient_evaluations"):
         assert getattr(spec, name) == frozen[name]
+    assert spec.strength == frozen["strength"] + (" fine-tuned" if spec.start_from else "")
     now = save_checkpoint(tmp_path / "now.safetensors", replace(then, spec=spec))
     assert now.read_bytes() == path.read_bytes()
 

@@ -56,6 +56,16 @@ sigma = [0.05, 0.1]
 """
 
 
+TUNED = """tuned = "sam:epochs=1:lr=0.01:rho=0.05"
+
+[start_from]
+tuned = "sgd"
+
+[only]
+"../few/study.toml" = ["sgd"]
+"""
+
+
 def script(name):
     spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
@@ -113,6 +123,40 @@ def test_a_committed_study_continues_on_another_machine(finished, tmp_path):
     pd.testing.assert_frame_equal(again[same], networks[same])
     assert (clone / "trials.csv").read_bytes() == (finished / "trials.csv").read_bytes()
     assert len(list((tmp_path / "other").rglob("*seed10*.safetensors"))) == 0
+
+
+@pytest.mark.slow
+def test_fine_tuning_starts_from_the_network_of_its_seed_and_is_told_apart(tmp_path):
+    folder = tmp_path / "digits-methods"
+    folder.mkdir()
+    protocol = PROTOCOL.replace('clipping = "sgd:clip_weights=1.5,2.0"', TUNED)
+    protocol = protocol.replace('"study.toml"]', '"study.toml", "../few/study.toml"]')
+    (folder / "protocol.toml").write_text(protocol.partition("[training_images]")[0] + protocol[
+        protocol.index("[common]") :
+    ])  # fmt: skip
+    (folder / "study.toml").write_text(STUDY)
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few/study.toml").write_text(
+        STUDY.replace('"digits-methods"', '"few"').replace("networks/", "../digits-methods/networks/")
+    )
+    methods_study.main(folder, networks=tmp_path / "networks")
+    networks = pd.read_csv(folder / "networks.csv", keep_default_na=False)
+    tuned = networks[networks["variant"] == "tuned"]
+    assert list(tuned["strength"]) == ["rho=0.05 fine-tuned"] * 2
+    for row in tuned.itertuples():
+        found = load_checkpoint(tmp_path / "networks/digits-methods/tuned" / row.checkpoint)
+        (first,) = networks.loc[
+            (networks["variant"] == "sgd") & (networks["training_seed"] == row.training_seed),
+            "digest",
+        ]
+        assert load_checkpoint(found.spec.start_from).digest == first
+        assert found.spec.epochs == 1
+    rows = read_trials(folder)
+    assert set(zip(rows["method"], rows["strength"], strict=True)) >= {
+        ("sam", "rho=0.05 fine-tuned"), ("sgd", "")
+    }  # fmt: skip
+    assert set(read_trials(tmp_path / "few")["method"]) == {"sgd"}
+    assert not (folder / "training_images.csv").exists()
 
 
 @pytest.mark.slow

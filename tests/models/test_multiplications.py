@@ -55,7 +55,7 @@ def test_a_transformer_has_the_multiplications_of_its_formula():
 
 def test_rewriting_changes_no_number_of_products():
     token_nets = {"char_lstm": (12,), "char_transformer": (12,)}
-    others = {"vit_tiny": (3, 32, 32), "ds_cnn": (1, 40, 64)}
+    others = {"vit_tiny": (3, 32, 32), "ds_cnn": (1, 40, 64), "keyword_lstm": (1, 40, 64)}
     for name, shape in {**token_nets, **others}.items():
         network = build_model(name, image_shape=shape, n_classes=10, seed=0).eval()
         x = torch.randint(10, (1, *shape)) if name in token_nets else torch.randn(1, *shape)

@@ -23,6 +23,7 @@ SMALL = {
     "resnet18": {"width": 8},
     "mobilenet_v2": {"width": 0.25},
     "ds_cnn": {"width": 8, "n_blocks": 1},
+    "keyword_lstm": {"width": 8},
     "vit_tiny": {"width": 12, "depth": 1, "patch": 8},
     "char_lstm": {"width": 8, "layers": 1},
     "char_transformer": {"width": 8, "depth": 1},
