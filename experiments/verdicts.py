@@ -10,7 +10,7 @@ A study is a folder of `results/` with a `protocol.toml`, and a study of claims 
     studies = ["study.toml"]             # whose trials.csv are read, relative to the folder
     [methods]                            # networks.csv must have each with every seed
     [claims.name]
-    row = 1                              # number of the claim on the page
+    number = 1                           # on the page; without, in verdicts.csv alone
     tests = [{ measure = "gain", method = "sam", over = "sgd", device = "digital", above = 0.0 }]
 
 with the measures of `analog_samson.results.endpoints`. A claim holds if all of its tests do. Of a
@@ -45,7 +45,7 @@ VERDICTS_FILE = "verdicts.csv"
 
 OPEN = "open"
 
-COLUMNS = ("row", "symbol", "study", "claim", "test", "n", "n_of", "n_chips", "unit", "value",
+COLUMNS = ("number", "symbol", "study", "claim", "test", "n", "n_of", "n_chips", "unit", "value",
            "low", "high", "limit", "verdict", "beside")  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def main(
         write: Whether `verdicts.csv` and the page are written.
     """
     table = verdicts(results)
-    shown = table[["row", "study", "test", "n", "value", "low", "high", "verdict"]]
+    shown = table[["number", "study", "test", "n", "value", "low", "high", "verdict"]]
     print(shown.to_markdown(index=False, disable_numparse=True))
     if write:
         with replacing(results / VERDICTS_FILE) as temporary:
@@ -73,7 +73,7 @@ def main(
 def verdicts(results: Path) -> pd.DataFrame:
     """Every test of every claim, as text; sorted by the claim's number, then by study."""
     found = [row for file in sorted(results.glob("*/protocol.toml")) for row in _judged(file)]
-    found = sorted(found, key=lambda row: row["row"])
+    found = sorted(found, key=lambda row: row["number"] or math.inf)
     return pd.DataFrame(found, columns=list(COLUMNS)).astype(str)
 
 
@@ -89,21 +89,21 @@ def _judged(file: Path) -> list[dict[str, Any]]:
     rows = []
     for k, (claim, test) in enumerate(tests):
         kind = next(key for key in LIMITS if key in test)
-        row = {
-            "row": plan["claims"][claim]["row"],
+        label = {
+            "number": plan["claims"][claim].get("number", ""),
             "symbol": plan.get("symbol", ""),
             "study": file.parent.name,
             "claim": claim,
             "test": described(test),
             "limit": f"{kind.replace('at_least', 'above').replace('_', ' ')} {limit_of(test):g}",
         }
-        nothing = dict.fromkeys(COLUMNS, "") | {"verdict": OPEN}
+        result = dict.fromkeys(COLUMNS, "") | {"verdict": OPEN}
         if ends:
             numbers = {key: _number(getattr(ends[k], key)) for key in ("value", "low", "high")}
             by = test.get("by", "training_seed")
-            nothing = ends[k]._asdict() | numbers
-            nothing["n_of"] = "networks" if by == "training_seed" else by
-        rows.append(nothing | row)
+            result = ends[k]._asdict() | numbers
+            result["n_of"] = "networks" if by == "training_seed" else by
+        rows.append(result | label)
     return rows
 
 
@@ -117,8 +117,8 @@ def _tests(file: Path, plan: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]
     }
     tests = []
     for claim, content in plan.get("claims", {}).items():
-        if "row" not in content or not content.get("tests"):
-            raise ValueError(f"{file}: claim {claim!r} needs 'row' and 'tests'; add them.")
+        if not content.get("tests"):
+            raise ValueError(f"{file}: claim {claim!r} has no 'tests'; add them.")
         for number, test in enumerate(content["tests"], start=1):
             try:
                 check_test(test, names)
@@ -215,7 +215,7 @@ def with_verdicts(text: str, table: pd.DataFrame) -> str:
     lines = text.split("\n")
     numbers = {found[1]: k for k, line in enumerate(lines)
                if (found := re.match(r"\| (\d+) \|", line))}  # fmt: skip
-    for number, claims in table.groupby("row", sort=False):
+    for number, claims in table[table["number"] != ""].groupby("number", sort=False):
         if number not in numbers:
             raise ValueError(f"The page has no line for claim {number}; add '| {number} | ...'.")
         cells = re.split(r"(?<!\\)\|", lines[numbers[str(number)]])

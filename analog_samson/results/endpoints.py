@@ -269,7 +269,7 @@ def limit_of(test: Mapping[str, Any]) -> float:
 
 def described(test: Mapping[str, Any]) -> str:
     """A test in words: "gain of samson over sam, pcm_like, compensation global, 1 y"."""
-    words = [test["measure"].replace("_", " ")]
+    words = [{"normalised": "normalised accuracy"}.get(test["measure"], test["measure"])]
     if "column" in test:
         words = ["log10 of " * bool(test.get("log10")) + test["column"], f"in {test['table']}"]
         words = ["rank correlation of", *words] if "device" in test else words

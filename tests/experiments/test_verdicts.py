@@ -34,12 +34,12 @@ gentle = "sam:rho=0.01:clip_weights=2.0"
 
 [claims.better]
 claim = "SAM is better than SGD."
-row = 1
+number = 1
 tests = [{ measure = "gain", method = "sam", over = "sgd", device = "pcm_like", above = 0.0 }]
 
 [claims.better_digital]
 claim = "SAM is better than SGD and gentle SAM without noise."
-row = 2
+number = 2
 tests = [
     { measure = "gain", method = "sam", over = "sgd", device = "digital", above = 0.0 },
     { measure = "gain", method = "sam", over = "gentle", device = "digital", above = 0.0 },
@@ -47,7 +47,7 @@ tests = [
 
 [claims.worse]
 claim = "Gentle SAM is better than SAM under noise."
-row = 12
+number = 12
 tests = [
     { measure = "gain", method = "gentle", over = "sam", device = "gaussian_max", above = 0.0 },
 ]
@@ -126,6 +126,9 @@ def test_the_page_says_what_the_table_says(tmp_path):
     verdicts.main(results, page, write=True)
     assert (page.read_bytes(), (results / "verdicts.csv").read_bytes()) == before
     page.write_text(PAGE.replace("| 12 |", "| 13 |"))
+    lone = pd.read_csv(results / "verdicts.csv", dtype=str, keep_default_na=False)
+    lone["number"] = lone["number"].replace("12", "")  # a claim that is not on the page
+    assert verdicts.with_verdicts(page.read_text(), lone) != page.read_text()
     with pytest.raises(ValueError, match=r"The page has no line for claim 12; add '\| 12 \| "):
         verdicts.main(results, page, write=True)
 
@@ -218,7 +221,8 @@ def test_a_protocol_that_cannot_be_understood_names_its_claim(tmp_path):
          r"protocol.toml: claim 'better', test 1: over = 'sdg' is not in the protocol"),
         ('"gentle", over = "sam", device = "gaussian_max", above', '"gentle", over = "sam", device'
          ' = "gaussian_max", limit', r"claim 'worse', test 1: Unknown keys \['limit'\]"),
-        ("row = 12\n", "", "claim 'worse' needs 'row' and 'tests'; add them"),
+        ('tests = [\n    { measure = "gain", method = "gentle"', 'checks = [\n    { method = ""',
+         "claim 'worse' has no 'tests'; add them"),
     ):  # fmt: skip
         assert old in PROTOCOL
         (folder / "protocol.toml").write_text(PROTOCOL.replace(old, new))
@@ -230,7 +234,7 @@ def test_a_study_of_tables_alone_needs_a_protocol_and_a_table(tmp_path):
     folder = tmp_path / "ring"
     folder.mkdir()
     (folder / "protocol.toml").write_text(
-        'seeds = [0, 1]\n[claims.drift]\nrow = 1\ntests = [{ measure = "table", table = '
+        'seeds = [0, 1]\n[claims.drift]\nnumber = 1\ntests = [{ measure = "table", table = '
         '"drift.csv", column = "accuracy", scale = 100, unit = "points", method = "sam", '
         'over = "sgd", where = { kelvin = -1 }, above = 0.0 }]\n'
     )
