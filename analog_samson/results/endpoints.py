@@ -22,7 +22,7 @@ from scipy import stats
 from analog_samson.results import spread
 from analog_samson.results.correlation import rank_correlation
 from analog_samson.results.definitions import COMPARED_UNDER
-from analog_samson.results.scores import score_of
+from analog_samson.results.scores import ACCURACY, score_of
 from analog_samson.results.subsets import digital_score
 from analog_samson.results.summary import chip_means
 from analog_samson.times import seconds
@@ -148,7 +148,7 @@ class Evidence:
         for column, value in where.items():
             cells = _column(rows, column, name)
             is_text = isinstance(value, str)
-            rows = rows[cells == value if is_text else pd.to_numeric(cells) == value]
+            rows = rows[(cells if is_text else pd.to_numeric(cells, errors="coerce")) == value]
         return rows
 
     def seeds_of(self, method: str | None) -> set[int]:
@@ -205,6 +205,9 @@ def check_test(test: Mapping[str, Any], names: Collection[str] = ()) -> None:
         )
     if measure == "gain" and not {"over", "minus"} & set(test):
         raise ValueError("A gain needs 'over' (a method) or 'minus' (a setting); add one.")
+    unknown = sorted(set(test.get("minus", {})) - set(_SETTING))
+    if unknown and measure != "table":
+        raise ValueError(f"Unknown keys {unknown} of 'minus'; allowed are {list(_SETTING)}.")
     limits = [key for key in LIMITS if key in test]
     if len(limits) != 1 or ("margin" in test) != (limits == ["at_least"]):
         raise ValueError(
@@ -234,6 +237,11 @@ def endpoint(test: Mapping[str, Any], evidence: Evidence) -> Endpoint:
         IncompleteError: If a value of a network is missing.
         ValueError: If the tables do not have what the test names.
     """
+    if test["measure"] != "table" and score_of(evidence.rows) != ACCURACY:
+        raise ValueError(
+            f"{test['measure']!r} is of accuracies, and these rows are of "
+            f"{score_of(evidence.rows).name!r}; write a CSV file and use the measure 'table'."
+        )
     if test["measure"] == "rank_correlation":
         return _correlation(test, evidence)
     by_seed, n_chips = _by_seed(_compared(test, evidence))
@@ -348,11 +356,6 @@ def _chips(setting: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:  # all networks of the method failed
         empty = pd.MultiIndex.from_arrays([[], [], []])
         return pd.DataFrame({"accuracy": [], "chip_id": [], "t_inference_s": []}, index=empty)
-    if score_of(rows).column != "accuracy":
-        raise ValueError(
-            f"Gains are of accuracies, and these rows are of {score_of(rows).name!r}; write a "
-            "table and use the measure 'table'."
-        )
     rows = _under(setting, rows)
     kinds = rows[list(COMPARED_UNDER)].drop_duplicates()
     if kinds.empty:
@@ -399,6 +402,8 @@ def _from_table(
     rows = evidence.table(test["table"], method, test.get("where", {}))
     by = test.get("by", "training_seed")
     keys = _column(rows, by, test["table"])
+    if rows.empty and by != "training_seed":
+        raise ValueError(f"{test['table']} has no row of {described(test)!r}.")
     values = _numbers(rows, test).groupby(keys.astype(int) if by == "training_seed" else keys)
     means = values.mean()
     if test.get("log10", False):

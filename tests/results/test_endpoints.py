@@ -167,6 +167,8 @@ def test_a_table_of_repeats_needs_no_networks(tmp_path):
     assert minus.value == pytest.approx((0.5 + 0.6 + 0.7) / 3)
     with pytest.raises(ValueError, match=r"No row of 'rwp'; there are \['sam', 'sgd'\]"):
         endpoint(test | {"method": "rwp"}, alone)
+    with pytest.raises(ValueError, match="steps.csv has no row of 'ratio in steps.csv of sam, kel"):
+        endpoint(test | {"where": {"kelvin": -2}}, alone)
     with pytest.raises(IncompleteError, match="other.csv is not there"):
         endpoint(test | {"table": "other.csv"}, alone)
 
@@ -224,6 +226,7 @@ def test_a_claim_holds_if_the_interval_lies_wholly_on_its_side(low, high, limit,
     ({"above": None, "at_least": 0.0}, r"'margin' with 'at_least' only; got \['at_least'\]"),
     ({"margin": 0.1}, r"got \['above', 'margin'\]"),
     ({"device": "digital", "time_s": "1 d"}, r"Digital networks have no \['time_s'\]"),
+    ({"minus": {"time": "2 d"}}, r"Unknown keys \['time'\] of 'minus'; allowed are"),
     ({"over": "rwp"}, r"over = 'rwp' is not in the protocol: \['sam', 'sgd'\]"),
 ])  # fmt: skip
 def test_a_test_that_cannot_be_understood_is_refused(change, message):
@@ -240,6 +243,13 @@ def test_a_setting_must_mean_one_kind_of_rows():
     with pytest.raises(ValueError, match="No row of 'pcm_like, sigma 0.3'"):
         ended(GAIN | {"condition": {"sigma": 0.3}}, rows)
     assert ended(GAIN | {"condition": {"sigma": 0.2}}, rows).value == pytest.approx(2)
+
+
+def test_gains_are_of_accuracies():
+    rows = rows_of(ONE_TWO_THREE).drop(columns=["n_correct", "n_correct_digital", "n_changed"])
+    rows = rows.assign(score="cross_entropy", higher_is_better=False, sum=1.0)
+    with pytest.raises(ValueError, match="these rows are of 'cross_entropy'; write a CSV file"):
+        ended(GAIN, rows)
 
 
 def test_a_method_of_several_strengths_is_named_with_one():
