@@ -60,14 +60,14 @@ def main(
         write: Whether `verdicts.csv` and the page are written.
     """
     table = verdicts(results)
-    shown = table[["number", "study", "test", "n", "value", "low", "high", "verdict"]]
-    print(shown.to_markdown(index=False, disable_numparse=True))
     if write:
         with replacing(results / VERDICTS_FILE) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n")
         filled = with_verdicts(page.read_text(encoding="utf-8"), table)
         with replacing(page) as temporary:
             temporary.write_text(filled, encoding="utf-8")
+    shown = table[["number", "study", "test", "n", "value", "low", "high", "verdict"]]
+    print(shown.to_markdown(index=False, disable_numparse=True))
 
 
 def verdicts(results: Path) -> pd.DataFrame:
