@@ -38,7 +38,7 @@ from analog_samson.data import Dataset, path_in
 from analog_samson.evaluation import count_correct, score_by_sample
 from analog_samson.landscape import sharpness
 from analog_samson.report import training_curves
-from analog_samson.results import append_rows, read_trials
+from analog_samson.results import append_rows, read_trials, tables_in
 from analog_samson.results.columns import KEY
 from analog_samson.study import TRIALS_FILE, collect, load_study
 from analog_samson.study.scoring import function_of, is_counted
@@ -202,11 +202,10 @@ def _collect(toml: Path, path: Path, data_folder: Path | None, claims: dict[str,
     part, study = path.parent / toml.parent.name / path.stem, toml.parent
     asked = replace(load_study(toml), checkpoints=[path], data_folder=data_folder)
     rows = collect(asked, part)
-    table = study / TRIALS_FILE
-    if table.exists():
-        there = read_trials(table).set_index(list(KEY)).index
+    if tables_in(study):  # also one that is compressed
+        there = read_trials(study).set_index(list(KEY)).index
         rows = rows[~rows.set_index(list(KEY)).index.isin(there)]
-    append_rows(rows, table)
+    append_rows(rows, study / TRIALS_FILE)
     manifest = json.loads((part / "manifest.json").read_text(encoding="utf-8"))
     whole = study / "manifest.json"
     if whole.exists():

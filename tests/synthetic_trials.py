@@ -82,3 +82,25 @@ def make_trials(
     least = (trials["n_correct"] - trials["n_correct_digital"]).abs()
     trials["n_changed"] = (least + n_images_per_chip) // 2
     return trials
+
+
+def trials_with(
+    accuracies, *, digital=0.95, n_images=1_000_000, n_test=None, times_s=(1.0,), **columns
+):
+    """Rows of chips with these accuracies, by method: shape (networks, chips), one time."""
+    parts = []
+    for method, table in accuracies.items():
+        table = np.asarray(table)
+        part = make_trials({method: 0.5}, n_networks=len(table), n_chips=table.shape[1],
+                           times_s=times_s, n_images_per_chip=n_images)  # fmt: skip
+        part["n_correct"] = np.round(table.ravel() * n_images).astype(int)
+        clean = digital[method] if isinstance(digital, dict) else digital
+        clean = np.broadcast_to(clean, len(table))
+        of_row = np.repeat(clean, table.shape[1])
+        part["n_correct_digital"] = np.round(of_row * n_images).astype(int)
+        part["n_correct_digital_test"] = np.round(of_row * (n_test or n_images)).astype(int)
+        part["n_changed"] = (part["n_correct"] - part["n_correct_digital"]).abs()
+        parts.append(part.assign(n_test=n_test or n_images, **columns))
+    rows = pd.concat(parts, ignore_index=True)
+    kinds = rows["device"] + rows["compensation"] + rows["condition"]
+    return rows.assign(chip_id=rows["chip_id"] + kinds)

@@ -1,9 +1,11 @@
 """Validation of rows of trials, and of files that hold them."""
 
 import csv
+import gzip
 import json
 import math
 import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,7 @@ def read_table(file: Path) -> pd.DataFrame:
     """Read one file of trials; a half-written last line is dropped.
 
     Args:
-        file: The file.
+        file: The file; one that ends in ``.gz`` is decompressed.
 
     Returns:
         Its rows, columns as in `COLUMNS` or `SCORE_COLUMNS`.
@@ -52,6 +54,13 @@ def read_table(file: Path) -> pd.DataFrame:
             damaged; the message names the line.
     """
     content = file.read_bytes()
+    if file.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(
+                f"{str(file)!r} cannot be decompressed ({error}); restore the original."
+            ) from None
     if content.startswith(b"\xef\xbb\xbf") or b"\r" in content:
         raise ValueError(
             f"{str(file)!r} was saved by another program (it has a byte order mark or Windows line "

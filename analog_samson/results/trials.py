@@ -38,8 +38,8 @@ def read_trials(*paths: str | Path) -> pd.DataFrame:
     not read again.
 
     Args:
-        paths: Files ``trials.csv``, or the folders of studies; a folder may hold the tables of
-            several parts of its study, all of which are read.
+        paths: Files ``trials.csv``, or the folders of studies; a folder may hold a compressed table
+            (``trials.csv.gz``) and the tables of several parts of its study, all of which are read.
 
     Returns:
         The rows, columns as in `COLUMNS`, or `SCORE_COLUMNS` for a score other than accuracy, in
@@ -95,6 +95,9 @@ def _version(file: Path) -> tuple[int, ...]:
 def tables_in(folder: Path) -> list[Path]:
     """The tables of trials in a folder: of the whole study, then of its parts in their order.
 
+    A compressed table, ``trials.csv.gz``, comes first: rows are not added to it, but to a
+    ``trials.csv`` beside it.
+
     Example:
         >>> [path.name for path in tables_in(Path("digits/example"))]
         ['trials.csv']
@@ -104,8 +107,8 @@ def tables_in(folder: Path) -> list[Path]:
         for file in folder.glob("trials-part*of*.csv")
         if (found := _PART.fullmatch(file.name))
     ]
-    whole = folder / "trials.csv"
-    return [*([whole] if whole.is_file() else []), *(file for *_, file in sorted(parts))]
+    whole = [folder / "trials.csv.gz", folder / "trials.csv"]
+    return [*(file for file in whole if file.is_file()), *(file for *_, file in sorted(parts))]
 
 
 def append_rows(rows: pd.DataFrame, path: str | Path) -> None:

@@ -1,5 +1,6 @@
 """A study of methods: strengths chosen without test images, networks that come again, rows too."""
 
+import gzip
 import importlib.util
 import json
 import shutil
@@ -157,6 +158,26 @@ def test_fine_tuning_starts_from_the_network_of_its_seed_and_is_told_apart(tmp_p
     }  # fmt: skip
     assert set(read_trials(tmp_path / "few")["method"]) == {"sgd"}
     assert not (folder / "training_images.csv").exists()
+
+
+@pytest.mark.slow
+def test_a_compressed_table_is_continued_and_reproduced(finished, tmp_path, capsys):
+    clone = tmp_path / "digits-methods"
+    shutil.copytree(finished, clone)
+    networks = pd.read_csv(clone / "networks.csv", dtype=str, keep_default_na=False)
+    networks.iloc[:-1].to_csv(clone / "networks.csv", index=False)
+    table = (clone / "trials.csv").read_bytes()
+    lines = table.splitlines(keepends=True)
+    (clone / "trials.csv").unlink()
+    (clone / "trials.csv.gz").write_bytes(gzip.compress(b"".join(lines[:-3])))
+    methods_study.main(clone, networks=tmp_path / "other")
+    assert (clone / "trials.csv").read_bytes() == b"".join(lines[:1] + lines[-3:])
+    pd.testing.assert_frame_equal(read_trials(clone), read_trials(finished))
+    (clone / "trials.csv").unlink()
+    (clone / "trials.csv.gz").write_bytes(gzip.compress(table))
+    rerun.main(clone, verify=True, share=0.2, jobs=1)
+    said = capsys.readouterr().out
+    assert "4 rows of" in said and "4 equal" in said
 
 
 @pytest.mark.slow

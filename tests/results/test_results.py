@@ -1,4 +1,5 @@
 import errno
+import gzip
 import json
 import os
 
@@ -37,6 +38,21 @@ def test_what_is_appended_is_read_back(rows, tmp_path):
     append_rows(rows.iloc[5:][list(reversed(COLUMNS))], table)
     pd.testing.assert_frame_equal(read_trials(table), rows, check_dtype=False)
     pd.testing.assert_frame_equal(read_trials(tmp_path), rows, check_dtype=False)
+
+
+def test_a_compressed_table_is_read_with_rows_that_were_added_beside_it(rows, tmp_path):
+    append_rows(rows.iloc[:5], tmp_path / "trials.csv")
+    packed = gzip.compress((tmp_path / "trials.csv").read_bytes())
+    (tmp_path / "trials.csv").unlink()
+    (tmp_path / "trials.csv.gz").write_bytes(packed)
+    pd.testing.assert_frame_equal(read_trials(tmp_path), rows.iloc[:5], check_dtype=False)
+    append_rows(rows.iloc[5:], tmp_path / "trials.csv")
+    pd.testing.assert_frame_equal(read_trials(tmp_path), rows, check_dtype=False)
+    with pytest.raises(ValueError, match=r"trials\.csv\.gz' is there and is not a table of trials"):
+        append_rows(rows.iloc[5:], tmp_path / "trials.csv.gz")
+    (tmp_path / "trials.csv.gz").write_bytes(packed[:-20])
+    with pytest.raises(ValueError, match=r"trials\.csv\.gz' cannot be decompressed .*restore"):
+        read_trials(tmp_path)
 
 
 def test_an_unchanged_table_is_read_once_and_a_changed_one_again(rows, tmp_path, monkeypatch):

@@ -1,0 +1,268 @@
+"""Do the papers' claims hold? Verdicts on the claims of all protocols, from the committed rows.
+
+    python experiments/verdicts.py           # says what is found
+    python experiments/verdicts.py --write   # results/verdicts.csv, and docs/STUDIES.md
+
+A study is a folder of `results/` with a `protocol.toml`, and a study of claims has in it
+
+    symbol = "M"                         # on the page; none is needed for one study of a claim
+    seeds = [10, 11, 12]
+    studies = ["study.toml"]             # whose trials.csv are read, relative to the folder
+    [methods]                            # networks.csv must have each with every seed
+    [claims.name]
+    number = 1                           # on the page; without, in verdicts.csv alone
+    tests = [{ measure = "gain", method = "sam", over = "sgd", device = "digital", above = 0.0 }]
+
+with the measures of `analog_samson.results.endpoints`. A claim holds if all of its tests do. Of a
+study that lacks a network, a row or a table nothing is computed: its claims are open. Without
+`[methods]`, methods are those of the trials' or tables' column `method`.
+"""
+
+import math
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analog_samson.commands import run_command
+from analog_samson.files import replacing
+from analog_samson.results import read_trials, tables_in
+from analog_samson.results.endpoints import (
+    LIMITS,
+    VERDICTS,
+    Evidence,
+    IncompleteError,
+    check_test,
+    described,
+    endpoint,
+    limit_of,
+)
+from analog_samson.training import grid
+
+VERDICTS_FILE = "verdicts.csv"
+
+OPEN = "open"
+
+COLUMNS = ("number", "symbol", "study", "claim", "test", "n", "n_of", "n_chips", "unit", "value",
+           "low", "high", "limit", "verdict", "beside")  # fmt: skip
+
+
+def main(
+    results: Path = Path("results"), page: Path = Path("docs/STUDIES.md"), write: bool = False
+) -> None:
+    """Judge the claims of all studies.
+
+    Args:
+        results: Folder of the studies.
+        page: Page whose columns "ours" and "verdict" are filled.
+        write: Whether `verdicts.csv` and the page are written.
+    """
+    table = verdicts(results)
+    if write:
+        with replacing(results / VERDICTS_FILE) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n")
+        filled = with_verdicts(page.read_text(encoding="utf-8"), table)
+        with replacing(page) as temporary:
+            temporary.write_text(filled, encoding="utf-8")
+    shown = table[["number", "study", "test", "n", "value", "low", "high", "verdict"]]
+    print(shown.to_markdown(index=False, disable_numparse=True))
+
+
+def verdicts(results: Path) -> pd.DataFrame:
+    """Every test of every claim, as text; sorted by the claim's number, then by study."""
+    found = [row for file in sorted(results.glob("*/protocol.toml")) for row in _judged(file)]
+    found = sorted(found, key=lambda row: row["number"] or math.inf)
+    return pd.DataFrame(found, columns=list(COLUMNS)).astype(str)
+
+
+def _judged(file: Path) -> list[dict[str, Any]]:
+    plan = tomllib.loads(file.read_text(encoding="utf-8"))
+    tests = _tests(file, plan)
+    try:
+        evidence = evidence_of(file.parent, plan)
+        ends = [endpoint(test, evidence) for _, test in tests]
+    except IncompleteError as reason:
+        print(f"{file.parent}: open, {reason}.")
+        ends = []
+    rows = []
+    for k, (claim, test) in enumerate(tests):
+        kind = next(key for key in LIMITS if key in test)
+        label = {
+            "number": plan["claims"][claim].get("number", ""),
+            "symbol": plan.get("symbol", ""),
+            "study": file.parent.name,
+            "claim": claim,
+            "test": described(test),
+            "limit": f"{kind.replace('at_least', 'above').replace('_', ' ')} {limit_of(test):g}",
+        }
+        result = dict.fromkeys(COLUMNS, "") | {"verdict": OPEN}
+        if ends:
+            numbers = {key: _number(getattr(ends[k], key)) for key in ("value", "low", "high")}
+            by = test.get("by", "training_seed")
+            result = ends[k]._asdict() | numbers
+            result["n_of"] = "networks" if by == "training_seed" else by
+        rows.append(result | label)
+    return rows
+
+
+def _tests(file: Path, plan: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Claim and test of all tests of a protocol, checked."""
+    expected = _expected(plan)
+    variants = [variant for variant, _ in expected]
+    names = {
+        variant if variants.count(variant) == 1 else f"{variant} {strength}"
+        for variant, strength in expected
+    }
+    tests = []
+    for claim, content in plan.get("claims", {}).items():
+        if not content.get("tests"):
+            raise ValueError(f"{file}: claim {claim!r} has no 'tests'; add them.")
+        for number, test in enumerate(content["tests"], start=1):
+            try:
+                check_test(test, names)
+            except ValueError as error:
+                raise ValueError(f"{file}: claim {claim!r}, test {number}: {error}") from None
+            tests.append((claim, test))
+    return tests
+
+
+def _expected(plan: dict[str, Any]) -> list[tuple[str, str | None]]:
+    """Methods of a protocol, with strengths where all of them are trained."""
+    methods = plan.get("methods", {})
+    if "grid_seed" in plan:
+        return [(variant, None) for variant in methods]
+    return [
+        (variant, spec.strength)
+        for variant, text in methods.items()
+        for spec in grid([text], [0], plan["common"])
+    ]
+
+
+def evidence_of(folder: Path, plan: dict[str, Any]) -> Evidence:
+    """The tables of a study.
+
+    Raises:
+        IncompleteError: If a network of the protocol, or rows of it, are not there yet.
+        ValueError: If a network is there twice.
+    """
+    networks = _networks(folder, plan) if "methods" in plan else None
+    studies = [(folder / name).parent for name in plan.get("studies", [])]
+    missing = [study.name for study in studies if not tables_in(study)]
+    if missing:
+        raise IncompleteError(f"no table of trials of {missing}")
+    rows = read_trials(*studies) if studies else pd.DataFrame()
+    if networks is None:
+        return Evidence(folder, _networks_of(rows, plan), rows, plan.get("seeds", ()))
+    if studies:
+        rows = rows[rows["checkpoint"].isin(networks["checkpoint"])]
+        counts = rows.groupby(["study", "checkpoint"]).size().unstack(0)
+        counts = counts.reindex(networks["checkpoint"])
+        if counts.shape[1] < len(studies) or (counts != counts.max()).any(axis=None):
+            raise IncompleteError("not every network has the same rows in all tables of trials")
+    return Evidence(folder, networks, rows, methods=plan["methods"])
+
+
+def _networks(folder: Path, plan: dict[str, Any]) -> pd.DataFrame:
+    """Networks of a protocol, without those whose training failed; raises if some are missing."""
+    table = folder / "networks.csv"
+    names = ["variant", "strength", "training_seed", "digest", "failure"]
+    there = pd.DataFrame(columns=names)
+    if table.is_file():
+        there = pd.read_csv(table, dtype=str, keep_default_na=False)[names]
+    there = there.assign(training_seed=there["training_seed"].astype(int),
+                         checkpoint=there["digest"].str[:16])  # fmt: skip
+    key = ["variant", "training_seed"] + ["strength"] * ("grid_seed" not in plan)
+    wanted = pd.DataFrame(
+        [(variant, seed, strength) for seed in plan["seeds"] for variant, strength in
+         _expected(plan)], columns=["variant", "training_seed", "strength"])[key]  # fmt: skip
+    found = wanted.merge(there, on=key)
+    if found.duplicated(key).any():
+        raise ValueError(f"{table}: {found[found.duplicated(key)][key].iloc[0].to_dict()} twice.")
+    if len(found) < len(wanted):
+        raise IncompleteError(f"{len(found)} of {len(wanted)} networks are there")
+    return found[found["failure"] == ""]
+
+
+def _networks_of(rows: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
+    """Networks of trials, their method as the variant; raises if one lacks a seed."""
+    names = ["checkpoint", "variant", "strength", "training_seed"]
+    if rows.empty:
+        return pd.DataFrame(columns=names)
+    networks = rows.rename(columns={"method": "variant"})[names].drop_duplicates()
+    for (variant, strength), own in networks.groupby(["variant", "strength"]):
+        missing = set(plan.get("seeds", ())) - set(own["training_seed"])
+        if missing:
+            raise IncompleteError(f"{variant} {strength} lacks the seeds {sorted(missing)}")
+    return networks
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value + 0.0:.6g}"
+
+
+def with_verdicts(text: str, table: pd.DataFrame) -> str:
+    """The page, the last two columns of each claim filled.
+
+    Args:
+        text: The page; a claim is a line of a table that begins with its number.
+        table: As `verdicts` gives, or as it is read from its file, all values as text.
+
+    Raises:
+        ValueError: If the page has no line for a claim.
+    """
+    lines = text.split("\n")
+    numbers = {found[1]: k for k, line in enumerate(lines)
+               if (found := re.match(r"\| (\d+) \|", line))}  # fmt: skip
+    for number, claims in table[table["number"] != ""].groupby("number", sort=False):
+        if number not in numbers:
+            raise ValueError(f"The page has no line for claim {number}; add '| {number} | ...'.")
+        cells = re.split(r"(?<!\\)\|", lines[numbers[str(number)]])
+        studies = sorted(  # in the order of the column "what is run"
+            claims.groupby("study"), key=lambda one: cells[3].find(one[1]["symbol"].iloc[0])
+        )
+        ours, said = [], []
+        for _, tests in studies:
+            symbol, own = tests["symbol"].iloc[0], _verdict(list(tests["verdict"]))
+            said.append(f"{symbol} {own}" if symbol and len(studies) > 1 else own)
+            if own != OPEN:
+                ours.append(f"{symbol}: {_numbers(tests)}" if symbol else _numbers(tests))
+        is_open = set(claims["verdict"]) == {OPEN}
+        cells[-3] = f" {'; '.join(ours)} " if ours else " "
+        cells[-2] = f" {OPEN if is_open else '; '.join(said)} "
+        lines[numbers[str(number)]] = "|".join(cells)
+    return "\n".join(lines)
+
+
+def _verdict(tests: list[str]) -> str:
+    """A claim's verdict from those of its tests."""
+    if set(tests) in ({OPEN}, {VERDICTS[0]}):
+        return tests[0]
+    counts = [f"{tests.count(one)} {one}" for one in VERDICTS if one in tests]
+    return f"does not hold ({tests[0] if len(tests) == 1 else ', '.join(counts)})"
+
+
+def _numbers(tests: pd.DataFrame) -> str:
+    """Values with intervals and n: "+0.13 ± 0.05, -0.02 ± 0.04 (n = 10 networks)"."""
+    ns = [f" (n = {n} {of})" for n, of in zip(tests["n"], tests["n_of"], strict=True)]
+    shown = [_value(test) for test in tests.to_dict("records")]
+    if len(set(ns)) == 1:
+        return ", ".join(shown) + ns[0] + "; ".join(["", *filter(None, tests["beside"])])
+    return ", ".join(value + n for value, n in zip(shown, ns, strict=True))
+
+
+def _value(test: dict[str, str]) -> str:
+    sign = "+" if " over " in test["test"] or " minus " in test["test"] else ""
+    if not test["low"]:
+        return f"{float(test['value']):{sign}.3g}" if test["value"] else "no value"
+    value, low, high = (float(test[name]) for name in ("value", "low", "high"))
+    half = max(high - value, value - low)
+    digits = min(max(1 - math.floor(math.log10(half)), 0), 4) if half > 0 else 4
+    if abs(high - value - (value - low)) < 0.01 * half:
+        return f"{value:{sign}.{digits}f} ± {half:.{digits}f}"
+    return f"{value:{sign}.{digits}f} ({low:{sign}.{digits}f} to {high:{sign}.{digits}f})"
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,281 @@
+"""Verdicts on claims, of a made-up study and of the committed ones."""
+
+import gzip
+import importlib.util
+import shutil
+import tomllib
+
+import numpy as np
+import pandas as pd
+import pytest
+from places import ROOT
+from synthetic_trials import trials_with
+
+from analog_samson.results import append_rows
+
+spec = importlib.util.spec_from_file_location("verdicts", ROOT / "experiments" / "verdicts.py")
+verdicts = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(verdicts)
+
+PROTOCOL = """
+symbol = "M"
+seeds = [0, 1, 2]
+grid_seed = 100
+studies = ["study.toml", "../made-noise/study.toml"]
+
+[common]
+dataset = "digits"
+model = "mlp"
+
+[methods]
+sgd = "sgd"
+sam = "sam:rho=0.1,0.2"
+gentle = "sam:rho=0.01:clip_weights=2.0"
+
+[claims.better]
+claim = "SAM is better than SGD."
+number = 1
+tests = [{ measure = "gain", method = "sam", over = "sgd", device = "pcm_like", above = 0.0 }]
+
+[claims.better_digital]
+claim = "SAM is better than SGD and gentle SAM without noise."
+number = 2
+tests = [
+    { measure = "gain", method = "sam", over = "sgd", device = "digital", above = 0.0 },
+    { measure = "gain", method = "sam", over = "gentle", device = "digital", above = 0.0 },
+]
+
+[claims.worse]
+claim = "Gentle SAM is better than SAM under noise."
+number = 12
+tests = [
+    { measure = "gain", method = "gentle", over = "sam", device = "gaussian_max", above = 0.0 },
+]
+"""
+
+PAGE = r"""
+| # | claim | what is run | primary endpoint | ours | verdict |
+|--:|:--|:--|:--|:--|:--|
+| 1 | better | M, C | gain in max\|w\| | | open |
+| 2 | better, twice | M | gains | old | holds |
+| 3 | by hand | - | - | | cannot be tested |
+| 12 | worse | M | gain | | open |
+"""
+
+ACCURACIES = {
+    "sgd": [[0.800, 0.802], [0.790, 0.788], [0.810, 0.811]],
+    "sam rho=0.2": [[0.821, 0.822], [0.809, 0.811], [0.830, 0.832]],
+    "sam rho=0.01 clip_weights=2": [[0.811, 0.812], [0.800, 0.799], [0.822, 0.820]],
+}
+
+VARIANTS = dict(zip(ACCURACIES, ["sgd", "sam", "gentle"], strict=True))
+
+
+def make_study(results, accuracies=ACCURACIES, name="made"):
+    """A finished study of three methods and three training seeds, and the noise study beside it."""
+    digital = {"sgd": [0.84, 0.85, 0.84], "sam rho=0.2": [0.86, 0.87, 0.87],
+               "sam rho=0.01 clip_weights=2": [0.86, 0.86, 0.88]}  # fmt: skip
+    folder, noise = results / f"{name}-methods", results / f"{name}-noise"
+    folder.mkdir(parents=True)
+    noise.mkdir()
+    (folder / "protocol.toml").write_text(PROTOCOL.replace("../made", f"../{name}"))
+    rows = trials_with(accuracies, digital=digital, study=folder.name)
+    digests = {c: f"{k:016x}" for k, c in enumerate(rows["checkpoint"].unique(), start=10)}
+    rows["checkpoint"] = rows["checkpoint"].map(digests)
+    append_rows(rows, folder / "trials.csv")
+    other = rows.assign(device="gaussian_max", study=noise.name, chip_id="noise" + rows["chip_id"])
+    append_rows(other, noise / "trials.csv")
+    networks = rows.drop_duplicates("checkpoint")
+    names = (networks["method"] + " " + networks["strength"]).str.strip()
+    table = networks[["method", "strength", "training_seed"]].assign(
+        variant=names.map(VARIANTS), digest=networks["checkpoint"] + "f" * 48, failure=""
+    )
+    table.to_csv(folder / "networks.csv", index=False)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_finished_study_is_judged(tmp_path):
+    make_study(tmp_path)
+    table = verdicts.verdicts(tmp_path)
+    assert list(table["verdict"]) == ["holds", "holds", "not shown", "the opposite"]
+    first = table.iloc[0]
+    assert (first["n"], first["n_of"], first["n_chips"]) == ("3", "networks", "2")
+    gains = np.array([2.05, 2.1, 2.05])  # points, mean of two chips, by seed
+    half = 4.30265273 * gains.std(ddof=1) / 3**0.5
+    assert [float(first[k]) for k in ("value", "low", "high")] == pytest.approx(
+        [gains.mean(), gains.mean() - half, gains.mean() + half], rel=1e-5
+    )
+
+
+@pytest.mark.slow
+def test_the_page_says_what_the_table_says(tmp_path):
+    make_study(tmp_path)
+    results, page = tmp_path, tmp_path / "page.md"
+    page.write_text(PAGE)
+    verdicts.main(results, page, write=True)
+    lines = page.read_text().splitlines()
+    ours = "M: +2.067 ± 0.072 (n = 3 networks)"
+    assert lines[3] == rf"| 1 | better | M, C | gain in max\|w\| | {ours} | holds |"
+    cells = lines[4].split("|")
+    assert cells[-2] == " does not hold (1 holds, 1 not shown) "
+    assert cells[-3] == " M: +2.3 ± 1.4, +0.0 ± 2.5 (n = 3 networks) "
+    assert lines[5] == PAGE.splitlines()[5]
+    assert lines[6].endswith("| does not hold (the opposite) |")
+    before = page.read_bytes(), (results / "verdicts.csv").read_bytes()
+    verdicts.main(results, page, write=True)
+    assert (page.read_bytes(), (results / "verdicts.csv").read_bytes()) == before
+    page.write_text(PAGE.replace("| 12 |", "| 13 |"))
+    lone = pd.read_csv(results / "verdicts.csv", dtype=str, keep_default_na=False)
+    lone["number"] = lone["number"].replace("12", "")  # a claim that is not on the page
+    assert verdicts.with_verdicts(page.read_text(), lone) != page.read_text()
+    with pytest.raises(ValueError, match=r"The page has no line for claim 12; add '\| 12 \| "):
+        verdicts.main(results, page, write=True)
+
+
+@pytest.mark.slow
+def test_a_claim_of_two_studies_shows_both_in_the_order_of_the_page(tmp_path, capsys):
+    make_study(tmp_path)
+    other = make_study(tmp_path, name="also")
+    protocol = (other / "protocol.toml").read_text()
+    (other / "protocol.toml").write_text(protocol.replace('symbol = "M"', 'symbol = "C"'))
+    networks = pd.read_csv(other / "networks.csv", keep_default_na=False)
+    networks.iloc[:-1].to_csv(other / "networks.csv", index=False)
+    table = verdicts.verdicts(tmp_path)
+    assert "also-methods: open, 8 of 9 networks are there." in capsys.readouterr().out
+    line = verdicts.with_verdicts(PAGE, table).splitlines()[3]
+    assert line.endswith("| M: +2.067 ± 0.072 (n = 3 networks) | M holds; C open |")
+    networks.to_csv(other / "networks.csv", index=False)
+    line = verdicts.with_verdicts(PAGE, verdicts.verdicts(tmp_path)).splitlines()[3]
+    both = "; ".join(f"{symbol}: +2.067 ± 0.072 (n = 3 networks)" for symbol in "MC")
+    assert line.endswith(f"| {both} | M holds; C holds |")
+
+
+def test_a_study_that_lacks_rows_is_open(tmp_path, capsys):
+    folder = make_study(tmp_path)
+    table = tmp_path / "made-noise" / "trials.csv"
+    rows = table.read_text().splitlines(keepends=True)
+    for change in (lambda: table.write_text("".join(rows[:-1])),
+                   lambda: table.write_text("".join(rows[:-2])),
+                   lambda: table.write_text(rows[0])):  # fmt: skip
+        change()
+        assert set(verdicts.verdicts(tmp_path)["verdict"]) == {"open"}
+        assert "not every network has the same rows" in capsys.readouterr().out
+    table.unlink()
+    found = verdicts.verdicts(tmp_path)
+    assert "no table of trials of ['made-noise']" in capsys.readouterr().out
+    assert set(found["verdict"]) == {"open"} and set(found["value"]) == {""}
+    (folder / "networks.csv").unlink()
+    assert set(verdicts.verdicts(tmp_path)["verdict"]) == {"open"}
+    assert "0 of 9 networks are there" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_compressed_table_is_read(tmp_path):
+    folder = make_study(tmp_path)
+    before = verdicts.verdicts(tmp_path)
+    with (
+        (folder / "trials.csv").open("rb") as plain,
+        gzip.open(folder / "trials.csv.gz", "wb") as packed,
+    ):
+        shutil.copyfileobj(plain, packed)
+    (folder / "trials.csv").unlink()
+    pd.testing.assert_frame_equal(verdicts.verdicts(tmp_path), before)
+
+
+@pytest.mark.slow
+def test_a_failed_network_is_counted_in_n(tmp_path):
+    folder = make_study(tmp_path)
+    networks = pd.read_csv(folder / "networks.csv", dtype=str, keep_default_na=False)
+    networks.loc[0, ["digest", "failure"]] = "", "diverged"
+    networks.to_csv(folder / "networks.csv", index=False)
+    assert list(verdicts.verdicts(tmp_path)["n"]) == ["2", "2", "3", "3"]
+    pd.concat([networks, networks[1:2]]).to_csv(folder / "networks.csv", index=False)
+    with pytest.raises(ValueError, match=r"networks.csv: .*'sgd'.* twice"):
+        verdicts.verdicts(tmp_path)
+
+
+@pytest.mark.slow
+def test_without_a_choice_every_strength_must_be_there(tmp_path, capsys):
+    folder = make_study(tmp_path)
+    protocol = PROTOCOL.replace("grid_seed = 100\n", "")
+    (folder / "protocol.toml").write_text(protocol)
+    with pytest.raises(ValueError, match=r"'better', test 1: method = 'sam' is not in the prot"):
+        verdicts.verdicts(tmp_path)
+    protocol = protocol.replace('method = "sam"', 'method = "sam rho=0.2"')
+    protocol = protocol.replace('over = "sam"', 'over = "sam rho=0.2"')
+    (folder / "protocol.toml").write_text(protocol)
+    assert set(verdicts.verdicts(tmp_path)["verdict"]) == {"open"}
+    assert "9 of 12 networks are there" in capsys.readouterr().out
+    (folder / "protocol.toml").write_text(
+        PROTOCOL.replace("grid_seed = 100\n", "").replace("rho=0.1,0.2", "rho=0.2")
+    )
+    found = verdicts.verdicts(tmp_path)
+    assert list(found["verdict"]) == ["holds", "holds", "not shown", "the opposite"]
+
+
+def test_a_protocol_that_cannot_be_understood_names_its_claim(tmp_path):
+    folder = make_study(tmp_path)
+    for old, new, message in (
+        ('over = "sgd", device = "pcm_like"', 'over = "sdg", device = "pcm_like"',
+         r"protocol.toml: claim 'better', test 1: over = 'sdg' is not in the protocol"),
+        ('"gentle", over = "sam", device = "gaussian_max", above', '"gentle", over = "sam", device'
+         ' = "gaussian_max", limit', r"claim 'worse', test 1: Unknown keys \['limit'\]"),
+        ('tests = [\n    { measure = "gain", method = "gentle"', 'checks = [\n    { method = ""',
+         "claim 'worse' has no 'tests'; add them"),
+    ):  # fmt: skip
+        assert old in PROTOCOL
+        (folder / "protocol.toml").write_text(PROTOCOL.replace(old, new))
+        with pytest.raises(ValueError, match=message):
+            verdicts.verdicts(tmp_path)
+
+
+def test_a_study_of_tables_alone_needs_a_protocol_and_a_table(tmp_path):
+    folder = tmp_path / "ring"
+    folder.mkdir()
+    (folder / "protocol.toml").write_text(
+        'seeds = [0, 1]\n[claims.drift]\nnumber = 1\ntests = [{ measure = "table", table = '
+        '"drift.csv", column = "accuracy", scale = 100, unit = "points", method = "sam", '
+        'over = "sgd", where = { kelvin = -1 }, above = 0.0 }]\n'
+    )
+    assert list(verdicts.verdicts(tmp_path)["verdict"]) == ["open"]
+    lines = ["training_seed,method,kelvin,accuracy", "0,sgd,-1,0.6", "0,sam,-1,0.9",
+             "1,sgd,-1,0.7", "1,sam,0,0.95", "1,sam,-1,0.99"]  # fmt: skip
+    (folder / "drift.csv").write_text("\n".join(lines[:-1]) + "\n")
+    assert list(verdicts.verdicts(tmp_path)["verdict"]) == ["open"]
+    (folder / "drift.csv").write_text("\n".join(lines) + "\n")
+    (row,) = verdicts.verdicts(tmp_path).to_dict("records")
+    assert (row["verdict"], row["value"], row["unit"], row["n"]) == ("holds", "29.5", "points", "2")
+    line = verdicts.with_verdicts(PAGE, pd.DataFrame([row])).splitlines()[3]
+    assert line.endswith("| +29.5 ± 6.4 (n = 2 networks) | holds |")
+
+
+@pytest.fixture(scope="module")
+def committed():
+    file = ROOT / "results" / verdicts.VERDICTS_FILE
+    return pd.read_csv(file, dtype=str, keep_default_na=False)
+
+
+@pytest.mark.slow
+def test_committed_verdicts_are_those_of_the_committed_rows(committed):
+    pd.testing.assert_frame_equal(verdicts.verdicts(ROOT / "results"), committed)
+
+
+def test_the_page_of_studies_says_the_committed_verdicts(committed):
+    page = (ROOT / "docs" / "STUDIES.md").read_text(encoding="utf-8")
+    assert verdicts.with_verdicts(page, committed) == page
+
+
+@pytest.mark.parametrize("study", ["mnist-methods", "cifar10-methods"])
+def test_committed_tests_say_what_the_endpoint_says(study):
+    plan = tomllib.loads((ROOT / "results" / study / "protocol.toml").read_text())
+    for claim in plan["claims"].values():
+        for test in claim["tests"]:
+            keys = ("method", "over", "device", "column", "time_s", "reference", "margin")
+            words = [test[key] for key in keys if key in test]
+            words += [test.get("minus", {}).get(key, "") for key in ("device", "time_s")]
+            words += [f"sigma {s}" for s in [test.get("condition", {}).get("sigma")] if s]
+            kind = next(key for key in verdicts.LIMITS if key in test)
+            said = {"at_least": "at least", "differs_from": "excludes"}.get(kind, kind)
+            for word in (*words, f"{said} {test[kind]:g}"):
+                assert f"{word}".removesuffix(".0") in claim["endpoint"].lower()
