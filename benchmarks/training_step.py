@@ -1,12 +1,14 @@
 """Time of a training step of each method, and of the training loop, relative to plain SGD.
 
     python benchmarks/training_step.py                    # about four minutes on one core
+    python benchmarks/training_step.py --epochs 0 --table results/training-cost/steps.csv
 
 Steps of all methods are interleaved, batch by batch; the result is the ratio to the SGD step of the
 same round, in CPU time, so that other programs do not count. The loop is compared with a loop with
 DataLoader and torchvision's transforms on PIL images, in fp32, with the faster number of loading
 processes. Every loop runs in its own process, one epoch of each in turn, in wall-clock time.
-Written to results/benchmarks/training_step.json: medians and quartiles, and the machine.
+Written to results/benchmarks/training_step.json: medians and quartiles, and the machine; with
+`--table` also the ratios of every round.
 """
 
 import json
@@ -21,6 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.nn import functional as F
 
@@ -65,7 +68,7 @@ def random_dataset(image_shape: tuple[int, int, int], n_images: int) -> Dataset:
 
 def stepper(spec: TrainingSpec, dataset: Dataset) -> Callable[[], None]:
     """One step of a method on the next batch, as in `train`."""
-    state = loop._begin(spec, dataset)
+    state = loop._begin(spec, dataset, ())
     state.epoch = 1
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(dataset.train), generator=generator)
@@ -151,7 +154,7 @@ def plain_epoch(model_name: str, dataset: Dataset, batch_size: int, workers: int
 
 def our_epoch(spec: TrainingSpec, dataset: Dataset) -> Callable[[], None]:
     """An epoch of `train`."""
-    state = loop._begin(spec, dataset)
+    state = loop._begin(spec, dataset, ())
 
     def epoch() -> None:
         loop._train_epoch(state, spec, dataset)
@@ -207,6 +210,20 @@ def loops_apart(usual: TrainingSpec) -> Iterator[dict[str, Callable[[], None]]]:
             process.terminate()
 
 
+def loop_speed(usual: TrainingSpec, epochs: int) -> dict[str, dict[str, float]]:
+    """How many times as fast as a plain loop each loop is, epoch by epoch."""
+    with loops_apart(usual) as loops:
+        spent = {
+            name: np.array(s) for name, s in interleaved(loops, epochs, time.perf_counter).items()
+        }
+    plain = np.minimum(*(s for name, s in spent.items() if isinstance(LOOPS[name], int)))
+    speed = {name: quartiles(plain / s) for name, s in spent.items()}
+    for name, ratio in speed.items():
+        median = ratio["median"]
+        print(f"{usual.model:9s} {name:30s} {median:.3f}x as fast as plain", flush=True)
+    return speed
+
+
 def main(
     models: tuple[str, ...] = ("resnet20", "lenet5"),
     rounds: int = 20,
@@ -214,16 +231,18 @@ def main(
     batch_size: int = 128,
     threads: int = 1,
     out: Path = Path("results/benchmarks/training_step.json"),
+    table: Path | None = None,
 ) -> None:
     """Measure steps of all methods and epochs of both loops.
 
     Args:
         models: Networks to measure.
         rounds: Number of interleaved steps of every method.
-        epochs: Number of interleaved epochs of 10 batches of every loop.
+        epochs: Number of interleaved epochs of 10 batches of every loop; 0: no loops.
         batch_size: Images a step.
         threads: CPU threads.
         out: JSON file that is written.
+        table: CSV file of the ratios to the SGD step of the same round.
     """
     torch.set_num_threads(threads)
     result: dict = {
@@ -236,6 +255,7 @@ def main(
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "models": {},
     }
+    of_rounds: list[tuple[str, str, int, float]] = []
     for model in models:
         dataset = random_dataset(SHAPES[model], 10 * batch_size)
         usual = TrainingSpec(
@@ -251,26 +271,24 @@ def main(
             seconds = interleaved(steps, rounds, time.process_time)
         sgd = np.array(seconds["sgd"])
         ratios = {name: quartiles(np.array(s) / sgd) for name, s in seconds.items()}
+        for name, spent_s in seconds.items():
+            ratio = (np.array(spent_s) / sgd).round(4)
+            of_rounds += [(model, name, n, value) for n, value in enumerate(ratio)]
         for name, ratio in ratios.items():
             ratio["limit"] = ALLOWED.get(name)
             print(f"{model:9s} {name:7s} {ratio['median']:.3f} {ratio['quartiles']}", flush=True)
-        with loops_apart(usual) as loops:
-            spent = {
-                name: np.array(s)
-                for name, s in interleaved(loops, epochs, time.perf_counter).items()
-            }
-        plain = np.minimum(*(s for name, s in spent.items() if isinstance(LOOPS[name], int)))
-        speed = {name: quartiles(plain / s) for name, s in spent.items()}
-        for name, ratio in speed.items():
-            print(f"{model:9s} {name:30s} {ratio['median']:.3f}x as fast as plain", flush=True)
-        result["models"][model] = {
-            "sgd_step_s": quartiles(sgd),
-            "ratio_to_sgd_step": ratios,
-            "times_as_fast_as_plain_loop": speed,
-        }
+        result["models"][model] = {"sgd_step_s": quartiles(sgd), "ratio_to_sgd_step": ratios}
+        if epochs:
+            speed = loop_speed(usual, epochs)
+            result["models"][model]["times_as_fast_as_plain_loop"] = speed
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
     print(f"Written: {out}")
+    if table is not None:
+        columns = ["model", "method", "round", "ratio_to_sgd"]
+        table.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(of_rounds, columns=columns).to_csv(table, index=False)
+        print(f"Written: {table}")
 
 
 if __name__ == "__main__":

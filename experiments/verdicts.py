@@ -21,6 +21,7 @@ study that lacks a network, a row or a table nothing is computed: its claims are
 import math
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from analog_samson.results.endpoints import (
     described,
     endpoint,
     limit_of,
+    other_study,
 )
 from analog_samson.training import grid
 
@@ -81,7 +83,11 @@ def _judged(file: Path) -> list[dict[str, Any]]:
     plan = tomllib.loads(file.read_text(encoding="utf-8"))
     tests = _tests(file, plan)
     try:
-        evidence = evidence_of(file.parent, plan)
+        others = {name for _, test in tests if (name := other_study(test)) is not None}
+        evidence = replace(
+            evidence_of(file.parent, plan),
+            beside={name: evidence_of(file.parent / name) for name in others},
+        )
         ends = [endpoint(test, evidence) for _, test in tests]
     except IncompleteError as reason:
         print(f"{file.parent}: open, {reason}.")
@@ -140,13 +146,14 @@ def _expected(plan: dict[str, Any]) -> list[tuple[str, str | None]]:
     ]
 
 
-def evidence_of(folder: Path, plan: dict[str, Any]) -> Evidence:
-    """The tables of a study.
+def evidence_of(folder: Path, plan: dict[str, Any] | None = None) -> Evidence:
+    """The tables of a study; its plan is read from its protocol if it is not given.
 
     Raises:
         IncompleteError: If a network of the protocol, or rows of it, are not there yet.
         ValueError: If a network is there twice.
     """
+    plan = plan or tomllib.loads((folder / "protocol.toml").read_text(encoding="utf-8"))
     networks = _networks(folder, plan) if "methods" in plan else None
     studies = [(folder / name).parent for name in plan.get("studies", [])]
     missing = [study.name for study in studies if not tables_in(study)]
@@ -157,10 +164,12 @@ def evidence_of(folder: Path, plan: dict[str, Any]) -> Evidence:
         return Evidence(folder, _networks_of(rows, plan), rows, plan.get("seeds", ()))
     if studies:
         rows = rows[rows["checkpoint"].isin(networks["checkpoint"])]
-        counts = rows.groupby(["study", "checkpoint"]).size().unstack(0)
-        counts = counts.reindex(networks["checkpoint"])
-        if counts.shape[1] < len(studies) or (counts != counts.max()).any(axis=None):
-            raise IncompleteError("not every network has the same rows in all tables of trials")
+        for name in plan["studies"]:
+            variants = plan.get("only", {}).get(name, list(plan["methods"]))
+            asked = networks.loc[networks["variant"].isin(variants), "checkpoint"]
+            counts = read_trials((folder / name).parent)["checkpoint"].value_counts().reindex(asked)
+            if counts.nunique(dropna=False) > 1 or counts.isna().any():
+                raise IncompleteError(f"not every network has the same rows in {name}")
     return Evidence(folder, networks, rows, methods=plan["methods"])
 
 

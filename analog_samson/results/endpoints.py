@@ -11,7 +11,7 @@ are paired by training seed (and chip), and the interval is Student's t over tra
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +41,7 @@ _SETTING = ("device", "compensation", "condition", "time_s")
 
 MEASURES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "gain": (("method", "device"), ("over", "minus", *_SETTING)),
-    "normalised": (("method", "reference", "n_classes", "device"), _SETTING),
+    "normalised": (("method", "reference", "n_classes", "device"), ("minus", *_SETTING)),
     "gap": (("method", "device"), ("over", "minus", *_SETTING)),
     "table": (("table", "column"), ("method", "over", "minus", "where", "by", "log10",
                                     "scale", "unit")),
@@ -63,7 +63,8 @@ MEASURES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
   lost on ``device``; its interval resamples training seeds.
 
 A setting is a ``device`` ("digital": the network itself), ``compensation``, ``condition`` (swept
-axes) and ``time_s``; what is left out must be the same in all rows that are meant. A method is a
+axes) and ``time_s``; what is left out must be the same in all rows that are meant. In ``minus``,
+``study`` names the folder of another study with the same training seeds. A method is a
 variant of the protocol, with its strength where there are several ("rwp sigma=0.2").
 """
 
@@ -113,6 +114,7 @@ class Evidence:
         rows: Rows of trials of these networks.
         seeds: Training seeds that a table must have where there are no networks.
         methods: Methods that may be without rows, because every training failed.
+        beside: Other studies that tests name, by folder as written there.
     """
 
     folder: Path
@@ -120,6 +122,7 @@ class Evidence:
     rows: pd.DataFrame
     seeds: Collection[int] = ()
     methods: Collection[str] = ()
+    beside: Mapping[str, "Evidence"] = field(default_factory=dict)
 
     def trials(self, method: str) -> pd.DataFrame:
         """Rows of trials of a method."""
@@ -205,9 +208,9 @@ def check_test(test: Mapping[str, Any], names: Collection[str] = ()) -> None:
         )
     if measure == "gain" and not {"over", "minus"} & set(test):
         raise ValueError("A gain needs 'over' (a method) or 'minus' (a setting); add one.")
-    unknown = sorted(set(test.get("minus", {})) - set(_SETTING))
+    unknown = sorted(set(test.get("minus", {})) - {"study", *_SETTING})
     if unknown and measure != "table":
-        raise ValueError(f"Unknown keys {unknown} of 'minus'; allowed are {list(_SETTING)}.")
+        raise ValueError(f"Unknown keys {unknown} of 'minus'; allowed are {['study', *_SETTING]}.")
     limits = [key for key in LIMITS if key in test]
     if len(limits) != 1 or ("margin" in test) != (limits == ["at_least"]):
         raise ValueError(
@@ -246,7 +249,9 @@ def endpoint(test: Mapping[str, Any], evidence: Evidence) -> Endpoint:
         return _correlation(test, evidence)
     by_seed, n_chips = _by_seed(_compared(test, evidence))
     if "minus" in test:
-        other, n = _by_seed(_compared(_with_minus(test), evidence))
+        of_study = other_study(test)
+        there = evidence if of_study is None else evidence.beside[of_study]
+        other, n = _by_seed(_compared(_with_minus(test), there))
         by_seed, n_chips = (by_seed - other).dropna(), min(n_chips, n)
     mean = float(by_seed.mean())
     error = spread.of_independent(np.asarray(by_seed, dtype=np.float64))
@@ -275,6 +280,11 @@ def limit_of(test: Mapping[str, Any]) -> float:
     return float(test[kind] - test.get("margin", 0.0))
 
 
+def other_study(test: Mapping[str, Any]) -> str | None:
+    """Folder of the study whose networks ``minus`` takes; None: those of the same study."""
+    return None if test["measure"] == "table" else test.get("minus", {}).get("study")
+
+
 def described(test: Mapping[str, Any]) -> str:
     """A test in words: "gain of samson over sam, pcm_like, compensation global, 1 y"."""
     words = [{"normalised": "normalised accuracy"}.get(test["measure"], test["measure"])]
@@ -290,6 +300,7 @@ def described(test: Mapping[str, Any]) -> str:
     if "minus" in test:
         other = test["minus"]
         known = _setting_words(other) if "table" not in test else _pairs(other)
+        known = [*filter(None, [other_study(test)]), *known]
         text += " minus " + ", ".join(known or ["condition {}"])
     return text
 
@@ -307,9 +318,11 @@ def _pairs(values: Mapping[str, Any]) -> list[str]:
 
 def _with_minus(test: Mapping[str, Any]) -> dict[str, Any]:
     """The test under the setting of ``minus``."""
-    minus = test["minus"]
+    minus = dict(test["minus"])
     if test["measure"] == "table":
         minus = {"where": {**test.get("where", {}), **minus}}
+    else:
+        minus.pop("study", None)
     return {**test, **minus}
 
 

@@ -171,6 +171,19 @@ def test_a_study_that_lacks_rows_is_open(tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_a_study_of_some_methods_lacks_only_theirs(tmp_path):
+    folder = make_study(tmp_path)
+    noise = tmp_path / "made-noise" / "trials.csv"
+    rows = pd.read_csv(noise, dtype=str, keep_default_na=False)
+    rows[rows["method"] != "sgd"].to_csv(noise, index=False)
+    assert set(verdicts.verdicts(tmp_path)["verdict"]) == {"open"}
+    only = '[only]\n"../made-noise/study.toml" = ["sam", "gentle"]\n\n[common]'
+    protocol = (folder / "protocol.toml").read_text().replace("[common]", only)
+    (folder / "protocol.toml").write_text(protocol)
+    assert verdicts.verdicts(tmp_path)["verdict"].iloc[-1] == "the opposite"
+
+
+@pytest.mark.slow
 def test_a_compressed_table_is_read(tmp_path):
     folder = make_study(tmp_path)
     before = verdicts.verdicts(tmp_path)

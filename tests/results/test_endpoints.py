@@ -1,6 +1,7 @@
 """Endpoints of claims, against numbers computed by hand from small tables."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -101,6 +102,18 @@ def test_two_conditions_are_subtracted_on_the_same_chips():
             "minus": {"compensation": "global", "condition": {}}}  # fmt: skip
     found = ended(test, rows)
     assert (found.value, found.n, found.n_chips) == (pytest.approx(1.0), 3, 2)
+
+
+def test_networks_of_another_study_are_subtracted_by_seed():
+    """0.8, 0.85, 0.9 of the way from chance to digital here, 0.75 in each network there."""
+    here = rows_of({"sgd": [[0.74], [0.78], [0.82]]}, digital=0.9)
+    there = evidence(rows_of({"sgd": [[0.7]] * 3}, digital=0.9))
+    test = {"measure": "normalised", "method": "sgd", "reference": "sgd", "n_classes": 10,
+            "device": "pcm_like", "minus": {"study": "../other"}, "above": 0.0}  # fmt: skip
+    check_test(test)
+    found = endpoint(test, replace(evidence(here), beside={"../other": there}))
+    np.testing.assert_allclose(found[:2], [0.1, 0.1 - T2 * 0.05 / 3**0.5], rtol=1e-9)
+    assert described(test).endswith("minus ../other")
 
 
 def test_normalised_accuracy_is_between_chance_and_the_other_methods_digital_network():
