@@ -137,9 +137,8 @@ def test_fine_tuning_starts_from_the_network_of_its_seed_and_is_told_apart(tmp_p
     ])  # fmt: skip
     (folder / "study.toml").write_text(STUDY)
     (tmp_path / "few").mkdir()
-    (tmp_path / "few/study.toml").write_text(
-        STUDY.replace('"digits-methods"', '"few"').replace("networks/", "../digits-methods/networks/")
-    )
+    few = STUDY.replace("networks/", "../digits-methods/networks/")
+    (tmp_path / "few/study.toml").write_text(few.replace('"digits-methods"', '"few"'))
     methods_study.main(folder, networks=tmp_path / "networks")
     networks = pd.read_csv(folder / "networks.csv", keep_default_na=False)
     tuned = networks[networks["variant"] == "tuned"]
