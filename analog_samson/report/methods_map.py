@@ -1,5 +1,6 @@
 """The map of methods: which one is best on which task, device, compensation and time."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,7 +26,14 @@ from analog_samson.report.methods import (
     technology_of,
 )
 from analog_samson.report.shown import ShownFigure
-from analog_samson.report.style import line_width, marker_size, plot_options, style, width_in
+from analog_samson.report.style import (
+    base_style,
+    line_width,
+    marker_size,
+    plot_options,
+    style,
+    width_in,
+)
 from analog_samson.report.tables import check_not_empty
 from analog_samson.report.typeset import BLANK, EXTRAPOLATED
 from analog_samson.results.comparison import method_names
@@ -37,20 +45,38 @@ from analog_samson.times import DAY, HOUR, YEAR
 TIMES_S = (HOUR, DAY, YEAR)
 """Columns of the map: an hour, a day, a year."""
 
-LABELS_CELLS = 2.35
+LABELS_CELLS = 2.2
 """Width of the row labels, in cells."""
+
+HEAD_LETTERS = 4.4
+"""Height of the heads of the columns, in letters."""
 
 GAP_CELLS = 0.12
 """Distance of tasks, and of devices, in cells."""
 
-HEIGHT_LETTERS = 3.7
-"""Height of a cell in letters of the style's small font."""
+HEIGHT_LETTERS = 2.9
+"""Height of a cell, in letters of the map."""
 
-BAND = 0.17
+LETTERS = {"paper": 0.86, "talk": 0.76}
+"""Size of the letters of the map, as a share of the style's font: our choice."""
+
+BAND = 0.15
 """Width of the band of a cell that has the full colour and the marker."""
+
+STRIP = 0.11
+"""Width of the text that names another time than that of the column."""
+
+CLEAR = 0.06
+"""Distance of texts from the ends of a cell, both together."""
+
+SMALLEST = 0.7
+"""Smallest letters of cells of one kind, as a share of the map's."""
 
 PALE = 0.82
 """Share of white in the colour of a cell that is not decided."""
+
+SOLID = 0.2
+"""Share of white in that of a decided cell with black letters."""
 
 MOST_ROWS = 40
 """Rows that a map has at most: our choice, a page."""
@@ -86,8 +112,8 @@ def time_slots(
         Time of the device to time of its column [s].
 
     Example:
-        >>> {times.label(t): times.label(column) for t, column in time_slots([1.0, DAY, 2 * DAY]).items()}
-        {'1 s': '1 h', '1 d': '1 d', '2 d': '1 y'}
+        >>> time_slots([1.0, DAY, 2 * DAY])  # columns of 1 h, 1 d, 1 y
+        {1.0: 3600.0, 86400.0: 86400.0, 172800.0: 31536000.0}
     """
     available = sorted(time for time in set(available_s) if time > 0)
     wanted = sorted(wanted_s)
@@ -136,6 +162,7 @@ def methods_map(
     costs: Mapping[str, str],
     *,
     note: str = "",
+    tasks: Sequence[tuple[str, str]] = (),
     times_s: Sequence[float] = TIMES_S,
     width: str | float = "two columns",
     look: str = "paper",
@@ -148,6 +175,7 @@ def methods_map(
         short: Names and short labels.
         costs: Names and costs of a training in words, as "2×"; "" where it is not known.
         note: Text at the end of the caption.
+        tasks: Data sets and models in their order; empty: by name.
         times_s: Times of the columns [s].
         width: "one column", "two columns" or inches.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
@@ -160,70 +188,70 @@ def methods_map(
     """
     check_not_empty(best)
     best = rows_of_map(best, times_s)
-    tasks = list(best.groupby(list(TASK), observed=True, sort=True).groups)
+    tasks = list(tasks) or list(best.groupby(list(TASK), observed=True, sort=True).groups)
     lines = _lines(best)
     if len(lines) > MOST_ROWS:
         raise ValueError(
             f"A map has at most {MOST_ROWS} rows of devices and compensation; got {len(lines)}. "
             "Select devices, or leave swept studies out."
         )
-    placed = _placed(best, tasks, lines, sorted(times_s))
-    drawn = list(labels)
+    wanted = sorted(times_s)
+    placed = _placed(best, tasks, lines, wanted)
     names = method_names(best)
+    others = [labels[name] for name in labels if name not in set(names)]
     with style(look):
         whole_in = width_in(width, look)
-        letter_pt = 0.86 * float(rcParams["font.size"])
-        devices = [line[0] for line in lines]
-        tops = np.arange(len(lines)) + GAP_CELLS * 1.6 * np.cumsum(
-            [0, *(a != b for a, b in zip(devices, devices[1:], strict=False))]
-        )
-        n = len(times_s)
-        lefts = [task * (n + GAP_CELLS) for task in range(len(tasks))]
+        letter_pt = LETTERS[base_style(look)] * float(rcParams["font.size"])
+        n, devices = len(wanted), [line[0] for line in lines]
+        is_next = [a != b for a, b in itertools.pairwise(devices)]
+        tops = np.arange(len(lines)) + 1.6 * GAP_CELLS * np.cumsum([0, *is_next])
+        lefts = np.arange(len(tasks)) * (n + GAP_CELLS)
         right, bottom = lefts[-1] + n, tops[-1] + 1
-        cell_in = 0.98 * whole_in / (right + LABELS_CELLS)
         height_in = HEIGHT_LETTERS * letter_pt / 72
-        head = 3.4 * letter_pt * 1.3 / 72 / height_in
+        head = HEAD_LETTERS / HEIGHT_LETTERS
         figure = ShownFigure(
             figsize=(whole_in, (bottom + head) * height_in + 0.1), layout="constrained"
         )
         ax = figure.subplots()
         ax.set_axis_off()
         ax.set(xlim=(-LABELS_CELLS, right), ylim=(bottom, -head))
-        writer = _Writer(ax, cell_in * 72, letter_pt)
-        _write_heads(writer, tasks, lefts, sorted(times_s), head)
+        writer = _Writer(ax, 0.98 * whole_in * 72 / (right + LABELS_CELLS), letter_pt)
+        _write_heads(writer, tasks, lefts, wanted, head)
         _write_lines(writer, lines, tops, best["device"].unique())
-        score = score_of(best)
-        shown = score.shown_gain(best["gain"].to_numpy())
-        digits = score.decimals_of_gains(shown)
-        for row, top in enumerate(tops):
-            for task, left in enumerate(lefts):
-                for column in range(n):
-                    corner = (left + column, float(top))
-                    at = placed.get(Slot(row, task, column))
-                    if at is None:
-                        _draw_blank(writer, corner)
-                        continue
-                    name = names[at]
-                    options = plot_options(name, drawn)
-                    _draw_cell(writer, corner, best.loc[at], short[name], options, digits)
-        handles = _handles(names, labels, short, costs, drawn)
-        others = [labels[name] for name in labels if name not in set(names)]
-        text = map_note(best, others, note)
-        marks: dict[str, Artist] = {
-            "significantly better than every other method": Patch(fc="0.45", ec="0.45"),
-            "not decided (≈ k: k others not worse)": Patch(fc="0.93", ec="0.45"),
+        cells = [_Cell.of(best.loc[at], short[names[at]]) for at in placed.values()]
+        sizes = {
+            kind: max(SMALLEST, min(writer.fit(getattr(c, kind), c.share, weight) for c in cells))
+            for kind, weight in (("label", "bold"), ("gain", "normal"))
         }
+        free = set(itertools.product(range(len(lines)), range(len(tasks)), range(n)))
+        for slot in sorted(free - set(placed)):
+            _draw_blank(writer, (lefts[slot[1]] + slot[2], tops[slot[0]]))
+        for slot, at, cell in zip(placed, placed.values(), cells, strict=True):
+            corner = (lefts[slot.task] + slot.column, tops[slot.row])
+            _draw_cell(writer, corner, cell, plot_options(names[at], labels), sizes)
+        is_brief = base_style(look) == "talk"
+        marks: dict[str, Artist] = {}
+        if best["is_tested"].any():
+            marks["better than all others"] = Patch(fc="0.45", ec="0.45")
+            marks["not decided"] = Patch(fc="0.93", ec="0.45")
+        handles = _handles(names, labels, short, costs)
+        rank = {task: k for k, task in enumerate(tasks)}
+        in_order = sorted(best.index, key=lambda at: rank[tuple(best.loc[at, list(TASK)])])
+        text = map_note(best.loc[in_order], others, note, is_brief=is_brief)
         finish(figure, handles, text, are_methods=False, marks=marks)
     return figure
 
 
-def map_note(best: pd.DataFrame, others: Sequence[str] = (), more: str = "") -> str:
+def map_note(
+    best: pd.DataFrame, others: Sequence[str] = (), more: str = "", *, is_brief: bool = False
+) -> str:
     """What the numbers and colours of a map say, with n.
 
     Args:
         best: As `results.winners` gives.
         others: Labels of compared methods that are best nowhere.
         more: Text at the end.
+        is_brief: Whether details of tests and the methods that are best nowhere are left out.
     """
     score = score_of(best)
     baseline = words.method_text(best["baseline"].iloc[0])
@@ -235,26 +263,28 @@ def map_note(best: pd.DataFrame, others: Sequence[str] = (), more: str = "") -> 
     text[0] += f" [{unit}]"
     if is_exact.any():
         kind = "with" if score.is_exponential else "± half-width of"
-        text[0] += (
-            f" {kind} its {per_cent} interval over trained networks (Student t; simultaneous over "
-            "the methods of a cell by Bonferroni, because the best is chosen by the same data)"
-        )
+        text[0] += f" {kind} its {per_cent} interval over trained networks"
+        if not is_brief:
+            text[0] += (
+                " (Student t; simultaneous over the methods of a cell by Bonferroni, since the "
+                "best is chosen by the same data)"
+            )
     text[0] += "."
     if only_chips.any():
         which = "" if only_chips.all() else f" on {_tasks_text(best[only_chips])}"
         text.append(f"One trained network{which}: no interval and no test.")
-    if best["is_tested"].any():
+    if best["is_tested"].any() and not is_brief:
         p = f"p < {1 - best['confidence'].iloc[0]:.2g}"
         text.append(
-            f"Decided: paired t test against every other method, {p} after Holm's correction over "
-            f"the {int(best['is_tested'].sum())} cells."
+            f"Solid: better than every other method, paired t tests, {p} after Holm's correction "
+            f"over the {int(best['is_tested'].sum())} cells; pale: not decided."
         )
     if (best["n_networks"].between(2, FEWEST_TESTED - 1)).any():
         text.append(f"Nothing is tested with fewer than {FEWEST_TESTED} trained networks.")
     text.append(f"n = trained networks × chips per network: {n_by_task(best)}.")
     if typical := words.typical_text(best):
         text.append(typical)
-    if others:
+    if others and not is_brief:
         text.append(f"Best nowhere: {', '.join(others)}.")
     if best["extrapolated"].any():
         text.append(f"{EXTRAPOLATED} {words.beyond_text(best)}")
@@ -264,7 +294,7 @@ def map_note(best: pd.DataFrame, others: Sequence[str] = (), more: str = "") -> 
 def n_by_task(best: pd.DataFrame) -> str:
     """Networks and chips of every task: "LeNet-5 on MNIST 10 × 20 (14 methods)"."""
     parts = []
-    for task, own in best.groupby(list(TASK), observed=True, sort=True):
+    for task, own in best.groupby(list(TASK), observed=True, sort=False):
         n = f"{words.range_text(own['n_networks'])} × {words.range_text(own['n_chips'])}"
         parts.append(f"{task_text(task)} {n} ({words.range_text(own['n_methods'])} methods)")
     return "; ".join(parts)
@@ -278,7 +308,7 @@ def task_text(task: Sequence[str]) -> str:
 def sort_key(line: Sequence[str]) -> tuple[Any, ...]:
     """Order of rows: by technology, device, then no compensation before others."""
     device, compensation, condition = line
-    return technology_of(device), device, condition, compensation != "none", compensation
+    return technology_of(device), device, condition != "{}", condition, compensation != "none"
 
 
 def compensation_label(compensation: str, condition: str) -> str:
@@ -309,9 +339,10 @@ def _placed(
         )
         if slot in placed:
             raise ValueError(
-                f"Two comparisons would stand at one place of the map: {task_text(tasks[slot.task])} "
-                f"on {cell['device']!r} at {times.label(cell['t_inference_s'])} was simulated with "
-                "several engines or precisions; give studies of one."
+                "Two comparisons would stand at one place of the map: "
+                f"{task_text(tasks[slot.task])} on {cell['device']!r} at "
+                f"{times.label(cell['t_inference_s'])} was simulated with several engines or "
+                "precisions; give studies of one."
             )
         placed[slot] = at
     return placed
@@ -325,144 +356,153 @@ class _Writer:
         self.cell_pt = cell_pt
         self.letter_pt = letter_pt
 
-    def write(
-        self,
-        x: float,
-        y: float,
-        text: str,
-        *,
-        share: float = 1.0,
-        size: float = 1.0,
-        **options: Any,
-    ) -> None:
-        """Write a text at most ``share`` cells wide, ``size`` letters high."""
-        size_pt = size * self.letter_pt
+    def fit(self, text: str, share: float, weight: str = "normal", size: float = 1.0) -> float:
+        """Size of letters at which a text is at most ``share`` cells wide; at most ``size``."""
         font = FontProperties(
-            size=size_pt, weight=options.get("weight", "normal"), family=rcParams["font.family"]
+            size=size * self.letter_pt, weight=weight, family=rcParams["font.family"]
         )
-        widest = max(
-            TextPath((0, 0), line, prop=font).get_extents().width
-            for line in text.split("\n")
-            if line
-        )
-        size_pt *= min(1.0, share * self.cell_pt / widest)
-        self.ax.text(x, y, text, fontsize=size_pt, **{"va": "center", **options})
+        lines = filter(None, text.split("\n"))
+        widest = max(TextPath((0, 0), line, prop=font).get_extents().width for line in lines)
+        return size * min(1.0, share * self.cell_pt / widest)
+
+    def write(
+        self, place: Sequence[float], text: str, *, share: float, size: float = 1.0, **options: Any
+    ) -> None:
+        """Write a text at most ``share`` cells wide, its letters at most ``size``."""
+        size = self.fit(text, share, options.get("weight", "normal"), size)
+        options = {"va": "center", "ha": "center", "fontsize": size * self.letter_pt, **options}
+        self.ax.text(float(place[0]), float(place[1]), text, **options)
 
 
 def _write_heads(
-    writer: _Writer, tasks: list[Any], lefts: list[float], wanted: list[float], head: float
+    writer: _Writer, tasks: Sequence[Any], lefts: np.ndarray, wanted: Sequence[float], head: float
 ) -> None:
-    for task, left in zip(tasks, lefts, strict=True):
-        n = len(wanted)
+    n = len(wanted)
+    for (dataset, model), left in zip(tasks, lefts, strict=True):
         middle = left + n / 2
-        writer.write(
-            middle,
-            -0.84 * head,
-            dataset_label(str(task[0])),
-            share=n,
-            size=1.2,
-            weight="bold",
-            ha="center",
-        )
-        writer.write(middle, -0.50 * head, model_label(str(task[1])), share=n, ha="center")
+        name = dataset_label(str(dataset))
+        writer.write((middle, -0.84 * head), name, share=n, size=1.25, weight="bold")
+        writer.write((middle, -0.50 * head), model_label(str(model)), share=n)
         for k, time in enumerate(wanted):
-            writer.write(left + k + 0.5, -0.16 * head, times.label(time), ha="center")
-    writer.write(-0.1, -0.16 * head, "compensation", share=1.2, ha="right", size=0.9)
+            writer.write((left + k + 0.485, -0.16 * head), times.label(time), share=0.95)
+    writer.write((-0.1, -0.16 * head), "compensation", share=1.2, ha="right", size=0.9)
 
 
-def _write_lines(writer: _Writer, lines: list[tuple[str, str, str]], tops: Any, among: Any) -> None:
+def _write_lines(
+    writer: _Writer, lines: list[tuple[str, str, str]], tops: np.ndarray, among: Any
+) -> None:
     for k, (device, compensation, condition) in enumerate(lines):
         text = compensation_label(compensation, condition).replace(", ", ",\n")
-        writer.write(-0.1, tops[k] + 0.5, text, share=1.15, ha="right", ma="right")
+        place = (-0.1, tops[k] + 0.475)
+        writer.write(place, text, share=1.05, ha="right", ma="right", linespacing=1.0)
         if k and lines[k - 1][0] == device:
             continue
         title, _, name = device_label(device, among).partition(" (")
-        writer.write(
-            -LABELS_CELLS, tops[k] + 0.32, title, share=1.1, size=1.1, weight="bold", ha="left"
-        )
+        place = (-LABELS_CELLS, tops[k] + (0.26 if name else 0.475))
+        writer.write(place, title, share=1.05, size=1.15, weight="bold", ha="left")
         if name:
-            writer.write(
-                -LABELS_CELLS,
-                tops[k] + 0.74,
-                name.removesuffix(")"),
-                share=1.1,
-                size=0.9,
-                ha="left",
-            )
+            place = (-LABELS_CELLS, tops[k] + 0.74)
+            writer.write(place, name.removesuffix(")"), share=1.05, size=0.9, ha="left")
+
+
+class _Cell(NamedTuple):
+    """The texts of a cell.
+
+    Attributes:
+        label: Short label of the best method.
+        gain: Its gain with the interval.
+        at: Time, where it is not that of the column; else "".
+        is_decided: Whether the best method is significantly better than every other one.
+    """
+
+    label: str
+    gain: str
+    at: str
+    is_decided: bool
+
+    @classmethod
+    def of(cls, row: "pd.Series[Any]", label: str) -> "_Cell":
+        """The texts for a row of `results.winners`."""
+        is_elsewhere = row["t_inference_s"] != row["column_s"]
+        at = f"at {times.label(row['t_inference_s'])}" if is_elsewhere else ""
+        return cls(label, gain_text(row), at, bool(row["is_decided"]))
+
+    @property
+    def left(self) -> float:
+        """Where the texts begin, from the left edge."""
+        return BAND + (STRIP if self.at else 0.0)
+
+    @property
+    def share(self) -> float:
+        """Width of the texts, in cells."""
+        return 0.97 - self.left - CLEAR
 
 
 def _draw_blank(writer: _Writer, corner: tuple[float, float]) -> None:
-    writer.ax.add_patch(
-        Rectangle(corner, 0.97, 0.95, facecolor="none", edgecolor="0.85", lw=line_width(0.4))
-    )
-    writer.write(corner[0] + 0.485, corner[1] + 0.475, BLANK, ha="center", color="0.6")
+    frame = Rectangle(corner, 0.97, 0.95, facecolor="none", edgecolor="0.85", lw=line_width(0.4))
+    writer.ax.add_patch(frame)
+    writer.write((corner[0] + 0.485, corner[1] + 0.475), BLANK, share=0.9, color="0.6")
 
 
 def _draw_cell(
     writer: _Writer,
     corner: tuple[float, float],
-    cell: "pd.Series[Any]",
-    label: str,
+    cell: _Cell,
     options: Mapping[str, Any],
-    digits: int,
+    sizes: Mapping[str, float],
 ) -> None:
     x, y = corner
     colour = np.array(matplotlib.colors.to_rgb(options["color"]))
-    is_decided = bool(cell["is_decided"])
-    ground = colour if is_decided else PALE + (1 - PALE) * colour
-    add = writer.ax.add_patch
-    add(Rectangle(corner, 0.97, 0.95, facecolor=ground, edgecolor=colour, lw=line_width(0.5)))
-    add(Rectangle(corner, BAND, 0.95, facecolor=colour, lw=0))
-    ink, on_band = _ink(ground), _ink(colour)
+    on_band = _ink(colour)
+    white = PALE if not cell.is_decided else SOLID if on_band == "black" else 0.0
+    ground = white + (1 - white) * colour
+    ink = _ink(ground)
+    frame = Rectangle(corner, 0.97, 0.95, facecolor=ground, edgecolor=colour, lw=line_width(0.5))
+    writer.ax.add_patch(frame)
+    writer.ax.add_patch(Rectangle(corner, BAND, 0.95, facecolor=colour, lw=0))
     is_hollow = options["markerfacecolor"] == "white"
     writer.ax.plot(
         [x + BAND / 2],
         [y + 0.475],
         marker=options["marker"],
-        color=on_band,
         ms=marker_size(0.85),
         mfc="none" if is_hollow else on_band,
         mec=on_band,
         mew=line_width(0.7),
     )
-    middle, share = x + (BAND + 0.97) / 2, 0.97 - BAND - 0.06
-    is_elsewhere = cell["t_inference_s"] != cell["column_s"]
-    heights = (0.17, 0.47, 0.77) if is_elsewhere else (0.3, 0.3, 0.68)
-    if is_elsewhere:
-        at = f"at {times.label(cell['t_inference_s'])}"
-        writer.write(
-            middle,
-            y + heights[0],
-            at,
-            share=share,
-            size=0.8,
-            ha="center",
-            color=ink,
-            style="italic",
-        )
-    tied = f" ≈{cell['n_tied']}" if not is_decided and cell["n_tied"] else ""
-    text = f"{label}{tied}"
-    writer.write(middle, y + heights[1], text, share=share, ha="center", color=ink, weight="bold")
-    writer.write(
-        middle, y + heights[2], gain_text(cell, digits), share=share, ha="center", color=ink
-    )
+    if cell.at:
+        place = (x + BAND + 0.55 * STRIP, y + 0.475)
+        small = {"size": 0.72, "rotation": 90, "style": "italic"}
+        writer.write(place, cell.at, share=0.9, color=ink, **small)
+    middle = x + (cell.left + 0.97) / 2
+    weight = "bold" if cell.is_decided else "normal"
+    for text, down, size, kind in (
+        (cell.label, 0.28, sizes["label"], weight),
+        (cell.gain, 0.70, sizes["gain"], "normal"),
+    ):
+        place = (middle, y + down)
+        writer.write(place, text, share=cell.share, size=size, color=ink, weight=kind)
 
 
-def gain_text(cell: "pd.Series[Any]", digits: int) -> str:
-    """The gain of a cell with its interval: "+1.23±0.45†"; "no gain" where the baseline is best."""
+def gain_text(cell: "pd.Series[Any]") -> str:
+    """The gain of a cell with its interval: "+1.23±0.45†"; "no gain" where the baseline is best.
+
+    A digit less where the half-width, or the gain without one, is 1 or more.
+    """
     score = score_of(cell.to_frame().T)
     late = EXTRAPOLATED if cell["extrapolated"] else ""
-    best = f"{cell['method']} {cell['strength']}".strip()
-    if best == cell["baseline"]:
+    if f"{cell['method']} {cell['strength']}".strip() == cell["baseline"]:
         return f"no gain{late}"
-    ends = [score.shown_gain(cell[column]) for column in ("gain", "low", "high")]
-    value, low, high = (f"{one:+z.{digits}f}" for one in ends)
-    if cell["level"] == "chips only" or pd.isna(cell["half_width"]):
-        text = value
-    elif score.is_exponential:
-        text = f"{value} ({low} to {high})"
-    else:
-        text = f"{value}±{score.shown_gain(cell['half_width']):.{digits}f}"
+    gain, low, high = (score.shown_gain(float(cell[one])) for one in ("gain", "low", "high"))
+    has_interval = cell["level"] != "chips only" and not pd.isna(cell["half_width"])
+    half_width = (high - low) / 2
+    digits = score.decimals_of_gains(gain)
+    digits = max(digits - (abs(half_width if has_interval else gain) >= 1), 0)
+    value, bottom, top = (f"{one:+z.{digits}f}" for one in (gain, low, high))
+    text = value
+    if has_interval:
+        is_even = not score.is_exponential
+        text += f"±{half_width:.{digits}f}" if is_even else f" ({bottom} to {top})"
     return text.replace("-", "−") + late
 
 
@@ -478,15 +518,16 @@ def _handles(
     labels: Mapping[str, str],
     short: Mapping[str, str],
     costs: Mapping[str, str],
-    drawn: list[str],
 ) -> dict[str, Artist]:
     """What the legend shows: the methods that are best somewhere, with the cost of a training."""
     handles: dict[str, Artist] = {}
     for name in (one for one in labels if one in set(names)):
-        options = plot_options(name, drawn)
-        text = labels[name] if short[name] == labels[name] else f"{short[name]}: {labels[name]}"
-        text += f", cost {costs[name]}" if costs.get(name) else ""
-        handles[text] = Line2D([], [], **{**options, "linestyle": "none"}, ms=marker_size(1.3))
+        options = {**plot_options(name, labels), "linestyle": "none"}
+        text = labels[name]
+        if text.split()[0] != short[name].split()[0]:
+            text = f"{short[name]}: {text.partition(' (')[0]}"
+        text += f", {costs[name]}" if costs.get(name) else ""
+        handles[text] = Line2D([], [], **options)
     return handles
 
 
