@@ -54,7 +54,7 @@ class Situation:
         title: In words.
         technology: Technology of the cells; "" if it is not known.
         cells: Which cells of the map it includes, by their columns ``device``, ``compensation`` and
-            ``condition``; an empty tuple includes all.
+            ``condition``.
     """
 
     title: str
@@ -199,7 +199,8 @@ def map_table(best: pd.DataFrame, labels: Mapping[str, str]) -> Table:
         "Held out: gain of the method that is chosen without a network, on that network: the gain "
         "of the best is too large on average, since the best is chosen by the same data"
         f"{_bias_text(best, score)}. Next, ahead: the second best method, and the difference to "
-        "it. Tied: other methods that are not significantly worse than the best (Holm over all pairs).",
+        "it. Tied: other methods that are not significantly worse than the best (Holm over all "
+        "pairs).",
     ]
     if calendar := words.calendar_text(best["t_inference_s"].unique()):
         parts.append(f"{calendar}.")
@@ -271,7 +272,9 @@ def advice_table(
                 ).removesuffix(" ± nan"),
                 "cost": texts[choice["name"]] or BLANK,
                 "again [%]": BLANK if pd.isna(share) else f"{100 * share:.0f}",
-                f"at {CHEAP:g}×": _with_regret(score, labels, cheap),
+                f"at {CHEAP:g}×": "the same"
+                if costs_of[choice["name"]] <= CHEAP
+                else _with_regret(score, labels, cheap),
                 "knows a device": _with_regret(score, labels, apart),
             }
         )
@@ -312,9 +315,10 @@ def situations(gains: pd.DataFrame) -> list[Situation]:
         found.append(Situation(title, technology_of(own[0][0]), tuple(own)))
     among = kinds["device"].unique()
     for device in dict.fromkeys(cell[0] for cell in cells):
-        own = tuple(cell for cell in cells if cell[0] == device)
-        if own not in [one.cells for one in found]:
-            found.append(Situation(device_label(device, among), technology_of(device), own))
+        of_device = tuple(cell for cell in cells if cell[0] == device)
+        if of_device not in [one.cells for one in found]:
+            title = device_label(device, among)
+            found.append(Situation(title, technology_of(device), of_device))
     return found
 
 
@@ -337,10 +341,10 @@ def _advice_caption(
     labels = variant_labels(variants)
     is_one = (best["n_networks"] == 1).any()
     text = [
-        f"Regret: how far the mean {score.label} is behind that of the best method of a cell (a "
-        "task on a device with a compensation at a time). Choose: the method with the smallest "
-        "largest regret over the cells of all tasks; mean: its mean regret. Regrets include "
-        f"chance: those of equal methods are above 0. Gain: over {baseline}, mean over the cells, "
+        f"Regret: how far the mean {score.label} is behind that of the best of all methods in a "
+        "cell (a task on a device with a compensation at a time). Choose: the method with the "
+        "smallest largest regret over the cells of all tasks; mean: its mean regret. Regrets "
+        f"include chance: those of equal methods are above 0. Gain: over {baseline}, mean over the cells, "
         f"± half-width of its {100 * confidence:g} % interval (Student t over trained networks, "
         "simultaneous over the methods by Bonferroni, since the method is chosen by the same "
         "data).",

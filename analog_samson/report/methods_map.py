@@ -187,8 +187,9 @@ def methods_map(
         ValueError: If there are no cells, several at one place, or too many rows.
     """
     check_not_empty(best)
-    best = rows_of_map(best, times_s)
-    tasks = list(tasks) or list(best.groupby(list(TASK), observed=True, sort=True).groups)
+    best = rows_of_map(best, times_s).reset_index(drop=True)
+    found = best[list(TASK)].drop_duplicates().sort_values(list(TASK))
+    tasks = list(tasks) or list(found.itertuples(index=False, name=None))
     lines = _lines(best)
     if len(lines) > MOST_ROWS:
         raise ValueError(
@@ -218,7 +219,7 @@ def methods_map(
         writer = _Writer(ax, 0.98 * whole_in * 72 / (right + LABELS_CELLS), letter_pt)
         _write_heads(writer, tasks, lefts, wanted, head)
         _write_lines(writer, lines, tops, best["device"].unique())
-        cells = [_Cell.of(best.loc[at], short[names[at]]) for at in placed.values()]
+        cells = [_Cell.of(best.iloc[at], short[names[at]]) for at in placed.values()]
         sizes = {
             kind: max(SMALLEST, min(writer.fit(getattr(c, kind), c.share, weight) for c in cells))
             for kind, weight in (("label", "bold"), ("gain", "normal"))
@@ -235,8 +236,7 @@ def methods_map(
             marks["better than all others"] = Patch(fc="0.45", ec="0.45")
             marks["not decided"] = Patch(fc="0.93", ec="0.45")
         handles = _handles(names, labels, short, costs)
-        rank = {task: k for k, task in enumerate(tasks)}
-        in_order = sorted(best.index, key=lambda at: rank[tuple(best.loc[at, list(TASK)])])
+        in_order = [at for _, at in sorted((slot.task, at) for slot, at in placed.items())]
         text = map_note(best.loc[in_order], others, note, is_brief=is_brief)
         finish(figure, handles, text, are_methods=False, marks=marks)
     return figure
@@ -300,7 +300,7 @@ def n_by_task(best: pd.DataFrame) -> str:
     return "; ".join(parts)
 
 
-def task_text(task: Sequence[str]) -> str:
+def task_text(task: Sequence[Any]) -> str:
     """A task in words: ("mnist", "lenet5") -> "LeNet-5 on MNIST"."""
     return f"{model_label(str(task[1]))} on {dataset_label(str(task[0]))}"
 
@@ -328,10 +328,10 @@ def _placed(
     tasks: list[Any],
     lines: list[tuple[str, str, str]],
     wanted: list[float],
-) -> dict[Slot, Any]:
+) -> dict[Slot, int]:
     """The row of ``best`` at every place of the map."""
-    placed: dict[Slot, Any] = {}
-    for at, cell in best.iterrows():
+    placed: dict[Slot, int] = {}
+    for at, (_, cell) in enumerate(best.iterrows()):
         slot = Slot(
             lines.index((cell["device"], cell["compensation"], cell["condition"])),
             tasks.index(tuple(cell[key] for key in TASK)),
@@ -472,8 +472,7 @@ def _draw_cell(
     )
     if cell.at:
         place = (x + BAND + 0.55 * STRIP, y + 0.475)
-        small = {"size": 0.72, "rotation": 90, "style": "italic"}
-        writer.write(place, cell.at, share=0.9, color=ink, **small)
+        writer.write(place, cell.at, share=0.9, size=0.72, color=ink, rotation=90, style="italic")
     middle = x + (cell.left + 0.97) / 2
     weight = "bold" if cell.is_decided else "normal"
     for text, down, size, kind in (

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -38,18 +39,18 @@ def short_labels(variants: pd.DataFrame) -> dict[str, str]:
     return {name: full[name] if taken.count(text) > 1 else text for name, text in short.items()}
 
 
-def _by_name(variants: pd.DataFrame) -> dict[str, Mapping[str, str]]:
+def _by_name(variants: pd.DataFrame) -> dict[str, Mapping[str, Any]]:
     """Method, variant and device known of every name; ``is_told``: the device is label enough."""
     kinds = variants[["method", "variant", "device_known"]].drop_duplicates()
     kinds = kinds.drop_duplicates(["method", "variant"])
     alone = ~kinds.duplicated(["method", "device_known"], keep=False)
     kinds["is_told"] = alone & (kinds["device_known"] != "")
     names = method_names(kinds.rename(columns={"variant": "strength"}))
-    found = dict(zip(names, kinds.to_dict("records"), strict=True))
+    found: dict[str, dict[str, Any]] = {name: kinds.loc[at].to_dict() for at, name in names.items()}
     return {name: found[name] for name in sorted(found, key=order)}
 
 
-def _label(name: str, kind: Mapping[str, str]) -> str:
+def _label(name: str, kind: Mapping[str, Any]) -> str:
     if given := label_of(name):
         return given
     if kind["is_told"]:
@@ -58,7 +59,7 @@ def _label(name: str, kind: Mapping[str, str]) -> str:
     return method_text(name).replace("_", " ") + rest
 
 
-def _short(name: str, kind: Mapping[str, str]) -> str:
+def _short(name: str, kind: Mapping[str, Any]) -> str:
     label = appearance(kind["method"]).label
     if given := label_of(name):
         label = given
@@ -75,7 +76,7 @@ def _short(name: str, kind: Mapping[str, str]) -> str:
     return " ".join(filter(None, parts))
 
 
-def _device(kind: Mapping[str, str]) -> str:
+def _device(kind: Mapping[str, Any]) -> str:
     return device_label(kind["device_known"])
 
 

@@ -84,7 +84,7 @@ def winners(
     against["rival"] = method_names(against) if len(against) else ""
     n_pairs = int((best["n_methods"] * (best["n_methods"] - 1) // 2).sum())
     against["p_worse"] = holm(against["p_value"].to_numpy(dtype=float), n_tests=n_pairs)
-    found = [_tested(own, 1 - confidence) for _, own in _cells(against, best)]
+    found = [_tested(own, 1 - confidence) for own in _cells(against, best)]
     best = pd.concat([best.drop(columns="regret"), pd.DataFrame(found)], axis=1)
     best["p_holm"] = holm(best["p_value"].to_numpy(dtype=float))
     best["is_decided"] = best["p_holm"] < 1 - confidence
@@ -126,15 +126,13 @@ def simultaneous_gains(
     names = method_names(chips)
     n_methods = chips.assign(name=names).groupby(CELL, observed=True)["name"].nunique()
     has_baseline = chips[names == reference][CELL].drop_duplicates()
-    chips = chips.merge(has_baseline, on=CELL).merge(
-        n_methods.rename("n_methods").reset_index(), on=CELL
-    )
+    chips = chips.merge(has_baseline, on=CELL)
+    chips = chips.merge(n_methods.rename("n_methods").reset_index(), on=CELL)
     parts = []
-    for n, own in chips.groupby("n_methods"):
-        if n == 1:
-            continue
+    for n in sorted(set(chips["n_methods"]) - {1}):
+        own = chips[chips["n_methods"] == n].drop(columns="n_methods")
         each = 1 - (1 - confidence) / (n - 1)
-        gains = paired_gain(own.drop(columns="n_methods"), reference, each, pool=pool, scale=scales)
+        gains = paired_gain(own, reference, each, pool=pool, scale=scales)
         parts.append(gains.assign(n_methods=n, confidence=confidence))
     kept = ["gain", "low", "high", "half_width", "level", "spread", "scale"]
     kept += ["n_networks", "n_chips", "extrapolated", "confidence"]
@@ -273,7 +271,8 @@ def regret_of_choice(
         n_networks=min(values.shape[2] for values in tasks),
     )
     order = ["largest_regret", "mean_regret", "name"]
-    return found[is_run].sort_values(order, ignore_index=True)
+    ranked: pd.DataFrame = found[is_run].sort_values(order, ignore_index=True)
+    return ranked
 
 
 def _prepared(
@@ -299,7 +298,7 @@ def _of_baseline(chips: pd.DataFrame, reference: str, confidence: float) -> pd.D
     cells = own.assign(n_of_network=of_network).groupby(
         [*CELL, *METHOD, "n_methods"], observed=True
     )
-    found = cells.agg(
+    found: pd.DataFrame = cells.agg(
         n_networks=("checkpoint", "nunique"),
         n_chips=("n_of_network", "min"),
         extrapolated=("extrapolated", "max"),
@@ -309,13 +308,14 @@ def _of_baseline(chips: pd.DataFrame, reference: str, confidence: float) -> pd.D
     return found.assign(gain=0.0, level=level, spread="own", confidence=confidence, **nothing)
 
 
-def _cells(
-    against: pd.DataFrame, best: pd.DataFrame
-) -> Iterator[tuple[tuple[object, ...], pd.DataFrame]]:
+def _cells(against: pd.DataFrame, best: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """The comparisons with the others of every cell, in the order of the best ones."""
-    groups = dict(list(against.groupby(CELL, observed=True))) if len(against) else {}
-    for cell in best[CELL].itertuples(index=False, name=None):
-        yield cell, groups.get(cell, against.iloc[:0])
+    numbers = pd.MultiIndex.from_frame(best[CELL]).get_indexer(
+        pd.MultiIndex.from_frame(against[CELL])
+    )
+    groups = dict(list(against.groupby(numbers)))
+    for number in range(len(best)):
+        yield groups.get(number, against.iloc[:0])
 
 
 def _tested(rivals: pd.DataFrame, alpha: float) -> dict[str, object]:
@@ -325,7 +325,7 @@ def _tested(rivals: pd.DataFrame, alpha: float) -> dict[str, object]:
     if len(rivals) == 0:
         runner_up, margin = "", np.nan
     else:
-        second = rivals.loc[rivals["gain"].astype(float).idxmax()]
+        second = rivals.iloc[int(rivals["gain"].to_numpy(dtype=float).argmax())]
         runner_up, margin = second["rival"], -second["gain"]
     return {
         "runner_up": runner_up,
