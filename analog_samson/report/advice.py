@@ -344,10 +344,10 @@ def _advice_caption(
         f"Regret: how far the mean {score.label} is behind that of the best of all methods in a "
         "cell (a task on a device with a compensation at a time). Choose: the method with the "
         "smallest largest regret over the cells of all tasks; mean: its mean regret. Regrets "
-        f"include chance: those of equal methods are above 0. Gain: over {baseline}, mean over the cells, "
-        f"± half-width of its {100 * confidence:g} % interval (Student t over trained networks, "
-        "simultaneous over the methods by Bonferroni, since the method is chosen by the same "
-        "data).",
+        f"include chance: those of equal methods are above 0. Gain: over {baseline}, mean over the "
+        f"cells, ± half-width of its {100 * confidence:g} % interval (Student t over trained "
+        "networks, simultaneous over the methods by Bonferroni, since the method is chosen by the "
+        "same data).",
         f"Cost: backward passes of a training relative to {baseline}. Again: share of {DRAWS:,} "
         "resamples of the trained networks with the same choice. "
         f"At {CHEAP:g}×: the best choice of this cost, with its largest regret. Knows a device: "

@@ -101,8 +101,8 @@ def time_slots(
 ) -> dict[float, float]:
     """Which of a device's times stands in which column of the map.
 
-    A wanted time that the device has stands in its column. Another column takes the device's
-    nearest time (in the logarithm) that lies between those of the neighbouring columns.
+    A wanted time that the device has stands in its column. Other columns take further times of the
+    device, as many as fit in order, by the smallest sum of distances in the logarithm.
 
     Args:
         available_s: Times of the device [s].
@@ -115,20 +115,19 @@ def time_slots(
         >>> time_slots([1.0, DAY, 2 * DAY])  # columns of 1 h, 1 d, 1 y
         {1.0: 3600.0, 86400.0: 86400.0, 172800.0: 31536000.0}
     """
+    wanted = sorted(set(wanted_s))
     available = sorted(time for time in set(available_s) if time > 0)
-    wanted = sorted(wanted_s)
-    found = {time: time for time in available if time in wanted}
-    for k, column in enumerate(wanted):
-        if column in found.values():
-            continue
-        before = [time for time, placed in found.items() if placed < column]
-        after = [time for time, placed in found.items() if placed in wanted[k + 1 :]]
-        low, high = max(before, default=0.0), min(after, default=np.inf)
-        between = [time for time in available if low < time < high and time not in found]
-        if between:
-            nearest = min(between, key=lambda time: abs(np.log(time / column)))
-            found[nearest] = column
-    return dict(sorted(found.items()))
+    exact = {(time, time) for time in available if time in wanted}
+    for n in range(min(len(wanted), len(available)), 0, -1):
+        ways = [
+            tuple(zip(times_s, columns, strict=True))
+            for times_s in itertools.combinations(available, n)
+            for columns in itertools.combinations(wanted, n)
+        ]
+        ways = [way for way in ways if exact <= set(way)]
+        if ways:
+            return dict(min(ways, key=lambda way: sum(abs(np.log(a / b)) for a, b in way)))
+    return {}
 
 
 def rows_of_map(rows: pd.DataFrame, times_s: Sequence[float] = TIMES_S) -> pd.DataFrame:
@@ -210,8 +209,9 @@ def methods_map(
         right, bottom = lefts[-1] + n, tops[-1] + 1
         height_in = HEIGHT_LETTERS * letter_pt / 72
         head = HEAD_LETTERS / HEIGHT_LETTERS
+        legend_in = 2.2 * float(rcParams["legend.fontsize"]) / 72
         figure = ShownFigure(
-            figsize=(whole_in, (bottom + head) * height_in + 0.1), layout="constrained"
+            figsize=(whole_in, (bottom + head) * height_in + legend_in + 0.1), layout="constrained"
         )
         ax = figure.subplots()
         ax.set_axis_off()

@@ -46,7 +46,10 @@ def _by_name(variants: pd.DataFrame) -> dict[str, Mapping[str, Any]]:
     alone = ~kinds.duplicated(["method", "device_known"], keep=False)
     kinds["is_told"] = alone & (kinds["device_known"] != "")
     names = method_names(kinds.rename(columns={"variant": "strength"}))
-    found: dict[str, dict[str, Any]] = {name: kinds.loc[at].to_dict() for at, name in names.items()}
+    columns = (kinds[name].tolist() for name in kinds)
+    heads = [str(name) for name in kinds]
+    records = [dict(zip(heads, row, strict=True)) for row in zip(*columns, strict=True)]
+    found: dict[str, dict[str, Any]] = dict(zip(names, records, strict=True))
     return {name: found[name] for name in sorted(found, key=order)}
 
 

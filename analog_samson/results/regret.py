@@ -10,6 +10,7 @@ therefore one of Bonferroni's simultaneous intervals over all methods of the cel
 whichever is chosen; the gain itself is too large on average, see `held_out_gains`.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -313,9 +314,10 @@ def _cells(against: pd.DataFrame, best: pd.DataFrame) -> Iterator[pd.DataFrame]:
     numbers = pd.MultiIndex.from_frame(best[CELL]).get_indexer(
         pd.MultiIndex.from_frame(against[CELL])
     )
-    groups = dict(list(against.groupby(numbers)))
-    for number in range(len(best)):
-        yield groups.get(number, against.iloc[:0])
+    order = np.argsort(numbers, kind="stable")
+    ends = np.searchsorted(numbers[order], np.arange(len(best) + 1))
+    for first, after in itertools.pairwise(ends):
+        yield against.iloc[order[first:after]]
 
 
 def _tested(rivals: pd.DataFrame, alpha: float) -> dict[str, object]:
