@@ -3,7 +3,7 @@
 Nothing here imports torch or aihwkit: figures can be redrawn on any machine from the files.
 """
 
-from analog_samson.report.advice import advice_table, study_advice
+from analog_samson.report.advice import study_advice
 from analog_samson.report.cells import (
     arrays_figure,
     clipping_by_layer,
@@ -41,7 +41,6 @@ from analog_samson.report.figures import (
 from analog_samson.report.items import ITEMS, Item, with_extra
 from analog_samson.report.maps import draw_map, map_figure, map_table, study_maps
 from analog_samson.report.methods import labelled
-from analog_samson.report.methods_map import methods_map
 from analog_samson.report.networks import (
     sharpness_figure,
     sharpness_vs_robustness,
@@ -91,7 +90,6 @@ __all__ = [
     "accuracy_figure",
     "accuracy_vs_axis",
     "accuracy_vs_time",
-    "advice_table",
     "arrays_figure",
     "axis_figure",
     "chip_strips",
@@ -124,7 +122,6 @@ __all__ = [
     "lost_vs_time",
     "map_figure",
     "map_table",
-    "methods_map",
     "names_in",
     "overlay_figure",
     "overview_table",

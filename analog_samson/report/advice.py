@@ -111,7 +111,7 @@ def study_advice(
     reference = baseline_name(shown, baseline)
     best = winners(shown, reference, confidence, scale=scales)
     gains = network_gains(shown, reference, scale=scales)
-    best = with_score_of(best, best.merge(held_out_gains(gains), on=CELL, how="left"))
+    best = best.merge(held_out_gains(gains), on=CELL, how="left")
     costs = training_costs(variants, reference)
     with labelled(labels):
         names, short = variant_labels(variants), short_labels(variants)
@@ -263,8 +263,8 @@ def advice_table(
                 "situation": situation.title,
                 "cells": str(choice["n_cells"]),
                 "choose": labels[choice["name"]],
-                f"regret{unit}": _shown(score, choice["largest_regret"]),
-                "mean": _shown(score, choice["mean_regret"]),
+                f"regret{unit}": _regret(score, choice["largest_regret"]),
+                "mean": _regret(score, choice["mean_regret"]),
                 f"gain{unit}": BLANK
                 if is_baseline
                 else mean_of(
@@ -289,6 +289,7 @@ def advice_table(
     found["baseline"], found["confidence"] = gains["baseline"].iloc[0], confidence
     first = ["situation", "is_choice", "is_eligible"]
     found = found[[*first, *(name for name in found if name not in (*first, "name"))]]
+    found = with_score_of(gains, found)
     return Table(
         title="Which training method to choose",
         caption=_advice_caption(score, best, variants, not_everywhere(gains), baseline, confidence),
@@ -382,7 +383,12 @@ def _with_regret(score: Score, labels: Mapping[str, str], ranked: pd.DataFrame) 
     if ranked.empty:
         return BLANK
     first = ranked.iloc[0]
-    return f"{labels[first['name']]}: {_shown(score, first['largest_regret'])}"
+    return f"{labels[first['name']]}: {_regret(score, first['largest_regret'])}"
+
+
+def _regret(score: Score, value: float) -> str:
+    shown = score.shown_loss(value)
+    return f"{shown:z.{score.decimals_of_gains(shown)}f}"
 
 
 def _shown(score: Score, value: Any) -> str:

@@ -89,7 +89,7 @@ def winners(
     best = pd.concat([best.drop(columns="regret"), pd.DataFrame(found)], axis=1)
     best["p_holm"] = holm(best["p_value"].to_numpy(dtype=float))
     best["is_decided"] = best["p_holm"] < 1 - confidence
-    return with_score_of(chips, best)
+    return best
 
 
 def simultaneous_gains(

@@ -92,6 +92,10 @@ def training_costs(variants: pd.DataFrame, baseline: str) -> pd.DataFrame:
     Returns:
         One row per method and variant (its column is ``strength``): ``cost``, the mean over tasks,
         ``cost_low`` and ``cost_high``.
+
+    Example:
+        >>> training_costs(variants_of(rows), "sgd")[["method", "cost"]].values.tolist()
+        [['sam', 2.0], ['sgd', 1.0]]
     """
     names = variants["method"] + (" " + variants["variant"]).where(variants["variant"] != "", "")
     own = variants[names == baseline].set_index(list(TASK))["gradient_evaluations"]

@@ -158,7 +158,7 @@ def test_maintenance_is_an_option(script, options, network, tmp_path):
             ["{study}", "--baseline", "nope", "--folder", "{there}"],
             "'nope' is not among the methods",
         ),
-        ("methods_map.py", ["{there}", "--folder", "{there}"], "no table of trials"),
+        ("methods_map.py", ["{there}", "--folder", "{there}"], "No table of trials"),
         ("train_methods.py", ["--seeds"], "at least one method and one training seed"),
         ("describe_device.py", ["ideal", "--table", "."], "'.' cannot be written (Is a directory)"),
         (

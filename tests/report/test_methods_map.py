@@ -16,7 +16,7 @@ from analog_samson.report import study_advice
 from analog_samson.report.advice import situations
 from analog_samson.report.methods_map import gain_text, rows_of_map, time_slots
 from analog_samson.report.variants import short_labels, variant_labels
-from analog_samson.results import append_rows, variants_of
+from analog_samson.results import append_rows, paired_gain, read_trials, variants_of
 from analog_samson.times import DAY, HOUR, YEAR
 
 RASCH, WAN = (1.0, HOUR, DAY, YEAR), (1.0, DAY, 2 * DAY)
@@ -218,6 +218,18 @@ def test_two_engines_at_one_place_are_refused():
         study_advice(pd.concat(two, ignore_index=True))
 
 
+def test_a_lower_perplexity_is_a_gain():
+    rows = read_trials(ROOT / "results" / "shakespeare-lstm")
+    tables = study_advice(rows)[1]
+    best, gains = tables["methods_map"].data, paired_gain(rows).set_index("t_inference_s")
+    assert best["higher_is_better"].eq(False).all()
+    for row in best[best["method"] == "samson"].itertuples():
+        found = gains.loc[[row.t_inference_s]].query("device == @row.device")["gain"]
+        assert row.gain == pytest.approx(found.item())
+        assert row.gain > 0
+    assert "% of perplexity" in tables["advice"].markdown()
+
+
 def run(*arguments):
     command = [sys.executable, "experiments/methods_map.py", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -241,3 +253,7 @@ def test_the_script_writes_map_and_advice_and_tells_mistakes(rows, tmp_path):
     assert wrong.returncode == 1
     assert "'nope' is not among the methods" in wrong.stderr
     assert wrong.stderr.count("\n") == 1
+    mixed = run("results/mnist", "results/shakespeare-lstm", "--folder", tmp_path / "none")
+    assert mixed.returncode == 1
+    assert "different scores are not merged" in mixed.stderr
+    assert not (tmp_path / "none").exists()
