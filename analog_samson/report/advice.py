@@ -100,8 +100,8 @@ def study_advice(
 
     Example:
         >>> figures, tables = study_advice(rows, times_s=[3600.0])
-        >>> tables["advice"].blocks[0].cells[["situation", "choose", "cost"]].values.tolist()
-        [['no idea of the hardware', 'SAM', '2×']]
+        >>> tables["advice"].blocks[0].cells["situation"].tolist()
+        ['no idea of the hardware', 'PCM, global compensation']
     """
     scales = scales_of(rows, scale)
     shown = rows_of_map(rows, times_s).drop(columns="column_s")

@@ -68,8 +68,8 @@ def winners(
 
     Example:
         >>> best = winners(rows[rows["t_inference_s"] == 3600.0])
-        >>> best[["method", "n_methods", "runner_up", "is_decided"]].values.tolist()
-        [['sam', 2, 'sgd', False]]
+        >>> best[["n_methods", "n_networks", "n_chips", "is_tested"]].values.tolist()
+        [[2, 3, 2, True]]
     """
     chips, scales, reference = _prepared(rows, baseline, confidence, scale)
     gains = simultaneous_gains(chips, reference, confidence, pool=pool, scale=scales)
@@ -196,8 +196,8 @@ def held_out_gains(gains: pd.DataFrame) -> pd.DataFrame:
         One row per cell: ``gain_held_out``; NaN for fewer than two networks.
 
     Example:
-        >>> held_out_gains(network_gains(rows))["gain_held_out"].notna().all()
-        True
+        >>> len(held_out_gains(network_gains(rows)))  # 3 times
+        3
     """
     found = []
     for cell, own in gains.groupby(CELL, observed=True, sort=True):
@@ -243,8 +243,8 @@ def regret_of_choice(
 
     Example:
         >>> found = regret_of_choice(network_gains(rows))
-        >>> found["name"].tolist(), bool(found["largest_regret"].is_monotonic_increasing)
-        (['sam', 'sgd'], True)
+        >>> sorted(found["name"]), bool(found["largest_regret"].is_monotonic_increasing)
+        (['sam rho=0.1', 'sgd'], True)
     """
     check_confidence(confidence)
     kinds = gains[list(METHOD)].drop_duplicates().sort_values(list(METHOD), ignore_index=True)
