@@ -1,5 +1,6 @@
 """Which training method to choose: the map of methods and a table of advice, of several studies."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,8 @@ def study_advice(
         labels: Names of methods, variants, devices, networks and data sets to labels.
 
     Returns:
-        "methods_map" to its figure, and "methods_map" and "advice" to their tables.
+        "methods_map" to its figure; "methods_map", of several tasks "methods_map_<data
+        set>_<model>", to the table of each task, and "advice".
 
     Raises:
         ValueError: If there are no rows at these times, no baseline, or a file lacks columns.
@@ -131,9 +133,11 @@ def study_advice(
             look=look,
         )
         tables = {
-            "methods_map": map_table(best, names),
-            "advice": advice_table(gains, best, variants, costs, confidence),
+            _stem(task, tasks): map_table(best[(best[list(TASK)] == list(task)).all(axis=1)], short)
+            for task in tasks
+            if (best[list(TASK)] == list(task)).all(axis=1).any()
         }
+        tables["advice"] = advice_table(gains, best, variants, costs, confidence)
     return {"methods_map": figure}, tables
 
 
@@ -154,11 +158,11 @@ def cost_texts(costs: pd.DataFrame) -> dict[str, str]:
 
 
 def map_table(best: pd.DataFrame, labels: Mapping[str, str]) -> Table:
-    """The map of methods as a table: best method, gain, runner-up, one block a task.
+    """The map of methods as a table: best method, gain, runner-up, a block for each task.
 
     Args:
         best: As `results.winners` gives, with ``gain_held_out``.
-        labels: Names of variants to labels.
+        labels: Names of variants to short labels.
 
     Returns:
         The table, one line per device, compensation and time.
@@ -209,7 +213,7 @@ def map_table(best: pd.DataFrame, labels: Mapping[str, str]) -> Table:
         caption=" ".join(parts),
         blocks=tuple(blocks),
         data=best,
-        label="tab:methods_map",
+        label="tab:methods_map" + (f"_{best['dataset'].iloc[0]}").partition("@")[0],
     )
 
 
@@ -235,13 +239,12 @@ def advice_table(
     Returns:
         The table, one line per situation; its data have all methods of every situation.
     """
-    score, labels = score_of(gains), variant_labels(variants)
+    score, labels = score_of(gains), short_labels(variants)
     known = _devices_known(variants)
     costs_of = dict(zip(method_names(costs), costs["cost_high"], strict=True))
     texts = cost_texts(costs)
-    unit = score.difference(short=True)
     baseline = labels[str(gains["baseline"].iloc[0])]
-    lines, data = [], []
+    lines, others_of, data = [], [], []
     for situation in situations(gains):
         own = situation.of(gains)
         allowed = [
@@ -263,26 +266,28 @@ def advice_table(
                 "situation": situation.title,
                 "cells": str(choice["n_cells"]),
                 "choose": labels[choice["name"]],
-                f"regret{unit}": _regret(score, choice["largest_regret"]),
+                "regret": _regret(score, choice["largest_regret"]),
                 "mean": _regret(score, choice["mean_regret"]),
-                f"gain{unit}": BLANK
+                "gain": BLANK
                 if is_baseline
                 else mean_of(
                     score, pd.Series(row), digits, "mean_gain", show=score.shown_gain, sign="+"
                 ).removesuffix(" ± nan"),
                 "cost": texts[choice["name"]] or BLANK,
-                "again [%]": BLANK if pd.isna(share) else f"{100 * share:.0f}",
-                f"at {CHEAP:g}×": "the same"
-                if costs_of[choice["name"]] <= CHEAP
-                else _with_regret(score, labels, cheap),
+                "again": BLANK if pd.isna(share) else f"{100 * share:.0f} %",
+            }
+        )
+        same = "the same" if costs_of[choice["name"]] <= CHEAP else ""
+        others_of.append(
+            {
+                "situation": situation.title,
+                f"at {CHEAP:g}×": same or _with_regret(score, labels, cheap),
                 "knows a device": _with_regret(score, labels, apart),
             }
         )
         for frame, is_allowed in ((ranked, True), (apart, False)):
             part = frame.assign(situation=situation.title, is_eligible=is_allowed)
             data.append(part.assign(is_choice=is_allowed & (part["name"] == choice["name"])))
-    text = pd.DataFrame(lines)
-    bold = pd.DataFrame(False, text.index, text.columns)
     found = pd.concat([part for part in data if len(part)], ignore_index=True)
     found["cost"] = found["name"].map(costs_of)
     found["device_known"] = found["name"].map(known)
@@ -293,7 +298,10 @@ def advice_table(
     return Table(
         title="Which training method to choose",
         caption=_advice_caption(score, best, variants, not_everywhere(gains), baseline, confidence),
-        blocks=(Block(n_by_task(best), text, bold),),
+        blocks=(
+            _plain(n_by_task(best), lines),
+            _plain("Cheaper, and with knowledge of a device: method and largest regret", others_of),
+        ),
         data=found,
         label="tab:advice",
     )
@@ -339,11 +347,14 @@ def _advice_caption(
     baseline: str,
     confidence: float,
 ) -> str:
-    labels = variant_labels(variants)
+    labels, full = short_labels(variants), variant_labels(variants)
+    explained = [f"{labels[name]}: {text}" for name, text in full.items() if labels[name] != text]
+    unit = score.difference_unit or score.unit
     is_one = (best["n_networks"] == 1).any()
     text = [
-        f"Regret: how far the mean {score.label} is behind that of the best of all methods in a "
-        "cell (a task on a device with a compensation at a time). Choose: the method with the "
+        f"Regrets and gains in {unit}. Regret: how far the mean {score.label} is behind that of "
+        "the best of all methods in a cell (a task on a device with a compensation at a time). "
+        "Choose: the method with the "
         "smallest largest regret over the cells of all tasks; mean: its mean regret. Regrets "
         f"include chance: those of equal methods are above 0. Gain: over {baseline}, mean over the "
         f"cells, ± half-width of its {100 * confidence:g} % interval (Student t over trained "
@@ -358,9 +369,11 @@ def _advice_caption(
     ]
     if is_one:
         text.append("No interval with one trained network.")
+    if explained:
+        text.append(f"{'; '.join(explained)}.")
     if partial:
         named = ", ".join(labels[name] for name in partial)
-        text.append(f"Not run on every task, so that only situations with all cells have: {named}.")
+        text.append(f"Not run in every cell, and chosen only where all cells have them: {named}.")
     if typical := words.typical_text(best):
         text.append(typical)
     if best["extrapolated"].any():
@@ -369,14 +382,29 @@ def _advice_caption(
 
 
 def _compensation(compensation: str, condition: str) -> list[str]:
-    text = words.condition_text(condition)
-    text = text.replace("batch norm = recalibrated", "recalibrated batch norm")
-    return list(filter(None, [words.compensation_text(compensation), text]))
+    if condition == "{}":
+        return [words.compensation_text(compensation)]
+    return [compensation_label(compensation, condition)]
 
 
 def _devices_known(variants: pd.DataFrame) -> dict[str, str]:
     names = method_names(variants.drop(columns="strength").rename(columns={"variant": "strength"}))
     return dict(zip(names, variants["device_known"], strict=True))
+
+
+def _stem(task: tuple[str, str], tasks: Sequence[tuple[str, str]]) -> str:
+    """File stem of the table of a task."""
+    if len(tasks) == 1:
+        return "methods_map"
+    names = [re.sub(r"\W+", "_", "_".join((a.partition("@")[0], b))) for a, b in tasks]
+    number = tasks.index(task)
+    again = "" if names.count(names[number]) == 1 else f"_{number + 1}"
+    return f"methods_map_{names[number]}{again}"
+
+
+def _plain(title: str, lines: Sequence[Mapping[str, str]]) -> Block:
+    cells = pd.DataFrame(lines)
+    return Block(title, cells, pd.DataFrame(False, cells.index, cells.columns))
 
 
 def _with_regret(score: Score, labels: Mapping[str, str], ranked: pd.DataFrame) -> str:

@@ -59,7 +59,7 @@ def winners(
         itself), ``n_methods``, ``runner_up`` (name; "" for one method) and ``margin`` (to it),
         ``p_value`` (largest over all others, paired t tests; NaN where nothing can be tested),
         ``p_holm`` (corrected over the cells), ``is_decided``, ``n_tied`` (other methods that are
-        not significantly worse, Holm over all pairs; 0 where nothing is tested), ``is_tested``,
+        not significantly worse, Holm over all pairs; 0 where it is decided or nothing is tested), ``is_tested``,
         ``n_networks`` and ``n_chips`` (the smallest), ``level``, ``spread``, ``scale``,
         ``extrapolated``, ``confidence``.
 
@@ -89,6 +89,7 @@ def winners(
     best = pd.concat([best.drop(columns="regret"), pd.DataFrame(found)], axis=1)
     best["p_holm"] = holm(best["p_value"].to_numpy(dtype=float))
     best["is_decided"] = best["p_holm"] < 1 - confidence
+    best["n_tied"] = best["n_tied"].where(~best["is_decided"], 0)
     return best
 
 

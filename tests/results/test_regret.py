@@ -111,6 +111,8 @@ def test_marks_are_those_of_best_methods_where_no_network_is_missing(scale):
     np.testing.assert_allclose(best["p_value"], first["p_value"], rtol=1e-9)
     np.testing.assert_allclose(best["p_holm"], first["p_holm"], rtol=1e-9)
     assert best["is_decided"].tolist() == first["is_best"].tolist()
+    tied = marks.groupby("condition")["is_tied"].sum().loc[best["condition"]]
+    assert best["n_tied"].tolist() == (tied - 1).clip(lower=0).tolist()
     assert best["is_decided"].any()
     assert not best["is_decided"].all()
 
