@@ -5,8 +5,9 @@
 
 Reads the tables of trials of studies of several methods, of one task or several, and their
 `networks.csv` where there is one. Writes `methods_map.pdf` and `.png` (which method is best on
-which task, device, compensation and time, by how much), its table, and `advice.md`, `.tex` and
-`.csv` (which method to choose with what is known of the hardware). Without torch; 15 seconds.
+which task, device, compensation and time, by how much), a table for each task, and `advice.md`,
+`.tex` and `.csv` (which method to choose with what is known of the hardware). Without torch; 15
+seconds.
 """
 
 from pathlib import Path

@@ -59,8 +59,8 @@ def winners(
         itself), ``n_methods``, ``runner_up`` (name; "" for one method) and ``margin`` (to it),
         ``p_value`` (largest over all others, paired t tests; NaN where nothing can be tested),
         ``p_holm`` (corrected over the cells), ``is_decided``, ``n_tied`` (other methods that are
-        not significantly worse, Holm over all pairs; 0 where it is decided or nothing is tested), ``is_tested``,
-        ``n_networks`` and ``n_chips`` (the smallest), ``level``, ``spread``, ``scale``,
+        not significantly worse, Holm over all pairs; 0 where the best is decided or nothing is
+        tested), ``is_tested``, ``n_networks`` and ``n_chips`` (the smallest), ``level``, ``spread``, ``scale``,
         ``extrapolated``, ``confidence``.
 
     Raises:
