@@ -354,8 +354,8 @@ def _advice_caption(
     text = [
         f"Regrets and gains in {unit}. Regret: how far the mean {score.label} is behind that of "
         "the best of all methods in a cell (a task on a device with a compensation at a time). "
-        "Choose: the method with the "
-        "smallest largest regret over the cells of all tasks; mean: its mean regret. Regrets "
+        "Choose: the method with the smallest largest regret over the cells of all tasks; mean: "
+        "its mean regret. Regrets "
         f"include chance: those of equal methods are above 0. Gain: over {baseline}, mean over the "
         f"cells, ± half-width of its {100 * confidence:g} % interval (Student t over trained "
         "networks, simultaneous over the methods by Bonferroni, since the method is chosen by the "

@@ -263,7 +263,8 @@ def map_note(
     text[0] += f" [{unit}]"
     if is_exact.any():
         kind = "with" if score.is_exponential else "± half-width of"
-        text[0] += f" {kind} its {per_cent} interval over trained networks"
+        simultaneous = "simultaneous " if is_brief else ""
+        text[0] += f" {kind} its {simultaneous}{per_cent} interval over trained networks"
         if not is_brief:
             text[0] += (
                 " (Student t; simultaneous over the methods of a cell by Bonferroni, since the "
