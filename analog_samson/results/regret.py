@@ -60,8 +60,8 @@ def winners(
         ``p_value`` (largest over all others, paired t tests; NaN where nothing can be tested),
         ``p_holm`` (corrected over the cells), ``is_decided``, ``n_tied`` (other methods that are
         not significantly worse, Holm over all pairs; 0 where the best is decided or nothing is
-        tested), ``is_tested``, ``n_networks`` and ``n_chips`` (the smallest), ``level``, ``spread``, ``scale``,
-        ``extrapolated``, ``confidence``.
+        tested), ``is_tested``, ``n_networks`` and ``n_chips`` (the smallest), ``level``,
+        ``spread``, ``scale``, ``extrapolated``, ``confidence``.
 
     Raises:
         ValueError: If the baseline is not there, or some networks have no training method.
