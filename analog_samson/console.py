@@ -32,6 +32,7 @@ COMMANDS = {
     "import": "import_checkpoint",
     "import-device": "import_device",
     "methods": "methods_study",
+    "map": "methods_map",
     "rerun": "rerun",
     "verdicts": "verdicts",
 }

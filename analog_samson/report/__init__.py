@@ -3,6 +3,7 @@
 Nothing here imports torch or aihwkit: figures can be redrawn on any machine from the files.
 """
 
+from analog_samson.report.advice import study_advice
 from analog_samson.report.cells import (
     arrays_figure,
     clipping_by_layer,
@@ -135,6 +136,7 @@ __all__ = [
     "sharpness_figure",
     "sharpness_vs_robustness",
     "strips_figure",
+    "study_advice",
     "study_figures",
     "study_maps",
     "study_tables",

@@ -88,10 +88,10 @@ def device_label(device: str, among: Iterable[str] = ()) -> str:
     """
     if device in _given.get():
         return _given.get()[device]
-    technology = _technology(device)
+    technology = technology_of(device)
     if not technology:
         return device
-    shared = [other for other in set(among) if _technology(other) == technology]
+    shared = [other for other in set(among) if technology_of(other) == technology]
     return f"{technology} ({device})" if len(shared) > 1 else technology
 
 
@@ -207,7 +207,8 @@ def labels_from(texts: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _technology(device: str) -> str:
+def technology_of(device: str) -> str:
+    """Technology of a device by the manifest of its study, or the package; "" if none is known."""
     known = _technologies.get().get(device) or _of_package(device)
     return "" if known == "none" else known
 

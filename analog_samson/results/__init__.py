@@ -15,6 +15,13 @@ from analog_samson.results.lifetime import (
     lifetime,
     no_better_than_guessing,
 )
+from analog_samson.results.regret import (
+    held_out_gains,
+    network_gains,
+    regret_of_choice,
+    simultaneous_gains,
+    winners,
+)
 from analog_samson.results.sample_size import needed, next_look, variance_components
 from analog_samson.results.scale import scales_of
 from analog_samson.results.scores import SCORES, Score, score, score_of, shown_as
@@ -28,6 +35,7 @@ from analog_samson.results.trials import (
     read_trials,
     tables_in,
 )
+from analog_samson.results.variants import training_costs, variants_of, with_variants
 from analog_samson.results.yields import default_target, yields
 
 __all__ = [
@@ -44,6 +52,7 @@ __all__ = [
     "digital_score",
     "estimated_score",
     "has_trajectories",
+    "held_out_gains",
     "holm",
     "iso_accuracy",
     "known_classes",
@@ -51,21 +60,28 @@ __all__ = [
     "lost",
     "method_tolerances",
     "needed",
+    "network_gains",
     "network_means",
     "next_look",
     "no_better_than_guessing",
     "paired_gain",
     "rank_correlation",
     "read_trials",
+    "regret_of_choice",
     "sampling_variance",
     "scales_of",
     "score",
     "score_of",
     "shown_as",
+    "simultaneous_gains",
     "summarise",
     "tables_in",
     "tolerance_ratios",
+    "training_costs",
     "variance_components",
+    "variants_of",
+    "winners",
+    "with_variants",
     "yields",
 ]
 

@@ -152,6 +152,13 @@ def test_maintenance_is_an_option(script, options, network, tmp_path):
         ("paper_figures.py", ["{study}", "--baseline", "nope"], "'nope' is not among the methods"),
         ("paper_page.py", ["{study}", "--baseline", "sg"], "Did you mean 'sgd'?"),
         ("paper_tables.py", [], "at least one folder of a study"),
+        ("methods_map.py", ["--folder", "{there}"], "at least one folder of a study"),
+        (
+            "methods_map.py",
+            ["{study}", "--baseline", "nope", "--folder", "{there}"],
+            "'nope' is not among the methods",
+        ),
+        ("methods_map.py", ["{there}", "--folder", "{there}"], "No table of trials"),
         ("train_methods.py", ["--seeds"], "at least one method and one training seed"),
         ("describe_device.py", ["ideal", "--table", "."], "'.' cannot be written (Is a directory)"),
         (
