@@ -33,6 +33,7 @@ COMMANDS = {
     "import-device": "import_device",
     "methods": "methods_study",
     "rerun": "rerun",
+    "thermal": "thermal_drift",
 }
 """Name of a command to its script in ``experiments``."""
 
