@@ -302,9 +302,10 @@ def _measured(
 
 def add_curves(table: Path, path: Path, trust: Sequence[str] = ()) -> None:
     """Add the training log of a network."""
-    digest = load_checkpoint(path, trust).digest[:16]
-    curves = training_curves([path.with_suffix(".csv")]).assign(checkpoint=digest)
-    replace_rows(table, digest, curves)
+    network = load_checkpoint(path, trust)
+    curves = training_curves([path.with_suffix(".csv")], [network.spec.method])
+    digest = network.digest[:16]
+    replace_rows(table, digest, curves.assign(checkpoint=digest))
 
 
 def _package_tree() -> str:

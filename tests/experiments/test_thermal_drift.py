@@ -54,6 +54,7 @@ epochs = 1
 [methods]
 plain = "sgd"
 sat = "sam:parametrisation=microring:optimizer=adam:weight_decay=0.0:lr=0.01:rho=0.1,0.2"
+pruning = "{METHODS}:pruning:parametrisation=microring:optimizer=adam:lr=0.01:slope_weight=0.01"
 
 [claims.gain]
 claim = "SAT helps."
@@ -273,17 +274,17 @@ def test_a_study_is_resumed_network_by_network_and_verified(tmp_path):
         folder.mkdir(parents=True)
         (folder / "protocol.toml").write_text(PROTOCOL)
     thermal_drift.main(whole, networks=tmp_path / "a")
-    for step in range(7):
+    for step in range(10):
         thermal_drift.main(parts, networks=tmp_path / "b", steps=1)
-        assert len(pd.read_csv(parts / "candidates.csv")) == min(step + 1, 3)
+        assert len(pd.read_csv(parts / "candidates.csv")) == min(step + 1, 4)
     for name in (thermal_drift.DRIFT, "curvature.csv", "transfer.csv", "strengths.csv"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
     rows = pd.read_csv(whole / thermal_drift.DRIFT)
-    assert len(rows) == 4 * 2 * 2 and set(rows["variant"]) == {"plain", "sat"}
+    assert len(rows) == 6 * 2 * 2 and set(rows["variant"]) == {"plain", "sat", "pruning"}
     assert set(rows["training_seed"]) == {30, 31}
     assert not rows.duplicated(["variant", "training_seed", "mapping", "dT_K"]).any()
 
-    assert "8 rows of 2 networks again: 8 equal" in thermal_drift.verified(whole)
+    assert "12 rows of 3 networks again: 12 equal" in thermal_drift.verified(whole)
     rows["n_correct"] = (rows["n_correct"] - 50).abs()
     rows.to_csv(whole / thermal_drift.DRIFT, index=False)
     with pytest.raises(ValueError, match="not those of the networks"):
