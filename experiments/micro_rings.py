@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from analog_samson.methods import Method
-from analog_samson.perturbation import MicroRing, rwp
+from analog_samson.perturbation import MicroRing, Tensors, rwp
 from analog_samson.perturbation.control import LARGEST_SHARE
 from analog_samson.training import Algorithm, Batch, Setting
 
@@ -111,8 +111,8 @@ class BoundedNoise(Algorithm):
         }
 
     def offsets(
-        self, weights: Tensor, gradients: Tensor, *, strength: float, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+        self, weights: Tensors, gradients: Tensors, *, strength: float, generator: torch.Generator
+    ) -> Tensors:
         """Draw the noise of a step."""
         return rwp(weights, sigma=strength, scale="constant", generator=generator)
 

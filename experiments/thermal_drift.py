@@ -173,8 +173,16 @@ def _split(model: nn.Module, changed: Mapping[str, Tensor]) -> tuple[nn.Module, 
 
 
 def drift_rows(rings: Rings, plan: Mapping[str, Any], part: Split) -> list[dict[str, Any]]:
-    """Correct predictions at every temperature."""
+    """Correct predictions at every temperature.
+
+    Raises:
+        ValueError: If a layer that shall drift has no rings.
+    """
     drift = plan["drift"]
+    unknown = [name for name in drift["layers"] if f"{name}.weight" not in rings.theta]
+    if unknown:
+        there = ", ".join(name.removesuffix(".weight") for name in rings.theta)
+        raise ValueError(f"No layers {unknown} of rings can drift; allowed in [drift]: {there}.")
     settings = [
         rings.weights({f"{name}.weight": drift["nm_per_K"] * dT for name in drift["layers"]})
         for dT in drift["temperatures_K"]

@@ -161,6 +161,13 @@ def test_devices_without_an_error_are_the_model(networks):
     pd.testing.assert_frame_equal(rows, again)
 
 
+def test_drift_of_a_layer_without_rings_is_refused():
+    plan = {"drift": {**PLAN["drift"], "layers": ["fc9"]}}
+    part = Split(torch.zeros(2, 3), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match=r"No layers \['fc9'\] .* allowed in \[drift\]: fc\."):
+        thermal_drift.drift_rows(linear_rings(torch.ones(2, 3)), plan, part)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "mapping"), [("weights", "one branch"), ("control", "linear")])
 def test_impossible_mappings_are_refused(networks, name, mapping):
