@@ -35,6 +35,7 @@ COMMANDS = {
     "map": "methods_map",
     "rerun": "rerun",
     "verdicts": "verdicts",
+    "thermal": "thermal_drift",
 }
 """Name of a command to its script in ``experiments``."""
 

@@ -23,7 +23,7 @@ import json
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +32,7 @@ import pandas as pd
 import tyro
 from torch import Tensor
 
-from analog_samson.checkpoint import TrainingSpec, load_checkpoint
+from analog_samson.checkpoint import Checkpoint, TrainingSpec, load_checkpoint, named_packages
 from analog_samson.commands import run_command
 from analog_samson.data import Dataset, path_in
 from analog_samson.evaluation import count_correct, score_by_sample
@@ -44,6 +44,7 @@ from analog_samson.study import TRIALS_FILE, collect, load_study
 from analog_samson.study.scoring import function_of, is_counted
 from analog_samson.study.trial import mapped, one_thread
 from analog_samson.training import choose_strengths, grid, train, train_grid
+from analog_samson.training.control import CONTROL
 from analog_samson.training.loop import dataset_of
 
 OLD_COLUMNS = {
@@ -68,6 +69,30 @@ def main(
         data_folder: Folder that holds the images.
         steps: Number of networks to train; all by default.
     """
+    run_study(folder, networks, data_folder, steps, train=trained, evaluate=_evaluated)
+
+
+def run_study(
+    folder: Path,
+    networks: Path,
+    data_folder: Path | None,
+    steps: int | None,
+    *,
+    train: Callable[[dict[str, Any], TrainingSpec, Path, Path | None], dict[str, Any]],
+    evaluate: Callable[[dict[str, Any], Path, Path, Path | None], dict[str, Any]],
+) -> None:
+    """Choose strengths, then train and evaluate network by network; arguments as for `main`.
+
+    Args:
+        folder: See `main`.
+        networks: See `main`.
+        data_folder: See `main`.
+        steps: See `main`.
+        train: Called with the protocol, a specification and the folder of its variant; returns a
+            row of `candidates.csv` or `networks.csv`.
+        evaluate: Called with the protocol, the study's folder and a checkpoint, which lies in a
+            folder of its variant's name; writes its tables and returns more columns of the row.
+    """
     plan = tomllib.loads((folder / "protocol.toml").read_text(encoding="utf-8"))
     plan["networks"] = networks = networks / folder.name
     if "dataset" in plan["common"]:
@@ -76,9 +101,10 @@ def main(
     for variant, spec in grid_specs(plan):
         if left and not _is_there(folder / "candidates.csv", variant, spec):
             path = networks / "grid" / variant
-            row = _trained(plan, spec, path, data_folder)
+            row = train(plan, spec, path, data_folder)
             if not row["failure"]:
-                _add_curves(folder / "candidate_curves.csv", path / row["checkpoint"])
+                checkpoint = path / row["checkpoint"]
+                add_curves(folder / "candidate_curves.csv", checkpoint, named_packages(spec))
             _add_row(folder / "candidates.csv", variant, row)
             left -= 1
     if not left:
@@ -90,9 +116,9 @@ def main(
     for variant, spec in wanted:
         if left and not _is_there(folder / "networks.csv", variant, spec):
             path = networks / variant
-            row = _trained(plan, spec, path, data_folder)
+            row = train(plan, spec, path, data_folder)
             if not row["failure"]:
-                row |= _evaluated(plan, folder, variant, path / row["checkpoint"], data_folder)
+                row |= evaluate(plan, folder, path / row["checkpoint"], data_folder)
             _add_row(folder / "networks.csv", variant, row)
             left -= 1
     if left:
@@ -153,9 +179,10 @@ def _start_of(plan: dict[str, Any], variant: str, seed: int) -> dict[str, str]:
     return {"start_from": str(plan["networks"] / first / f"{spec.file_stem}.safetensors")}
 
 
-def _trained(
+def trained(
     plan: dict[str, Any], spec: TrainingSpec, path: Path, data_folder: Path | None
 ) -> dict[str, Any]:
+    """Train a network, and measure it on validation images under generic weight noise."""
     if spec.start_from is not None:
         first = Path(spec.start_from).parent
         (start,) = grid([plan["methods"][first.name]], [spec.seed], plan["common"])
@@ -171,24 +198,36 @@ def _trained(
 
 
 def _evaluated(
-    plan: dict[str, Any], folder: Path, variant: str, path: Path, data_folder: Path | None
+    plan: dict[str, Any], folder: Path, path: Path, data_folder: Path | None
 ) -> dict[str, Any]:
     """Evaluate a network in all studies; every file is replaced or appended to as a whole."""
     network = load_checkpoint(path)
-    digest, seed = network.digest[:16], network.spec.seed
-    if seed in plan["kept_seeds"]:
-        (folder / "networks").mkdir(exist_ok=True)
-        shutil.copyfile(path, folder / "networks" / path.name)
-    only = plan.get("only", {})
+    digest = network.digest[:16]
+    if network.spec.seed in plan["kept_seeds"]:
+        keep(path, folder)
+    variant, only = path.parent.name, plan.get("only", {})
     for name in [name for name in plan["studies"] if variant in only.get(name, [variant])]:
         _collect(folder / name, path, data_folder, plan["claims"])
-    _add_curves(folder / "training_curves.csv", path)
+    add_curves(folder / "training_curves.csv", path)
     dataset = dataset_of(network.spec.dataset, data_folder, network.spec.validation_fraction)
     sharp = sharpness(network, dataset, n_training_images=plan["sharpness_images"])
-    _replace_rows(folder / "sharpness.csv", digest, pd.DataFrame([sharp]))
+    replace_rows(folder / "sharpness.csv", digest, pd.DataFrame([sharp]))
     if asked := plan.get("training_images"):
         on_training = _on_training_images(asked, folder, path, dataset, data_folder)
-        _replace_rows(folder / "training_images.csv", digest, on_training)
+        replace_rows(folder / "training_images.csv", digest, on_training)
+    return identity(network)
+
+
+def keep(path: Path, folder: Path) -> None:
+    """Copy a checkpoint, with its control parameters if there are any, into a study's folder."""
+    (folder / "networks").mkdir(exist_ok=True)
+    for file in (path, path.with_suffix(CONTROL)):
+        if file.exists():
+            shutil.copyfile(file, folder / "networks" / file.name)
+
+
+def identity(network: Checkpoint) -> dict[str, Any]:
+    """Columns of `networks.csv` that identify a network."""
     return {
         "digest": network.digest,
         "n_correct_digital": network.n_correct_digital,
@@ -275,10 +314,12 @@ def _measured(
     return {"score": score, "sum_training": float(values.sum())}
 
 
-def _add_curves(table: Path, path: Path) -> None:
-    digest = load_checkpoint(path).digest[:16]
-    curves = training_curves([path.with_suffix(".csv")]).assign(checkpoint=digest)
-    _replace_rows(table, digest, curves)
+def add_curves(table: Path, path: Path, trust: Sequence[str] = ()) -> None:
+    """Add the training log of a network."""
+    network = load_checkpoint(path, trust)
+    curves = training_curves([path.with_suffix(".csv")], [network.spec.method])
+    digest = network.digest[:16]
+    replace_rows(table, digest, curves.assign(checkpoint=digest))
 
 
 def _package_tree() -> str:
@@ -304,7 +345,7 @@ def _add_row(table: Path, variant: str, row: dict[str, Any]) -> None:
     _write(pd.concat([*there, new], ignore_index=True), table)
 
 
-def _replace_rows(table: Path, digest: str, rows: pd.DataFrame) -> None:
+def replace_rows(table: Path, digest: str, rows: pd.DataFrame) -> None:
     """Add the rows of a network, replacing those of an interrupted run."""
     if table.exists():
         there = _read(table)

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+LARGEST_SHARE = 0.999
+"""Largest |W| / A that control parameters are found for, as in the notebooks of Xu et al."""
+
 
 class MicroRing(nn.Module):
     """The weight of a micro-ring as a function of its control parameter: W(theta).
@@ -33,7 +36,20 @@ class MicroRing(nn.Module):
         detuning = (theta - self.resonance) / self.width
         return self.amplitude - 2 * self.amplitude / (1 + detuning**2)
 
+    def slope(self, theta: Tensor) -> Tensor:
+        """Return dW/dtheta, in units of weight / theta.
+
+        Example:
+            >>> MicroRing(width=0.5).slope(torch.tensor([-0.5, 0.0, 0.5]))
+            tensor([-2.,  0.,  2.])
+        """
+        detuning = (theta - self.resonance) / self.width
+        return 4 * self.amplitude * detuning / (self.width * (1 + detuning**2) ** 2)
+
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """Return control parameters for weights, which are first clipped to 0.999 A."""
-        w = (weight / self.amplitude).clamp(-0.999, 0.999)
+        """Return control parameters for weights, first clipped to 0.999 A.
+
+        Of the two control parameters of a weight it is the one above the resonance.
+        """
+        w = (weight / self.amplitude).clamp(-LARGEST_SHARE, LARGEST_SHARE)
         return self.width * torch.sqrt((1 + w) / (1 - w)) + self.resonance

@@ -8,6 +8,7 @@ two methods with equal seeds start at the same weights and use the same batches.
 from analog_samson.algorithm import Algorithm, Batch, Setting
 from analog_samson.checkpoint import METHODS
 from analog_samson.deprecated import old_names
+from analog_samson.training.control import control_parameters
 from analog_samson.training.grid import (
     CRITERIA,
     GRID_COLUMNS,
@@ -37,6 +38,7 @@ __all__ = [
     "checkpoint_from",
     "checkpoint_of",
     "choose_strengths",
+    "control_parameters",
     "grid",
     "read_option",
     "train",

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,7 @@ from analog_samson.models import (
 )
 from analog_samson.perturbation import MicroRing, strength_factor
 from analog_samson.streams import derive_seed
+from analog_samson.training.control import control_of, parametrised, write_control
 from analog_samson.training.memory import freed_memory_kept
 from analog_samson.training.state import State, check_same_spec, resume, write_log, write_resume
 from analog_samson.training.step import gradients_of, measured, rule_of, update
@@ -81,7 +82,8 @@ def train(
     A log is written next to the checkpoint, columns `LOG_COLUMNS`: one row per epoch, and one per
     layer with the relative size of its perturbation. After each epoch the state of the training is
     written to a file ending in ".resume". A later call resumes from it; it is removed after the
-    last epoch.
+    last epoch. Control parameters are written to a file ending in ".control" (see
+    `control_parameters`).
 
     Args:
         spec: The specification of the training.
@@ -138,7 +140,10 @@ def train(
             state.epoch = epoch + 1
             write_resume(state, spec, resume_path)
             write_log(state.log, path.with_suffix(".csv"))
-        save_checkpoint(path, _finished(state, spec, dataset))
+        network = _finished(state, spec, dataset)
+        if control := control_of(_trained_model(state)):
+            write_control(path, control, network.digest)
+        save_checkpoint(path, network)
     resume_path.unlink(missing_ok=True)
     return path
 
@@ -372,13 +377,16 @@ def _lr_factor(step: int, last: int, warmup_share: float) -> float:
     return (1 + math.cos(math.pi * done)) / 2
 
 
+def _trained_model(state: State) -> nn.Module:
+    """The network that is saved: as trained, or the moving average of its parameters."""
+    return state.model if state.average is None else state.average.module
+
+
 def _finished(state: State, spec: TrainingSpec, dataset: Dataset) -> Checkpoint:
     """The checkpoint of a trained network, with input ranges and digital accuracy."""
-    model = deepcopy(state.model if state.average is None else state.average.module)
-    for module in list(model.modules()):
-        if parametrize.is_parametrized(module):
-            for name in list(cast(nn.ModuleDict, module.parametrizations)):
-                parametrize.remove_parametrizations(module, name)
+    model = deepcopy(_trained_model(state))
+    for module, key, _ in list(parametrised(model)):
+        parametrize.remove_parametrizations(module, key)
     if spec.reestimate_batch_norm:
         swa_utils.update_bn(_statistics_batches(state, spec, dataset), model)
     model.cpu().eval()

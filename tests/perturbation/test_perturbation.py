@@ -439,6 +439,13 @@ def test_unknown_schedules_are_refused():
         strength_factor("linear", 1.5)
 
 
+def test_the_slope_of_a_micro_ring_is_its_derivative():
+    ring = MicroRing(amplitude=0.7, resonance=0.1, width=0.2)
+    theta = torch.linspace(-1, 1, 21, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(ring(theta).sum(), theta)
+    torch.testing.assert_close(ring.slope(theta.detach()), slope)
+
+
 def test_micro_ring_gives_back_its_weights_and_perturbs_theta():
     ring = MicroRing()
     weight = torch.linspace(-0.99, 0.99, 50, dtype=torch.float64)

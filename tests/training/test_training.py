@@ -22,11 +22,13 @@ from analog_samson.checkpoint import METHODS, TrainingSpec, load_checkpoint, nam
 from analog_samson.data import augment, load_dataset
 from analog_samson.devices import load_device
 from analog_samson.models import build_model
+from analog_samson.perturbation import MicroRing
 from analog_samson.streams import derive_seed
 from analog_samson.training import (
     GRID_COLUMNS,
     LOG_COLUMNS,
     choose_strengths,
+    control_parameters,
     grid,
     loop,
     read_option,
@@ -388,6 +390,26 @@ def test_micro_ring_weights_are_saved_as_plain_weights(method, tmp_path):
     assert saved.state.keys() == trained(spec_of(), tmp_path / "plain").state.keys()
     assert float(saved.state["fc1.weight"].abs().max()) <= 1
     assert saved.accuracy_digital > 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("average_decay", [0.0, 0.5])
+def test_control_parameters_lie_beside_the_checkpoint_with_their_sign(average_decay, tmp_path):
+    """Both signs occur after the training, which `right_inverse` alone would lose."""
+    ring = {"parametrisation": "microring", "optimizer": "adam", "lr": 0.1}
+    spec = spec_of(average_decay=average_decay, **ring)
+    path = train(spec, tmp_path)
+    control = control_parameters(path)
+    saved = load_checkpoint(path).state
+    assert set(control) == {"fc1.weight", "fc2.weight"}
+    for name, theta in control.items():
+        assert torch.equal(MicroRing()(theta), saved[name])
+    theta = control["fc1.weight"]
+    assert 0 < float((theta < 0).double().mean()) < 1
+    plain = train(spec_of(), tmp_path)
+    assert not plain.with_suffix(".control").exists()
+    with pytest.raises(FileNotFoundError, match="trained with parametrisation='none'"):
+        control_parameters(plain)
 
 
 @pytest.mark.parametrize("method", ["sgd", "sam", "rwp"])

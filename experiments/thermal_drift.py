@@ -1,0 +1,339 @@
+"""Which training makes networks of micro-rings stand thermal drift?
+
+    python experiments/thermal_drift.py results/microring           # about 90 minutes on one core
+    python experiments/thermal_drift.py results/microring --verify  # committed networks again
+
+The folder holds `protocol.toml`, as for `methods_study.py`, which chooses strengths and trains;
+here the generic noise of the choice is on the control parameters. Thermal drift shifts all rings of
+some layers by `nm_per_K` times a temperature: W(theta + shift). Networks whose weights were trained
+themselves are set on the branch above the resonance.
+
+Written, each network's rows as soon as it is trained: `thermal_drift.csv`, `curvature.csv`,
+`transfer.csv` (devices whose rings differ from the model that was trained with), and what
+`methods_study.py` writes. Column `mapping`: "as trained"; "layer scaled", trained weights whose
+largest of a layer is the end of the range; "one branch", trained control parameters moved to the
+branch above the resonance, where the weights are equal and the drift is not.
+"""
+
+import math
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import torch
+import tyro
+from analog_samson.experiments import methods_study
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils import parametrize
+
+from analog_samson.checkpoint import Checkpoint, TrainingSpec, load_checkpoint
+from analog_samson.commands import run_command
+from analog_samson.data import Dataset, Split
+from analog_samson.evaluation import is_correct
+from analog_samson.landscape import largest_eigenvalue, mean_cross_entropy
+from analog_samson.models import analog_layers
+from analog_samson.perturbation import MicroRing
+from analog_samson.streams import derive_seed
+from analog_samson.study.trial import one_thread
+from analog_samson.training import control_parameters
+from analog_samson.training.loop import dataset_of
+
+TRUST = ("analog_samson",)
+DRIFT = "thermal_drift.csv"
+TOLERANCE = 5 / 10_000
+"""Largest share of images that may differ on another processor or with other versions."""
+
+
+@dataclass(frozen=True)
+class Rings:
+    """A trained network and the micro-rings that its weights are set by.
+
+    Attributes:
+        model: The network, in evaluation mode.
+        theta: Control parameters [nm] by the name of their weight.
+        lines: The function W(theta) of each weight.
+        normalise: Converts images to inputs of the network.
+    """
+
+    model: nn.Module
+    theta: Mapping[str, Tensor]
+    lines: Mapping[str, MicroRing]
+    normalise: Callable[[Tensor], Tensor]
+
+    def weights(self, shift: Mapping[str, Tensor | float], width: float = 1.0) -> dict[str, Tensor]:
+        """Return the weights of some rings whose resonances are shifted.
+
+        Args:
+            shift: What is added to the control parameters [nm], by the name of the weight.
+            width: Width of their lines, relative to that of the model.
+        """
+        return {
+            name: MicroRing(line.amplitude, line.resonance, line.width * width)(
+                self.theta[name] + by
+            )
+            for name, by in shift.items()
+            for line in [self.lines[name]]
+        }
+
+
+def main(
+    folder: Annotated[Path, tyro.conf.Positional],
+    networks: Path = Path("checkpoints"),
+    data_folder: Path | None = None,
+    steps: int | None = None,
+    verify: bool = False,
+) -> None:
+    """Train and evaluate the missing networks of a study of micro-rings.
+
+    Args:
+        folder: Folder of the study, with `protocol.toml`.
+        networks: Folder for networks and unfinished trainings.
+        data_folder: Folder that holds the images.
+        steps: Number of networks to train; all by default.
+        verify: Instead, evaluate the committed networks again and compare the drift.
+    """
+    if verify:
+        print(verified(folder, data_folder))
+        return
+    methods_study.run_study(
+        folder, networks, data_folder, steps, train=_trained, evaluate=_evaluated
+    )
+
+
+def on_rings(path: Path, mapping: str = "as trained") -> Rings:
+    """Set the weights of a network by micro-rings.
+
+    Args:
+        path: Checkpoint, with control parameters beside it if they were trained.
+        mapping: "as trained", "layer scaled" or "one branch" (see above).
+
+    Raises:
+        ValueError: If the network cannot be mapped so.
+        FileNotFoundError: If control parameters were trained and are missing.
+    """
+    network = load_checkpoint(path, TRUST)
+    model = network.build()
+    is_trained = network.spec.parametrisation == "microring"
+    if mapping not in mappings(network):
+        raise ValueError(
+            f"The mapping {mapping!r} is not possible for {str(path)!r}; allowed: "
+            f"{', '.join(mappings(network))}."
+        )
+    names = [f"{name}.weight" for name in analog_layers(model, network.spec.keep_digital)]
+    if is_trained:
+        theta = control_parameters(path, TRUST)
+        lines = {name: MicroRing() for name in names}
+        if mapping == "one branch":
+            theta = {name: own.abs() for name, own in theta.items()}
+    else:
+        weights = {name: network.state[name] for name in names}
+        scaled = mapping == "layer scaled"
+        lines = {n: MicroRing(float(w.abs().max()) if scaled else 1.0) for n, w in weights.items()}
+        theta = {name: lines[name].right_inverse(w) for name, w in weights.items()}
+    return Rings(model, theta, lines, network.normalise)
+
+
+def mappings(network: Checkpoint) -> tuple[str, str]:
+    """Ways to set a network's weights by rings; the first is that of the claims."""
+    is_trained = network.spec.parametrisation == "microring"
+    return ("as trained", "one branch" if is_trained else "layer scaled")
+
+
+def n_correct(rings: Rings, settings: Sequence[Mapping[str, Tensor]], part: Split) -> list[int]:
+    """Count correct predictions with several settings of the weights.
+
+    Layers in front of the first one that is set are computed once.
+
+    Args:
+        rings: The network.
+        settings: Weights by name, the same names in all.
+        part: Images and labels.
+    """
+    head, tail = _split(rings.model, settings[0])
+
+    def forward(batch: Tensor, first_index: int) -> Tensor:
+        features = head(batch)
+        return torch.stack([functional_call(tail, dict(one), (features,)) for one in settings])
+
+    found = is_correct(forward, part.images, part.labels, rings.normalise)
+    return [int(n) for n in found.sum(-1)]
+
+
+def _split(model: nn.Module, changed: Mapping[str, Tensor]) -> tuple[nn.Module, nn.Module]:
+    """A network before and from the first layer with a changed weight."""
+    if not isinstance(model, nn.Sequential):
+        return nn.Identity(), model
+    layers = [name.split(".")[0] for name in changed]
+    first = min(index for index, name in enumerate(model._modules) if name in layers)
+    return model[:first], model[first:]
+
+
+def drift_rows(rings: Rings, plan: Mapping[str, Any], part: Split) -> list[dict[str, Any]]:
+    """Correct predictions at every temperature.
+
+    Raises:
+        ValueError: If a layer that shall drift has no rings.
+    """
+    drift = plan["drift"]
+    unknown = [name for name in drift["layers"] if f"{name}.weight" not in rings.theta]
+    if unknown:
+        there = ", ".join(name.removesuffix(".weight") for name in rings.theta)
+        raise ValueError(f"No layers {unknown} of rings can drift; allowed in [drift]: {there}.")
+    settings = [
+        rings.weights({f"{name}.weight": drift["nm_per_K"] * dT for name in drift["layers"]})
+        for dT in drift["temperatures_K"]
+    ]
+    counts = n_correct(rings, settings, part)
+    return [
+        {"dT_K": dT, "n_correct": n, "n_images": len(part)}
+        for dT, n in zip(drift["temperatures_K"], counts, strict=True)
+    ]
+
+
+def transfer_rows(
+    rings: Rings, plan: Mapping[str, Any], part: Split, training_seed: int
+) -> list[dict[str, Any]]:
+    """Correct predictions on devices whose rings differ from the model; row 0 is the model.
+
+    All methods of a training seed meet the same devices.
+    """
+    asked = plan["transfer"]
+    chosen = torch.linspace(0, len(part) - 1, min(asked["n_images"], len(part))).long()
+    some = Split(part.images[chosen], part.labels[chosen])
+    rows = [{"device": "", "offset_nm": 0.0, "relative_width": 1.0}]
+    settings = [rings.weights(dict.fromkeys(rings.theta, 0.0))]
+    for offset, width in asked["errors"]:
+        for device in range(asked["n_devices"]):
+            settings.append(rings.weights(_offsets(rings, offset, training_seed, device), width))
+            rows.append({"device": str(device), "offset_nm": offset, "relative_width": width})
+    counts = n_correct(rings, settings, some)
+    return [row | {"n_correct": n, "n_images": len(some)}
+            for row, n in zip(rows, counts, strict=True)]  # fmt: skip
+
+
+def curvature(rings: Rings, dataset: Dataset, n_images: int) -> float:
+    """Largest eigenvalue of the Hessian over the control parameters [1 / nm^2].
+
+    Args:
+        rings: The network; its weights become functions of the control parameters.
+        dataset: Its data set.
+        n_images: Training images, evenly spaced.
+    """
+    model = rings.model.requires_grad_(False)
+    for name, theta in rings.theta.items():
+        layer = model.get_submodule(name.rpartition(".")[0])
+        parametrize.register_parametrization(layer, "weight", rings.lines[name])
+        control = layer.parametrizations["weight"].original
+        control.data.copy_(theta)
+        control.requires_grad_(True)
+    chosen = torch.linspace(0, len(dataset.train) - 1, n_images).long()
+    images = rings.normalise(dataset.train.images[chosen])
+    return largest_eigenvalue(model, mean_cross_entropy(images, dataset.train.labels[chosen]))
+
+
+def noisy_accuracy(
+    rings: Rings, part: Split, *, sigma_nm: float, draws: int, training_seed: int
+) -> float:
+    """Mean accuracy with an independent Gaussian offset on every ring, in [0, 1]."""
+    settings = [
+        rings.weights(_offsets(rings, sigma_nm, training_seed, f"choice {draw}"))
+        for draw in range(draws)
+    ]
+    return sum(n_correct(rings, settings, part)) / draws / len(part)
+
+
+def verified(folder: Path, data_folder: Path | None = None) -> str:
+    """Evaluate the drift of the committed networks again.
+
+    Raises:
+        ValueError: If no network is there, or a count differs by more than it may.
+    """
+    plan = tomllib.loads((folder / "protocol.toml").read_text(encoding="utf-8"))
+    table = pd.read_csv(folder / DRIFT)
+    again = []
+    for path in sorted((folder / "networks").glob("*.safetensors")):
+        network = load_checkpoint(path, TRUST)
+        dataset = dataset_of(network.spec.dataset, data_folder, network.spec.validation_fraction)
+        for mapping in mappings(network):
+            rows = pd.DataFrame(drift_rows(on_rings(path, mapping), plan, dataset.test))
+            again.append(rows.assign(checkpoint=network.digest[:16], mapping=mapping))
+    if not again:
+        raise ValueError(f"{folder}: no networks are committed; run the study without --verify.")
+    keys = ["checkpoint", "mapping", "dT_K"]
+    both = pd.concat(again).merge(table, on=keys, suffixes=("", "_committed"))
+    off = (both["n_correct"] - both["n_correct_committed"]).abs()
+    said = (
+        f"{folder}: {len(both)} rows of {both['checkpoint'].nunique()} networks again: "
+        f"{int((off == 0).sum())} equal, largest difference {off.max()} of "
+        f"{both['n_images'].max()} images."
+    )
+    if len(both) < sum(map(len, again)) or (off > math.ceil(TOLERANCE * len(dataset.test))).any():
+        raise ValueError(f"{said} These rows are not those of the networks.")
+    return said
+
+
+def _trained(
+    plan: Mapping[str, Any], spec: TrainingSpec, path: Path, data_folder: Path | None
+) -> dict[str, Any]:
+    """Train a network; the noise of the choice is on the control parameters [nm]."""
+    row = methods_study.trained({**plan, "noise_draws": 1}, spec, path, data_folder)
+    if row["failure"]:
+        return row
+    dataset = dataset_of(spec.dataset, data_folder, spec.validation_fraction)
+    with one_thread():
+        noisy = noisy_accuracy(
+            on_rings(path / row["checkpoint"]),
+            dataset.validation,
+            sigma_nm=plan["noise_sigma"],
+            draws=plan["noise_draws"],
+            training_seed=spec.seed,
+        )
+    return row | {"validation_noisy": noisy, "noise_draws": plan["noise_draws"]}
+
+
+def _evaluated(
+    plan: Mapping[str, Any], folder: Path, path: Path, data_folder: Path | None
+) -> dict[str, Any]:
+    """Evaluate a network, which lies in a folder of its variant's name."""
+    network = load_checkpoint(path, TRUST)
+    dataset = dataset_of(network.spec.dataset, data_folder, network.spec.validation_fraction)
+    seed = network.spec.seed
+    if seed in plan["kept_seeds"]:
+        methods_study.keep(path, folder)
+    own = {"checkpoint": network.digest[:16], "variant": path.parent.name, "training_seed": seed}
+    drift, transfer = [], []
+    with one_thread():
+        for mapping in mappings(network):
+            rings = on_rings(path, mapping)
+            drift += [own | {"mapping": mapping} | row
+                      for row in drift_rows(rings, plan, dataset.test)]  # fmt: skip
+            transfer += [own | {"mapping": mapping} | row
+                         for row in transfer_rows(rings, plan, dataset.test, seed)]  # fmt: skip
+        eigenvalue = curvature(on_rings(path), dataset, plan["curvature_images"])
+    curved = own | {"n_training_images": plan["curvature_images"], "hessian_eigenvalue": eigenvalue}
+    digest = network.digest[:16]
+    methods_study.replace_rows(folder / DRIFT, digest, pd.DataFrame(drift))
+    methods_study.replace_rows(folder / "transfer.csv", digest, pd.DataFrame(transfer))
+    methods_study.replace_rows(folder / "curvature.csv", digest, pd.DataFrame([curved]))
+    methods_study.add_curves(folder / "training_curves.csv", path, TRUST)
+    return methods_study.identity(network)
+
+
+def _offsets(
+    rings: Rings, sigma_nm: float, training_seed: int, device: int | str
+) -> dict[str, Tensor]:
+    """An independent Gaussian offset of every ring [nm]."""
+    offsets = {}
+    for name, theta in rings.theta.items():
+        seed = derive_seed(training_seed, "ring offsets", device, name)
+        draw = torch.randn(theta.shape, generator=torch.Generator().manual_seed(seed))
+        offsets[name] = sigma_nm * draw
+    return offsets
+
+
+if __name__ == "__main__":
+    run_command(main)
