@@ -33,7 +33,8 @@ def refused(model: nn.Module, *keep_digital: str) -> dict[str, str]:
 
 # networks
 
-OF_IMAGES = [name for name in MODELS if not name.startswith("char_")]
+OF_OTHERS = ("char_lstm", "char_transformer", "keyword_lstm")  # tokens, spectrograms
+OF_IMAGES = [name for name in MODELS if name not in OF_OTHERS]
 
 
 @pytest.mark.parametrize("name", OF_IMAGES)
@@ -47,6 +48,16 @@ def test_every_model_has_outputs_for_cifar_images(name: str) -> None:
 def test_models_adapt_to_small_grey_images(name: str, shape: tuple[int, int, int]) -> None:
     model = build_model(name, image_shape=shape, n_classes=10, seed=0)
     assert model(torch.zeros(2, *shape)).shape == (2, 10)
+
+
+def test_keyword_lstm_reads_frames_in_order_and_refuses_colours() -> None:
+    model = build_model("keyword_lstm", image_shape=(1, 40, 64), n_classes=7, seed=0)
+    x = torch.randn(2, 1, 40, 64, generator=torch.Generator().manual_seed(0))
+    by_hand = model.lstm(x[:, 0].permute(0, 2, 1))[0].mean(1) @ model.classifier.weight.T
+    torch.testing.assert_close(model(x), by_hand + model.classifier.bias)
+    assert not torch.allclose(model(x), model(x.flip(-1)), atol=1e-3)
+    with pytest.raises(ValueError, match="takes 1 x bands x frames, not"):
+        build_model("keyword_lstm", image_shape=(3, 32, 32), n_classes=7)
 
 
 @pytest.mark.parametrize(
