@@ -2,6 +2,7 @@
 
     python experiments/thermal_drift.py results/microring           # about 90 minutes on one core
     python experiments/thermal_drift.py results/microring --verify  # committed networks again
+    python experiments/thermal_drift.py results/microring --figure  # thermal_drift.pdf and .png
 
 The folder holds `protocol.toml`, as for `methods_study.py`, which chooses strengths and trains;
 here the generic noise of the choice is on the control parameters. Thermal drift shifts all rings of
@@ -22,21 +23,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 import tyro
 from analog_samson.experiments import methods_study
+from matplotlib.figure import Figure
+from scipy import stats
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize
 
 from analog_samson.checkpoint import Checkpoint, TrainingSpec, load_checkpoint
-from analog_samson.commands import run_command
+from analog_samson.commands import run_command, written
 from analog_samson.data import Dataset, Split
 from analog_samson.evaluation import is_correct
 from analog_samson.landscape import largest_eigenvalue, mean_cross_entropy
 from analog_samson.models import analog_layers
 from analog_samson.perturbation import MicroRing
+from analog_samson.report import write_figures
+from analog_samson.report.axes import finish
+from analog_samson.report.style import plot_options, style, width_in
 from analog_samson.streams import derive_seed
 from analog_samson.study.trial import one_thread
 from analog_samson.training import control_parameters
@@ -46,6 +53,24 @@ TRUST = ("analog_samson",)
 DRIFT = "thermal_drift.csv"
 TOLERANCE = 5 / 10_000
 """Largest share of images that may differ on another processor or with other versions."""
+
+SHOWN = {
+    "plain": ("plain, on weights", "sgd"),
+    "plain_control": ("plain", "sgd control"),
+    "noise_injection": ("noise, on weights", "noise_injection"),
+    "noise_control": ("noise", "noise_injection control"),
+    "pruning": ("pruning", "mesa"),
+    "sat": ("SAT", "asam"),
+    "samson": ("SAMSON", "samson"),
+}
+"""Label of a variant, and the method whose colour and marker it has; hollow: the second one."""
+PUBLISHED = {
+    "plain": {0.0: 100, -0.5: 66, -1.0: 60, -1.3: 51, -2.0: 2},
+    "noise_injection": {0.0: 98, -0.5: 87, -1.0: 75, -1.3: 61, -2.0: 31},
+    "pruning": {0.0: 98, -0.5: 95, -1.0: 78, -1.3: 73, -2.0: 36},
+    "sat": {0.0: 99, -0.5: 99, -1.0: 98, -1.3: 98, -2.0: 88},
+}
+"""Accuracy [%] by temperature difference [K] in the notebooks of arXiv 2411.12352."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +111,7 @@ def main(
     data_folder: Path | None = None,
     steps: int | None = None,
     verify: bool = False,
+    figure: bool = False,
 ) -> None:
     """Train and evaluate the missing networks of a study of micro-rings.
 
@@ -95,7 +121,13 @@ def main(
         data_folder: Folder that holds the images.
         steps: Number of networks to train; all by default.
         verify: Instead, evaluate the committed networks again and compare the drift.
+        figure: Instead, draw accuracy against temperature, with the published numbers.
     """
+    if figure:
+        with style():
+            drawn = drift_figure(pd.read_csv(folder / DRIFT))
+        print(written(write_figures({"thermal_drift": drawn}, folder)))
+        return
     if verify:
         print(verified(folder, data_folder))
         return
@@ -274,6 +306,47 @@ def verified(folder: Path, data_folder: Path | None = None) -> str:
     if len(both) < sum(map(len, again)) or (off > math.ceil(TOLERANCE * len(dataset.test))).any():
         raise ValueError(f"{said} These rows are not those of the networks.")
     return said
+
+
+def drift_figure(rows: pd.DataFrame) -> Figure:
+    """Accuracy against temperature, by mapping, and the numbers of the paper.
+
+    Args:
+        rows: Table of the drift.
+    """
+    rows = rows.assign(accuracy=100 * rows["n_correct"] / rows["n_images"])
+    others = [name for name in rows["mapping"].unique() if name != "as trained"]
+    size = (width_in("two columns", "paper"), 3.4)
+    figure, panels = plt.subplots(1, 2, sharey=True, figsize=size, layout="constrained")
+    for ax, shown in zip(panels, (["as trained"], others), strict=True):
+        for variant, own in rows[rows["mapping"].isin(shown)].groupby("variant", sort=False):
+            label, name = SHOWN.get(str(variant), (str(variant), str(variant)))
+            options = plot_options(name, {name, *(like for _, like in SHOWN.values())})
+            by_dT = own.groupby("dT_K")["accuracy"]
+            half = spread_of(by_dT)
+            ax.errorbar(half.index, by_dT.mean(), half, label=label, capsize=0, **options)
+            if variant in PUBLISHED and shown == ["as trained"]:
+                theirs = pd.Series(PUBLISHED[str(variant)])
+                like = {"color": options["color"], "marker": options["marker"]}
+                ax.scatter(theirs.index, theirs, s=45, **like, alpha=0.35, linewidths=0)
+        ax.set_title(" or ".join(shown))
+        ax.set_xlabel("temperature difference [K]")
+    panels[0].set_ylabel("accuracy [%]")
+    counts = rows.groupby("variant")["training_seed"].nunique()
+    n = str(counts.min()) if counts.nunique() == 1 else f"{counts.min()} to {counts.max()}"
+    said = (
+        f"n = {n} trained networks, {rows['n_images'].max():,} test images, 95 % intervals over "
+        "networks (Student t). Large pale marks: Xu et al. (arXiv 2411.12352), one network, 100 "
+        "images."
+    )
+    handles, labels = panels[0].get_legend_handles_labels()
+    finish(figure, dict(zip(labels, handles, strict=True)), said, are_methods=False)
+    return figure
+
+
+def spread_of(groups: Any) -> "pd.Series[float]":
+    """Half-widths of the 95 % intervals of groups of networks; NaN for a single one."""
+    return groups.sem() * stats.t.ppf(0.975, (groups.size() - 1).where(groups.size() > 1))
 
 
 def _trained(

@@ -18,6 +18,7 @@ from analog_samson.checkpoint import TrainingSpec, load_checkpoint
 from analog_samson.data import Dataset, Split, load_dataset
 from analog_samson.evaluation import count_correct
 from analog_samson.perturbation import MicroRing
+from analog_samson.report.style import style
 from analog_samson.training import control_parameters, train
 
 METHODS = "analog_samson.experiments.micro_rings"
@@ -299,3 +300,27 @@ def test_a_study_is_resumed_network_by_network_and_verified(tmp_path):
     shutil.rmtree(whole / "networks")
     with pytest.raises(ValueError, match="no networks are committed"):
         thermal_drift.verified(whole)
+
+
+def test_the_figure_shows_means_and_intervals_of_networks():
+    """Three networks with 1, 2 and 3 of 100 images right: 2 +- 4.303 / sqrt(3) per cent."""
+    rows = pd.DataFrame(
+        [
+            {"variant": variant, "training_seed": seed, "mapping": mapping, "dT_K": dT,
+             "n_correct": seed, "n_images": 100}
+            for variant in ("plain", "sat") for seed in (1, 2, 3) for dT in (-1.0, 0.0)
+            for mapping in ("as trained", "one branch" if variant == "sat" else "layer scaled")
+        ]
+    )  # fmt: skip
+    with style():
+        figure = thermal_drift.drift_figure(rows)
+    trained, _ = figure.axes
+    titles = [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes]
+    assert titles == ["as trained", "layer scaled or one branch"]
+    for ax in figure.axes:
+        assert len(ax.containers) == 2
+        (bars,) = ax.containers[0].lines[2]
+        (low, high), _ = (segment[:, 1] for segment in bars.get_segments())
+        assert [low, high] == pytest.approx([2 - 4.30265 / 3**0.5, 2 + 4.30265 / 3**0.5], abs=1e-4)
+    published = [tuple(offset) for one in trained.collections for offset in one.get_offsets()]
+    assert (-1.0, 98.0) in published and (-1.0, 60.0) in published
