@@ -39,6 +39,8 @@ TRAINING_IMAGES = "training_images.csv"
 
 _SETTING = ("device", "compensation", "condition", "time_s")
 
+_CHIP = ("training_seed", "chip", "programming_seed")
+
 MEASURES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "gain": (("method", "device"), ("over", "minus", *_SETTING)),
     "normalised": (("method", "reference", "n_classes", "device"), ("minus", *_SETTING)),
@@ -329,9 +331,19 @@ def _with_minus(test: Mapping[str, Any]) -> dict[str, Any]:
 def _compared(test: Mapping[str, Any], evidence: Evidence) -> "pd.Series[float]":
     """Values of the method, or their differences to those of ``over``, of chips that both have."""
     values = _values(test, evidence, test.get("method"))
-    if "over" in test:
-        values = (values - _values(test, evidence, test["over"])).dropna()
-    return values
+    if "over" not in test:
+        return values
+    others = _values(test, evidence, test["over"])
+    gains = (values - others).dropna()
+    seeds, others_seeds, kept = (
+        set(one.index.get_level_values(0)) for one in (values, others, gains)
+    )
+    if lost := sorted((seeds & others_seeds) - kept):
+        raise ValueError(
+            f"{test['method']} and {test['over']} have no chip in common in {lost}; evaluate both "
+            "with the same study seed."
+        )
+    return gains
 
 
 def _values(test: Mapping[str, Any], evidence: Evidence, method: str | None) -> "pd.Series[float]":
@@ -367,7 +379,7 @@ def _accuracies(setting: Mapping[str, Any], evidence: Evidence, method: str) -> 
 def _chips(setting: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
     """Chips under a setting, by training seed, chip and its random seed."""
     if rows.empty:  # all networks of the method failed
-        empty = pd.MultiIndex.from_arrays([[], [], []])
+        empty = pd.MultiIndex.from_arrays([[], [], []], names=_CHIP)
         return pd.DataFrame({"accuracy": [], "chip_id": [], "t_inference_s": []}, index=empty)
     rows = _under(setting, rows)
     kinds = rows[list(COMPARED_UNDER)].drop_duplicates()
@@ -380,7 +392,7 @@ def _chips(setting: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
             f"Rows of {', '.join(_setting_words(setting))!r} differ in {', '.join(differ)}: "
             f"{found[:3]}; name one."
         )
-    return chip_means(rows).set_index(["training_seed", "chip", "programming_seed"])
+    return chip_means(rows).set_index(list(_CHIP))
 
 
 def _under(setting: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:

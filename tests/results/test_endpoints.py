@@ -63,6 +63,25 @@ def test_the_seed_of_a_failed_network_leaves_the_comparison():
     assert (alone.n, alone.verdict) == (1, "not shown") and np.isnan(alone.low)
 
 
+@pytest.mark.parametrize("device", ["pcm_like", "digital"])
+@pytest.mark.parametrize(
+    "failed", [["sam--0", "sam--1"], ["sgd--0", "sgd--1"], ["sam--0", "sgd--1"]]
+)
+def test_without_a_common_seed_nothing_is_shown(device, failed):
+    rows = rows_of({"sgd": [[0.80], [0.82]], "sam": [[0.82], [0.86]]})
+    there = replace(evidence(rows, failed=failed), methods=["sam", "sgd"])
+    found = endpoint(GAIN | {"device": device}, there)
+    assert (found.n, found.n_chips, found.verdict) == (0, 0, "not shown")
+    assert np.isnan(found[:3]).all()
+
+
+def test_methods_that_met_other_chips_are_refused():
+    rows = rows_of(ONE_TWO_THREE)
+    rows["programming_seed"] += (rows["method"] == "sam") & (rows["training_seed"] == 1)
+    with pytest.raises(ValueError, match=r"sam and sgd have no chip in common in \[1\]; evaluate"):
+        ended(GAIN, rows)
+
+
 def test_a_subset_is_corrected_by_the_digital_network():
     """0.91 on all 10,000 images and 0.90 on the chip's 1,000: one point is added to each chip."""
     rows = rows_of(ONE_TWO_THREE, n_images=1000, n_test=10_000, digital=0.90)
