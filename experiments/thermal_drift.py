@@ -70,7 +70,8 @@ PUBLISHED = {
     "pruning": {0.0: 98, -0.5: 95, -1.0: 78, -1.3: 73, -2.0: 36},
     "sat": {0.0: 99, -0.5: 99, -1.0: 98, -1.3: 98, -2.0: 88},
 }
-"""Accuracy [%] by temperature difference [K] in the notebooks of arXiv 2411.12352."""
+"""Accuracy [%] by temperature difference [K] in the notebooks of arXiv 2411.12352; there, batch
+normalisation takes the statistics of the 100 drifted test images (no call of `eval()`)."""
 
 
 @dataclass(frozen=True)
@@ -337,7 +338,7 @@ def drift_figure(rows: pd.DataFrame) -> Figure:
     said = (
         f"n = {n} trained networks, {rows['n_images'].max():,} test images, 95 % intervals over "
         "networks (Student t). Large pale marks: Xu et al. (arXiv 2411.12352), one network, 100 "
-        "images."
+        "images, whose own statistics batch normalisation takes; here those of the training."
     )
     handles, labels = panels[0].get_legend_handles_labels()
     finish(figure, dict(zip(labels, handles, strict=True)), said, are_methods=False)
