@@ -279,7 +279,10 @@ def test_the_page_of_studies_says_the_committed_verdicts(committed):
     assert verdicts.with_verdicts(page, committed) == page
 
 
-@pytest.mark.parametrize("study", ["mnist-methods", "cifar10-methods"])
+@pytest.mark.parametrize(
+    "study",
+    ["mnist-methods", "cifar10-methods", "spoken-methods", "spoken-lstm", "mnist-finetuned"],
+)
 def test_committed_tests_say_what_the_endpoint_says(study):
     plan = tomllib.loads((ROOT / "results" / study / "protocol.toml").read_text())
     for claim in plan["claims"].values():
@@ -287,6 +290,8 @@ def test_committed_tests_say_what_the_endpoint_says(study):
             keys = ("method", "over", "device", "column", "time_s", "reference", "margin")
             words = [test[key] for key in keys if key in test]
             words += [test.get("minus", {}).get(key, "") for key in ("device", "time_s")]
+            words += test.get("compensation", "").split(", batch norm ")
+            words += [test.get("minus", {}).get("compensation", "")]
             words += [f"sigma {s}" for s in [test.get("condition", {}).get("sigma")] if s]
             kind = next(key for key in verdicts.LIMITS if key in test)
             said = {"at_least": "at least", "differs_from": "excludes"}.get(kind, kind)
