@@ -4,11 +4,11 @@
 
 The folder holds `protocol.toml`: methods with candidate strengths, common settings, seeds, and the
 studies (TOML files) in which every network is evaluated. First a grid search: every strength, a
-fraction of the epochs, one seed that is not used again; the strength with the best validation
-accuracy, clean and under generic weight noise, is chosen. Then all methods are trained seed by
-seed; a network is evaluated as soon as it is trained. Devices and test images are not used before
-`strengths.csv` is written. Without `grid_seed` there is no grid search: every strength is trained
-on every seed.
+fraction of the epochs, a seed (or a list of seeds) that is not used again; the strength with the
+best validation accuracy, clean and under generic weight noise, is chosen. Then all methods are
+trained seed by seed; a network is evaluated as soon as it is trained. Devices and test images are
+not used before `strengths.csv` is written. Without `grid_seed` there is no grid search: every
+strength is trained on every seed.
 
 Finished steps are in the folder and are not repeated, on any machine; `--steps 1` trains one more
 network and ends. In `[start_from]`, `samson_tuned = "sgd"` starts every network of `samson_tuned`
@@ -126,10 +126,10 @@ def run_study(
 
 
 def grid_specs(plan: dict[str, Any]) -> list[tuple[str, TrainingSpec]]:
-    """Every candidate of every method, trained for the grid's epochs with the grid's seed."""
-    if "grid_seed" not in plan:
-        return []
-    return _specs(plan, plan["grid_seed"], plan["grid_epochs"])
+    """Every candidate of every method, trained for the grid's epochs with the grid's seeds."""
+    seeds = plan.get("grid_seed", [])
+    seeds = seeds if isinstance(seeds, list) else [seeds]
+    return [one for seed in seeds for one in _specs(plan, seed, plan["grid_epochs"])]
 
 
 def all_specs(plan: dict[str, Any]) -> list[tuple[str, TrainingSpec]]:

@@ -108,7 +108,7 @@ def _judged(file: Path) -> list[dict[str, Any]]:
             numbers = {key: _number(getattr(ends[k], key)) for key in ("value", "low", "high")}
             by = test.get("by", "training_seed")
             result = ends[k]._asdict() | numbers
-            result["n_of"] = "networks" if by == "training_seed" else by
+            result["n_of"] = "networks" if by == "training_seed" else f"{by}s"
         rows.append(result | label)
     return rows
 

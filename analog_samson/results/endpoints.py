@@ -10,13 +10,14 @@ are paired by training seed (and chip), and the interval is Student's t over tra
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from analog_samson.results import spread
@@ -62,7 +63,7 @@ MEASURES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
   ``where``) with the same value in column ``by`` (training_seed by default); its ``log10``, then
   times ``scale``. ``over`` as above; ``minus`` replaces values of ``where``.
 - ``rank_correlation``: Spearman's, over all networks, of a column of a CSV file with the accuracy
-  lost on ``device``; its interval resamples training seeds.
+  lost on ``device``; its interval resamples training seeds (Fisher's z, Student's t).
 
 A setting is a ``device`` ("digital": the network itself), ``compensation``, ``condition`` (swept
 axes) and ``time_s``; what is left out must be the same in all rows that are meant. In ``minus``,
@@ -463,7 +464,7 @@ def _by_seed(values: "pd.Series[float]") -> tuple["pd.Series[float]", int]:
 
 
 def _correlation(test: Mapping[str, Any], evidence: Evidence) -> Endpoint:
-    """Spearman's correlation over networks, resampled by training seed (percentiles)."""
+    """Spearman's correlation over networks, with correlations within and between methods."""
     rows = evidence.table(test["table"], None, test.get("where", {}))
     property_ = _numbers(rows, test).groupby(_column(rows, "checkpoint", test["table"])).mean()
     trials = evidence.rows[evidence.rows["checkpoint"].isin(evidence.networks["checkpoint"])]
@@ -475,17 +476,9 @@ def _correlation(test: Mapping[str, Any], evidence: Evidence) -> Endpoint:
         n = int(networks[["x", "y"]].isna().any(axis=1).sum())
         raise IncompleteError(f"{n} networks are not in {test['table']}, or have no chips")
     x, y = networks["x"].to_numpy(), networks["y"].to_numpy()
-    of_seed = list(networks.groupby("training_seed", sort=True).indices.values())
-    random = np.random.default_rng(0)
-    picked = random.integers(len(of_seed), size=(DRAWS, len(of_seed)))
-    resampled = [np.concatenate([of_seed[seed] for seed in seeds]) for seeds in picked]
-    found = [
-        _spearman(x[own], y[own])
-        for n in {len(one) for one in resampled}
-        for own in [np.stack([one for one in resampled if len(one) == n])]
-    ]
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(np.concatenate(found), [tail, 1 - tail], method="inverted_cdf")
+    seeds = networks.groupby("training_seed", sort=True).indices.values()
+    of_seed = [np.asarray(own, dtype=np.int64) for own in seeds]
+    low, high = _interval_of_correlation(x, y, of_seed)
     methods = networks["variant"] + " " + networks["strength"]
     correlation = rank_correlation(x, y, methods.to_numpy())
     means = networks.groupby(methods)[["x", "y"]].mean().to_numpy().T
@@ -494,8 +487,37 @@ def _correlation(test: Mapping[str, Any], evidence: Evidence) -> Endpoint:
         f"within methods {correlation.within:.2f} (p = {correlation.p_within:.4f})"
     )
     n_chips = int(groups.size().min())
-    said = verdict(float(low), float(high), test)
-    return Endpoint(correlation.overall, float(low), float(high), len(x), n_chips, "", said, beside)
+    said = verdict(low, high, test)
+    return Endpoint(correlation.overall, low, high, len(x), n_chips, "", said, beside)
+
+
+def _interval_of_correlation(
+    x: spread.Floats, y: spread.Floats, of_seed: Sequence[NDArray[np.int64]]
+) -> tuple[float, float]:
+    """Interval of Spearman's correlation over networks whose training seeds are the sample.
+
+    Fisher's z, its standard error from resampled training seeds (`DRAWS`, seed 0), Student's t with
+    one degree of freedom less than seeds. Percentiles of as few seeds cover too rarely: 77 to 91 %
+    with 5 and 10 seeds, this 92 to 99 % (simulation, test_endpoints.py).
+    """
+    n_seeds = len(of_seed)
+    picked = np.random.default_rng(0).integers(n_seeds, size=(DRAWS, n_seeds))
+    resampled = [np.concatenate([of_seed[seed] for seed in seeds]) for seeds in picked]
+    found = np.concatenate(
+        [
+            _spearman(x[own], y[own])
+            for n in {len(one) for one in resampled}
+            for own in [np.stack([one for one in resampled if len(one) == n])]
+        ]
+    )
+    if n_seeds < 2:
+        return float("nan"), float("nan")
+    largest = 1 - 1e-9  # of a finite z
+    z = np.arctanh(np.clip(found, -largest, largest))
+    middle = np.arctanh(np.clip(_spearman(x, y), -largest, largest))
+    error = z.std() * np.sqrt(n_seeds / (n_seeds - 1))
+    half_width = stats.t.ppf(0.5 + CONFIDENCE / 2, n_seeds - 1) * error
+    return float(np.tanh(middle - half_width)), float(np.tanh(middle + half_width))
 
 
 def _spearman(x: spread.Floats, y: spread.Floats) -> spread.Floats:
