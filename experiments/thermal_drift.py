@@ -3,6 +3,7 @@
     python experiments/thermal_drift.py results/microring           # about 90 minutes on one core
     python experiments/thermal_drift.py results/microring --verify  # committed networks again
     python experiments/thermal_drift.py results/microring --figure  # thermal_drift.pdf and .png
+    python experiments/thermal_drift.py results/microring --batch-statistics  # batch_statistics.csv
 
 The folder holds `protocol.toml`, as for `methods_study.py`, which chooses strengths and trains;
 here the generic noise of the choice is on the control parameters. Thermal drift shifts all rings of
@@ -18,7 +19,7 @@ branch above the resonance, where the weights are equal and the drift is not.
 
 import math
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +39,7 @@ from analog_samson.checkpoint import Checkpoint, TrainingSpec, load_checkpoint
 from analog_samson.commands import run_command, written
 from analog_samson.data import Dataset, Split
 from analog_samson.evaluation import is_correct
+from analog_samson.files import replacing
 from analog_samson.landscape import largest_eigenvalue, mean_cross_entropy
 from analog_samson.models import analog_layers
 from analog_samson.perturbation import MicroRing
@@ -113,6 +115,7 @@ def main(
     steps: int | None = None,
     verify: bool = False,
     figure: bool = False,
+    batch_statistics: bool = False,
 ) -> None:
     """Train and evaluate the missing networks of a study of micro-rings.
 
@@ -123,7 +126,15 @@ def main(
         steps: Number of networks to train; all by default.
         verify: Instead, evaluate the committed networks again and compare the drift.
         figure: Instead, draw accuracy against temperature, with the published numbers.
+        batch_statistics: Instead, evaluate all trained networks again with batch normalisation by
+            the statistics of 100 test images at a time, as the published numbers are.
     """
+    if batch_statistics:
+        rows = pd.concat(list(_with_batch_statistics(folder, networks, data_folder)))
+        with replacing(folder / "batch_statistics.csv") as temporary:
+            rows.to_csv(temporary, index=False)
+        print(written([folder / "batch_statistics.csv"]))
+        return
     if figure:
         with style():
             drawn = drift_figure(pd.read_csv(folder / DRIFT))
@@ -205,8 +216,8 @@ def _split(model: nn.Module, changed: Mapping[str, Tensor]) -> tuple[nn.Module, 
     return model[:first], model[first:]
 
 
-def drift_rows(rings: Rings, plan: Mapping[str, Any], part: Split) -> list[dict[str, Any]]:
-    """Correct predictions at every temperature.
+def drifted(rings: Rings, plan: Mapping[str, Any]) -> dict[float, dict[str, Tensor]]:
+    """Weights of the layers that drift, at every temperature.
 
     Raises:
         ValueError: If a layer that shall drift has no rings.
@@ -216,15 +227,47 @@ def drift_rows(rings: Rings, plan: Mapping[str, Any], part: Split) -> list[dict[
     if unknown:
         there = ", ".join(name.removesuffix(".weight") for name in rings.theta)
         raise ValueError(f"No layers {unknown} of rings can drift; allowed in [drift]: {there}.")
-    settings = [
-        rings.weights({f"{name}.weight": drift["nm_per_K"] * dT for name in drift["layers"]})
+    return {
+        dT: rings.weights({f"{name}.weight": drift["nm_per_K"] * dT for name in drift["layers"]})
         for dT in drift["temperatures_K"]
-    ]
-    counts = n_correct(rings, settings, part)
+    }
+
+
+def drift_rows(rings: Rings, plan: Mapping[str, Any], part: Split) -> list[dict[str, Any]]:
+    """Correct predictions at every temperature."""
+    settings = drifted(rings, plan)
+    counts = n_correct(rings, list(settings.values()), part)
     return [
         {"dT_K": dT, "n_correct": n, "n_images": len(part)}
-        for dT, n in zip(drift["temperatures_K"], counts, strict=True)
+        for dT, n in zip(settings, counts, strict=True)
     ]
+
+
+def batch_statistics_rows(
+    rings: Rings, plan: Mapping[str, Any], part: Split, size: int = 100
+) -> list[dict[str, Any]]:
+    """As `drift_rows`, with batch normalisation by the statistics of the images themselves.
+
+    Args:
+        rings: The network; its batch normalisation stays in that mode.
+        plan: The protocol.
+        part: Images and labels.
+        size: Images that are normalised together.
+    """
+    for module in rings.model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train()
+            module.momentum = 0.0  # its stored statistics stay
+    blocks = list(zip(part.images.split(size), part.labels.split(size), strict=True))
+    with torch.no_grad():
+        return [
+            {"dT_K": dT, "n_correct": sum(
+                int((functional_call(rings.model, dict(setting), (rings.normalise(images),))
+                     .argmax(-1) == labels).sum())
+                for images, labels in blocks
+            ), "n_images": len(part)}
+            for dT, setting in drifted(rings, plan).items()
+        ]  # fmt: skip
 
 
 def transfer_rows(
@@ -348,6 +391,28 @@ def drift_figure(rows: pd.DataFrame) -> Figure:
 def spread_of(groups: Any) -> "pd.Series[float]":
     """Half-widths of the 95 % intervals of groups of networks; NaN for a single one."""
     return groups.sem() * stats.t.ppf(0.975, (groups.size() - 1).where(groups.size() > 1))
+
+
+def _with_batch_statistics(
+    folder: Path, networks: Path, data_folder: Path | None
+) -> Iterator[pd.DataFrame]:
+    """Rows of every trained network, each from its checkpoint.
+
+    Raises:
+        FileNotFoundError: If a checkpoint is not there.
+    """
+    plan = tomllib.loads((folder / "protocol.toml").read_text(encoding="utf-8"))
+    table = pd.read_csv(folder / "networks.csv")
+    for row in table[table["failure"].isna()].itertuples():
+        path = networks / folder.name / str(row.variant) / str(row.checkpoint)
+        network = load_checkpoint(path, TRUST)
+        dataset = dataset_of(network.spec.dataset, data_folder, network.spec.validation_fraction)
+        with one_thread():
+            rows = pd.DataFrame(batch_statistics_rows(on_rings(path), plan, dataset.test))
+        rows.insert(0, "checkpoint", network.digest[:16])
+        rows.insert(1, "variant", row.variant)
+        rows.insert(2, "training_seed", row.training_seed)
+        yield rows
 
 
 def _trained(

@@ -324,3 +324,26 @@ def test_the_figure_shows_means_and_intervals_of_networks():
         assert [low, high] == pytest.approx([2 - 4.30265 / 3**0.5, 2 + 4.30265 / 3**0.5], abs=1e-4)
     published = [tuple(offset) for one in trained.collections for offset in one.get_offsets()]
     assert (-1.0, 98.0) in published and (-1.0, 60.0) in published
+
+
+def test_batch_statistics_are_those_of_a_hundred_images_and_are_not_stored():
+    model = micro_rings.lenet5_bn((1, 8, 8), 10).eval()
+    names = ("fc2.weight", "fc3.weight")
+    weights = {name: model.state_dict()[name].clone() for name in names}
+    theta = {name: MicroRing().right_inverse(weight) for name, weight in weights.items()}
+    rings = thermal_drift.Rings(model, theta, dict.fromkeys(names, MicroRing()), lambda x: x)
+    draws = torch.Generator().manual_seed(0)
+    part = Split(torch.rand(200, 1, 8, 8, generator=draws), torch.randint(10, (200,)))
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    rows = thermal_drift.batch_statistics_rows(rings, PLAN, part)
+    by_hand = micro_rings.lenet5_bn((1, 8, 8), 10).train()
+    by_hand.load_state_dict(model.state_dict())
+    for row in rows:
+        shift = 0.08 * row["dT_K"]
+        state = {name: MicroRing()(theta[name] + shift) for name in names}
+        by_hand.load_state_dict(state, strict=False)
+        logits = torch.cat([by_hand(images) for images in part.images.split(100)])
+        assert row["n_correct"] == int((logits.argmax(-1) == part.labels).sum())
+    for name, buffer in model.named_buffers():
+        if "num_batches" not in name:
+            assert torch.equal(buffer, before[name])
