@@ -244,6 +244,10 @@ def main(
         out: JSON file that is written.
         table: CSV file of the ratios to the SGD step of the same round.
     """
+    if (unknown := sorted(set(models) - set(SHAPES))) or not models:
+        raise ValueError(f"--models are of {sorted(SHAPES)}; got {unknown}.")
+    if rounds < 1 or epochs < 0:
+        raise ValueError(f"--rounds is at least 1, --epochs 0; got {rounds} and {epochs}.")
     torch.set_num_threads(threads)
     result: dict = {
         "machine": platform.processor() or platform.machine(),

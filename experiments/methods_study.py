@@ -10,11 +10,12 @@ trained seed by seed; a network is evaluated as soon as it is trained. Devices a
 not used before `strengths.csv` is written. Without `grid_seed` there is no grid search: every
 strength is trained on every seed.
 
-Finished steps are in the folder and are not repeated, on any machine; `--steps 1` trains one more
-network and ends. In `[start_from]`, `samson_tuned = "sgd"` starts every network of `samson_tuned`
-from that of `sgd` with the same seed; in `[only]`, `"../other/study.toml" = ["sgd"]` restricts a
-study to some methods. Written: `candidates.csv` and `candidate_curves.csv`
-(the grid), `strengths.csv` (the chosen strengths), `networks.csv` (trained networks, with digests),
+docs/COMMANDS.md has a whole protocol. Finished steps are in the folder and are not repeated, on any
+machine; rows that are missing (lost, or of a study that has grown) are computed; `--steps 1` trains
+one more network and ends. In `[start_from]`, `samson_tuned = "sgd"` starts every network of
+`samson_tuned` from that of `sgd` with the same seed; in `[only]`, `"../other/study.toml" = ["sgd"]`
+restricts a study to some methods. Written: `candidates.csv` and `candidate_curves.csv` (the grid),
+`strengths.csv` (the chosen strengths), `networks.csv` (trained networks, with digests),
 `sharpness.csv`, `training_curves.csv`, `training_images.csv` (chips on training images), the
 studies' `trials.csv` and `manifest.json`, and the networks of a few seeds in `networks/`.
 """
@@ -22,7 +23,6 @@ studies' `trials.csv` and `manifest.json`, and the networks of a few seeds in `n
 import json
 import shutil
 import subprocess
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,18 +32,31 @@ import pandas as pd
 import tyro
 from torch import Tensor
 
-from analog_samson.checkpoint import Checkpoint, TrainingSpec, load_checkpoint, named_packages
+from analog_samson.checkpoint import Checkpoint, TrainingSpec, load_checkpoint
 from analog_samson.commands import run_command
 from analog_samson.data import Dataset, path_in
 from analog_samson.evaluation import count_correct, score_by_sample
+from analog_samson.files import made_folder, replacing
 from analog_samson.landscape import sharpness
+from analog_samson.locks import sole_writer
+from analog_samson.provenance import MANIFEST_FILE, read_manifest
 from analog_samson.report import training_curves
 from analog_samson.results import append_rows, read_trials, tables_in
+from analog_samson.results.checking import read_networks, read_text_table
 from analog_samson.results.columns import KEY
 from analog_samson.study import TRIALS_FILE, collect, load_study
 from analog_samson.study.scoring import function_of, is_counted
 from analog_samson.study.trial import mapped, one_thread
-from analog_samson.training import choose_strengths, grid, train, train_grid
+from analog_samson.training import (
+    GRID_COLUMNS,
+    OWN_PACKAGE,
+    DivergedError,
+    choose_strengths,
+    grid,
+    load_protocol,
+    train,
+    train_grid,
+)
 from analog_samson.training.control import CONTROL
 from analog_samson.training.loop import dataset_of
 
@@ -54,12 +67,19 @@ OLD_COLUMNS = {
 }
 """Tables of unfinished studies may have columns of earlier names."""
 
+IDENTITY = ("digest", "n_correct_digital", "n_test", "package")
+"""Columns of `networks.csv` that `identity` gives; empty where the training failed."""
+
+NEEDED = ("seeds", "kept_seeds", "noise_sigma", "noise_draws", "common", "methods")
+"""Keys of the protocol that every study needs."""
+
 
 def main(
     folder: Annotated[Path, tyro.conf.Positional],
     networks: Path = Path("checkpoints"),
     data_folder: Path | None = None,
     steps: int | None = None,
+    trust: tuple[str, ...] = (),
 ) -> None:
     """Train and evaluate the missing networks of a study of methods.
 
@@ -68,15 +88,20 @@ def main(
         networks: Folder for networks and unfinished trainings.
         data_folder: Folder that holds the images.
         steps: Number of networks to train; all by default.
+        trust: Packages that networks, methods, data and scores may be imported from.
     """
-    run_study(folder, networks, data_folder, steps, train=trained, evaluate=_evaluated)
+    plan = load_protocol(folder, [*NEEDED, "studies", "sharpness_images"], trust)
+    _check_studies(plan, folder, trust)
+    run_study(plan, folder, networks, data_folder, steps, trust, train=trained, evaluate=_evaluated)
 
 
 def run_study(
+    plan: dict[str, Any],
     folder: Path,
     networks: Path,
     data_folder: Path | None,
     steps: int | None,
+    trust: Sequence[str] = (),
     *,
     train: Callable[[dict[str, Any], TrainingSpec, Path, Path | None], dict[str, Any]],
     evaluate: Callable[[dict[str, Any], Path, Path, Path | None], dict[str, Any]],
@@ -84,19 +109,45 @@ def run_study(
     """Choose strengths, then train and evaluate network by network; arguments as for `main`.
 
     Args:
+        plan: The protocol.
         folder: See `main`.
         networks: See `main`.
         data_folder: See `main`.
         steps: See `main`.
+        trust: See `main`.
         train: Called with the protocol, a specification and the folder of its variant; returns a
             row of `candidates.csv` or `networks.csv`.
         evaluate: Called with the protocol, the study's folder and a checkpoint, which lies in a
             folder of its variant's name; writes its tables and returns more columns of the row.
+
+    Raises:
+        ValueError: If the number of steps is not positive, or the folder holds networks of another
+            protocol.
+        InUseError: If another process works on the study.
     """
-    plan = tomllib.loads((folder / "protocol.toml").read_text(encoding="utf-8"))
-    plan["networks"] = networks = networks / folder.name
-    if "dataset" in plan["common"]:
-        plan["common"]["dataset"] = path_in(plan["common"]["dataset"], data_folder)
+    if steps is not None and steps < 1:
+        raise ValueError(f"--steps must be at least 1; got {steps}.")
+    made_folder(folder, "folder of the study")
+    networks = networks / folder.resolve().name
+    common = dict(plan["common"])
+    if "dataset" in common:
+        common["dataset"] = path_in(common["dataset"], data_folder)
+    plan = {**plan, "networks": networks, "common": common, "trust": (OWN_PACKAGE, *trust)}
+    with sole_writer(folder / "networks.csv"):
+        _run(plan, folder, data_folder, steps, train, evaluate)
+
+
+def _run(
+    plan: dict[str, Any],
+    folder: Path,
+    data_folder: Path | None,
+    steps: int | None,
+    train: Callable[..., dict[str, Any]],
+    evaluate: Callable[..., dict[str, Any]],
+) -> None:
+    networks = plan["networks"]
+    _check_unchanged(plan, folder)
+    lacking = _lacking(plan, folder)
     left = -1 if steps is None else steps
     for variant, spec in grid_specs(plan):
         if left and not _is_there(folder / "candidates.csv", variant, spec):
@@ -104,7 +155,7 @@ def run_study(
             row = train(plan, spec, path, data_folder)
             if not row["failure"]:
                 checkpoint = path / row["checkpoint"]
-                add_curves(folder / "candidate_curves.csv", checkpoint, named_packages(spec))
+                add_curves(folder / "candidate_curves.csv", checkpoint, plan["trust"])
             _add_row(folder / "candidates.csv", variant, row)
             left -= 1
     if not left:
@@ -114,15 +165,68 @@ def run_study(
         _write(choose(folder / "candidates.csv"), strengths)
     wanted = chosen_specs(plan, strengths) if strengths.exists() else all_specs(plan)
     for variant, spec in wanted:
-        if left and not _is_there(folder / "networks.csv", variant, spec):
+        key = variant, spec.strength, str(spec.seed)
+        if left and (key in lacking or not _is_there(folder / "networks.csv", variant, spec)):
             path = networks / variant
             row = train(plan, spec, path, data_folder)
+            row |= dict.fromkeys(IDENTITY, "")
             if not row["failure"]:
                 row |= evaluate(plan, folder, path / row["checkpoint"], data_folder)
             _add_row(folder / "networks.csv", variant, row)
             left -= 1
+    failed = _failed(folder / "networks.csv")
     if left:
-        print(f"{folder}: finished, {len(wanted)} networks.")
+        print(f"{folder}: finished, {len(wanted)} networks{failed}.")
+
+
+def _failed(table: Path) -> str:
+    """How many trainings failed, in words."""
+    failures = _read(table)["failure"] if table.exists() else pd.Series([], dtype=str)
+    n = int((failures != "").sum())
+    return f", {n} of which failed (column failure of networks.csv)" if n else ""
+
+
+def _check_studies(plan: dict[str, Any], folder: Path, trust: Sequence[str]) -> None:
+    """Read the studies before anything is trained.
+
+    Raises:
+        FileNotFoundError: If a study file is missing.
+        ValueError: If one cannot be read, or chips for training images are not among its chips.
+    """
+    studies = {name: load_study(folder / name, trust, checkpoints=[]) for name in plan["studies"]}
+    for study in studies.values():
+        study.loaded_devices()
+    if asked := plan.get("training_images"):
+        study = studies[asked["study"]]
+        devices = [Path(str(device)).stem for device in study.devices]
+        if asked["device"] not in devices or asked["n_chips"] > study.n_chips:
+            raise ValueError(
+                f"[training_images] asks for {asked['n_chips']} chips of {asked['device']!r}; "
+                f"{asked['study']} has {study.n_chips} chips of {devices}."
+            )
+
+
+def _check_unchanged(plan: dict[str, Any], folder: Path) -> None:
+    """Raise ValueError if networks of the table were trained with other settings than asked."""
+    table, studies = folder / "networks.csv", plan.get("studies", [])
+    if not table.exists() or not studies:
+        return
+    networks = _read(table)
+    digests = dict(zip(_keys(networks), networks["digest"], strict=True))
+    manifest = read_manifest((folder / studies[0]).with_name(MANIFEST_FILE))
+    settings = {one["digest"]: one["spec"] for one in manifest.get("checkpoints", {}).values()}
+    for variant, spec in all_specs(plan):
+        theirs = settings.get(digests.get((variant, spec.strength, str(spec.seed)), ""), {})
+        ours = json.loads(spec.to_json())
+        differ = [
+            f"{key} {value!r} there, {ours[key]!r} asked" for key, value in theirs.items()
+            if key in ours and key not in ("dataset", "start_from") and value != ours[key]
+        ]  # fmt: skip
+        if differ:
+            raise ValueError(
+                f"{folder}: {variant} of seed {spec.seed} was trained with other settings "
+                f"({'; '.join(differ)}); restore protocol.toml, or give it a folder of its own."
+            )
 
 
 def grid_specs(plan: dict[str, Any]) -> list[tuple[str, TrainingSpec]]:
@@ -138,10 +242,35 @@ def all_specs(plan: dict[str, Any]) -> list[tuple[str, TrainingSpec]]:
     return [one for seed in plan["seeds"] for one in _specs(plan, seed, epochs)]
 
 
+def _lacking(plan: dict[str, Any], folder: Path) -> set[tuple[str, str, str]]:
+    """Networks of the table that lack rows in a study: some were lost, or it has grown."""
+    table = folder / "networks.csv"
+    networks = _read(table) if table.exists() else pd.DataFrame(columns=["variant"])
+    lacking = set()
+    for name in plan.get("studies", []) if len(networks) else []:
+        study = load_study(folder / name, plan["trust"], checkpoints=[])
+        there = (folder / name).parent
+        rows = read_trials(there)["checkpoint"] if tables_in(there) else pd.Series(dtype=str)
+        asked = plan.get("only", {}).get(name, list(plan["methods"]))
+        own = networks[networks["variant"].isin(asked) & (networks["failure"] == "")]
+        n_rows = rows.value_counts().reindex(own["digest"].str[:16], fill_value=0).to_numpy()
+        lacking |= set(_keys(own[n_rows < study.rows_per_network]))
+    return lacking
+
+
+def _keys(networks: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """What identifies a network in a table: variant, strength, training seed."""
+    names = (networks[name] for name in ("variant", "strength", "training_seed"))
+    return list(zip(*names, strict=True))
+
+
 def choose(table: Path) -> pd.DataFrame:
     """Choose every method's strength on the validation images, as `train_methods.py` does."""
-    rows = pd.read_csv(table, keep_default_na=False, na_values={"validation_clean": "",
-                       "validation_noisy": ""})  # fmt: skip
+    rows = read_text_table(table)
+    for name in ("validation_clean", "validation_noisy"):
+        rows[name] = pd.to_numeric(rows[name], errors="coerce")
+        if (wrong := rows[name].isna() & (rows["failure"] == "")).any():
+            raise ValueError(f"{table}, line {int(wrong.argmax()) + 2}, has no {name}; delete it.")
     return pd.concat(
         [
             choose_strengths(group.drop(columns="variant")).assign(variant=variant)
@@ -153,12 +282,18 @@ def choose(table: Path) -> pd.DataFrame:
 
 def chosen_specs(plan: dict[str, Any], strengths: Path) -> list[tuple[str, TrainingSpec]]:
     """Trainings with the chosen strengths, seed by seed, with all methods of a seed."""
-    table = pd.read_csv(strengths, keep_default_na=False).set_index("variant")
-    return [
+    table = read_text_table(strengths, ["variant", "strength"])
+    wanted = [
         (variant, spec)
         for variant, spec in all_specs(plan)
-        if spec.strength == table.loc[variant, "strength"]
+        if spec.strength == dict(zip(table["variant"], table["strength"], strict=True)).get(variant)
     ]
+    if missing := sorted(set(plan["methods"]) - {variant for variant, _ in wanted}):
+        raise ValueError(
+            f"{strengths}: no strength of {missing} that protocol.toml has; restore protocol.toml, "
+            f"or remove {strengths.name} to choose again."
+        )
+    return wanted
 
 
 def _specs(plan: dict[str, Any], seed: int, epochs: int) -> list[tuple[str, TrainingSpec]]:
@@ -186,34 +321,51 @@ def trained(
     if spec.start_from is not None:
         first = Path(spec.start_from).parent
         (start,) = grid([plan["methods"][first.name]], [spec.seed], plan["common"])
-        train(start, first, data_folder=data_folder)
+        try:
+            train(start, first, data_folder=data_folder, trust=plan["trust"])
+        except DivergedError as error:
+            return _not_started(spec, f"The network to start from: {error}", data_folder)
     table = train_grid(
         [spec],
         path,
         noise_sigma=plan["noise_sigma"],
         noise_draws=plan["noise_draws"],
         data_folder=data_folder,
+        trust=plan["trust"],
     )
     return dict(table.iloc[0])
+
+
+def _not_started(spec: TrainingSpec, failure: str, data_folder: Path | None) -> dict[str, Any]:
+    """Row of a training whose first network diverged."""
+    known = {
+        "dataset": dataset_of(spec.dataset, data_folder, spec.validation_fraction).name,
+        "model": spec.model,
+        "method": spec.method,
+        "strength": spec.strength,
+        "training_seed": spec.seed,
+        "failure": failure,
+    }
+    return dict.fromkeys(GRID_COLUMNS, "") | known
 
 
 def _evaluated(
     plan: dict[str, Any], folder: Path, path: Path, data_folder: Path | None
 ) -> dict[str, Any]:
     """Evaluate a network in all studies; every file is replaced or appended to as a whole."""
-    network = load_checkpoint(path)
+    network = load_checkpoint(path, plan["trust"])
     digest = network.digest[:16]
     if network.spec.seed in plan["kept_seeds"]:
         keep(path, folder)
     variant, only = path.parent.name, plan.get("only", {})
     for name in [name for name in plan["studies"] if variant in only.get(name, [variant])]:
-        _collect(folder / name, path, data_folder, plan["claims"])
-    add_curves(folder / "training_curves.csv", path)
+        _collect(folder / name, path, data_folder, plan)
+    add_curves(folder / "training_curves.csv", path, plan["trust"])
     dataset = dataset_of(network.spec.dataset, data_folder, network.spec.validation_fraction)
     sharp = sharpness(network, dataset, n_training_images=plan["sharpness_images"])
     replace_rows(folder / "sharpness.csv", digest, pd.DataFrame([sharp]))
-    if asked := plan.get("training_images"):
-        on_training = _on_training_images(asked, folder, path, dataset, data_folder)
+    if "training_images" in plan:
+        on_training = _on_training_images(plan, folder, path, dataset, data_folder)
         replace_rows(folder / "training_images.csv", digest, on_training)
     return identity(network)
 
@@ -223,7 +375,12 @@ def keep(path: Path, folder: Path) -> None:
     (folder / "networks").mkdir(exist_ok=True)
     for file in (path, path.with_suffix(CONTROL)):
         if file.exists():
-            shutil.copyfile(file, folder / "networks" / file.name)
+            _copy(file, folder / "networks" / file.name)
+
+
+def _copy(file: Path, to: Path) -> None:
+    with replacing(to) as temporary:
+        shutil.copyfile(file, temporary)
 
 
 def identity(network: Checkpoint) -> dict[str, Any]:
@@ -236,10 +393,11 @@ def identity(network: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _collect(toml: Path, path: Path, data_folder: Path | None, claims: dict[str, Any]) -> None:
+def _collect(toml: Path, path: Path, data_folder: Path | None, plan: dict[str, Any]) -> None:
     """Evaluate a network in a folder beside the study; then add its rows and manifest."""
-    part, study = path.parent / toml.parent.name / path.stem, toml.parent
-    asked = replace(load_study(toml), checkpoints=[path], data_folder=data_folder)
+    part, study = path.parent / toml.parent.resolve().name / path.stem, toml.parent
+    asked = load_study(toml, plan["trust"], checkpoints=[path])
+    asked = replace(asked, data_folder=data_folder)
     rows = collect(asked, part)
     if tables_in(study):  # also one that is compressed
         there = read_trials(study).set_index(list(KEY)).index
@@ -248,15 +406,17 @@ def _collect(toml: Path, path: Path, data_folder: Path | None, claims: dict[str,
     manifest = json.loads((part / "manifest.json").read_text(encoding="utf-8"))
     whole = study / "manifest.json"
     if whole.exists():
-        before = json.loads(whole.read_text(encoding="utf-8"))
+        before = read_manifest(whole)
         manifest["checkpoints"] |= before["checkpoints"]
         manifest["environments"] = _different(before["environments"] + manifest["environments"])
-    manifest["claims"] = claims
+    manifest["claims"] = plan["claims"]
     manifest["study"]["checkpoints"] = sorted(manifest["checkpoints"])
-    whole.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    with replacing(whole) as temporary:
+        text = json.dumps(manifest, indent=1, sort_keys=True)
+        temporary.write_text(text + "\n", encoding="utf-8")
     for file in [*part.glob("device_*.csv"), part / "audit.csv"]:
         if not (study / file.name).exists():
-            shutil.copyfile(file, study / file.name)
+            _copy(file, study / file.name)
 
 
 def _different(environments: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -268,18 +428,18 @@ def _different(environments: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _on_training_images(
-    asked: dict[str, Any],
+    plan: dict[str, Any],
     folder: Path,
     path: Path,
     dataset: Dataset,
     data_folder: Path | None,
 ) -> pd.DataFrame:
     """Score of some chips of a study on training images, to compare with test images."""
+    asked = plan["training_images"]
     images = dataset.train.images[: asked["n_images"]]
     labels = dataset.train.labels[: asked["n_images"]]
     study = replace(
-        load_study(folder / asked["study"]),
-        checkpoints=[path],
+        load_study(folder / asked["study"], plan["trust"], checkpoints=[path]),
         data_folder=data_folder,
         n_chips=asked["n_chips"],
     )
@@ -334,14 +494,17 @@ def _package_tree() -> str:
 def _is_there(table: Path, variant: str, spec: TrainingSpec) -> bool:
     if not table.exists():
         return False
-    rows = pd.read_csv(table, usecols=["variant", "strength", "training_seed"], dtype=str)
-    wanted = [variant, spec.strength, str(spec.seed)]
-    return bool((rows.fillna("") == wanted).all(axis=1).any())
+    return (variant, spec.strength, str(spec.seed)) in _keys(_read(table))
 
 
 def _add_row(table: Path, variant: str, row: dict[str, Any]) -> None:
-    there = [_read(table)] if table.exists() else []
-    new = pd.DataFrame([{"variant": variant} | row])
+    """Add the row of a network, which replaces an earlier one of it."""
+    new = pd.DataFrame([{"variant": variant} | row], dtype=object)
+    there = []
+    if table.exists():
+        before = _read(table)
+        key = variant, row["strength"], str(row["training_seed"])
+        there = [before[[one != key for one in _keys(before)]]]
     _write(pd.concat([*there, new], ignore_index=True), table)
 
 
@@ -354,14 +517,13 @@ def replace_rows(table: Path, digest: str, rows: pd.DataFrame) -> None:
 
 
 def _read(table: Path) -> pd.DataFrame:
-    rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+    rows = read_networks(table) if table.name == "networks.csv" else read_text_table(table)
     return rows.rename(columns=OLD_COLUMNS.get(table.name, {}))
 
 
 def _write(rows: pd.DataFrame, table: Path) -> None:
-    temporary = table.with_name(f".{table.name}.tmp")
-    rows.to_csv(temporary, index=False)
-    temporary.replace(table)
+    with replacing(table) as temporary:
+        rows.to_csv(temporary, index=False)
 
 
 if __name__ == "__main__":

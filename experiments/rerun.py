@@ -10,7 +10,6 @@ versions of the manifest, rows must be equal; otherwise ADC ties may round diffe
 per row of LeNet-5, 0.3 s of ResNet-8, 0.7 s with recalibrated batch normalisation.
 """
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +22,7 @@ import tyro
 
 from analog_samson.commands import run_command
 from analog_samson.files import replacing
-from analog_samson.provenance import MANIFEST_FILE, environment
+from analog_samson.provenance import MANIFEST_FILE, environment, read_manifest
 from analog_samson.report import (
     study_figures,
     study_tables,
@@ -35,6 +34,7 @@ from analog_samson.results.columns import KEY, SUMS
 from analog_samson.running import run_jobs
 from analog_samson.study import Trial, load_study, run_trial
 from analog_samson.study.definition import Point
+from analog_samson.training import OWN_PACKAGE
 
 COMPARED = ("n_correct", "n_correct_digital", "n_changed", "n_images_per_chip", "n_test")
 TOLERANCE = 5 / 10_000
@@ -49,6 +49,7 @@ def main(
     seed: int = 0,
     data_folder: Path | None = None,
     jobs: int = 2,
+    trust: tuple[str, ...] = (),
 ) -> None:
     """Redraw a study from its rows; with `--verify`, evaluate some of them again first.
 
@@ -59,10 +60,14 @@ def main(
         seed: Random seed of the selection of rows.
         data_folder: Folder that holds the images.
         jobs: Worker processes.
+        trust: Packages that networks, methods and scores may be imported from.
     """
+    if not 0 < share <= 1:
+        raise ValueError(f"--share is above 0 and at most 1 (all rows); got {share:g}.")
     rows = read_trials(folder)
     if verify:
-        trials = replace(load_study(folder / "study.toml"), data_folder=data_folder).trials()
+        study = load_study(folder / "study.toml", (OWN_PACKAGE, *trust))
+        trials = replace(study, data_folder=data_folder).trials()
         print(verified(folder, rows, chosen(rows, trials, share, seed), jobs))
     print(redrawn(folder, rows))
 
@@ -138,7 +143,10 @@ def redrawn(folder: Path, rows: pd.DataFrame) -> str:
     there = [name for name in contents if (folder / name).exists()]
     other = [name for name in there if (folder / name).read_bytes() != contents[name]]
     if other:
-        raise ValueError(f"{folder}: these tables differ: {', '.join(other)}.")
+        raise ValueError(
+            f"{folder}: these tables differ: {', '.join(other)}. Restore the rows that they are "
+            "of, or, if the study has grown since, remove them and run again."
+        )
     for name in set(contents) - set(there):
         with replacing(folder / name) as temporary:
             temporary.write_bytes(contents[name])
@@ -156,9 +164,9 @@ def _run(job: tuple[Trial, tuple[Point, ...]]) -> pd.DataFrame:
 
 def _is_of_manifest(folder: Path) -> bool:
     """Whether all rows come from this processor and these versions."""
-    manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    manifest = read_manifest(folder / MANIFEST_FILE)
     commits = {"git_commit": ""}
-    return [one | commits for one in manifest["environments"]] == [environment() | commits]
+    return [one | commits for one in manifest.get("environments", [])] == [environment() | commits]
 
 
 if __name__ == "__main__":

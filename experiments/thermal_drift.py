@@ -18,7 +18,6 @@ branch above the resonance, where the weights are equal and the drift is not.
 """
 
 import math
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +47,7 @@ from analog_samson.report.axes import finish
 from analog_samson.report.style import plot_options, style, width_in
 from analog_samson.streams import derive_seed
 from analog_samson.study.trial import one_thread
-from analog_samson.training import control_parameters
+from analog_samson.training import control_parameters, load_protocol
 from analog_samson.training.loop import dataset_of
 
 TRUST = ("analog_samson",)
@@ -143,8 +142,10 @@ def main(
     if verify:
         print(verified(folder, data_folder))
         return
+    needed = [*methods_study.NEEDED, "curvature_images", "drift", "transfer"]
+    plan = load_protocol(folder, needed)
     methods_study.run_study(
-        folder, networks, data_folder, steps, train=_trained, evaluate=_evaluated
+        plan, folder, networks, data_folder, steps, train=_trained, evaluate=_evaluated
     )
 
 
@@ -328,7 +329,7 @@ def verified(folder: Path, data_folder: Path | None = None) -> str:
     Raises:
         ValueError: If no network is there, or a count differs by more than it may.
     """
-    plan = tomllib.loads((folder / "protocol.toml").read_text(encoding="utf-8"))
+    plan = load_protocol(folder, ["drift"])
     table = pd.read_csv(folder / DRIFT)
     again = []
     for path in sorted((folder / "networks").glob("*.safetensors")):
@@ -401,7 +402,7 @@ def _with_batch_statistics(
     Raises:
         FileNotFoundError: If a checkpoint is not there.
     """
-    plan = tomllib.loads((folder / "protocol.toml").read_text(encoding="utf-8"))
+    plan = load_protocol(folder, ["drift"])
     table = pd.read_csv(folder / "networks.csv")
     for row in table[table["failure"].isna()].itertuples():
         path = networks / folder.name / str(row.variant) / str(row.checkpoint)

@@ -20,7 +20,7 @@ study that lacks a network, a row or a table nothing is computed: its claims are
 
 import math
 import re
-import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,11 @@ import pandas as pd
 from analog_samson.commands import run_command
 from analog_samson.files import replacing
 from analog_samson.results import read_trials, tables_in
+from analog_samson.results.checking import read_networks
 from analog_samson.results.endpoints import (
     LIMITS,
     VERDICTS,
+    Endpoint,
     Evidence,
     IncompleteError,
     check_test,
@@ -41,54 +43,88 @@ from analog_samson.results.endpoints import (
     limit_of,
     other_study,
 )
-from analog_samson.training import grid
+from analog_samson.training import PROTOCOL_FILE, candidates, load_protocol
 
 VERDICTS_FILE = "verdicts.csv"
 
 OPEN = "open"
+
+N_CELLS = 8
+"""Parts of a line of the page, which has six columns, between its bars."""
 
 COLUMNS = ("number", "symbol", "study", "claim", "test", "n", "n_of", "n_chips", "unit", "value",
            "low", "high", "limit", "verdict", "beside")  # fmt: skip
 
 
 def main(
-    results: Path = Path("results"), page: Path = Path("docs/STUDIES.md"), write: bool = False
+    results: Path = Path("results"),
+    page: Path = Path("docs/STUDIES.md"),
+    write: bool = False,
+    trust: tuple[str, ...] = (),
 ) -> None:
     """Judge the claims of all studies.
 
     Args:
         results: Folder of the studies.
         page: Page whose columns "ours" and "verdict" are filled.
-        write: Whether `verdicts.csv` and the page are written.
+        write: Whether `verdicts.csv` is written, and the page if a claim has a number.
+        trust: Packages that networks and methods of protocols may be imported from.
     """
-    table = verdicts(results)
+    table = verdicts(results, trust)
     if write:
+        filled = _filled(page, table)
         with replacing(results / VERDICTS_FILE) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n")
-        filled = with_verdicts(page.read_text(encoding="utf-8"), table)
-        with replacing(page) as temporary:
-            temporary.write_text(filled, encoding="utf-8")
+        if filled is not None:
+            with replacing(page) as temporary:
+                temporary.write_text(filled, encoding="utf-8")
     shown = table[["number", "study", "test", "n", "value", "low", "high", "verdict"]]
     print(shown.to_markdown(index=False, disable_numparse=True))
 
 
-def verdicts(results: Path) -> pd.DataFrame:
-    """Every test of every claim, as text; sorted by the claim's number, then by study."""
-    found = [row for file in sorted(results.glob("*/protocol.toml")) for row in _judged(file)]
+def _filled(page: Path, table: pd.DataFrame) -> str | None:
+    """The page with its verdicts; None if no claim has a number."""
+    if (table["number"] == "").all():
+        return None
+    if not page.is_file():
+        raise FileNotFoundError(
+            f"No page {str(page)!r}; give one by --page, or claims without 'number'."
+        )
+    return with_verdicts(page.read_text(encoding="utf-8"), table)
+
+
+def verdicts(results: Path, trust: Sequence[str] = ()) -> pd.DataFrame:
+    """Every test of every claim, as text; sorted by the claim's number, then by study.
+
+    Args:
+        results: Folder of the studies.
+        trust: Packages that networks and methods of protocols may be imported from.
+
+    Raises:
+        FileNotFoundError: If no folder in it has a protocol.
+        ValueError: If a protocol or table is wrong; the message names it, and the claim.
+    """
+    files = sorted(results.glob(f"*/{PROTOCOL_FILE}"))
+    if not files:
+        raise FileNotFoundError(
+            f"No folder in {str(results)!r} has a {PROTOCOL_FILE}; give the folder of the studies "
+            "by --results."
+        )
+    found = [row for file in files for row in _judged(file, trust)]
     found = sorted(found, key=lambda row: row["number"] or math.inf)
     return pd.DataFrame(found, columns=list(COLUMNS)).astype(str)
 
 
-def _judged(file: Path) -> list[dict[str, Any]]:
-    plan = tomllib.loads(file.read_text(encoding="utf-8"))
+def _judged(file: Path, trust: Sequence[str]) -> list[dict[str, Any]]:
+    plan = load_protocol(file.parent, trust=trust)
     tests = _tests(file, plan)
     try:
         others = {name for _, test in tests if (name := other_study(test)) is not None}
         evidence = replace(
             evidence_of(file.parent, plan),
-            beside={name: evidence_of(file.parent / name) for name in others},
+            beside={name: evidence_of(file.parent / name, trust=trust) for name in others},
         )
-        ends = [endpoint(test, evidence) for _, test in tests]
+        ends = [_endpoint(file, claim, test, evidence) for claim, test in tests]
     except IncompleteError as reason:
         print(f"{file.parent}: open, {reason}.")
         ends = []
@@ -113,6 +149,16 @@ def _judged(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _endpoint(file: Path, claim: str, test: dict[str, Any], evidence: Evidence) -> Endpoint:
+    """The endpoint of a test; an error names its claim."""
+    try:
+        return endpoint(test, evidence)
+    except IncompleteError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{file}: claim {claim!r}: {error}") from None
+
+
 def _tests(file: Path, plan: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Claim and test of all tests of a protocol, checked."""
     expected = _expected(plan)
@@ -122,7 +168,7 @@ def _tests(file: Path, plan: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]
         for variant, strength in expected
     }
     tests = []
-    for claim, content in plan.get("claims", {}).items():
+    for claim, content in plan["claims"].items():
         if not content.get("tests"):
             raise ValueError(f"{file}: claim {claim!r} has no 'tests'; add them.")
         for number, test in enumerate(content["tests"], start=1):
@@ -140,20 +186,20 @@ def _expected(plan: dict[str, Any]) -> list[tuple[str, str | None]]:
     if "grid_seed" in plan:
         return [(variant, None) for variant in methods]
     return [
-        (variant, spec.strength)
-        for variant, text in methods.items()
-        for spec in grid([text], [0], plan["common"])
+        (variant, spec.strength) for variant in methods for spec in candidates(plan, variant, 0)
     ]
 
 
-def evidence_of(folder: Path, plan: dict[str, Any] | None = None) -> Evidence:
+def evidence_of(
+    folder: Path, plan: dict[str, Any] | None = None, trust: Sequence[str] = ()
+) -> Evidence:
     """The tables of a study; its plan is read from its protocol if it is not given.
 
     Raises:
         IncompleteError: If a network of the protocol, or rows of it, are not there yet.
         ValueError: If a network is there twice.
     """
-    plan = plan or tomllib.loads((folder / "protocol.toml").read_text(encoding="utf-8"))
+    plan = plan or load_protocol(folder, trust=trust)
     networks = _networks(folder, plan) if "methods" in plan else None
     studies = [(folder / name).parent for name in plan.get("studies", [])]
     missing = [study.name for study in studies if not tables_in(study)]
@@ -164,7 +210,7 @@ def evidence_of(folder: Path, plan: dict[str, Any] | None = None) -> Evidence:
         return Evidence(folder, _networks_of(rows, plan), rows, plan.get("seeds", ()))
     if studies:
         rows = rows[rows["checkpoint"].isin(networks["checkpoint"])]
-        for name in plan["studies"]:
+        for name in plan.get("studies", []):
             variants = plan.get("only", {}).get(name, list(plan["methods"]))
             asked = networks.loc[networks["variant"].isin(variants), "checkpoint"]
             counts = read_trials((folder / name).parent)["checkpoint"].value_counts().reindex(asked)
@@ -179,7 +225,7 @@ def _networks(folder: Path, plan: dict[str, Any]) -> pd.DataFrame:
     names = ["variant", "strength", "training_seed", "digest", "failure"]
     there = pd.DataFrame(columns=names)
     if table.is_file():
-        there = pd.read_csv(table, dtype=str, keep_default_na=False)[names]
+        there = read_networks(table)[names]
     there = there.assign(training_seed=there["training_seed"].astype(int),
                          checkpoint=there["digest"].str[:16])  # fmt: skip
     key = ["variant", "training_seed"] + ["strength"] * ("grid_seed" not in plan)
@@ -219,15 +265,24 @@ def with_verdicts(text: str, table: pd.DataFrame) -> str:
         table: As `verdicts` gives, or as it is read from its file, all values as text.
 
     Raises:
-        ValueError: If the page has no line for a claim.
+        ValueError: If the page has no line for a claim, several, or one with other columns.
     """
     lines = text.split("\n")
-    numbers = {found[1]: k for k, line in enumerate(lines)
-               if (found := re.match(r"\| (\d+) \|", line))}  # fmt: skip
+    numbers: dict[str, int] = {}
+    for k, line in enumerate(lines):
+        if found := re.match(r"\| (\d+) \|", line):
+            if found[1] in numbers:
+                raise ValueError(f"The page has two lines for claim {found[1]}; leave one.")
+            numbers[found[1]] = k
     for number, claims in table[table["number"] != ""].groupby("number", sort=False):
         if number not in numbers:
             raise ValueError(f"The page has no line for claim {number}; add '| {number} | ...'.")
         cells = re.split(r"(?<!\\)\|", lines[numbers[str(number)]])
+        if len(cells) != N_CELLS:
+            raise ValueError(
+                f"The page's line for claim {number} has {len(cells) - 2} columns, not 6: number, "
+                "claim, what is run, primary endpoint, ours, verdict."
+            )
         studies = sorted(  # in the order of the column "what is run"
             claims.groupby("study"), key=lambda one: cells[3].find(one[1]["symbol"].iloc[0])
         )

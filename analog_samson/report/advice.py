@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analog_samson import times
+from analog_samson.devices.toml import parse_toml
 from analog_samson.report import words
 from analog_samson.report.methods import device_label, labelled, technology_of
 from analog_samson.report.methods_map import (
@@ -27,6 +28,7 @@ from analog_samson.report.methods_map import (
 from analog_samson.report.tables import mean_of
 from analog_samson.report.typeset import BLANK, EXTRAPOLATED, Block, Table
 from analog_samson.report.variants import short_labels, variant_labels
+from analog_samson.results.checking import read_text_table
 from analog_samson.results.comparison import baseline_name, method_names
 from analog_samson.results.regret import (
     CELL,
@@ -111,6 +113,11 @@ def study_advice(
     shown = with_variants(shown, variants)
     tasks = list(shown[list(TASK)].drop_duplicates().itertuples(index=False, name=None))
     reference = baseline_name(shown, baseline)
+    if set(method_names(shown)) == {reference}:
+        raise ValueError(
+            f"Only the method {reference!r} is there, and a map compares methods; give rows of "
+            "another one."
+        )
     best = winners(shown, reference, confidence, scale=scales)
     gains = network_gains(shown, reference, scale=scales)
     best = best.merge(held_out_gains(gains), on=CELL, how="left")
@@ -142,10 +149,33 @@ def study_advice(
 
 
 def networks_beside(folders: Sequence[str | Path]) -> pd.DataFrame | None:
-    """The trained networks of the studies that list them; None if none does."""
+    """The trained networks of the studies that list them; None if none does.
+
+    Backward passes of a fine-tuned network include those of the network that it starts from.
+
+    Raises:
+        ValueError: If a table is damaged.
+    """
     files = [Path(folder) / NETWORKS_FILE for folder in folders]
-    files = [file for file in files if file.is_file()]
-    return pd.concat([pd.read_csv(file) for file in files], ignore_index=True) if files else None
+    tables = [_with_starts(file) for file in files if file.is_file()]
+    return pd.concat(tables, ignore_index=True) if tables else None
+
+
+def _with_starts(file: Path) -> pd.DataFrame:
+    networks = read_text_table(file)
+    cost = "gradient_evaluations"
+    if cost not in networks or "training_seed" not in networks:
+        return networks
+    networks[cost] = pd.to_numeric(networks[cost], errors="coerce")
+    networks["digest"] = networks["digest"].replace("", None)
+    protocol = file.with_name("protocol.toml")
+    plan = parse_toml(protocol.read_bytes(), str(protocol)) if protocol.is_file() else {}
+    spent = networks.groupby(["variant", "training_seed"])[cost].first()
+    for variant, first in plan.get("start_from", {}).items():
+        own = networks["variant"] == variant
+        starts = [(first, seed) for seed in networks.loc[own, "training_seed"]]
+        networks.loc[own, cost] += spent.reindex(starts).to_numpy()
+    return networks
 
 
 def cost_texts(costs: pd.DataFrame) -> dict[str, str]:

@@ -105,6 +105,56 @@ def read_table(file: Path) -> pd.DataFrame:
     return rows
 
 
+def read_text_table(file: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
+    """Read a CSV file beside a table of trials, all values as text.
+
+    Args:
+        file: The file.
+        columns: Columns that it must have.
+
+    Returns:
+        Its rows; empty values are "".
+
+    Raises:
+        ValueError: If it is damaged (a line is cut off) or lacks a column; the message names the
+            file, and the line where that is known.
+    """
+    try:
+        rows = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except ValueError as error:  # also one of pandas, or bytes that are no UTF-8
+        raise ValueError(f"{file} is damaged ({str(error).strip()}); restore it.") from None
+    if missing := [name for name in columns if name not in rows]:
+        raise ValueError(f"{file} has no columns {missing}; restore it, or remove it.")
+    is_cut = rows.isna().any(axis=1)
+    if len(rows) and not file.read_bytes().endswith(b"\n"):
+        is_cut.iloc[-1] = True
+    if is_cut.any():
+        raise ValueError(
+            f"{file}, line {int(is_cut.argmax()) + 2}, is cut off; delete it, and the line of its "
+            "network in networks.csv: that network is then evaluated again."
+        )
+    return rows
+
+
+def read_networks(file: Path) -> pd.DataFrame:
+    """Read ``networks.csv``, the trained networks of a study of methods, all values as text.
+
+    Raises:
+        ValueError: As `read_text_table`, or if a network has no training seed or no digest.
+    """
+    rows = read_text_table(file, ("variant", "strength", "training_seed", "digest", "failure"))
+    has_digest = rows["digest"].str.fullmatch("[0-9a-f]{64}") | (rows["failure"] != "")
+    wrong = ~(has_digest & rows["training_seed"].str.fullmatch("[0-9]+"))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"{file}, line {row + 2}: training_seed = {_shown(rows['training_seed'].iloc[row])}, "
+            f"digest = {_shown(rows['digest'].iloc[row])}; delete the line: the network is then "
+            "trained again."
+        )
+    return rows
+
+
 def check_rows(
     rows: pd.DataFrame | Mapping[str, Sequence[Any]], place: Callable[[int], str], advice: str = ""
 ) -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analog_samson.results import spread
+from analog_samson.results.checking import read_text_table
 from analog_samson.results.correlation import rank_correlation
 from analog_samson.results.definitions import COMPARED_UNDER
 from analog_samson.results.scores import ACCURACY, score_of
@@ -145,7 +146,7 @@ class Evidence:
         """
         if not (self.folder / name).is_file():
             raise IncompleteError(f"{self.folder / name} is not there")
-        rows = pd.read_csv(self.folder / name, dtype=str, keep_default_na=False)
+        rows = read_text_table(self.folder / name)
         if "checkpoint" in rows and len(self.networks):
             rows["checkpoint"] = rows["checkpoint"].str[:16]
             rows = self._with_variant(rows)
@@ -441,10 +442,11 @@ def _from_table(
 
 def _numbers(rows: pd.DataFrame, test: Mapping[str, Any]) -> "pd.Series[float]":
     numbers = pd.to_numeric(_column(rows, test["column"], test["table"]), errors="coerce")
-    if numbers.isna().any():
+    is_none = ~np.isfinite(numbers)
+    if is_none.any():
         raise ValueError(
-            f"{int(numbers.isna().sum())} of {len(numbers)} values of {test['column']} in "
-            f"{test['table']} are no numbers; choose rows by 'where'."
+            f"{int(is_none.sum())} of {len(numbers)} values of {test['column']} in "
+            f"{test['table']} are no finite numbers; choose rows by 'where'."
         )
     return numbers
 

@@ -417,6 +417,16 @@ class Study:
             seen[trial.chip_id] = trial
         return trials
 
+    @property
+    def rows_per_network(self) -> int:
+        """Number of rows of each network: chips times conditions, times and reads of all devices.
+
+        Raises:
+            ValueError: As :meth:`trials`.
+            FileNotFoundError: If a device is missing.
+        """
+        return self.n_chips * sum(len(points) for _, _, points, _ in self._devices())
+
     def under(self, settings: Mapping[str, Any], trials: Sequence[Trial]) -> list[Trial]:
         """Chips of this study with other settings of their device; no network is read again.
 

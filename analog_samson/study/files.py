@@ -16,7 +16,9 @@ from analog_samson.messages import shortened
 from analog_samson.study.definition import OLD_NAMES, Primary, Study
 
 
-def load_study(path: str | Path, trust: Sequence[str] = ()) -> Study:
+def load_study(
+    path: str | Path, trust: Sequence[str] = (), *, checkpoints: Sequence[Path] | None = None
+) -> Study:
     r"""Read a study from a TOML file whose keys are the fields of :class:`Study`.
 
     Paths are absolute or relative to the file; ``checkpoints`` may hold patterns
@@ -42,6 +44,7 @@ def load_study(path: str | Path, trust: Sequence[str] = ()) -> Study:
     Args:
         path: The file.
         trust: Packages that the score, checkpoints and device files may import from.
+        checkpoints: Networks to take instead of those of the file, which then need not exist.
 
     Returns:
         The study; nothing has run.
@@ -93,7 +96,9 @@ def load_study(path: str | Path, trust: Sequence[str] = ()) -> Study:
     return replace(
         study,
         trust=tuple(trust),
-        checkpoints=[found for text in study.checkpoints for found in _matching(path, str(text))],
+        checkpoints=[found for text in study.checkpoints for found in _matching(path, str(text))]
+        if checkpoints is None
+        else checkpoints,
         devices=[_device(folder, str(device)) for device in content["devices"]],
         data_folder=None if study.data_folder is None else folder / study.data_folder,
         dataset=None if study.dataset is None else _dataset(folder, str(study.dataset)),

@@ -21,6 +21,12 @@ from analog_samson.training.grid import (
 )
 from analog_samson.training.importing import checkpoint_from, checkpoint_of
 from analog_samson.training.loop import N_RANGE_IMAGES, DivergedError, check_runs, train
+from analog_samson.training.protocol import (
+    OWN_PACKAGE,
+    PROTOCOL_FILE,
+    candidates,
+    load_protocol,
+)
 from analog_samson.training.state import LOG_COLUMNS
 
 __all__ = [
@@ -29,17 +35,21 @@ __all__ = [
     "LOG_COLUMNS",
     "METHODS",
     "N_RANGE_IMAGES",
+    "OWN_PACKAGE",
+    "PROTOCOL_FILE",
     "Algorithm",
     "Batch",
     "DivergedError",
     "Setting",
     "ValidationAccuracy",
+    "candidates",
     "check_runs",
     "checkpoint_from",
     "checkpoint_of",
     "choose_strengths",
     "control_parameters",
     "grid",
+    "load_protocol",
     "read_option",
     "train",
     "train_grid",

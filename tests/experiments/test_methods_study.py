@@ -4,13 +4,16 @@ import gzip
 import importlib.util
 import json
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from places import ROOT
 
 from analog_samson.checkpoint import load_checkpoint
+from analog_samson.locks import InUseError, sole_writer
 from analog_samson.results import COLUMNS, SCORE_COLUMNS, read_trials
+from analog_samson.training import load_protocol
 
 EXPERIMENTS = ROOT / "experiments"
 
@@ -211,7 +214,9 @@ def test_rows_are_reproduced_and_a_changed_one_is_found(finished, tmp_path, caps
 def test_without_a_grid_every_strength_is_trained(finished, tmp_path):
     folder = tmp_path / "digits-strengths"
     folder.mkdir()
-    protocol = PROTOCOL.replace("grid_seed = 100\n", "").replace("seeds = [10, 11]", "seeds = [10]")
+    protocol = PROTOCOL.replace("grid_seed = 100\ngrid_epochs = 1\n", "").replace(
+        "seeds = [10, 11]", "seeds = [10]"
+    )
     (folder / "protocol.toml").write_text(protocol)
     (folder / "study.toml").write_text(STUDY.replace("-methods", "-strengths"))
     methods_study.main(folder, networks=tmp_path / "networks")
@@ -237,3 +242,166 @@ def test_a_study_of_another_score_runs_on_a_text(tmp_path):
     assert set(training["score"]) == {"cross_entropy"}
     assert (training["sum_training"] / training["n_training_images"]).between(0, 4).all()
     assert len(pd.read_csv(folder / "networks.csv")) == 6
+
+
+SMALL = """
+seeds = [0, 1]
+kept_seeds = [1]
+noise_sigma = 0.1
+noise_draws = 1
+studies = ["study.toml"]
+sharpness_images = 20
+
+[start_from]
+tuned = "sgd"
+
+[common]
+dataset = "digits"
+model = "mlp"
+epochs = 1
+
+[methods]
+sgd = "sgd"
+tuned = "sam:rho=0.05"
+"""
+
+
+def small_study(folder, protocol=SMALL):
+    """A study of two methods and two seeds, without a grid."""
+    folder.mkdir(parents=True)
+    (folder / "protocol.toml").write_text(protocol)
+    study = STUDY.replace("n_chips = 3", "n_chips = 2").partition("[axes]")[0]
+    (folder / "study.toml").write_text(study)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('tuned = "sgd"', 'tuned = "sdg"', r"\[start_from\] names \['sdg'\], which are not in"),
+        ('tuned = "sgd"', 'tuned = "tuned"', "starts from .'tuned'., which start from a network"),
+        ('sgd = "sgd"', 'sgd = "sgd:clip_weights=1.0,2.0"', "'sgd', which has 2 strengths"),
+        ("[common]", '[only]\n"o.toml" = ["sgd"]\n[common]', r"\[only\] names .'o.toml'., which"),
+        ("[common]", '[only]\n"study.toml" = ["a"]\n[common]', r"\[only\] names .'a'., which are"),
+        ("[methods]", "[method]", "unknown key 'method'; did you mean 'methods'"),
+        ("kept_seeds = [1]", "", "keys .'kept_seeds'. are missing; add them"),
+        ("kept_seeds = [1]", "kept_seeds = [2]", "kept_seeds has .2., which are not in seeds"),
+        ("seeds = [0, 1]", "seeds = [0, 1, 1]", "seeds has .1. twice"),
+        ("noise_draws", "grid_seed = 1\ngrid_epochs = 1\nnoise_draws", "grid_seed has .1., which"),
+        ("noise_draws", "grid_seed = 2\nnoise_draws", "grid_seed and grid_epochs belong together"),
+        ("epochs = 1", "", r"keys \['epochs'\] of \[common\] are missing"),
+        ("epochs = 1", "epochs = 1\nseed = 3", "'seed' is not an option of .common. or .methods."),
+        ('sgd = "sgd"', 'sgd = "sgd"\nslow = "sgd:lr=0.01"', "'sgd' and 'slow' are both 'sgd' in"),
+        ("rho=0.05", "rho=0.05,0.05", "'tuned' has the candidate 'sam rho=0.05 fine-tuned' twice"),
+        ("rho=0.05", "rhu=0.05", r"\[methods\] tuned: Unknown training specification key 'rhu'"),
+        ('"mlp"', '"other:net"', "runs code of the package 'other'. If you trust it"),
+        ('["study.toml"]', '["study.toml", "b.toml"]', "each needs a folder of its own"),
+        ("[common]", "[claims.a]\nnumber = 1.5\n[common]", "claim 'a': number = 1.5 is not"),
+        ("[common]", "[common", "protocol.toml: not valid TOML"),
+    ],
+)  # fmt: skip
+def test_a_wrong_protocol_is_refused_before_anything_is_trained(tmp_path, old, new, message):
+    assert old in SMALL
+    folder = small_study(tmp_path / "small", SMALL.replace(old, new, 1))
+    with pytest.raises(ValueError, match=message):
+        methods_study.main(folder, networks=tmp_path / "networks")
+    assert not (tmp_path / "networks").exists()
+
+
+def test_a_folder_without_protocol_and_a_wrong_device_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="give the folder of a study, with its protocol"):
+        methods_study.main(tmp_path)
+    folder = small_study(tmp_path / "small")
+    (folder / "study.toml").write_text(STUDY.replace('"gaussian_max"', '"gausian_max"'))
+    with pytest.raises(FileNotFoundError, match="did you mean 'gaussian_max'"):
+        methods_study.main(folder, networks=tmp_path / "networks")
+
+
+@pytest.mark.parametrize("folder", sorted(EXPERIMENTS.parent.glob("results/*/protocol.toml")))
+def test_committed_protocols_are_valid(folder):
+    assert load_protocol(folder.parent)["claims"]
+
+
+@pytest.mark.slow
+def test_lost_rows_and_new_chips_are_computed_and_a_changed_protocol_is_refused(
+    tmp_path, monkeypatch
+):
+    """The first network is not among the kept ones, and the folder is the current one."""
+    folder, networks = small_study(tmp_path / "small"), tmp_path / "networks"
+    monkeypatch.chdir(folder)
+    methods_study.main(Path(), networks=networks)
+    assert sorted(path.name for path in (networks / "small").iterdir()) == ["sgd", "tuned"]
+    table, trials = Path("networks.csv").read_text(), Path("trials.csv").read_text()
+    Path("trials.csv").write_text(trials[: trials.rindex("\n", 0, -1) + 1])
+    methods_study.main(Path(), networks=networks)
+    assert sorted(Path("trials.csv").read_text().splitlines()) == sorted(trials.splitlines())
+    assert Path("networks.csv").read_text().splitlines()[:-1] == table.splitlines()[:-1]
+    study = Path("study.toml").read_text()
+    Path("study.toml").write_text(study.replace("n_chips = 2", "n_chips = 3"))
+    methods_study.main(Path(), networks=networks)
+    assert len(read_trials(Path())) == 4 * 3 and len(pd.read_csv("networks.csv")) == 4
+
+    Path("protocol.toml").write_text(SMALL.replace("epochs = 1", "epochs = 2"))
+    with pytest.raises(ValueError, match="seed 0 was trained with other settings .epochs 1 there"):
+        methods_study.main(Path(), networks=networks)
+    Path("protocol.toml").write_text(SMALL)
+    with pytest.raises(ValueError, match="--steps must be at least 1; got 0"):
+        methods_study.main(Path(), networks=networks, steps=0)
+    with sole_writer(Path("networks.csv")), pytest.raises(InUseError, match="one process writes"):
+        methods_study.main(Path(), networks=networks)
+    Path("networks.csv").write_text(table[:-120])
+    with pytest.raises(ValueError, match=r"networks\.csv, line 5, is cut off; delete it"):
+        methods_study.main(Path(), networks=networks)
+
+
+@pytest.mark.slow
+def test_a_start_that_diverges_is_a_failure_in_the_table(tmp_path, capsys):
+    protocol = SMALL.replace('sgd = "sgd"', 'sgd = "sgd:lr=1e30"').replace("[0, 1]", "[1]")
+    folder = small_study(tmp_path / "small", protocol + 'sam = "sam:rho=0.05"\n')
+    methods_study.main(folder, networks=tmp_path / "networks")
+    assert "3 networks, 2 of which failed" in capsys.readouterr().out
+    networks = pd.read_csv(folder / "networks.csv", dtype=str, keep_default_na=False)
+    assert networks["failure"].str.contains("diverged").tolist() == [True, True, False]
+    assert networks["n_correct_digital"].iloc[-1].isdigit()
+
+
+@pytest.mark.slow
+def test_a_method_of_ones_own_needs_trust(tmp_path):
+    own = "tests_own_methods"
+    (tmp_path / f"{own}.py").write_text(
+        "import torch\nfrom analog_samson.methods import Method\n"
+        "def signs(weights, gradients, *, radius):\n"
+        "    return {name: radius * torch.sign(g) for name, g in gradients.items()}\n"
+        f"own = Method(label='own', step='two passes', build='{own}:signs', strength='radius',\n"
+        "             symbol='r', colour='#7A3E9D', marker='H', citation='@misc{a}')\n"
+    )
+    protocol = SMALL.replace("[0, 1]", "[1]") + f'own = "{own}:own:radius=0.01"\n'
+    folder = small_study(tmp_path / "small", protocol)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        with pytest.raises(ValueError, match=f"--trust {own}"):
+            methods_study.main(folder, networks=tmp_path / "networks")
+        methods_study.main(folder, networks=tmp_path / "networks", trust=(own,))
+        rerun.main(folder, verify=True, share=1.0, jobs=1, trust=(own,))
+        with pytest.raises(ValueError, match="--share is above 0 and at most 1"):
+            rerun.main(folder, share=1.5)
+    assert len(pd.read_csv(folder / "networks.csv")) == 3
+
+
+def test_the_protocol_of_the_page_is_valid_and_its_claims_are_understood(tmp_path):
+    page = (EXPERIMENTS.parent / "docs/COMMANDS.md").read_text()
+    section = page.partition("## A study of methods")[2]
+    protocol, study = (part.partition("```")[0] for part in section.split("```toml\n")[1:3])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/protocol.toml").write_text(protocol)
+    (tmp_path / "mine/study.toml").write_text(study)
+    plan = load_protocol(tmp_path / "mine", methods_study.NEEDED)
+    methods_study._check_studies(plan, tmp_path / "mine", ())
+    assert set(script("verdicts").verdicts(tmp_path)["verdict"]) == {"open"}
+
+
+def test_a_benchmark_of_nothing_is_refused(tmp_path):
+    training_step = script("../benchmarks/training_step")
+    for wrong, message in (({"models": ("vgg",)}, "got .'vgg'."), ({"rounds": 0}, "got 0 and 5")):
+        with pytest.raises(ValueError, match=message):
+            training_step.main(out=tmp_path / "steps.json", **wrong)

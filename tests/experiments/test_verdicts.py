@@ -21,6 +21,7 @@ PROTOCOL = """
 symbol = "M"
 seeds = [0, 1, 2]
 grid_seed = 100
+grid_epochs = 1
 studies = ["study.toml", "../made-noise/study.toml"]
 
 [common]
@@ -52,6 +53,8 @@ tests = [
     { measure = "gain", method = "gentle", over = "sam", device = "gaussian_max", above = 0.0 },
 ]
 """
+
+START = '[start_from]\nsam = "sgd"\n\n[common]'
 
 PAGE = r"""
 | # | claim | what is run | primary endpoint | ours | verdict |
@@ -211,7 +214,7 @@ def test_a_failed_network_is_counted_in_n(tmp_path):
 @pytest.mark.slow
 def test_without_a_choice_every_strength_must_be_there(tmp_path, capsys):
     folder = make_study(tmp_path)
-    protocol = PROTOCOL.replace("grid_seed = 100\n", "")
+    protocol = PROTOCOL.replace("grid_seed = 100\ngrid_epochs = 1\n", "")
     (folder / "protocol.toml").write_text(protocol)
     with pytest.raises(ValueError, match=r"'better', test 1: method = 'sam' is not in the prot"):
         verdicts.verdicts(tmp_path)
@@ -221,7 +224,7 @@ def test_without_a_choice_every_strength_must_be_there(tmp_path, capsys):
     assert set(verdicts.verdicts(tmp_path)["verdict"]) == {"open"}
     assert "9 of 12 networks are there" in capsys.readouterr().out
     (folder / "protocol.toml").write_text(
-        PROTOCOL.replace("grid_seed = 100\n", "").replace("rho=0.1,0.2", "rho=0.2")
+        PROTOCOL.replace("grid_seed = 100\ngrid_epochs = 1\n", "").replace("rho=0.1,0.2", "rho=0.2")
     )
     found = verdicts.verdicts(tmp_path)
     assert list(found["verdict"]) == ["holds", "holds", "not shown", "the opposite"]
@@ -235,6 +238,8 @@ def test_a_protocol_that_cannot_be_understood_names_its_claim(tmp_path):
         ('"gentle", over = "sam", device = "gaussian_max", above', '"gentle", over = "sam", device'
          ' = "gaussian_max", limit', r"claim 'worse', test 1: Unknown keys \['limit'\]"),
         ('tests = [\n    { measure = "gain", method = "gentle"', 'checks = [\n    { method = ""',
+         "protocol.toml: claim 'worse': unknown key 'checks'"),
+        (PROTOCOL[PROTOCOL.rindex("tests") :], "",
          "claim 'worse' has no 'tests'; add them"),
     ):  # fmt: skip
         assert old in PROTOCOL
@@ -261,6 +266,60 @@ def test_a_study_of_tables_alone_needs_a_protocol_and_a_table(tmp_path):
     assert (row["verdict"], row["value"], row["unit"], row["n"]) == ("holds", "29.5", "points", "2")
     line = verdicts.with_verdicts(PAGE, pd.DataFrame([row])).splitlines()[3]
     assert line.endswith("| +29.5 ± 6.4 (n = 2 networks) | holds |")
+
+
+def test_nothing_is_written_where_something_is_wrong(tmp_path):
+    make_study(tmp_path)
+    for page, message in (
+        (PAGE.replace("| 12 |", "| 13 |"), "no line for claim 12"),
+        (PAGE + "| 12 | again | M | gain | | open |\n", "two lines for claim 12"),
+        (PAGE.replace("| M | gain |", "| M |"), "line for claim 12 has 5 columns, not 6"),
+    ):
+        (tmp_path / "page.md").write_text(page)
+        with pytest.raises(ValueError, match=message):
+            verdicts.main(tmp_path, tmp_path / "page.md", write=True)
+        assert (tmp_path / "page.md").read_text() == page
+    with pytest.raises(FileNotFoundError, match="give one by --page, or claims without 'number'"):
+        verdicts.main(tmp_path, tmp_path / "none.md", write=True)
+    with pytest.raises(FileNotFoundError, match="No folder in .* has a protocol.toml"):
+        verdicts.main(tmp_path / "made-noise", tmp_path / "none.md", write=True)
+    assert not list(tmp_path.rglob("verdicts.csv"))
+
+
+def test_claims_without_number_need_no_page(tmp_path):
+    folder = make_study(tmp_path)
+    protocol = "".join(line for line in PROTOCOL.splitlines(keepends=True) if "number" not in line)
+    (folder / "protocol.toml").write_text(protocol)
+    verdicts.main(tmp_path, tmp_path / "none.md", write=True)
+    assert len(pd.read_csv(tmp_path / "verdicts.csv")) == 4
+
+
+def test_fine_tuned_methods_without_a_choice_have_their_own_strength(tmp_path):
+    folder = make_study(tmp_path)
+    protocol = PROTOCOL.replace("grid_seed = 100\ngrid_epochs = 1\n", "")
+    protocol = protocol.replace("rho=0.1,0.2", "rho=0.2").replace("[common]", START)
+    (folder / "protocol.toml").write_text(protocol)
+    for table in (folder / "networks.csv", folder / "trials.csv",
+                  tmp_path / "made-noise" / "trials.csv"):  # fmt: skip
+        table.write_text(table.read_text().replace("rho=0.2", "rho=0.2 fine-tuned"))
+    assert verdicts.verdicts(tmp_path)["verdict"].iloc[0] == "holds"
+
+
+def test_a_damaged_table_is_named(tmp_path):
+    folder = make_study(tmp_path)
+    table = folder / "networks.csv"
+    text = table.read_text()
+    for wrong, message in (
+        (text[:-90], r"networks\.csv, line 10, is cut off; delete it"),
+        (
+            text.replace("f" * 48, "f" * 40, 1),
+            r"networks\.csv, line 2: training_seed = '0', digest",
+        ),
+        ("", r"networks\.csv is damaged"),
+    ):
+        table.write_text(wrong)
+        with pytest.raises(ValueError, match=message):
+            verdicts.verdicts(tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from places import ROOT
 from synthetic_trials import make_trials
 
 from analog_samson.report import study_advice
-from analog_samson.report.advice import situations
+from analog_samson.report.advice import networks_beside, situations
 from analog_samson.report.methods_map import gain_text, rows_of_map, time_slots
 from analog_samson.report.variants import short_labels, variant_labels
 from analog_samson.results import append_rows, paired_gain, read_trials, variants_of
@@ -261,3 +261,20 @@ def test_the_script_writes_map_and_advice_and_tells_mistakes(rows, tmp_path):
     assert mixed.returncode == 1
     assert "different scores are not merged" in mixed.stderr
     assert not (tmp_path / "none").exists()
+
+
+def test_a_fine_tuned_network_costs_what_its_first_network_cost_too(tmp_path):
+    (tmp_path / "networks.csv").write_text(
+        "variant,training_seed,digest,gradient_evaluations,failure\n"
+        "sgd,0,a,100,\ntuned,0,b,40,\nsgd,1,c,100,\ntuned,1,,,diverged\n"
+    )
+    assert networks_beside([tmp_path])["gradient_evaluations"].tolist()[:2] == [100, 40]
+    (tmp_path / "protocol.toml").write_text('[start_from]\ntuned = "sgd"\n')
+    found = networks_beside([tmp_path])
+    assert found["gradient_evaluations"].tolist()[:3] == [100, 140, 100]
+    assert found["gradient_evaluations"].isna().tolist() == [False, False, False, True]
+
+
+def test_a_map_needs_two_methods(rows):
+    with pytest.raises(ValueError, match="Only the method 'sgd' is there"):
+        study_advice(rows[rows["method"] == "sgd"].query("strength == ''"))

@@ -174,8 +174,13 @@ def test_a_column_is_averaged_over_epochs_before_its_logarithm(tmp_path):
     found = ended(test, rows, tmp_path)
     np.testing.assert_allclose(found[:3], [-1.0] * 3)
     assert (found.n, found.n_chips, found.unit, found.verdict) == (3, 0, "", "holds")
-    with pytest.raises(ValueError, match="3 of 9 values of norm in curves.csv are no numbers"):
+    with pytest.raises(
+        ValueError, match="3 of 9 values of norm in curves.csv are no finite numbers"
+    ):
         ended(test | {"where": {}}, rows, tmp_path)
+    (tmp_path / "curves.csv").write_text(text.replace(",19", ",inf"))
+    with pytest.raises(ValueError, match="3 of 6 values of norm in curves.csv are no finite"):
+        ended(test, rows, tmp_path)
     (tmp_path / "curves.csv").write_text(text.replace("sam--2,", "other,"))
     with pytest.raises(IncompleteError, match=r"sam has no value of the seeds \[2\]"):
         ended(test, rows, tmp_path)
