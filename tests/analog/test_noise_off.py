@@ -7,7 +7,8 @@ from torch import nn
 from analog_samson import program
 from analog_samson.models import MODELS, build_model
 
-SHAPES = {"mlp": (1, 8, 8), "lenet5": (1, 28, 28), "ds_cnn": (1, 40, 64)}
+SHAPES = {"mlp": (1, 8, 8), "lenet5": (1, 28, 28)}
+SHAPES |= {"ds_cnn": (1, 40, 64), "keyword_lstm": (1, 40, 64)}
 SHAPES |= {"char_lstm": (12,), "char_transformer": (12,)}
 
 
