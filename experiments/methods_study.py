@@ -53,7 +53,9 @@ from analog_samson.training import (
     DivergedError,
     choose_strengths,
     grid,
+    grid_seeds,
     load_protocol,
+    methods_in,
     train,
     train_grid,
 )
@@ -147,10 +149,10 @@ def _run(
 ) -> None:
     networks = plan["networks"]
     _check_unchanged(plan, folder)
-    lacking = _lacking(plan, folder)
     left = -1 if steps is None else steps
+    done = _done(folder / "candidates.csv")
     for variant, spec in grid_specs(plan):
-        if left and not _is_there(folder / "candidates.csv", variant, spec):
+        if left and _key(variant, spec) not in done:
             path = networks / "grid" / variant
             row = train(plan, spec, path, data_folder)
             if not row["failure"]:
@@ -164,9 +166,9 @@ def _run(
     if "grid_seed" in plan and not strengths.exists():
         _write(choose(folder / "candidates.csv"), strengths)
     wanted = chosen_specs(plan, strengths) if strengths.exists() else all_specs(plan)
+    done = _done(folder / "networks.csv") - _lacking(plan, folder)
     for variant, spec in wanted:
-        key = variant, spec.strength, str(spec.seed)
-        if left and (key in lacking or not _is_there(folder / "networks.csv", variant, spec)):
+        if left and _key(variant, spec) not in done:
             path = networks / variant
             row = train(plan, spec, path, data_folder)
             row |= dict.fromkeys(IDENTITY, "")
@@ -216,7 +218,7 @@ def _check_unchanged(plan: dict[str, Any], folder: Path) -> None:
     manifest = read_manifest((folder / studies[0]).with_name(MANIFEST_FILE))
     settings = {one["digest"]: one["spec"] for one in manifest.get("checkpoints", {}).values()}
     for variant, spec in all_specs(plan):
-        theirs = settings.get(digests.get((variant, spec.strength, str(spec.seed)), ""), {})
+        theirs = settings.get(digests.get(_key(variant, spec), ""), {})
         ours = json.loads(spec.to_json())
         differ = [
             f"{key} {value!r} there, {ours[key]!r} asked" for key, value in theirs.items()
@@ -231,9 +233,7 @@ def _check_unchanged(plan: dict[str, Any], folder: Path) -> None:
 
 def grid_specs(plan: dict[str, Any]) -> list[tuple[str, TrainingSpec]]:
     """Every candidate of every method, trained for the grid's epochs with the grid's seeds."""
-    seeds = plan.get("grid_seed", [])
-    seeds = seeds if isinstance(seeds, list) else [seeds]
-    return [one for seed in seeds for one in _specs(plan, seed, plan["grid_epochs"])]
+    return [one for seed in grid_seeds(plan) for one in _specs(plan, seed, plan["grid_epochs"])]
 
 
 def all_specs(plan: dict[str, Any]) -> list[tuple[str, TrainingSpec]]:
@@ -251,8 +251,8 @@ def _lacking(plan: dict[str, Any], folder: Path) -> set[tuple[str, str, str]]:
         study = load_study(folder / name, plan["trust"], checkpoints=[])
         there = (folder / name).parent
         rows = read_trials(there)["checkpoint"] if tables_in(there) else pd.Series(dtype=str)
-        asked = plan.get("only", {}).get(name, list(plan["methods"]))
-        own = networks[networks["variant"].isin(asked) & (networks["failure"] == "")]
+        is_asked = networks["variant"].isin(methods_in(plan, name))
+        own = networks[is_asked & (networks["failure"] == "")]
         n_rows = rows.value_counts().reindex(own["digest"].str[:16], fill_value=0).to_numpy()
         lacking |= set(_keys(own[n_rows < study.rows_per_network]))
     return lacking
@@ -283,11 +283,8 @@ def choose(table: Path) -> pd.DataFrame:
 def chosen_specs(plan: dict[str, Any], strengths: Path) -> list[tuple[str, TrainingSpec]]:
     """Trainings with the chosen strengths, seed by seed, with all methods of a seed."""
     table = read_text_table(strengths, ["variant", "strength"])
-    wanted = [
-        (variant, spec)
-        for variant, spec in all_specs(plan)
-        if spec.strength == dict(zip(table["variant"], table["strength"], strict=True)).get(variant)
-    ]
+    chosen = dict(zip(table["variant"], table["strength"], strict=True))
+    wanted = [one for one in all_specs(plan) if one[1].strength == chosen.get(one[0])]
     if missing := sorted(set(plan["methods"]) - {variant for variant, _ in wanted}):
         raise ValueError(
             f"{strengths}: no strength of {missing} that protocol.toml has; restore protocol.toml, "
@@ -310,8 +307,14 @@ def _start_of(plan: dict[str, Any], variant: str, seed: int) -> dict[str, str]:
     first = plan.get("start_from", {}).get(variant)
     if first is None:
         return {}
-    (spec,) = grid([plan["methods"][first]], [seed], plan["common"])
+    spec = _first_of(plan, first, seed)
     return {"start_from": str(plan["networks"] / first / f"{spec.file_stem}.safetensors")}
+
+
+def _first_of(plan: dict[str, Any], first: str, seed: int) -> TrainingSpec:
+    """The training of the network that others start from, which has one strength."""
+    (spec,) = grid([plan["methods"][first]], [seed], plan["common"])
+    return spec
 
 
 def trained(
@@ -320,7 +323,7 @@ def trained(
     """Train a network, and measure it on validation images under generic weight noise."""
     if spec.start_from is not None:
         first = Path(spec.start_from).parent
-        (start,) = grid([plan["methods"][first.name]], [spec.seed], plan["common"])
+        start = _first_of(plan, first.name, spec.seed)
         try:
             train(start, first, data_folder=data_folder, trust=plan["trust"])
         except DivergedError as error:
@@ -357,9 +360,9 @@ def _evaluated(
     digest = network.digest[:16]
     if network.spec.seed in plan["kept_seeds"]:
         keep(path, folder)
-    variant, only = path.parent.name, plan.get("only", {})
-    for name in [name for name in plan["studies"] if variant in only.get(name, [variant])]:
-        _collect(folder / name, path, data_folder, plan)
+    for name in plan["studies"]:
+        if path.parent.name in methods_in(plan, name):
+            _collect(folder / name, path, data_folder, plan)
     add_curves(folder / "training_curves.csv", path, plan["trust"])
     dataset = dataset_of(network.spec.dataset, data_folder, network.spec.validation_fraction)
     sharp = sharpness(network, dataset, n_training_images=plan["sharpness_images"])
@@ -491,10 +494,14 @@ def _package_tree() -> str:
     return answer.stdout.strip()
 
 
-def _is_there(table: Path, variant: str, spec: TrainingSpec) -> bool:
-    if not table.exists():
-        return False
-    return (variant, spec.strength, str(spec.seed)) in _keys(_read(table))
+def _done(table: Path) -> set[tuple[str, str, str]]:
+    """Networks of a table."""
+    return set(_keys(_read(table))) if table.exists() else set()
+
+
+def _key(variant: str, spec: TrainingSpec) -> tuple[str, str, str]:
+    """What identifies a training in a table, as `_keys`."""
+    return variant, spec.strength, str(spec.seed)
 
 
 def _add_row(table: Path, variant: str, row: dict[str, Any]) -> None:

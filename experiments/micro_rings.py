@@ -9,12 +9,12 @@ from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from analog_samson.methods import Method
 from analog_samson.perturbation import MicroRing, Tensors, rwp
 from analog_samson.perturbation.control import LARGEST_SHARE
 from analog_samson.training import Algorithm, Batch, Setting
+from analog_samson.training.control import parametrised
 
 _CITATION = """@article{xu2026,
   title = {Physical neural networks using sharpness-aware training},
@@ -76,9 +76,8 @@ class Steepness(Algorithm):
     def __init__(self, setting: Setting) -> None:
         self._rings = [
             (ring, own.original)
-            for module in setting.model.modules()
-            if parametrize.is_parametrized(module)
-            for own in module.parametrizations.values()
+            for module, name, _ in parametrised(setting.model)
+            for own in [module.parametrizations[name]]
             for ring in own
             if isinstance(ring, MicroRing)
         ]

@@ -27,9 +27,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 import tyro
-from analog_samson.experiments import methods_study
+from analog_samson.experiments import methods_study, rerun
 from matplotlib.figure import Figure
-from scipy import stats
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize
@@ -45,6 +44,7 @@ from analog_samson.perturbation import MicroRing
 from analog_samson.report import write_figures
 from analog_samson.report.axes import finish
 from analog_samson.report.style import plot_options, style, width_in
+from analog_samson.results import spread
 from analog_samson.streams import derive_seed
 from analog_samson.study.trial import one_thread
 from analog_samson.training import control_parameters, load_protocol
@@ -52,8 +52,6 @@ from analog_samson.training.loop import dataset_of
 
 TRUST = ("analog_samson",)
 DRIFT = "thermal_drift.csv"
-TOLERANCE = 5 / 10_000
-"""Largest share of images that may differ on another processor or with other versions."""
 
 SHOWN = {
     "plain": ("plain, on weights", "sgd"),
@@ -348,7 +346,10 @@ def verified(folder: Path, data_folder: Path | None = None) -> str:
         f"{int((off == 0).sum())} equal, largest difference {off.max()} of "
         f"{both['n_images'].max()} images."
     )
-    if len(both) < sum(map(len, again)) or (off > math.ceil(TOLERANCE * len(dataset.test))).any():
+    if (
+        len(both) < sum(map(len, again))
+        or (off > math.ceil(rerun.TOLERANCE * len(dataset.test))).any()
+    ):
         raise ValueError(f"{said} These rows are not those of the networks.")
     return said
 
@@ -368,8 +369,9 @@ def drift_figure(rows: pd.DataFrame) -> Figure:
             label, name = SHOWN.get(str(variant), (str(variant), str(variant)))
             options = plot_options(name, {name, *(like for _, like in SHOWN.values())})
             by_dT = own.groupby("dT_K")["accuracy"]
-            half = spread_of(by_dT)
-            ax.errorbar(half.index, by_dT.mean(), half, label=label, capsize=0, **options)
+            mean = by_dT.mean()
+            half = [spread.of_independent(own.to_numpy()).half_width(0.95) for _, own in by_dT]
+            ax.errorbar(mean.index, mean, half, label=label, capsize=0, **options)
             if variant in PUBLISHED and shown == ["as trained"]:
                 theirs = pd.Series(PUBLISHED[str(variant)])
                 like = {"color": options["color"], "marker": options["marker"]}
@@ -387,11 +389,6 @@ def drift_figure(rows: pd.DataFrame) -> Figure:
     handles, labels = panels[0].get_legend_handles_labels()
     finish(figure, dict(zip(labels, handles, strict=True)), said, are_methods=False)
     return figure
-
-
-def spread_of(groups: Any) -> "pd.Series[float]":
-    """Half-widths of the 95 % intervals of groups of networks; NaN for a single one."""
-    return groups.sem() * stats.t.ppf(0.975, (groups.size() - 1).where(groups.size() > 1))
 
 
 def _with_batch_statistics(

@@ -43,7 +43,7 @@ from analog_samson.results.endpoints import (
     limit_of,
     other_study,
 )
-from analog_samson.training import PROTOCOL_FILE, candidates, load_protocol
+from analog_samson.training import PROTOCOL_FILE, candidates, load_protocol, methods_in
 
 VERDICTS_FILE = "verdicts.csv"
 
@@ -211,8 +211,7 @@ def evidence_of(
     if studies:
         rows = rows[rows["checkpoint"].isin(networks["checkpoint"])]
         for name in plan.get("studies", []):
-            variants = plan.get("only", {}).get(name, list(plan["methods"]))
-            asked = networks.loc[networks["variant"].isin(variants), "checkpoint"]
+            asked = networks.loc[networks["variant"].isin(methods_in(plan, name)), "checkpoint"]
             counts = read_trials((folder / name).parent)["checkpoint"].value_counts().reindex(asked)
             if counts.nunique(dropna=False) > 1 or counts.isna().any():
                 raise IncompleteError(f"not every network has the same rows in {name}")

@@ -503,6 +503,8 @@ def _interval_of_correlation(
     with 5 and 10 seeds, this 92 to 99 % (simulation, test_endpoints.py).
     """
     n_seeds = len(of_seed)
+    if n_seeds < 2:
+        return float("nan"), float("nan")
     picked = np.random.default_rng(0).integers(n_seeds, size=(DRAWS, n_seeds))
     resampled = [np.concatenate([of_seed[seed] for seed in seeds]) for seeds in picked]
     found = np.concatenate(
@@ -512,8 +514,6 @@ def _interval_of_correlation(
             for own in [np.stack([one for one in resampled if len(one) == n])]
         ]
     )
-    if n_seeds < 2:
-        return float("nan"), float("nan")
     largest = 1 - 1e-9  # of a finite z
     z = np.arctanh(np.clip(found, -largest, largest))
     middle = np.arctanh(np.clip(_spearman(x, y), -largest, largest))

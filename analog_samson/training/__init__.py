@@ -25,7 +25,9 @@ from analog_samson.training.protocol import (
     OWN_PACKAGE,
     PROTOCOL_FILE,
     candidates,
+    grid_seeds,
     load_protocol,
+    methods_in,
 )
 from analog_samson.training.state import LOG_COLUMNS
 
@@ -49,7 +51,9 @@ __all__ = [
     "choose_strengths",
     "control_parameters",
     "grid",
+    "grid_seeds",
     "load_protocol",
+    "methods_in",
     "read_option",
     "train",
     "train_grid",

@@ -151,6 +151,28 @@ def candidates(plan: Mapping[str, Any], variant: str, seed: int) -> list[Trainin
         raise ValueError(f"[methods] {variant}: {error}") from None
 
 
+def grid_seeds(plan: Mapping[str, Any]) -> list[int]:
+    """Training seeds of the grid search; none without one.
+
+    Example:
+        >>> grid_seeds({"grid_seed": 100}), grid_seeds({"grid_seed": [100, 101]}), grid_seeds({})
+        ([100], [100, 101], [])
+    """
+    seeds = plan.get("grid_seed", [])
+    return seeds if isinstance(seeds, list) else [seeds]
+
+
+def methods_in(plan: Mapping[str, Any], study: str) -> list[str]:
+    """Methods whose networks a study of a protocol evaluates.
+
+    Example:
+        >>> plan = {"methods": {"sgd": "sgd", "sam": "sam:rho=0.1"}, "only": {"few.toml": ["sgd"]}}
+        >>> methods_in(plan, "few.toml"), methods_in(plan, "study.toml")
+        (['sgd'], ['sgd', 'sam'])
+    """
+    return list(plan.get("only", {}).get(study, plan["methods"]))
+
+
 def _named_code(plan: Mapping[str, Any]) -> Iterator[str]:
     """Texts of a protocol that may name code."""
     for value in plan.get("common", {}).values():
@@ -172,12 +194,11 @@ def _problems(plan: Mapping[str, Any]) -> Iterator[str]:
         yield f"kept_seeds has {other}, which are not in seeds = {seeds}."
     if ("grid_seed" in plan) != ("grid_epochs" in plan):
         yield "grid_seed and grid_epochs belong together; give both, or neither."
-    grid_seeds = plan.get("grid_seed", [])
-    grid_seeds = grid_seeds if isinstance(grid_seeds, list) else [grid_seeds]
-    if other := sorted(set(grid_seeds) & set(seeds)):
+    of_grid = grid_seeds(plan)
+    if other := sorted(set(of_grid) & set(seeds)):
         yield f"grid_seed has {other}, which are in seeds; strengths are chosen on seeds apart."
-    if len(set(grid_seeds)) < len(grid_seeds):
-        yield f"grid_seed = {grid_seeds}; give each once."
+    if len(set(of_grid)) < len(of_grid):
+        yield f"grid_seed = {of_grid}; give each once."
     studies = plan.get("studies", [])
     places = [str(Path(study).parent) for study in studies]
     if len(set(places)) < len(places):
