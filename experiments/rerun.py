@@ -6,7 +6,8 @@
 `--verify` programs the chips of some rows again and compares every count, or sum of a score. It
 takes rows whose networks are committed (`study.toml` has their paths). With the processor and
 versions of the manifest, rows must be equal; otherwise ADC ties may round differently, and 5 of
-10,000 images may differ. Tables in the study's folder must be reproduced byte for byte. About 0.2 s
+10,000 images may differ. Tables in the study's folder must be reproduced byte for byte; a finished
+study of methods has tables of its networks, and of chips on training images, besides. About 0.2 s
 per row of LeNet-5, 0.3 s of ResNet-8, 0.7 s with recalibrated batch normalisation.
 """
 
@@ -19,11 +20,17 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import tyro
+from analog_samson.experiments.verdicts import evidence_of
+from matplotlib.figure import Figure
 
 from analog_samson.commands import run_command
 from analog_samson.files import replacing
 from analog_samson.provenance import MANIFEST_FILE, environment, read_manifest
 from analog_samson.report import (
+    Table,
+    networks_table,
+    noisy_gap_figure,
+    noisy_gap_table,
     study_figures,
     study_tables,
     write_figures,
@@ -31,10 +38,11 @@ from analog_samson.report import (
 )
 from analog_samson.results import read_trials
 from analog_samson.results.columns import KEY, SUMS
+from analog_samson.results.endpoints import TRAINING_IMAGES, IncompleteError
 from analog_samson.running import run_jobs
 from analog_samson.study import Trial, load_study, run_trial
 from analog_samson.study.definition import Point
-from analog_samson.training import OWN_PACKAGE
+from analog_samson.training import OWN_PACKAGE, PROTOCOL_FILE
 
 COMPARED = ("n_correct", "n_correct_digital", "n_changed", "n_images_per_chip", "n_test")
 TOLERANCE = 5 / 10_000
@@ -69,7 +77,7 @@ def main(
         study = load_study(folder / "study.toml", (OWN_PACKAGE, *trust))
         trials = replace(study, data_folder=data_folder).trials()
         print(verified(folder, rows, chosen(rows, trials, share, seed), jobs))
-    print(redrawn(folder, rows))
+    print(redrawn(folder, rows, trust))
 
 
 def chosen(
@@ -130,13 +138,14 @@ def verified(
     return said
 
 
-def redrawn(folder: Path, rows: pd.DataFrame) -> str:
+def redrawn(folder: Path, rows: pd.DataFrame, trust: Sequence[str] = ()) -> str:
     """Redraw figures in the folder, and compare its tables with new ones.
 
     Raises:
         ValueError: If a table differs.
     """
-    tables = study_tables(rows, folders=[folder])
+    own_figures, own_tables = _of_methods(folder, trust)
+    tables = study_tables(rows, folders=[folder]) | own_tables
     with tempfile.TemporaryDirectory() as new:
         written = write_tables(tables, Path(new))
         contents = {path.name: path.read_bytes() for path in written}
@@ -150,12 +159,31 @@ def redrawn(folder: Path, rows: pd.DataFrame) -> str:
     for name in set(contents) - set(there):
         with replacing(folder / name) as temporary:
             temporary.write_bytes(contents[name])
-    figures = study_figures(rows, folders=[folder])
+    figures = study_figures(rows, folders=[folder]) | own_figures
     drawn = write_figures(figures, folder, ("pdf", "png"), look="paper")
     return (
         f"{folder}: {len(there)} tables unchanged, {len(contents) - len(there)} new, "
         f"{len(drawn)} figures."
     )
+
+
+def _of_methods(folder: Path, trust: Sequence[str]) -> tuple[dict[str, Figure], dict[str, Table]]:
+    """Figures and tables that a finished study of methods has besides; none of other studies."""
+    if not (folder / PROTOCOL_FILE).is_file():
+        return {}, {}
+    try:
+        evidence = evidence_of(folder, trust=trust)
+    except IncompleteError as reason:
+        print(f"{folder}: no tables of networks yet, {reason}.")
+        return {}, {}
+    figures, tables = {}, {}
+    if (folder / "sharpness.csv").is_file():
+        tables["methods"] = networks_table(evidence)
+    if (folder / TRAINING_IMAGES).is_file():
+        tables["noisy_gap"] = noisy_gap_table(evidence)
+        if figure := noisy_gap_figure(evidence):
+            figures["noisy_gap"] = figure
+    return figures, tables
 
 
 def _run(job: tuple[Trial, tuple[Point, ...]]) -> pd.DataFrame:

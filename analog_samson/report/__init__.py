@@ -79,6 +79,7 @@ from analog_samson.report.tables import (
     table,
     yield_table,
 )
+from analog_samson.report.trained import networks_table, noisy_gap_figure, noisy_gap_table
 from analog_samson.report.typeset import Table
 from analog_samson.report.words import names_in
 
@@ -123,6 +124,9 @@ __all__ = [
     "map_figure",
     "map_table",
     "names_in",
+    "networks_table",
+    "noisy_gap_figure",
+    "noisy_gap_table",
     "overlay_figure",
     "overview_table",
     "planning_table",

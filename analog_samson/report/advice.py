@@ -329,8 +329,10 @@ def advice_table(
         title="Which training method to choose",
         caption=_advice_caption(score, best, variants, not_everywhere(gains), baseline, confidence),
         blocks=(
-            _plain(n_by_task(best), lines),
-            _plain("Cheaper, and with knowledge of a device: method and largest regret", others_of),
+            Block.plain(n_by_task(best), lines),
+            Block.plain(
+                "Cheaper, and with knowledge of a device: method and largest regret", others_of
+            ),
         ),
         data=found,
         label="tab:advice",
@@ -430,11 +432,6 @@ def _stem(task: tuple[str, str], tasks: Sequence[tuple[str, str]]) -> str:
     number = tasks.index(task)
     again = "" if names.count(names[number]) == 1 else f"_{number + 1}"
     return f"methods_map_{names[number]}{again}"
-
-
-def _plain(title: str, lines: Sequence[Mapping[str, str]]) -> Block:
-    cells = pd.DataFrame(lines)
-    return Block(title, cells, pd.DataFrame(False, cells.index, cells.columns))
 
 
 def _with_regret(score: Score, labels: Mapping[str, str], ranked: pd.DataFrame) -> str:

@@ -321,7 +321,7 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
             for _, row in own.sort_values("loss").iterrows():
                 line[score.loss_head(row["loss"])] = _life(row)
             cells.append(line)
-        blocks.append(_plain(title, pd.DataFrame(cells).fillna(BLANK)))
+        blocks.append(Block.plain(title, pd.DataFrame(cells).fillna(BLANK)))
     reference = {
         "digital": "the same network without analog noise",
         "first": "the chip's first measurement",
@@ -448,7 +448,7 @@ def grid_table(summary: pd.DataFrame, *, decimals: int | None = None) -> Table:
         late = EXTRAPOLATED if part["extrapolated"].any() else ""
         title = words.group_title(part.iloc[0], columns, rows["device"].unique())
         moment = times.label(part["t_inference_s"].iloc[0])
-        blocks.append(_plain(f"{title}, {moment}{late}", pd.DataFrame(cells)))
+        blocks.append(Block.plain(f"{title}, {moment}{late}", pd.DataFrame(cells)))
     parts = [
         mean_text(summary),
         f"n = {words.n_text(summary)}.",
@@ -504,7 +504,7 @@ def planning_table(plan: pd.DataFrame, target: float, *, decimals: int | None = 
             moment = times.label(widest["t_inference_s"])
             line = {"method": words.method_text(name), "n": _n_short(own), "half-width": width}
             cells.append({**line, "at": moment, "needed": widest["advice"]})
-        blocks.append(_plain(title, pd.DataFrame(cells)))
+        blocks.append(Block.plain(title, pd.DataFrame(cells)))
     unit = score.difference_unit or score.unit
     parts = [
         f"Widest interval over time, and what would bring it to {score.shown_loss(target):.3g}"
@@ -583,11 +583,6 @@ def _cut_text(rows: pd.DataFrame, columns: list[str] | None = None) -> list[str]
     if n <= MOST_BLOCKS:
         return []
     return [f"Cut: the first {MOST_BLOCKS} of {n:,} blocks; all are in the CSV file."]
-
-
-def _plain(title: str, cells: pd.DataFrame) -> Block:
-    """A block without bold cells."""
-    return Block(title, cells, cells.map(lambda _: False))
 
 
 def with_best(summary: pd.DataFrame, best: pd.DataFrame | None) -> pd.DataFrame:

@@ -2,7 +2,9 @@
 
 import html
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import pandas as pd
 
@@ -40,6 +42,12 @@ class Block:
     title: str
     cells: pd.DataFrame
     bold: pd.DataFrame
+
+    @classmethod
+    def plain(cls, title: str, lines: Sequence[Mapping[str, str]] | pd.DataFrame) -> Self:
+        """A block of lines, nothing of it bold."""
+        cells = pd.DataFrame(lines)
+        return cls(title, cells, pd.DataFrame(False, cells.index, cells.columns))
 
 
 @dataclass(frozen=True)

@@ -196,6 +196,7 @@ def test_rows_are_reproduced_and_a_changed_one_is_found(finished, tmp_path, caps
     assert "18 rows of 3 networks again: 18 equal" in capsys.readouterr().out
     rerun.main(study)
     assert "0 new" in capsys.readouterr().out
+    assert {"methods.csv", "noisy_gap.csv", "noisy_gap.pdf"} <= {p.name for p in study.iterdir()}
     (study / "accuracy.csv").write_text("other")
     with pytest.raises(ValueError, match=r"these tables differ: accuracy\.csv"):
         rerun.main(study)
@@ -208,6 +209,18 @@ def test_rows_are_reproduced_and_a_changed_one_is_found(finished, tmp_path, caps
     )
     with pytest.raises(ValueError, match="0 equal, largest difference 1 of 359 images"):
         rerun.main(study, verify=True, share=1.0, jobs=1)
+
+
+@pytest.mark.slow
+def test_an_unfinished_study_has_no_tables_of_its_networks(finished, tmp_path, capsys):
+    study = tmp_path / "digits-methods"
+    shutil.copytree(finished, study)
+    networks = (study / "networks.csv").read_text().splitlines(keepends=True)
+    (study / "networks.csv").write_text("".join(networks[:-1]))
+    (study / "methods.csv").unlink(missing_ok=True)
+    rerun.main(study)
+    assert "no tables of networks yet, 5 of 6 networks are there" in capsys.readouterr().out
+    assert not (study / "methods.csv").exists()
 
 
 @pytest.mark.slow

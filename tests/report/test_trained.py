@@ -1,0 +1,147 @@
+"""Tables of the networks of a study of methods: every number again by numpy and scipy."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from scipy import stats
+from synthetic_trials import trials_with
+
+from analog_samson.report import networks_table, noisy_gap_figure, noisy_gap_table
+from analog_samson.results.endpoints import TRAINING_IMAGES, Evidence
+
+DIGITAL = {
+    "sgd": [0.95, 0.96, 0.97],
+    "rwp sigma=0.1": [0.951, 0.964, 0.972],
+    "rwp sigma=0.2": [0.94, 0.95, 0.97],
+}
+SHARP = ["average_sharpness", "sam_sharpness", "adaptive_sharpness", "hessian_eigenvalue"]
+
+
+def evidence_in(folder, names=tuple(DIGITAL), sizes=(0.05, 0.1), seed=3):
+    """A study of some methods, three seeds, two chips that have answered both kinds of images."""
+    random = np.random.default_rng(seed)
+    parts = []
+    for size in sizes:
+        accuracies = {name: random.uniform(0.80, 0.90, (3, 3)).round(4) for name in names}
+        own = {name: DIGITAL[name] for name in names}
+        parts.append(trials_with(accuracies, digital=own, device="gaussian_max", times_s=(0.0,),
+                                 n_images=10_000, condition=f'{{"sigma": {size}}}'))  # fmt: skip
+    rows = pd.concat(parts, ignore_index=True)
+    named = rows.drop_duplicates("checkpoint")
+    digests = {c: f"{k:016x}" for k, c in enumerate(named["checkpoint"], start=10)}
+    rows["checkpoint"] = rows["checkpoint"].map(digests)
+    networks = rows.drop_duplicates("checkpoint")[["method", "strength", "training_seed",
+                                                   "checkpoint", "dataset", "model"]]  # fmt: skip
+    networks = networks.assign(variant=networks["method"], failure="",
+                               digest=networks["checkpoint"] + "f" * 48)  # fmt: skip
+    cost = networks["method"].map({"sgd": 1000, "rwp": 1500})
+    table = networks.drop(columns="checkpoint").assign(gradient_evaluations=cost)
+    table.to_csv(folder / "networks.csv", index=False)
+    sharp = networks[["checkpoint"]].assign(
+        **{name: random.lognormal(-3, 1, len(networks)) for name in SHARP},
+        n_training_images=50, sigma=0.05, rho_sam=0.05, rho_adaptive=0.5,
+    )  # fmt: skip
+    sharp.to_csv(folder / "sharpness.csv", index=False)
+    some = rows[rows["chip"] < 2]
+    some = some[["checkpoint", "chip_id", "device", "condition", "chip", "t_inference_s"]].assign(
+        n_correct_training=random.integers(900, 1000, len(some)), n_training_images=1000
+    )
+    some.to_csv(folder / TRAINING_IMAGES, index=False)
+    kept = ["variant", "strength", "training_seed", "checkpoint"]
+    return Evidence(folder, networks[kept], rows, methods=["sgd", "rwp"])
+
+
+def t_interval(values):
+    """Mean and half-width of a 95 % interval, by scipy."""
+    low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+    return np.mean(values), (high - low) / 2
+
+
+def test_networks_have_geometric_means_of_sharpness_and_costs_of_the_baseline(tmp_path):
+    evidence = evidence_in(tmp_path)
+    table = networks_table(evidence)
+    sharp = pd.read_csv(tmp_path / "sharpness.csv").merge(
+        pd.read_csv(tmp_path / "networks.csv", keep_default_na=False).assign(
+            checkpoint=lambda rows: rows["digest"].str[:16]
+        ),
+        on="checkpoint",
+    )
+    assert table.data["method"].tolist() == ["sgd", "rwp", "rwp"]
+    assert table.data["cost"].tolist() == [1.0, 1.5, 1.5]
+    for row in table.data.to_dict("records"):
+        own = sharp[(sharp["method"] == row["method"]) & (sharp["strength"] == row["strength"])]
+        assert row["n_networks"] == len(own) == 3
+        name = f"{row['method']} {row['strength']}".strip()
+        mean, half = t_interval(DIGITAL[name])
+        found = [row["digital"], row["digital_low"], row["digital_high"]]
+        assert found == pytest.approx([mean, mean - half, mean + half])
+        for column in SHARP:
+            mean, half = t_interval(np.log(own[column]))
+            found = [row[column], row[f"{column}_low"], row[f"{column}_high"]]
+            assert found == pytest.approx(np.exp([mean, mean - half, mean + half]))
+    mean, half = t_interval(DIGITAL["sgd"])
+    first = table.blocks[0].cells.iloc[0]
+    assert first["digital [%]"] == f"{100 * mean:.2f} ± {100 * half:.2f}"
+    assert first["strength"] == "–" and first["cost"] == "1×"
+
+
+def test_the_gap_is_that_of_chips_that_answered_both_paired_by_training_seed(tmp_path):
+    evidence = evidence_in(tmp_path)
+    table = noisy_gap_table(evidence)
+    images = pd.read_csv(tmp_path / TRAINING_IMAGES)
+    test = evidence.rows.set_index("chip_id")
+    images["gap"] = images["n_correct_training"] / 1000 - images["chip_id"].map(
+        test["n_correct"] / 10_000
+    )
+    for name in ("method", "strength", "training_seed"):
+        images[name] = images["chip_id"].map(test[name])
+    gaps = images.groupby(["condition", "method", "strength", "training_seed"])["gap"].mean()
+    assert len(table.blocks) == 2 and len(table.data) == 6 and set(table.data["n_chips"]) == {2}
+    for row in table.data.to_dict("records"):
+        own = gaps[row["condition"], row["method"], row["strength"]]
+        assert [row["gap"], row["gap_high"] - row["gap"]] == pytest.approx(t_interval(own))
+        over = own - gaps[row["condition"], "sgd", ""]
+        found = [row["gap_over"], row["gap_over_high"] - row["gap_over"]]
+        assert found == pytest.approx(t_interval(over) if row["method"] == "rwp" else [0.0, 0.0])
+    assert table.blocks[0].title == "gaussian_max, sigma = 0.05"
+    cells = table.blocks[0].cells
+    assert cells["gap − SGD"].tolist()[0] == "–" and "±" in cells["gap − SGD"].tolist()[1]
+
+
+def test_strengths_of_a_method_have_panels_of_their_own_and_methods_share_theirs(tmp_path):
+    strengths = noisy_gap_figure(evidence_in(tmp_path))
+    assert len(strengths.axes) == 2 and not strengths.legends
+    assert [text.get_text() for text in strengths.axes[0].get_legend().get_texts()] == [
+        "SGD", "RWP σ = 0.1", "RWP σ = 0.2"
+    ]  # fmt: skip
+    alone = noisy_gap_figure(evidence_in(tmp_path, names=("sgd", "rwp sigma=0.1")))
+    table = noisy_gap_table(evidence_in(tmp_path, names=("sgd", "rwp sigma=0.1")))
+    assert [text.get_text() for text in alone.legends[0].get_texts()] == ["SGD", "RWP"]
+    drawn = [line for line in alone.axes[1].lines if line.get_linestyle() == "-"]
+    own = table.data[table.data["method"] == "rwp"]["gap"]
+    (line,) = [one for one in drawn if to_rgb(one.get_color()) != (0.0, 0.0, 0.0)]
+    assert list(line.get_xdata()) == [0.05, 0.1]
+    assert list(line.get_ydata()) == pytest.approx(list(100 * own))
+
+
+def test_a_sharpness_that_is_not_positive_has_no_geometric_mean(tmp_path):
+    evidence = evidence_in(tmp_path)
+    sharp = pd.read_csv(tmp_path / "sharpness.csv")
+    sharp.loc[0, "average_sharpness"] = -0.001
+    sharp.to_csv(tmp_path / "sharpness.csv", index=False)
+    table = networks_table(evidence)
+    assert table.blocks[0].cells["average"].tolist()[0] == "–"
+    assert "(" in table.blocks[0].cells["average"].tolist()[1]
+
+
+def test_one_network_has_no_interval_and_no_baseline_no_comparison(tmp_path):
+    evidence = evidence_in(tmp_path, names=("rwp sigma=0.1",))
+    cells = noisy_gap_table(evidence).blocks[0].cells
+    assert list(cells) == ["method", "n", "training [%]", "test [%]", "gap"]
+    first = evidence.networks["checkpoint"].iloc[0]
+    rows = evidence.rows[evidence.rows["checkpoint"] == first]
+    lone = Evidence(tmp_path, evidence.networks.iloc[:1], rows, methods=["rwp"])
+    sharp = pd.read_csv(tmp_path / "sharpness.csv", dtype=str)
+    sharp[sharp["checkpoint"] == first].to_csv(tmp_path / "sharpness.csv", index=False)
+    assert networks_table(lone).blocks[0].cells["digital [%]"].tolist() == ["95.10"]
