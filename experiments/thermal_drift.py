@@ -2,7 +2,7 @@
 
     python experiments/thermal_drift.py results/microring           # about 90 minutes on one core
     python experiments/thermal_drift.py results/microring --verify  # committed networks again
-    python experiments/thermal_drift.py results/microring --figure  # thermal_drift.pdf and .png
+    python experiments/thermal_drift.py results/microring --figure  # figure, and table of all
     python experiments/thermal_drift.py results/microring --batch-statistics  # batch_statistics.csv
 
 The folder holds `protocol.toml`, as for `methods_study.py`, which chooses strengths and trains;
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 import tyro
@@ -41,10 +42,12 @@ from analog_samson.files import replacing
 from analog_samson.landscape import largest_eigenvalue, mean_cross_entropy
 from analog_samson.models import analog_layers
 from analog_samson.perturbation import MicroRing
-from analog_samson.report import write_figures
+from analog_samson.report import Table, write_figures, write_tables
 from analog_samson.report.axes import finish
+from analog_samson.report.estimates import Estimate
 from analog_samson.report.style import plot_options, style, width_in
-from analog_samson.results import spread
+from analog_samson.report.typeset import BLANK, Block
+from analog_samson.report.words import range_text
 from analog_samson.streams import derive_seed
 from analog_samson.study.trial import one_thread
 from analog_samson.training import control_parameters, load_protocol
@@ -52,6 +55,7 @@ from analog_samson.training.loop import dataset_of
 
 TRUST = ("analog_samson",)
 DRIFT = "thermal_drift.csv"
+TABLE = "micro_rings"
 
 SHOWN = {
     "plain": ("plain, on weights", "sgd"),
@@ -71,6 +75,9 @@ PUBLISHED = {
 }
 """Accuracy [%] by temperature difference [K] in the notebooks of arXiv 2411.12352; there, batch
 normalisation takes the statistics of the 100 drifted test images (no call of `eval()`)."""
+
+PUBLISHED_CURVATURE = {"plain": 745.5, "noise_injection": 414.6, "pruning": 43.0, "sat": 1.05}
+"""Largest eigenvalue of the Hessian there; in control parameters of unstated unit, 64 images."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,8 @@ def main(
         data_folder: Folder that holds the images.
         steps: Number of networks to train; all by default.
         verify: Instead, evaluate the committed networks again and compare the drift.
-        figure: Instead, draw accuracy against temperature, with the published numbers.
+        figure: Instead, draw accuracy against temperature, and write the table of accuracies,
+            curvature and transfer, with the published numbers.
         batch_statistics: Instead, evaluate all trained networks again with batch normalisation by
             the statistics of 100 test images at a time, as the published numbers are.
     """
@@ -135,7 +143,8 @@ def main(
     if figure:
         with style():
             drawn = drift_figure(pd.read_csv(folder / DRIFT))
-        print(written(write_figures({"thermal_drift": drawn}, folder)))
+        paths = write_figures({"thermal_drift": drawn}, folder)
+        print(written([*paths, *write_tables({TABLE: drift_table(folder)}, folder)]))
         return
     if verify:
         print(verified(folder, data_folder))
@@ -322,10 +331,11 @@ def noisy_accuracy(
 
 
 def verified(folder: Path, data_folder: Path | None = None) -> str:
-    """Evaluate the drift of the committed networks again.
+    """Evaluate the drift of the committed networks again, and compare the table.
 
     Raises:
-        ValueError: If no network is there, or a count differs by more than it may.
+        ValueError: If no network is there, a count differs by more than it may, or the table is
+            not that of the rows.
     """
     plan = load_protocol(folder, ["drift"])
     table = pd.read_csv(folder / DRIFT)
@@ -351,6 +361,11 @@ def verified(folder: Path, data_folder: Path | None = None) -> str:
         or (off > math.ceil(rerun.TOLERANCE * len(dataset.test))).any()
     ):
         raise ValueError(f"{said} These rows are not those of the networks.")
+    drawn = drift_table(folder)
+    for kind, text in (("csv", drawn.csv()), ("md", drawn.markdown()), ("tex", drawn.latex())):
+        file = folder / f"{TABLE}.{kind}"
+        if file.is_file() and file.read_text(encoding="utf-8") != text:
+            raise ValueError(f"{said} {file} is not that of these rows; write it by --figure.")
     return said
 
 
@@ -368,10 +383,11 @@ def drift_figure(rows: pd.DataFrame) -> Figure:
         for variant, own in rows[rows["mapping"].isin(shown)].groupby("variant", sort=False):
             label, name = SHOWN.get(str(variant), (str(variant), str(variant)))
             options = plot_options(name, {name, *(like for _, like in SHOWN.values())})
-            by_dT = own.groupby("dT_K")["accuracy"]
-            mean = by_dT.mean()
-            half = [spread.of_independent(own.to_numpy()).half_width(0.95) for _, own in by_dT]
-            ax.errorbar(mean.index, mean, half, label=label, capsize=0, **options)
+            by_dT = {dT: Estimate.of(one) for dT, one in own.groupby("dT_K")["accuracy"]}
+            mean, low, high = np.array(list(by_dT.values())).T
+            ax.errorbar(
+                list(by_dT), mean, [mean - low, high - mean], label=label, capsize=0, **options
+            )
             if variant in PUBLISHED and shown == ["as trained"]:
                 theirs = pd.Series(PUBLISHED[str(variant)])
                 like = {"color": options["color"], "marker": options["marker"]}
@@ -389,6 +405,94 @@ def drift_figure(rows: pd.DataFrame) -> Figure:
     handles, labels = panels[0].get_legend_handles_labels()
     finish(figure, dict(zip(labels, handles, strict=True)), said, are_methods=False)
     return figure
+
+
+def drift_table(folder: Path) -> Table:
+    """Accuracies by temperature, curvature and transfer, and the published numbers.
+
+    Args:
+        folder: Folder of the study; blocks whose table is not there are left out.
+
+    Returns:
+        The table; means with intervals over trained networks (Student t).
+    """
+    drift = pd.read_csv(folder / DRIFT)
+    sharp = pd.read_csv(folder / "curvature.csv")
+    blocks, data = [], []
+    for kind, own in drift.groupby("mapping", sort=False):
+        blocks.append(_by_column(f"accuracy [%], {kind}", own, "dT_K", data))
+    if (folder / "batch_statistics.csv").is_file():
+        rows = pd.read_csv(folder / "batch_statistics.csv")
+        title = "accuracy [%], as trained, batch normalisation by 100 drifted test images"
+        blocks.append(_by_column(title, rows, "dT_K", data))
+    theirs = [
+        {"method": SHOWN[name][0]} | {_head("dT_K", dT): str(value) for dT, value in own.items()}
+        for name, own in PUBLISHED.items()
+    ]
+    blocks.append(Block.plain("published (100 images; one network each)", theirs))
+    lines = []
+    for variant, rows in sharp.groupby("variant", sort=False):
+        found = Estimate.of(rows["hessian_eigenvalue"], geometric=True)
+        line = {"table": "curvature", "variant": variant, "n_networks": len(rows)}
+        data.append(line | found.columns("value"))
+        published = PUBLISHED_CURVATURE.get(str(variant))
+        lines.append({"method": _label(variant), "n": str(len(rows)),
+                      "ours": found.text("{:.3g}"),
+                      "published": BLANK if published is None else f"{published:g}"})  # fmt: skip
+    blocks.append(Block.plain("largest eigenvalue of the Hessian [1/nm²]", lines))
+    transfer = pd.read_csv(folder / "transfer.csv", keep_default_na=False)
+    transfer = transfer[transfer["mapping"] == "as trained"]
+    kinds = transfer.apply(_device, axis=1)
+    title = "accuracy [%] on other devices, as trained, without drift"
+    blocks.append(_by_column(title, transfer.assign(on=kinds), "on", data))
+    n = drift.groupby("variant")["training_seed"].nunique()
+    caption = (
+        f"LeNet-5 of micro-rings on MNIST, n = {range_text(n)} trained networks a method, "
+        f"{drift['n_images'].max():,} test images. Means ± half-widths of 95 % intervals over "
+        "networks (Student t), eigenvalues: geometric means. Temperatures: difference of the rings "
+        "of fc2 and fc3 to the training; batch normalisation as trained unless said otherwise. "
+        "Other devices: resonances of all layers spread by a Gaussian, or lines of another width; "
+        f"{transfer['n_images'].max():,} test images, 5 devices a network. Published: Xu et al. "
+        "(arXiv 2411.12352), their batch normalisation takes the statistics of the drifted images."
+    )
+    title = "Micro-rings: thermal drift, curvature and transfer"
+    return Table(title, caption, tuple(blocks), pd.DataFrame(data), "tab:micro-rings")
+
+
+def _by_column(title: str, rows: pd.DataFrame, column: str, data: list[dict[str, Any]]) -> Block:
+    """Mean accuracy of every method, a column for each value; numbers are added to the data."""
+    rows = rows.assign(accuracy=rows["n_correct"] / rows["n_images"])
+    keys = ["variant", column, "training_seed"]
+    means = rows.groupby(keys)["accuracy"].mean()
+    values = list(rows[column].unique())
+    lines = []
+    for variant in rows["variant"].unique():
+        line = {"method": _label(variant), "n": str(means[variant].groupby(level=1).ngroups)}
+        for value in values:
+            found = Estimate.of(means[variant, value])
+            line[_head(column, value)] = found.text("{:.1f}", 100)
+            told = {"table": title, "variant": variant, "n_networks": len(means[variant, value])}
+            data.append(told | {"at": str(value)} | found.columns("value"))
+        lines.append(line)
+    return Block.plain(title, lines)
+
+
+def _head(column: str, value: float | str) -> str:
+    return (
+        f"{value:+g} K".replace("+0 ", "0 ").replace("-", "−") if column == "dT_K" else str(value)
+    )
+
+
+def _label(variant: Any) -> str:
+    return SHOWN.get(str(variant), (str(variant), ""))[0]
+
+
+def _device(row: "pd.Series[Any]") -> str:
+    """Kind of a device of the table of transfer."""
+    if row["device"] == "":
+        return "the model"
+    spread_ = f"{row['offset_nm']:g} nm"
+    return spread_ if row["relative_width"] == 1 else f"{spread_}, width ×{row['relative_width']:g}"
 
 
 def _with_batch_statistics(

@@ -1,7 +1,7 @@
 """The methods of a finished study: their networks, and chips on training and on test images."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from analog_samson.report import words
 from analog_samson.report.advice import networks_beside
 from analog_samson.report.axes import finish, fit_scale
+from analog_samson.report.estimates import Estimate
 from analog_samson.report.figures import panel_grid
 from analog_samson.report.methods import device_label
 from analog_samson.report.methods_map import task_text
@@ -24,7 +25,6 @@ from analog_samson.report.variants import variant_labels
 from analog_samson.results.comparison import method_names
 from analog_samson.results.endpoints import CONFIDENCE, TRAINING_IMAGES, Evidence
 from analog_samson.results.scores import ACCURACY, score_of
-from analog_samson.results.spread import of_independent
 from analog_samson.results.subsets import digital_score
 from analog_samson.results.summary import chip_means
 from analog_samson.results.variants import TASK, training_costs, variants_of, with_variants
@@ -77,18 +77,18 @@ def networks_table(evidence: Evidence, baseline: str = "sgd") -> Table:
         found: dict[str, Any] = {
             "method": rows["method"].iloc[0], "strength": setting, "n_networks": len(rows)
         }  # fmt: skip
-        found |= _mean("digital", rows["digital"])
+        digital = Estimate.of(rows["digital"])
+        found |= digital.columns("digital")
         line = {
             "method": labels[name],
             "strength": setting.split(" ")[0] if "=" in setting else BLANK,
             "n": str(len(rows)),
-            head_of_score: _shown(found, "digital", f"{{:.{decimals}f}}", score.shown),
+            head_of_score: digital.text(f"{{:.{decimals}f}}", score.shown),
         }
         for column, head_ in SHARPNESS.items():
-            is_positive = (rows[column] > 0).all()
-            logarithms = np.log(rows[column]) if is_positive else rows[column] * np.nan
-            found |= _mean(column, logarithms, np.exp)
-            line[head_] = _shown(found, column, "{:.2g}", float)
+            sharp = Estimate.of(rows[column], geometric=True)
+            found |= sharp.columns(column)
+            line[head_] = sharp.text("{:.2g}")
         found["cost"] = cost_of[name]
         line["cost"] = BLANK if np.isnan(found["cost"]) else f"{found['cost']:.3g}×"
         lines.append(line)
@@ -158,20 +158,21 @@ def noisy_gap_table(evidence: Evidence, baseline: str = "sgd") -> Table:
                 "strength": own["strength"].iloc[0], "n_networks": len(own),
                 "n_chips": own["n_chips"].min(),
             }  # fmt: skip
-            for column in ("training", "test", _GAP):
-                line |= _mean(column, own[column])
             over = (own.set_index("training_seed")[_GAP] - own_gap).dropna()
-            line |= _mean(f"{_GAP}_over", over)
+            found_of = {column: Estimate.of(own[column]) for column in ("training", "test", _GAP)}
+            found_of["gap_over"] = Estimate.of(over)
+            for column, one in found_of.items():
+                line |= one.columns(column)
             data.append(line)
             shown = {
                 "method": labels[name],
                 "n": str(len(own)),
-                "training [%]": _shown(line, "training", "{:.2f}", _points),
-                "test [%]": _shown(line, "test", "{:.2f}", _points),
-                "gap": _shown(line, _GAP, "{:+.2f}", _points),
+                "training [%]": found_of["training"].text("{:.2f}", 100),
+                "test [%]": found_of["test"].text("{:.2f}", 100),
+                "gap": found_of[_GAP].text("{:+.2f}", 100),
             }
             if baseline in labels:
-                compared = _shown(line, f"{_GAP}_over", "{:+.2f}", _points)
+                compared = found_of["gap_over"].text("{:+.2f}", 100)
                 shown[f"gap − {labels[baseline]}"] = BLANK if name == baseline else compared
             lines.append(shown)
         text = f"{device_label(str(device), devices)}, {words.condition_text(str(condition))}"
@@ -272,10 +273,9 @@ def _against_noise(
     for name, options in options_of.items():
         groups = rows[rows["name"] == name].groupby(axis)[column]
         sizes = [float(str(size)) for size, _ in groups]
-        found = 100 * pd.DataFrame([_mean(column, own) for _, own in groups])
-        means, low, high = (found[f"{column}{end}"] for end in ("", "_low", "_high"))
+        means, low, high = (100 * np.array([Estimate.of(own) for _, own in groups])).T
         if column == "test":
-            low, high = low.clip(lower=0.0), high.clip(upper=100.0)
+            low, high = low.clip(min=0.0), high.clip(max=100.0)
         bars = {"fmt": "none", "ecolor": options["color"], "elinewidth": line_width(0.7)}
         ax.errorbar(sizes, means, [means - low, high - means], zorder=3, **bars)
         ax.plot(sizes, means, zorder=4, **options)
@@ -307,32 +307,3 @@ def _labels(evidence: Evidence) -> dict[str, str]:
         name: shown[of_names[name]]
         for name in sorted(of_names, key=lambda one: (order(of_names[one]), one))
     }
-
-
-def _mean(
-    column: str, values: "pd.Series[float]", back: Callable[[float], float] = float
-) -> dict[str, float]:
-    """A mean with its interval, on the scale of the values, and back."""
-    mean = float(values.mean())
-    half = float(of_independent(np.asarray(values, dtype=np.float64)).half_width(CONFIDENCE))
-    ends = {"": mean, "_low": mean - half, "_high": mean + half}
-    return {f"{column}{end}": float(back(value)) for end, value in ends.items()}
-
-
-def _points(value: float) -> float:
-    return 100 * value
-
-
-def _shown(
-    found: Mapping[str, Any], column: str, style_: str, show: Callable[[float], float]
-) -> str:
-    """A value with its half-width, or with its ends where the interval is not symmetric."""
-    value, low, high = (show(found[f"{column}{end}"]) for end in ("", "_low", "_high"))
-    text = style_.format(value).replace("-", "−")
-    if np.isnan(value):
-        return BLANK
-    if np.isnan(low):
-        return text
-    if np.isclose(high - value, value - low, rtol=1e-6):
-        return f"{text} ± {style_.replace('+', '').format(high - value)}"
-    return f"{text} ({style_.format(low)} to {style_.format(high)})"

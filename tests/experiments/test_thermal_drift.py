@@ -275,6 +275,25 @@ def test_pruning_makes_rings_flatter(tmp_path):
     assert slopes[1] < slopes[0]
 
 
+def assert_table_is_of(table, rows, curvature):
+    """Means and eigenvalues of the table again, by numpy."""
+    rows = rows.assign(accuracy=rows["n_correct"] / rows["n_images"])
+    for (mapping, variant, dT), own in rows.groupby(["mapping", "variant", "dT_K"]):
+        is_own = (table["variant"] == variant) & (table["at"] == str(dT))
+        (row,) = table[is_own & (table["table"] == f"accuracy [%], {mapping}")].to_dict("records")
+        assert row["n_networks"] == 2
+        assert row["value"] == pytest.approx(np.mean(own["accuracy"]))
+        half = 12.70620474 * np.std(own["accuracy"], ddof=1) / 2**0.5
+        assert row["value_high"] - row["value"] == pytest.approx(half, abs=1e-9)
+    for variant, own in curvature.groupby("variant"):
+        (row,) = table[(table["table"] == "curvature") & (table["variant"] == variant)].to_dict(
+            "records"
+        )
+        eigenvalues = own["hessian_eigenvalue"]
+        expected = np.exp(np.mean(np.log(eigenvalues))) if (eigenvalues > 0).all() else np.nan
+        assert row["value"] == pytest.approx(expected, nan_ok=True)
+
+
 @pytest.mark.slow
 def test_a_study_is_resumed_network_by_network_and_verified(tmp_path):
     whole, parts = tmp_path / "whole" / "rings", tmp_path / "parts" / "rings"
@@ -292,7 +311,14 @@ def test_a_study_is_resumed_network_by_network_and_verified(tmp_path):
     assert set(rows["training_seed"]) == {30, 31}
     assert not rows.duplicated(["variant", "training_seed", "mapping", "dT_K"]).any()
 
+    thermal_drift.main(whole, figure=True)
     assert "12 rows of 3 networks again: 12 equal" in thermal_drift.verified(whole)
+    table = pd.read_csv(whole / "micro_rings.csv", dtype={"at": str})
+    assert_table_is_of(table, rows, pd.read_csv(whole / "curvature.csv"))
+    text = (whole / "micro_rings.md").read_text()
+    (whole / "micro_rings.md").write_text(text + "\n")
+    with pytest.raises(ValueError, match=r"micro_rings\.md is not that of these rows"):
+        thermal_drift.verified(whole)
     rows["n_correct"] = (rows["n_correct"] - 50).abs()
     rows.to_csv(whole / thermal_drift.DRIFT, index=False)
     with pytest.raises(ValueError, match="not those of the networks"):
