@@ -11,8 +11,7 @@ study of methods has tables of its networks, and of chips on training images, be
 per row of LeNet-5, 0.3 s of ResNet-8, 0.7 s with recalibrated batch normalisation.
 """
 
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +19,6 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import tyro
-from analog_samson.experiments.verdicts import evidence_of
 from matplotlib.figure import Figure
 
 from analog_samson.commands import run_command
@@ -33,16 +31,17 @@ from analog_samson.report import (
     noisy_gap_table,
     study_figures,
     study_tables,
+    table_texts,
     write_figures,
-    write_tables,
 )
 from analog_samson.results import read_trials
 from analog_samson.results.columns import KEY, SUMS
 from analog_samson.results.endpoints import TRAINING_IMAGES, IncompleteError
+from analog_samson.results.scores import ACCURACY, score_of
 from analog_samson.running import run_jobs
 from analog_samson.study import Trial, load_study, run_trial
 from analog_samson.study.definition import Point
-from analog_samson.training import OWN_PACKAGE, PROTOCOL_FILE
+from analog_samson.training import OWN_PACKAGE, PROTOCOL_FILE, evidence_of, load_protocol
 
 COMPARED = ("n_correct", "n_correct_digital", "n_changed", "n_images_per_chip", "n_test")
 TOLERANCE = 5 / 10_000
@@ -68,7 +67,8 @@ def main(
         seed: Random seed of the selection of rows.
         data_folder: Folder that holds the images.
         jobs: Worker processes.
-        trust: Packages that networks, methods and scores may be imported from.
+        trust: Packages that networks, methods and scores may be imported from; a protocol that
+            names code needs them without `--verify`, too.
     """
     if not 0 < share <= 1:
         raise ValueError(f"--share is above 0 and at most 1 (all rows); got {share:g}.")
@@ -145,44 +145,48 @@ def redrawn(folder: Path, rows: pd.DataFrame, trust: Sequence[str] = ()) -> str:
         ValueError: If a table differs.
     """
     own_figures, own_tables = _of_methods(folder, trust)
-    tables = study_tables(rows, folders=[folder]) | own_tables
-    with tempfile.TemporaryDirectory() as new:
-        written = write_tables(tables, Path(new))
-        contents = {path.name: path.read_bytes() for path in written}
-    there = [name for name in contents if (folder / name).exists()]
-    other = [name for name in there if (folder / name).read_bytes() != contents[name]]
-    if other:
+    texts = table_texts(study_tables(rows, folders=[folder]) | own_tables)
+    new = [name for name in texts if not (folder / name).exists()]
+    if other := differing(texts, folder):
         raise ValueError(
             f"{folder}: these tables differ: {', '.join(other)}. Restore the rows that they are "
             "of, or, if the study has grown since, remove them and run again."
         )
-    for name in set(contents) - set(there):
+    for name in new:
         with replacing(folder / name) as temporary:
-            temporary.write_bytes(contents[name])
+            temporary.write_text(texts[name], encoding="utf-8", newline="\n")
     figures = study_figures(rows, folders=[folder]) | own_figures
     drawn = write_figures(figures, folder, ("pdf", "png"), look="paper")
     return (
-        f"{folder}: {len(there)} tables unchanged, {len(contents) - len(there)} new, "
-        f"{len(drawn)} figures."
+        f"{folder}: {len(texts) - len(new)} tables unchanged, {len(new)} new, {len(drawn)} figures."
     )
+
+
+def differing(texts: Mapping[str, str], folder: Path) -> list[str]:
+    """Names of the files in a folder that hold something else than these texts."""
+    there = {name: folder / name for name in texts if (folder / name).exists()}
+    return [name for name, path in there.items() if path.read_bytes() != texts[name].encode()]
 
 
 def _of_methods(folder: Path, trust: Sequence[str]) -> tuple[dict[str, Figure], dict[str, Table]]:
     """Figures and tables that a finished study of methods has besides; none of other studies."""
     if not (folder / PROTOCOL_FILE).is_file():
         return {}, {}
-    try:
-        evidence = evidence_of(folder, trust=trust)
-    except IncompleteError as reason:
-        print(f"{folder}: no tables of networks yet, {reason}.")
+    plan = load_protocol(folder, trust=trust)
+    if not {"methods", "seeds", "studies"} <= set(plan):
         return {}, {}
     figures, tables = {}, {}
-    if (folder / "sharpness.csv").is_file():
-        tables["methods"] = networks_table(evidence)
-    if (folder / TRAINING_IMAGES).is_file():
-        tables["noisy_gap"] = noisy_gap_table(evidence)
-        if figure := noisy_gap_figure(evidence):
-            figures["noisy_gap"] = figure
+    try:
+        evidence = evidence_of(folder, plan)
+        if (folder / "sharpness.csv").is_file():
+            tables["methods"] = networks_table(evidence)
+        if (folder / TRAINING_IMAGES).is_file() and score_of(evidence.rows) == ACCURACY:
+            tables["noisy_gap"] = noisy_gap_table(evidence)
+            if figure := noisy_gap_figure(evidence):
+                figures["noisy_gap"] = figure
+    except IncompleteError as reason:
+        print(f"{folder}: no tables of all networks, {reason}.")
+        return {}, {}
     return figures, tables
 
 

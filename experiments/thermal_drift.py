@@ -42,9 +42,9 @@ from analog_samson.files import replacing
 from analog_samson.landscape import largest_eigenvalue, mean_cross_entropy
 from analog_samson.models import analog_layers
 from analog_samson.perturbation import MicroRing
-from analog_samson.report import Table, write_figures, write_tables
+from analog_samson.report import Table, table_texts, write_figures, write_tables
 from analog_samson.report.axes import finish
-from analog_samson.report.estimates import Estimate
+from analog_samson.report.estimates import INTERVALS, Estimate
 from analog_samson.report.style import plot_options, style, width_in
 from analog_samson.report.typeset import BLANK, Block
 from analog_samson.report.words import range_text
@@ -361,11 +361,9 @@ def verified(folder: Path, data_folder: Path | None = None) -> str:
         or (off > math.ceil(rerun.TOLERANCE * len(dataset.test))).any()
     ):
         raise ValueError(f"{said} These rows are not those of the networks.")
-    drawn = drift_table(folder)
-    for kind, text in (("csv", drawn.csv()), ("md", drawn.markdown()), ("tex", drawn.latex())):
-        file = folder / f"{TABLE}.{kind}"
-        if file.is_file() and file.read_text(encoding="utf-8") != text:
-            raise ValueError(f"{said} {file} is not that of these rows; write it by --figure.")
+    if other := rerun.differing(table_texts({TABLE: drift_table(folder)}), folder):
+        names = ", ".join(other)
+        raise ValueError(f"{said} {names} is not that of these rows; write it by --figure.")
     return said
 
 
@@ -411,7 +409,7 @@ def drift_table(folder: Path) -> Table:
     """Accuracies by temperature, curvature and transfer, and the published numbers.
 
     Args:
-        folder: Folder of the study; blocks whose table is not there are left out.
+        folder: Folder of the study; without ``batch_statistics.csv`` its block is left out.
 
     Returns:
         The table; means with intervals over trained networks (Student t).
@@ -448,10 +446,10 @@ def drift_table(folder: Path) -> Table:
     n = drift.groupby("variant")["training_seed"].nunique()
     caption = (
         f"LeNet-5 of micro-rings on MNIST, n = {range_text(n)} trained networks a method, "
-        f"{drift['n_images'].max():,} test images. Means ± half-widths of 95 % intervals over "
-        "networks (Student t), eigenvalues: geometric means. Temperatures: difference of the rings "
-        "of fc2 and fc3 to the training; batch normalisation as trained unless said otherwise. "
-        "Other devices: resonances of all layers spread by a Gaussian, or lines of another width; "
+        f"{drift['n_images'].max():,} test images. Means with {INTERVALS}, eigenvalues: geometric "
+        "means. Temperatures: difference of the rings of fc2 and fc3 to the training; batch "
+        "normalisation as trained unless said otherwise. Other devices: resonances of all layers "
+        "spread by a Gaussian, or lines of another width; "
         f"{transfer['n_images'].max():,} test images, 5 devices a network. Published: Xu et al. "
         "(arXiv 2411.12352), their batch normalisation takes the statistics of the drifted images."
     )
@@ -469,9 +467,10 @@ def _by_column(title: str, rows: pd.DataFrame, column: str, data: list[dict[str,
     for variant in rows["variant"].unique():
         line = {"method": _label(variant), "n": str(means[variant].groupby(level=1).ngroups)}
         for value in values:
-            found = Estimate.of(means[variant, value])
+            own = means.get((variant, value), pd.Series(dtype=float))
+            found = Estimate.of(own)
             line[_head(column, value)] = found.text("{:.1f}", 100)
-            told = {"table": title, "variant": variant, "n_networks": len(means[variant, value])}
+            told = {"table": title, "variant": variant, "n_networks": len(own)}
             data.append(told | {"at": str(value)} | found.columns("value"))
         lines.append(line)
     return Block.plain(title, lines)

@@ -18,6 +18,7 @@ from analog_samson.report.contents import (
     select,
     study_figures,
     study_tables,
+    table_texts,
     write_figures,
     write_tables,
 )
@@ -145,6 +146,7 @@ __all__ = [
     "study_maps",
     "study_tables",
     "table",
+    "table_texts",
     "training_curve",
     "training_curves",
     "training_figure",

@@ -220,14 +220,24 @@ def write_tables(finished: Mapping[str, Table], folder: str | Path) -> list[Path
     if not folder.is_dir():
         raise FileNotFoundError(f"Folder {str(folder)!r} does not exist; make it first.")
     paths = []
-    for stem, table in finished.items():
-        texts = {"md": table.markdown(), "tex": table.latex(), "csv": table.csv()}
-        for ending, text in texts.items():
-            path = folder / f"{stem}.{ending}"
-            with replacing(path) as temporary:
-                temporary.write_text(text, encoding="utf-8", newline="\n")
-            paths.append(path)
+    for name, text in table_texts(finished).items():
+        paths.append(folder / name)
+        with replacing(paths[-1]) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
     return paths
+
+
+def table_texts(finished: Mapping[str, Table]) -> dict[str, str]:
+    """Names of the files of tables to what they hold."""
+    return {
+        f"{stem}.{ending}": text
+        for stem, table in finished.items()
+        for ending, text in (
+            ("md", table.markdown()),
+            ("tex", table.latex()),
+            ("csv", table.csv()),
+        )
+    }
 
 
 def write_figures(

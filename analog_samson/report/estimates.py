@@ -7,7 +7,10 @@ import numpy as np
 
 from analog_samson.report.typeset import BLANK
 from analog_samson.results.endpoints import CONFIDENCE
-from analog_samson.results.spread import of_independent
+from analog_samson.results.spread import mean_interval
+
+INTERVALS = f"{100 * CONFIDENCE:g} % intervals over trained networks (Student t)"
+"""What the intervals are, for captions."""
 
 
 class Estimate(NamedTuple):
@@ -41,10 +44,8 @@ class Estimate(NamedTuple):
         values = np.asarray(values, dtype=np.float64)
         if geometric:
             values = np.log(np.where(values > 0, values, np.nan))
-        mean = float(values.mean()) if len(values) else float("nan")
-        half_width = float(of_independent(values).half_width(CONFIDENCE))
-        found = cls(mean, mean - half_width, mean + half_width)
-        return cls(*np.exp(found).tolist()) if geometric else found
+        found = mean_interval(values, CONFIDENCE)
+        return cls(*(np.exp(found) if geometric else found))
 
     def columns(self, name: str) -> dict[str, float]:
         """Its numbers as columns of a table."""
@@ -63,7 +64,7 @@ class Estimate(NamedTuple):
         text = _number(style, value)
         if np.isnan(low):
             return text
-        if np.isclose(high - value, value - low, rtol=1e-6):
+        if np.isclose(high - value, value - low, rtol=1e-6, atol=0):
             return f"{text} ± {style.replace('+', '').format(high - value)}"
         ends = (_number(style, end) for end in sorted((low, high)))
         return f"{text} ({' to '.join(ends)})"

@@ -120,7 +120,7 @@ def requirements_table(rows: pd.DataFrame, baseline: str = "sgd") -> Table:
         cells = pd.DataFrame(lines)
         several = [c for c in ("dataset", "model") if data[c].nunique() > 1]
         title = words.group_title(part.iloc[0], several, data["device"].unique())
-        blocks.append(Block(title, cells, cells.map(lambda _: False)))
+        blocks.append(Block.plain(title, cells))
     parts = [_meaning(methods), _of_methods(methods), _limits_text()]
     if len(ratios):
         parts.append(_ratios_text(ratios, baseline, float(methods["confidence"].iloc[0])))

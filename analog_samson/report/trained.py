@@ -1,7 +1,8 @@
 """The methods of a finished study: their networks, and chips on training and on test images."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -11,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analog_samson import times
 from analog_samson.report import words
-from analog_samson.report.advice import networks_beside
+from analog_samson.report.advice import cost_texts, networks_beside
 from analog_samson.report.axes import finish, fit_scale
-from analog_samson.report.estimates import Estimate
+from analog_samson.report.estimates import INTERVALS, Estimate
 from analog_samson.report.figures import panel_grid
 from analog_samson.report.methods import device_label
 from analog_samson.report.methods_map import task_text
@@ -23,7 +25,8 @@ from analog_samson.report.sweeps import swept_axes, with_axis
 from analog_samson.report.typeset import BLANK, Block, Table
 from analog_samson.report.variants import variant_labels
 from analog_samson.results.comparison import method_names
-from analog_samson.results.endpoints import CONFIDENCE, TRAINING_IMAGES, Evidence
+from analog_samson.results.definitions import COMPARED_UNDER, METHOD
+from analog_samson.results.endpoints import TRAINING_IMAGES, Evidence, IncompleteError
 from analog_samson.results.scores import ACCURACY, score_of
 from analog_samson.results.subsets import digital_score
 from analog_samson.results.summary import chip_means
@@ -51,62 +54,60 @@ def networks_table(evidence: Evidence, baseline: str = "sgd") -> Table:
         The table, one line per method and strength; accuracies are means over networks, values of
         sharpness geometric means, both with Student t intervals.
 
+    Raises:
+        IncompleteError: If a network has no sharpness.
+
     Example:
         >>> networks_table(evidence).blocks[0].cells["method"].tolist()
         ['SGD', 'SAM']
     """
-    keys = ["checkpoint", *TASK, "method", "strength", "training_seed"]
     first = evidence.rows.drop_duplicates("checkpoint")
-    own, score = first[keys].assign(digital=digital_score(first)), score_of(first)
     measured = evidence.table("sharpness.csv", None, {})
+    _check_all(first, measured, "sharpness.csv")
     for name in SHARPNESS:
         measured[name] = pd.to_numeric(measured[name])
+    own = first[["checkpoint", *TASK, *METHOD]].assign(digital=digital_score(first))
     own = own.merge(measured[["checkpoint", *SHARPNESS]], on="checkpoint", validate="one_to_one")
-    variants = _variants(evidence)
-    labels = variant_labels(variants)
-    own.insert(0, "name", method_names(with_variants(own, variants)))
-    costs = training_costs(variants, baseline)
+    score, variants = score_of(first), _variants(evidence)
+    own["name"] = method_names(with_variants(own, variants))
+    labels, costs = variant_labels(variants), training_costs(variants, baseline)
     cost_of = dict(zip(method_names(costs), costs["cost"].astype(float), strict=True))
-    task = task_text(own[list(TASK)].iloc[0].tolist())
-    head_of_score = f"digital [{score.unit}]" if score.unit else f"digital {score.label}"
+    head = f"digital [{score.unit}]" if score.unit else f"digital {score.label}"
     decimals = score.decimals_for(score.shown(own["digital"]))
     lines, data = [], []
-    for name in sorted(own["name"].unique(), key=order):
+    for name in _ordered(own["name"]):
         rows = own[own["name"] == name]
-        setting = rows["strength"].iloc[0]
-        found: dict[str, Any] = {
-            "method": rows["method"].iloc[0], "strength": setting, "n_networks": len(rows)
-        }  # fmt: skip
-        digital = Estimate.of(rows["digital"])
-        found |= digital.columns("digital")
-        line = {
-            "method": labels[name],
-            "strength": setting.split(" ")[0] if "=" in setting else BLANK,
-            "n": str(len(rows)),
-            head_of_score: digital.text(f"{{:.{decimals}f}}", score.shown),
-        }
-        for column, head_ in SHARPNESS.items():
-            sharp = Estimate.of(rows[column], geometric=True)
-            found |= sharp.columns(column)
-            line[head_] = sharp.text("{:.2g}")
-        found["cost"] = cost_of[name]
-        line["cost"] = BLANK if np.isnan(found["cost"]) else f"{found['cost']:.3g}×"
-        lines.append(line)
-        data.append(found)
-    n_images = measured["n_training_images"].iloc[0]
-    settings = {name: f"{float(measured[name].iloc[0]):g}" for name in ("sigma", "rho_sam",
-                                                                      "rho_adaptive")}  # fmt: skip
+        method, strength = rows["method"].iloc[0], rows["strength"].iloc[0]
+        found = {"digital": Estimate.of(rows["digital"])}
+        found |= {column: Estimate.of(rows[column], geometric=True) for column in SHARPNESS}
+        lines.append(
+            {
+                "method": labels[name],
+                "strength": BLANK if strength in name else _strength_text(method, strength),
+                "n": str(len(rows)),
+                head: found["digital"].text(f"{{:.{decimals}f}}", score.shown),
+            }
+            | {shown: found[column].text("{:.2g}") for column, shown in SHARPNESS.items()}
+            | {"cost": cost_texts(costs)[name] or BLANK}
+        )
+        numbers = {"method": method, "strength": strength, "n_networks": len(rows)}
+        data.append(numbers | _columns(found) | {"cost": cost_of[name]})
+    settings = {
+        name: f"{float(measured[name].iloc[0]):g}" for name in ("sigma", "rho_sam", "rho_adaptive")
+    }
+    averaged = ""
+    if score.is_exponential:
+        averaged = f" {score.capitalised} is averaged as {score.averaged_label}."
     caption = (
-        f"{task}. n: trained networks. Digital: {score.label} on the test "
-        "samples without analog noise, mean ± half-width of the "
-        f"{100 * CONFIDENCE:g} % interval over networks (Student t). Sharpness, rise of the cross "
-        f"entropy [nat] on {int(n_images):,} training samples, geometric means with intervals: "
+        f"n: trained networks. Means, of sharpness geometric means, with {INTERVALS}. Digital: "
+        f"{score.label} on the test samples without analog noise.{averaged} Sharpness, rise of the "
+        f"cross entropy [nat] on {int(measured['n_training_images'].iloc[0]):,} training samples: "
         f"average, under noise of {settings['sigma']} of the largest weight; SAM, within radius "
         f"{settings['rho_sam']}; adaptive, within radius {settings['rho_adaptive']} relative to "
         "every weight; Hessian: its largest eigenvalue. "
         f"Cost: backward passes of a training relative to {baseline}."
     )
-    block = Block.plain(task, lines)
+    block = Block.plain(task_text(own[list(TASK)].iloc[0].tolist()), lines)
     return Table("Trained networks", caption, (block,), pd.DataFrame(data), "tab:methods")
 
 
@@ -114,24 +115,29 @@ def noisy_accuracies(evidence: Evidence) -> pd.DataFrame:
     """Mean accuracies of each network's chips on training images and on test images.
 
     Returns:
-        One row per network, device and condition: ``training``, ``test``, ``gap`` (their
-        difference), ``n_chips``. Chips that have answered test images alone are left out.
+        One row per network, device, condition and time: ``training``, ``test``, ``gap`` (their
+        difference), ``n_chips``, ``name`` (the variant). Chips that have answered test images alone
+        are left out.
+
+    Raises:
+        IncompleteError: If chips of a network have not answered training images.
     """
     images = evidence.table(TRAINING_IMAGES, None, {})
-    chips = chip_means(evidence.rows)
+    _check_all(evidence.networks, images, TRAINING_IMAGES)
     images = images.assign(
         t_inference_s=pd.to_numeric(images["t_inference_s"]),
         training=pd.to_numeric(images["n_correct_training"])
         / pd.to_numeric(images["n_training_images"]),
     )
     kept = ["chip_id", "t_inference_s", "training"]
+    chips = chip_means(evidence.rows).rename(columns={"accuracy": "test"})
     both = chips.merge(images[kept], on=kept[:2], validate="one_to_one")
-    both[_GAP] = both["training"] - both["accuracy"]
-    keys = [*TASK, "method", "strength", "training_seed", "device", "condition"]
-    both = both.rename(columns={"accuracy": "test"})
+    both[_GAP] = both["training"] - both["test"]
+    keys = [*COMPARED_UNDER, *METHOD, "training_seed", "n_test", "n_images_per_chip"]
     grouped = both.groupby(keys, observed=True, sort=False)
-    found = grouped[["training", "test", _GAP]].mean().assign(n_chips=grouped.size()).reset_index()
-    found["name"] = method_names(found)
+    found = grouped[["training", "test", _GAP]].mean()
+    found = found.assign(n_chips=grouped["chip"].nunique()).reset_index()
+    found["name"] = method_names(with_variants(found, _variants(evidence)))
     return found
 
 
@@ -143,48 +149,50 @@ def noisy_gap_table(evidence: Evidence, baseline: str = "sgd") -> Table:
         baseline: Method that gaps are compared with, paired by training seed.
 
     Returns:
-        The table, one block per device and condition, one line per method and strength.
+        The table, a block for every setting, one line per method and strength.
+
+    Raises:
+        IncompleteError: If chips of a network have not answered training images.
     """
     found = noisy_accuracies(evidence)
-    labels = _labels(evidence)
-    devices, blocks, data = list(found["device"].unique()), [], []
-    for (device, condition), rows in found.groupby(["device", "condition"], sort=False):
-        own_gap = rows[rows["name"] == baseline].set_index("training_seed")[_GAP]
+    labels = variant_labels(_variants(evidence))
+    columns, devices = words.varying(found), list(found["device"].unique())
+    are_times = found["t_inference_s"].nunique() > 1
+    blocks, data = [], []
+    for _, rows in sorted(found.groupby(list(COMPARED_UNDER)), key=_by_setting):
+        gaps = rows[rows["name"] == baseline].set_index("training_seed")[_GAP]
         lines = []
-        for name in (name for name in labels if (rows["name"] == name).any()):
+        for name in _ordered(rows["name"]):
             own = rows[rows["name"] == name]
-            line: dict[str, Any] = {
-                "device": device, "condition": condition, "method": own["method"].iloc[0],
-                "strength": own["strength"].iloc[0], "n_networks": len(own),
-                "n_chips": own["n_chips"].min(),
-            }  # fmt: skip
-            over = (own.set_index("training_seed")[_GAP] - own_gap).dropna()
-            found_of = {column: Estimate.of(own[column]) for column in ("training", "test", _GAP)}
-            found_of["gap_over"] = Estimate.of(over)
-            for column, one in found_of.items():
-                line |= one.columns(column)
-            data.append(line)
-            shown = {
+            over = (own.set_index("training_seed")[_GAP] - gaps).dropna()
+            means = {column: Estimate.of(own[column]) for column in ("training", "test", _GAP)}
+            means["gap_over"] = Estimate.of(over)
+            line = {
                 "method": labels[name],
                 "n": str(len(own)),
-                "training [%]": found_of["training"].text("{:.2f}", 100),
-                "test [%]": found_of["test"].text("{:.2f}", 100),
-                "gap": found_of[_GAP].text("{:+.2f}", 100),
+                "training [%]": means["training"].text("{:.2f}", 100),
+                "test [%]": means["test"].text("{:.2f}", 100),
+                "gap": means[_GAP].text("{:+z.2f}", 100),
             }
             if baseline in labels:
-                compared = found_of["gap_over"].text("{:+.2f}", 100)
-                shown[f"gap − {labels[baseline]}"] = BLANK if name == baseline else compared
-            lines.append(shown)
-        text = f"{device_label(str(device), devices)}, {words.condition_text(str(condition))}"
-        blocks.append(Block.plain(text, lines))
+                compared = means["gap_over"].text("{:+z.2f}", 100)
+                line[f"gap − {labels[baseline]}"] = BLANK if name == baseline else compared
+            lines.append(line)
+            settings = own[[*COMPARED_UNDER, *METHOD]].iloc[0].to_dict()
+            counts = {"n_networks": len(own), "n_pairs": len(over), "n_chips": own["n_chips"].min()}
+            data.append(settings | counts | _columns(means))
+        title = words.group_title(rows.iloc[0], columns, devices)
+        moment = f", {times.label(rows['t_inference_s'].iloc[0])}" if are_times else ""
+        blocks.append(Block.plain(title + moment, lines))
+    table = pd.DataFrame(data)
+    pairs = " (where both have it)" if (table["n_pairs"] < table["n_networks"]).any() else ""
     caption = (
-        f"{_said(evidence, found)}. The same chips on training images (not augmented) and on test "
+        f"{words.fixed_text(found)}. The same chips on training images (not augmented) and on test "
         f"images, {words.range_text(found['n_chips'])} chips a network; gap: their difference in "
-        "points; the last column: paired by training seed. Means ± half-widths of "
-        f"{100 * CONFIDENCE:g} % intervals over networks (Student t)."
+        f"points; the last column: paired by training seed{pairs}. Means with {INTERVALS}."
     )
     title = "Accuracy of noisy networks on training and on test images"
-    return Table(title, caption, tuple(blocks), pd.DataFrame(data), "tab:noisy-gap")
+    return Table(title, caption, tuple(blocks), table, "tab:noisy-gap")
 
 
 def noisy_gap_figure(
@@ -196,8 +204,8 @@ def noisy_gap_figure(
 ) -> Figure | None:
     """Accuracy on test images, and the gap to training images, against the size of the noise.
 
-    A pair of panels for every method with several strengths, beside the baseline; otherwise one
-    pair for all methods.
+    A pair of panels for every method with several strengths, and one for all that have one, each
+    with the baseline.
 
     Args:
         evidence: The tables of the finished study, with ``training_images.csv``.
@@ -206,48 +214,72 @@ def noisy_gap_figure(
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
     Returns:
-        The figure; None where not one axis alone is swept.
+        The figure; None where there is not one swept axis of numbers, or other settings vary.
+
+    Raises:
+        IncompleteError: If chips of a network have not answered training images.
     """
     found = noisy_accuracies(evidence)
     axes_ = swept_axes(found)
-    if len(axes_) != 1 or found["device"].nunique() > 1:
+    others = found[[name for name in COMPARED_UNDER if name != "condition"]].drop_duplicates()
+    if len(axes_) != 1 or len(others) > 1:
         return None
     (axis,) = axes_
     found = with_axis(found, [axis])
-    variants = evidence.networks.set_index("checkpoint")["variant"]
-    first = evidence.rows.drop_duplicates("checkpoint")
-    group_of = first["checkpoint"].map(variants).set_axis(method_names(first))
-    group_of = group_of[~group_of.index.duplicated()]
-    several = group_of[group_of.duplicated(keep=False)].unique()
-    groups = [list(group_of.index)]
-    if len(several):
-        groups = [[baseline, *group_of.index[group_of == one]] for one in several]
+    if not pd.api.types.is_numeric_dtype(found[axis]):
+        return None
+    labels = variant_labels(_variants(evidence))
+    strengths, single = _groups(evidence, found, baseline)
+    groups = [*strengths, single] if single else strengths
+    handles: dict[str, Line2D] = {}
     with style(look):
-        across = 2 if is_wide(width, look) else 1
         figure, panels = panel_grid(
-            2 * len(groups), width, look, aspect=0.62, share_y=False, across=across
+            2 * len(groups),
+            width,
+            look,
+            aspect=0.62,
+            share_y=False,
+            across=2 if is_wide(width, look) else 1,
         )
-        labels, handles = _labels(evidence), {}
-        for k, group in enumerate(groups):
-            names = [name for name in labels if name in group]
-            options = {name: plot_options(name, labels) for name in names}
-            if len(several):
+        for k, names in enumerate(groups):
+            options = {name: plot_options(name, found["name"].unique()) for name in names}
+            if k < len(strengths):
                 options |= _shades([name for name in names if name != baseline])
-            own = found[found["name"].isin(names)]
             for ax, column in zip(panels[2 * k : 2 * k + 2], ("test", _GAP), strict=True):
-                handles = _against_noise(ax, own, axis, column, options)
-            shown = {labels[name]: handles[name] for name in names}
-            if len(several):
+                drawn = _against_noise(ax, found, axis, column, options)
+            shown = {labels[name]: handle for name, handle in drawn.items()}
+            if strengths:
                 panels[2 * k].legend(shown.values(), shown, loc="lower left", fontsize="small")
-        n = found.groupby("name")["training_seed"].nunique()
+            else:
+                handles = shown
+        seeds = found.groupby("name")["training_seed"].nunique()
+        counts = pd.DataFrame(
+            {"n_networks": seeds, "n_chips": found.groupby("name")["n_chips"].min()}
+        ).assign(n_chips_max=found.groupby("name")["n_chips"].max())
         note = (
-            f"n = {words.range_text(n)} networks × {words.range_text(found['n_chips'])} chips, "
-            f"{100 * CONFIDENCE:g} % intervals over networks (Student t). "
-            f"{_said(evidence, found)}. "
+            f"n = {words.n_text(counts)}{f', {INTERVALS}' if seeds.max() > 1 else ''}. "
+            f"{words.fixed_text(found)}. "
             "Gap: accuracy on training images minus that on test images, the same chips."
         )
-        finish(figure, {} if len(several) else shown, note, are_methods=False)
+        finish(figure, handles, note, are_methods=False)
     return figure
+
+
+def _groups(
+    evidence: Evidence, found: pd.DataFrame, baseline: str
+) -> tuple[list[list[str]], list[str]]:
+    """Names that share a pair of panels: strengths of each method, then all with one strength."""
+    of_checkpoint = evidence.networks.set_index("checkpoint")["variant"]
+    first = evidence.rows.drop_duplicates("checkpoint")
+    called = method_names(with_variants(first, _variants(evidence)))
+    variant_of = dict(zip(called, first["checkpoint"].map(of_checkpoint), strict=True))
+    parts: dict[str, list[str]] = {}
+    for name in _ordered(found["name"]):
+        parts.setdefault(variant_of[name], []).append(name)
+    single = [part[0] for part in parts.values() if len(part) == 1]
+    before = [baseline] if baseline in single else []
+    several = [[*before, *part] for part in parts.values() if len(part) > 1]
+    return several, [] if several and single == before else single
 
 
 def _shades(names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -268,7 +300,7 @@ def _against_noise(
     column: str,
     options_of: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Line2D]:
-    """Draw one line per method and strength; return names to handles."""
+    """Draw one line per name; return names to handles."""
     handles = {}
     for name, options in options_of.items():
         groups = rows[rows["name"] == name].groupby(axis)[column]
@@ -287,23 +319,43 @@ def _against_noise(
     return handles
 
 
-def _said(evidence: Evidence, found: pd.DataFrame) -> str:
-    """What all rows of the devices have in common."""
-    return words.fixed_text(evidence.rows[evidence.rows["device"].isin(found["device"])])
-
-
 def _variants(evidence: Evidence) -> pd.DataFrame:
     return variants_of(evidence.rows, networks_beside([evidence.folder]))
 
 
-def _labels(evidence: Evidence) -> dict[str, str]:
-    """Names with strengths to labels of variants."""
-    variants = _variants(evidence)
-    names = method_names(variants)
-    shown = variant_labels(variants)
-    kinds = method_names(variants.drop(columns="strength").rename(columns={"variant": "strength"}))
-    of_names = dict(zip(names, kinds, strict=True))
-    return {
-        name: shown[of_names[name]]
-        for name in sorted(of_names, key=lambda one: (order(of_names[one]), one))
-    }
+def _check_all(networks: pd.DataFrame, measured: pd.DataFrame, file: str) -> None:
+    """Refuse a table that lacks networks."""
+    if missing := set(networks["checkpoint"]) - set(measured["checkpoint"]):
+        raise IncompleteError(f"{len(missing)} networks are not in {file}")
+
+
+def _columns(found: Mapping[str, Estimate]) -> dict[str, float]:
+    """Numbers of a line: each mean with its ends."""
+    return {name: value for key, one in found.items() for name, value in one.columns(key).items()}
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    """Names of variants once each, in the usual order of methods, strengths by their numbers."""
+
+    def key(name: str) -> tuple[Any, ...]:
+        parts = re.split(r"(\d+\.?\d*(?:e-?\d+)?)", name)
+        return order(name)[0], [float(one) if k % 2 else one for k, one in enumerate(parts)]
+
+    return sorted(set(names), key=key)
+
+
+def _by_setting(group: tuple[Any, pd.DataFrame]) -> tuple[Any, ...]:
+    """Sort key of a setting: conditions by their numbers."""
+    row = group[1].iloc[0]
+    names = [name for name in COMPARED_UNDER if name not in ("condition", "t_inference_s")]
+    settings = [str(row[name]) for name in names]
+    return *settings, words.by_number(row["condition"]), row["t_inference_s"]
+
+
+def _strength_text(method: str, strength: str) -> str:
+    """The tuned value of a strength, its first one: ρ = 0.1; a blank where there is none."""
+    first = strength.split(" ")[0]
+    if "=" not in first:
+        return BLANK
+    shown = words.method_text(f"{method} {first}").removeprefix(words.method_text(method))
+    return shown.strip() or BLANK

@@ -257,10 +257,8 @@ def endpoint(test: Mapping[str, Any], evidence: Evidence) -> Endpoint:
         there = evidence if of_study is None else evidence.beside[of_study]
         other, n = _by_seed(_compared(_with_minus(test), there))
         by_seed, n_chips = (by_seed - other).dropna(), min(n_chips, n)
-    mean = float(by_seed.mean())
-    error = spread.of_independent(np.asarray(by_seed, dtype=np.float64))
-    half_width = float(error.half_width(CONFIDENCE))
-    low, high = mean - half_width, mean + half_width
+    values = np.asarray(by_seed, dtype=np.float64)
+    mean, low, high = spread.mean_interval(values, CONFIDENCE)
     unit = "points" if test["measure"] in ("gain", "gap") else test.get("unit", "")
     return Endpoint(mean, low, high, len(by_seed), n_chips, unit, verdict(low, high, test))
 

@@ -130,6 +130,20 @@ def _ranks(group: Labels, label: Labels) -> tuple[Labels, Labels]:
     return pairs, (np.arange(len(codes)) - np.searchsorted(pairs[:, 0], pairs[:, 0]))[pair]
 
 
+def mean_interval(values: Floats, confidence: float) -> tuple[float, float, float]:
+    """Mean of independent values and the ends of its Student t interval; NaN where there is none.
+
+    Example:
+        >>> mean_interval(np.array([1.0, 2.0, 3.0]), 0.95)
+        (2.0, -0.4841377118, 4.4841377118)
+    """
+    if len(values) == 0:
+        return float("nan"), float("nan"), float("nan")
+    mean = float(values.mean())
+    half_width = float(of_independent(values).half_width(confidence))
+    return mean, mean - half_width, mean + half_width
+
+
 def of_independent(values: Floats) -> StandardError:
     """Standard error of the mean of independent values, shape (..., n)."""
     n = values.shape[-1]

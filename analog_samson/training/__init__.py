@@ -9,6 +9,7 @@ from analog_samson.algorithm import Algorithm, Batch, Setting
 from analog_samson.checkpoint import METHODS
 from analog_samson.deprecated import old_names
 from analog_samson.training.control import control_parameters
+from analog_samson.training.evidence import evidence_of, expected_methods
 from analog_samson.training.grid import (
     CRITERIA,
     GRID_COLUMNS,
@@ -50,6 +51,8 @@ __all__ = [
     "checkpoint_of",
     "choose_strengths",
     "control_parameters",
+    "evidence_of",
+    "expected_methods",
     "grid",
     "grid_seeds",
     "load_protocol",

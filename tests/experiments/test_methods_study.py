@@ -219,7 +219,7 @@ def test_an_unfinished_study_has_no_tables_of_its_networks(finished, tmp_path, c
     (study / "networks.csv").write_text("".join(networks[:-1]))
     (study / "methods.csv").unlink(missing_ok=True)
     rerun.main(study)
-    assert "no tables of networks yet, 5 of 6 networks are there" in capsys.readouterr().out
+    assert "no tables of all networks, 5 of 6 networks are there" in capsys.readouterr().out
     assert not (study / "methods.csv").exists()
 
 

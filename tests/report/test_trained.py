@@ -1,5 +1,7 @@
 """Tables of the networks of a study of methods: every number again by numpy and scipy."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,25 +10,29 @@ from scipy import stats
 from synthetic_trials import trials_with
 
 from analog_samson.report import networks_table, noisy_gap_figure, noisy_gap_table
-from analog_samson.results.endpoints import TRAINING_IMAGES, Evidence
+from analog_samson.report.estimates import Estimate
+from analog_samson.results.endpoints import TRAINING_IMAGES, Evidence, IncompleteError
 
 DIGITAL = {
     "sgd": [0.95, 0.96, 0.97],
     "rwp sigma=0.1": [0.951, 0.964, 0.972],
     "rwp sigma=0.2": [0.94, 0.95, 0.97],
+    "sam rho=0.1": [0.953, 0.962, 0.973],
 }
+THREE = ("sgd", "rwp sigma=0.1", "rwp sigma=0.2")
 SHARP = ["average_sharpness", "sam_sharpness", "adaptive_sharpness", "hessian_eigenvalue"]
 
 
-def evidence_in(folder, names=tuple(DIGITAL), sizes=(0.05, 0.1), seed=3):
+def evidence_in(folder, names=THREE, sizes=(0.05, 0.1), seed=3, times_s=(0.0,)):
     """A study of some methods, three seeds, two chips that have answered both kinds of images."""
     random = np.random.default_rng(seed)
     parts = []
     for size in sizes:
         accuracies = {name: random.uniform(0.80, 0.90, (3, 3)).round(4) for name in names}
         own = {name: DIGITAL[name] for name in names}
-        parts.append(trials_with(accuracies, digital=own, device="gaussian_max", times_s=(0.0,),
-                                 n_images=10_000, condition=f'{{"sigma": {size}}}'))  # fmt: skip
+        swept = {"device": "gaussian_max", "condition": json.dumps({"sigma": size})}
+        parts.append(trials_with(accuracies, digital=own, n_images=10_000, times_s=(0.0,), **swept))
+    parts = [part.assign(t_inference_s=time) for time in times_s for part in parts]
     rows = pd.concat(parts, ignore_index=True)
     named = rows.drop_duplicates("checkpoint")
     digests = {c: f"{k:016x}" for k, c in enumerate(named["checkpoint"], start=10)}
@@ -35,7 +41,7 @@ def evidence_in(folder, names=tuple(DIGITAL), sizes=(0.05, 0.1), seed=3):
                                                    "checkpoint", "dataset", "model"]]  # fmt: skip
     networks = networks.assign(variant=networks["method"], failure="",
                                digest=networks["checkpoint"] + "f" * 48)  # fmt: skip
-    cost = networks["method"].map({"sgd": 1000, "rwp": 1500})
+    cost = networks["method"].map({"sgd": 1000, "rwp": 1500, "sam": 2000})
     table = networks.drop(columns="checkpoint").assign(gradient_evaluations=cost)
     table.to_csv(folder / "networks.csv", index=False)
     sharp = networks[["checkpoint"]].assign(
@@ -49,7 +55,7 @@ def evidence_in(folder, names=tuple(DIGITAL), sizes=(0.05, 0.1), seed=3):
     )
     some.to_csv(folder / TRAINING_IMAGES, index=False)
     kept = ["variant", "strength", "training_seed", "checkpoint"]
-    return Evidence(folder, networks[kept], rows, methods=["sgd", "rwp"])
+    return Evidence(folder, networks[kept], rows, methods=["sgd", "rwp", "sam"])
 
 
 def t_interval(values):
@@ -145,3 +151,54 @@ def test_one_network_has_no_interval_and_no_baseline_no_comparison(tmp_path):
     sharp = pd.read_csv(tmp_path / "sharpness.csv", dtype=str)
     sharp[sharp["checkpoint"] == first].to_csv(tmp_path / "sharpness.csv", index=False)
     assert networks_table(lone).blocks[0].cells["digital [%]"].tolist() == ["95.10"]
+
+
+def test_times_are_not_averaged_and_blocks_stand_in_the_order_of_numbers(tmp_path):
+    table = noisy_gap_table(evidence_in(tmp_path, sizes=(10.0, 2.0), times_s=(0.0, 3600.0)))
+    assert [block.title for block in table.blocks] == [
+        "gaussian_max, sigma = 2, programmed", "gaussian_max, sigma = 2, 1 h",
+        "gaussian_max, sigma = 10, programmed", "gaussian_max, sigma = 10, 1 h",
+    ]  # fmt: skip
+    assert set(table.data["n_chips"]) == {2}
+    assert noisy_gap_figure(evidence_in(tmp_path, times_s=(0.0, 3600.0))) is None
+
+
+def test_an_axis_of_words_has_a_table_and_no_figure(tmp_path):
+    evidence = evidence_in(tmp_path, sizes=("ideal", "noisy"))
+    assert len(noisy_gap_table(evidence).blocks) == 2 and noisy_gap_figure(evidence) is None
+
+
+def test_methods_with_one_strength_stand_beside_those_with_several(tmp_path):
+    figure = noisy_gap_figure(evidence_in(tmp_path, names=tuple(DIGITAL)))
+    legends = [ax.get_legend() for ax in figure.axes]
+    texts = [[text.get_text() for text in one.get_texts()] for one in legends if one is not None]
+    assert texts == [["SGD", "RWP σ = 0.1", "RWP σ = 0.2"], ["SGD", "SAM"]]
+
+
+def test_a_failed_network_leaves_its_seed_out_of_the_comparison_alone(tmp_path):
+    evidence = evidence_in(tmp_path)
+    gone = evidence.networks[evidence.networks["variant"] == "sgd"]["checkpoint"].iloc[0]
+    kept = evidence.networks[evidence.networks["checkpoint"] != gone]
+    rows = evidence.rows[evidence.rows["checkpoint"] != gone]
+    table = noisy_gap_table(Evidence(tmp_path, kept, rows, methods=["sgd", "rwp"]))
+    own = table.data[table.data["method"] == "rwp"]
+    assert set(own["n_networks"]) == {3} and set(own["n_pairs"]) == {2}
+    assert "paired by training seed (where both have it)" in table.caption
+
+
+@pytest.mark.parametrize("name", ["sharpness.csv", TRAINING_IMAGES])
+def test_a_table_that_lacks_a_network_is_incomplete(tmp_path, name):
+    evidence = evidence_in(tmp_path)
+    rows = pd.read_csv(tmp_path / name, dtype=str)
+    rows[rows["checkpoint"] != rows["checkpoint"].iloc[0]].to_csv(tmp_path / name, index=False)
+    with pytest.raises(IncompleteError, match=f"1 networks are not in {name}"):
+        networks_table(evidence)
+        noisy_gap_table(evidence)
+
+
+def test_estimates_are_printed_with_signs_and_ends():
+    assert Estimate.of([-2e-5, -1e-5]).text("{:+z.2f}", 100) == "+0.00 ± 0.01"
+    tiny = Estimate.of([1e-9, 1.5e-9, 2e-9], geometric=True).text("{:.2g}")
+    assert tiny == "1.4e-09 (6.1e-10 to 3.4e-09)"
+    assert Estimate.of([]).text("{:.2f}") == "–"
+    assert Estimate.of([0.5]).text("{:.1f}", 100) == "50.0"
