@@ -1,7 +1,7 @@
 """Which training method to choose? A map of the best method of every cell, and a table of advice.
 
     python experiments/methods_map.py results/mnist-methods --folder map --scale accuracy
-    python experiments/methods_map.py results/mnist results/spoken-digits --folder map --style talk
+    python experiments/methods_map.py results/mnist-methods results/mine --folder map --style talk
 
 Reads the tables of trials of studies of several methods, of one task or several, and their
 `networks.csv` where there is one. Writes `methods_map.pdf` and `.png` (which method is best on

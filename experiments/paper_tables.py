@@ -2,7 +2,7 @@
 
     python experiments/paper_tables.py results/quickstart
     python experiments/paper_tables.py results/pcm results/reram --out tables --devices pcm_like
-    python experiments/paper_tables.py results/mnist --half-width 0.002
+    python experiments/paper_tables.py results/mnist-methods --half-width 0.002
 
 LaTeX needs only the package booktabs. Takes about three seconds.
 """

@@ -272,10 +272,22 @@ def head(ax: Axes, text: str) -> None:
     above.set_in_layout(False)
 
 
+class _Decades(LogLocator):
+    """Ticks at 1, 2 and 5 of every decade; from two decades on at their beginnings."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        is_wide = vmin > 0 and vmax > 100 * vmin
+        self.set_params(subs=(1.0,) if is_wide else (1.0, 2.0, 5.0))
+        return [float(tick) for tick in super().tick_values(vmin, vmax)]
+
+
 def log_axis(set_scale: Callable[[str], None], axis: Axis) -> None:
-    """Make an axis logarithmic, with plain numbers at 1, 2 and 5 of every decade."""
+    """Make an axis logarithmic, with plain numbers at 1, 2 and 5 of every decade.
+
+    From two decades on, the decades alone have ticks.
+    """
     set_scale("log")
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_locator(_Decades())
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 

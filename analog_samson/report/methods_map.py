@@ -46,7 +46,10 @@ TIMES_S = (HOUR, DAY, YEAR)
 """Columns of the map: an hour, a day, a year."""
 
 LABELS_CELLS = 2.2
-"""Width of the row labels, in cells."""
+"""Width of the row labels, in cells of a map of `USUAL_CELLS`."""
+
+USUAL_CELLS = 9
+"""Columns below which cells grow and the row labels keep their width."""
 
 HEAD_LETTERS = 4.4
 """Height of the heads of the columns, in letters."""
@@ -215,10 +218,11 @@ def methods_map(
         )
         ax = figure.subplots()
         ax.set_axis_off()
-        ax.set(xlim=(-LABELS_CELLS, right), ylim=(bottom, -head))
-        writer = _Writer(ax, 0.98 * whole_in * 72 / (right + LABELS_CELLS), letter_pt)
-        _write_heads(writer, tasks, lefts, wanted, head)
-        _write_lines(writer, lines, tops, best["device"].unique())
+        beside = LABELS_CELLS * min(right / USUAL_CELLS, 1.0)
+        ax.set(xlim=(-beside, right), ylim=(bottom, -head))
+        writer = _Writer(ax, 0.98 * whole_in * 72 / (right + beside), letter_pt)
+        _write_heads(writer, tasks, lefts, wanted, head, beside)
+        _write_lines(writer, lines, tops, best["device"].unique(), beside)
         cells = [_Cell.of(best.iloc[at], short[names[at]]) for at in placed.values()]
         sizes = {
             kind: max(SMALLEST, min(writer.fit(getattr(c, kind), c.share, weight) for c in cells))
@@ -376,7 +380,12 @@ class _Writer:
 
 
 def _write_heads(
-    writer: _Writer, tasks: Sequence[Any], lefts: np.ndarray, wanted: Sequence[float], head: float
+    writer: _Writer,
+    tasks: Sequence[Any],
+    lefts: np.ndarray,
+    wanted: Sequence[float],
+    head: float,
+    beside: float,
 ) -> None:
     n = len(wanted)
     for (dataset, model), left in zip(tasks, lefts, strict=True):
@@ -386,24 +395,30 @@ def _write_heads(
         writer.write((middle, -0.50 * head), model_label(str(model)), share=n)
         for k, time in enumerate(wanted):
             writer.write((left + k + 0.485, -0.16 * head), times.label(time), share=0.95)
-    writer.write((-0.1, -0.16 * head), "compensation", share=1.2, ha="right", size=0.9)
+    place = (-0.045 * beside, -0.16 * head)
+    writer.write(place, "compensation", share=0.55 * beside, ha="right", size=0.9)
 
 
 def _write_lines(
-    writer: _Writer, lines: list[tuple[str, str, str]], tops: np.ndarray, among: Any
+    writer: _Writer,
+    lines: list[tuple[str, str, str]],
+    tops: np.ndarray,
+    among: Any,
+    beside: float,
 ) -> None:
+    share = 0.48 * beside
     for k, (device, compensation, condition) in enumerate(lines):
         text = compensation_label(compensation, condition).replace(", ", ",\n")
-        place = (-0.1, tops[k] + 0.475)
-        writer.write(place, text, share=1.05, ha="right", ma="right", linespacing=1.0)
+        place = (-0.045 * beside, tops[k] + 0.475)
+        writer.write(place, text, share=share, ha="right", ma="right", linespacing=1.0)
         if k and lines[k - 1][0] == device:
             continue
         title, _, name = device_label(device, among).partition(" (")
-        place = (-LABELS_CELLS, tops[k] + (0.26 if name else 0.475))
-        writer.write(place, title, share=1.05, size=1.15, weight="bold", ha="left")
+        place = (-beside, tops[k] + (0.26 if name else 0.475))
+        writer.write(place, title, share=share, size=1.15, weight="bold", ha="left")
         if name:
-            place = (-LABELS_CELLS, tops[k] + 0.74)
-            writer.write(place, name.removesuffix(")"), share=1.05, size=0.9, ha="left")
+            place = (-beside, tops[k] + 0.74)
+            writer.write(place, name.removesuffix(")"), share=share, size=0.9, ha="left")
 
 
 class _Cell(NamedTuple):

@@ -14,24 +14,15 @@ import pytest
 from places import ROOT
 
 from analog_samson.console import COMMANDS as CONSOLE
-from analog_samson.report import study_tables
-from analog_samson.report.networks import MEASURES
-from analog_samson.results import (
-    COLUMNS,
-    SCORE_COLUMNS,
-    chip_means,
-    lost,
-    network_means,
-    paired_gain,
-    rank_correlation,
-    read_trials,
-)
+from analog_samson.report import study_advice, study_tables
+from analog_samson.results import COLUMNS, SCORE_COLUMNS, paired_gain, read_trials
 from analog_samson.study import load_study
 from analog_samson.times import YEAR
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NAMES = ("CITING", "COMMANDS", "DEVICE", "GLOSSARY", "METHOD", "MNIST", "SPEED", "START", "TABLES")
 PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in NAMES}
+MNIST = ROOT / "results" / "mnist-methods"
 BLOCKS = [
     (page, kind, text)
     for page, content in ({"README": README} | PAGES).items()
@@ -116,39 +107,61 @@ def parts_of_a_job_array_are_the_study(folder):
 
 
 @pytest.mark.slow
-def test_the_table_and_the_finding_are_those_of_the_committed_study():
+def test_the_table_and_the_findings_are_those_of_the_committed_study():
     page = PAGES["MNIST"]
-    rows = read_trials(ROOT / "results" / "mnist")
-    blocks = study_tables(rows)["accuracy"].blocks
-    pcm, reram = (block.cells.set_index("method") for block in blocks)
-    for method in pcm.index:
-        times = [*pcm.loc[method, ["1 s", "1 d", "1 y†"]], *reram.loc[method, ["1 s", "2 d"]]]
-        cells = [method, pcm.at[method, "digital"], *(cell.removesuffix(" °") for cell in times)]
-        assert f"| {' | '.join(cells)} |" in page
-    gains = paired_gain(rows[rows["t_inference_s"] == YEAR]).set_index("method")
-    gain, width = gains.loc["samson", ["gain", "half_width"]]
-    assert f"{100 * gain:.2f} ± {100 * width:.2f} points" in page
+    rows = read_trials(MNIST)
+    blocks = {b.title: b.cells for b in study_tables(rows, scale="accuracy")["accuracy"].blocks}
+    cells = {title: block.set_index("method") for title, block in blocks.items()}
+    columns = (
+        ("PCM (pcm_like), global compensation", "1 y†"),
+        ("PCM (pcm_like), no compensation", "1 d"),
+        ("PCM (pcm_hermes), no compensation", "1 y†"),
+        ("ReRAM (reram_wan2022), no compensation", "2 d"),
+        ("ReRAM (reram_cmo), global compensation", "1 y†"),
+    )
+    first = cells[columns[0][0]]
+    assert len(first) == 14
+    for method in first.index:
+        line = [method, first.at[method, "digital"]]
+        line += [cells[title].at[method, time].removesuffix(" °") for title, time in columns]
+        assert f"| {' | '.join(line)} |" in page
     late = rows[rows["t_inference_s"] == YEAR]
-    losses = lost(late).set_index("method")["lost"]
+    late = late[(late["device"] == "pcm_like") & (late["compensation"] == "global")]
+    gains = paired_gain(late, scale="accuracy").set_index(["method", "strength"])
     text = " ".join(page.split())
-    assert f"SGD lose {100 * losses['sgd']:.2f} points on PCM" in text
-    assert f"SAMSON {100 * losses['samson']:.2f}:" in text
-    saved = paired_gain(late, endpoint="lost").set_index("method").loc["samson"]
-    assert f"{100 * saved['gain']:.2f} ± {100 * saved['half_width']:.2f} points less" in text
-    assert f"(p = {saved['p_value']:.3f} for" in text
-    networks = network_means(chip_means(late))
-    measured = pd.read_csv(ROOT / "results" / "mnist" / "sharpness.csv").set_index("checkpoint")
-    measured = measured.loc[networks["checkpoint"]]
-    loss = (networks["clean_accuracy"] - networks["accuracy"]).to_numpy()
-    methods = networks["method"].to_numpy()
-    found = [rank_correlation(measured[name].to_numpy(), loss, methods) for name in MEASURES]
-    assert all(0.75 <= round(one.overall, 2) <= 0.88 for one in found)
-    within = [f"{one.within:.2f}" for one in found]
-    assert f"within methods the correlation on PCM is {listed(within)}" in text
+    for key, sentence in (
+        (("sgd", "clip_weights=1.5"), "gains {} points over SGD after a year on PCM"),
+        (("samson", "rho=0.2"), "{} points over SGD after a year, as good as training"),
+    ):
+        gain, width = gains.loc[key, ["gain", "half_width"]]
+        assert sentence.format(f"{100 * gain:.2f} ± {100 * width:.2f}") in text
 
 
-def listed(texts):
-    return f"{', '.join(texts[:-1])} and {texts[-1]}"
+@pytest.mark.slow
+def test_the_advice_of_the_readme_is_that_of_the_committed_study():
+    """The choice of every situation of the README, its largest regret and its gain."""
+    rows = read_trials(MNIST)
+    _, tables = study_advice(rows, folders=[MNIST], scale="accuracy")
+    advice = tables["advice"].blocks[0].cells.set_index("situation")
+    page = README
+    labels = {
+        "NI": "noise injection",
+        "HWA PCM": "hardware aware (PCM)",
+        "SGD clip": "SGD clipping",
+    }
+    named = re.findall(r"^\| (no idea[^|]+|PCM, [^|]+|ReRAM, [^|]+) \|", page, re.M)
+    assert len(named) == 5
+    for situation in named:
+        choice, regret, gain = advice.loc[situation.strip(), ["choose", "regret", "gain"]]
+        assert f"| {situation.strip()} | {labels[choice]} | {regret} | {gain} |" in page
+    best = winners_of(tables)
+    assert f"{best['SGD clip']} of {sum(best.values())} cells" in page
+
+
+def winners_of(tables):
+    """Number of cells of the map in which each method is the best."""
+    blocks = tables["methods_map"].blocks
+    return pd.concat([block.cells["best"] for block in blocks]).value_counts().to_dict()
 
 
 def test_the_glossary_has_every_column():

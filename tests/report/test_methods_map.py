@@ -257,7 +257,7 @@ def test_the_script_writes_map_and_advice_and_tells_mistakes(rows, tmp_path):
     assert wrong.returncode == 1
     assert "'nope' is not among the methods" in wrong.stderr
     assert wrong.stderr.count("\n") == 1
-    mixed = run("results/mnist", "results/shakespeare-lstm", "--folder", tmp_path / "none")
+    mixed = run("results/spoken-digits", "results/shakespeare-lstm", "--folder", tmp_path / "none")
     assert mixed.returncode == 1
     assert "different scores are not merged" in mixed.stderr
     assert not (tmp_path / "none").exists()
