@@ -144,7 +144,7 @@ def redrawn(folder: Path, rows: pd.DataFrame, trust: Sequence[str] = ()) -> str:
     Raises:
         ValueError: If a table differs.
     """
-    own_figures, own_tables = _of_methods(folder, trust)
+    own_figures, own_tables = of_methods(folder, trust)
     texts = table_texts(study_tables(rows, folders=[folder]) | own_tables)
     new = [name for name in texts if not (folder / name).exists()]
     if other := differing(texts, folder):
@@ -168,7 +168,7 @@ def differing(texts: Mapping[str, str], folder: Path) -> list[str]:
     return [name for name, path in there.items() if path.read_bytes() != texts[name].encode()]
 
 
-def _of_methods(folder: Path, trust: Sequence[str]) -> tuple[dict[str, Figure], dict[str, Table]]:
+def of_methods(folder: Path, trust: Sequence[str]) -> tuple[dict[str, Figure], dict[str, Table]]:
     """Figures and tables that a finished study of methods has besides; none of other studies."""
     if not (folder / PROTOCOL_FILE).is_file():
         return {}, {}

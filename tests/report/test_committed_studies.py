@@ -1,0 +1,34 @@
+"""The committed tables of the studies are those of their committed rows."""
+
+import pytest
+from analog_samson.experiments import rerun, thermal_drift
+from places import ROOT
+
+from analog_samson.report import study_tables, table_texts
+from analog_samson.results import read_trials, tables_in
+
+STUDIES = sorted(
+    file.parent.name
+    for kind in ("accuracy.md", "cross_entropy.md")
+    for file in ROOT.glob(f"results/*/{kind}")
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STUDIES)
+def test_tables_come_out_again(name):
+    folder = ROOT / "results" / name
+    assert tables_in(folder)
+    _, own = rerun.of_methods(folder, ())
+    texts = table_texts(study_tables(read_trials(folder), folders=[folder]) | own)
+    assert len([key for key in texts if (folder / key).exists()]) >= 4
+    assert not rerun.differing(texts, folder)
+    if name == "mnist-methods":
+        assert {"methods.md", "noisy_gap.md"} <= set(texts)
+
+
+@pytest.mark.slow
+def test_the_table_of_the_micro_rings_comes_out_again():
+    folder = ROOT / "results" / "microring"
+    texts = table_texts({thermal_drift.TABLE: thermal_drift.drift_table(folder)})
+    assert (folder / "micro_rings.md").is_file() and not rerun.differing(texts, folder)
