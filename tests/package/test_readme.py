@@ -161,9 +161,8 @@ def test_the_advice_of_the_readme_is_that_of_the_committed_study():
 @pytest.mark.slow
 def test_the_rows_that_explain_tables_are_those_of_the_committed_study():
     shown = [line for line in PAGES["TABLES"].splitlines() if line.startswith("| SAMSON")]
-    accuracy, gain = ((MNIST / f"{name}.md").read_text(encoding="utf-8") for name in ("accuracy",
-                                                                                   "gain"))  # fmt: skip
-    for line, text in zip(shown, (accuracy, gain), strict=True):
+    texts = [(MNIST / f"{name}.md").read_text(encoding="utf-8") for name in ("accuracy", "gain")]
+    for line, text in zip(shown, texts, strict=True):
         (block,) = [b for b in text.split("\n**") if b.startswith("PCM (pcm_like), global")]
         (row,) = [row for row in block.splitlines() if row.startswith("| SAMSON ρ = 0.2  ")]
         cells = [cell.strip() for cell in row.strip("| ").split("|")]
