@@ -237,7 +237,8 @@ def methods_map(
         is_brief = base_style(look) == "talk"
         marks: dict[str, Artist] = {}
         if best["is_tested"].any():
-            marks["better than all others"] = Patch(fc="0.45", ec="0.45")
+            if best["is_decided"].any():
+                marks["better than all others"] = Patch(fc="0.45", ec="0.45")
             marks["not decided"] = Patch(fc="0.93", ec="0.45")
         handles = _handles(names, labels, short, costs)
         in_order = [at for _, at in sorted((slot.task, at) for slot, at in placed.items())]
@@ -282,7 +283,8 @@ def map_note(
         p = f"p < {1 - best['confidence'].iloc[0]:.2g}"
         text.append(
             f"Solid: better than every other method, paired t tests, {p} after Holm's correction "
-            f"over the {int(best['is_tested'].sum())} cells; pale: not decided."
+            f"over the {int(best['is_tested'].sum())} cells; pale: not decided"
+            f"{'' if best['is_decided'].any() else ', here all of them'}."
         )
     if (best["n_networks"].between(2, FEWEST_TESTED - 1)).any():
         text.append(f"Nothing is tested with fewer than {FEWEST_TESTED} trained networks.")

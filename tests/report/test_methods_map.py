@@ -278,3 +278,12 @@ def test_a_fine_tuned_network_costs_what_its_first_network_cost_too(tmp_path):
 def test_a_map_needs_two_methods(rows):
     with pytest.raises(ValueError, match="Only the method 'sgd' is there"):
         study_advice(rows[rows["method"] == "sgd"].query("strength == ''"))
+
+
+def test_a_map_without_a_decided_cell_says_so():
+    equal = {"sgd": 0.50, "sam rho=0.1": 0.50, "samson rho=0.2": 0.50}
+    figures, _ = study_advice(study(equal, n_networks=3), times_s=[HOUR])
+    figure = figures["methods_map"]
+    assert "here all of them" in " ".join(figure._supxlabel.get_text().split())
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "not decided" in legend and "better than all others" not in legend
