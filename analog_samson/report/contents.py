@@ -228,7 +228,13 @@ def write_tables(finished: Mapping[str, Table], folder: str | Path) -> list[Path
 
 
 def table_texts(finished: Mapping[str, Table]) -> dict[str, str]:
-    """Names of the files of tables to what they hold."""
+    """Names of the files of tables to what they hold.
+
+    Example:
+        >>> finished = study_tables(select(rows, times_s=["1 h"]))
+        >>> list(table_texts({"accuracy": finished["accuracy"]}))
+        ['accuracy.md', 'accuracy.tex', 'accuracy.csv']
+    """
     return {
         f"{stem}.{ending}": text
         for stem, table in finished.items()

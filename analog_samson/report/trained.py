@@ -56,10 +56,6 @@ def networks_table(evidence: Evidence, baseline: str = "sgd") -> Table:
 
     Raises:
         IncompleteError: If a network has no sharpness.
-
-    Example:
-        >>> networks_table(evidence).blocks[0].cells["method"].tolist()
-        ['SGD', 'SAM']
     """
     first = evidence.rows.drop_duplicates("checkpoint")
     measured = evidence.table("sharpness.csv", None, {})

@@ -134,8 +134,8 @@ def mean_interval(values: Floats, confidence: float) -> tuple[float, float, floa
     """Mean of independent values and the ends of its Student t interval; NaN where there is none.
 
     Example:
-        >>> mean_interval(np.array([1.0, 2.0, 3.0]), 0.95)
-        (2.0, -0.4841377118, 4.4841377118)
+        >>> [round(end, 4) for end in mean_interval(np.array([1.0, 2.0, 3.0]), 0.95)]
+        [2.0, -0.4841, 4.4841]
     """
     if len(values) == 0:
         return float("nan"), float("nan"), float("nan")

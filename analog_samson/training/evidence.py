@@ -13,7 +13,12 @@ from analog_samson.training.protocol import candidates, load_protocol, methods_i
 
 
 def expected_methods(plan: Mapping[str, Any]) -> list[tuple[str, str | None]]:
-    """Methods of a protocol, with strengths where all of them are trained."""
+    """Methods of a protocol, with strengths where all of them are trained.
+
+    Example:
+        >>> expected_methods({"grid_seed": 100, "methods": {"sgd": "sgd", "sam": "sam:rho=0.1"}})
+        [('sgd', None), ('sam', None)]
+    """
     methods = plan.get("methods", {})
     if "grid_seed" in plan:
         return [(variant, None) for variant in methods]

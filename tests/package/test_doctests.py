@@ -22,6 +22,10 @@ SHARED_NAMES = re.search(
 PAGES = sorted((ROOT / "docs" / "api").glob("*.md"))
 WITHOUT_EXAMPLE = {
     "analog_samson.checkpoint.ChipHeader": "schema of a file; Chip.save writes it",
+    "analog_samson.report.networks_table": "takes a finished study of methods; rerun.py shows it",
+    "analog_samson.report.noisy_gap_figure": "the same",
+    "analog_samson.report.noisy_gap_table": "the same",
+    "analog_samson.training.evidence_of": "reads a finished study of methods; verdicts.py shows it",
     "analog_samson.training.ValidationAccuracy": "data class; validation_accuracy returns it",
 }
 
