@@ -490,8 +490,8 @@ def _device(row: "pd.Series[Any]") -> str:
     """Kind of a device of the table of transfer."""
     if row["device"] == "":
         return "the model"
-    spread_ = f"{row['offset_nm']:g} nm"
-    return spread_ if row["relative_width"] == 1 else f"{spread_}, width ×{row['relative_width']:g}"
+    offset = f"{row['offset_nm']:g} nm"
+    return offset if row["relative_width"] == 1 else f"{offset}, width ×{row['relative_width']:g}"
 
 
 def _with_batch_statistics(

@@ -68,6 +68,7 @@ def networks_table(evidence: Evidence, baseline: str = "sgd") -> Table:
     own["name"] = method_names(with_variants(own, variants))
     labels, costs = variant_labels(variants), training_costs(variants, baseline)
     cost_of = dict(zip(method_names(costs), costs["cost"].astype(float), strict=True))
+    cost_shown = cost_texts(costs)
     head = f"digital [{score.unit}]" if score.unit else f"digital {score.label}"
     decimals = score.decimals_for(score.shown(own["digital"]))
     lines, data = [], []
@@ -84,7 +85,7 @@ def networks_table(evidence: Evidence, baseline: str = "sgd") -> Table:
                 head: found["digital"].text(f"{{:.{decimals}f}}", score.shown),
             }
             | {shown: found[column].text("{:.2g}") for column, shown in SHARPNESS.items()}
-            | {"cost": cost_texts(costs)[name] or BLANK}
+            | {"cost": cost_shown[name] or BLANK}
         )
         numbers = {"method": method, "strength": strength, "n_networks": len(rows)}
         data.append(numbers | _columns(found) | {"cost": cost_of[name]})
@@ -224,8 +225,9 @@ def noisy_gap_figure(
     found = with_axis(found, [axis])
     if not pd.api.types.is_numeric_dtype(found[axis]):
         return None
-    labels = variant_labels(_variants(evidence))
-    strengths, single = _groups(evidence, found, baseline)
+    variants = _variants(evidence)
+    labels = variant_labels(variants)
+    strengths, single = _groups(evidence, variants, found, baseline)
     groups = [*strengths, single] if single else strengths
     handles: dict[str, Line2D] = {}
     with style(look):
@@ -262,12 +264,12 @@ def noisy_gap_figure(
 
 
 def _groups(
-    evidence: Evidence, found: pd.DataFrame, baseline: str
+    evidence: Evidence, variants: pd.DataFrame, found: pd.DataFrame, baseline: str
 ) -> tuple[list[list[str]], list[str]]:
     """Names that share a pair of panels: strengths of each method, then all with one strength."""
     of_checkpoint = evidence.networks.set_index("checkpoint")["variant"]
     first = evidence.rows.drop_duplicates("checkpoint")
-    called = method_names(with_variants(first, _variants(evidence)))
+    called = method_names(with_variants(first, variants))
     variant_of = dict(zip(called, first["checkpoint"].map(of_checkpoint), strict=True))
     parts: dict[str, list[str]] = {}
     for name in _ordered(found["name"]):
