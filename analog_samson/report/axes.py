@@ -44,6 +44,9 @@ GAP = 0.15
 APART_PT = 2.5
 """Distance of the labels of neighbouring ticks [pt], at least."""
 
+HANDLE_LETTERS = 8
+"""Width of the line and the gaps of a legend's entry [letters]."""
+
 MOST_TICKS = 8
 """Most times that each have a tick of their own: our choice."""
 
@@ -331,7 +334,7 @@ def finish(
     extra_in = 0.0
     if names:
         letters = width_in * 72 / (0.56 * rcParams["legend.fontsize"])
-        columns = max(1, min(len(names), int(letters // (max(map(len, texts.values())) + 8))))
+        columns = _legend_columns([len(texts[name]) for name in names], letters)
         in_rows = [name for k in range(columns) for name in names[k::columns]]
         for name in names:
             handles[name].set_label(texts[name])
@@ -345,3 +348,11 @@ def finish(
     extra_in += len(lines) * size * 1.35 / 72
     figure.set_size_inches(width_in, figure.get_size_inches()[1] + extra_in)
     figure.supxlabel("\n".join(lines), fontsize=size, color="0.3", x=0.01, ha="left")
+
+
+def _legend_columns(lengths: Sequence[int], room: float) -> int:
+    """Most columns, filled row by row, that entries of these lengths [letters] have room for."""
+    for columns in range(len(lengths), 1, -1):
+        if sum(max(lengths[k::columns]) + HANDLE_LETTERS for k in range(columns)) <= room:
+            return columns
+    return 1

@@ -649,7 +649,7 @@ ITEMS = (
         "How the networks were trained",
         _training,
         caption="Training loss, relative size of the perturbation and gradient norm against the "
-        "epoch; one line for each training.",
+        "epoch; one line for each training, or the median of more than three.",
         finding=findings.training,
         needs=("training_curves.csv",),
     ),

@@ -484,7 +484,9 @@ def _draw_cell(
         [y + 0.475],
         marker=options["marker"],
         ms=marker_size(0.85),
+        fillstyle=options["fillstyle"],
         mfc="none" if is_hollow else on_band,
+        markerfacecoloralt="none",
         mec=on_band,
         mew=line_width(0.7),
     )

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,18 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analog_samson.report import words
-from analog_samson.report.axes import finish, head, log_axis
+from analog_samson.report.axes import WIDE_RANGE, finish, head, log_axis
 from analog_samson.report.figures import moment, panel_grid, times_note
 from analog_samson.report.methods import KNOWN_METHODS
-from analog_samson.report.style import is_wide, line_width, order, plot_options, style
+from analog_samson.report.style import (
+    is_wide,
+    line_width,
+    order,
+    order_by_number,
+    plot_options,
+    strength_options,
+    style,
+)
 from analog_samson.results.comparison import holm
 from analog_samson.results.correlation import Correlation, rank_correlation
 from analog_samson.results.scores import score_of
@@ -27,6 +36,12 @@ CURVES = (
     ("update_gradient_norm", "gradient norm"),
 )
 """Columns of a training log, and the label of each axis."""
+
+BASELINE = "sgd"
+"""Training that stands beside the strengths of every method."""
+
+MOST_LINES = 3
+"""Most trainings of a method that are drawn one by one: our choice."""
 
 MEASURES = ("average_sharpness", "adaptive_sharpness", "hessian_eigenvalue")
 """Measures of sharpness that are drawn; the first alone where there is one column."""
@@ -71,7 +86,10 @@ def training_curves(paths: Iterable[str | Path], methods: Iterable[str] = ()) ->
 
 
 def training_curve(ax: Axes, curves: pd.DataFrame, column: str, title: str) -> list[Line2D]:
-    """Draw one column of training logs against the epoch, one line per training.
+    """Draw one column of training logs against the epoch.
+
+    Up to `MOST_LINES` trainings of a method have a line each; of more their median is drawn, and
+    the range from the smallest to the largest is shaded.
 
     Args:
         ax: Where to draw.
@@ -93,25 +111,9 @@ def training_curve(ax: Axes, curves: pd.DataFrame, column: str, title: str) -> l
         ['sgd', 'sam rho=0.1']
     """
     check_columns(curves, ("method", "strength", "training_seed", "epoch", column))
-    whole = curves[curves["layer"].fillna("") == ""] if "layer" in curves else curves
-    whole = whole.assign(name=words.method_names(whole.fillna({"strength": ""})))
-    handles = []
-    names = sorted(whole["name"].unique(), key=order)
-    for name in names:
-        options = plot_options(name, names)
-        own = whole[whole["name"] == name].dropna(subset=[column]).sort_values("epoch")
-        for _, one in own.groupby("training_seed"):
-            epoch = one["epoch"] + 1
-            thin = {"color": options["color"], "linestyle": options["linestyle"], "alpha": 0.8}
-            ax.plot(epoch, one[column], lw=line_width(0.8), **thin)
-            ax.plot(epoch.tail(1), one[column].tail(1), **options)
-        handles.append(Line2D([], [], label=name, **options))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if column == "loss":
-        log_axis(ax.set_yscale, ax.yaxis)
-    else:
-        ax.set_ylim(bottom=0.0)
-    ax.set_xlabel("epoch")
+    whole = _whole(curves)
+    handles = _draw_curves(ax, whole, column, {})
+    _scale(ax, whole[column])
     ax.set_ylabel(title)
     return handles
 
@@ -120,6 +122,9 @@ def training_figure(
     curves: pd.DataFrame, *, width: str | float = "two columns", look: str = "paper"
 ) -> Figure:
     """Loss, size of the perturbation and gradient norm against the epoch.
+
+    A method with more than two strengths has a row of panels of its own, with `BASELINE`; all
+    others share one.
 
     Args:
         curves: As for `training_curve`.
@@ -138,17 +143,41 @@ def training_figure(
         >>> [ax.get_ylabel() for ax in figure.axes]
         ['training loss [nat]', 'offset / weights', 'gradient norm']
     """
+    check_columns(curves, ("method", "strength", "training_seed", "epoch", *dict(CURVES)))
+    whole = _whole(curves)
+    rows = _rows_of_strengths(whole["name"].unique())
     with style(look):
-        across = 3 if is_wide(width, look) else 1
-        figure, axes = panel_grid(3, width, look, aspect=0.85, share_y=False, across=across)
+        is_across = is_wide(width, look)
+        figure, axes = panel_grid(
+            3 * len(rows), width, look, aspect=0.85, share_y=False, across=3 if is_across else 1
+        )
         handles: dict[str, Line2D] = {}
-        for ax, (column, title) in zip(axes, CURVES, strict=True):
-            for handle in training_curve(ax, curves, column, title):
-                handles[str(handle.get_label())] = handle
-        keys = ["method", "strength", "training_seed"]
-        n = len(curves.fillna({"strength": ""}).drop_duplicates(keys))
-        note = f"n = {n} trainings, one line each. Offset / weights: their norms, one by the other."
-        finish(figure, handles, note)
+        for k, (names, has_shades) in enumerate(rows):
+            own = whole[whole["name"].isin(names)]
+            shades = strength_options([name for name in names if name != BASELINE])
+            drawn: dict[str, Line2D] = {}
+            for n, (column, title) in enumerate(CURVES):
+                ax = axes[3 * k + n]
+                if k:
+                    ax.sharey(axes[n])
+                for handle in _draw_curves(ax, own, column, shades if has_shades else {}):
+                    drawn[str(handle.get_label())] = handle
+                _scale(ax, whole[column])
+                ax.set_ylabel(title)
+            if not has_shades:
+                handles = drawn
+                continue
+            beside = axes[3 * k + 2 if is_across else 3 * k]
+            beside.legend(
+                [drawn[name] for name in names], [words.method_text(name) for name in names],
+                loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small",
+            )  # fmt: skip
+        keys = ["name", "training_seed"]
+        trainings = whole.drop_duplicates(keys)
+        most = trainings["name"].value_counts().max()
+        shown = "one line each" if most <= MOST_LINES else "medians; shaded: smallest to largest"
+        note = f"n = {len(trainings)} trainings, {shown}. Offset / weights: their norms, "
+        finish(figure, handles, note + "one by the other.")
     return figure
 
 
@@ -320,6 +349,66 @@ def check_columns(rows: pd.DataFrame, columns: tuple[str, ...]) -> None:
         raise ValueError(f"The columns {missing} are missing; there are {list(rows.columns)}.")
     if rows.empty:
         raise ValueError("There are no rows to draw.")
+
+
+def _whole(curves: pd.DataFrame) -> pd.DataFrame:
+    """Rows of whole networks, with the ``name`` of the method with its strength."""
+    whole = curves[curves["layer"].fillna("") == ""] if "layer" in curves else curves
+    return whole.assign(name=words.method_names(whole.fillna({"strength": ""})))
+
+
+def _draw_curves(
+    ax: Axes, whole: pd.DataFrame, column: str, options_of: Mapping[str, Mapping[str, Any]]
+) -> list[Line2D]:
+    """Draw a column of whole networks; methods without options have colour and marker of their own.
+
+    Returns:
+        One handle per method.
+    """
+    handles = []
+    names = sorted(whole["name"].unique(), key=order)
+    for name in names:
+        options = options_of.get(name) or plot_options(name, names)
+        own = whole[whole["name"] == name].dropna(subset=[column])
+        by_epoch = own.pivot_table(index="epoch", columns="training_seed", values=column)
+        by_epoch.index += 1
+        lines = by_epoch
+        if by_epoch.shape[1] > MOST_LINES:
+            lines = by_epoch.median(axis=1).to_frame()
+            low, high = by_epoch.min(axis=1), by_epoch.max(axis=1)
+            ax.fill_between(by_epoch.index, low, high, color=options["color"], alpha=0.15, lw=0)
+        thin = {"color": options["color"], "linestyle": options["linestyle"], "alpha": 0.8}
+        for _, line in lines.items():
+            ax.plot(line.index, line, lw=line_width(0.8), **thin)
+            ax.plot(line.index[-1:], line.tail(1), **options)
+        handles.append(Line2D([], [], label=name, **options))
+    if whole[column].isna().all():
+        ax.text(0.5, 0.5, "none", transform=ax.transAxes, ha="center", color="0.4")
+        ax.set_xlim(1, whole["epoch"].max() + 1)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("epoch")
+    return handles
+
+
+def _scale(ax: Axes, values: "pd.Series[float]") -> None:
+    """Make the axis of a training log logarithmic where its values are positive and far apart."""
+    known = values.dropna()
+    if len(known) and known.min() > 0 and known.max() > WIDE_RANGE * known.min():
+        log_axis(ax.set_yscale, ax.yaxis)
+    else:
+        ax.set_ylim(bottom=0.0)
+
+
+def _rows_of_strengths(names: Iterable[str]) -> list[tuple[list[str], bool]]:
+    """Names that share panels, and whether they are strengths of one method (and the baseline)."""
+    recipes: dict[str, list[str]] = {}
+    for name in sorted(names, key=order_by_number):
+        recipes.setdefault(re.sub(r"=[\d.e+-]+", "=", name), []).append(name)
+    several = [own for own in recipes.values() if len(own) > 2]
+    others = [name for own in recipes.values() if len(own) <= 2 for name in own]
+    before = [BASELINE] if BASELINE in others else []
+    rows = [([*before, *own], True) for own in several]
+    return rows if several and others == before else [*rows, (others, False)]
 
 
 def _read_log(path: Path, methods: Mapping[str, str]) -> pd.DataFrame:

@@ -1,15 +1,18 @@
 """One colour and marker per method, in every figure; style sheets by name."""
 
 import difflib
+import itertools
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib
 import matplotlib.colors
 import matplotlib.style
+import numpy as np
 from matplotlib import rcParams, rcParamsDefault
 
 from analog_samson.report.methods import KNOWN_METHODS, appearance
@@ -30,6 +33,9 @@ WIDTHS_IN = {
     "paper": {"one column": 3.4, "two columns": 7.0},
     "talk": {"one column": 6.8, "two columns": 12.5},
 }
+FILLS = ("full", "none", "left", "bottom")
+"""How the markers of the strengths of one method are filled, in turn."""
+
 OWN_COLUMNS_IN = 5.0
 """Width of a figure from which panels stand side by side [in]: our choice."""
 
@@ -52,8 +58,8 @@ def plot_options(name: str, drawn: Iterable[str]) -> dict[str, Any]:
 
     Args:
         name: Method and strength, such as "sam rho=0.5".
-        drawn: All that one figure draws: the strengths of one method share colour and marker, the
-            second one hollow, the further ones paler.
+        drawn: All that one figure draws: the strengths of one method share colour and marker, which
+            is full, hollow, or half full, and of further ones paler.
 
     Returns:
         Keyword arguments of ``Axes.plot``.
@@ -69,15 +75,36 @@ def plot_options(name: str, drawn: Iterable[str]) -> dict[str, Any]:
     red, green, blue = matplotlib.colors.to_rgb(colour)
     pale = 1 - 0.75 ** (rank // 2)
     shade = tuple(part + (1 - part) * pale for part in (red, green, blue))
-    is_hollow = rank % 2 == 1
+    fill = FILLS[rank % len(FILLS)]
+    is_hollow = fill == "none"
     return {
         "color": shade,
         "linestyle": "-",
         "marker": marker,
-        "markeredgecolor": shade if is_hollow else "white",
-        "markeredgewidth": line_width(0.9 if is_hollow else 0.45),
+        "fillstyle": "full" if is_hollow else fill,
+        "markeredgecolor": "white" if fill == "full" else shade,
+        "markeredgewidth": line_width(0.45 if fill == "full" else 0.9),
         "markerfacecolor": "white" if is_hollow else shade,
+        "markerfacecoloralt": "white",
     }
+
+
+def strength_options(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Lines and markers of the strengths of one method, from dark to light.
+
+    Args:
+        names: Method with its strength, from the weakest on.
+
+    Returns:
+        Name to keyword arguments of ``Axes.plot``.
+    """
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(names)))
+    markers = itertools.cycle("osD^vP")
+    return {
+        name: {"color": tuple(shade), "linestyle": "-", "marker": marker,
+               "markeredgecolor": "white", "markeredgewidth": line_width(0.45)}
+        for name, shade, marker in zip(names, shades, markers, strict=False)
+    }  # fmt: skip
 
 
 def line_width(share: float) -> float:
@@ -95,6 +122,12 @@ def order(name: str) -> tuple[int, str]:
     method = name.split(" ")[0]
     known = list(KNOWN_METHODS)
     return (known.index(method) if method in known else len(known), name)
+
+
+def order_by_number(name: str) -> tuple[Any, ...]:
+    """As `order`, with the strengths of a method by their numbers: 2 before 10."""
+    parts = re.split(r"(\d+\.?\d*(?:e-?\d+)?)", name)
+    return order(name)[0], [float(one) if k % 2 else one for k, one in enumerate(parts)]
 
 
 def style(name: str = "paper") -> AbstractContextManager[None]:

@@ -1,11 +1,8 @@
 """The methods of a finished study: their networks, and chips on training and on test images."""
 
-import itertools
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,7 +17,14 @@ from analog_samson.report.estimates import INTERVALS, Estimate
 from analog_samson.report.figures import panel_grid
 from analog_samson.report.methods import device_label
 from analog_samson.report.methods_map import task_text
-from analog_samson.report.style import is_wide, line_width, order, plot_options, style
+from analog_samson.report.style import (
+    is_wide,
+    line_width,
+    order_by_number,
+    plot_options,
+    strength_options,
+    style,
+)
 from analog_samson.report.sweeps import swept_axes, with_axis
 from analog_samson.report.typeset import BLANK, Block, Table
 from analog_samson.report.variants import variant_labels
@@ -72,7 +76,7 @@ def networks_table(evidence: Evidence, baseline: str = "sgd") -> Table:
     head = f"digital [{score.unit}]" if score.unit else f"digital {score.label}"
     decimals = score.decimals_for(score.shown(own["digital"]))
     lines, data = [], []
-    for name in _ordered(own["name"]):
+    for name in sorted(set(own["name"]), key=order_by_number):
         rows = own[own["name"] == name]
         method, strength = rows["method"].iloc[0], rows["strength"].iloc[0]
         found = {"digital": Estimate.of(rows["digital"])}
@@ -159,7 +163,7 @@ def noisy_gap_table(evidence: Evidence, baseline: str = "sgd") -> Table:
     for _, rows in sorted(found.groupby(list(COMPARED_UNDER)), key=_by_setting):
         gaps = rows[rows["name"] == baseline].set_index("training_seed")[_GAP]
         lines = []
-        for name in _ordered(rows["name"]):
+        for name in sorted(set(rows["name"]), key=order_by_number):
             own = rows[rows["name"] == name]
             over = (own.set_index("training_seed")[_GAP] - gaps).dropna()
             means = {column: Estimate.of(own[column]) for column in ("training", "test", _GAP)}
@@ -242,7 +246,7 @@ def noisy_gap_figure(
         for k, names in enumerate(groups):
             options = {name: plot_options(name, found["name"].unique()) for name in names}
             if k < len(strengths):
-                options |= _shades([name for name in names if name != baseline])
+                options |= strength_options([name for name in names if name != baseline])
             for ax, column in zip(panels[2 * k : 2 * k + 2], ("test", _GAP), strict=True):
                 drawn = _against_noise(ax, found, axis, column, options)
             shown = {labels[name]: handle for name, handle in drawn.items()}
@@ -272,23 +276,12 @@ def _groups(
     called = method_names(with_variants(first, variants))
     variant_of = dict(zip(called, first["checkpoint"].map(of_checkpoint), strict=True))
     parts: dict[str, list[str]] = {}
-    for name in _ordered(found["name"]):
+    for name in sorted(set(found["name"]), key=order_by_number):
         parts.setdefault(variant_of[name], []).append(name)
     single = [part[0] for part in parts.values() if len(part) == 1]
     before = [baseline] if baseline in single else []
     several = [[*before, *part] for part in parts.values() if len(part) > 1]
     return several, [] if several and single == before else single
-
-
-def _shades(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Lines and markers of the strengths of one method, from dark to light."""
-    shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(names)))
-    markers = itertools.cycle("osD^vP")
-    return {
-        name: {"color": tuple(shade), "linestyle": "-", "marker": marker,
-               "markeredgecolor": "white", "markeredgewidth": line_width(0.45)}
-        for name, shade, marker in zip(names, shades, markers, strict=False)
-    }  # fmt: skip
 
 
 def _against_noise(
@@ -330,16 +323,6 @@ def _check_all(networks: pd.DataFrame, measured: pd.DataFrame, file: str) -> Non
 def _columns(found: Mapping[str, Estimate]) -> dict[str, float]:
     """Numbers of a line: each mean with its ends."""
     return {name: value for key, one in found.items() for name, value in one.columns(key).items()}
-
-
-def _ordered(names: Iterable[str]) -> list[str]:
-    """Names of variants once each, in the usual order of methods, strengths by their numbers."""
-
-    def key(name: str) -> tuple[Any, ...]:
-        parts = re.split(r"(\d+\.?\d*(?:e-?\d+)?)", name)
-        return order(name)[0], [float(one) if k % 2 else one for k, one in enumerate(parts)]
-
-    return sorted(set(names), key=key)
 
 
 def _by_setting(group: tuple[Any, pd.DataFrame]) -> tuple[Any, ...]:

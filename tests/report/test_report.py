@@ -49,6 +49,7 @@ from analog_samson.report import (
     write_report,
     yield_curves,
 )
+from analog_samson.report.axes import _legend_columns
 from analog_samson.report.citations import bibtex
 from analog_samson.report.contents import warnings_of
 from analog_samson.report.methods import KNOWN_METHODS
@@ -693,6 +694,51 @@ def test_training_curves_draw_the_whole_network_only(tmp_path):
     assert len(figure.legends[0].get_texts()) == 1
     with pytest.raises(ValueError, match=r"\['loss'\] are missing"):
         training_figure(curves.drop(columns="loss"))
+
+
+def _curves(names, n_trainings):
+    """Logs of two epochs: the loss of training k is k + 1, then the same again."""
+    lines = [name.partition(" ")[::2] for name in names]
+    return pd.DataFrame(
+        {"method": method, "strength": strength, "training_seed": seed, "epoch": epoch,
+         "layer": "", "loss": seed + 1.0, "offset_ratio": 0.1, "update_gradient_norm": 1.0}
+        for method, strength in lines for seed in range(n_trainings) for epoch in range(2)
+    )  # fmt: skip
+
+
+def test_many_trainings_of_a_method_are_a_median_and_a_range():
+    few, many = (training_figure(_curves(["sgd"], n)).axes[0] for n in (3, 5))
+    assert len(few.lines) == 2 * 3 and not few.collections  # a line and its last point each
+    assert list(many.lines[0].get_ydata()) == [3.0, 3.0]
+    (area,) = many.collections
+    heights = area.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (1.0, 5.0)
+
+
+def test_a_method_of_many_strengths_has_panels_of_its_own_with_the_baseline():
+    sam = [f"sam rho={rho}" for rho in ("0.05", "0.5", "10", "2")]
+    figure = training_figure(_curves([*sam, "sgd", "rwp sigma=0.1", "rwp sigma=0.2"], 1))
+    assert len(figure.axes) == 6
+    (legend,) = [ax.get_legend() for ax in figure.axes if ax.get_legend()]
+    shown = ["SGD", "SAM ρ = 0.05", "SAM ρ = 0.5", "SAM ρ = 2", "SAM ρ = 10"]
+    assert [text.get_text() for text in legend.get_texts()] == shown
+    others = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(others) == ["RWP σ = 0.1", "RWP σ = 0.2", "SGD"]
+    assert len(training_figure(_curves([*sam, "sgd"], 1)).axes) == 3
+
+
+def test_a_legend_has_as_many_columns_as_its_entries_have_room_for():
+    assert _legend_columns([10] * 6, 3 * 18) == 3
+    assert _legend_columns([10] * 6, 3 * 18 - 1) == 2
+    assert _legend_columns([30, 10, 10, 10], 38 + 18) == 2  # one long entry
+    assert _legend_columns([100, 100], 50) == 1
+
+
+def test_strengths_of_a_method_differ_in_how_their_markers_are_filled():
+    names = ["samson rho=0.1 p=2", "samson rho=0.2", "samson rho=0.2 clip_weights=2", "samson x=1"]
+    options = [plot_options(name, names) for name in names]
+    fills = {(one["fillstyle"], one["markerfacecolor"] == "white") for one in options}
+    assert len(fills) == 4
 
 
 def test_training_logs_are_named_by_their_files(tmp_path):
