@@ -33,7 +33,7 @@ notebooks: $(VENV)/documented-with ## execute the notebooks of the documentation
 	cp docs/_build/notebooks/*.ipynb docs
 
 studies: ## cost of each committed study, and the commands that reproduce it
-	@sed -n '/^    python/p;/^| study/,/^$$/p' docs/STUDIES.md
+	@$(PYTHON) docs/studies.py
 
 clean: ## remove the virtual environments
 	rm -rf .venv

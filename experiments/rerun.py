@@ -4,15 +4,22 @@
     python experiments/rerun.py results/mnist-methods --verify  # and a random 1 % of the rows
 
 `--verify` programs the chips of some rows again and compares every count, or sum of a score. It
-takes rows whose networks are committed (`study.toml` has their paths). With the processor and
-versions of the manifest, rows must be equal; otherwise ADC ties may round differently, and 5 of
-10,000 images may differ. Tables in the study's folder must be reproduced byte for byte; a finished
-study of methods has tables of its networks, and of chips on training images, besides. About 0.2 s
-per row of LeNet-5, 0.3 s of ResNet-8, 0.7 s with recalibrated batch normalisation.
+takes rows whose networks are committed (`study.toml` has their paths; without it, those in
+`networks` with the settings of the manifest). With the processor and versions of the manifest, rows
+must be equal; otherwise ADC ties may round differently, and 5 of 10,000 images may differ. Tables
+in the study's folder must be reproduced byte for byte; a finished study of methods has tables of
+its networks, and of chips on training images, besides; a study of requirements has its searches,
+repeated on its rows; a study of thermal drift is that of `thermal_drift.py`. About 0.2 s per row of
+LeNet-5, 0.3 s of ResNet-8, 0.7 s with recalibrated batch normalisation.
 """
 
+import itertools
+import json
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -29,18 +36,31 @@ from analog_samson.report import (
     networks_table,
     noisy_gap_figure,
     noisy_gap_table,
+    requirements_figure,
+    requirements_table,
     study_figures,
     study_tables,
     table_texts,
     write_figures,
 )
-from analog_samson.results import read_trials
+from analog_samson.report.methods import described_in
+from analog_samson.report.requirements import STEM as REQUIREMENTS
+from analog_samson.results import read_trials, tables_in
 from analog_samson.results.columns import KEY, SUMS
 from analog_samson.results.endpoints import TRAINING_IMAGES, IncompleteError
 from analog_samson.results.scores import ACCURACY, score_of
 from analog_samson.running import run_jobs
-from analog_samson.study import Trial, load_study, run_trial
+from analog_samson.study import (
+    Study,
+    Trial,
+    load_study,
+    run_trial,
+    study_of_manifest,
+    tolerances,
+)
 from analog_samson.study.definition import Point
+from analog_samson.study.requirements import TOLERANCES_FILE
+from analog_samson.study.scoring import find_score
 from analog_samson.training import OWN_PACKAGE, PROTOCOL_FILE, evidence_of, load_protocol
 
 COMPARED = ("n_correct", "n_correct_digital", "n_changed", "n_images_per_chip", "n_test")
@@ -72,12 +92,79 @@ def main(
     """
     if not 0 < share <= 1:
         raise ValueError(f"--share is above 0 and at most 1 (all rows); got {share:g}.")
+    if (folder / "thermal_drift.csv").is_file():
+        thermal_drift = import_module("analog_samson.experiments.thermal_drift")
+        if verify:
+            print(thermal_drift.verified(folder, data_folder))
+        print(compared(folder, *thermal_drift.shown(folder)))
+        return
     rows = read_trials(folder)
     if verify:
-        study = load_study(folder / "study.toml", (OWN_PACKAGE, *trust))
-        trials = replace(study, data_folder=data_folder).trials()
-        print(verified(folder, rows, chosen(rows, trials, share, seed), jobs))
+        study = replace(study_in(folder, (OWN_PACKAGE, *trust)), data_folder=data_folder)
+        print(verified(folder, rows, chosen(rows, trials_behind(study, rows), share, seed), jobs))
+        if (folder / TOLERANCES_FILE).is_file():
+            print(searched_again(folder, study, jobs))
     print(redrawn(folder, rows, trust))
+
+
+def study_in(folder: Path, trust: Sequence[str]) -> Study:
+    """The study of a folder, by its `study.toml`, or by its manifest.
+
+    Raises:
+        FileNotFoundError: If none of its networks is there.
+    """
+    try:
+        if (folder / "study.toml").is_file():
+            return load_study(folder / "study.toml", trust)
+        return study_of_manifest(folder, trust)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error} Train them first (by the commands in {folder / 'README.md'}, if it has one), "
+            "or leave --verify out: tables and figures are those of the rows."
+        ) from None
+
+
+def trials_behind(study: Study, rows: pd.DataFrame) -> list[Trial]:
+    """Chips of a study; of one without axes also those under the other conditions of its rows."""
+    nominal = study.trials()
+    others = set(rows["condition"]) - {trial.condition for trial in nominal}
+    if study.axes or len(study.devices) > 1:
+        return nominal
+    scaled = (study.under(json.loads(one), nominal) for one in sorted(others))
+    return [*nominal, *itertools.chain.from_iterable(scaled)]
+
+
+def searched_again(folder: Path, study: Study, jobs: int) -> str:
+    """Search the tolerances again on the rows that are there, and compare them.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    committed = (folder / TOLERANCES_FILE).read_bytes()
+    asked = pd.read_csv(folder / TOLERANCES_FILE)
+    first = asked.iloc[0]
+    score = find_score(study.score)
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name)
+        for table in tables_in(folder):
+            shutil.copy(table, copy)
+        again = tolerances(
+            study,
+            copy,
+            float(score.shown_loss(first["lose"])),
+            share=None if pd.isna(first["share"]) else float(first["share"]),
+            confidence=float(first["confidence"]),
+            sources=asked["source"].unique().tolist(),
+            others=first["others"],
+            jobs=jobs,
+        )
+        if (copy / TOLERANCES_FILE).read_bytes() != committed:
+            raise ValueError(
+                f"{folder}: the searches, repeated on the rows, end at other tolerances than those "
+                f"of {TOLERANCES_FILE}; restore the rows that it is of, or start the command of "
+                "the study again."
+            )
+    return f"{folder}: {len(again)} searches again, with the same tolerances."
 
 
 def chosen(
@@ -144,8 +231,20 @@ def redrawn(folder: Path, rows: pd.DataFrame, trust: Sequence[str] = ()) -> str:
     Raises:
         ValueError: If a table differs.
     """
+    if (folder / TOLERANCES_FILE).is_file():
+        return compared(folder, *of_requirements(folder))
     own_figures, own_tables = of_methods(folder, trust)
-    texts = table_texts(study_tables(rows, folders=[folder]) | own_tables)
+    tables = study_tables(rows, folders=[folder]) | own_tables
+    return compared(folder, study_figures(rows, folders=[folder]) | own_figures, tables)
+
+
+def compared(folder: Path, figures: Mapping[str, Figure], tables: Mapping[str, Table]) -> str:
+    """Write figures and new tables to a folder, and compare the tables that are there.
+
+    Raises:
+        ValueError: If a table differs.
+    """
+    texts = table_texts(tables)
     new = [name for name in texts if not (folder / name).exists()]
     if other := differing(texts, folder):
         raise ValueError(
@@ -155,7 +254,6 @@ def redrawn(folder: Path, rows: pd.DataFrame, trust: Sequence[str] = ()) -> str:
     for name in new:
         with replacing(folder / name) as temporary:
             temporary.write_text(texts[name], encoding="utf-8", newline="\n")
-    figures = study_figures(rows, folders=[folder]) | own_figures
     drawn = write_figures(figures, folder, ("pdf", "png"), look="paper")
     return (
         f"{folder}: {len(texts) - len(new)} tables unchanged, {len(new)} new, {len(drawn)} figures."
@@ -166,6 +264,14 @@ def differing(texts: Mapping[str, str], folder: Path) -> list[str]:
     """Names of the files in a folder that hold something else than these texts."""
     there = {name: folder / name for name in texts if (folder / name).exists()}
     return [name for name, path in there.items() if path.read_bytes() != texts[name].encode()]
+
+
+def of_requirements(folder: Path) -> tuple[dict[str, Figure], dict[str, Table]]:
+    """Figure and table of a study of requirements."""
+    rows = pd.read_csv(folder / TOLERANCES_FILE)
+    with described_in([folder]):
+        figure, table = requirements_figure(rows), requirements_table(rows)
+    return {REQUIREMENTS: figure}, {REQUIREMENTS: table}
 
 
 def of_methods(folder: Path, trust: Sequence[str]) -> tuple[dict[str, Figure], dict[str, Table]]:

@@ -141,10 +141,8 @@ def main(
         print(written([folder / "batch_statistics.csv"]))
         return
     if figure:
-        with style():
-            drawn = drift_figure(pd.read_csv(folder / DRIFT))
-        paths = write_figures({"thermal_drift": drawn}, folder)
-        print(written([*paths, *write_tables({TABLE: drift_table(folder)}, folder)]))
+        figures, tables = shown(folder)
+        print(written([*write_figures(figures, folder), *write_tables(tables, folder)]))
         return
     if verify:
         print(verified(folder, data_folder))
@@ -365,6 +363,13 @@ def verified(folder: Path, data_folder: Path | None = None) -> str:
         names = ", ".join(other)
         raise ValueError(f"{said} {names} is not that of these rows; write it by --figure.")
     return said
+
+
+def shown(folder: Path) -> tuple[dict[str, Figure], dict[str, Table]]:
+    """Figure and table of a study, by the stems of their files."""
+    with style():
+        figure = drift_figure(pd.read_csv(folder / DRIFT))
+    return {"thermal_drift": figure}, {TABLE: drift_table(folder)}
 
 
 def drift_figure(rows: pd.DataFrame) -> Figure:

@@ -12,7 +12,7 @@ from analog_samson.study.cells import clipping_counts, conductance_counts
 from analog_samson.study.collection import TRIALS_FILE, collect, collect_until, unfinished
 from analog_samson.study.cost import CostEstimate, estimate_cost
 from analog_samson.study.definition import NUMERICS_VERSION, Primary, Study, Trial
-from analog_samson.study.files import load_study
+from analog_samson.study.files import load_study, study_of_manifest
 from analog_samson.study.requirements import estimate_tolerances, tolerances
 from analog_samson.study.trial import run_trial
 
@@ -33,6 +33,7 @@ __all__ = [
     "estimate_tolerances",
     "load_study",
     "run_trial",
+    "study_of_manifest",
     "tolerances",
     "unfinished",
 ]

@@ -9,10 +9,12 @@ from typing import Any
 
 from analog_samson.data import DATASETS
 from analog_samson.deprecated import warn_renamed
+from analog_samson.devices.device import validated
 from analog_samson.devices.sentences import did_you_mean
 from analog_samson.devices.toml import parse_toml
 from analog_samson.importing import check_trust, is_import_name
 from analog_samson.messages import shortened
+from analog_samson.provenance import MANIFEST_FILE, read_manifest
 from analog_samson.study.definition import OLD_NAMES, Primary, Study
 
 
@@ -103,6 +105,54 @@ def load_study(
         data_folder=None if study.data_folder is None else folder / study.data_folder,
         dataset=None if study.dataset is None else _dataset(folder, str(study.dataset)),
     )
+
+
+def study_of_manifest(folder: str | Path, trust: Sequence[str] = ()) -> Study:
+    """The study that the manifest of a folder describes, whatever command started it.
+
+    Args:
+        folder: Folder with ``manifest.json``, and with those of its networks that are there in
+            ``networks``.
+        trust: Packages that the score, checkpoints and devices may import from.
+
+    Returns:
+        The study with these networks, and with the devices as they are in the manifest.
+
+    Raises:
+        FileNotFoundError: If there is no manifest, or none of the networks.
+        ValueError: If the manifest cannot be read, or names code of a package that is not trusted.
+
+    Example:
+        >>> from analog_samson.training import train
+        >>> network = train(TrainingSpec(dataset="digits", epochs=1), "results/own/networks")
+        >>> rows = collect(Study("own", [network], ["pcm_like"], [1.0], n_chips=3), "results/own")
+        >>> again = study_of_manifest("results/own").trials()
+        >>> {trial.chip_id for trial in again} == set(rows["chip_id"])
+        True
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST_FILE
+    manifest = read_manifest(path)
+    if not manifest:
+        raise FileNotFoundError(f"There is no manifest {str(path)!r}.")
+    paths = [folder / "networks" / name for name in manifest["checkpoints"]]
+    there = [one for one in paths if one.is_file()]
+    if not there:
+        raise FileNotFoundError(
+            f"None of the networks of {str(path)!r} is in {str(folder / 'networks')!r}."
+        )
+    known = {field.name for field in fields(Study)} - {"trust", "data_folder", "dataset"}
+    content = {name: value for name, value in manifest["study"].items() if name in known}
+    if "primary" in content:
+        content["primary"] = _primary(path, content["primary"])
+    content["checkpoints"] = there
+    content["devices"] = [
+        validated(manifest["devices"][name], str(path), from_json=True, trust=trust)
+        for name in content["devices"]
+    ]
+    study = Study(**content, trust=tuple(trust))
+    check_trust([study.score], source=str(path), trust=trust)
+    return study
 
 
 def _matching(path: Path, pattern: str) -> list[Path]:
