@@ -23,7 +23,7 @@ studies' `trials.csv` and `manifest.json`, and the networks of a few seeds in `n
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -210,12 +210,12 @@ def _check_studies(plan: dict[str, Any], folder: Path, trust: Sequence[str]) -> 
 
 def _check_unchanged(plan: dict[str, Any], folder: Path) -> None:
     """Raise ValueError if networks of the table were trained with other settings than asked."""
-    table, studies = folder / "networks.csv", plan.get("studies", [])
-    if not table.exists() or not studies:
+    table, first = folder / "networks.csv", plan.get("studies", ["study.toml"])[0]
+    if not table.exists():
         return
     networks = _read(table)
     digests = dict(zip(_keys(networks), networks["digest"], strict=True))
-    manifest = read_manifest((folder / studies[0]).with_name(MANIFEST_FILE))
+    manifest = read_manifest((folder / first).with_name(MANIFEST_FILE))
     settings = {one["digest"]: one["spec"] for one in manifest.get("checkpoints", {}).values()}
     for variant, spec in all_specs(plan):
         theirs = settings.get(digests.get(_key(variant, spec), ""), {})
@@ -414,12 +414,21 @@ def _collect(toml: Path, path: Path, data_folder: Path | None, plan: dict[str, A
         manifest["environments"] = _different(before["environments"] + manifest["environments"])
     manifest["claims"] = plan["claims"]
     manifest["study"]["checkpoints"] = sorted(manifest["checkpoints"])
-    with replacing(whole) as temporary:
-        text = json.dumps(manifest, indent=1, sort_keys=True)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    _write_manifest(manifest, whole)
     for file in [*part.glob("device_*.csv"), part / "audit.csv"]:
         if not (study / file.name).exists():
             _copy(file, study / file.name)
+
+
+def add_claims(path: Path, claims: Mapping[str, Any]) -> None:
+    """Write the claims of a protocol into a manifest."""
+    _write_manifest(read_manifest(path) | {"claims": claims}, path)
+
+
+def _write_manifest(manifest: Mapping[str, Any], path: Path) -> None:
+    with replacing(path) as temporary:
+        text = json.dumps(manifest, indent=1, sort_keys=True)
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def _different(environments: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -11,10 +11,10 @@ some layers by `nm_per_K` times a temperature: W(theta + shift). Networks whose 
 themselves are set on the branch above the resonance.
 
 Written, each network's rows as soon as it is trained: `thermal_drift.csv`, `curvature.csv`,
-`transfer.csv` (devices whose rings differ from the model that was trained with), and what
-`methods_study.py` writes. Column `mapping`: "as trained"; "layer scaled", trained weights whose
-largest of a layer is the end of the range; "one branch", trained control parameters moved to the
-branch above the resonance, where the weights are equal and the drift is not.
+`transfer.csv` (devices whose rings differ from the model that was trained with), `manifest.json`,
+and what `methods_study.py` writes. Column `mapping`: "as trained"; "layer scaled", trained weights
+whose largest of a layer is the end of the range; "one branch", trained control parameters moved to
+the branch above the resonance, where the weights are equal and the drift is not.
 """
 
 import math
@@ -42,6 +42,7 @@ from analog_samson.files import replacing
 from analog_samson.landscape import largest_eigenvalue, mean_cross_entropy
 from analog_samson.models import analog_layers
 from analog_samson.perturbation import MicroRing
+from analog_samson.provenance import MANIFEST_FILE, write_manifest
 from analog_samson.report import Table, table_texts, write_figures, write_tables
 from analog_samson.report.axes import finish
 from analog_samson.report.estimates import INTERVALS, Estimate
@@ -565,7 +566,26 @@ def _evaluated(
     methods_study.replace_rows(folder / "transfer.csv", digest, pd.DataFrame(transfer))
     methods_study.replace_rows(folder / "curvature.csv", digest, pd.DataFrame([curved]))
     methods_study.add_curves(folder / "training_curves.csv", path, TRUST)
+    record(folder, plan, {path.name: network}, dataset.test)
     return methods_study.identity(network)
+
+
+def record(
+    folder: Path, plan: Mapping[str, Any], networks: Mapping[str, Checkpoint], test: Split
+) -> None:
+    """Add networks, versions and kind of machine, and the claims to the study's manifest."""
+    asked = ("drift", "transfer", "curvature_images")
+    (dataset,) = {network.spec.dataset for network in networks.values()}
+    write_manifest(
+        folder,
+        study={"name": folder.resolve().name} | {name: plan[name] for name in asked},
+        devices=(),
+        networks=networks,
+        evaluation_sets={dataset: test.digest},
+        encodings={dataset: test.encoding},
+        rows=pd.read_csv(folder / DRIFT).assign(device=""),
+    )
+    methods_study.add_claims(folder / MANIFEST_FILE, plan["claims"])
 
 
 def _offsets(

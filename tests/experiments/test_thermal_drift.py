@@ -1,5 +1,6 @@
 """Micro-rings: drift is a shift of the resonance, and zero drift changes nothing."""
 
+import json
 import shutil
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +19,9 @@ from analog_samson.checkpoint import TrainingSpec, load_checkpoint
 from analog_samson.data import Dataset, Split, load_dataset
 from analog_samson.evaluation import count_correct
 from analog_samson.perturbation import MicroRing
+from analog_samson.provenance import environment
 from analog_samson.report.style import style
-from analog_samson.training import control_parameters, train
+from analog_samson.training import control_parameters, load_protocol, train
 
 METHODS = "analog_samson.experiments.micro_rings"
 RINGS = {"parametrisation": "microring", "optimizer": "adam", "weight_decay": 0.0, "lr": 0.01}
@@ -310,6 +312,17 @@ def test_a_study_is_resumed_network_by_network_and_verified(tmp_path):
     assert len(rows) == 6 * 2 * 2 and set(rows["variant"]) == {"plain", "sat", "pruning"}
     assert set(rows["training_seed"]) == {30, 31}
     assert not rows.duplicated(["variant", "training_seed", "mapping", "dT_K"]).any()
+
+    manifest = json.loads((whole / "manifest.json").read_text())
+    digests = set(pd.read_csv(whole / "networks.csv")["digest"])
+    assert {one["digest"] for one in manifest["checkpoints"].values()} == digests
+    assert len(digests) == 6 and manifest["environments"] == [environment()]
+    protocol = load_protocol(whole)
+    assert manifest["claims"] == protocol["claims"] and manifest["claims"]
+    assert manifest["study"]["drift"] == protocol["drift"]
+    (parts / "protocol.toml").write_text(PROTOCOL.replace("\nepochs = 1", "\nepochs = 2"))
+    with pytest.raises(ValueError, match="trained with other settings .*epochs 1 there, 2 asked"):
+        thermal_drift.main(parts, networks=tmp_path / "b")
 
     thermal_drift.main(whole, figure=True)
     assert "12 rows of 3 networks again: 12 equal" in thermal_drift.verified(whole)
