@@ -32,6 +32,9 @@ __all__ = [
     "n_text",
 ]
 
+RAMPS = ("linear", "quadratic", "cosine", "step", "adaptive")
+"""Schedules of `perturbation.schedules` other than the constant one."""
+
 _COMPARED_WITHOUT_TIME = COMPARED_UNDER[:-1]
 
 REFRESH = "refresh_every"
@@ -39,14 +42,33 @@ REFRESH = "refresh_every"
 
 
 def method_text(name: str) -> str:
-    """A method with its strength as in papers: "samson rho=0.5" -> "SAMSON ρ = 0.5"."""
+    """A method with its strength and settings as in papers.
+
+    Example:
+        >>> method_text("samson rho=0.5 clip_weights=2")
+        'SAMSON ρ = 0.5, clipped at 2 std'
+        >>> method_text("rwp sigma=0.1 quadratic ramp=0.5")
+        'RWP σ = 0.1, quadratic ramp over 50 %'
+    """
     if label := label_of(name):
         return label
-    method, _, strength = name.partition(" ")
+    method, *settings = name.split(" ")
     shown = appearance(method)
-    if shown.strength:
-        strength = strength.replace(f"{shown.strength}=", f"{shown.symbol or shown.strength} = ", 1)
-    return f"{shown.label} {strength}".strip()
+    strength = f"{shown.strength}="
+    start, parts = shown.label, []
+    for setting in settings:
+        key, is_set, value = setting.partition("=")
+        if shown.strength and setting.startswith(strength):
+            start += f" {shown.symbol or shown.strength} = {value}"
+        elif key == "clip_weights" and is_set:
+            parts.append(f"clipped at {value} std")
+        elif key == "ramp" and parts and parts[-1].endswith(" ramp"):
+            parts[-1] += f" over {100 * float(value):g} %"
+        elif key in RAMPS:
+            parts.append(f"{key} ramp")
+        else:
+            parts.append(f"{key.replace('_', ' ')} = {value}" if is_set else setting)
+    return f"{start}{',' if start != shown.label else ''} {', '.join(parts)}" if parts else start
 
 
 def condition_text(condition: str) -> str:

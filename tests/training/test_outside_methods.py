@@ -200,7 +200,7 @@ def test_a_study_of_a_method_from_elsewhere_reaches_the_page(outside, tmp_path, 
     with described_in([folder]):
         assert method_style("outside_methods:kick") == ("#123456", "H")
         assert method_text("outside_methods:kick radius=0.05") == "Kick & Run r = 0.05"
-    assert method_text("outside_methods:kick radius=0.05") == "kick radius=0.05"
+    assert method_text("outside_methods:kick radius=0.05") == "kick radius = 0.05"
     assert "outside2026" not in bibtex(["outside_methods:kick"], {})
 
 
