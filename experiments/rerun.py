@@ -95,7 +95,7 @@ def main(
     if (folder / "thermal_drift.csv").is_file():
         thermal_drift = import_module("analog_samson.experiments.thermal_drift")
         if verify:
-            print(thermal_drift.verified(folder, data_folder))
+            print(thermal_drift.verified(folder, data_folder, trust))
         print(compared(folder, *thermal_drift.shown(folder)))
         return
     rows = read_trials(folder)

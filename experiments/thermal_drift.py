@@ -51,10 +51,9 @@ from analog_samson.report.typeset import BLANK, Block
 from analog_samson.report.words import range_text
 from analog_samson.streams import derive_seed
 from analog_samson.study.trial import one_thread
-from analog_samson.training import control_parameters, load_protocol
+from analog_samson.training import OWN_PACKAGE, control_parameters, load_protocol
 from analog_samson.training.loop import dataset_of
 
-TRUST = ("analog_samson",)
 DRIFT = "thermal_drift.csv"
 TABLE = "micro_rings"
 
@@ -121,6 +120,7 @@ def main(
     verify: bool = False,
     figure: bool = False,
     batch_statistics: bool = False,
+    trust: tuple[str, ...] = (),
 ) -> None:
     """Train and evaluate the missing networks of a study of micro-rings.
 
@@ -134,9 +134,10 @@ def main(
             curvature and transfer, with the published numbers.
         batch_statistics: Instead, evaluate all trained networks again with batch normalisation by
             the statistics of 100 test images at a time, as the published numbers are.
+        trust: Packages that networks, methods and data may be imported from.
     """
     if batch_statistics:
-        rows = pd.concat(list(_with_batch_statistics(folder, networks, data_folder)))
+        rows = pd.concat(list(_with_batch_statistics(folder, networks, data_folder, trust)))
         with replacing(folder / "batch_statistics.csv") as temporary:
             rows.to_csv(temporary, index=False)
         print(written([folder / "batch_statistics.csv"]))
@@ -146,27 +147,28 @@ def main(
         print(written([*write_figures(figures, folder), *write_tables(tables, folder)]))
         return
     if verify:
-        print(verified(folder, data_folder))
+        print(verified(folder, data_folder, trust))
         return
     needed = [*methods_study.NEEDED, "curvature_images", "drift", "transfer"]
-    plan = load_protocol(folder, needed)
+    plan = load_protocol(folder, needed, trust)
     methods_study.run_study(
-        plan, folder, networks, data_folder, steps, train=_trained, evaluate=_evaluated
+        plan, folder, networks, data_folder, steps, trust, train=_trained, evaluate=_evaluated
     )
 
 
-def on_rings(path: Path, mapping: str = "as trained") -> Rings:
+def on_rings(path: Path, mapping: str = "as trained", trust: Sequence[str] = ()) -> Rings:
     """Set the weights of a network by micro-rings.
 
     Args:
         path: Checkpoint, with control parameters beside it if they were trained.
         mapping: "as trained", "layer scaled" or "one branch" (see above).
+        trust: Packages that the network may import from, besides this one.
 
     Raises:
         ValueError: If the network cannot be mapped so.
         FileNotFoundError: If control parameters were trained and are missing.
     """
-    network = load_checkpoint(path, TRUST)
+    network = load_checkpoint(path, (OWN_PACKAGE, *trust))
     model = network.build()
     is_trained = network.spec.parametrisation == "microring"
     if mapping not in mappings(network):
@@ -176,7 +178,7 @@ def on_rings(path: Path, mapping: str = "as trained") -> Rings:
         )
     names = [f"{name}.weight" for name in analog_layers(model, network.spec.keep_digital)]
     if is_trained:
-        theta = control_parameters(path, TRUST)
+        theta = control_parameters(path, (OWN_PACKAGE, *trust))
         lines = {name: MicroRing() for name in names}
         if mapping == "one branch":
             theta = {name: own.abs() for name, own in theta.items()}
@@ -329,21 +331,21 @@ def noisy_accuracy(
     return sum(n_correct(rings, settings, part)) / draws / len(part)
 
 
-def verified(folder: Path, data_folder: Path | None = None) -> str:
+def verified(folder: Path, data_folder: Path | None = None, trust: Sequence[str] = ()) -> str:
     """Evaluate the drift of the committed networks again, and compare the table.
 
     Raises:
         ValueError: If no network is there, a count differs by more than it may, or the table is
             not that of the rows.
     """
-    plan = load_protocol(folder, ["drift"])
+    plan = load_protocol(folder, ["drift"], trust)
     table = pd.read_csv(folder / DRIFT)
     again = []
     for path in sorted((folder / "networks").glob("*.safetensors")):
-        network = load_checkpoint(path, TRUST)
+        network = load_checkpoint(path, (OWN_PACKAGE, *trust))
         dataset = dataset_of(network.spec.dataset, data_folder, network.spec.validation_fraction)
         for mapping in mappings(network):
-            rows = pd.DataFrame(drift_rows(on_rings(path, mapping), plan, dataset.test))
+            rows = pd.DataFrame(drift_rows(on_rings(path, mapping, trust), plan, dataset.test))
             again.append(rows.assign(checkpoint=network.digest[:16], mapping=mapping))
     if not again:
         raise ValueError(f"{folder}: no networks are committed; run the study without --verify.")
@@ -501,21 +503,23 @@ def _device(row: "pd.Series[Any]") -> str:
 
 
 def _with_batch_statistics(
-    folder: Path, networks: Path, data_folder: Path | None
+    folder: Path, networks: Path, data_folder: Path | None, trust: Sequence[str]
 ) -> Iterator[pd.DataFrame]:
     """Rows of every trained network, each from its checkpoint.
 
     Raises:
         FileNotFoundError: If a checkpoint is not there.
     """
-    plan = load_protocol(folder, ["drift"])
+    plan = load_protocol(folder, ["drift"], trust)
     table = pd.read_csv(folder / "networks.csv")
     for row in table[table["failure"].isna()].itertuples():
         path = networks / folder.name / str(row.variant) / str(row.checkpoint)
-        network = load_checkpoint(path, TRUST)
+        network = load_checkpoint(path, (OWN_PACKAGE, *trust))
         dataset = dataset_of(network.spec.dataset, data_folder, network.spec.validation_fraction)
         with one_thread():
-            rows = pd.DataFrame(batch_statistics_rows(on_rings(path), plan, dataset.test))
+            rows = pd.DataFrame(
+                batch_statistics_rows(on_rings(path, trust=trust), plan, dataset.test)
+            )
         rows.insert(0, "checkpoint", network.digest[:16])
         rows.insert(1, "variant", row.variant)
         rows.insert(2, "training_seed", row.training_seed)
@@ -532,7 +536,7 @@ def _trained(
     dataset = dataset_of(spec.dataset, data_folder, spec.validation_fraction)
     with one_thread():
         noisy = noisy_accuracy(
-            on_rings(path / row["checkpoint"]),
+            on_rings(path / row["checkpoint"], trust=plan["trust"]),
             dataset.validation,
             sigma_nm=plan["noise_sigma"],
             draws=plan["noise_draws"],
@@ -545,7 +549,7 @@ def _evaluated(
     plan: Mapping[str, Any], folder: Path, path: Path, data_folder: Path | None
 ) -> dict[str, Any]:
     """Evaluate a network, which lies in a folder of its variant's name."""
-    network = load_checkpoint(path, TRUST)
+    network = load_checkpoint(path, plan["trust"])
     dataset = dataset_of(network.spec.dataset, data_folder, network.spec.validation_fraction)
     seed = network.spec.seed
     if seed in plan["kept_seeds"]:
@@ -554,18 +558,20 @@ def _evaluated(
     drift, transfer = [], []
     with one_thread():
         for mapping in mappings(network):
-            rings = on_rings(path, mapping)
+            rings = on_rings(path, mapping, plan["trust"])
             drift += [own | {"mapping": mapping} | row
                       for row in drift_rows(rings, plan, dataset.test)]  # fmt: skip
             transfer += [own | {"mapping": mapping} | row
                          for row in transfer_rows(rings, plan, dataset.test, seed)]  # fmt: skip
-        eigenvalue = curvature(on_rings(path), dataset, plan["curvature_images"])
+        eigenvalue = curvature(
+            on_rings(path, trust=plan["trust"]), dataset, plan["curvature_images"]
+        )
     curved = own | {"n_training_images": plan["curvature_images"], "hessian_eigenvalue": eigenvalue}
     digest = network.digest[:16]
     methods_study.replace_rows(folder / DRIFT, digest, pd.DataFrame(drift))
     methods_study.replace_rows(folder / "transfer.csv", digest, pd.DataFrame(transfer))
     methods_study.replace_rows(folder / "curvature.csv", digest, pd.DataFrame([curved]))
-    methods_study.add_curves(folder / "training_curves.csv", path, TRUST)
+    methods_study.add_curves(folder / "training_curves.csv", path, plan["trust"])
     record(folder, plan, {path.name: network}, dataset.test)
     return methods_study.identity(network)
 

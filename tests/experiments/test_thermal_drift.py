@@ -341,6 +341,26 @@ def test_a_study_is_resumed_network_by_network_and_verified(tmp_path):
         thermal_drift.verified(whole)
 
 
+@pytest.mark.slow
+def test_a_network_of_another_package_needs_trust(tmp_path, monkeypatch):
+    (tmp_path / "own_rings.py").write_text(
+        f"from {METHODS} import lenet5_bn\n"
+        "def net(image_shape, n_classes):\n    return lenet5_bn(image_shape, n_classes)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "rings"
+    folder.mkdir()
+    own = PROTOCOL.replace(f"{METHODS}:lenet5_bn", "own_rings:net")
+    own = own.replace("grid_seed = 100\ngrid_epochs = 1\n", "").replace("0.1,0.2", "0.1")
+    (folder / "protocol.toml").write_text(own)
+    with pytest.raises(ValueError, match="own_rings"):
+        thermal_drift.main(folder, networks=tmp_path / "a")
+    thermal_drift.main(folder, networks=tmp_path / "a", steps=2, trust=("own_rings",))
+    assert len(pd.read_csv(folder / "networks.csv")) == 2
+    said = thermal_drift.verified(folder, trust=("own_rings",))
+    assert "8 rows of 2 networks again: 8 equal" in said
+
+
 def test_the_figure_shows_means_and_intervals_of_networks():
     """Three networks with 1, 2 and 3 of 100 images right: 2 +- 4.303 / sqrt(3) per cent."""
     rows = pd.DataFrame(
