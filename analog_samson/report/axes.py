@@ -44,8 +44,11 @@ GAP = 0.15
 APART_PT = 2.5
 """Distance of the labels of neighbouring ticks [pt], at least."""
 
-HANDLE_LETTERS = 8
-"""Width of the line and the gaps of a legend's entry [letters]."""
+LONGEST_ENTRY = 32
+"""Letters of a line of a legend's entry: our choice."""
+
+HINTED = 1.1
+"""Width of a text on a screen, where letters take whole pixels, relative to its outline."""
 
 MOST_TICKS = 8
 """Most times that each have a tick of their own: our choice."""
@@ -246,17 +249,53 @@ def y_label(text: str, longest: int = LONGEST_Y_LABEL) -> str:
     return f"{start}\n({end}" if start and len(text) > longest else text
 
 
-def label_outer(axes: Sequence[Axes]) -> None:
-    """Label the outer panels of a grid; where the x axes differ, each keeps its own."""
+def share_comparable(groups: Sequence[Sequence[Axes]]) -> bool:
+    """Let all panels share their vertical axis if what they show has comparable ranges.
+
+    Otherwise, where one range is more than `WIDE_RANGE` times another, the panels of each group
+    share one.
+
+    Args:
+        groups: Panels with their limits, in groups.
+
+    Returns:
+        Whether all share it.
+    """
+    for panels in groups:
+        _share(panels)
+    firsts = [panels[0] for panels in groups]
+    spans = []
+    for ax in firsts:
+        low, high = ax.get_ylim()
+        spans.append(np.log10(high / low) if ax.get_yscale() == "log" else high - low)
+    has_one_scale = len({ax.get_yscale() for ax in firsts}) == 1
+    if not has_one_scale or max(spans) > WIDE_RANGE * min(spans):
+        return False
+    _share(firsts)
+    return True
+
+
+def _share(panels: Sequence[Axes]) -> None:
+    lows, highs = zip(*(ax.get_ylim() for ax in panels), strict=True)
+    for ax in panels[1:]:
+        ax.sharey(panels[0])
+    panels[0].set_ylim(min(lows), max(highs))
+
+
+def label_outer(axes: Sequence[Axes], *, shares_y: bool = True) -> None:
+    """Label the outer panels of a grid; where axes differ, each keeps the numbers of its own."""
     ends = np.array([ax.get_xlim() for ax in axes])
-    are_equal = bool(np.allclose(ends, ends[0], rtol=1e-9))
+    shares_x = bool(np.allclose(ends, ends[0], rtol=1e-9))
     for ax in axes:
-        specification = ax.get_subplotspec()
-        if are_equal:
+        if shares_x and shares_y:
             ax.label_outer()
-        elif specification is not None and not specification.is_first_col():
+        place = ax.get_subplotspec()
+        if place is not None and not place.is_first_col():
             ax.set_ylabel("")
-            ax.tick_params(axis="y", labelleft=False)
+            ax.tick_params(axis="y", labelleft=not shares_y)
+        if place is not None and shares_x and not place.is_last_row():
+            ax.set_xlabel("")
+            ax.tick_params(axis="x", labelbottom=False)
 
 
 def head(ax: Axes, text: str) -> None:
@@ -327,21 +366,22 @@ def finish(
         marks: What is shown after them in the legend, such as `EXTRAPOLATED_MARK`.
     """
     names = sorted(handles, key=order) if are_methods else list(handles)
-    texts = {name: method_text(name) if are_methods else name for name in names}
+    texts = {name: _in_lines(method_text(name)) if are_methods else name for name in names}
     handles, texts = {**handles, **marks}, {**texts, **{name: name for name in marks}}
     names += marks
     width_in = figure.get_size_inches()[0]
     extra_in = 0.0
     if names:
-        letters = width_in * 72 / (0.56 * rcParams["legend.fontsize"])
-        columns = _legend_columns([len(texts[name]) for name in names], letters)
+        columns = _legend_columns([texts[name] for name in names], 72 * width_in)
         in_rows = [name for k in range(columns) for name in names[k::columns]]
         for name in names:
             handles[name].set_label(texts[name])
         figure.legend(
             handles=[handles[name] for name in in_rows], loc="outside upper center", ncols=columns
         )
-        extra_in += (-(-len(names) // columns) - 1) * rcParams["legend.fontsize"] * 1.6 / 72
+        rows = [names[k : k + columns] for k in range(0, len(names), columns)]
+        n_lines = sum(max(texts[name].count("\n") + 1 for name in row) for row in rows)
+        extra_in += (n_lines - 1) * rcParams["legend.fontsize"] * 1.6 / 72
     size = 0.85 * rcParams["font.size"]
     unbroken = re.sub(r"(?<=\d) (?=(mo|y|d)\b)", "\u00a0", note).replace(" = ", "\u00a0=\u00a0")
     lines = textwrap.wrap(unbroken, int(width_in * 72 / (0.57 * size)))
@@ -350,9 +390,29 @@ def finish(
     figure.supxlabel("\n".join(lines), fontsize=size, color="0.3", x=0.01, ha="left")
 
 
-def _legend_columns(lengths: Sequence[int], room: float) -> int:
-    """Most columns, filled row by row, that entries of these lengths [letters] have room for."""
-    for columns in range(len(lengths), 1, -1):
-        if sum(max(lengths[k::columns]) + HANDLE_LETTERS for k in range(columns)) <= room:
+def _in_lines(text: str) -> str:
+    """A long name in several lines, each with some of its settings."""
+    lines = [""]
+    for part in text.split(", "):
+        if lines[-1] and len(lines[-1]) + len(part) > LONGEST_ENTRY:
+            lines.append("")
+        lines[-1] += f"{', ' if lines[-1] else ''}{part}"
+    return ",\n".join(lines)
+
+
+def _legend_columns(texts: Sequence[str], room_pt: float) -> int:
+    """Most columns, filled row by row, that a legend of these texts has room for."""
+    font = FontProperties(size=rcParams["legend.fontsize"])
+    size = font.get_size_in_points()
+    handle = rcParams["legend.handlelength"] + rcParams["legend.handletextpad"]
+    beside = size * (handle + rcParams["legend.columnspacing"])
+    outlines = [
+        max(TextPath((0, 0), line, prop=font).get_extents().width for line in text.split("\n"))
+        for text in texts
+    ]
+    widths = [beside + HINTED * width for width in outlines]
+    room_pt -= 2 * size * (rcParams["legend.borderpad"] + rcParams["legend.borderaxespad"])
+    for columns in range(len(texts), 1, -1):
+        if sum(max(widths[k::columns]) for k in range(columns)) <= room_pt:
             return columns
     return 1

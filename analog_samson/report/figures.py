@@ -16,10 +16,16 @@ from matplotlib.lines import Line2D
 from analog_samson import times
 from analog_samson.files import replacing
 from analog_samson.report import panels, words
-from analog_samson.report.axes import TimeAxis, finish, head, label_outer
+from analog_samson.report.axes import (
+    TimeAxis,
+    finish,
+    head,
+    label_outer,
+    share_comparable,
+)
 from analog_samson.report.pgf import save_pgf
 from analog_samson.report.shown import ShownFigure
-from analog_samson.report.style import is_wide, order, style, width_in
+from analog_samson.report.style import among, is_wide, order, style, width_in
 from analog_samson.report.typeset import EXTRAPOLATED
 from analog_samson.results.definitions import METHOD
 from analog_samson.results.scores import score_of
@@ -27,6 +33,7 @@ from analog_samson.results.yields import WORSE
 
 FORMATS = ("pdf", "png")
 SIDE_BY_SIDE = " Methods of one time stand side by side."
+OWN_AXES = " Vertical axes differ."
 
 
 def accuracy_figure(
@@ -238,7 +245,7 @@ def chips_figure(
     with style(look):
         down = -(-len(names) // across)
         figure, axes = panel_grid(
-            len(groups) * down * across, width, look, aspect=0.9, share_y=True, across=across
+            len(groups) * down * across, width, look, aspect=0.9, share_y=False, across=across
         )
         for place, ax in enumerate(axes):
             row, column = divmod(place, across)
@@ -253,10 +260,14 @@ def chips_figure(
             ax.set_title(first_row + words.method_text(names[k]), weight="normal")
             if k == 0:
                 head(ax, words.group_title(part.iloc[0], columns, rows["device"].unique()))
+        size = down * across
+        rows_of = [axes[k : k + size] for k in range(0, len(axes), size)]
+        is_shared = share_comparable([[ax for ax in own if ax.axison] for own in rows_of])
         label_outer([ax for ax in axes if ax.axison])
         note = "Thin lines: chips (reads averaged). Thick lines: mean of all chips."
         if chips["extrapolated"].any():
             note += f" Shaded: {words.beyond_text(chips)}"
+        note += "" if is_shared else OWN_AXES
         finish(figure, {}, f"{n_note(chips)} {note} {words.fixed_text(chips)}.")
     return figure
 
@@ -336,13 +347,14 @@ def lifetime_figure(
         )
         if (lives["measured_s"] < math.inf).any():
             note += f" Shaded and {EXTRAPOLATED}:{late_note(late)[2:]}"
+    n_methods = len(_names(lives))
     return by_panel(
         lives,
         panels.lifetimes,
         note=note,
         width=width,
         look=look,
-        aspect=0.45,
+        aspect=max(0.45, 0.2 + 0.04 * n_methods),
         share_y=False,
     )
 
@@ -432,7 +444,7 @@ def by_panel(
         width: "one column", "two columns" or inches.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
         aspect: Height of a panel by its width.
-        share_y: Whether panels share their vertical axis.
+        share_y: Whether panels share their vertical axis, where their ranges are comparable.
         besides: Columns of `COMPARED_UNDER` that do not separate panels.
         with_time: Whether a panel's title contains its (one) time.
         dashes_late: Whether lines to extrapolated times are dashed, for the legend.
@@ -447,21 +459,30 @@ def by_panel(
         raise ValueError("The summary is empty; there is nothing to draw.")
     columns = [column for column in words.varying(rows) if column not in besides]
     groups = list(rows.groupby(["device", *columns], observed=True, sort=True))
-    with style(look):
-        figure, axes = panel_grid(len(groups), width, look, aspect=aspect, share_y=share_y)
+    with style(look), among(_names(rows)):
+        figure, axes = panel_grid(len(groups), width, look, aspect=aspect, share_y=False)
         handles: dict[str, Line2D] = {}
         for ax, (_, part) in zip(axes, groups, strict=True):
             for handle in draw(ax, part):
                 handles.setdefault(str(handle.get_label()), handle)
+        is_shared = share_y and share_comparable([[ax] for ax in axes])
+        for ax, (_, part) in zip(axes, groups, strict=True):
             title = words.group_title(part.iloc[0], columns, rows["device"].unique())
             title = f"{title}, {moment(part)}" if with_time else title
             ax.set_title(_wrapped(title, figure, axes, 0.88 if share_y else 0.7))
         if share_y:
-            label_outer(axes)
+            label_outer(axes, shares_y=is_shared)
+            note += "" if is_shared else OWN_AXES
         figure.align_xlabels(axes)
         marks = late_mark(rows) if dashes_late else {}
         finish(figure, handles, note + (late_note(rows) if with_time else ""), marks=marks)
     return figure
+
+
+def _names(rows: pd.DataFrame) -> list[str]:
+    """Methods of rows, and the baseline that they are compared with."""
+    names = words.method_names(rows).tolist() if set(METHOD) <= set(rows) else []
+    return sorted({*names, *rows.get("baseline", [])})
 
 
 def late_mark(rows: pd.DataFrame) -> dict[str, Line2D]:

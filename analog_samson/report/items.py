@@ -30,7 +30,7 @@ from analog_samson.report import (
     words,
 )
 from analog_samson.report.content import Content
-from analog_samson.report.style import style
+from analog_samson.report.style import among, style
 from analog_samson.report.typeset import Table
 from analog_samson.results.scores import ACCURACY, Score, score_of
 
@@ -110,7 +110,7 @@ class Item:
         """Draw the item in the report's style: file stem to figure; empty without data."""
         if self.figure is None or not self._applies(content):
             return {}
-        with style(content.look):
+        with style(content.look), among(content.names.values()):
             drawn = self.figure(content)
         stem = self.stem(content.score)
         if isinstance(drawn, Figure):

@@ -1,6 +1,6 @@
 """Drawing into one `Axes`: the score of chips over time and methods."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
@@ -30,6 +31,9 @@ ROOM = 0.05
 
 MARKED = (0.25, 0.5, 0.75)
 """Shares of the chips at which curves of the yield have a marker: quartiles and the median."""
+
+MOST_NAMES, LONGEST_NAME = 6, 20
+"""Most methods that are named at an axis, and letters of the longest name: our choice."""
 
 MANY_CHIPS = 300
 """Above this many chips of a method their thin lines are stored as pixels, not as vectors."""
@@ -265,7 +269,8 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
         chips: As `results.chip_means` gives, of one panel at one time.
 
     Returns:
-        An empty list: the methods are named below their strips, not in a legend.
+        An empty list, where methods are named below their strips; where these names are long or
+        many, one handle per method, whose marker stands below its strip.
 
     Raises:
         ValueError: If there are no chips, rows of several panels or several times.
@@ -310,14 +315,11 @@ def chip_strips(ax: Axes, chips: pd.DataFrame) -> list[Line2D]:
                 ax.plot(
                     ends, [mean] * 2, color=rcParams["text.color"], lw=line_width(0.9), zorder=3
                 )
-    ax.set_xticks(
-        range(len(ordered)), [words.method_text(n).replace(" ", "\n", 1) for n in ordered]
-    )
     ax.set_xlim(-0.6, len(ordered) - 0.4)
-    ax.tick_params(axis="x", length=0)
     fit_scale(ax, score, score.shown(chips[score.column]))
     ax.set_ylabel(y_label(score.axis()))
-    return []
+    texts = [words.method_text(name).replace(" ", "\n", 1) for name in ordered]
+    return _name_places(ax.xaxis, ordered, texts)
 
 
 def _slots(chips: pd.DataFrame, names: "pd.Series[str]") -> dict[str, int]:
@@ -342,7 +344,8 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
         lives: As `results.lifetime` gives, of one panel.
 
     Returns:
-        An empty list: the methods are named beside their rows, not in a legend.
+        An empty list, where methods are named beside their rows; where these names are long or
+        many, one handle per method, whose marker stands there.
 
     Raises:
         ValueError: If there are no lifetimes or rows of several panels.
@@ -399,12 +402,33 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
             t_inference_s=[measured, late_s], extrapolated=[False, True]
         )
         axis.shade(ax, edges, named=False)
-    ax.set_yticks(range(len(ordered)), [words.method_text(name) for name in ordered])
     ax.set_ylim(len(ordered) - 0.4, -0.6)
     ax.grid(False, axis="y")
     ax.grid(True, axis="x")
     ax.set_xlabel(f"time until {score_of(lives).loss_clause(lives['loss'].iloc[0])}")
-    return []
+    return _name_places(ax.yaxis, ordered, [words.method_text(name) for name in ordered])
+
+
+def _name_places(axis: Axis, names: Sequence[str], texts: Sequence[str]) -> list[Line2D]:
+    """Name the methods at 0, 1, 2, ... of an axis; by their markers where texts have no room.
+
+    Returns:
+        Handles of a legend; none where the texts stand at the axis.
+    """
+    axis.set_tick_params(length=0)
+    longest = max(len(line) for text in texts for line in text.split("\n"))
+    if len(texts) <= MOST_NAMES and longest <= LONGEST_NAME:
+        axis.set_ticks(range(len(texts)), texts)
+        return []
+    axis.set_ticks([])
+    ax = axis.axes
+    looks = {name: {**plot_options(name, names), "linestyle": "none"} for name in names}
+    for place, look in enumerate(looks.values()):
+        is_below = axis is ax.xaxis
+        at = ([place], [-0.05]) if is_below else ([-0.03], [place])
+        across = ax.get_xaxis_transform() if is_below else ax.get_yaxis_transform()
+        ax.plot(*at, transform=across, clip_on=False, **look)
+    return [Line2D([], [], label=name, **look) for name, look in looks.items()]
 
 
 def clean_vs_late(ax: Axes, networks: pd.DataFrame) -> list[Line2D]:

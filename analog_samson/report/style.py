@@ -4,8 +4,9 @@ import difflib
 import itertools
 import re
 import zlib
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,8 @@ WIDTHS_IN = {
     "paper": {"one column": 3.4, "two columns": 7.0},
     "talk": {"one column": 6.8, "two columns": 12.5},
 }
+_among: ContextVar[tuple[str, ...]] = ContextVar("_among", default=())
+
 FILLS = ("full", "none", "left", "bottom")
 """How the markers of the strengths of one method are filled, in turn."""
 
@@ -53,25 +56,36 @@ def method_style(method: str) -> MethodStyle:
     )
 
 
+@contextmanager
+def among(names: Iterable[str]) -> Iterator[None]:
+    """Methods keep the look that they have among these, also in figures that do not draw all."""
+    token = _among.set((*_among.get(), *names))
+    try:
+        yield
+    finally:
+        _among.reset(token)
+
+
 def plot_options(name: str, drawn: Iterable[str]) -> dict[str, Any]:
     """Line and marker of a method with its strength, for matplotlib.
 
     Args:
         name: Method and strength, such as "sam rho=0.5".
-        drawn: All that one figure draws: the strengths of one method share colour and marker, which
-            is full, hollow, or half full, and of further ones paler.
+        drawn: All that one figure draws, besides those of `among`: the strengths of one method
+            share colour and marker, which is full, hollow, or half full, and of further ones paler.
 
     Returns:
         Keyword arguments of ``Axes.plot``.
     """
     method = name.split(" ")[0]
     colour, marker = method_style(method)
-    drawn = list(drawn)
+    drawn = [*drawn, *_among.get()]
     if (cycle := rcParams["axes.prop_cycle"]) != rcParamsDefault["axes.prop_cycle"]:
         colours = cycle.by_key().get("color", [colour])
         methods = sorted({other.split(" ")[0] for other in drawn}, key=order)
         colour = colours[methods.index(method) % len(colours)]
-    rank = sorted(other for other in drawn if other.split(" ")[0] == method).index(name)
+    own = {other for other in drawn if other.split(" ")[0] == method}
+    rank = sorted(own, key=lambda one: (one.count(" "), order_by_number(one))).index(name)
     red, green, blue = matplotlib.colors.to_rgb(colour)
     pale = 1 - 0.75 ** (rank // 2)
     shade = tuple(part + (1 - part) * pale for part in (red, green, blue))

@@ -1,6 +1,7 @@
 """Texts that tables and figures share: names of methods and panels, n, intervals."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -54,21 +55,31 @@ def method_text(name: str) -> str:
         return label
     method, *settings = name.split(" ")
     shown = appearance(method)
-    strength = f"{shown.strength}="
-    start, parts = shown.label, []
+    text = shown.label
     for setting in settings:
-        key, is_set, value = setting.partition("=")
-        if shown.strength and setting.startswith(strength):
-            start += f" {shown.symbol or shown.strength} = {value}"
-        elif key == "clip_weights" and is_set:
-            parts.append(f"clipped at {value} std")
-        elif key == "ramp" and parts and parts[-1].endswith(" ramp"):
-            parts[-1] += f" over {100 * float(value):g} %"
-        elif key in RAMPS:
-            parts.append(f"{key} ramp")
+        key, _, value = setting.partition("=")
+        if shown.strength and key == shown.strength:
+            text += f" {shown.symbol or shown.strength} = {value}"
+        elif key == "ramp" and text.endswith(" ramp") and re.fullmatch(r"\d*\.?\d+", value):
+            text += f" over {100 * float(value):g} %"
+        elif said := _setting_text(key, value):
+            text += f"{',' if text != shown.label else ''} {said}"
         else:
-            parts.append(f"{key.replace('_', ' ')} = {value}" if is_set else setting)
-    return f"{start}{',' if start != shown.label else ''} {', '.join(parts)}" if parts else start
+            text += f" {setting}"
+    return text
+
+
+def _setting_text(key: str, value: str) -> str:
+    """A setting of a training in words; "" if it is none."""
+    if key in RAMPS:
+        return f"{key} ramp"
+    if key == "fine-tuned":
+        return key
+    if not value or not key.isidentifier():
+        return ""
+    return (
+        f"clipped at {value} std" if key == "clip_weights" else f"{key.replace('_', ' ')} = {value}"
+    )
 
 
 def condition_text(condition: str) -> str:

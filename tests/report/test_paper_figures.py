@@ -31,6 +31,7 @@ from analog_samson.report import (
     conductance_map,
     conductances_figure,
     findings,
+    gain_figure,
     labelled,
     layers_figure,
     lifetime_figure,
@@ -41,6 +42,7 @@ from analog_samson.report import (
     page,
     sensitivity_figure,
     sharpness_figure,
+    strips_figure,
     study_figures,
     study_tables,
     table,
@@ -63,6 +65,7 @@ from analog_samson.results import (
     lifetime,
     lost,
     network_means,
+    paired_gain,
     read_trials,
     summarise,
 )
@@ -882,3 +885,53 @@ def test_bars_of_extrapolated_times_end_below_the_word(stem):
         ]
         for word in words:
             assert max(tops) <= word.get_window_extent().y0
+
+
+@pytest.mark.parametrize(("low", "is_shared"), [(0.70, True), (0.10, False)])
+def test_panels_share_an_axis_where_their_ranges_are_comparable(summary, low, is_shared):
+    rows = summary.query("t_inference_s > 0")
+    pcm = rows["device"] == "pcm_like"
+    rows = rows.assign(accuracy=rows["accuracy"].where(~pcm, np.linspace(low, 0.9, len(rows))))
+    figure = accuracy_figure(rows.assign(low=rows["accuracy"] - 0.01, high=rows["accuracy"] + 0.01))
+    left, right = figure.axes
+    assert (left.get_ylim() == right.get_ylim()) is is_shared
+    assert ("Vertical axes differ." in note(figure)) is not is_shared
+    shown = [label.get_visible() for label in right.yaxis.get_ticklabels()]
+    assert any(shown) is not is_shared
+    for ax in figure.axes:
+        low_end, high_end = ax.get_ylim()
+        assert all(low_end <= y <= high_end for line in ax.lines[:1] for y in line.get_ydata())
+
+
+def test_a_method_keeps_its_marker_where_the_baseline_is_not_drawn(trials):
+    clipped = trials[trials["method"] == "sgd"].assign(strength="clip_weights=2")
+    clipped = clipped.assign(
+        chip_id=clipped["chip_id"] + "c", checkpoint=clipped["checkpoint"] + "c"
+    )
+    rows = pd.concat([trials, clipped])
+    gains = paired_gain(chip_means(rows))
+    faces = []
+    for figure in (accuracy_figure(summarise(chip_means(rows))), gain_figure(gains)):
+        (entry,) = [
+            handle
+            for legend in figure.legends
+            for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True)
+            if text.get_text() == "SGD clipped at 2 std"
+        ]
+        faces.append(entry.get_markerfacecolor())
+    assert faces == ["white", "white"]
+
+
+@pytest.mark.parametrize("draw", [lifetime_figure, strips_figure])
+def test_many_methods_are_named_by_their_markers(draw):
+    means = {f"samson rho={k}": 0.9 for k in range(1, 9)}
+    rows = make_trials(means, n_networks=2, n_chips=2)
+    given = lifetime(rows, 0.05) if draw is lifetime_figure else chip_means(rows)
+    figure = draw(given)
+    assert len(figure.legends[0].get_texts()) == 8
+    (ax,) = figure.axes
+    axis = ax.yaxis if draw is lifetime_figure else ax.xaxis
+    assert not axis.get_ticklabels()
+    few = given[given["strength"].isin(["rho=1", "rho=2"])]
+    figure = draw(few)
+    assert not figure.legends

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from synthetic_trials import make_trials
 
 from analog_samson import results
@@ -49,7 +50,7 @@ from analog_samson.report import (
     write_report,
     yield_curves,
 )
-from analog_samson.report.axes import _legend_columns
+from analog_samson.report.axes import _legend_columns, finish
 from analog_samson.report.citations import bibtex
 from analog_samson.report.contents import warnings_of
 from analog_samson.report.methods import KNOWN_METHODS
@@ -727,11 +728,23 @@ def test_a_method_of_many_strengths_has_panels_of_its_own_with_the_baseline():
     assert len(training_figure(_curves([*sam, "sgd"], 1)).axes) == 3
 
 
-def test_a_legend_has_as_many_columns_as_its_entries_have_room_for():
-    assert _legend_columns([10] * 6, 3 * 18) == 3
-    assert _legend_columns([10] * 6, 3 * 18 - 1) == 2
-    assert _legend_columns([30, 10, 10, 10], 38 + 18) == 2  # one long entry
-    assert _legend_columns([100, 100], 50) == 1
+@pytest.mark.parametrize("look", ["paper", "talk"])
+@pytest.mark.parametrize("longest", [1, 8, 30])
+def test_a_legend_fills_its_width_and_no_more(look, longest):
+    names = [f"method {k}" + "m" * (longest if k % 5 == 0 else 1) for k in range(14)]
+    with style(look):
+        figure = Figure(figsize=(7, 3), layout="constrained")
+        figure.subplots()
+        finish(figure, {name: Line2D([], []) for name in names}, "", are_methods=False)
+        (legend,) = figure.legends
+        figure.draw_without_rendering()
+        box, whole = legend.get_window_extent(), figure.bbox
+        columns = legend._ncols
+        if columns > 1:
+            assert box.x0 >= whole.x0 and box.x1 <= whole.x1
+        assert box.width > 0.45 * whole.width
+        assert _legend_columns(names, 72 * 7) == columns
+        assert _legend_columns(["m" * 200] * 3, 72 * 7) == 1
 
 
 def test_strengths_of_a_method_differ_in_how_their_markers_are_filled():
