@@ -6,19 +6,20 @@ The table is that of `docs/STUDIES.md`, the commands are those at the top of eac
 """
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
 
-def studies(page: str) -> Iterator[tuple[str, list[str]]]:
-    """Folder of every study on the page, and the cells of its line."""
+def studies(page: str) -> Iterator[tuple[list[str], list[str]]]:
+    """Names of the studies of every line on the page, and the further cells of the line."""
     for line in page.splitlines():
-        if match := re.match(r"\| \[[\w-]+\]\(\.\./(results/[\w-]+)\)", line):
-            cells = [cell.strip() for cell in line.strip("|").split("|")]
-            cells[0] = re.sub(r"\[([\w-]+)\]\([^)]*\)", r"\1", cells[0])
-            yield match[1], cells
+        if re.match(r"\| \[[\w-]+\]\(\.\./results/", line):
+            first, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+            names = re.sub(r"\[([\w-]+)\]\([^)]*\)", r"\1", first)
+            yield names.split(", "), cells
 
 
 def commands(page: str) -> list[str]:
@@ -36,20 +37,24 @@ def lines(folder: Path) -> list[str]:
     own = commands((folder / "README.md").read_text(encoding="utf-8"))
     if not list(folder.glob("trials.csv*")) or any("rerun.py" in line for line in own):
         return own
-    verify = " --verify" * (folder / "networks").is_dir()
+    study = folder / "study.toml"
+    given = tomllib.loads(study.read_text(encoding="utf-8")) if study.is_file() else {}
+    patterns = given.get("checkpoints", ["networks/*"])
+    is_there = any(any(folder.glob(pattern)) for pattern in patterns)
+    verify = " --verify" * is_there
     return [*own, f"    python experiments/rerun.py {folder.relative_to(ROOT)}{verify}"]
 
 
 def text() -> str:
     """All studies with their commands."""
     parts = []
-    for folder, cells in studies((ROOT / "docs/STUDIES.md").read_text(encoding="utf-8")):
-        names, task, networks, chips, hours = cells
+    for names, cells in studies((ROOT / "docs/STUDIES.md").read_text(encoding="utf-8")):
+        task, networks, chips, hours = cells
         parts += [
-            f"{names}: {task}",
-            f"  methods x training seeds: {networks}; chips a device: {chips}; about {hours} h on "
-            "one core",
-            *lines(ROOT / folder),
+            f"{', '.join(names)}: {task}",
+            f"  methods x training seeds: {networks}; chips a device: {chips}; hours on one core: "
+            f"{hours}",
+            *dict.fromkeys(line for name in names for line in lines(ROOT / "results" / name)),
             "",
         ]
     return "\n".join([*parts, "--verify takes minutes: it evaluates some rows again."])

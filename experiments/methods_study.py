@@ -210,12 +210,12 @@ def _check_studies(plan: dict[str, Any], folder: Path, trust: Sequence[str]) -> 
 
 def _check_unchanged(plan: dict[str, Any], folder: Path) -> None:
     """Raise ValueError if networks of the table were trained with other settings than asked."""
-    table, first = folder / "networks.csv", plan.get("studies", ["study.toml"])[0]
+    table, studies = folder / "networks.csv", plan.get("studies") or [folder.name]
     if not table.exists():
         return
     networks = _read(table)
     digests = dict(zip(_keys(networks), networks["digest"], strict=True))
-    manifest = read_manifest((folder / first).with_name(MANIFEST_FILE))
+    manifest = read_manifest((folder / studies[0]).with_name(MANIFEST_FILE))
     settings = {one["digest"]: one["spec"] for one in manifest.get("checkpoints", {}).values()}
     for variant, spec in all_specs(plan):
         theirs = settings.get(digests.get(_key(variant, spec), ""), {})

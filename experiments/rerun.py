@@ -9,8 +9,9 @@ takes rows whose networks are committed (`study.toml` has their paths; without i
 must be equal; otherwise ADC ties may round differently, and 5 of 10,000 images may differ. Tables
 in the study's folder must be reproduced byte for byte; a finished study of methods has tables of
 its networks, and of chips on training images, besides; a study of requirements has its searches,
-repeated on its rows; a study of thermal drift is that of `thermal_drift.py`. About 0.2 s per row of
-LeNet-5, 0.3 s of ResNet-8, 0.7 s with recalibrated batch normalisation.
+repeated on its rows. Of a study of thermal drift (`thermal_drift.py`) all rows of the committed
+networks are evaluated again. About 0.2 s per row of LeNet-5, 0.3 s of ResNet-8, 0.7 s with
+recalibrated batch normalisation.
 """
 
 import itertools
@@ -81,7 +82,7 @@ def main(
     """Redraw a study from its rows; with `--verify`, evaluate some of them again first.
 
     Args:
-        folder: Folder of the study, with `trials.csv` and `study.toml`.
+        folder: Folder of the study, with `trials.csv` or `thermal_drift.csv`.
         verify: Whether rows are evaluated again.
         share: Share of the rows with committed networks that is evaluated again.
         seed: Random seed of the selection of rows.
@@ -127,20 +128,24 @@ def study_in(folder: Path, trust: Sequence[str]) -> Study:
 def trials_behind(study: Study, rows: pd.DataFrame) -> list[Trial]:
     """Chips of a study; of one without axes also those under the other conditions of its rows."""
     nominal = study.trials()
-    others = set(rows["condition"]) - {trial.condition for trial in nominal}
     if study.axes or len(study.devices) > 1:
         return nominal
-    scaled = (study.under(json.loads(one), nominal) for one in sorted(others))
+    others = set(rows["condition"]) - {trial.condition for trial in nominal}
+    settings = (
+        {name: value for name, value in json.loads(one).items() if name not in study.maintenance}
+        for one in sorted(others)
+    )
+    scaled = (study.under(one, nominal) for one in settings)
     return [*nominal, *itertools.chain.from_iterable(scaled)]
 
 
 def searched_again(folder: Path, study: Study, jobs: int) -> str:
-    """Search the tolerances again on the rows that are there, and compare them.
+    """Search the tolerances of the networks that are there again on the rows, and compare them.
 
     Raises:
         ValueError: If they differ.
     """
-    committed = (folder / TOLERANCES_FILE).read_bytes()
+    keys = ["checkpoint", "source"]
     asked = pd.read_csv(folder / TOLERANCES_FILE)
     first = asked.iloc[0]
     score = find_score(study.score)
@@ -158,12 +163,17 @@ def searched_again(folder: Path, study: Study, jobs: int) -> str:
             others=first["others"],
             jobs=jobs,
         )
-        if (copy / TOLERANCES_FILE).read_bytes() != committed:
+        found = pd.read_csv(copy / TOLERANCES_FILE).sort_values(keys, ignore_index=True)
+        there = asked[asked["checkpoint"].isin(found["checkpoint"])]
+        there = there.sort_values(keys, ignore_index=True)
+        try:
+            pd.testing.assert_frame_equal(found, there, check_dtype=False)
+        except AssertionError:
             raise ValueError(
                 f"{folder}: the searches, repeated on the rows, end at other tolerances than those "
                 f"of {TOLERANCES_FILE}; restore the rows that it is of, or start the command of "
                 "the study again."
-            )
+            ) from None
     return f"{folder}: {len(again)} searches again, with the same tolerances."
 
 
@@ -208,7 +218,7 @@ def verified(
     off = (both[value] - both[f"{value}_committed"]).abs()
     n = both["n_images_per_chip"]
     allowed = np.ceil(TOLERANCE * n) if is_counted else TOLERANCE * np.sqrt(n * both["sum_squares"])
-    same_machine = _is_of_manifest(folder)
+    same_machine = is_of_manifest(folder)
     too_far = differ if same_machine else off > allowed
     machine = "the same" if same_machine else "another"
     said = (
@@ -267,10 +277,12 @@ def differing(texts: Mapping[str, str], folder: Path) -> list[str]:
 
 
 def of_requirements(folder: Path) -> tuple[dict[str, Figure], dict[str, Table]]:
-    """Figure and table of a study of requirements."""
-    rows = pd.read_csv(folder / TOLERANCES_FILE)
+    """Figure and table of a study of requirements, with the baseline of the table that is there."""
+    rows, written = pd.read_csv(folder / TOLERANCES_FILE), folder / f"{REQUIREMENTS}.csv"
+    named = pd.read_csv(written)["baseline"].dropna() if written.is_file() else pd.Series()
+    baseline = str(named.iloc[0]) if len(named) else "sgd"
     with described_in([folder]):
-        figure, table = requirements_figure(rows), requirements_table(rows)
+        figure, table = requirements_figure(rows), requirements_table(rows, baseline)
     return {REQUIREMENTS: figure}, {REQUIREMENTS: table}
 
 
@@ -300,11 +312,13 @@ def _run(job: tuple[Trial, tuple[Point, ...]]) -> pd.DataFrame:
     return run_trial(*job)
 
 
-def _is_of_manifest(folder: Path) -> bool:
+def is_of_manifest(folder: Path) -> bool:
     """Whether all rows come from this processor and these versions."""
     manifest = read_manifest(folder / MANIFEST_FILE)
-    commits = {"git_commit": ""}
-    return [one | commits for one in manifest.get("environments", [])] == [environment() | commits]
+    environments = [one | {"git_commit": ""} for one in manifest.get("environments", [])]
+    return bool(environments) and all(
+        one == environment() | {"git_commit": ""} for one in environments
+    )
 
 
 if __name__ == "__main__":

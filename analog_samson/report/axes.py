@@ -161,7 +161,7 @@ class TimeAxis:
             ax.axvspan(*span, color="0.94", lw=0, zorder=0)
         if not named:
             return
-        for panel in ax.get_shared_y_axes().get_siblings(ax):  # the last one drawn sets the limits
+        for panel in ax.get_shared_y_axes().get_siblings(ax):  # where shared from the start
             panel.margins(y=0.14)
         ax.annotate(
             "extrapolated",
@@ -250,10 +250,10 @@ def y_label(text: str, longest: int = LONGEST_Y_LABEL) -> str:
 
 
 def share_comparable(groups: Sequence[Sequence[Axes]]) -> bool:
-    """Let all panels share their vertical axis if what they show has comparable ranges.
+    """Let all panels share their vertical axis if all can be read on a common one.
 
-    Otherwise, where one range is more than `WIDE_RANGE` times another, the panels of each group
-    share one.
+    Otherwise, where the common axis is more than `WIDE_RANGE` times as long as that of a panel, the
+    panels of each group share one.
 
     Args:
         groups: Panels with their limits, in groups.
@@ -262,38 +262,51 @@ def share_comparable(groups: Sequence[Sequence[Axes]]) -> bool:
         Whether all share it.
     """
     for panels in groups:
-        _share(panels)
-    firsts = [panels[0] for panels in groups]
-    spans = []
-    for ax in firsts:
-        low, high = ax.get_ylim()
-        spans.append(np.log10(high / low) if ax.get_yscale() == "log" else high - low)
-    has_one_scale = len({ax.get_yscale() for ax in firsts}) == 1
-    if not has_one_scale or max(spans) > WIDE_RANGE * min(spans):
+        share(panels)
+    firsts = [panels[0] for panels in groups if any(ax.has_data() for ax in panels)]
+    if len({ax.get_yscale() for ax in firsts}) > 1:
         return False
-    _share(firsts)
+    ends = np.array([ax.get_ylim() for ax in firsts])
+    if firsts and firsts[0].get_yscale() == "log":
+        ends = np.log10(ends)
+    if len(ends) and np.ptp(ends) > WIDE_RANGE * np.diff(ends).min():
+        return False
+    share([panels[0] for panels in groups])
     return True
 
 
-def _share(panels: Sequence[Axes]) -> None:
-    lows, highs = zip(*(ax.get_ylim() for ax in panels), strict=True)
+def share(panels: Sequence[Axes]) -> None:
+    """Let panels share a vertical axis that holds what all show; logarithmic if one is.
+
+    Args:
+        panels: Panels with their limits, of which at most the first shares its axis already.
+    """
+    if any(ax.get_yscale() == "log" for ax in panels):
+        for ax in panels:
+            if ax.get_yscale() != "log":
+                log_axis(ax.set_yscale, ax.yaxis)
+    ends = np.array([ax.get_ylim() for ax in panels if ax.has_data()])
     for ax in panels[1:]:
         ax.sharey(panels[0])
-    panels[0].set_ylim(min(lows), max(highs))
+    if len(ends):
+        panels[0].set_ylim(ends.min(), ends.max())
 
 
 def label_outer(axes: Sequence[Axes], *, shares_y: bool = True) -> None:
-    """Label the outer panels of a grid; where axes differ, each keeps the numbers of its own."""
+    """Label the outer panels of a grid; where axes differ, each keeps the labels of its own."""
     ends = np.array([ax.get_xlim() for ax in axes])
-    shares_x = bool(np.allclose(ends, ends[0], rtol=1e-9))
-    for ax in axes:
-        if shares_x and shares_y:
-            ax.label_outer()
-        place = ax.get_subplotspec()
-        if place is not None and not place.is_first_col():
+    texts = {tuple(label.get_text() for label in ax.get_xticklabels()) for ax in axes}
+    shares_x = len(texts) == 1 and bool(np.allclose(ends, ends[0], rtol=1e-9))
+    places = [place for ax in axes if (place := ax.get_subplotspec()) is not None]
+    for ax, place in zip(axes, places, strict=True):
+        is_lowest = not any(
+            other.colspan.start == place.colspan.start and other.rowspan.start > place.rowspan.start
+            for other in places
+        )
+        if not place.is_first_col():
             ax.set_ylabel("")
             ax.tick_params(axis="y", labelleft=not shares_y)
-        if place is not None and shares_x and not place.is_last_row():
+        if shares_x and not is_lowest:
             ax.set_xlabel("")
             ax.tick_params(axis="x", labelbottom=False)
 

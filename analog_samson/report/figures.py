@@ -22,6 +22,7 @@ from analog_samson.report.axes import (
     head,
     label_outer,
     share_comparable,
+    y_label,
 )
 from analog_samson.report.pgf import save_pgf
 from analog_samson.report.shown import ShownFigure
@@ -242,7 +243,7 @@ def chips_figure(
     columns = words.varying(rows)
     groups = dict(list(rows.groupby(["device", *columns], observed=True, sort=True)))
     across = min(len(names), 4 if is_wide(width, look) else 2)
-    with style(look):
+    with style(look), among(names):
         down = -(-len(names) // across)
         figure, axes = panel_grid(
             len(groups) * down * across, width, look, aspect=0.9, share_y=False, across=across
@@ -258,12 +259,15 @@ def chips_figure(
             panels.chips_over_time(ax, own, axis=axis or TimeAxis(part["t_inference_s"]))
             first_row = "\n" if row % down == 0 else ""
             ax.set_title(first_row + words.method_text(names[k]), weight="normal")
-            if k == 0:
-                head(ax, words.group_title(part.iloc[0], columns, rows["device"].unique()))
         size = down * across
         rows_of = [axes[k : k + size] for k in range(0, len(axes), size)]
         is_shared = share_comparable([[ax for ax in own if ax.axison] for own in rows_of])
         label_outer([ax for ax in axes if ax.axison])
+        for own, part in zip(rows_of, groups.values(), strict=True):
+            first = next(ax for ax in own if ax.axison)
+            first.tick_params(axis="y", labelleft=True)
+            first.set_ylabel(y_label(score_of(part).axis(), longest=0))
+            head(first, words.group_title(part.iloc[0], columns, rows["device"].unique()))
         note = "Thin lines: chips (reads averaged). Thick lines: mean of all chips."
         if chips["extrapolated"].any():
             note += f" Shaded: {words.beyond_text(chips)}"
@@ -469,7 +473,9 @@ def by_panel(
         for ax, (_, part) in zip(axes, groups, strict=True):
             title = words.group_title(part.iloc[0], columns, rows["device"].unique())
             title = f"{title}, {moment(part)}" if with_time else title
-            ax.set_title(_wrapped(title, figure, axes, 0.88 if share_y else 0.7))
+            ax.set_title(
+                _wrapped(title, figure, axes, 0.88 if is_shared else 0.8 if share_y else 0.7)
+            )
         if share_y:
             label_outer(axes, shares_y=is_shared)
             note += "" if is_shared else OWN_AXES

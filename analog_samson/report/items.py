@@ -443,6 +443,11 @@ def _sharpness(content: Content) -> Figure | None:
 
 def _training(content: Content) -> Figure:
     curves = content.beside("training_curves.csv")
+    if "checkpoint" in curves:  # tables of earlier versions lack settings of the strength
+        networks_ = content.chips.drop_duplicates("checkpoint").set_index("checkpoint")
+        curves = _known(curves, curves["checkpoint"].isin(networks_.index))
+        strength = curves["checkpoint"].map(networks_["strength"]).fillna(curves["strength"])
+        return networks.training_figure(curves.assign(strength=strength), **content.how)
     called = words.method_names(curves.fillna({"strength": ""}))
     curves = _known(curves, called.isin(set(content.names.values())))
     return networks.training_figure(curves, **content.how)

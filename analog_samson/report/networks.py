@@ -14,14 +14,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analog_samson.report import words
-from analog_samson.report.axes import WIDE_RANGE, finish, head, log_axis
+from analog_samson.report.axes import WIDE_RANGE, finish, head, log_axis, share
 from analog_samson.report.figures import moment, panel_grid, times_note
 from analog_samson.report.methods import KNOWN_METHODS
 from analog_samson.report.style import (
     is_wide,
     line_width,
     order,
-    order_by_number,
     plot_options,
     strength_options,
     style,
@@ -154,15 +153,11 @@ def training_figure(
         handles: dict[str, Line2D] = {}
         for k, (names, has_shades) in enumerate(rows):
             own = whole[whole["name"].isin(names)]
-            shades = strength_options([name for name in names if name != BASELINE])
+            strengths = [name for name in names if has_shades and name != BASELINE]
             drawn: dict[str, Line2D] = {}
-            for n, (column, title) in enumerate(CURVES):
-                ax = axes[3 * k + n]
-                if k:
-                    ax.sharey(axes[n])
-                for handle in _draw_curves(ax, own, column, shades if has_shades else {}):
+            for ax, (column, title) in zip(axes[3 * k : 3 * k + 3], CURVES, strict=True):
+                for handle in _draw_curves(ax, own, column, strength_options(strengths)):
                     drawn[str(handle.get_label())] = handle
-                _scale(ax, whole[column])
                 ax.set_ylabel(title)
             if not has_shades:
                 handles = drawn
@@ -172,11 +167,14 @@ def training_figure(
                 [drawn[name] for name in names], [words.method_text(name) for name in names],
                 loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small",
             )  # fmt: skip
-        keys = ["name", "training_seed"]
-        trainings = whole.drop_duplicates(keys)
-        most = trainings["name"].value_counts().max()
-        shown = "one line each" if most <= MOST_LINES else "medians; shaded: smallest to largest"
-        note = f"n = {len(trainings)} trainings, {shown}. Offset / weights: their norms, "
+        for n, (column, _) in enumerate(CURVES):
+            share(axes[n::3])
+            _scale(axes[n], whole[column])
+        trainings = whole.groupby("name").apply(lambda own: len(set(_training(own))))
+        shown = "one line each"
+        if trainings.max() > MOST_LINES:
+            shown = f"medians of more than {MOST_LINES} (shaded: smallest to largest)"
+        note = f"n = {trainings.sum()} trainings, {shown}. Offset / weights: their norms, "
         finish(figure, handles, note + "one by the other.")
     return figure
 
@@ -357,6 +355,11 @@ def _whole(curves: pd.DataFrame) -> pd.DataFrame:
     return whole.assign(name=words.method_names(whole.fillna({"strength": ""})))
 
 
+def _training(rows: pd.DataFrame) -> "pd.Series[Any]":
+    """What tells the trainings of one method apart: the network, or else its seed."""
+    return rows["checkpoint"] if "checkpoint" in rows else rows["training_seed"]
+
+
 def _draw_curves(
     ax: Axes, whole: pd.DataFrame, column: str, options_of: Mapping[str, Mapping[str, Any]]
 ) -> list[Line2D]:
@@ -370,7 +373,8 @@ def _draw_curves(
     for name in names:
         options = options_of.get(name) or plot_options(name, names)
         own = whole[whole["name"] == name].dropna(subset=[column])
-        by_epoch = own.pivot_table(index="epoch", columns="training_seed", values=column)
+        own = own.assign(training=_training(own))
+        by_epoch = own.pivot(index="epoch", columns="training", values=column)
         by_epoch.index += 1
         lines = by_epoch
         if by_epoch.shape[1] > MOST_LINES:
@@ -378,7 +382,7 @@ def _draw_curves(
             low, high = by_epoch.min(axis=1), by_epoch.max(axis=1)
             ax.fill_between(by_epoch.index, low, high, color=options["color"], alpha=0.15, lw=0)
         thin = {"color": options["color"], "linestyle": options["linestyle"], "alpha": 0.8}
-        for _, line in lines.items():
+        for line in (line.dropna() for _, line in lines.items()):
             ax.plot(line.index, line, lw=line_width(0.8), **thin)
             ax.plot(line.index[-1:], line.tail(1), **options)
         handles.append(Line2D([], [], label=name, **options))
@@ -392,7 +396,7 @@ def _draw_curves(
 
 def _scale(ax: Axes, values: "pd.Series[float]") -> None:
     """Make the axis of a training log logarithmic where its values are positive and far apart."""
-    known = values.dropna()
+    known = values[np.isfinite(values)]
     if len(known) and known.min() > 0 and known.max() > WIDE_RANGE * known.min():
         log_axis(ax.set_yscale, ax.yaxis)
     else:
@@ -402,7 +406,7 @@ def _scale(ax: Axes, values: "pd.Series[float]") -> None:
 def _rows_of_strengths(names: Iterable[str]) -> list[tuple[list[str], bool]]:
     """Names that share panels, and whether they are strengths of one method (and the baseline)."""
     recipes: dict[str, list[str]] = {}
-    for name in sorted(names, key=order_by_number):
+    for name in sorted(names, key=order):
         recipes.setdefault(re.sub(r"=[\d.e+-]+", "=", name), []).append(name)
     several = [own for own in recipes.values() if len(own) > 2]
     others = [name for own in recipes.values() if len(own) <= 2 for name in own]
@@ -423,6 +427,7 @@ def _read_log(path: Path, methods: Mapping[str, str]) -> pd.DataFrame:
             "'mnist-lenet5-samson-rho=0.5-seed0.csv'."
         )
     strength = [part.replace(",", " ") for part in parts[at + 1 :] if "=" in part]
+    strength += ["fine-tuned"] * ("finetuned" in parts[at + 1 :])
     log = pd.read_csv(path).rename(columns={"strength": "strength_in_epoch"})
     log.insert(0, "method", methods[parts[at]])
     log.insert(1, "strength", " ".join(strength))

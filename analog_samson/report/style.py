@@ -27,7 +27,7 @@ class MethodStyle(NamedTuple):
 
 
 _SPARE_COLOURS = ("#AA4499", "#661100", "#6699CC", "#DDCC77", "#CC6677")
-_SPARE_MARKERS = ("8", "H", "1", "2", "+")
+_SPARE_MARKERS = ("8", "H", "d", ">")
 
 STYLES = ("paper", "talk")
 WIDTHS_IN = {
@@ -85,7 +85,7 @@ def plot_options(name: str, drawn: Iterable[str]) -> dict[str, Any]:
         methods = sorted({other.split(" ")[0] for other in drawn}, key=order)
         colour = colours[methods.index(method) % len(colours)]
     own = {other for other in drawn if other.split(" ")[0] == method}
-    rank = sorted(own, key=lambda one: (one.count(" "), order_by_number(one))).index(name)
+    rank = sorted(own, key=lambda one: (one.count(" "), order(one), one)).index(name)
     red, green, blue = matplotlib.colors.to_rgb(colour)
     pale = 1 - 0.75 ** (rank // 2)
     shade = tuple(part + (1 - part) * pale for part in (red, green, blue))
@@ -131,17 +131,13 @@ def marker_size(share: float) -> float:
     return share * float(rcParams["lines.markersize"])
 
 
-def order(name: str) -> tuple[int, str]:
-    """Sort key of a method with its strength: known methods first, in their usual order."""
+def order(name: str) -> tuple[Any, ...]:
+    """Sort key of a method with its strength: known methods first, strengths by their numbers."""
     method = name.split(" ")[0]
     known = list(KNOWN_METHODS)
-    return (known.index(method) if method in known else len(known), name)
-
-
-def order_by_number(name: str) -> tuple[Any, ...]:
-    """As `order`, with the strengths of a method by their numbers: 2 before 10."""
     parts = re.split(r"(\d+\.?\d*(?:e-?\d+)?)", name)
-    return order(name)[0], [float(one) if k % 2 else one for k, one in enumerate(parts)]
+    numbered = [float(one) if k % 2 else one for k, one in enumerate(parts)]
+    return (known.index(method) if method in known else len(known), numbered)
 
 
 def style(name: str = "paper") -> AbstractContextManager[None]:

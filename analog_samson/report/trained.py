@@ -20,7 +20,7 @@ from analog_samson.report.methods_map import task_text
 from analog_samson.report.style import (
     is_wide,
     line_width,
-    order_by_number,
+    order,
     plot_options,
     strength_options,
     style,
@@ -76,7 +76,7 @@ def networks_table(evidence: Evidence, baseline: str = "sgd") -> Table:
     head = f"digital [{score.unit}]" if score.unit else f"digital {score.label}"
     decimals = score.decimals_for(score.shown(own["digital"]))
     lines, data = [], []
-    for name in sorted(set(own["name"]), key=order_by_number):
+    for name in sorted(set(own["name"]), key=order):
         rows = own[own["name"] == name]
         method, strength = rows["method"].iloc[0], rows["strength"].iloc[0]
         found = {"digital": Estimate.of(rows["digital"])}
@@ -163,7 +163,7 @@ def noisy_gap_table(evidence: Evidence, baseline: str = "sgd") -> Table:
     for _, rows in sorted(found.groupby(list(COMPARED_UNDER)), key=_by_setting):
         gaps = rows[rows["name"] == baseline].set_index("training_seed")[_GAP]
         lines = []
-        for name in sorted(set(rows["name"]), key=order_by_number):
+        for name in sorted(set(rows["name"]), key=order):
             own = rows[rows["name"] == name]
             over = (own.set_index("training_seed")[_GAP] - gaps).dropna()
             means = {column: Estimate.of(own[column]) for column in ("training", "test", _GAP)}
@@ -276,7 +276,7 @@ def _groups(
     called = method_names(with_variants(first, variants))
     variant_of = dict(zip(called, first["checkpoint"].map(of_checkpoint), strict=True))
     parts: dict[str, list[str]] = {}
-    for name in sorted(set(found["name"]), key=order_by_number):
+    for name in sorted(set(found["name"]), key=order):
         parts.setdefault(variant_of[name], []).append(name)
     single = [part[0] for part in parts.values() if len(part) == 1]
     before = [baseline] if baseline in single else []

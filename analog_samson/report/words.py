@@ -58,12 +58,13 @@ def method_text(name: str) -> str:
     text = shown.label
     for setting in settings:
         key, _, value = setting.partition("=")
-        if shown.strength and key == shown.strength:
-            text += f" {shown.symbol or shown.strength} = {value}"
+        between = "," if text != shown.label else ""
+        if value and key == shown.strength:
+            text += f"{between} {shown.symbol or shown.strength} = {value}"
         elif key == "ramp" and text.endswith(" ramp") and re.fullmatch(r"\d*\.?\d+", value):
             text += f" over {100 * float(value):g} %"
         elif said := _setting_text(key, value):
-            text += f"{',' if text != shown.label else ''} {said}"
+            text += f"{between} {said}"
         else:
             text += f" {setting}"
     return text
@@ -71,7 +72,7 @@ def method_text(name: str) -> str:
 
 def _setting_text(key: str, value: str) -> str:
     """A setting of a training in words; "" if it is none."""
-    if key in RAMPS:
+    if key in RAMPS and not value:
         return f"{key} ramp"
     if key == "fine-tuned":
         return key

@@ -1,4 +1,4 @@
-"""Studies defined in a TOML file."""
+"""Studies from a file, or from the manifest of one that has run."""
 
 import glob
 import os
@@ -108,7 +108,7 @@ def load_study(
 
 
 def study_of_manifest(folder: str | Path, trust: Sequence[str] = ()) -> Study:
-    """The study that the manifest of a folder describes, whatever command started it.
+    """The study of chips that the manifest of a folder describes, by whatever command it was run.
 
     Args:
         folder: Folder with ``manifest.json``, and with those of its networks that are there in
@@ -120,7 +120,8 @@ def study_of_manifest(folder: str | Path, trust: Sequence[str] = ()) -> Study:
 
     Raises:
         FileNotFoundError: If there is no manifest, or none of the networks.
-        ValueError: If the manifest cannot be read, or names code of a package that is not trusted.
+        ValueError: If the manifest cannot be read, is not of a study of chips, or names code of a
+            package that is not trusted.
 
     Example:
         >>> from analog_samson.training import train
@@ -135,6 +136,9 @@ def study_of_manifest(folder: str | Path, trust: Sequence[str] = ()) -> Study:
     manifest = read_manifest(path)
     if not manifest:
         raise FileNotFoundError(f"There is no manifest {str(path)!r}.")
+    content = {OLD_NAMES.get(name, name): value for name, value in manifest["study"].items()}
+    if missing := {"name", "devices", "times_s"} - set(content):
+        raise ValueError(f"{str(path)!r} is not that of a study of chips: it has no {missing}.")
     paths = [folder / "networks" / name for name in manifest["checkpoints"]]
     there = [one for one in paths if one.is_file()]
     if not there:
@@ -142,7 +146,7 @@ def study_of_manifest(folder: str | Path, trust: Sequence[str] = ()) -> Study:
             f"None of the networks of {str(path)!r} is in {str(folder / 'networks')!r}."
         )
     known = {field.name for field in fields(Study)} - {"trust", "data_folder", "dataset"}
-    content = {name: value for name, value in manifest["study"].items() if name in known}
+    content = {name: value for name, value in content.items() if name in known}
     if "primary" in content:
         content["primary"] = _primary(path, content["primary"])
     content["checkpoints"] = there

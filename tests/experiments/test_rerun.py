@@ -8,6 +8,7 @@ from analog_samson.experiments import rerun
 from places import ROOT
 
 from analog_samson.checkpoint import TrainingSpec
+from analog_samson.report import write_requirements
 from analog_samson.study import Study, collect, load_study, study_of_manifest, tolerances
 from analog_samson.training import train
 
@@ -57,10 +58,28 @@ def test_a_study_of_requirements_is_searched_again(requirements, tmp_path, capsy
     assert "2 searches again, with the same tolerances" in said
     assert {"requirements.md", "requirements.pdf"} <= {one.name for one in folder.iterdir()}
     assert not (folder / "accuracy.md").exists()
+    kept = next((folder / "networks").iterdir())
+    moved = kept.rename(tmp_path / kept.name)  # as a repository that keeps few networks
+    rerun.main(folder, verify=True, share=0.1, jobs=1)
+    assert "1 searches again" in capsys.readouterr().out
+    moved.rename(kept)
     found = pd.read_csv(folder / "tolerances.csv")
     found.assign(factor=2 * found["factor"]).to_csv(folder / "tolerances.csv", index=False)
     with pytest.raises(ValueError, match="end at other tolerances than those of tolerances.csv"):
         rerun.main(folder, verify=True, share=0.1, jobs=1)
+
+
+@pytest.mark.slow
+def test_requirements_with_maintenance_and_another_baseline_come_out_again(
+    networks, tmp_path, capsys
+):
+    study = Study("kept", networks[::-1], ["pcm_like"], ["1 d"], 3, refresh_every="1 week")
+    rows = tolerances(study, tmp_path, lose=5.0, sources=["drift_scale"], others="nominal")
+    write_requirements(rows, tmp_path, baseline="sam")
+    keep(networks, tmp_path)
+    rerun.main(tmp_path, verify=True, share=1.0, jobs=1)
+    said = capsys.readouterr().out
+    assert "2 searches again" in said and "3 tables unchanged" in said
 
 
 @pytest.mark.slow
@@ -96,4 +115,10 @@ def test_the_file_of_a_study_comes_before_its_manifest(tmp_path):
         rerun.study_in(tmp_path, ())
     (tmp_path / "nets").mkdir()
     (tmp_path / "nets/one").touch()
+    (tmp_path / "manifest.json").write_text("this is not read")
     assert rerun.study_in(tmp_path, ()) == load_study(tmp_path / "study.toml")
+
+
+def test_a_manifest_of_something_else_is_no_study_of_chips():
+    with pytest.raises(ValueError, match="is not that of a study of chips"):
+        study_of_manifest(ROOT / "results" / "microring")

@@ -84,7 +84,7 @@ def networks(tmp_path_factory):
 
 
 def digital(path):
-    return load_checkpoint(path, thermal_drift.TRUST).n_correct_digital
+    return load_checkpoint(path, ("analog_samson",)).n_correct_digital
 
 
 def linear_rings(theta):
@@ -114,7 +114,7 @@ def test_a_shifted_ring_follows_the_lorentzian_line():
 def test_without_drift_control_parameters_give_the_digital_network(networks):
     for mapping in ("as trained", "one branch"):
         rings = thermal_drift.on_rings(networks["control"], mapping)
-        saved = load_checkpoint(networks["control"], thermal_drift.TRUST).state
+        saved = load_checkpoint(networks["control"], ("analog_samson",)).state
         again = rings.weights(dict.fromkeys(rings.theta, 0.0))
         assert len(again) == 5
         for name, weight in again.items():
@@ -127,7 +127,7 @@ def test_without_drift_control_parameters_give_the_digital_network(networks):
 
 @pytest.mark.slow
 def test_trained_weights_come_back_from_their_rings(networks):
-    saved = load_checkpoint(networks["weights"], thermal_drift.TRUST).state
+    saved = load_checkpoint(networks["weights"], ("analog_samson",)).state
     for mapping in ("as trained", "layer scaled"):
         rings = thermal_drift.on_rings(networks["weights"], mapping)
         for name, weight in rings.weights(dict.fromkeys(rings.theta, 0.0)).items():
@@ -182,12 +182,12 @@ def test_impossible_mappings_are_refused(networks, name, mapping):
 def test_missing_and_foreign_control_parameters_are_refused(networks, tmp_path):
     path = Path(shutil.copy(networks["control"], tmp_path / "mine.safetensors"))
     with pytest.raises(FileNotFoundError, match=r"no control parameters .*mine\.control"):
-        control_parameters(path, thermal_drift.TRUST)
+        control_parameters(path, ("analog_samson",))
     shutil.copy(networks["control"].with_suffix(".control"), path.with_suffix(".control"))
-    assert control_parameters(path, thermal_drift.TRUST)
+    assert control_parameters(path, ("analog_samson",))
     shutil.copy(networks["weights"], path)
     with pytest.raises(ValueError, match="belong to another network"):
-        control_parameters(path, thermal_drift.TRUST)
+        control_parameters(path, ("analog_samson",))
 
 
 def test_curvature_is_the_hessian_over_control_parameters():
@@ -261,7 +261,7 @@ def test_lenet_of_other_images_is_refused():
 @pytest.mark.slow
 def test_weights_under_noise_stay_in_the_range_of_a_ring(tmp_path):
     spec = spec_of(f"{METHODS}:noise_injection", sigma=3.0, lr=2.0)
-    state = load_checkpoint(train(spec, tmp_path), thermal_drift.TRUST).state
+    state = load_checkpoint(train(spec, tmp_path), ("analog_samson",)).state
     assert float(state["fc2.weight"].abs().max()) == pytest.approx(0.999)
     with pytest.raises(ValueError, match="acts on weights"):
         spec_of(f"{METHODS}:noise_injection", sigma=3.0, parametrisation="microring")
@@ -272,7 +272,7 @@ def test_pruning_makes_rings_flatter(tmp_path):
     slopes = []
     for weight in (0.0, 0.1):
         spec = spec_of(f"{METHODS}:pruning", slope_weight=weight, epochs=3, **RINGS)
-        theta = control_parameters(train(spec, tmp_path), thermal_drift.TRUST)
+        theta = control_parameters(train(spec, tmp_path), ("analog_samson",))
         slopes.append(sum(float(MicroRing().slope(t).norm()) for t in theta.values()))
     assert slopes[1] < slopes[0]
 

@@ -24,6 +24,7 @@ from analog_samson.report import (
     accuracy_vs_time,
     arrays_figure,
     chip_strips,
+    chips_figure,
     clean_vs_late,
     clipping_by_layer,
     clipping_map,
@@ -53,10 +54,10 @@ from analog_samson.report import (
 )
 from analog_samson.report.datasheet import datasheet
 from analog_samson.report.diagnostics import are_chips_of
-from analog_samson.report.methods import described_in, labels_from
+from analog_samson.report.methods import KNOWN_METHODS, described_in, labels_from
 from analog_samson.report.networks import MEASURES, correlations
 from analog_samson.report.panels import LATE
-from analog_samson.report.style import method_style, plot_options, style
+from analog_samson.report.style import _SPARE_MARKERS, method_style, plot_options, style
 from analog_samson.report.words import interval_text
 from analog_samson.results import (
     append_rows,
@@ -887,11 +888,16 @@ def test_bars_of_extrapolated_times_end_below_the_word(stem):
             assert max(tops) <= word.get_window_extent().y0
 
 
-@pytest.mark.parametrize(("low", "is_shared"), [(0.70, True), (0.10, False)])
-def test_panels_share_an_axis_where_their_ranges_are_comparable(summary, low, is_shared):
+@pytest.mark.parametrize(
+    ("low", "high", "is_shared"), [(0.80, 0.90, True), (0.10, 0.90, False), (0.10, 0.13, False)]
+)
+def test_panels_share_an_axis_that_all_can_be_read_on(summary, low, high, is_shared):
     rows = summary.query("t_inference_s > 0")
     pcm = rows["device"] == "pcm_like"
-    rows = rows.assign(accuracy=rows["accuracy"].where(~pcm, np.linspace(low, 0.9, len(rows))))
+    rows = rows.assign(
+        accuracy=np.where(pcm, np.linspace(low, high, len(rows)), np.linspace(0.8, 0.9, len(rows))),
+        clean_accuracy=np.where(pcm, high, 0.9),
+    )
     figure = accuracy_figure(rows.assign(low=rows["accuracy"] - 0.01, high=rows["accuracy"] + 0.01))
     left, right = figure.axes
     assert (left.get_ylim() == right.get_ylim()) is is_shared
@@ -899,8 +905,22 @@ def test_panels_share_an_axis_where_their_ranges_are_comparable(summary, low, is
     shown = [label.get_visible() for label in right.yaxis.get_ticklabels()]
     assert any(shown) is not is_shared
     for ax in figure.axes:
-        low_end, high_end = ax.get_ylim()
-        assert all(low_end <= y <= high_end for line in ax.lines[:1] for y in line.get_ydata())
+        ends = ax.get_ylim()
+        drawn = np.concatenate([line.get_ydata() for line in ax.lines if len(line.get_xdata()) > 2])
+        assert ends[0] <= drawn.min() and drawn.max() <= ends[1]
+
+
+def test_a_row_of_chips_is_labelled_where_its_device_lacks_the_first_method(trials):
+    lacks = (trials["device"] == "reram_wan2022") & (trials["method"] == "sgd")
+    figure = chips_figure(chip_means(trials[~lacks]))
+    labelled_panels = [ax for ax in figure.axes if ax.axison and ax.get_ylabel()]
+    assert len(labelled_panels) == 2
+
+
+def test_spare_markers_have_a_face_whose_colour_is_seen():
+    assert set(_SPARE_MARKERS) <= set(matplotlib.lines.Line2D.filled_markers)
+    shown = {method_style(method).marker for method in KNOWN_METHODS}
+    assert not shown & set(_SPARE_MARKERS)
 
 
 def test_a_method_keeps_its_marker_where_the_baseline_is_not_drawn(trials):

@@ -22,6 +22,10 @@ from analog_samson.report.words import RAMPS, method_text
             "hardware_aware sigma=1 device=reram_cmo linear ramp=0.5",
             "hardware aware σ = 1, device = reram_cmo, linear ramp over 50 %",
         ),
+        ("samson p=2 rho=0.1", "SAMSON p = 2, ρ = 0.1"),
+        ("samson rho", "SAMSON rho"),
+        ("kick step=0.1", "kick step = 0.1"),
+        ("rwp sigma=0.1 linear ramp=x", "RWP σ = 0.1, linear ramp, ramp = x"),
         ("mesa trajectory_weight=1 teacher_decay=0.99", "MESA λ = 1, teacher decay = 0.99"),
     ],
 )
