@@ -228,6 +228,8 @@ def _verdict(tests: list[str]) -> str:
     """A claim's verdict from those of its tests."""
     if set(tests) in ({OPEN}, {VERDICTS[0]}):
         return tests[0]
+    if set(tests) <= {VERDICTS[0], VERDICTS[3]}:
+        return f"cannot be judged ({VERDICTS[3]})"
     counts = [f"{tests.count(one)} {one}" for one in VERDICTS if one in tests]
     return f"does not hold ({tests[0] if len(tests) == 1 else ', '.join(counts)})"
 

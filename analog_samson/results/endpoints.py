@@ -10,6 +10,7 @@ are paired by training seed (and chip), and the interval is Student's t over tra
 """
 
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,8 +76,9 @@ variant of the protocol, with its strength where there are several ("rwp sigma=0
 LIMITS = ("above", "below", "differs_from", "at_least")
 """Kinds of limits; "at_least" needs a ``margin``, and is "above" the limit minus the margin."""
 
-VERDICTS = ("holds", "not shown", "the opposite")
-"""The interval lies wholly on the claimed side; contains the limit; lies on the other side."""
+VERDICTS = ("holds", "not shown", "the opposite", "too few networks")
+"""The interval lies wholly on the claimed side; contains the limit; lies on the other side; there
+is none."""
 
 
 class IncompleteError(ValueError):
@@ -264,7 +266,9 @@ def endpoint(test: Mapping[str, Any], evidence: Evidence) -> Endpoint:
 
 
 def verdict(low: float, high: float, test: Mapping[str, Any]) -> str:
-    """One of `VERDICTS` of an interval; "not shown" where there is none."""
+    """One of `VERDICTS` of an interval."""
+    if math.isnan(low) or math.isnan(high):
+        return VERDICTS[3]
     if "differs_from" in test:
         limit = test["differs_from"]
         return VERDICTS[0] if low > limit or high < limit else VERDICTS[1]

@@ -61,7 +61,7 @@ def test_the_seed_of_a_failed_network_leaves_the_comparison():
     found = ended(GAIN, rows_of(ONE_TWO_THREE), failed=["sgd--0"])
     assert (found.value, found.n) == (pytest.approx(2.5), 2)
     alone = ended(GAIN, rows_of(ONE_TWO_THREE), failed=["sgd--0", "sgd--1"])
-    assert (alone.n, alone.verdict) == (1, "not shown") and np.isnan(alone.low)
+    assert (alone.n, alone.verdict) == (1, "too few networks") and np.isnan(alone.low)
 
 
 @pytest.mark.parametrize("device", ["pcm_like", "digital"])
@@ -72,7 +72,7 @@ def test_without_a_common_seed_nothing_is_shown(device, failed):
     rows = rows_of({"sgd": [[0.80], [0.82]], "sam": [[0.82], [0.86]]})
     there = replace(evidence(rows, failed=failed), methods=["sam", "sgd"])
     found = endpoint(GAIN | {"device": device}, there)
-    assert (found.n, found.n_chips, found.verdict) == (0, 0, "not shown")
+    assert (found.n, found.n_chips, found.verdict) == (0, 0, "too few networks")
     assert np.isnan(found[:3]).all()
 
 
@@ -270,7 +270,7 @@ def test_the_interval_of_a_correlation_covers(n_seeds):
     (-0.1, 0.3, {"at_least": 0, "margin": 0.2}, "holds"),
     (-0.2, 0.3, {"at_least": 0, "margin": 0.2}, "not shown"),
     (-0.4, -0.3, {"at_least": 0, "margin": 0.2}, "the opposite"),
-    (np.nan, np.nan, {"above": 0}, "not shown"),
+    (np.nan, np.nan, {"above": 0}, "too few networks"),
 ])  # fmt: skip
 def test_a_claim_holds_if_the_interval_lies_wholly_on_its_side(low, high, limit, said):
     assert verdict(low, high, limit) == said
