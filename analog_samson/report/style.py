@@ -136,7 +136,7 @@ def order(name: str) -> tuple[Any, ...]:
     method = name.split(" ")[0]
     known = list(KNOWN_METHODS)
     parts = re.split(r"(\d+\.?\d*(?:e-?\d+)?)", name)
-    numbered = [float(one) if k % 2 else one for k, one in enumerate(parts)]
+    numbered = tuple(float(one) if k % 2 else one for k, one in enumerate(parts))
     return (known.index(method) if method in known else len(known), numbered)
 
 
