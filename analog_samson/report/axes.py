@@ -403,6 +403,14 @@ def finish(
     figure.supxlabel("\n".join(lines), fontsize=size, color="0.3", x=0.01, ha="left")
 
 
+def beside(ax: Axes, handles: Mapping[str, Artist]) -> None:
+    """Put a legend at the right of a panel, outside."""
+    ax.legend(
+        list(handles.values()), [_in_lines(name) for name in handles],
+        loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small",
+    )  # fmt: skip
+
+
 def _in_lines(text: str) -> str:
     """A long name in several lines, each with some of its settings."""
     lines = [""]

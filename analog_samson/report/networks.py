@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analog_samson.report import words
-from analog_samson.report.axes import WIDE_RANGE, finish, head, log_axis, share
+from analog_samson.report.axes import WIDE_RANGE, beside, finish, head, log_axis, share
 from analog_samson.report.figures import moment, panel_grid, times_note
 from analog_samson.report.methods import KNOWN_METHODS
 from analog_samson.report.style import (
@@ -162,14 +162,12 @@ def training_figure(
             if not has_shades:
                 handles = drawn
                 continue
-            beside = axes[3 * k + 2 if is_across else 3 * k]
-            beside.legend(
-                [drawn[name] for name in names], [words.method_text(name) for name in names],
-                loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small",
-            )  # fmt: skip
+            called = {words.method_text(name): drawn[name] for name in names}
+            beside(axes[3 * k + 2 * is_across], called)
         for n, (column, _) in enumerate(CURVES):
+            for ax in axes[n::3]:
+                _scale(ax, whole[column])
             share(axes[n::3])
-            _scale(axes[n], whole[column])
         trainings = whole.groupby("name").apply(lambda own: len(set(_training(own))))
         shown = "one line each"
         if trainings.max() > MOST_LINES:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.advice import cost_texts, networks_beside
-from analog_samson.report.axes import finish, fit_scale
+from analog_samson.report.axes import beside, finish, fit_scale
 from analog_samson.report.estimates import INTERVALS, Estimate
 from analog_samson.report.figures import panel_grid
 from analog_samson.report.methods import device_label
@@ -251,7 +251,7 @@ def noisy_gap_figure(
                 drawn = _against_noise(ax, found, axis, column, options)
             shown = {labels[name]: handle for name, handle in drawn.items()}
             if strengths:
-                panels[2 * k].legend(shown.values(), shown, loc="lower left", fontsize="small")
+                beside(panels[2 * k + is_wide(width, look)], shown)
             else:
                 handles = shown
         seeds = found.groupby("name")["training_seed"].nunique()
