@@ -444,13 +444,14 @@ def _sharpness(content: Content) -> Figure | None:
 def _training(content: Content) -> Figure:
     curves = content.beside("training_curves.csv")
     if "checkpoint" in curves:  # tables of earlier versions lack settings of the strength
-        networks_ = content.chips.drop_duplicates("checkpoint").set_index("checkpoint")
-        curves = _known(curves, curves["checkpoint"].isin(networks_.index))
-        strength = curves["checkpoint"].map(networks_["strength"]).fillna(curves["strength"])
-        return networks.training_figure(curves.assign(strength=strength), **content.how)
-    called = words.method_names(curves.fillna({"strength": ""}))
-    curves = _known(curves, called.isin(set(content.names.values())))
-    return networks.training_figure(curves, **content.how)
+        strengths = dict(zip(content.chips["checkpoint"], content.chips["strength"], strict=True))
+        curves = _known(curves, curves["checkpoint"].isin(strengths))
+        strength = curves["checkpoint"].map(strengths).fillna(curves["strength"])
+        curves = curves.assign(strength=strength)
+    else:
+        called = words.method_names(curves.fillna({"strength": ""}))
+        curves = _known(curves, called.isin(set(content.names.values())))
+    return networks.training_figure(curves, content.baseline, **content.how)
 
 
 def _of_the_study(content: Content, rows: pd.DataFrame) -> pd.DataFrame:

@@ -36,9 +36,6 @@ CURVES = (
 )
 """Columns of a training log, and the label of each axis."""
 
-BASELINE = "sgd"
-"""Training that stands beside the strengths of every method."""
-
 MOST_LINES = 3
 """Most trainings of a method that are drawn one by one: our choice."""
 
@@ -118,15 +115,20 @@ def training_curve(ax: Axes, curves: pd.DataFrame, column: str, title: str) -> l
 
 
 def training_figure(
-    curves: pd.DataFrame, *, width: str | float = "two columns", look: str = "paper"
+    curves: pd.DataFrame,
+    baseline: str = "sgd",
+    *,
+    width: str | float = "two columns",
+    look: str = "paper",
 ) -> Figure:
     """Loss, size of the perturbation and gradient norm against the epoch.
 
-    A method with more than two strengths has a row of panels of its own, with `BASELINE`; all
+    A method with more than two strengths has a row of panels of its own, with the baseline; all
     others share one.
 
     Args:
         curves: As for `training_curve`.
+        baseline: Method that stands in every row.
         width: "one column", "two columns" or inches.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
@@ -144,7 +146,7 @@ def training_figure(
     """
     check_columns(curves, ("method", "strength", "training_seed", "epoch", *dict(CURVES)))
     whole = _whole(curves)
-    rows = _rows_of_strengths(whole["name"].unique())
+    rows = _rows_of_strengths(whole["name"].unique(), baseline)
     with style(look):
         is_across = is_wide(width, look)
         figure, axes = panel_grid(
@@ -153,7 +155,7 @@ def training_figure(
         handles: dict[str, Line2D] = {}
         for k, (names, has_shades) in enumerate(rows):
             own = whole[whole["name"].isin(names)]
-            strengths = [name for name in names if has_shades and name != BASELINE]
+            strengths = [name for name in names if has_shades and name != baseline]
             drawn: dict[str, Line2D] = {}
             for ax, (column, title) in zip(axes[3 * k : 3 * k + 3], CURVES, strict=True):
                 for handle in _draw_curves(ax, own, column, strength_options(strengths)):
@@ -401,14 +403,14 @@ def _scale(ax: Axes, values: "pd.Series[float]") -> None:
         ax.set_ylim(bottom=0.0)
 
 
-def _rows_of_strengths(names: Iterable[str]) -> list[tuple[list[str], bool]]:
+def _rows_of_strengths(names: Iterable[str], baseline: str) -> list[tuple[list[str], bool]]:
     """Names that share panels, and whether they are strengths of one method (and the baseline)."""
     recipes: dict[str, list[str]] = {}
     for name in sorted(names, key=order):
         recipes.setdefault(re.sub(r"=[\d.e+-]+", "=", name), []).append(name)
     several = [own for own in recipes.values() if len(own) > 2]
     others = [name for own in recipes.values() if len(own) <= 2 for name in own]
-    before = [BASELINE] if BASELINE in others else []
+    before = [baseline] if baseline in others else []
     rows = [([*before, *own], True) for own in several]
     return rows if several and others == before else [*rows, (others, False)]
 
