@@ -236,7 +236,10 @@ def _verdict(tests: list[str]) -> str:
 
 def _numbers(tests: pd.DataFrame) -> str:
     """Values with intervals and n: "+0.13 ± 0.05, -0.02 ± 0.04 (n = 10 networks)"."""
-    ns = [f" (n = {n} {of})" for n, of in zip(tests["n"], tests["n_of"], strict=True)]
+    ns = [
+        f" (n = {n} {of.removesuffix('s') if str(n) == '1' else of})"
+        for n, of in zip(tests["n"], tests["n_of"], strict=True)
+    ]
     shown = [_value(test) for test in tests.to_dict("records")]
     if len(set(ns)) == 1:
         return ", ".join(shown) + ns[0] + "; ".join(["", *filter(None, tests["beside"])])
