@@ -118,7 +118,7 @@ def test_the_gap_is_that_of_chips_that_answered_both_paired_by_training_seed(tmp
 def test_strengths_of_a_method_have_panels_of_their_own_and_methods_share_theirs(tmp_path):
     strengths = noisy_gap_figure(evidence_in(tmp_path))
     assert len(strengths.axes) == 2 and not strengths.legends
-    assert [text.get_text() for text in strengths.axes[0].get_legend().get_texts()] == [
+    assert [text.get_text() for text in strengths.axes[1].get_legend().get_texts()] == [
         "SGD", "RWP σ = 0.1", "RWP σ = 0.2"
     ]  # fmt: skip
     alone = noisy_gap_figure(evidence_in(tmp_path, names=("sgd", "rwp sigma=0.1")))
