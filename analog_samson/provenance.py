@@ -151,8 +151,8 @@ def write_manifest(
         own["environments"] = _distinct(
             [*read_manifest(own_path).get("environments", []), *own["environments"]]
         )
-        _write_json(own_path, own)
-    _write_json(path, _union(own, others))
+        write_json(own_path, own)
+    write_json(path, _union(own, others))
 
 
 def _label(dataset: str, encoding: str) -> str:
@@ -270,7 +270,8 @@ def _distinct(entries: Iterable[dict[str, str]]) -> list[dict[str, str]]:
     ]
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a manifest, its keys sorted, whole or not at all."""
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

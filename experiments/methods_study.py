@@ -39,7 +39,7 @@ from analog_samson.evaluation import count_correct, score_by_sample
 from analog_samson.files import made_folder, replacing
 from analog_samson.landscape import sharpness
 from analog_samson.locks import sole_writer
-from analog_samson.provenance import MANIFEST_FILE, read_manifest
+from analog_samson.provenance import MANIFEST_FILE, read_manifest, write_json
 from analog_samson.report import training_curves
 from analog_samson.results import append_rows, read_trials, tables_in
 from analog_samson.results.checking import read_networks, read_text_table
@@ -414,7 +414,7 @@ def _collect(toml: Path, path: Path, data_folder: Path | None, plan: dict[str, A
         manifest["environments"] = _different(before["environments"] + manifest["environments"])
     manifest["claims"] = plan["claims"]
     manifest["study"]["checkpoints"] = sorted(manifest["checkpoints"])
-    _write_manifest(manifest, whole)
+    write_json(whole, manifest)
     for file in [*part.glob("device_*.csv"), part / "audit.csv"]:
         if not (study / file.name).exists():
             _copy(file, study / file.name)
@@ -422,13 +422,7 @@ def _collect(toml: Path, path: Path, data_folder: Path | None, plan: dict[str, A
 
 def add_claims(path: Path, claims: Mapping[str, Any]) -> None:
     """Write the claims of a protocol into a manifest."""
-    _write_manifest(read_manifest(path) | {"claims": claims}, path)
-
-
-def _write_manifest(manifest: Mapping[str, Any], path: Path) -> None:
-    with replacing(path) as temporary:
-        text = json.dumps(manifest, indent=1, sort_keys=True)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(path, read_manifest(path) | {"claims": claims})
 
 
 def _different(environments: list[dict[str, str]]) -> list[dict[str, str]]:
