@@ -14,8 +14,9 @@ A study is a folder of `results/` with a `protocol.toml`, and a study of claims 
     tests = [{ measure = "gain", method = "sam", over = "sgd", device = "digital", above = 0.0 }]
 
 with the measures of `analog_samson.results.endpoints`. A claim holds if all of its tests do. Of a
-study that lacks a network, a row or a table nothing is computed: its claims are open. Without
-`[methods]`, methods are those of the trials' or tables' column `method`.
+study that lacks a network, a row or a table nothing is computed: its claims are open, and so are
+tests of other studies that name it. Without `[methods]`, methods are those of the trials' or
+tables' column `method`.
 """
 
 import math
@@ -117,17 +118,12 @@ def _judged(file: Path, trust: Sequence[str]) -> list[dict[str, Any]]:
     plan = load_protocol(file.parent, trust=trust)
     tests = _tests(file, plan)
     try:
-        others = {name for _, test in tests if (name := other_study(test)) is not None}
-        evidence = replace(
-            evidence_of(file.parent, plan),
-            beside={name: evidence_of(file.parent / name, trust=trust) for name in others},
-        )
-        ends = [_endpoint(file, claim, test, evidence) for claim, test in tests]
+        ends = _endpoints(file, plan, tests, trust)
     except IncompleteError as reason:
         print(f"{file.parent}: open, {reason}.")
-        ends = []
+        ends = [None] * len(tests)
     rows = []
-    for k, (claim, test) in enumerate(tests):
+    for (claim, test), end in zip(tests, ends, strict=True):
         kind = next(key for key in LIMITS if key in test)
         label = {
             "number": plan["claims"][claim].get("number", ""),
@@ -138,13 +134,31 @@ def _judged(file: Path, trust: Sequence[str]) -> list[dict[str, Any]]:
             "limit": f"{kind.replace('at_least', 'above').replace('_', ' ')} {limit_of(test):g}",
         }
         result = dict.fromkeys(COLUMNS, "") | {"verdict": OPEN}
-        if ends:
-            numbers = {key: _number(getattr(ends[k], key)) for key in ("value", "low", "high")}
+        if end is not None:
+            numbers = {key: _number(getattr(end, key)) for key in ("value", "low", "high")}
             by = test.get("by", "training_seed")
-            result = ends[k]._asdict() | numbers
+            result = end._asdict() | numbers
             result["n_of"] = "networks" if by == "training_seed" else f"{by}s"
         rows.append(result | label)
     return rows
+
+
+def _endpoints(
+    file: Path, plan: dict[str, Any], tests: list[tuple[str, dict[str, Any]]], trust: Sequence[str]
+) -> list[Endpoint | None]:
+    """The endpoint of every test; None where another study that it names is not finished."""
+    own = evidence_of(file.parent, plan)
+    beside = {}
+    for name in sorted({name for _, test in tests if (name := other_study(test)) is not None}):
+        try:
+            beside[name] = evidence_of(file.parent / name, trust=trust)
+        except IncompleteError as reason:
+            print(f"{file.parent}: tests with {name} are open, {reason}.")
+    known, evidence = {None, *beside}, replace(own, beside=beside)
+    return [
+        _endpoint(file, claim, test, evidence) if other_study(test) in known else None
+        for claim, test in tests
+    ]
 
 
 def _endpoint(file: Path, claim: str, test: dict[str, Any], evidence: Evidence) -> Endpoint:
@@ -226,8 +240,10 @@ def with_verdicts(text: str, table: pd.DataFrame) -> str:
 
 def _verdict(tests: list[str]) -> str:
     """A claim's verdict from those of its tests."""
-    if set(tests) in ({OPEN}, {VERDICTS[0]}):
-        return tests[0]
+    if OPEN in tests:
+        return OPEN
+    if set(tests) == {VERDICTS[0]}:
+        return VERDICTS[0]
     if set(tests) <= {VERDICTS[0], VERDICTS[3]}:
         return f"cannot be judged ({VERDICTS[3]})"
     counts = [f"{tests.count(one)} {one}" for one in VERDICTS if one in tests]

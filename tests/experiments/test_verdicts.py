@@ -174,6 +174,32 @@ def test_a_study_that_lacks_rows_is_open(tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_only_tests_that_name_an_unfinished_study_wait_for_it(tmp_path, capsys):
+    folder, other = make_study(tmp_path), make_study(tmp_path, name="also")
+    compared = """
+[claims.between]
+claim = "SAM brings as much here as there, and more than nothing."
+number = 13
+tests = [
+    { measure = "gain", method = "sam", over = "sgd", device = "pcm_like", minus = { study = "../also-methods" }, differs_from = 0.0 },
+    { measure = "gain", method = "sam", over = "sgd", device = "pcm_like", above = 0.0 },
+]
+"""  # noqa: E501
+    (folder / "protocol.toml").write_text(PROTOCOL + compared)
+    networks = (other / "networks.csv").read_text()
+    (other / "networks.csv").write_text(networks[: networks.rindex("\n", 0, -1) + 1])
+    found = verdicts.verdicts(tmp_path)
+    said = "made-methods: tests with ../also-methods are open, 8 of 9 networks are there."
+    assert said in capsys.readouterr().out
+    made = found[found["study"] == "made-methods"]
+    assert list(made["verdict"]) == ["holds", "holds", "not shown", "the opposite", "open", "holds"]
+    page = PAGE + "| 13 | between | M | gain | | |\n"
+    assert verdicts.with_verdicts(page, found).splitlines()[-1].endswith("| gain | | open |")
+    (other / "networks.csv").write_text(networks)
+    assert verdicts.verdicts(tmp_path)["verdict"].iloc[-2] == "not shown"
+
+
+@pytest.mark.slow
 def test_a_study_of_some_methods_lacks_only_theirs(tmp_path):
     folder = make_study(tmp_path)
     noise = tmp_path / "made-noise" / "trials.csv"
