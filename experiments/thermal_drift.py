@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
-from analog_samson.experiments import methods_study, rerun
+from analog_samson.experiments import methods_study
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -42,8 +42,14 @@ from analog_samson.files import replacing
 from analog_samson.landscape import largest_eigenvalue, mean_cross_entropy
 from analog_samson.models import analog_layers
 from analog_samson.perturbation import MicroRing
-from analog_samson.provenance import MANIFEST_FILE, read_manifest, write_manifest
-from analog_samson.report import Table, table_texts, write_figures, write_tables
+from analog_samson.provenance import (
+    ELSEWHERE,
+    MANIFEST_FILE,
+    is_made_here,
+    read_manifest,
+    write_manifest,
+)
+from analog_samson.report import Table, differing_tables, write_figures, write_tables
 from analog_samson.report.axes import finish
 from analog_samson.report.estimates import INTERVALS, Estimate
 from analog_samson.report.style import plot_options, style, width_in
@@ -148,6 +154,8 @@ def main(
         return
     if verify:
         print(verified(folder, data_folder, trust))
+        if other := differing_tables({TABLE: drift_table(folder)}, folder):
+            raise ValueError(f"{', '.join(other)}: not of these rows; write it by --figure.")
         return
     needed = [*methods_study.NEEDED, "curvature_images", "drift", "transfer"]
     plan = load_protocol(folder, needed, trust)
@@ -332,11 +340,10 @@ def noisy_accuracy(
 
 
 def verified(folder: Path, data_folder: Path | None = None, trust: Sequence[str] = ()) -> str:
-    """Evaluate the drift of the committed networks again, and compare the table.
+    """Evaluate the drift of the committed networks again.
 
     Raises:
-        ValueError: If no network is there, a count differs by more than it may, or the table is
-            not that of the rows.
+        ValueError: If no network is there, or a count differs by more than it may.
     """
     plan = load_protocol(folder, ["drift"], trust)
     table = pd.read_csv(folder / DRIFT)
@@ -349,8 +356,8 @@ def verified(folder: Path, data_folder: Path | None = None, trust: Sequence[str]
             again.append(rows.assign(checkpoint=network.digest[:16], mapping=mapping))
     if not again:
         raise ValueError(f"{folder}: no networks are committed; run the study without --verify.")
-    is_same = rerun.is_of_manifest(folder)
-    allowed = 0 if is_same else math.ceil(rerun.TOLERANCE * len(dataset.test))
+    is_same = is_made_here(folder)
+    allowed = 0 if is_same else math.ceil(ELSEWHERE * len(dataset.test))
     keys = ["checkpoint", "mapping", "dT_K"]
     both = pd.concat(again).merge(table, on=keys, suffixes=("", "_committed"))
     off = (both["n_correct"] - both["n_correct_committed"]).abs()
@@ -361,9 +368,6 @@ def verified(folder: Path, data_folder: Path | None = None, trust: Sequence[str]
     )
     if len(both) < sum(map(len, again)) or (off > allowed).any():
         raise ValueError(f"{said} These rows are not those of the networks.")
-    if other := rerun.differing(table_texts({TABLE: drift_table(folder)}), folder):
-        names = ", ".join(other)
-        raise ValueError(f"{said} {names} is not that of these rows; write it by --figure.")
     return said
 
 

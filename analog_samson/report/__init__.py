@@ -15,6 +15,7 @@ from analog_samson.report.cells import (
 )
 from analog_samson.report.content import Content
 from analog_samson.report.contents import (
+    differing_tables,
     select,
     study_figures,
     study_tables,
@@ -65,6 +66,7 @@ from analog_samson.report.panels import (
 from analog_samson.report.requirements import (
     draw_requirements,
     requirements_figure,
+    requirements_of,
     requirements_table,
     write_requirements,
 )
@@ -104,6 +106,7 @@ __all__ = [
     "conductance_histogram",
     "conductance_map",
     "conductances_figure",
+    "differing_tables",
     "draw_map",
     "draw_requirements",
     "gain_figure",
@@ -132,6 +135,7 @@ __all__ = [
     "overview_table",
     "planning_table",
     "requirements_figure",
+    "requirements_of",
     "requirements_table",
     "save",
     "scatter_figure",

@@ -246,6 +246,24 @@ def table_texts(finished: Mapping[str, Table]) -> dict[str, str]:
     }
 
 
+def differing_tables(finished: Mapping[str, Table], folder: str | Path) -> list[str]:
+    """Names of the files of tables in a folder that hold something else.
+
+    Args:
+        finished: File stem to table.
+        folder: Where their files are; one that is not there does not differ.
+
+    Example:
+        >>> finished = study_tables(select(rows, times_s=["1 h"]))
+        >>> differing_tables({"accuracy": finished["accuracy"]}, "no_tables_here")
+        []
+    """
+    texts = {Path(folder) / name: text.encode() for name, text in table_texts(finished).items()}
+    return [
+        path.name for path, text in texts.items() if path.exists() and path.read_bytes() != text
+    ]
+
+
 def write_figures(
     drawn: Mapping[str, Figure],
     folder: str | Path,

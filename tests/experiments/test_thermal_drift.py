@@ -330,8 +330,8 @@ def test_a_study_is_resumed_network_by_network_and_verified(tmp_path):
     assert_table_is_of(table, rows, pd.read_csv(whole / "curvature.csv"))
     text = (whole / "micro_rings.md").read_text()
     (whole / "micro_rings.md").write_text(text + "\n")
-    with pytest.raises(ValueError, match=r"micro_rings\.md is not that of these rows"):
-        thermal_drift.verified(whole)
+    with pytest.raises(ValueError, match=r"micro_rings\.md: not of these rows"):
+        thermal_drift.main(whole, verify=True)
     rows["n_correct"] = (rows["n_correct"] - 50).abs()
     rows.to_csv(whole / thermal_drift.DRIFT, index=False)
     with pytest.raises(ValueError, match="not those of the networks"):
