@@ -160,6 +160,30 @@ def test_the_advice_of_the_readme_is_that_of_the_committed_studies():
 
 
 @pytest.mark.slow
+def test_the_regrets_of_the_page_of_studies_are_those_of_the_committed_studies():
+    """Line by line: all cells, then without the latest, then without any, of PCM as it drifts."""
+    page = (ROOT / "docs" / "STUDIES.md").read_text(encoding="utf-8")
+    shown = [line for line in page.splitlines() if line.startswith(("| all ", "| without PCM"))]
+    lines = [line.strip("| ").split(" | ") for line in shown]
+    order = ["sgd", "sgd clipping", "noise_injection", "hardware_aware", "rwp", "sam", "asam",
+             "samson", "samson clipping"]  # fmt: skip
+    rows = read_trials(*TASKS)
+    drifts = rows["device"].str.startswith("pcm") & (rows["compensation"] == "none")
+    for line, kept in zip(
+        lines, (drifts | True, ~(drifts & (rows["t_inference_s"] == YEAR)), ~drifts), strict=True
+    ):
+        _, tables = study_advice(rows[kept], folders=TASKS, scale="accuracy")
+        advice = tables["advice"].data
+        advice = advice[
+            (advice["situation"] == "no idea of the hardware") & (advice["n_tasks"] == 2)
+        ]
+        names = (advice["method"] + " " + advice["strength"]).str.strip()
+        regrets = 100 * advice["largest_regret"].set_axis(names)
+        assert [f"{regrets[name]:.2f}" for name in order] == line[1:]
+        assert str(advice["n_cells"].iloc[0]) in line[0]
+
+
+@pytest.mark.slow
 def test_the_rows_that_explain_tables_are_those_of_the_committed_study():
     shown = [line for line in PAGES["TABLES"].splitlines() if line.startswith("| SAMSON")]
     texts = [(MNIST / f"{name}.md").read_text(encoding="utf-8") for name in ("accuracy", "gain")]
