@@ -30,7 +30,7 @@ from analog_samson.times import YEAR
 MANIFEST_FILE = "manifest.json"
 AUDIT_FILE = "audit.csv"
 
-ELSEWHERE = 5 / 10_000
+TOLERANCE_ELSEWHERE = 5 / 10_000
 """Largest share of images that may differ on another processor or with other versions; of a sum
 its difference, relative to the number of samples times the root of their mean square."""
 

@@ -31,10 +31,10 @@ from matplotlib.figure import Figure
 
 from analog_samson.commands import run_command
 from analog_samson.files import replacing
-from analog_samson.provenance import ELSEWHERE, is_made_here
+from analog_samson.provenance import TOLERANCE_ELSEWHERE, is_made_here
 from analog_samson.report import (
     Table,
-    differing_tables,
+    check_tables,
     networks_table,
     noisy_gap_figure,
     noisy_gap_table,
@@ -89,7 +89,7 @@ def main(
     """
     if not 0 < share <= 1:
         raise ValueError(f"--share is above 0 and at most 1 (all rows); got {share:g}.")
-    if (folder / "thermal_drift.csv").is_file():
+    if (folder / thermal_drift.DRIFT).is_file():
         if verify:
             print(thermal_drift.verified(folder, data_folder, trust))
         print(compared(folder, *thermal_drift.shown(folder)))
@@ -212,7 +212,11 @@ def verified(
     value = "n_correct" if is_counted else "sum"
     off = (both[value] - both[f"{value}_committed"]).abs()
     n = both["n_images_per_chip"]
-    allowed = np.ceil(ELSEWHERE * n) if is_counted else ELSEWHERE * np.sqrt(n * both["sum_squares"])
+    allowed = (
+        np.ceil(TOLERANCE_ELSEWHERE * n)
+        if is_counted
+        else TOLERANCE_ELSEWHERE * np.sqrt(n * both["sum_squares"])
+    )
     same_machine = is_made_here(folder)
     too_far = differ if same_machine else off > allowed
     machine = "the same" if same_machine else "another"
@@ -237,7 +241,7 @@ def redrawn(folder: Path, rows: pd.DataFrame, trust: Sequence[str] = ()) -> str:
         ValueError: If a table differs.
     """
     if (folder / TOLERANCES_FILE).is_file():
-        return compared(folder, *of_requirements(folder))
+        return compared(folder, *requirements_again(folder))
     own_figures, own_tables = of_methods(folder, trust)
     tables = study_tables(rows, folders=[folder]) | own_tables
     return compared(folder, study_figures(rows, folders=[folder]) | own_figures, tables)
@@ -251,11 +255,7 @@ def compared(folder: Path, figures: Mapping[str, Figure], tables: Mapping[str, T
     """
     texts = table_texts(tables)
     new = [name for name in texts if not (folder / name).exists()]
-    if other := differing_tables(tables, folder):
-        raise ValueError(
-            f"{folder}: these tables differ: {', '.join(other)}. Restore the rows that they are "
-            "of, or, if the study has grown since, remove them and run again."
-        )
+    check_tables(texts, folder)
     for name in new:
         with replacing(folder / name) as temporary:
             temporary.write_text(texts[name], encoding="utf-8", newline="\n")
@@ -265,7 +265,7 @@ def compared(folder: Path, figures: Mapping[str, Figure], tables: Mapping[str, T
     )
 
 
-def of_requirements(folder: Path) -> tuple[dict[str, Figure], dict[str, Table]]:
+def requirements_again(folder: Path) -> tuple[dict[str, Figure], dict[str, Table]]:
     """Figure and table of a study of requirements, with the baseline of the table that is there."""
     rows, written = pd.read_csv(folder / TOLERANCES_FILE), folder / f"{REQUIREMENTS}.csv"
     named = pd.read_csv(written)["baseline"].dropna() if written.is_file() else pd.Series()

@@ -14,9 +14,9 @@ A study is a folder of `results/` with a `protocol.toml`, and a study of claims 
     tests = [{ measure = "gain", method = "sam", over = "sgd", device = "digital", above = 0.0 }]
 
 with the measures of `analog_samson.results.endpoints`. A claim holds if all of its tests do. Of a
-study that lacks a network, a row or a table nothing is computed: its claims are open, and so are
-tests of other studies that name it. Without `[methods]`, methods are those of the trials' or
-tables' column `method`.
+study that lacks a network, a row or a table nothing is computed: its claims are open. A test that
+names another study is open, alone, until that study has all networks and rows, and the tables that
+the test reads. Without `[methods]`, methods are those of the trials' or tables' column `method`.
 """
 
 import math
@@ -36,6 +36,7 @@ from analog_samson.results.endpoints import (
     Endpoint,
     Evidence,
     IncompleteError,
+    OtherIncompleteError,
     check_test,
     described,
     endpoint,
@@ -148,17 +149,22 @@ def _endpoints(
 ) -> list[Endpoint | None]:
     """The endpoint of every test; None where another study that it names is not finished."""
     own = evidence_of(file.parent, plan)
-    beside = {}
+    lacking, beside = {}, {}
     for name in sorted({name for _, test in tests if (name := other_study(test)) is not None}):
         try:
             beside[name] = evidence_of(file.parent / name, trust=trust)
         except IncompleteError as reason:
-            print(f"{file.parent}: tests with {name} are open, {reason}.")
-    known, evidence = {None, *beside}, replace(own, beside=beside)
-    return [
-        _endpoint(file, claim, test, evidence) if other_study(test) in known else None
-        for claim, test in tests
-    ]
+            lacking[name] = f"{name}: {reason}"
+    evidence, ends = replace(own, beside=beside), []
+    for claim, test in tests:
+        try:
+            if (name := other_study(test)) in lacking:
+                raise OtherIncompleteError(lacking[name])
+            ends.append(_endpoint(file, claim, test, evidence))
+        except OtherIncompleteError as reason:
+            print(f"{file.parent}: claim {claim!r} is open, {reason}.")
+            ends.append(None)
+    return ends
 
 
 def _endpoint(file: Path, claim: str, test: dict[str, Any], evidence: Evidence) -> Endpoint:
@@ -186,6 +192,12 @@ def _tests(file: Path, plan: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]
         for number, test in enumerate(content["tests"], start=1):
             try:
                 check_test(test, names)
+                other = other_study(test)
+                if other is not None and not (file.parent / other / PROTOCOL_FILE).is_file():
+                    raise ValueError(
+                        f"minus.study = {other!r}: no {PROTOCOL_FILE} there; give the folder of "
+                        f"another study, relative to {str(file.parent)!r}."
+                    )
             except ValueError as error:
                 raise ValueError(f"{file}: claim {claim!r}, test {number}: {error}") from None
             tests.append((claim, test))
@@ -231,9 +243,8 @@ def with_verdicts(text: str, table: pd.DataFrame) -> str:
             said.append(f"{symbol} {own}" if symbol and len(studies) > 1 else own)
             if own != OPEN:
                 ours.append(f"{symbol}: {_numbers(tests)}" if symbol else _numbers(tests))
-        is_open = set(claims["verdict"]) == {OPEN}
         cells[-3] = f" {'; '.join(ours)} " if ours else " "
-        cells[-2] = f" {OPEN if is_open else '; '.join(said)} "
+        cells[-2] = f" {'; '.join(said) if ours else OPEN} "
         lines[numbers[str(number)]] = "|".join(cells)
     return "\n".join(lines)
 

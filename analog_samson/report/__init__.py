@@ -15,7 +15,7 @@ from analog_samson.report.cells import (
 )
 from analog_samson.report.content import Content
 from analog_samson.report.contents import (
-    differing_tables,
+    check_tables,
     select,
     study_figures,
     study_tables,
@@ -96,6 +96,7 @@ __all__ = [
     "accuracy_vs_time",
     "arrays_figure",
     "axis_figure",
+    "check_tables",
     "chip_strips",
     "chips_figure",
     "chips_over_time",
@@ -106,7 +107,6 @@ __all__ = [
     "conductance_histogram",
     "conductance_map",
     "conductances_figure",
-    "differing_tables",
     "draw_map",
     "draw_requirements",
     "gain_figure",

@@ -246,22 +246,33 @@ def table_texts(finished: Mapping[str, Table]) -> dict[str, str]:
     }
 
 
-def differing_tables(finished: Mapping[str, Table], folder: str | Path) -> list[str]:
-    """Names of the files of tables in a folder that hold something else.
+def check_tables(texts: Mapping[str, str], folder: str | Path) -> None:
+    """Compare the files of tables that are in a folder with what they must hold.
 
     Args:
-        finished: File stem to table.
-        folder: Where their files are; one that is not there does not differ.
+        texts: Names of files, to what they must hold, as `table_texts` gives.
+        folder: Where they are; a file that is not there is not missed.
+
+    Raises:
+        ValueError: If a file holds something else.
 
     Example:
-        >>> finished = study_tables(select(rows, times_s=["1 h"]))
-        >>> differing_tables({"accuracy": finished["accuracy"]}, "no_tables_here")
-        []
+        >>> texts = table_texts(study_tables(select(rows, times_s=["1 h"])))
+        >>> check_tables(texts, "no_tables_here")
+        >>> _ = Path("accuracy.md").write_text("another table")
+        >>> check_tables(texts, ".")
+        Traceback (most recent call last):
+            ...
+        ValueError: .: these tables differ: accuracy.md. ...
     """
-    texts = {Path(folder) / name: text.encode() for name, text in table_texts(finished).items()}
-    return [
-        path.name for path, text in texts.items() if path.exists() and path.read_bytes() != text
-    ]
+    folder = Path(folder)
+    there = {name: folder / name for name in texts if (folder / name).exists()}
+    differ = [name for name, path in there.items() if path.read_bytes() != texts[name].encode()]
+    if differ:
+        raise ValueError(
+            f"{folder}: these tables differ: {', '.join(differ)}. Restore the rows that they are "
+            "of, or, if the study has grown since, remove them and write them again."
+        )
 
 
 def write_figures(

@@ -356,6 +356,8 @@ def check_columns(rows: pd.DataFrame, columns: tuple[str, ...]) -> None:
 def _whole(curves: pd.DataFrame) -> pd.DataFrame:
     """Rows of whole networks, with the ``name`` of the method with its strength."""
     whole = curves[curves["layer"].fillna("") == ""] if "layer" in curves else curves
+    if whole.empty:
+        raise ValueError("There are no rows of whole networks (without a layer); give some.")
     return whole.assign(name=words.method_names(whole.fillna({"strength": ""})))
 
 

@@ -147,12 +147,13 @@ def by_strengths(
 
     Args:
         recipes: Names of methods with strength, to what their strengths have in common.
-        baseline: Name that is drawn beside the strengths of a method, too, if it is of the others.
+        baseline: Name that is drawn beside the strengths of a method, too, if it is among the
+            others.
         fewest: Number of strengths from which a method has panels of its own.
 
     Returns:
-        Names of each method with panels of its own, and of the others (empty if that is the
-        baseline alone), sorted as `order` says.
+        Names of each method with panels of its own, and of the others, sorted as `order` says; no
+        others if that is the baseline alone, which stands beside strengths.
 
     Example:
         >>> by_strengths({"rwp sigma=0.2": "rwp", "rwp sigma=0.1": "rwp", "sgd": "sgd"}, "sgd", 2)
