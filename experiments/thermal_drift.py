@@ -583,18 +583,19 @@ def record(
     folder: Path, plan: Mapping[str, Any], name: str, network: Checkpoint, test: Split
 ) -> None:
     """Add a network, versions and kind of machine, and the claims to the study's manifest."""
-    before = read_manifest(folder / MANIFEST_FILE).get("study", {})
-    asked = {key: plan[key] for key in ("drift", "transfer", "curvature_images")}
-    write_manifest(
-        folder,
-        study={"name": before.get("name", folder.resolve().name)} | asked,
-        devices=(),
-        networks={name: network},
-        evaluation_sets={network.spec.dataset: test.digest},
-        encodings={network.spec.dataset: test.encoding},
-        rows=pd.read_csv(folder / DRIFT).assign(device=""),
-    )
-    methods_study.add_claims(folder / MANIFEST_FILE, plan["claims"])
+    with methods_study.writing(folder / MANIFEST_FILE):
+        before = read_manifest(folder / MANIFEST_FILE).get("study", {})
+        asked = {key: plan[key] for key in ("drift", "transfer", "curvature_images")}
+        write_manifest(
+            folder,
+            study={"name": before.get("name", folder.resolve().name)} | asked,
+            devices=(),
+            networks={name: network},
+            evaluation_sets={network.spec.dataset: test.digest},
+            encodings={network.spec.dataset: test.encoding},
+            rows=pd.read_csv(folder / DRIFT).assign(device=""),
+        )
+        methods_study.add_claims(folder / MANIFEST_FILE, plan["claims"])
 
 
 def _offsets(
