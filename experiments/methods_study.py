@@ -47,7 +47,7 @@ from analog_samson.locks import EXPIRES_AFTER_S, InUseError, Lease, sole_writer
 from analog_samson.provenance import MANIFEST_FILE, read_manifest, write_json
 from analog_samson.report import training_curves
 from analog_samson.results import append_rows, read_trials, tables_in
-from analog_samson.results.checking import read_networks, read_text_table
+from analog_samson.results.checking import csv_in, read_networks, read_text_table
 from analog_samson.results.columns import KEY
 from analog_samson.study import TRIALS_FILE, collect, load_study
 from analog_samson.study.scoring import function_of, is_counted
@@ -602,17 +602,21 @@ def _add_row(table: Path, variant: str, row: dict[str, Any]) -> None:
 
 
 def replace_rows(table: Path, digest: str, rows: pd.DataFrame) -> None:
-    """Add the rows of a network, replacing those of an interrupted run."""
+    """Add the rows of a network, replacing those of an interrupted run.
+
+    A compressed table is written as it is from then on, without compression.
+    """
     with writing(table):
-        if table.exists():
-            there = _read(table)
+        if file := csv_in(table.parent, table.name):
+            there = _read(file)
             rows = pd.concat([there[there["checkpoint"] != digest], rows], ignore_index=True)
         _write(rows, table)
+        table.with_name(f"{table.name}.gz").unlink(missing_ok=True)
 
 
 def _read(table: Path) -> pd.DataFrame:
     rows = read_networks(table) if table.name == "networks.csv" else read_text_table(table)
-    return rows.rename(columns=OLD_COLUMNS.get(table.name, {}))
+    return rows.rename(columns=OLD_COLUMNS.get(table.name.removesuffix(".gz"), {}))
 
 
 def _write(rows: pd.DataFrame, table: Path) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analog_samson.results import spread
-from analog_samson.results.checking import read_text_table
+from analog_samson.results.checking import csv_in, read_text_table
 from analog_samson.results.correlation import rank_correlation
 from analog_samson.results.definitions import COMPARED_UNDER
 from analog_samson.results.scores import ACCURACY, score_of
@@ -150,9 +150,10 @@ class Evidence:
             IncompleteError: If there is no such file.
             ValueError: If it has no such column, or no row of the method.
         """
-        if not (self.folder / name).is_file():
+        file = csv_in(self.folder, name)
+        if file is None:
             raise IncompleteError(f"{self.folder / name} is not there")
-        rows = read_text_table(self.folder / name)
+        rows = read_text_table(file)
         if "checkpoint" in rows and len(self.networks):
             rows["checkpoint"] = rows["checkpoint"].str[:16]
             rows = self._with_variant(rows)

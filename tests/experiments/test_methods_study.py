@@ -250,14 +250,32 @@ def test_a_compressed_table_is_continued_and_reproduced(finished, tmp_path, caps
     lines = table.splitlines(keepends=True)
     (clone / "trials.csv").unlink()
     (clone / "trials.csv.gz").write_bytes(gzip.compress(b"".join(lines[:-3])))
+    beside = ("sharpness.csv", "training_images.csv", "training_curves.csv")
+    for name in beside:
+        (clone / f"{name}.gz").write_bytes(gzip.compress((clone / name).read_bytes()))
+        (clone / name).unlink()
     methods_study.main(clone, networks=tmp_path / "other")
+    for name in beside[:2]:  # the third has seconds
+        assert (clone / name).read_bytes() == (finished / name).read_bytes()
+        assert not (clone / f"{name}.gz").exists()
     assert (clone / "trials.csv").read_bytes() == b"".join(lines[:1] + lines[-3:])
     pd.testing.assert_frame_equal(read_trials(clone), read_trials(finished))
     (clone / "trials.csv").unlink()
     (clone / "trials.csv.gz").write_bytes(gzip.compress(table))
+    rerun.main(clone)
+    plain = {file.name: file.read_bytes() for file in clone.glob("*.png")}
+    for name in beside:
+        (clone / f"{name}.gz").write_bytes(gzip.compress((clone / name).read_bytes()))
+        (clone / name).unlink()
+    capsys.readouterr()
     rerun.main(clone, verify=True, share=0.2, jobs=1)
     said = capsys.readouterr().out
-    assert "4 rows of" in said and "4 equal" in said
+    assert "4 rows of" in said and "4 equal" in said and " 0 new," in said
+    assert {"training.png", "sharpness.png"} <= set(plain)
+    assert plain == {file.name: file.read_bytes() for file in clone.glob("*.png")}
+    (clone / "sharpness.csv.gz").write_bytes(b"no gzip")
+    with pytest.raises(ValueError, match=r"sharpness.csv.gz' cannot be decompressed"):
+        rerun.main(clone)
 
 
 @pytest.mark.slow
