@@ -219,6 +219,12 @@ def check_test(test: Mapping[str, Any], names: Collection[str] = ()) -> None:
         )
     if measure == "gain" and not {"over", "minus"} & set(test):
         raise ValueError("A gain needs 'over' (a method) or 'minus' (a setting); add one.")
+    minus = test.get("minus")
+    if "minus" in test and (not isinstance(minus, Mapping) or not minus):
+        raise ValueError(f"'minus' is a table of settings that differ; got {minus!r}.")
+    study = other_study(test)
+    if study is not None and (not isinstance(study, str) or not study):
+        raise ValueError(f"'study' of 'minus' is the folder of a study; got {study!r}.")
     unknown = sorted(set(test.get("minus", {})) - {"study", *_SETTING})
     if unknown and measure != "table":
         raise ValueError(f"Unknown keys {unknown} of 'minus'; allowed are {['study', *_SETTING]}.")
