@@ -264,7 +264,11 @@ def test_the_breakdown_of_a_score_ends_at_the_studys_chips(study, tmp_path):
     stages = accuracy_by_stage(path, "pcm_like", HOUR, **options)
     assert list(stages.columns[:2]) == ["score", "higher_is_better"]
     last = stages[stages["stage"] == "compensated"].set_index("chip")["cross_entropy"]
-    own = rows[(rows["training_seed"] == 0) & (rows["t_inference_s"] == HOUR)].set_index("chip").sort_index()
+    own = (
+        rows[(rows["training_seed"] == 0) & (rows["t_inference_s"] == HOUR)]
+        .set_index("chip")
+        .sort_index()
+    )
     pd.testing.assert_series_equal(last, own["sum"] / 150, check_names=False, rtol=1e-12)
     digital = stages[stages["stage"] == "digital"]["cross_entropy"]
     assert digital.to_numpy() == pytest.approx(own["sum_digital"] / 150, rel=1e-12)
