@@ -30,6 +30,10 @@ from analog_samson.times import YEAR
 MANIFEST_FILE = "manifest.json"
 AUDIT_FILE = "audit.csv"
 
+TOLERANCE_ELSEWHERE = 5 / 10_000
+"""Largest share of images that may differ on another processor or with other versions; of a sum
+its difference, relative to the number of samples times the root of their mean square."""
+
 _PACKAGES = ("analog-samson", "aihwkit", "torch", "numpy", "pandas", "scipy")
 
 AUDIT_COLUMNS = (
@@ -174,6 +178,26 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{str(path)!r} cannot be read ({error}); move it away or restore it, then start again."
         ) from error
+
+
+def is_made_here(folder: Path) -> bool:
+    """Whether all rows of a study come from this processor and these versions.
+
+    Args:
+        folder: Folder of the study, with its manifest.
+
+    Example:
+        >>> from analog_samson import Study, collect
+        >>> from analog_samson.checkpoint import TrainingSpec
+        >>> from analog_samson.training import train
+        >>> network = train(TrainingSpec(dataset="digits", epochs=1), "networks")
+        >>> made = collect(Study("example", [network], ["pcm_like"], [1.0], n_chips=2), "results")
+        >>> is_made_here(Path("results")), is_made_here(Path("elsewhere"))
+        (True, False)
+    """
+    here = environment() | {"git_commit": ""}
+    there = read_manifest(folder / MANIFEST_FILE).get("environments", [])
+    return bool(there) and all(one | {"git_commit": ""} == here for one in there)
 
 
 def manifest_of(folder: Path, part: str = "") -> Path:

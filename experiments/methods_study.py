@@ -12,18 +12,23 @@ strength is trained on every seed.
 
 docs/COMMANDS.md has a whole protocol. Finished steps are in the folder and are not repeated, on any
 machine; rows that are missing (lost, or of a study that has grown) are computed; `--steps 1` trains
-one more network and ends. In `[start_from]`, `samson_tuned = "sgd"` starts every network of
-`samson_tuned` from that of `sgd` with the same seed; in `[only]`, `"../other/study.toml" = ["sgd"]`
-restricts a study to some methods. Written: `candidates.csv` and `candidate_curves.csv` (the grid),
-`strengths.csv` (the chosen strengths), `networks.csv` (trained networks, with digests),
-`sharpness.csv`, `training_curves.csv`, `training_images.csv` (chips on training images), the
-studies' `trials.csv` and `manifest.json`, and the networks of a few seeds in `networks/`.
+one more network and ends. Started several times, also on machines that share the folder and
+`--networks`, the processes train different networks. In `[start_from]`, `samson_tuned = "sgd"`
+starts every network of `samson_tuned` from that of `sgd` with the same seed; in `[only]`,
+`"../other/study.toml" = ["sgd"]` restricts a study to some methods. Written: `candidates.csv` and
+`candidate_curves.csv` (the grid), `strengths.csv` (the chosen strengths), `networks.csv` (trained
+networks, with digests), `sharpness.csv`, `training_curves.csv`, `training_images.csv` (chips on
+training images), the studies' `trials.csv` and `manifest.json`, and the networks of a few seeds in
+`networks/`.
 """
 
 import json
+import math
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,7 +43,7 @@ from analog_samson.data import Dataset, path_in
 from analog_samson.evaluation import count_correct, score_by_sample
 from analog_samson.files import made_folder, replacing
 from analog_samson.landscape import sharpness
-from analog_samson.locks import sole_writer
+from analog_samson.locks import EXPIRES_AFTER_S, InUseError, Lease, sole_writer
 from analog_samson.provenance import MANIFEST_FILE, read_manifest, write_json
 from analog_samson.report import training_curves
 from analog_samson.results import append_rows, read_trials, tables_in
@@ -71,6 +76,12 @@ OLD_COLUMNS = {
 
 IDENTITY = ("digest", "n_correct_digital", "n_test", "package")
 """Columns of `networks.csv` that `identity` gives; empty where the training failed."""
+
+LOOKED_EVERY_S = 2.0
+"""How often a process that waits for others looks whether they have finished."""
+
+WRITING_TAKES_S = 2 * EXPIRES_AFTER_S
+"""How long a table is waited for that another process writes: longer than one that has ended."""
 
 NEEDED = ("seeds", "kept_seeds", "noise_sigma", "noise_draws", "common", "methods")
 """Keys of the protocol that every study needs."""
@@ -125,7 +136,7 @@ def run_study(
     Raises:
         ValueError: If the number of steps is not positive, or the folder holds networks of another
             protocol.
-        InUseError: If another process works on the study.
+        InUseError: If another process does not end writing a table.
     """
     if steps is not None and steps < 1:
         raise ValueError(f"--steps must be at least 1; got {steps}.")
@@ -134,9 +145,8 @@ def run_study(
     common = dict(plan["common"])
     if "dataset" in common:
         common["dataset"] = path_in(common["dataset"], data_folder)
-    plan = {**plan, "networks": networks, "common": common, "trust": (OWN_PACKAGE, *trust)}
-    with sole_writer(folder / "networks.csv"):
-        _run(plan, folder, data_folder, steps, train, evaluate)
+    own = {"folder": folder, "networks": networks, "trust": (OWN_PACKAGE, *trust)}
+    _run({**plan, **own, "common": common}, folder, data_folder, steps, train, evaluate)
 
 
 def _run(
@@ -149,36 +159,100 @@ def _run(
 ) -> None:
     networks = plan["networks"]
     _check_unchanged(plan, folder)
+
+    def train_candidate(variant: str, spec: TrainingSpec) -> dict[str, Any]:
+        path = networks / "grid" / variant
+        row = train(plan, spec, path, data_folder)
+        if not row["failure"]:
+            checkpoint = path / row["checkpoint"]
+            add_curves(folder / "candidate_curves.csv", checkpoint, plan["trust"])
+        return row
+
+    def train_network(variant: str, spec: TrainingSpec) -> dict[str, Any]:
+        path = networks / variant
+        row = train(plan, spec, path, data_folder)
+        row |= dict.fromkeys(IDENTITY, "")
+        if not row["failure"]:
+            row |= evaluate(plan, folder, path / row["checkpoint"], data_folder)
+        return row
+
     left = -1 if steps is None else steps
-    done = _done(folder / "candidates.csv")
-    for variant, spec in grid_specs(plan):
-        if left and _key(variant, spec) not in done:
-            path = networks / "grid" / variant
-            row = train(plan, spec, path, data_folder)
-            if not row["failure"]:
-                checkpoint = path / row["checkpoint"]
-                add_curves(folder / "candidate_curves.csv", checkpoint, plan["trust"])
-            _add_row(folder / "candidates.csv", variant, row)
-            left -= 1
+    left = _shared(folder / "candidates.csv", grid_specs(plan), train_candidate, left)
     if not left:
         return
     strengths = folder / "strengths.csv"
     if "grid_seed" in plan and not strengths.exists():
         _write(choose(folder / "candidates.csv"), strengths)
     wanted = chosen_specs(plan, strengths) if strengths.exists() else all_specs(plan)
-    done = _done(folder / "networks.csv") - _lacking(plan, folder)
-    for variant, spec in wanted:
-        if left and _key(variant, spec) not in done:
-            path = networks / variant
-            row = train(plan, spec, path, data_folder)
-            row |= dict.fromkeys(IDENTITY, "")
-            if not row["failure"]:
-                row |= evaluate(plan, folder, path / row["checkpoint"], data_folder)
-            _add_row(folder / "networks.csv", variant, row)
-            left -= 1
+    left = _shared(
+        folder / "networks.csv", wanted, train_network, left, lambda: _lacking(plan, folder)
+    )
     failed = _failed(folder / "networks.csv")
     if left:
         print(f"{folder}: finished, {len(wanted)} networks{failed}.")
+
+
+def _shared(
+    table: Path,
+    wanted: Sequence[tuple[str, TrainingSpec]],
+    work: Callable[[str, TrainingSpec], dict[str, Any]],
+    left: int,
+    lacking: Callable[[], set[tuple[str, str, str]]] = set,
+) -> int:
+    """Add the rows that a table lacks, each by one of the processes that work on the study.
+
+    Args:
+        table: The table.
+        wanted: Variants and trainings that it must have.
+        work: Trains one; returns its row.
+        left: How many this process may still train; negative: all.
+        lacking: Gives the trainings whose row is there, but not all that belongs to it.
+
+    Returns:
+        How many it may train after these. Those that other processes train are waited for.
+    """
+    is_told = False
+    again = lacking()
+    while open_ := _not_in(table, wanted, again):
+        n_before = left
+        for variant, spec in open_:
+            if not left:
+                return left
+            try:
+                claim = Lease(_claim_of(table.parent, variant, spec))
+            except InUseError:
+                continue
+            with claim:
+                if _key(variant, spec) in again:
+                    again &= lacking()  # another process may have made it meanwhile
+                if _not_in(table, [(variant, spec)], again):
+                    _add_row(table, variant, work(variant, spec))
+                    again.discard(_key(variant, spec))
+                    left -= 1
+        if left == n_before and not is_told:
+            print(f"{table.parent}: waiting for networks that other processes train.")
+            is_told = True
+        if left == n_before:
+            time.sleep(LOOKED_EVERY_S)
+    return left
+
+
+def _not_in(
+    table: Path, wanted: Sequence[tuple[str, TrainingSpec]], again: set[tuple[str, str, str]]
+) -> list[tuple[str, TrainingSpec]]:
+    """The trainings without a row, or whose row is made again."""
+    done = _done(table) - again
+    return [one for one in wanted if _key(*one) not in done]
+
+
+def _claim_of(folder: Path, variant: str, spec: TrainingSpec) -> Path:
+    """What a process holds while it trains a network."""
+    return folder / f"{variant}-{spec.file_stem}"
+
+
+def writing(table: Path) -> AbstractContextManager[Lease]:
+    """Sole access to a table of a study, which is waited for."""
+    return sole_writer(table, wait_s=WRITING_TAKES_S)
 
 
 def _failed(table: Path) -> str:
@@ -324,8 +398,10 @@ def trained(
     if spec.start_from is not None:
         first = Path(spec.start_from).parent
         start = _first_of(plan, first.name, spec.seed)
+        claim = _claim_of(plan["folder"], first.name, start)
         try:
-            train(start, first, data_folder=data_folder, trust=plan["trust"])
+            with sole_writer(claim, wait_s=math.inf):
+                train(start, first, data_folder=data_folder, trust=plan["trust"])
         except DivergedError as error:
             return _not_started(spec, f"The network to start from: {error}", data_folder)
     table = train_grid(
@@ -402,6 +478,12 @@ def _collect(toml: Path, path: Path, data_folder: Path | None, plan: dict[str, A
     asked = load_study(toml, plan["trust"], checkpoints=[path])
     asked = replace(asked, data_folder=data_folder)
     rows = collect(asked, part)
+    with writing(study / TRIALS_FILE):
+        _add_rows_of(part, rows, study, plan)
+
+
+def _add_rows_of(part: Path, rows: pd.DataFrame, study: Path, plan: dict[str, Any]) -> None:
+    """Add rows, and the manifest and tables that stand beside them."""
     if tables_in(study):  # also one that is compressed
         there = read_trials(study).set_index(list(KEY)).index
         rows = rows[~rows.set_index(list(KEY)).index.isin(there)]
@@ -510,20 +592,22 @@ def _key(variant: str, spec: TrainingSpec) -> tuple[str, str, str]:
 def _add_row(table: Path, variant: str, row: dict[str, Any]) -> None:
     """Add the row of a network, which replaces an earlier one of it."""
     new = pd.DataFrame([{"variant": variant} | row], dtype=object)
-    there = []
-    if table.exists():
-        before = _read(table)
-        key = variant, row["strength"], str(row["training_seed"])
-        there = [before[[one != key for one in _keys(before)]]]
-    _write(pd.concat([*there, new], ignore_index=True), table)
+    with writing(table):
+        there = []
+        if table.exists():
+            before = _read(table)
+            key = variant, row["strength"], str(row["training_seed"])
+            there = [before[[one != key for one in _keys(before)]]]
+        _write(pd.concat([*there, new], ignore_index=True), table)
 
 
 def replace_rows(table: Path, digest: str, rows: pd.DataFrame) -> None:
     """Add the rows of a network, replacing those of an interrupted run."""
-    if table.exists():
-        there = _read(table)
-        rows = pd.concat([there[there["checkpoint"] != digest], rows], ignore_index=True)
-    _write(rows, table)
+    with writing(table):
+        if table.exists():
+            there = _read(table)
+            rows = pd.concat([there[there["checkpoint"] != digest], rows], ignore_index=True)
+        _write(rows, table)
 
 
 def _read(table: Path) -> pd.DataFrame:

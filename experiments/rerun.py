@@ -20,31 +20,30 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import tyro
+from analog_samson.experiments import thermal_drift
 from matplotlib.figure import Figure
 
 from analog_samson.commands import run_command
 from analog_samson.files import replacing
-from analog_samson.provenance import MANIFEST_FILE, environment, read_manifest
+from analog_samson.provenance import TOLERANCE_ELSEWHERE, is_made_here
 from analog_samson.report import (
     Table,
+    check_tables,
     networks_table,
     noisy_gap_figure,
     noisy_gap_table,
-    requirements_figure,
-    requirements_table,
+    requirements_of,
     study_figures,
     study_tables,
     table_texts,
     write_figures,
 )
-from analog_samson.report.methods import described_in
 from analog_samson.report.requirements import STEM as REQUIREMENTS
 from analog_samson.results import read_trials, tables_in
 from analog_samson.results.columns import KEY, SUMS
@@ -65,9 +64,6 @@ from analog_samson.study.scoring import find_score
 from analog_samson.training import OWN_PACKAGE, PROTOCOL_FILE, evidence_of, load_protocol
 
 COMPARED = ("n_correct", "n_correct_digital", "n_changed", "n_images_per_chip", "n_test")
-TOLERANCE = 5 / 10_000
-"""Largest share of images that may differ on another processor or with other versions; of a sum
-its difference, relative to the number of samples times the root of their mean square."""
 
 
 def main(
@@ -93,8 +89,7 @@ def main(
     """
     if not 0 < share <= 1:
         raise ValueError(f"--share is above 0 and at most 1 (all rows); got {share:g}.")
-    if (folder / "thermal_drift.csv").is_file():
-        thermal_drift = import_module("analog_samson.experiments.thermal_drift")
+    if (folder / thermal_drift.DRIFT).is_file():
         if verify:
             print(thermal_drift.verified(folder, data_folder, trust))
         print(compared(folder, *thermal_drift.shown(folder)))
@@ -217,8 +212,12 @@ def verified(
     value = "n_correct" if is_counted else "sum"
     off = (both[value] - both[f"{value}_committed"]).abs()
     n = both["n_images_per_chip"]
-    allowed = np.ceil(TOLERANCE * n) if is_counted else TOLERANCE * np.sqrt(n * both["sum_squares"])
-    same_machine = is_of_manifest(folder)
+    allowed = (
+        np.ceil(TOLERANCE_ELSEWHERE * n)
+        if is_counted
+        else TOLERANCE_ELSEWHERE * np.sqrt(n * both["sum_squares"])
+    )
+    same_machine = is_made_here(folder)
     too_far = differ if same_machine else off > allowed
     machine = "the same" if same_machine else "another"
     said = (
@@ -242,7 +241,7 @@ def redrawn(folder: Path, rows: pd.DataFrame, trust: Sequence[str] = ()) -> str:
         ValueError: If a table differs.
     """
     if (folder / TOLERANCES_FILE).is_file():
-        return compared(folder, *of_requirements(folder))
+        return compared(folder, *requirements_again(folder))
     own_figures, own_tables = of_methods(folder, trust)
     tables = study_tables(rows, folders=[folder]) | own_tables
     return compared(folder, study_figures(rows, folders=[folder]) | own_figures, tables)
@@ -256,11 +255,7 @@ def compared(folder: Path, figures: Mapping[str, Figure], tables: Mapping[str, T
     """
     texts = table_texts(tables)
     new = [name for name in texts if not (folder / name).exists()]
-    if other := differing(texts, folder):
-        raise ValueError(
-            f"{folder}: these tables differ: {', '.join(other)}. Restore the rows that they are "
-            "of, or, if the study has grown since, remove them and run again."
-        )
+    check_tables(texts, folder)
     for name in new:
         with replacing(folder / name) as temporary:
             temporary.write_text(texts[name], encoding="utf-8", newline="\n")
@@ -270,20 +265,12 @@ def compared(folder: Path, figures: Mapping[str, Figure], tables: Mapping[str, T
     )
 
 
-def differing(texts: Mapping[str, str], folder: Path) -> list[str]:
-    """Names of the files in a folder that hold something else than these texts."""
-    there = {name: folder / name for name in texts if (folder / name).exists()}
-    return [name for name, path in there.items() if path.read_bytes() != texts[name].encode()]
-
-
-def of_requirements(folder: Path) -> tuple[dict[str, Figure], dict[str, Table]]:
+def requirements_again(folder: Path) -> tuple[dict[str, Figure], dict[str, Table]]:
     """Figure and table of a study of requirements, with the baseline of the table that is there."""
     rows, written = pd.read_csv(folder / TOLERANCES_FILE), folder / f"{REQUIREMENTS}.csv"
     named = pd.read_csv(written)["baseline"].dropna() if written.is_file() else pd.Series()
     baseline = str(named.iloc[0]) if len(named) else "sgd"
-    with described_in([folder]):
-        figure, table = requirements_figure(rows), requirements_table(rows, baseline)
-    return {REQUIREMENTS: figure}, {REQUIREMENTS: table}
+    return requirements_of(rows, folder, baseline=baseline)
 
 
 def of_methods(folder: Path, trust: Sequence[str]) -> tuple[dict[str, Figure], dict[str, Table]]:
@@ -310,15 +297,6 @@ def of_methods(folder: Path, trust: Sequence[str]) -> tuple[dict[str, Figure], d
 
 def _run(job: tuple[Trial, tuple[Point, ...]]) -> pd.DataFrame:
     return run_trial(*job)
-
-
-def is_of_manifest(folder: Path) -> bool:
-    """Whether all rows come from this processor and these versions."""
-    manifest = read_manifest(folder / MANIFEST_FILE)
-    environments = [one | {"git_commit": ""} for one in manifest.get("environments", [])]
-    return bool(environments) and all(
-        one == environment() | {"git_commit": ""} for one in environments
-    )
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ A study is a folder of `results/` with a `protocol.toml`, and a study of claims 
     tests = [{ measure = "gain", method = "sam", over = "sgd", device = "digital", above = 0.0 }]
 
 with the measures of `analog_samson.results.endpoints`. A claim holds if all of its tests do. Of a
-study that lacks a network, a row or a table nothing is computed: its claims are open. Without
-`[methods]`, methods are those of the trials' or tables' column `method`.
+study that lacks a network, a row or a table nothing is computed: its claims are open. A test that
+names another study is open, alone, until that study has all networks and rows, and the tables that
+the test reads. Without `[methods]`, methods are those of the trials' or tables' column `method`.
 """
 
 import math
@@ -35,6 +36,7 @@ from analog_samson.results.endpoints import (
     Endpoint,
     Evidence,
     IncompleteError,
+    OtherIncompleteError,
     check_test,
     described,
     endpoint,
@@ -117,17 +119,12 @@ def _judged(file: Path, trust: Sequence[str]) -> list[dict[str, Any]]:
     plan = load_protocol(file.parent, trust=trust)
     tests = _tests(file, plan)
     try:
-        others = {name for _, test in tests if (name := other_study(test)) is not None}
-        evidence = replace(
-            evidence_of(file.parent, plan),
-            beside={name: evidence_of(file.parent / name, trust=trust) for name in others},
-        )
-        ends = [_endpoint(file, claim, test, evidence) for claim, test in tests]
+        ends = _endpoints(file, plan, tests, trust)
     except IncompleteError as reason:
         print(f"{file.parent}: open, {reason}.")
-        ends = []
+        ends = [None] * len(tests)
     rows = []
-    for k, (claim, test) in enumerate(tests):
+    for (claim, test), end in zip(tests, ends, strict=True):
         kind = next(key for key in LIMITS if key in test)
         label = {
             "number": plan["claims"][claim].get("number", ""),
@@ -138,13 +135,36 @@ def _judged(file: Path, trust: Sequence[str]) -> list[dict[str, Any]]:
             "limit": f"{kind.replace('at_least', 'above').replace('_', ' ')} {limit_of(test):g}",
         }
         result = dict.fromkeys(COLUMNS, "") | {"verdict": OPEN}
-        if ends:
-            numbers = {key: _number(getattr(ends[k], key)) for key in ("value", "low", "high")}
+        if end is not None:
+            numbers = {key: _number(getattr(end, key)) for key in ("value", "low", "high")}
             by = test.get("by", "training_seed")
-            result = ends[k]._asdict() | numbers
+            result = end._asdict() | numbers
             result["n_of"] = "networks" if by == "training_seed" else f"{by}s"
         rows.append(result | label)
     return rows
+
+
+def _endpoints(
+    file: Path, plan: dict[str, Any], tests: list[tuple[str, dict[str, Any]]], trust: Sequence[str]
+) -> list[Endpoint | None]:
+    """The endpoint of every test; None where another study that it names is not finished."""
+    own = evidence_of(file.parent, plan)
+    lacking, beside = {}, {}
+    for name in sorted({name for _, test in tests if (name := other_study(test)) is not None}):
+        try:
+            beside[name] = evidence_of(file.parent / name, trust=trust)
+        except IncompleteError as reason:
+            lacking[name] = f"{name}: {reason}"
+    evidence, ends = replace(own, beside=beside), []
+    for claim, test in tests:
+        try:
+            if (name := other_study(test)) in lacking:
+                raise OtherIncompleteError(lacking[name])
+            ends.append(_endpoint(file, claim, test, evidence))
+        except OtherIncompleteError as reason:
+            print(f"{file.parent}: claim {claim!r} is open, {reason}.")
+            ends.append(None)
+    return ends
 
 
 def _endpoint(file: Path, claim: str, test: dict[str, Any], evidence: Evidence) -> Endpoint:
@@ -172,6 +192,12 @@ def _tests(file: Path, plan: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]
         for number, test in enumerate(content["tests"], start=1):
             try:
                 check_test(test, names)
+                other = other_study(test)
+                if other is not None and not (file.parent / other / PROTOCOL_FILE).is_file():
+                    raise ValueError(
+                        f"minus.study = {other!r}: no {PROTOCOL_FILE} there; give the folder of "
+                        f"another study, relative to {str(file.parent)!r}."
+                    )
             except ValueError as error:
                 raise ValueError(f"{file}: claim {claim!r}, test {number}: {error}") from None
             tests.append((claim, test))
@@ -217,17 +243,18 @@ def with_verdicts(text: str, table: pd.DataFrame) -> str:
             said.append(f"{symbol} {own}" if symbol and len(studies) > 1 else own)
             if own != OPEN:
                 ours.append(f"{symbol}: {_numbers(tests)}" if symbol else _numbers(tests))
-        is_open = set(claims["verdict"]) == {OPEN}
         cells[-3] = f" {'; '.join(ours)} " if ours else " "
-        cells[-2] = f" {OPEN if is_open else '; '.join(said)} "
+        cells[-2] = f" {'; '.join(said) if ours else OPEN} "
         lines[numbers[str(number)]] = "|".join(cells)
     return "\n".join(lines)
 
 
 def _verdict(tests: list[str]) -> str:
     """A claim's verdict from those of its tests."""
-    if set(tests) in ({OPEN}, {VERDICTS[0]}):
-        return tests[0]
+    if OPEN in tests:
+        return OPEN
+    if set(tests) == {VERDICTS[0]}:
+        return VERDICTS[0]
     if set(tests) <= {VERDICTS[0], VERDICTS[3]}:
         return f"cannot be judged ({VERDICTS[3]})"
     counts = [f"{tests.count(one)} {one}" for one in VERDICTS if one in tests]

@@ -15,6 +15,7 @@ from analog_samson.report.cells import (
 )
 from analog_samson.report.content import Content
 from analog_samson.report.contents import (
+    check_tables,
     select,
     study_figures,
     study_tables,
@@ -65,6 +66,7 @@ from analog_samson.report.panels import (
 from analog_samson.report.requirements import (
     draw_requirements,
     requirements_figure,
+    requirements_of,
     requirements_table,
     write_requirements,
 )
@@ -94,6 +96,7 @@ __all__ = [
     "accuracy_vs_time",
     "arrays_figure",
     "axis_figure",
+    "check_tables",
     "chip_strips",
     "chips_figure",
     "chips_over_time",
@@ -132,6 +135,7 @@ __all__ = [
     "overview_table",
     "planning_table",
     "requirements_figure",
+    "requirements_of",
     "requirements_table",
     "save",
     "scatter_figure",

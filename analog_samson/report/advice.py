@@ -19,6 +19,7 @@ from analog_samson.report.methods_map import (
     compensation_label,
     gain_text,
     map_note,
+    mean_text,
     methods_map,
     n_by_task,
     rows_of_map,
@@ -214,6 +215,7 @@ def map_table(best: pd.DataFrame, labels: Mapping[str, str]) -> Table:
                     "compensation": compensation_label(compensation, condition),
                     "time": times.label(time) + late,
                     "best": labels[names[at]],
+                    score.axis(): mean_text(row),
                     f"gain{unit}": gain_text(row).removesuffix(EXTRAPOLATED).replace("±", " ± "),
                     "held out": _shown(score, row["gain_held_out"]),
                     "next": rival,
@@ -229,7 +231,7 @@ def map_table(best: pd.DataFrame, labels: Mapping[str, str]) -> Table:
     parts = [
         f"Best of the methods in {len(best)} cells; in {n} it is significantly better than every "
         "other one (bold).",
-        map_note(best).replace("Colour: method", "Best: method").replace("number:", "gain:"),
+        map_note(best).replace("Colour: method", "Best: method").replace("numbers:", "mean, gain:"),
         "Held out: gain of the method that is chosen without a network, on that network: the gain "
         "of the best is too large on average, since the best is chosen by the same data"
         f"{_bias_text(best, score)}. Next, ahead: the second best method, and the difference to "
@@ -340,7 +342,7 @@ def advice_table(
 
 
 def situations(gains: pd.DataFrame) -> list[Situation]:
-    """All hardware, every technology by its compensation, every device; none twice.
+    """All hardware, also by its compensation, every technology by its, every device; none twice.
 
     Args:
         gains: Rows with ``device``, ``compensation`` and ``condition``.
@@ -348,6 +350,11 @@ def situations(gains: pd.DataFrame) -> list[Situation]:
     kinds = gains[["device", "compensation", "condition"]].drop_duplicates()
     cells = sorted(kinds.itertuples(index=False, name=None), key=sort_key)
     found = [Situation("no idea of the hardware", "", tuple(cells))]
+    for corrected in dict.fromkeys(cell[1:] for cell in sorted(cells, key=_compensation_key)):
+        alike = tuple(cell for cell in cells if cell[1:] == corrected)
+        if alike != found[0].cells and len({technology_of(cell[0]) for cell in alike}) > 1:
+            title = ", ".join(["any hardware", *_compensation(*corrected)])
+            found.append(Situation(title, "", alike))
     groups: dict[tuple[str, str, str], list[tuple[str, str, str]]] = {}
     for cell in sorted(cells, key=lambda one: (sort_key(one)[0], *sort_key(one)[2:])):
         groups.setdefault((technology_of(cell[0]) or cell[0], *cell[1:]), []).append(cell)
@@ -361,6 +368,11 @@ def situations(gains: pd.DataFrame) -> list[Situation]:
             title = device_label(device, among)
             found.append(Situation(title, technology_of(device), of_device))
     return found
+
+
+def _compensation_key(cell: tuple[str, str, str]) -> tuple[Any, ...]:
+    """Order of compensations and conditions, of any device."""
+    return sort_key(cell)[2:]
 
 
 def not_everywhere(gains: pd.DataFrame) -> list[str]:

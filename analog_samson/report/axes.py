@@ -363,7 +363,7 @@ def fit_scale(ax: Axes, score: Score, shown: "pd.Series[float]") -> None:
 
 def finish(
     figure: Figure,
-    handles: Mapping[str, Artist],
+    handles: Mapping[str, Artist | tuple[Artist, ...]],
     note: str,
     *,
     are_methods: bool = True,
@@ -373,7 +373,7 @@ def finish(
 
     Args:
         figure: The figure.
-        handles: Names to what the legend shows.
+        handles: Names to what the legend shows; several artists lie on each other.
         note: Text below the panels.
         are_methods: Whether the names are those of methods; others are shown as they are.
         marks: What is shown after them in the legend, such as `EXTRAPOLATED_MARK`.
@@ -387,10 +387,11 @@ def finish(
     if names:
         columns = _legend_columns([texts[name] for name in names], 72 * width_in)
         in_rows = [name for k in range(columns) for name in names[k::columns]]
-        for name in names:
-            handles[name].set_label(texts[name])
-        figure.legend(
-            handles=[handles[name] for name in in_rows], loc="outside upper center", ncols=columns
+        figure.legend(  # type: ignore[call-overload]  # its types do not know tuples of artists
+            [handles[name] for name in in_rows],
+            [texts[name] for name in in_rows],
+            loc="outside upper center",
+            ncols=columns,
         )
         rows = [names[k : k + columns] for k in range(0, len(names), columns)]
         n_lines = sum(max(texts[name].count("\n") + 1 for name in row) for row in rows)

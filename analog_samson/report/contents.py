@@ -246,6 +246,35 @@ def table_texts(finished: Mapping[str, Table]) -> dict[str, str]:
     }
 
 
+def check_tables(texts: Mapping[str, str], folder: str | Path) -> None:
+    """Compare the files of tables that are in a folder with what they must hold.
+
+    Args:
+        texts: Names of files, to what they must hold, as `table_texts` gives.
+        folder: Where they are; a file that is not there is not missed.
+
+    Raises:
+        ValueError: If a file holds something else.
+
+    Example:
+        >>> texts = table_texts(study_tables(select(rows, times_s=["1 h"])))
+        >>> check_tables(texts, "no_tables_here")
+        >>> _ = Path("accuracy.md").write_text("another table")
+        >>> check_tables(texts, ".")
+        Traceback (most recent call last):
+            ...
+        ValueError: .: these tables differ: accuracy.md. ...
+    """
+    folder = Path(folder)
+    there = {name: folder / name for name in texts if (folder / name).exists()}
+    differ = [name for name, path in there.items() if path.read_bytes() != texts[name].encode()]
+    if differ:
+        raise ValueError(
+            f"{folder}: these tables differ: {', '.join(differ)}. Restore the rows that they are "
+            "of, or, if the study has grown since, remove them and write them again."
+        )
+
+
 def write_figures(
     drawn: Mapping[str, Figure],
     folder: str | Path,

@@ -57,7 +57,7 @@ HEAD_LETTERS = 4.4
 GAP_CELLS = 0.12
 """Distance of tasks, and of devices, in cells."""
 
-HEIGHT_LETTERS = 2.9
+HEIGHT_LETTERS = 4.1
 """Height of a cell, in letters of the map."""
 
 LETTERS = {"paper": 0.86, "talk": 0.76}
@@ -226,7 +226,7 @@ def methods_map(
         cells = [_Cell.of(best.iloc[at], short[names[at]]) for at in placed.values()]
         sizes = {
             kind: max(SMALLEST, min(writer.fit(getattr(c, kind), c.share, weight) for c in cells))
-            for kind, weight in (("label", "bold"), ("gain", "normal"))
+            for kind, weight in (("label", "bold"), ("mean", "normal"), ("gain", "normal"))
         }
         free = set(itertools.product(range(len(lines)), range(len(tasks)), range(n)))
         for slot in sorted(free - set(placed)):
@@ -236,10 +236,11 @@ def methods_map(
             _draw_cell(writer, corner, cell, plot_options(names[at], labels), sizes)
         is_brief = base_style(look) == "talk"
         marks: dict[str, Artist] = {}
-        if best["is_tested"].any():
-            if best["is_decided"].any():
-                marks["better than all others"] = Patch(fc="0.45", ec="0.45")
+        if best["is_decided"].any():
+            marks["better than all others"] = Patch(fc="0.45", ec="0.45")
             marks["not decided"] = Patch(fc="0.93", ec="0.45")
+        if free - set(placed):
+            note = f"{BLANK}: not simulated. {note}"
         handles = _handles(names, labels, short, costs)
         in_order = [at for _, at in sorted((slot.task, at) for slot, at in placed.items())]
         text = map_note(best.loc[in_order], others, note, is_brief=is_brief)
@@ -264,8 +265,10 @@ def map_note(
     unit = score.difference_unit or score.unit
     only_chips = best["level"] == "chips only"
     is_exact = ~only_chips & best["half_width"].notna()
-    text = [f"Colour: method with the best mean {score.label}; number: its gain over {baseline}"]
-    text[0] += f" [{unit}]"
+    text = [
+        f"Colour: method with the best mean {score.label}; numbers: that mean, and its gain over "
+    ]
+    text[0] += f"{baseline} [{unit}]"
     if is_exact.any():
         kind = "with" if score.is_exponential else "± half-width of"
         simultaneous = "simultaneous " if is_brief else ""
@@ -286,6 +289,8 @@ def map_note(
             f"over the {int(best['is_tested'].sum())} cells; pale: not decided"
             f"{'' if best['is_decided'].any() else ', here all of them'}."
         )
+    elif best["is_tested"].any() and not best["is_decided"].any():
+        text.append("No method is significantly better than every other one.")
     if (best["n_networks"].between(2, FEWEST_TESTED - 1)).any():
         text.append(f"Nothing is tested with fewer than {FEWEST_TESTED} trained networks.")
     text.append(f"n = trained networks × chips per network: {n_by_task(best)}.")
@@ -428,12 +433,14 @@ class _Cell(NamedTuple):
 
     Attributes:
         label: Short label of the best method.
+        mean: Its mean score.
         gain: Its gain with the interval.
         at: Time, where it is not that of the column; else "".
         is_decided: Whether the best method is significantly better than every other one.
     """
 
     label: str
+    mean: str
     gain: str
     at: str
     is_decided: bool
@@ -443,7 +450,9 @@ class _Cell(NamedTuple):
         """The texts for a row of `results.winners`."""
         is_elsewhere = row["t_inference_s"] != row["column_s"]
         at = f"at {times.label(row['t_inference_s'])}" if is_elsewhere else ""
-        return cls(label, gain_text(row), at, bool(row["is_decided"]))
+        unit = score_of(row.to_frame().T).unit
+        mean = f"{mean_text(row, fewer=1)} {unit}".strip()
+        return cls(label, mean, gain_text(row), at, bool(row["is_decided"]))
 
     @property
     def left(self) -> float:
@@ -471,36 +480,40 @@ def _draw_cell(
 ) -> None:
     x, y = corner
     colour = np.array(matplotlib.colors.to_rgb(options["color"]))
-    on_band = _ink(colour)
-    white = PALE if not cell.is_decided else SOLID if on_band == "black" else 0.0
+    white = PALE if not cell.is_decided else SOLID if _ink(colour) == "black" else 0.0
     ground = white + (1 - white) * colour
     ink = _ink(ground)
     frame = Rectangle(corner, 0.97, 0.95, facecolor=ground, edgecolor=colour, lw=line_width(0.5))
     writer.ax.add_patch(frame)
     writer.ax.add_patch(Rectangle(corner, BAND, 0.95, facecolor=colour, lw=0))
-    is_hollow = options["markerfacecolor"] == "white"
-    writer.ax.plot(
-        [x + BAND / 2],
-        [y + 0.475],
-        marker=options["marker"],
-        ms=marker_size(0.85),
-        fillstyle=options["fillstyle"],
-        mfc="none" if is_hollow else on_band,
-        markerfacecoloralt="none",
-        mec=on_band,
-        mew=line_width(0.7),
-    )
+    writer.ax.plot([x + BAND / 2], [y + 0.475], **_on_band(options))
     if cell.at:
         place = (x + BAND + 0.55 * STRIP, y + 0.475)
-        writer.write(place, cell.at, share=0.9, size=0.72, color=ink, rotation=90, style="italic")
+        writer.write(place, cell.at, share=0.9, size=0.9, color=ink, rotation=90, style="italic")
     middle = x + (cell.left + 0.97) / 2
     weight = "bold" if cell.is_decided else "normal"
     for text, down, size, kind in (
-        (cell.label, 0.28, sizes["label"], weight),
-        (cell.gain, 0.70, sizes["gain"], "normal"),
+        (cell.label, 0.20, sizes["label"], weight),
+        (cell.mean, 0.49, sizes["mean"], "normal"),
+        (cell.gain, 0.78, sizes["gain"], "normal"),
     ):
         place = (middle, y + down)
         writer.write(place, text, share=cell.share, size=size, color=ink, weight=kind)
+
+
+def _on_band(options: Mapping[str, Any]) -> dict[str, Any]:
+    """How the marker of a method is drawn on a band of its colour."""
+    ink = _ink(np.array(matplotlib.colors.to_rgb(options["color"])))
+    return {
+        "linestyle": "none",
+        "marker": options["marker"],
+        "markersize": marker_size(0.85),
+        "fillstyle": options["fillstyle"],
+        "markerfacecolor": "none" if options["markerfacecolor"] == "white" else ink,
+        "markerfacecoloralt": "none",
+        "markeredgecolor": ink,
+        "markeredgewidth": line_width(0.7),
+    }
 
 
 def gain_text(cell: "pd.Series[Any]") -> str:
@@ -525,6 +538,18 @@ def gain_text(cell: "pd.Series[Any]") -> str:
     return text.replace("-", "−") + late
 
 
+def mean_text(cell: "pd.Series[Any]", *, fewer: int = 0) -> str:
+    """The mean score of the best method of a cell, in its unit: "98.18".
+
+    Args:
+        cell: A row of `results.winners`.
+        fewer: How many digits fewer than in a table.
+    """
+    score = score_of(cell.to_frame().T)
+    shown = float(score.shown(float(cell["best_mean"])))
+    return f"{shown:.{score.decimals_for(shown, fewer=fewer)}f}"
+
+
 def _ink(ground: np.ndarray) -> str:
     """Black or white, whichever contrasts more (relative luminance of WCAG 2.1)."""
     linear = np.where(ground <= 0.04045, ground / 12.92, ((ground + 0.055) / 1.055) ** 2.4)
@@ -537,16 +562,17 @@ def _handles(
     labels: Mapping[str, str],
     short: Mapping[str, str],
     costs: Mapping[str, str],
-) -> dict[str, Artist]:
+) -> dict[str, tuple[Artist, ...]]:
     """What the legend shows: the methods that are best somewhere, with the cost of a training."""
-    handles: dict[str, Artist] = {}
+    handles: dict[str, tuple[Artist, ...]] = {}
     for name in (one for one in labels if one in set(names)):
-        options = {**plot_options(name, labels), "linestyle": "none"}
+        options = plot_options(name, labels)
         text = labels[name]
         if text.split()[0] != short[name].split()[0]:
             text = f"{short[name]}: {text.partition(' (')[0]}"
         text += f", {costs[name]}" if costs.get(name) else ""
-        handles[text] = Line2D([], [], **options)
+        band = Patch(facecolor=options["color"], linewidth=0)
+        handles[text] = (band, Line2D([], [], **_on_band(options)))
     return handles
 
 

@@ -18,6 +18,7 @@ from analog_samson.report.axes import WIDE_RANGE, beside, finish, head, log_axis
 from analog_samson.report.figures import moment, panel_grid, times_note
 from analog_samson.report.methods import KNOWN_METHODS
 from analog_samson.report.style import (
+    by_strengths,
     is_wide,
     line_width,
     order,
@@ -146,19 +147,22 @@ def training_figure(
     """
     check_columns(curves, ("method", "strength", "training_seed", "epoch", *dict(CURVES)))
     whole = _whole(curves)
-    rows = _rows_of_strengths(whole["name"].unique(), baseline)
+    recipes = {name: re.sub(r"=[\d.e+-]+", "=", name) for name in whole["name"].unique()}
+    strengths, others = by_strengths(recipes, baseline, 3)
+    rows = [*strengths, others] if others else strengths
     with style(look):
         is_across = is_wide(width, look)
         figure, axes = panel_grid(
             3 * len(rows), width, look, aspect=0.85, share_y=False, across=3 if is_across else 1
         )
         handles: dict[str, Line2D] = {}
-        for k, (names, has_shades) in enumerate(rows):
+        for k, names in enumerate(rows):
             own = whole[whole["name"].isin(names)]
-            strengths = [name for name in names if has_shades and name != baseline]
+            has_shades = k < len(strengths)
+            shaded = [name for name in names if has_shades and name != baseline]
             drawn: dict[str, Line2D] = {}
             for ax, (column, title) in zip(axes[3 * k : 3 * k + 3], CURVES, strict=True):
-                for handle in _draw_curves(ax, own, column, strength_options(strengths)):
+                for handle in _draw_curves(ax, own, column, strength_options(shaded)):
                     drawn[str(handle.get_label())] = handle
                 ax.set_ylabel(title)
             if not has_shades:
@@ -352,6 +356,8 @@ def check_columns(rows: pd.DataFrame, columns: tuple[str, ...]) -> None:
 def _whole(curves: pd.DataFrame) -> pd.DataFrame:
     """Rows of whole networks, with the ``name`` of the method with its strength."""
     whole = curves[curves["layer"].fillna("") == ""] if "layer" in curves else curves
+    if whole.empty:
+        raise ValueError("There are no rows of whole networks (without a layer); give some.")
     return whole.assign(name=words.method_names(whole.fillna({"strength": ""})))
 
 
@@ -401,18 +407,6 @@ def _scale(ax: Axes, values: "pd.Series[float]") -> None:
         log_axis(ax.set_yscale, ax.yaxis)
     else:
         ax.set_ylim(bottom=0.0)
-
-
-def _rows_of_strengths(names: Iterable[str], baseline: str) -> list[tuple[list[str], bool]]:
-    """Names that share panels, and whether they are strengths of one method (and the baseline)."""
-    recipes: dict[str, list[str]] = {}
-    for name in sorted(names, key=order):
-        recipes.setdefault(re.sub(r"=[\d.e+-]+", "=", name), []).append(name)
-    several = [own for own in recipes.values() if len(own) > 2]
-    others = [name for own in recipes.values() if len(own) <= 2 for name in own]
-    before = [baseline] if baseline in others else []
-    rows = [([*before, *own], True) for own in several]
-    return rows if several and others == before else [*rows, (others, False)]
 
 
 def _read_log(path: Path, methods: Mapping[str, str]) -> pd.DataFrame:

@@ -14,11 +14,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analog_samson import times
 from analog_samson.devices.noise_sources import ALL_TOGETHER
-from analog_samson.files import replacing
 from analog_samson.report import words
 from analog_samson.report.axes import finish, places
 from analog_samson.report.captions import caption
-from analog_samson.report.figures import panel_grid, save
+from analog_samson.report.contents import write_figures, write_tables
+from analog_samson.report.figures import panel_grid
 from analog_samson.report.methods import described_in
 from analog_samson.report.sensitivity import source_text
 from analog_samson.report.style import line_width, marker_size, order, plot_options, style
@@ -75,17 +75,34 @@ def write_requirements(
 
     Example:
         >>> [path.name for path in write_requirements(tolerated, ".")][:3]
-        ['requirements.md', 'requirements.csv', 'requirements.tex']
+        ['requirements.md', 'requirements.tex', 'requirements.csv']
     """
-    folder = Path(folder)
-    with described_in([folder]):
-        made, figure = requirements_table(rows, baseline), requirements_figure(rows, look=look)
-    texts = {"md": made.markdown(), "csv": made.csv(), "tex": made.latex()}
-    for ending, text in texts.items():
-        with replacing(folder / f"{STEM}.{ending}") as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    drawn = save(figure, folder / STEM)
-    return [*(folder / f"{STEM}.{ending}" for ending in texts), *drawn]
+    figures, tables = requirements_of(rows, folder, baseline=baseline, look=look)
+    return [*write_tables(tables, folder), *write_figures(figures, folder, look=look)]
+
+
+def requirements_of(
+    rows: pd.DataFrame, folder: str | Path, *, baseline: str = "sgd", look: str = "paper"
+) -> tuple[dict[str, Figure], dict[str, Table]]:
+    """Figure and table that `write_requirements` writes, by the stems of their files.
+
+    Args:
+        rows: See `write_requirements`.
+        folder: Folder of the study, whose networks name the methods.
+        baseline: See `write_requirements`.
+        look: See `write_requirements`.
+
+    Raises:
+        ValueError: If there are no rows.
+
+    Example:
+        >>> figures, tables = requirements_of(tolerated, ".")
+        >>> list(figures), list(tables)
+        (['requirements'], ['requirements'])
+    """
+    with described_in([Path(folder)]):
+        table, figure = requirements_table(rows, baseline), requirements_figure(rows, look=look)
+    return {STEM: figure}, {STEM: table}
 
 
 def requirements_table(rows: pd.DataFrame, baseline: str = "sgd") -> Table:

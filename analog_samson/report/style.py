@@ -4,7 +4,7 @@ import difflib
 import itertools
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -138,6 +138,34 @@ def order(name: str) -> tuple[Any, ...]:
     parts = re.split(r"(\d+\.?\d*(?:e-?\d+)?)", name)
     numbered = tuple(float(one) if k % 2 else one for k, one in enumerate(parts))
     return (known.index(method) if method in known else len(known), numbered)
+
+
+def by_strengths(
+    recipes: Mapping[str, str], baseline: str, fewest: int
+) -> tuple[list[list[str]], list[str]]:
+    """Methods that share panels: the strengths of each method with many, and all others.
+
+    Args:
+        recipes: Names of methods with strength, to what their strengths have in common.
+        baseline: Name that is drawn beside the strengths of a method, too, if it is among the
+            others.
+        fewest: Number of strengths from which a method has panels of its own.
+
+    Returns:
+        Names of each method with panels of its own, and of the others, sorted as `order` says; no
+        others if that is the baseline alone, which stands beside strengths.
+
+    Example:
+        >>> by_strengths({"rwp sigma=0.2": "rwp", "rwp sigma=0.1": "rwp", "sgd": "sgd"}, "sgd", 2)
+        ([['sgd', 'rwp sigma=0.1', 'rwp sigma=0.2']], [])
+    """
+    own: dict[str, list[str]] = {}
+    for name in sorted(recipes, key=order):
+        own.setdefault(recipes[name], []).append(name)
+    others = [name for names in own.values() if len(names) < fewest for name in names]
+    before = [baseline] if baseline in others else []
+    several = [[*before, *names] for names in own.values() if len(names) >= fewest]
+    return several, [] if several and others == before else others
 
 
 def style(name: str = "paper") -> AbstractContextManager[None]:

@@ -18,6 +18,7 @@ from analog_samson.report.figures import panel_grid
 from analog_samson.report.methods import device_label
 from analog_samson.report.methods_map import task_text
 from analog_samson.report.style import (
+    by_strengths,
     is_wide,
     line_width,
     order,
@@ -231,7 +232,9 @@ def noisy_gap_figure(
         return None
     variants = _variants(evidence)
     labels = variant_labels(variants)
-    strengths, single = _groups(evidence, variants, found, baseline)
+    variant_of = _variants_by_name(evidence, variants)
+    recipes = {name: variant_of[name] for name in found["name"]}
+    strengths, single = by_strengths(recipes, baseline, 2)
     groups = [*strengths, single] if single else strengths
     handles: dict[str, Line2D] = {}
     with style(look):
@@ -267,21 +270,12 @@ def noisy_gap_figure(
     return figure
 
 
-def _groups(
-    evidence: Evidence, variants: pd.DataFrame, found: pd.DataFrame, baseline: str
-) -> tuple[list[list[str]], list[str]]:
-    """Names that share a pair of panels: strengths of each method, then all with one strength."""
+def _variants_by_name(evidence: Evidence, variants: pd.DataFrame) -> dict[str, str]:
+    """Names of methods with strength, to the variant of the protocol that each belongs to."""
     of_checkpoint = evidence.networks.set_index("checkpoint")["variant"]
     first = evidence.rows.drop_duplicates("checkpoint")
     called = method_names(with_variants(first, variants))
-    variant_of = dict(zip(called, first["checkpoint"].map(of_checkpoint), strict=True))
-    parts: dict[str, list[str]] = {}
-    for name in sorted(set(found["name"]), key=order):
-        parts.setdefault(variant_of[name], []).append(name)
-    single = [part[0] for part in parts.values() if len(part) == 1]
-    before = [baseline] if baseline in single else []
-    several = [[*before, *part] for part in parts.values() if len(part) > 1]
-    return several, [] if several and single == before else single
+    return dict(zip(called, first["checkpoint"].map(of_checkpoint), strict=True))
 
 
 def _against_noise(

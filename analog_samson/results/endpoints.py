@@ -85,6 +85,10 @@ class IncompleteError(ValueError):
     """Rows that an endpoint needs are not there yet."""
 
 
+class OtherIncompleteError(IncompleteError):
+    """Rows of the other study, which a test names, are not there yet."""
+
+
 class Endpoint(NamedTuple):
     """The result of a test.
 
@@ -243,7 +247,8 @@ def endpoint(test: Mapping[str, Any], evidence: Evidence) -> Endpoint:
         Estimate, interval and verdict.
 
     Raises:
-        IncompleteError: If a value of a network is missing.
+        IncompleteError: If a value of a network is missing; `OtherIncompleteError` if it is one of
+            the other study.
         ValueError: If the tables do not have what the test names.
     """
     if test["measure"] != "table" and score_of(evidence.rows) != ACCURACY:
@@ -257,7 +262,12 @@ def endpoint(test: Mapping[str, Any], evidence: Evidence) -> Endpoint:
     if "minus" in test:
         of_study = other_study(test)
         there = evidence if of_study is None else evidence.beside[of_study]
-        other, n = _by_seed(_compared(_with_minus(test), there))
+        try:
+            other, n = _by_seed(_compared(_with_minus(test), there))
+        except IncompleteError as reason:
+            if of_study is None:
+                raise
+            raise OtherIncompleteError(f"{of_study}: {reason}") from None
         by_seed, n_chips = (by_seed - other).dropna(), min(n_chips, n)
     values = np.asarray(by_seed, dtype=np.float64)
     mean, low, high = spread.mean_interval(values, CONFIDENCE)

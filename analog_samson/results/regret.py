@@ -22,7 +22,7 @@ from analog_samson.results.comparison import baseline_name, holm, method_names, 
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD
 from analog_samson.results.scale import Scale, scales_of
 from analog_samson.results.scores import score_of, with_score_of
-from analog_samson.results.summary import check_confidence, chip_means, typical_chips
+from analog_samson.results.summary import check_confidence, chip_means, summarise, typical_chips
 from analog_samson.results.variants import TASK
 
 CELL = list(COMPARED_UNDER)
@@ -54,7 +54,8 @@ def winners(
 
     Returns:
         One row per cell: the columns of `COMPARED_UNDER`, method and strength of the best,
-        ``baseline``, ``gain`` (positive is better; 0 where the baseline is the best), ``low``,
+        ``baseline``, ``best_mean`` (its mean score, as `summarise` gives), ``gain`` (positive is
+        better; 0 where the baseline is the best), ``low``,
         ``high``, ``half_width`` (simultaneous over the methods of the cell; NaN for the baseline
         itself), ``n_methods``, ``runner_up`` (name; "" for one method) and ``margin`` (to it),
         ``p_value`` (largest over all others, paired t tests; NaN where nothing can be tested),
@@ -74,6 +75,10 @@ def winners(
     chips, scales, reference = _prepared(rows, baseline, confidence, scale)
     gains = simultaneous_gains(chips, reference, confidence, pool=pool, scale=scales)
     best = gains[gains["regret"] == 0].drop_duplicates(CELL).reset_index(drop=True)
+    keys = [*CELL, *METHOD]
+    means = summarise(chips, confidence, pool=False, scale=scales)
+    means = means.rename(columns={score_of(chips).column: "best_mean"})[[*keys, "best_mean"]]
+    best = best.merge(means, on=keys, how="left", validate="one_to_one")
     names = method_names(best)
     chips_of = chips.merge(best[CELL].assign(leader=names), on=CELL)
     parts = [

@@ -1,9 +1,13 @@
 """A study of methods: strengths chosen without test images, networks that come again, rows too."""
 
+import functools
 import gzip
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -127,6 +131,80 @@ def test_a_committed_study_continues_on_another_machine(finished, tmp_path):
     pd.testing.assert_frame_equal(again[same], networks[same])
     assert (clone / "trials.csv").read_bytes() == (finished / "trials.csv").read_bytes()
     assert len(list((tmp_path / "other").rglob("*seed10*.safetensors"))) == 0
+
+
+DRIVER = """
+import runpy, sys
+from pathlib import Path
+script, folder, networks, log = sys.argv[1:]
+from analog_samson.experiments import methods_study
+train = methods_study.trained
+
+def noted(plan, spec, path, data_folder):
+    with open(log, "a") as file:
+        file.write(f"{path.name} {spec.strength} {spec.seed} {spec.epochs}\\n")
+    return train(plan, spec, path, data_folder)
+
+methods_study.trained = noted
+methods_study.main(Path(folder), networks=Path(networks))
+"""
+
+
+@pytest.mark.slow
+def test_three_processes_share_a_study_and_one_is_killed(finished, tmp_path):
+    """Each network is trained by one, and what comes out is what one process makes."""
+    folder, log = tmp_path / "digits-methods", tmp_path / "log"
+    folder.mkdir()
+    for name in ("protocol.toml", "study.toml"):
+        shutil.copy(finished / name, folder)
+    command = [sys.executable, "-c", DRIVER, "", folder, tmp_path / "networks", log]
+    start = functools.partial(
+        subprocess.Popen, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    first = start()
+    while not log.exists():
+        time.sleep(0.05)
+    first.kill()  # while it trains the first candidate
+    first.communicate()
+    processes = [start(), start()]
+    said = [process.communicate()[0] for process in processes]
+    assert all("finished, 6 networks" in one for one in said), said
+    trained = log.read_text().splitlines()
+    assert len(trained) == 1 + 5 + 6 and len(set(trained[1:])) == 5 + 6
+    both = (finished, folder)
+    for name in ("candidates.csv", "networks.csv", "strengths.csv"):
+        one, many = (pd.read_csv(one / name, dtype=str, keep_default_na=False) for one in both)
+        kept = [column for column in one if column not in ("seconds", "package")]
+        keys = ["variant", "strength"] + ["training_seed"] * ("training_seed" in one)
+        one, many = (t.sort_values(keys, ignore_index=True)[kept] for t in (one, many))
+        pd.testing.assert_frame_equal(one, many)
+    for name in ("trials.csv", "sharpness.csv", "training_images.csv"):
+        one, many = (sorted((one / name).read_text().splitlines()) for one in both)
+        assert one == many, name
+    manifests = [json.loads((one / "manifest.json").read_text()) for one in both]
+    assert manifests[0]["checkpoints"] == manifests[1]["checkpoints"]
+    kept = [{file.name for file in (one / "networks").iterdir()} for one in both]
+    assert kept[0] == kept[1]
+    assert not [*folder.glob("*.lock"), *folder.glob("*.lease")]
+
+
+@pytest.mark.slow
+def test_a_network_that_another_process_trains_is_left_to_it(tmp_path, monkeypatch, capsys):
+    """A table that is never released is an error."""
+    protocol = SMALL.replace('[start_from]\ntuned = "sgd"\n', "")
+    folder, networks = small_study(tmp_path / "small", protocol), tmp_path / "networks"
+    held = methods_study.all_specs(load_protocol(folder))[0][1]
+    with sole_writer(folder / f"sgd-{held.file_stem}"):
+        methods_study.main(folder, networks=networks, steps=1)
+        assert list(pd.read_csv(folder / "networks.csv")["variant"]) == ["tuned"]
+        monkeypatch.setattr(methods_study, "WRITING_TAKES_S", 0.2)
+        refused = pytest.raises(InUseError, match=r"training_curves\.csv' is being written by")
+        with sole_writer(folder / "training_curves.csv"), refused:
+            methods_study.main(folder, networks=networks, steps=1)
+        assert len(pd.read_csv(folder / "networks.csv")) == 1
+    methods_study.main(folder, networks=networks)
+    assert "small: finished, 4 networks" in capsys.readouterr().out
+    assert not [*folder.glob("*.lock"), *folder.glob("*.lease")]
 
 
 @pytest.mark.slow
@@ -360,8 +438,6 @@ def test_lost_rows_and_new_chips_are_computed_and_a_changed_protocol_is_refused(
     Path("protocol.toml").write_text(SMALL)
     with pytest.raises(ValueError, match="--steps must be at least 1; got 0"):
         methods_study.main(Path(), networks=networks, steps=0)
-    with sole_writer(Path("networks.csv")), pytest.raises(InUseError, match="one process writes"):
-        methods_study.main(Path(), networks=networks)
     Path("networks.csv").write_text(table[:-120])
     with pytest.raises(ValueError, match=r"networks\.csv, line 5, is cut off; delete it"):
         methods_study.main(Path(), networks=networks)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from analog_samson.experiments import micro_rings, thermal_drift
+from analog_samson.experiments import micro_rings, rerun, thermal_drift
 from torch import nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize
@@ -297,7 +297,7 @@ def assert_table_is_of(table, rows, curvature):
 
 
 @pytest.mark.slow
-def test_a_study_is_resumed_network_by_network_and_verified(tmp_path):
+def test_a_study_is_resumed_network_by_network_and_verified(tmp_path, capsys):
     whole, parts = tmp_path / "whole" / "rings", tmp_path / "parts" / "rings"
     for folder in (whole, parts):
         folder.mkdir(parents=True)
@@ -325,13 +325,16 @@ def test_a_study_is_resumed_network_by_network_and_verified(tmp_path):
         thermal_drift.main(parts, networks=tmp_path / "b")
 
     thermal_drift.main(whole, figure=True)
-    assert "12 rows of 3 networks again: 12 equal" in thermal_drift.verified(whole)
+    thermal_drift.main(whole, verify=True)
+    rerun.main(whole, verify=True)
+    said = capsys.readouterr().out
+    assert said.count("12 rows of 3 networks again: 12 equal") == 2 and "3 tables unchanged" in said
     table = pd.read_csv(whole / "micro_rings.csv", dtype={"at": str})
     assert_table_is_of(table, rows, pd.read_csv(whole / "curvature.csv"))
     text = (whole / "micro_rings.md").read_text()
     (whole / "micro_rings.md").write_text(text + "\n")
-    with pytest.raises(ValueError, match=r"micro_rings\.md is not that of these rows"):
-        thermal_drift.verified(whole)
+    with pytest.raises(ValueError, match=r"tables differ: micro_rings\.md\. Restore the rows"):
+        thermal_drift.main(whole, verify=True)
     rows["n_correct"] = (rows["n_correct"] - 50).abs()
     rows.to_csv(whole / thermal_drift.DRIFT, index=False)
     with pytest.raises(ValueError, match="not those of the networks"):

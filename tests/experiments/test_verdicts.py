@@ -173,6 +173,48 @@ def test_a_study_that_lacks_rows_is_open(tmp_path, capsys):
     assert "0 of 9 networks are there" in capsys.readouterr().out
 
 
+BETWEEN = """
+[claims.between]
+claim = "SAM brings more here than there."
+number = 13
+tests = [
+    { measure = "gain", method = "sam", over = "sgd", device = "pcm_like", minus = { study = "../also-methods" }, above = 0.0 },
+    { measure = "gain", method = "sam", over = "sgd", device = "pcm_like", %s = 0.0 },
+]
+"""  # noqa: E501
+
+
+@pytest.mark.slow
+def test_only_tests_that_name_an_unfinished_study_wait_for_it(tmp_path, capsys):
+    less = ACCURACIES | {"sam rho=0.2": ACCURACIES["sgd"]}  # no gain there
+    folder, other = make_study(tmp_path), make_study(tmp_path, less, name="also")
+    networks = (other / "networks.csv").read_text()
+    (other / "networks.csv").write_text(networks[: networks.rindex("\n", 0, -1) + 1])
+    page = PAGE + "| 13 | between | M | gain | | |\n"
+    for limit, verdict in (("above", "holds"), ("below", "the opposite")):
+        (folder / "protocol.toml").write_text(PROTOCOL + BETWEEN % limit)
+        found = verdicts.verdicts(tmp_path)
+        said = "claim 'between' is open, ../also-methods: 8 of 9 networks are there."
+        assert said in capsys.readouterr().out
+        made = list(found.loc[found["study"] == "made-methods", "verdict"])
+        assert made == ["holds", "holds", "not shown", "the opposite", "open", verdict]
+        assert verdicts.with_verdicts(page, found).splitlines()[-1].endswith("| gain | | open |")
+    shown = found.assign(symbol=found["study"].map({"made-methods": "M", "also-methods": "C"}))
+    both = pd.concat([shown, shown[shown["number"] == "13"].assign(study="also", symbol="C")])
+    assert verdicts.with_verdicts(page, both).splitlines()[-1].endswith("| gain | | open |")
+    (other / "networks.csv").write_text(networks)
+    last = verdicts.verdicts(tmp_path).iloc[-2]
+    assert (last["verdict"], float(last["value"])) == ("holds", pytest.approx(6.2 / 3, 1e-5))
+
+
+def test_a_study_beside_must_be_there_before_anything_is_trained(tmp_path):
+    folder = make_study(tmp_path)
+    (folder / "networks.csv").unlink()
+    (folder / "protocol.toml").write_text(PROTOCOL + BETWEEN % "above")
+    with pytest.raises(ValueError, match=r"'between', test 1: minus.study = '../also-methods': no"):
+        verdicts.verdicts(tmp_path)
+
+
 @pytest.mark.slow
 def test_a_study_of_some_methods_lacks_only_theirs(tmp_path):
     folder = make_study(tmp_path)

@@ -8,6 +8,7 @@ import matplotlib.colors
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from places import ROOT
 from synthetic_trials import make_trials
@@ -89,6 +90,21 @@ def test_every_cell_has_label_and_gain(drawn):
     gains = [gain_text(row) for _, row in best.iterrows()]
     assert sorted(t for t in found if re.match(r"[+−]\d|no gain", t)) == sorted(gains)
     assert found.count("–") == 2 * 3 * 3 - len(best)
+    means = [f"{100 * mean:.1f} %" for mean in best["best_mean"]]
+    assert sorted(text for text in found if text.endswith(" %")) == sorted(means)
+    assert "–: not simulated." in figures["methods_map"]._supxlabel.get_text()
+
+
+def test_the_mean_of_a_cell_is_that_of_its_best_method(rows, drawn):
+    best = map_data(drawn[1])
+    keys = ["dataset", "device", "compensation", "t_inference_s", "method", "strength"]
+    per_network = (rows["n_correct"] / rows["n_test"]).groupby(
+        [rows[key] for key in [*keys, "checkpoint"]]
+    )
+    by_hand = per_network.mean().groupby(keys).mean()
+    for cell in best.to_dict("records"):
+        strengths = by_hand[tuple(cell[key] for key in keys[:-1])]
+        assert cell["best_mean"] == pytest.approx(strengths.max(), abs=1e-9)
 
 
 def test_times_that_are_not_the_columns_are_named_and_late_ones_marked(drawn):
@@ -165,6 +181,7 @@ def test_situations_are_all_technologies_and_devices_none_twice(rows):
     found = [one.title for one in situations(rows)]
     assert found == [
         "no idea of the hardware",
+        "any hardware, global compensation",
         "PCM, no compensation",
         "PCM, global compensation",
         "ReRAM, global compensation",
@@ -280,10 +297,29 @@ def test_a_map_needs_two_methods(rows):
         study_advice(rows[rows["method"] == "sgd"].query("strength == ''"))
 
 
-def test_a_map_without_a_decided_cell_says_so():
+@pytest.mark.parametrize(
+    ("look", "said"),
+    [("paper", "not decided, here all of them"), ("talk", "No method is significantly better")],
+)
+def test_a_map_without_a_decided_cell_says_so(look, said):
     equal = {"sgd": 0.50, "sam rho=0.1": 0.50, "samson rho=0.2": 0.50}
-    figures, _ = study_advice(study(equal, n_networks=3), times_s=[HOUR])
+    figures, _ = study_advice(study(equal, n_networks=3), times_s=[HOUR], look=look)
     figure = figures["methods_map"]
-    assert "here all of them" in " ".join(figure._supxlabel.get_text().split())
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "not decided" in legend and "better than all others" not in legend
+    said = {"paper": "not decided, here all of them", "talk": "No method is significantly better"}[
+        look
+    ]
+    assert said in " ".join(figure._supxlabel.get_text().split())
+    legend = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert not legend & {"not decided", "better than all others"}
+
+
+def test_the_legend_has_the_bands_of_the_cells(drawn):
+    figure = drawn[0]["methods_map"]
+    figure.draw_without_rendering()
+    legend = figure.legends[0]
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts[-2:] == ["better than all others", "not decided"]
+    bands = {p.get_facecolor() for p in figure.axes[0].patches if 0.1 < p.get_width() < 0.2}
+    assert {patch.get_facecolor() for patch in legend.get_patches()[:-2]} == bands
+    inks = {line.get_markeredgecolor() for line in figure.axes[0].lines}
+    assert {line.get_markeredgecolor() for line in legend.findobj(Line2D)} == inks

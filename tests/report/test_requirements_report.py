@@ -7,7 +7,12 @@ import pytest
 from matplotlib.figure import Figure
 from simulated_losses import rows_of
 
-from analog_samson.report import requirements_figure, requirements_table, write_requirements
+from analog_samson.report import (
+    requirements_figure,
+    requirements_table,
+    write_figures,
+    write_requirements,
+)
 from analog_samson.report.methods import dataset_label
 
 FACTORS = {"sgd": [1.0, 1.25, 0.8], "samson": [1.6, 2.0, 1.28]}
@@ -162,3 +167,16 @@ def test_files_are_written_whole(tmp_path):
     assert again.markdown() == (tmp_path / "requirements.md").read_text()
     with pytest.raises(ValueError, match="no tolerances"):
         write_requirements(rows_of(FACTORS).head(0), tmp_path)
+
+
+def test_a_figure_for_a_talk_is_written_as_one(tmp_path):
+    (tmp_path / "own").mkdir()
+    rows = rows_of(FACTORS)
+    write_requirements(rows, tmp_path, look="talk")
+    figure = requirements_figure(rows, look="talk")
+    (own, _) = write_figures(
+        {"requirements": figure}, tmp_path / "own", ("png", "pdf"), look="talk"
+    )
+    (other,) = write_figures({"paper": figure}, tmp_path / "own", ("png",), look="paper")
+    written = (tmp_path / "requirements.png").read_bytes()
+    assert written == own.read_bytes() != other.read_bytes()

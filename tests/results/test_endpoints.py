@@ -12,6 +12,7 @@ from synthetic_trials import trials_with as rows_of
 from analog_samson.results.endpoints import (
     Evidence,
     IncompleteError,
+    OtherIncompleteError,
     _interval_of_correlation,
     check_test,
     described,
@@ -160,6 +161,13 @@ def test_the_gap_compares_the_same_chips_on_both_sets_of_images(tmp_path):
     found = ended(test, rows, tmp_path)
     assert found.value == pytest.approx(1 - 3) and (found.n, found.n_chips) == (3, 1)
     assert found.verdict == "holds"
+    between = test | {"minus": {"study": "../other"}}
+    bare = evidence(rows, tmp_path / "bare")
+    with pytest.raises(OtherIncompleteError, match=r"\.\./other: .*training_images.csv is not"):
+        endpoint(between, replace(evidence(rows, tmp_path), beside={"../other": bare}))
+    with pytest.raises(IncompleteError) as own:
+        endpoint(between, replace(bare, beside={"../other": evidence(rows, tmp_path)}))
+    assert own.type is IncompleteError
 
 
 def test_a_column_is_averaged_over_epochs_before_its_logarithm(tmp_path):
