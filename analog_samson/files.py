@@ -5,6 +5,7 @@ import errno
 import importlib.resources
 import os
 import stat
+import uuid
 from collections.abc import Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -25,6 +26,11 @@ def top_folder(name: str) -> Traversable:
     return importlib.resources.files(f"{package.name}.{name}")
 
 
+def _own_name() -> str:
+    """A name that no other process gives, whatever machine or container it runs in."""
+    return f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path next to a file; it replaces the file if the block ends without error.
@@ -37,7 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
     with naming(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = path.with_name(f".{path.name}.{_own_name()}.tmp")
         try:
             temporary.touch()
             mode = stat.S_IMODE(temporary.stat().st_mode)
@@ -91,7 +97,7 @@ def made_folder(folder: str | Path, what: str = "folder") -> Path:
         raise ValueError(
             f"The name of the {what} {str(folder)!r} is not UTF-8; give another name."
         ) from error
-    mark = folder / f".{os.getpid()}.tmp"
+    mark = folder / f".{_own_name()}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         mark.touch()

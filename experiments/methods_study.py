@@ -27,8 +27,8 @@ import math
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,7 +47,7 @@ from analog_samson.locks import EXPIRES_AFTER_S, InUseError, Lease, sole_writer
 from analog_samson.provenance import MANIFEST_FILE, read_manifest, write_json
 from analog_samson.report import training_curves
 from analog_samson.results import append_rows, read_trials, tables_in
-from analog_samson.results.checking import read_networks, read_text_table
+from analog_samson.results.checking import csv_in, read_networks, read_text_table
 from analog_samson.results.columns import KEY
 from analog_samson.study import TRIALS_FILE, collect, load_study
 from analog_samson.study.scoring import function_of, is_counted
@@ -55,6 +55,7 @@ from analog_samson.study.trial import mapped, one_thread
 from analog_samson.training import (
     GRID_COLUMNS,
     OWN_PACKAGE,
+    PROTOCOL_FILE,
     DivergedError,
     choose_strengths,
     grid,
@@ -82,6 +83,13 @@ LOOKED_EVERY_S = 2.0
 
 WRITING_TAKES_S = 2 * EXPIRES_AFTER_S
 """How long a table is waited for that another process writes: longer than one that has ended."""
+
+SETTINGS = ("common", "grid_epochs", "noise_sigma", "noise_draws", "sharpness_images",
+            "training_images", "start_from")  # fmt: skip
+"""Keys of the protocol that may not change while it is worked on; seeds, methods may be added."""
+
+MEASURED = ("noise_sigma", "noise_draws")
+"""How candidates are measured: columns of `candidates.csv` and keys of the protocol."""
 
 NEEDED = ("seeds", "kept_seeds", "noise_sigma", "noise_draws", "common", "methods")
 """Keys of the protocol that every study needs."""
@@ -145,7 +153,7 @@ def run_study(
     common = dict(plan["common"])
     if "dataset" in common:
         common["dataset"] = path_in(common["dataset"], data_folder)
-    own = {"folder": folder, "networks": networks, "trust": (OWN_PACKAGE, *trust)}
+    own = {"folder": folder, "networks": networks, "trust": (OWN_PACKAGE, *trust), "as_read": plan}
     _run({**plan, **own, "common": common}, folder, data_folder, steps, train, evaluate)
 
 
@@ -166,7 +174,7 @@ def _run(
         if not row["failure"]:
             checkpoint = path / row["checkpoint"]
             add_curves(folder / "candidate_curves.csv", checkpoint, plan["trust"])
-        return row
+        return row | {"epochs": spec.epochs}
 
     def train_network(variant: str, spec: TrainingSpec) -> dict[str, Any]:
         path = networks / variant
@@ -177,22 +185,36 @@ def _run(
         return row
 
     left = -1 if steps is None else steps
-    left = _shared(folder / "candidates.csv", grid_specs(plan), train_candidate, left)
+    left = _shared(plan, folder / "candidates.csv", grid_specs(plan), train_candidate, left)
     if not left:
         return
     strengths = folder / "strengths.csv"
-    if "grid_seed" in plan and not strengths.exists():
-        _write(choose(folder / "candidates.csv"), strengths)
+    if "grid_seed" in plan:
+        _choose_missing(folder / "candidates.csv", strengths)
     wanted = chosen_specs(plan, strengths) if strengths.exists() else all_specs(plan)
     left = _shared(
-        folder / "networks.csv", wanted, train_network, left, lambda: _lacking(plan, folder)
+        plan, folder / "networks.csv", wanted, train_network, left, lambda: _lacking(plan, folder)
     )
     failed = _failed(folder / "networks.csv")
     if left:
         print(f"{folder}: finished, {len(wanted)} networks{failed}.")
 
 
+def _choose_missing(candidates: Path, strengths: Path) -> None:
+    """Choose strengths of the variants that have none yet; those that are chosen stay."""
+    with writing(strengths):
+        chosen = choose(candidates)
+        if strengths.exists():
+            there = read_text_table(strengths, ["variant", "strength"])
+            new = chosen[~chosen["variant"].isin(there["variant"])]
+            if new.empty:
+                return
+            chosen = pd.concat([there, new], ignore_index=True)
+        _write(chosen, strengths)
+
+
 def _shared(
+    plan: dict[str, Any],
     table: Path,
     wanted: Sequence[tuple[str, TrainingSpec]],
     work: Callable[[str, TrainingSpec], dict[str, Any]],
@@ -202,6 +224,7 @@ def _shared(
     """Add the rows that a table lacks, each by one of the processes that work on the study.
 
     Args:
+        plan: The protocol.
         table: The table.
         wanted: Variants and trainings that it must have.
         work: Trains one; returns its row.
@@ -210,31 +233,48 @@ def _shared(
 
     Returns:
         How many it may train after these. Those that other processes train are waited for.
+
+    Raises:
+        ValueError: If settings of the protocol have changed since networks were trained, or since
+            this process started.
     """
-    is_told = False
-    again = lacking()
+    folder, again, told = table.parent, lacking(), ""
     while open_ := _not_in(table, wanted, again):
-        n_before = left
+        n_before, held = left, ""
         for variant, spec in open_:
             if not left:
                 return left
             try:
-                claim = Lease(_claim_of(table.parent, variant, spec))
-            except InUseError:
+                claim = Lease(_claim_of(folder, variant, spec))
+            except InUseError as error:
+                held = held or str(error).partition(";")[0]
                 continue
             with claim:
                 if _key(variant, spec) in again:
                     again &= lacking()  # another process may have made it meanwhile
                 if _not_in(table, [(variant, spec)], again):
+                    _check_unchanged(plan, folder)
                     _add_row(table, variant, work(variant, spec))
                     again.discard(_key(variant, spec))
                     left -= 1
-        if left == n_before and not is_told:
-            print(f"{table.parent}: waiting for networks that other processes train.")
-            is_told = True
         if left == n_before:
+            if held and held != told:
+                print(f"{folder}: waiting for networks of other processes: {held}.")
+                told = held
             time.sleep(LOOKED_EVERY_S)
     return left
+
+
+@contextmanager
+def _waited_for(claim: Path) -> Iterator[None]:
+    """Hold a claim as soon as no other process does; says whom it waits for."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(sole_writer(claim))
+        except InUseError as error:
+            print(f"Waiting for a network to start from: {str(error).partition(';')[0]}.")
+            stack.enter_context(sole_writer(claim, wait_s=math.inf))
+        yield
 
 
 def _not_in(
@@ -250,9 +290,22 @@ def _claim_of(folder: Path, variant: str, spec: TrainingSpec) -> Path:
     return folder / f"{variant}-{spec.file_stem}"
 
 
-def writing(table: Path) -> AbstractContextManager[Lease]:
-    """Sole access to a table of a study, which is waited for."""
-    return sole_writer(table, wait_s=WRITING_TAKES_S)
+@contextmanager
+def writing(table: Path) -> Iterator[None]:
+    """Sole access to a table of a study, which is waited for.
+
+    Raises:
+        InUseError: If another process does not end writing it.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(sole_writer(table, wait_s=WRITING_TAKES_S))
+        except InUseError as error:
+            raise InUseError(
+                f"{str(error).partition(';')[0]}, for {WRITING_TAKES_S / 60:.3g} minutes; wake "
+                "that process or end it, and start this again: what is trained is kept."
+            ) from None
+        yield
 
 
 def _failed(table: Path) -> str:
@@ -283,7 +336,9 @@ def _check_studies(plan: dict[str, Any], folder: Path, trust: Sequence[str]) -> 
 
 
 def _check_unchanged(plan: dict[str, Any], folder: Path) -> None:
-    """Raise ValueError if networks of the table were trained with other settings than asked."""
+    """Raise ValueError if networks of the tables were trained with other settings than asked."""
+    _check_protocol(plan, folder)
+    _check_candidates(plan, folder)
     table, studies = folder / "networks.csv", plan.get("studies") or [folder.name]
     if not table.exists():
         return
@@ -302,6 +357,37 @@ def _check_unchanged(plan: dict[str, Any], folder: Path) -> None:
             raise ValueError(
                 f"{folder}: {variant} of seed {spec.seed} was trained with other settings "
                 f"({'; '.join(differ)}); restore protocol.toml, or give it a folder of its own."
+            )
+
+
+def _check_protocol(plan: dict[str, Any], folder: Path) -> None:
+    """Raise ValueError if settings of the protocol changed since this process started."""
+    now = load_protocol(folder, trust=plan["trust"])
+    differ = [key for key in SETTINGS if now.get(key) != plan["as_read"].get(key)]
+    if differ:
+        raise ValueError(
+            f"{folder}: {', '.join(differ)} of {PROTOCOL_FILE} changed since this process started; "
+            "restore it, or start again, with a folder of its own for other networks."
+        )
+
+
+def _check_candidates(plan: dict[str, Any], folder: Path) -> None:
+    """Raise ValueError if candidates were trained for other epochs, or measured otherwise."""
+    table = folder / "candidates.csv"
+    if not table.exists() or "grid_seed" not in plan:
+        return
+    rows = _read(table)
+    asked = {_key(variant, spec): str(spec.epochs) for variant, spec in grid_specs(plan)}
+    for key, row in zip(_keys(rows), rows.to_dict("records"), strict=True):
+        own = {"epochs": asked.get(key, ""), **{name: plan[name] for name in MEASURED}}
+        differ = [
+            f"{name} {row[name]} there, {value} asked" for name, value in own.items()
+            if row.get(name, "") != "" and value != "" and float(row[name]) != float(value)
+        ]  # fmt: skip
+        if differ:
+            raise ValueError(
+                f"{table}: {' '.join(filter(None, key[:2]))} of seed {key[2]} has other settings "
+                f"({'; '.join(differ)}); restore {PROTOCOL_FILE}, or give it a folder of its own."
             )
 
 
@@ -398,9 +484,8 @@ def trained(
     if spec.start_from is not None:
         first = Path(spec.start_from).parent
         start = _first_of(plan, first.name, spec.seed)
-        claim = _claim_of(plan["folder"], first.name, start)
         try:
-            with sole_writer(claim, wait_s=math.inf):
+            with _waited_for(_claim_of(plan["folder"], first.name, start)):
                 train(start, first, data_folder=data_folder, trust=plan["trust"])
         except DivergedError as error:
             return _not_started(spec, f"The network to start from: {error}", data_folder)
@@ -602,17 +687,21 @@ def _add_row(table: Path, variant: str, row: dict[str, Any]) -> None:
 
 
 def replace_rows(table: Path, digest: str, rows: pd.DataFrame) -> None:
-    """Add the rows of a network, replacing those of an interrupted run."""
+    """Add the rows of a network, replacing those of an interrupted run.
+
+    A compressed table is written as it is from then on, without compression.
+    """
     with writing(table):
-        if table.exists():
-            there = _read(table)
+        if file := csv_in(table.parent, table.name):
+            there = _read(file)
             rows = pd.concat([there[there["checkpoint"] != digest], rows], ignore_index=True)
         _write(rows, table)
+        table.with_name(f"{table.name}.gz").unlink(missing_ok=True)
 
 
 def _read(table: Path) -> pd.DataFrame:
     rows = read_networks(table) if table.name == "networks.csv" else read_text_table(table)
-    return rows.rename(columns=OLD_COLUMNS.get(table.name, {}))
+    return rows.rename(columns=OLD_COLUMNS.get(table.name.removesuffix(".gz"), {}))
 
 
 def _write(rows: pd.DataFrame, table: Path) -> None:

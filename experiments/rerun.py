@@ -46,6 +46,7 @@ from analog_samson.report import (
 )
 from analog_samson.report.requirements import STEM as REQUIREMENTS
 from analog_samson.results import read_trials, tables_in
+from analog_samson.results.checking import csv_in
 from analog_samson.results.columns import KEY, SUMS
 from analog_samson.results.endpoints import TRAINING_IMAGES, IncompleteError
 from analog_samson.results.scores import ACCURACY, score_of
@@ -283,9 +284,9 @@ def of_methods(folder: Path, trust: Sequence[str]) -> tuple[dict[str, Figure], d
     figures, tables = {}, {}
     try:
         evidence = evidence_of(folder, plan)
-        if (folder / "sharpness.csv").is_file():
+        if csv_in(folder, "sharpness.csv"):
             tables["methods"] = networks_table(evidence)
-        if (folder / TRAINING_IMAGES).is_file() and score_of(evidence.rows) == ACCURACY:
+        if csv_in(folder, TRAINING_IMAGES) and score_of(evidence.rows) == ACCURACY:
             tables["noisy_gap"] = noisy_gap_table(evidence)
             if figure := noisy_gap_figure(evidence):
                 figures["noisy_gap"] = figure

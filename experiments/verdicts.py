@@ -198,6 +198,8 @@ def _tests(file: Path, plan: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]
                         f"minus.study = {other!r}: no {PROTOCOL_FILE} there; give the folder of "
                         f"another study, relative to {str(file.parent)!r}."
                     )
+                if other is not None and (file.parent / other).resolve() == file.parent.resolve():
+                    raise ValueError(f"minus.study = {other!r} is this study; leave it out.")
             except ValueError as error:
                 raise ValueError(f"{file}: claim {claim!r}, test {number}: {error}") from None
             tests.append((claim, test))

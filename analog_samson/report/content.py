@@ -13,6 +13,7 @@ from analog_samson import results
 from analog_samson.deprecated import warn_renamed
 from analog_samson.report import words
 from analog_samson.report.nominal import nominal_values
+from analog_samson.results.checking import csv_in
 from analog_samson.results.scale import Scale
 from analog_samson.results.scores import Score, score_of
 
@@ -286,8 +287,8 @@ class Content:
         return pd.concat(found, ignore_index=True).drop_duplicates()
 
     def files(self, name: str) -> list[Path]:
-        """Files of a name in the folders of the studies."""
-        return [file for folder in self.folders if (file := Path(folder) / name).is_file()]
+        """Files of a name, or their compressed copies, in the folders of the studies."""
+        return [file for folder in self.folders if (file := csv_in(Path(folder), name))]
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 import math
 import re
@@ -53,14 +54,7 @@ def read_table(file: Path) -> pd.DataFrame:
         ValueError: If it is not a table of trials, was saved by another program, or a row is
             damaged; the message names the line.
     """
-    content = file.read_bytes()
-    if file.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(
-                f"{str(file)!r} cannot be decompressed ({error}); restore the original."
-            ) from None
+    content = _content(file)
     if content.startswith(b"\xef\xbb\xbf") or b"\r" in content:
         raise ValueError(
             f"{str(file)!r} was saved by another program (it has a byte order mark or Windows line "
@@ -105,11 +99,38 @@ def read_table(file: Path) -> pd.DataFrame:
     return rows
 
 
+def _content(file: Path) -> bytes:
+    """What a file holds, decompressed if its name ends in ``.gz``."""
+    content = file.read_bytes()
+    if file.suffix != ".gz":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(
+            f"{str(file)!r} cannot be decompressed ({error}); restore the original."
+        ) from None
+
+
+def csv_in(folder: Path, name: str) -> Path | None:
+    """A CSV file beside a table of trials, or its compressed copy (``name.gz``).
+
+    Args:
+        folder: Folder of the study.
+        name: File name, such as "sharpness.csv".
+
+    Returns:
+        The file; None if neither is there.
+    """
+    either = (folder / name, folder / f"{name}.gz")
+    return next((file for file in either if file.is_file()), None)
+
+
 def read_text_table(file: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
     """Read a CSV file beside a table of trials, all values as text.
 
     Args:
-        file: The file.
+        file: The file; one that ends in ``.gz`` is decompressed.
         columns: Columns that it must have.
 
     Returns:
@@ -119,14 +140,15 @@ def read_text_table(file: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
         ValueError: If it is damaged (a line is cut off) or lacks a column; the message names the
             file, and the line where that is known.
     """
+    content = _content(file)
     try:
-        rows = pd.read_csv(file, dtype=str, keep_default_na=False)
+        rows = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
     except ValueError as error:  # also one of pandas, or bytes that are no UTF-8
         raise ValueError(f"{file} is damaged ({str(error).strip()}); restore it.") from None
     if missing := [name for name in columns if name not in rows]:
         raise ValueError(f"{file} has no columns {missing}; restore it, or remove it.")
     is_cut = rows.isna().any(axis=1)
-    if len(rows) and not file.read_bytes().endswith(b"\n"):
+    if len(rows) and not content.endswith(b"\n"):
         is_cut.iloc[-1] = True
     if is_cut.any():
         raise ValueError(

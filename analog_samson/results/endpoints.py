@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analog_samson.results import spread
-from analog_samson.results.checking import read_text_table
+from analog_samson.results.checking import csv_in, read_text_table
 from analog_samson.results.correlation import rank_correlation
 from analog_samson.results.definitions import COMPARED_UNDER
 from analog_samson.results.scores import ACCURACY, score_of
@@ -150,9 +150,10 @@ class Evidence:
             IncompleteError: If there is no such file.
             ValueError: If it has no such column, or no row of the method.
         """
-        if not (self.folder / name).is_file():
+        file = csv_in(self.folder, name)
+        if file is None:
             raise IncompleteError(f"{self.folder / name} is not there")
-        rows = read_text_table(self.folder / name)
+        rows = read_text_table(file)
         if "checkpoint" in rows and len(self.networks):
             rows["checkpoint"] = rows["checkpoint"].str[:16]
             rows = self._with_variant(rows)
@@ -218,6 +219,12 @@ def check_test(test: Mapping[str, Any], names: Collection[str] = ()) -> None:
         )
     if measure == "gain" and not {"over", "minus"} & set(test):
         raise ValueError("A gain needs 'over' (a method) or 'minus' (a setting); add one.")
+    minus = test.get("minus")
+    if "minus" in test and (not isinstance(minus, Mapping) or not minus):
+        raise ValueError(f"'minus' is a table of settings that differ; got {minus!r}.")
+    study = other_study(test)
+    if study is not None and (not isinstance(study, str) or not study):
+        raise ValueError(f"'study' of 'minus' is the folder of a study; got {study!r}.")
     unknown = sorted(set(test.get("minus", {})) - {"study", *_SETTING})
     if unknown and measure != "table":
         raise ValueError(f"Unknown keys {unknown} of 'minus'; allowed are {['study', *_SETTING]}.")

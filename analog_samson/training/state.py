@@ -122,12 +122,17 @@ def write_log(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def check_same_spec(there: TrainingSpec, spec: TrainingSpec, path: Path) -> None:
-    """Check that two specifications are equal.
+    """Check that two specifications are equal, but for where the network to start from lies.
+
+    Of that network its folder and name are compared: machines may name a shared folder differently.
 
     Raises:
         ValueError: If they differ; the message lists the differences.
     """
     ours, theirs = json.loads(spec.to_json()), json.loads(there.to_json())
+    starts = [Path(one.start_from or "").parts[-2:] for one in (spec, there)]
+    if starts[0] == starts[1]:
+        theirs["start_from"] = ours["start_from"]
     different = [
         f"{k}: {theirs[k]!r} there, {v!r} asked" for k, v in ours.items() if theirs[k] != v
     ]

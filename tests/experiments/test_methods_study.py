@@ -198,13 +198,71 @@ def test_a_network_that_another_process_trains_is_left_to_it(tmp_path, monkeypat
         methods_study.main(folder, networks=networks, steps=1)
         assert list(pd.read_csv(folder / "networks.csv")["variant"]) == ["tuned"]
         monkeypatch.setattr(methods_study, "WRITING_TAKES_S", 0.2)
-        refused = pytest.raises(InUseError, match=r"training_curves\.csv' is being written by")
+        refused = pytest.raises(
+            InUseError, match=r"training_curves\.csv' is being written by .*; wake that process or"
+        )
         with sole_writer(folder / "training_curves.csv"), refused:
             methods_study.main(folder, networks=networks, steps=1)
         assert len(pd.read_csv(folder / "networks.csv")) == 1
     methods_study.main(folder, networks=networks)
     assert "small: finished, 4 networks" in capsys.readouterr().out
     assert not [*folder.glob("*.lock"), *folder.glob("*.lease")]
+
+
+@pytest.mark.slow
+def test_a_protocol_that_changes_meanwhile_stops_the_process(tmp_path, monkeypatch):
+    folder, networks = small_study(tmp_path / "small"), tmp_path / "networks"
+    real = methods_study.trained
+
+    def changing(*arguments):
+        more = SMALL.replace("seeds = [0, 1]", "seeds = [0, 1, 2]", 1)  # may be added
+        is_first = not (folder / "networks.csv").exists()
+        (folder / "protocol.toml").write_text(more if is_first else more.replace("0.05", "0.1"))
+        return real(*arguments)
+
+    monkeypatch.setattr(methods_study, "trained", changing)
+    methods_study.main(folder, networks=networks, steps=2)
+    (folder / "protocol.toml").write_text(SMALL)
+    changed = SMALL.replace("sharpness_images = 20", "sharpness_images = 10")
+    monkeypatch.setattr(
+        methods_study, "trained",
+        lambda *given: (folder / "protocol.toml").write_text(changed) and real(*given),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="sharpness_images of protocol.toml changed since this pr"):
+        methods_study.main(folder, networks=networks)
+    assert len(pd.read_csv(folder / "networks.csv")) == 3
+
+
+@pytest.mark.slow
+def test_candidates_of_other_settings_are_refused_and_a_method_may_be_added(finished, tmp_path):
+    clone = tmp_path / "digits-methods"
+    shutil.copytree(finished, clone)
+    for old, new, message in (
+        ("grid_epochs = 1", "grid_epochs = 3", "sgd of seed 100 .*epochs 1 there, 3 asked"),
+        ("noise_sigma = 0.1", "noise_sigma = 0.3", "sgd of seed 100 .*noise_sigma 0.1 there, 0.3"),
+    ):
+        (clone / "protocol.toml").write_text(PROTOCOL.replace(old, new))
+        with pytest.raises(ValueError, match=message):
+            methods_study.main(clone, networks=tmp_path / "other")
+    before = (clone / "strengths.csv").read_text()
+    more = PROTOCOL.replace("[claims.gain]", 'asam = "asam:rho=0.5,1.0"\n\n[claims.gain]')
+    (clone / "protocol.toml").write_text(more)
+    methods_study.main(clone, networks=tmp_path / "other")
+    assert (clone / "strengths.csv").read_text().startswith(before)
+    networks = pd.read_csv(clone / "networks.csv")
+    assert list(networks["variant"].tail(2)) == ["asam"] * 2 and len(networks) == 6 + 2
+
+
+@pytest.mark.slow
+def test_a_shared_folder_may_be_called_by_another_name(tmp_path, monkeypatch):
+    """Relative, then absolute: what was fine-tuned is not trained again, nor refused."""
+    folder = small_study(tmp_path / "small")
+    monkeypatch.chdir(tmp_path)
+    methods_study.main(folder, networks=Path("networks"))
+    table = (folder / "networks.csv").read_text()
+    (folder / "networks.csv").write_text("".join(table.splitlines(keepends=True)[:-1]))
+    methods_study.main(folder, networks=tmp_path / "networks")
+    assert (folder / "networks.csv").read_text() == table
 
 
 @pytest.mark.slow
@@ -250,14 +308,32 @@ def test_a_compressed_table_is_continued_and_reproduced(finished, tmp_path, caps
     lines = table.splitlines(keepends=True)
     (clone / "trials.csv").unlink()
     (clone / "trials.csv.gz").write_bytes(gzip.compress(b"".join(lines[:-3])))
+    beside = ("sharpness.csv", "training_images.csv", "training_curves.csv")
+    for name in beside:
+        (clone / f"{name}.gz").write_bytes(gzip.compress((clone / name).read_bytes()))
+        (clone / name).unlink()
     methods_study.main(clone, networks=tmp_path / "other")
+    for name in beside[:2]:  # the third has seconds
+        assert (clone / name).read_bytes() == (finished / name).read_bytes()
+        assert not (clone / f"{name}.gz").exists()
     assert (clone / "trials.csv").read_bytes() == b"".join(lines[:1] + lines[-3:])
     pd.testing.assert_frame_equal(read_trials(clone), read_trials(finished))
     (clone / "trials.csv").unlink()
     (clone / "trials.csv.gz").write_bytes(gzip.compress(table))
+    rerun.main(clone)
+    plain = {file.name: file.read_bytes() for file in clone.glob("*.png")}
+    for name in beside:
+        (clone / f"{name}.gz").write_bytes(gzip.compress((clone / name).read_bytes()))
+        (clone / name).unlink()
+    capsys.readouterr()
     rerun.main(clone, verify=True, share=0.2, jobs=1)
     said = capsys.readouterr().out
-    assert "4 rows of" in said and "4 equal" in said
+    assert "4 rows of" in said and "4 equal" in said and " 0 new," in said
+    assert {"training.png", "sharpness.png"} <= set(plain)
+    assert plain == {file.name: file.read_bytes() for file in clone.glob("*.png")}
+    (clone / "sharpness.csv.gz").write_bytes(b"no gzip")
+    with pytest.raises(ValueError, match=r"sharpness.csv.gz' cannot be decompressed"):
+        rerun.main(clone)
 
 
 @pytest.mark.slow

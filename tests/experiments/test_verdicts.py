@@ -213,6 +213,10 @@ def test_a_study_beside_must_be_there_before_anything_is_trained(tmp_path):
     (folder / "protocol.toml").write_text(PROTOCOL + BETWEEN % "above")
     with pytest.raises(ValueError, match=r"'between', test 1: minus.study = '../also-methods': no"):
         verdicts.verdicts(tmp_path)
+    itself = (BETWEEN % "above").replace("../also-methods", "../made-methods")
+    (folder / "protocol.toml").write_text(PROTOCOL + itself)
+    with pytest.raises(ValueError, match=r"minus.study = '../made-methods' is this study"):
+        verdicts.verdicts(tmp_path)
 
 
 @pytest.mark.slow
