@@ -356,7 +356,7 @@ def situations(gains: pd.DataFrame) -> list[Situation]:
             title = ", ".join(["any hardware", *_compensation(*corrected)])
             found.append(Situation(title, "", alike))
     groups: dict[tuple[str, str, str], list[tuple[str, str, str]]] = {}
-    for cell in sorted(cells, key=lambda one: (sort_key(one)[0], *sort_key(one)[2:])):
+    for cell in sorted(cells, key=lambda one: (sort_key(one)[0], *_compensation_key(one))):
         groups.setdefault((technology_of(cell[0]) or cell[0], *cell[1:]), []).append(cell)
     for (technology, compensation, condition), own in groups.items():
         title = ", ".join([technology, *_compensation(compensation, condition)])

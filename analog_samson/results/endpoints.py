@@ -225,7 +225,7 @@ def check_test(test: Mapping[str, Any], names: Collection[str] = ()) -> None:
     study = other_study(test)
     if study is not None and (not isinstance(study, str) or not study):
         raise ValueError(f"'study' of 'minus' is the folder of a study; got {study!r}.")
-    unknown = sorted(set(test.get("minus", {})) - {"study", *_SETTING})
+    unknown = sorted(set(minus or {}) - {"study", *_SETTING})
     if unknown and measure != "table":
         raise ValueError(f"Unknown keys {unknown} of 'minus'; allowed are {['study', *_SETTING]}.")
     limits = [key for key in LIMITS if key in test]
