@@ -29,6 +29,7 @@ from analog_samson.checkpoint import Checkpoint, load_checkpoint
 from analog_samson.data import Dataset, load_dataset
 from analog_samson.deprecated import accepts_old_names, old_names
 from analog_samson.losses import task_loss
+from analog_samson.memory import freed_memory_kept
 from analog_samson.perturbation import Rule, asam, is_weight, perturbed, rwp, sam, samson
 
 Loss = Callable[[nn.Module], Iterable[Tensor]]
@@ -79,6 +80,7 @@ SHARPNESS_COLUMNS = (
 
 
 @accepts_old_names(n_images="n_training_images")
+@freed_memory_kept()
 def sharpness(
     checkpoint: Checkpoint | str | Path,
     dataset: Dataset | None = None,

@@ -6,7 +6,6 @@ cluster fails, the run ends.
 """
 
 import contextlib
-import ctypes
 import functools
 import os
 import sys
@@ -86,12 +85,6 @@ def check_jobs(jobs: int) -> None:
     """
     if jobs == 0:
         raise ValueError("jobs must be at least 1, or -1 for every core; got 0.")
-
-
-def return_freed_memory() -> None:
-    """Return the memory of freed tensors to the system; glibc keeps it otherwise."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _worker_deaths() -> tuple[type[BaseException], ...]:

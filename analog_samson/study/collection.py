@@ -17,6 +17,7 @@ from analog_samson.chip import Engine
 from analog_samson.devices import Device
 from analog_samson.files import made_folder, replacing
 from analog_samson.locks import sole_writer
+from analog_samson.memory import freed_memory_kept, return_freed_memory
 from analog_samson.progress import Watch
 from analog_samson.provenance import (
     MANIFEST_FILE,
@@ -40,7 +41,7 @@ from analog_samson.results import (
 )
 from analog_samson.results.definitions import check_definitions
 from analog_samson.results.sample_size import LOOKS
-from analog_samson.running import check_jobs, return_freed_memory, run_jobs
+from analog_samson.running import check_jobs, run_jobs
 from analog_samson.study.axes import plain_axis
 from analog_samson.study.definition import Point, Study, Trial
 from analog_samson.study.jobs import Job, Part, jobs_to_run, trials_of
@@ -160,6 +161,7 @@ def collect_trials(
             with (
                 TableWriter(table, lease, _columns(study)) as writer,
                 one_thread(),
+                freed_memory_kept(),
                 closing(
                     run_jobs(_run, jobs_to_run(pending, study.chips_together), jobs=jobs)
                 ) as finished,

@@ -19,9 +19,9 @@ from analog_samson.evaluation import (
     is_correct,
     score_by_sample,
 )
+from analog_samson.memory import freed_memory_kept, return_freed_memory
 from analog_samson.models import analog_share
 from analog_samson.results import COLUMNS, SCORE_COLUMNS
-from analog_samson.running import return_freed_memory
 from analog_samson.streams import derive_seed
 from analog_samson.study.definition import Point, Trial
 from analog_samson.study.scoring import function_of, is_counted
@@ -75,7 +75,8 @@ def run_together(
     Raises:
         ValueError: If the chips cannot be batched, or the accelerator is not available.
     """
-    with one_thread(), exact_products(find_accelerator(trials[0].accelerator)):
+    accelerator = find_accelerator(trials[0].accelerator)
+    with one_thread(), freed_memory_kept(), exact_products(accelerator):
         return _run_together(trials, points, chips_together)
 
 

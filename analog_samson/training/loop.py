@@ -41,6 +41,7 @@ from analog_samson.data import (
 from analog_samson.evaluation import count_correct, find_accelerator, warn_of_slow_bf16
 from analog_samson.importing import is_import_name
 from analog_samson.losses import moving_average
+from analog_samson.memory import freed_memory_kept
 from analog_samson.models import (
     build_model,
     check_forward,
@@ -55,7 +56,6 @@ from analog_samson.models import (
 from analog_samson.perturbation import MicroRing, strength_factor
 from analog_samson.streams import derive_seed
 from analog_samson.training.control import control_of, parametrised, write_control
-from analog_samson.training.memory import freed_memory_kept
 from analog_samson.training.state import State, check_same_spec, resume, write_log, write_resume
 from analog_samson.training.step import gradients_of, measured, rule_of, update
 

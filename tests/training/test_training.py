@@ -2,7 +2,6 @@
 
 import math
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -660,34 +659,6 @@ def test_strength_is_chosen_by_the_stated_score():
         choose_strengths(table.iloc[1:])
     with pytest.raises(ValueError, match="allowed: mean, clean"):
         choose_strengths(table, criterion="test")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library is adjusted")
-def test_memory_freed_in_a_step_is_reused() -> None:
-    """In a process of its own: a heap that other tests have filled has no end to keep."""
-    script = textwrap.dedent("""
-        import resource
-        import torch
-        from analog_samson.training.memory import freed_memory_kept
-
-        def blocks_asked_for():
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-            for _ in range(10):
-                torch.ones(12_000_000)  # 48 MB: above every threshold of the library by itself
-            pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-            return pages * resource.getpagesize() / 48e6
-
-        print(blocks_asked_for())
-        with freed_memory_kept():
-            print(blocks_asked_for())
-    """)
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    given_back, kept = map(float, done.stdout.split())
-    assert given_back > 9
-    assert kept < 3  # the first, and one that finds its place taken
 
 
 @pytest.mark.slow
