@@ -49,9 +49,12 @@ from analog_samson.report import training_curves
 from analog_samson.results import append_rows, read_trials, tables_in
 from analog_samson.results.checking import csv_in, read_networks, read_text_table
 from analog_samson.results.columns import KEY
-from analog_samson.study import TRIALS_FILE, collect, load_study
+from analog_samson.results.definitions import first_difference
+from analog_samson.results.endpoints import DIGITAL, other_study
+from analog_samson.study import TRIALS_FILE, Study, collect, load_study
 from analog_samson.study.scoring import function_of, is_counted
 from analog_samson.study.trial import mapped, one_thread
+from analog_samson.times import seconds
 from analog_samson.training import (
     GRID_COLUMNS,
     OWN_PACKAGE,
@@ -62,6 +65,7 @@ from analog_samson.training import (
     grid_seeds,
     load_protocol,
     methods_in,
+    tests_of,
     train,
     train_grid,
 )
@@ -90,6 +94,10 @@ SETTINGS = ("common", "grid_epochs", "noise_sigma", "noise_draws", "sharpness_im
 
 MEASURED = ("noise_sigma", "noise_draws")
 """How candidates are measured: columns of `candidates.csv` and keys of the protocol."""
+
+SAME_ROWS = ("seed", "n_images_per_chip", "n_test", "score", "precision", "refresh_every",
+             "compensation_times")  # fmt: skip
+"""Settings of a study that all its rows share."""
 
 NEEDED = ("seeds", "kept_seeds", "noise_sigma", "noise_draws", "common", "methods")
 """Keys of the protocol that every study needs."""
@@ -255,6 +263,11 @@ def _shared(
                 if _not_in(table, [(variant, spec)], again):
                     _check_unchanged(plan, folder)
                     _add_row(table, variant, work(variant, spec))
+                    print(
+                        f"{table}: {' '.join(filter(None, _key(variant, spec)[:2]))} of seed "
+                        f"{spec.seed}, {len(_done(table))} of {len(wanted)}.",
+                        flush=True,
+                    )
                     again.discard(_key(variant, spec))
                     left -= 1
         if left == n_before:
@@ -323,8 +336,19 @@ def _check_studies(plan: dict[str, Any], folder: Path, trust: Sequence[str]) -> 
         ValueError: If one cannot be read, or chips for training images are not among its chips.
     """
     studies = {name: load_study(folder / name, trust, checkpoints=[]) for name in plan["studies"]}
+    times: dict[str, set[float]] = {}
     for study in studies.values():
-        study.loaded_devices()
+        for device in study.loaded_devices():
+            given = study.times_s
+            own = given.get(device.name, ()) if isinstance(given, Mapping) else given
+            times.setdefault(device.name, set()).update(map(float, own))
+    for claim, test in tests_of(folder, plan):
+        try:
+            _check_setting(test, times)
+            if "minus" in test and other_study(test) is None:
+                _check_setting({**test, **test["minus"]}, times)
+        except ValueError as error:
+            raise ValueError(f"{folder / PROTOCOL_FILE}: claim {claim!r}: {error}") from None
     if asked := plan.get("training_images"):
         study = studies[asked["study"]]
         devices = [Path(str(device)).stem for device in study.devices]
@@ -335,10 +359,28 @@ def _check_studies(plan: dict[str, Any], folder: Path, trust: Sequence[str]) -> 
             )
 
 
+def _check_setting(test: Mapping[str, Any], times: Mapping[str, set[float]]) -> None:
+    """Raise ValueError if no study simulates the device of a test, or not at its time."""
+    device = test.get("device", DIGITAL)
+    if device == DIGITAL:
+        return
+    if device not in times:
+        raise ValueError(f"no study has the device {device!r}; there are {sorted(times)}.")
+    time_s = test.get("time_s")
+    if time_s is not None and not any(
+        math.isclose(seconds(time_s), time, rel_tol=1e-9) for time in times[device]
+    ):
+        raise ValueError(
+            f"no study has {device!r} at {time_s!r}; there are {sorted(times[device])} s."
+        )
+
+
 def _check_unchanged(plan: dict[str, Any], folder: Path) -> None:
-    """Raise ValueError if networks of the tables were trained with other settings than asked."""
+    """Raise ValueError if networks were trained or evaluated with other settings than asked."""
     _check_protocol(plan, folder)
     _check_candidates(plan, folder)
+    for name in plan.get("studies", []):
+        _check_definitions(load_study(folder / name, plan["trust"], checkpoints=[]), folder / name)
     table, studies = folder / "networks.csv", plan.get("studies") or [folder.name]
     if not table.exists():
         return
@@ -360,6 +402,32 @@ def _check_unchanged(plan: dict[str, Any], folder: Path) -> None:
             )
 
 
+def _check_definitions(study: Study, toml: Path) -> None:
+    """Raise ValueError if rows that are there are of other devices or settings of one name."""
+    manifest = read_manifest(toml.with_name(MANIFEST_FILE))
+    digests, known = manifest.get("device_digests", {}), manifest.get("devices", {})
+    for device in study.loaded_devices():
+        if digests.get(device.name, device.digest) != device.digest:
+            now = json.loads(device.model_dump_json())
+            raise ValueError(
+                f"{toml}: the device {device.name!r} has changed since the rows of this study were "
+                f"computed ({first_difference(known.get(device.name, {}), now)}); restore it, or "
+                "give the changed device another name."
+            )
+    before = manifest.get("study", {})
+    if not before:
+        return
+    asked = {key: getattr(study, key) for key in SAME_ROWS} | {"axes": sorted(study.axes)}
+    there = {key: before.get(key) for key in SAME_ROWS} | {"axes": sorted(before.get("axes", {}))}
+    there, asked = (json.loads(json.dumps(one, default=str)) for one in (there, asked))
+    if there != asked:
+        raise ValueError(
+            f"{toml}: rows of this study were computed with other settings "
+            f"({first_difference(there, asked)}); restore it, or add a study with a folder of its "
+            "own to `studies`."
+        )
+
+
 def _check_protocol(plan: dict[str, Any], folder: Path) -> None:
     """Raise ValueError if settings of the protocol changed since this process started."""
     now = load_protocol(folder, trust=plan["trust"])
@@ -373,11 +441,20 @@ def _check_protocol(plan: dict[str, Any], folder: Path) -> None:
 
 def _check_candidates(plan: dict[str, Any], folder: Path) -> None:
     """Raise ValueError if candidates were trained for other epochs, or measured otherwise."""
-    table = folder / "candidates.csv"
+    table, strengths = folder / "candidates.csv", folder / "strengths.csv"
     if not table.exists() or "grid_seed" not in plan:
         return
     rows = _read(table)
     asked = {_key(variant, spec): str(spec.epochs) for variant, spec in grid_specs(plan)}
+    if strengths.exists():
+        chosen = set(read_text_table(strengths, ["variant"])["variant"])
+        for variant, strength, seed in sorted(set(asked) - set(_keys(rows))):
+            if variant in chosen:
+                raise ValueError(
+                    f"{strengths}: {variant} was chosen without its candidate {strength or '–'!r} "
+                    f"of seed {seed}; restore {PROTOCOL_FILE} or {table.name}, or give the study a "
+                    "folder of its own."
+                )
     for key, row in zip(_keys(rows), rows.to_dict("records"), strict=True):
         own = {"epochs": asked.get(key, ""), **{name: plan[name] for name in MEASURED}}
         differ = [
@@ -562,6 +639,7 @@ def _collect(toml: Path, path: Path, data_folder: Path | None, plan: dict[str, A
     part, study = path.parent / toml.parent.resolve().name / path.stem, toml.parent
     asked = load_study(toml, plan["trust"], checkpoints=[path])
     asked = replace(asked, data_folder=data_folder)
+    _check_definitions(asked, toml)
     rows = collect(asked, part)
     with writing(study / TRIALS_FILE):
         _add_rows_of(part, rows, study, plan)

@@ -37,13 +37,12 @@ from analog_samson.results.endpoints import (
     Evidence,
     IncompleteError,
     OtherIncompleteError,
-    check_test,
     described,
     endpoint,
     limit_of,
     other_study,
 )
-from analog_samson.training import PROTOCOL_FILE, evidence_of, expected_methods, load_protocol
+from analog_samson.training import PROTOCOL_FILE, evidence_of, load_protocol, tests_of
 
 VERDICTS_FILE = "verdicts.csv"
 
@@ -117,7 +116,9 @@ def verdicts(results: Path, trust: Sequence[str] = ()) -> pd.DataFrame:
 
 def _judged(file: Path, trust: Sequence[str]) -> list[dict[str, Any]]:
     plan = load_protocol(file.parent, trust=trust)
-    tests = _tests(file, plan)
+    if without := [name for name, claim in plan["claims"].items() if not claim.get("tests")]:
+        raise ValueError(f"{file}: claim {without[0]!r} has no 'tests'; add them.")
+    tests = tests_of(file.parent, plan)
     try:
         ends = _endpoints(file, plan, tests, trust)
     except IncompleteError as reason:
@@ -175,35 +176,6 @@ def _endpoint(file: Path, claim: str, test: dict[str, Any], evidence: Evidence) 
         raise
     except ValueError as error:
         raise ValueError(f"{file}: claim {claim!r}: {error}") from None
-
-
-def _tests(file: Path, plan: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Claim and test of all tests of a protocol, checked."""
-    expected = expected_methods(plan)
-    variants = [variant for variant, _ in expected]
-    names = {
-        variant if variants.count(variant) == 1 else f"{variant} {strength}"
-        for variant, strength in expected
-    }
-    tests = []
-    for claim, content in plan["claims"].items():
-        if not content.get("tests"):
-            raise ValueError(f"{file}: claim {claim!r} has no 'tests'; add them.")
-        for number, test in enumerate(content["tests"], start=1):
-            try:
-                check_test(test, names)
-                other = other_study(test)
-                if other is not None and not (file.parent / other / PROTOCOL_FILE).is_file():
-                    raise ValueError(
-                        f"minus.study = {other!r}: no {PROTOCOL_FILE} there; give the folder of "
-                        f"another study, relative to {str(file.parent)!r}."
-                    )
-                if other is not None and (file.parent / other).resolve() == file.parent.resolve():
-                    raise ValueError(f"minus.study = {other!r} is this study; leave it out.")
-            except ValueError as error:
-                raise ValueError(f"{file}: claim {claim!r}, test {number}: {error}") from None
-            tests.append((claim, test))
-    return tests
 
 
 def _number(value: float) -> str:

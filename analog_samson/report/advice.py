@@ -49,6 +49,9 @@ NETWORKS_FILE = "networks.csv"
 CHEAP = 1.0
 """Cost, relative to the baseline, up to which a method is cheap."""
 
+MEASURED = "measured times alone"
+"""Column of choices without cells beyond the times to which devices were measured."""
+
 
 @dataclass(frozen=True)
 class Situation:
@@ -298,7 +301,7 @@ def advice_table(
                 "situation": situation.title,
                 "cells": str(choice["n_cells"]),
                 "choose": labels[choice["name"]],
-                "regret": _regret(score, choice["largest_regret"]),
+                "regret": _largest(score, choice),
                 "mean": _regret(score, choice["mean_regret"]),
                 "gain": BLANK
                 if is_baseline
@@ -310,13 +313,16 @@ def advice_table(
             }
         )
         same = "the same" if costs_of[choice["name"]] <= CHEAP else ""
-        others_of.append(
-            {
-                "situation": situation.title,
-                f"at {CHEAP:g}×": same or _with_regret(score, labels, cheap),
-                "knows a device": _with_regret(score, labels, apart),
-            }
-        )
+        other = {
+            "situation": situation.title,
+            f"at {CHEAP:g}×": same or _with_regret(score, labels, cheap),
+            "knows a device": _with_regret(score, labels, apart),
+        }
+        if gains["extrapolated"].any():
+            measured = own[~own["extrapolated"].astype(bool)]
+            early = regret_of_choice(measured, allowed, confidence) if len(measured) else measured
+            other[MEASURED] = _with_regret(score, labels, early)
+        others_of.append(other)
         for frame, is_allowed in ((ranked, True), (apart, False)):
             part = frame.assign(situation=situation.title, is_eligible=is_allowed)
             data.append(part.assign(is_choice=is_allowed & (part["name"] == choice["name"])))
@@ -333,7 +339,10 @@ def advice_table(
         blocks=(
             Block.plain(n_by_task(best), lines),
             Block.plain(
-                "Cheaper, and with knowledge of a device: method and largest regret", others_of
+                "Cheaper, with knowledge of a device, and by other cells: method and largest regret"
+                if MEASURED in others_of[0]
+                else "Cheaper, and with knowledge of a device: method and largest regret",
+                others_of,
             ),
         ),
         data=found,
@@ -421,7 +430,10 @@ def _advice_caption(
     if typical := words.typical_text(best):
         text.append(typical)
     if best["extrapolated"].any():
-        text.append("Cells beyond the time to which a device was measured (extrapolated) count.")
+        text.append(
+            f"{EXTRAPOLATED} in a cell beyond the time to which its device was measured "
+            f"(extrapolated); {MEASURED}: the choice without such cells."
+        )
     return " ".join(text)
 
 
@@ -450,7 +462,13 @@ def _with_regret(score: Score, labels: Mapping[str, str], ranked: pd.DataFrame) 
     if ranked.empty:
         return BLANK
     first = ranked.iloc[0]
-    return f"{labels[first['name']]}: {_regret(score, first['largest_regret'])}"
+    return f"{labels[first['name']]}: {_largest(score, first)}"
+
+
+def _largest(score: Score, choice: pd.Series) -> str:
+    """The largest regret of a choice, marked where it is extrapolated."""
+    late = EXTRAPOLATED if choice["extrapolated"] else ""
+    return _regret(score, choice["largest_regret"]) + late
 
 
 def _regret(score: Score, value: float) -> str:

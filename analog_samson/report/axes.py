@@ -1,6 +1,7 @@
 """Time axis of all figures over time, and the legend and note of a figure."""
 
 import itertools
+import math
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from matplotlib.ticker import (
     FixedLocator,
     FuncFormatter,
     LogLocator,
+    MaxNLocator,
     NullFormatter,
     NullLocator,
 )
@@ -52,6 +54,12 @@ HINTED = 1.1
 
 MOST_TICKS = 8
 """Most times that each have a tick of their own: our choice."""
+
+FEWEST_TICKS = 2
+"""Fewest ticks from which the scale of a logarithmic axis can be read."""
+
+_FEW = MaxNLocator(3, steps=[1, 2, 2.5, 5, 10])
+"""Ticks of a narrow range: few, since their numbers are long."""
 
 MOST_CYCLES = 100
 """Most refreshes between which times are shaded one by one: our choice."""
@@ -328,11 +336,19 @@ def head(ax: Axes, text: str) -> None:
 
 
 class _Decades(LogLocator):
-    """Ticks at 1, 2 and 5 of every decade; from two decades on at their beginnings."""
+    """Ticks at 1, 2 and 5 of every decade; from two decades on at their beginnings.
+
+    Where fewer than two of them are in a narrow range, a few evenly spaced ones.
+    """
 
     def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
         is_wide = vmin > 0 and vmax > 100 * vmin
         self.set_params(subs=(1.0,) if is_wide else (1.0, 2.0, 5.0))
+        if not is_wide and 0 < vmin < vmax:
+            first, last = math.floor(math.log10(vmin)), math.ceil(math.log10(vmax))
+            ticks = (m * 10.0**k for k in range(first, last + 1) for m in (1, 2, 5))
+            if sum(vmin <= tick <= vmax for tick in ticks) < FEWEST_TICKS:
+                return [float(tick) for tick in _FEW.tick_values(vmin, vmax)]
         return [float(tick) for tick in super().tick_values(vmin, vmax)]
 
 

@@ -154,7 +154,7 @@ def check_manifests(manifests: Sequence[Path]) -> None:
             if first != definition and (digest is None or first_digest != digest):
                 raise ValueError(
                     f"Device {name!r} is defined differently in {str(other.parent)!r} and "
-                    f"{str(file.parent)!r} ({_first_difference(first, definition)}); read the two "
+                    f"{str(file.parent)!r} ({first_difference(first, definition)}); read the two "
                     "studies separately."
                 )
 
@@ -212,11 +212,12 @@ def _devices_of(manifest: Path) -> Iterator[tuple[str, object, object]]:
         yield from ((name, definition, digests.get(name)) for name, definition in devices.items())
 
 
-def _first_difference(first: object, second: object, where: str = "") -> str:
+def first_difference(first: object, second: object, where: str = "") -> str:
+    """The first setting in which two definitions differ: "noise.g_max_uS: 25.0 and 20.0"."""
     if isinstance(first, dict) and isinstance(second, dict):
         for key in sorted(set(first) | set(second)):
             if first.get(key) != second.get(key):
-                return _first_difference(
+                return first_difference(
                     first.get(key), second.get(key), f"{where}.{key}".strip(".")
                 )
     return f"{where or 'definition'}: {first!r} and {second!r}"

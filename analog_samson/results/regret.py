@@ -164,8 +164,8 @@ def network_gains(
 
     Returns:
         One row per cell, method (the baseline included) and training seed: ``gain``, averaged over
-        chips, and ``baseline`` (its name). Networks without one of the baseline to compare with
-        are left out.
+        chips, ``extrapolated``, and ``baseline`` (its name). Networks without one of the baseline
+        to compare with are left out.
 
     Raises:
         ValueError: As for `winners`.
@@ -184,7 +184,8 @@ def network_gains(
     paired = chips.merge(own, on=_SAME_CHIP, suffixes=("", "_of_baseline"))
     paired["gain"] = paired["value"] - paired["value_of_baseline"]
     keys = [*CELL, *METHOD, "training_seed"]
-    gains = paired.groupby(keys, observed=True)["gain"].mean().reset_index()
+    gains = paired.groupby(keys, observed=True).agg({"gain": "mean", "extrapolated": "max"})
+    gains = gains.reset_index()
     gains["baseline"] = reference
     return with_score_of(chips, gains)
 
@@ -241,7 +242,8 @@ def regret_of_choice(
 
     Returns:
         One row per eligible method that was run in every cell: method, strength, ``name``,
-        ``largest_regret``, ``mean_regret``, ``mean_gain`` (over the cells), ``low``, ``high``,
+        ``largest_regret``, ``extrapolated`` (whether that is in a cell beyond the time to which its
+        device was measured), ``mean_regret``, ``mean_gain`` (over the cells), ``low``, ``high``,
         ``half_width`` (Student's t over the training seeds of every task, Welch's degrees of
         freedom; NaN for one network or the baseline), ``chosen_share`` (of the resamples; NaN with
         fewer than `spread.FEWEST_TESTED` networks), ``n_cells``, ``n_tasks``, ``n_networks``
@@ -255,7 +257,9 @@ def regret_of_choice(
     check_confidence(confidence)
     kinds = gains[list(METHOD)].drop_duplicates().sort_values(list(METHOD), ignore_index=True)
     names = method_names(kinds).to_numpy()
-    tasks = [_tensor(own, kinds) for _, own in gains.groupby(list(TASK), observed=True, sort=True)]
+    by_task = [own for _, own in gains.groupby(list(TASK), observed=True, sort=True)]
+    tasks = [_tensor(own, kinds) for own in by_task]
+    late = [own.groupby(CELL, observed=True, sort=True)["extrapolated"].max() for own in by_task]
     means = np.concatenate([_means(values) for values in tasks])
     allowed = set(names) if eligible is None else set(eligible)
     is_run = ~np.isnan(means).any(axis=0) & np.isin(names, list(allowed))
@@ -267,6 +271,7 @@ def regret_of_choice(
     found = kinds.assign(
         name=names,
         largest_regret=regret.max(axis=0),
+        extrapolated=np.concatenate(late)[np.nan_to_num(regret).argmax(axis=0)],
         mean_regret=regret.mean(axis=0),
         mean_gain=mean,
         low=mean - half_width,

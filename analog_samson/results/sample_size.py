@@ -129,7 +129,7 @@ def next_look(
     intervals of the finished study keep their coverage, at every number of chips. A rule that uses
     the half-width itself, or that looks repeatedly, stops where the networks agree by chance.
     With one network the interval is over the chips whose spread determines their number: 95 %
-    intervals then cover 93.5 to 95 % over all studies, but only 82 % in the worst case of those
+    intervals then cover 93.4 to 95 % over all studies, but only 80 % in the worst case of those
     that end after 10 chips.
 
     The number of chips brings the chips' part of every half-width below the target. What networks

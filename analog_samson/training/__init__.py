@@ -9,7 +9,7 @@ from analog_samson.algorithm import Algorithm, Batch, Setting
 from analog_samson.checkpoint import METHODS
 from analog_samson.deprecated import old_names
 from analog_samson.training.control import control_parameters
-from analog_samson.training.evidence import evidence_of, expected_methods
+from analog_samson.training.evidence import evidence_of, expected_methods, tests_of
 from analog_samson.training.grid import (
     CRITERIA,
     GRID_COLUMNS,
@@ -58,6 +58,7 @@ __all__ = [
     "load_protocol",
     "methods_in",
     "read_option",
+    "tests_of",
     "train",
     "train_grid",
     "validation_accuracy",

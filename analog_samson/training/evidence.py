@@ -8,8 +8,8 @@ import pandas as pd
 
 from analog_samson.results import read_trials, tables_in
 from analog_samson.results.checking import read_networks
-from analog_samson.results.endpoints import Evidence, IncompleteError
-from analog_samson.training.protocol import candidates, load_protocol, methods_in
+from analog_samson.results.endpoints import Evidence, IncompleteError, check_test, other_study
+from analog_samson.training.protocol import PROTOCOL_FILE, candidates, load_protocol, methods_in
 
 
 def expected_methods(plan: Mapping[str, Any]) -> list[tuple[str, str | None]]:
@@ -25,6 +25,49 @@ def expected_methods(plan: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     return [
         (variant, spec.strength) for variant in methods for spec in candidates(plan, variant, 0)
     ]
+
+
+def tests_of(folder: Path, plan: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Claim and test of all tests of a protocol, checked.
+
+    Args:
+        folder: Folder of the study.
+        plan: Its protocol.
+
+    Raises:
+        ValueError: If a test cannot be understood, or names a method or study that is not there.
+
+    Example:
+        >>> test = {"measure": "gain", "method": "sam", "over": "sgd", "above": 0.0}
+        >>> methods = {"sgd": "sgd", "sam": "sam:rho=0.1"}
+        >>> plan = {"seeds": [0], "methods": methods, "claims": {"better": {"tests": [test]}}}
+        >>> [claim for claim, _ in tests_of(Path("."), plan)]
+        ['better']
+    """
+    file = folder / PROTOCOL_FILE
+    expected = expected_methods(plan)
+    variants = [variant for variant, _ in expected]
+    names = {
+        variant if variants.count(variant) == 1 else f"{variant} {strength}"
+        for variant, strength in expected
+    }
+    tests = []
+    for claim, content in plan.get("claims", {}).items():
+        for number, test in enumerate(content.get("tests", ()), start=1):
+            try:
+                check_test(test, names)
+                other = other_study(test)
+                if other is not None and not (folder / other / PROTOCOL_FILE).is_file():
+                    raise ValueError(
+                        f"minus.study = {other!r}: no {PROTOCOL_FILE} there; give the folder of "
+                        f"another study, relative to {str(folder)!r}."
+                    )
+                if other is not None and (folder / other).resolve() == folder.resolve():
+                    raise ValueError(f"minus.study = {other!r} is this study; leave it out.")
+            except ValueError as error:
+                raise ValueError(f"{file}: claim {claim!r}, test {number}: {error}") from None
+            tests.append((claim, test))
+    return tests
 
 
 def evidence_of(

@@ -216,6 +216,12 @@ def _problems(plan: Mapping[str, Any]) -> Iterator[str]:
     if chained := sorted(set(start_from.values()) & set(start_from)):
         yield f"[start_from] starts from {chained}, which start from a network themselves."
     yield from _problems_of_methods(plan)
+    numbers = {variant: len(candidates(plan, variant, 0)) for variant in methods}
+    if "grid_seed" in plan and len(set(numbers.values()) - {1}) > 1:
+        yield (
+            f"methods have different numbers of candidate strengths ({numbers}), which favours "
+            "those with more; give all as many, or one."
+        )
 
 
 def _problems_of_methods(plan: Mapping[str, Any]) -> Iterator[str]:

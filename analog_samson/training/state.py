@@ -139,7 +139,7 @@ def check_same_spec(there: TrainingSpec, spec: TrainingSpec, path: Path) -> None
     if different:
         raise ValueError(
             f"The file {str(path)!r} was trained with another specification "
-            f"({'; '.join(different)}); choose another folder or remove it."
+            f"({'; '.join(different)}); choose another folder, or remove it if nothing needs it."
         )
 
 

@@ -247,6 +247,11 @@ def test_candidates_of_other_settings_are_refused_and_a_method_may_be_added(fini
         (clone / "protocol.toml").write_text(PROTOCOL.replace(old, new))
         with pytest.raises(ValueError, match=message):
             methods_study.main(clone, networks=tmp_path / "other")
+    (clone / "protocol.toml").write_text(
+        PROTOCOL.replace("sigma=0.1,0.2", "sigma=0.1,0.2,0.3").replace("1.5,2.0", "1.5,2.0,2.5")
+    )
+    with pytest.raises(ValueError, match=r"rwp|clipping.* was chosen without its candidate"):
+        methods_study.main(clone, networks=tmp_path / "other")
     before = (clone / "strengths.csv").read_text()
     more = PROTOCOL.replace("[claims.gain]", 'asam = "asam:rho=0.5,1.0"\n\n[claims.gain]')
     (clone / "protocol.toml").write_text(more)
@@ -436,6 +441,17 @@ tuned = "sam:rho=0.05"
 """
 
 
+GAIN = """[claims.a]
+[[claims.a.tests]]
+measure = "gain"
+method = "tuned"
+over = "{}"
+device = "{}"
+time_s = {}
+above = 0.0
+"""
+
+
 def small_study(folder, protocol=SMALL):
     """A study of two methods and two seeds, without a grid."""
     folder.mkdir(parents=True)
@@ -467,6 +483,12 @@ def small_study(folder, protocol=SMALL):
         ('"mlp"', '"other:net"', "runs code of the package 'other'. If you trust it"),
         ('["study.toml"]', '["study.toml", "b.toml"]', "each needs a folder of its own"),
         ("[common]", "[claims.a]\nnumber = 1.5\n[common]", "claim 'a': number = 1.5 is not"),
+        ("[common]", GAIN.format("sdg", "gaussian_max", 0) + "[common]",
+         r"claim 'a', test 1: over = 'sdg' is not in the protocol: ..sgd., .tuned"),
+        ("[common]", GAIN.format("sgd", "gausian", 0) + "[common]",
+         r"claim 'a': no study has the device 'gausian'; there are .'gaussian_max'"),
+        ("[common]", GAIN.format("sgd", "gaussian_max", 60) + "[common]",
+         r"claim 'a': no study has 'gaussian_max' at 60; there are .0.0. s"),
         ("[common]", "[common", "protocol.toml: not valid TOML"),
     ],
 )  # fmt: skip
@@ -476,6 +498,12 @@ def test_a_wrong_protocol_is_refused_before_anything_is_trained(tmp_path, old, n
     with pytest.raises(ValueError, match=message):
         methods_study.main(folder, networks=tmp_path / "networks")
     assert not (tmp_path / "networks").exists()
+
+
+def test_a_grid_tunes_all_methods_alike(tmp_path):
+    folder = small_study(tmp_path / "small", PROTOCOL.replace("sigma=0.1,0.2", "sigma=0.1,0.2,0.3"))
+    with pytest.raises(ValueError, match=r"different numbers of .*'sgd': 1, 'rwp': 3, 'clipping'"):
+        load_protocol(folder)
 
 
 def test_a_folder_without_protocol_and_a_wrong_device_are_named(tmp_path):
@@ -520,6 +548,50 @@ def test_lost_rows_and_new_chips_are_computed_and_a_changed_protocol_is_refused(
     Path("networks.csv").write_text(table[:-120])
     with pytest.raises(ValueError, match=r"networks\.csv, line 5, is cut off; delete it"):
         methods_study.main(Path(), networks=networks)
+
+
+@pytest.mark.slow
+def test_a_device_or_setting_that_changes_midway_is_refused_not_averaged(tmp_path, monkeypatch):
+    """Before a network is trained, after one was, and where nothing is left to do."""
+    folder, networks = small_study(tmp_path / "small"), tmp_path / "networks"
+    own = (ROOT / "device_configs" / "gaussian_max.toml").read_text().replace("{", "{{")
+    own = own.replace('"gaussian_max"', '"mine"', 1).replace("sigma = 0.038", "sigma = {}")
+    device, study = folder / "mine.toml", folder / "study.toml"
+    device.write_text(own.format(0.05))
+    text = study.read_text().replace('"gaussian_max"', '"mine.toml"')
+    study.write_text(text)
+    methods_study.main(folder, networks=networks, steps=1)
+    rows = (folder / "trials.csv").read_text()
+    changes = {
+        device: (own.format(0.2), "'mine' has changed .* .noise.sigma: 0.05 and 0.2"),
+        study: (text + "\n[axes]\nsigma = [0.1]\n", r"axes: \[\] and \['sigma'\]"),
+    }
+    for file, (other, message) in changes.items():
+        before = file.read_text()
+        file.write_text(other)
+        with pytest.raises(ValueError, match=message):
+            methods_study.main(folder, networks=networks)
+        file.write_text(before)
+    assert (folder / "trials.csv").read_text() == rows
+
+    train = methods_study.trained
+
+    def changed_while_training(*arguments):
+        row = train(*arguments)
+        device.write_text(own.format(0.2))
+        return row
+
+    monkeypatch.setattr(methods_study, "trained", changed_while_training)
+    with pytest.raises(ValueError, match="'mine' has changed"):
+        methods_study.main(folder, networks=networks)
+    assert (folder / "trials.csv").read_text() == rows
+    monkeypatch.undo()
+    device.write_text(own.format(0.05))
+    methods_study.main(folder, networks=networks)
+    assert len(pd.read_csv(folder / "networks.csv")) == 4
+    device.write_text(own.format(0.2))
+    with pytest.raises(ValueError, match="'mine' has changed"):
+        methods_study.main(folder, networks=networks)
 
 
 @pytest.mark.slow

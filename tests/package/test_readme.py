@@ -149,6 +149,17 @@ def test_the_advice_of_the_readme_is_that_of_the_committed_studies():
         columns = ["choose", "regret", "gain", "cost", "again"]
         choice, *numbers = advice.loc[situation, columns]
         assert said == [labels.get(choice, choice), *numbers]
+    assert all(line.split(" | ")[2].endswith("†") for line in lines)
+    others = tables["advice"].blocks[1].cells.set_index("situation")["measured times alone"]
+    assert others["no idea of the hardware"] == "SAMSON: 2.71"
+    assert "SAMSON (2.71; clipping 3.16)" in README
+    compensated = ["any hardware, global compensation", "ReRAM, no compensation",
+                   "ReRAM, global compensation"]  # fmt: skip
+    method, _, regrets = zip(*(others[one].partition(": ") for one in compensated), strict=True)
+    assert set(method) == {"SAM"}
+    assert f"SAM ({max(regrets)} or less)" in README
+    for one in ("PCM, no compensation", "PCM, global compensation"):
+        assert others[one].startswith(f"{advice.at[one, 'choose']}: ")
     maps = [table.data for name, table in tables.items() if name.startswith("methods_map")]
     names = ((cells["method"] + " " + cells["strength"]).str.strip() for cells in maps)
     mnist, lstm = (one.value_counts() for one in names)

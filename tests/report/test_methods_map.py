@@ -152,16 +152,24 @@ def test_texts_lie_within_their_cells_and_the_figure(rows, look, width):
                 assert cell.x0 - 1 <= box.x0 <= box.x1 <= cell.x1 + 1
 
 
+EXACT = {
+    "std_networks": 0.0,
+    "std_chips": 0.0,
+    "times_s": (DAY,),
+    "n_correct_digital": 500_000,
+    "n_changed": 500_000,
+    "n_correct_digital_test": 500_000,
+}
+
+
 def test_the_advice_is_that_by_hand():
     """On PCM sgd 50, sam 54, HWA PCM 55; on ReRAM sgd 50, sam 51, HWA PCM 49 %, exactly."""
-    exact = {"std_networks": 0.0, "std_chips": 0.0, "times_s": (DAY,), "n_correct_digital": 500_000}
-    exact |= {"n_changed": 500_000, "n_correct_digital_test": 500_000}
     parts = [
-        study({"sgd": 0.5, "sam rho=0.1": 0.54, "hardware_aware sigma=1": 0.55}, **exact),
+        study({"sgd": 0.5, "sam rho=0.1": 0.54, "hardware_aware sigma=1": 0.55}, **EXACT),
         study(
             {"sgd": 0.5, "sam rho=0.1": 0.51, "hardware_aware sigma=1": 0.49},
             device="reram_cmo",
-            **exact,
+            **EXACT,
         ),
     ]
     table = study_advice(pd.concat(parts, ignore_index=True), scale="accuracy")[1]["advice"]
@@ -175,6 +183,29 @@ def test_the_advice_is_that_by_hand():
     assert [one[:5] for one in first["gain"]] == ["+2.50", "+5.00", "+1.00"]
     assert "HWA PCM: hardware aware (PCM)" in table.caption
     assert table.data["is_choice"].sum() == len(cells)
+
+
+def test_the_advice_says_what_rests_on_extrapolated_times():
+    """At a day sgd 50, sam 52, samson 53 %; at a year (extrapolated) 50, 49, 20 %."""
+    parts = [
+        study({"sgd": 0.50, "sam rho=0.1": 0.52, "samson rho=0.2": 0.53}, **EXACT),
+        study(
+            {"sgd": 0.50, "sam rho=0.1": 0.49, "samson rho=0.2": 0.20},
+            **EXACT | {"times_s": (YEAR,)},
+        ),
+    ]
+    rows = pd.concat(parts, ignore_index=True)
+    table = study_advice(rows, scale="accuracy")[1]["advice"]
+    first, second = (block.cells.iloc[0] for block in table.blocks)
+    assert first[["choose", "regret"]].tolist() == ["SAM", "1.00"]  # 1.00 at both times
+    assert second["at 1×"] == "SGD: 3.00"
+    assert second["measured times alone"] == "SAMSON: 0.00"
+    late = study_advice(rows[rows["method"] != "samson"], scale="accuracy")[1]["advice"]
+    assert late.blocks[0].cells[["choose", "regret"]].iloc[0].tolist() == ["SAM", "1.00†"]
+    assert "† in a cell beyond the time to which its device was measured" in late.caption
+    early = study_advice(rows[rows["t_inference_s"] == DAY], scale="accuracy")[1]["advice"]
+    assert "measured times alone" not in early.blocks[1].cells
+    assert "†" not in early.caption
 
 
 def test_situations_are_all_technologies_and_devices_none_twice(rows):

@@ -52,6 +52,7 @@ from analog_samson.report import (
     write_report,
     yield_figure,
 )
+from analog_samson.report.axes import log_axis
 from analog_samson.report.datasheet import datasheet
 from analog_samson.report.diagnostics import are_chips_of
 from analog_samson.report.methods import KNOWN_METHODS, described_in, labels_from
@@ -955,3 +956,22 @@ def test_many_methods_are_named_by_their_markers(draw):
     few = given[given["strength"].isin(["rho=1", "rho=2"])]
     figure = draw(few)
     assert not figure.legends
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        (0.0208, 0.0362, ["0.025", "0.03", "0.035"]),  # between 2 and 5: none of 1, 2, 5
+        (0.083, 0.119, ["0.09", "0.1", "0.11"]),  # one of them
+        (0.02, 0.09, ["0.02", "0.05"]),
+        (0.5, 500, ["1", "10", "100"]),
+    ],
+)
+def test_a_narrow_logarithmic_axis_has_few_ticks_and_more_than_one(low, high, shown):
+    figure = Figure()
+    ax = figure.subplots()
+    log_axis(ax.set_xscale, ax.xaxis)
+    ax.set_xlim(low, high)
+    figure.canvas.draw()
+    ticks = [t.get_text() for t in ax.get_xticklabels() if low <= t.get_position()[0] <= high]
+    assert ticks == shown

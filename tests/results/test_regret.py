@@ -81,6 +81,12 @@ def test_methods_that_may_not_be_chosen_count_as_rivals(by_hand):
     assert found["largest_regret"].tolist() == pytest.approx([0.01, 0.05])
 
 
+def test_the_largest_regret_says_whether_its_own_cell_is_extrapolated(by_hand):
+    rows = by_hand.assign(extrapolated=by_hand["device"] == "a")
+    found = regret_of_choice(network_gains(rows, scale="accuracy")).set_index("name")
+    assert found.loc[["sgd", "samson"], "extrapolated"].tolist() == [True, False]
+
+
 def test_a_method_that_lacks_a_cell_is_not_chosen(by_hand):
     rows = by_hand[(by_hand["device"] == "a") | (by_hand["method"] != "sam")]
     found = regret_of_choice(network_gains(rows, scale="accuracy")).set_index("name")
