@@ -38,9 +38,9 @@ def tests_of(folder: Path, plan: Mapping[str, Any]) -> list[tuple[str, dict[str,
         ValueError: If a test cannot be understood, or names a method or study that is not there.
 
     Example:
-        >>> test = {"measure": "gain", "method": "sam", "over": "sgd", "above": 0.0}
-        >>> methods = {"sgd": "sgd", "sam": "sam:rho=0.1"}
-        >>> plan = {"seeds": [0], "methods": methods, "claims": {"better": {"tests": [test]}}}
+        >>> test = {"measure": "gain", "method": "sam", "over": "sgd", "device": "digital"}
+        >>> claims = {"better": {"tests": [test | {"above": 0.0}]}}
+        >>> plan = {"methods": {"sgd": "sgd", "sam": "sam:rho=0.1"}, "claims": claims}
         >>> [claim for claim, _ in tests_of(Path("."), plan)]
         ['better']
     """
