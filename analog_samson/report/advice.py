@@ -280,6 +280,7 @@ def advice_table(
     texts = cost_texts(costs)
     baseline = labels[str(gains["baseline"].iloc[0])]
     lines, others_of, data = [], [], []
+    is_any_late = bool(gains["extrapolated"].any())
     for situation in situations(gains):
         own = situation.of(gains)
         allowed = [
@@ -318,9 +319,10 @@ def advice_table(
             f"at {CHEAP:g}×": same or _with_regret(score, labels, cheap),
             "knows a device": _with_regret(score, labels, apart),
         }
-        if gains["extrapolated"].any():
-            measured = own[~own["extrapolated"].astype(bool)]
-            early = regret_of_choice(measured, allowed, confidence) if len(measured) else measured
+        if is_any_late:
+            early = own[~own["extrapolated"].astype(bool)]
+            if len(early):  # the share of resamples with this choice is not shown
+                early = regret_of_choice(early, allowed, confidence, draws=1)
             other[MEASURED] = _with_regret(score, labels, early)
         others_of.append(other)
         for frame, is_allowed in ((ranked, True), (apart, False)):
@@ -340,7 +342,7 @@ def advice_table(
             Block.plain(n_by_task(best), lines),
             Block.plain(
                 "Cheaper, with knowledge of a device, and by other cells: method and largest regret"
-                if MEASURED in others_of[0]
+                if is_any_late
                 else "Cheaper, and with knowledge of a device: method and largest regret",
                 others_of,
             ),
