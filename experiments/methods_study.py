@@ -50,7 +50,7 @@ from analog_samson.results import append_rows, read_trials, tables_in
 from analog_samson.results.checking import csv_in, read_networks, read_text_table
 from analog_samson.results.columns import KEY
 from analog_samson.results.definitions import first_difference
-from analog_samson.results.endpoints import DIGITAL, other_study
+from analog_samson.results.endpoints import DIGITAL, other_study, with_minus
 from analog_samson.study import TRIALS_FILE, Study, collect, load_study
 from analog_samson.study.scoring import function_of, is_counted
 from analog_samson.study.trial import mapped, one_thread
@@ -346,7 +346,7 @@ def _check_studies(plan: dict[str, Any], folder: Path, trust: Sequence[str]) -> 
         try:
             _check_setting(test, times)
             if "minus" in test and other_study(test) is None:
-                _check_setting({**test, **test["minus"]}, times)
+                _check_setting(with_minus(test), times)
         except ValueError as error:
             raise ValueError(f"{folder / PROTOCOL_FILE}: claim {claim!r}: {error}") from None
     if asked := plan.get("training_images"):

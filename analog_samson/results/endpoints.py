@@ -270,7 +270,7 @@ def endpoint(test: Mapping[str, Any], evidence: Evidence) -> Endpoint:
         of_study = other_study(test)
         there = evidence if of_study is None else evidence.beside[of_study]
         try:
-            other, n = _by_seed(_compared(_with_minus(test), there))
+            other, n = _by_seed(_compared(with_minus(test), there))
         except IncompleteError as reason:
             if of_study is None:
                 raise
@@ -339,7 +339,7 @@ def _pairs(values: Mapping[str, Any]) -> list[str]:
     return [f"{name} {value if value != '' else 'empty'}" for name, value in values.items()]
 
 
-def _with_minus(test: Mapping[str, Any]) -> dict[str, Any]:
+def with_minus(test: Mapping[str, Any]) -> dict[str, Any]:
     """The test under the setting of ``minus``."""
     minus = dict(test["minus"])
     if test["measure"] == "table":
