@@ -100,6 +100,8 @@ class Endpoint(NamedTuple):
         n_chips: Chips of each network, the smallest number; 0 where there is none.
         unit: Unit of the value.
         verdict: One of `VERDICTS`.
+        p_value: Two-sided, of the hypothesis that the limit is the truth: below 0.05 where the
+            interval does not contain the limit; NaN without an interval.
         beside: What is reported beside it.
     """
 
@@ -110,6 +112,7 @@ class Endpoint(NamedTuple):
     n_chips: int
     unit: str
     verdict: str
+    p_value: float
     beside: str = ""
 
 
@@ -278,8 +281,16 @@ def endpoint(test: Mapping[str, Any], evidence: Evidence) -> Endpoint:
         by_seed, n_chips = (by_seed - other).dropna(), min(n_chips, n)
     values = np.asarray(by_seed, dtype=np.float64)
     mean, low, high = spread.mean_interval(values, CONFIDENCE)
+    p = _p_value(mean - limit_of(test), spread.of_independent(values))
     unit = "points" if test["measure"] in ("gain", "gap") else test.get("unit", "")
-    return Endpoint(mean, low, high, len(by_seed), n_chips, unit, verdict(low, high, test))
+    return Endpoint(mean, low, high, len(by_seed), n_chips, unit, verdict(low, high, test), p)
+
+
+def _p_value(distance: float, error: spread.StandardError) -> float:
+    """Two-sided p-value of an estimate at a distance from the limit; without spread 0 or 1."""
+    if error.dof > 0 and error.value == 0:
+        return float(distance == 0)
+    return float(error.p_value(distance))
 
 
 def verdict(low: float, high: float, test: Mapping[str, Any]) -> str:
@@ -499,7 +510,9 @@ def _correlation(test: Mapping[str, Any], evidence: Evidence) -> Endpoint:
     x, y = networks["x"].to_numpy(), networks["y"].to_numpy()
     seeds = networks.groupby("training_seed", sort=True).indices.values()
     of_seed = [np.asarray(own, dtype=np.int64) for own in seeds]
-    low, high = _interval_of_correlation(x, y, of_seed)
+    middle, error = _fishers_z(_spearman(x, y)), _error_of_z(x, y, of_seed)
+    half_width = error.half_width(CONFIDENCE)
+    low, high = float(np.tanh(middle - half_width)), float(np.tanh(middle + half_width))
     methods = networks["variant"] + " " + networks["strength"]
     correlation = rank_correlation(x, y, methods.to_numpy())
     means = networks.groupby(methods)[["x", "y"]].mean().to_numpy().T
@@ -509,21 +522,22 @@ def _correlation(test: Mapping[str, Any], evidence: Evidence) -> Endpoint:
     )
     n_chips = int(groups.size().min())
     said = verdict(low, high, test)
-    return Endpoint(correlation.overall, low, high, len(x), n_chips, "", said, beside)
+    p = _p_value(float(middle - _fishers_z(limit_of(test))), error)
+    return Endpoint(correlation.overall, low, high, len(x), n_chips, "", said, p, beside)
 
 
-def _interval_of_correlation(
+def _error_of_z(
     x: spread.Floats, y: spread.Floats, of_seed: Sequence[NDArray[np.int64]]
-) -> tuple[float, float]:
-    """Interval of Spearman's correlation over networks whose training seeds are the sample.
+) -> spread.StandardError:
+    """Standard error of Fisher's z of Spearman's correlation; training seeds are the sample.
 
-    Fisher's z, its standard error from resampled training seeds (`DRAWS`, seed 0), Student's t with
-    one degree of freedom less than seeds. Percentiles of as few seeds cover too rarely: 77 to 91 %
-    with 5 and 10 seeds, this 92 to 99 % (simulation, test_endpoints.py).
+    From resampled training seeds (`DRAWS`, seed 0), with one degree of freedom less than seeds.
+    Percentiles of as few seeds cover too rarely: 77 to 91 % with 5 and 10 seeds, this 92 to 99 %
+    (simulation, test_endpoints.py).
     """
     n_seeds = len(of_seed)
     if n_seeds < 2:
-        return float("nan"), float("nan")
+        return spread.UNKNOWN
     picked = np.random.default_rng(0).integers(n_seeds, size=(DRAWS, n_seeds))
     resampled = [np.concatenate([of_seed[seed] for seed in seeds]) for seeds in picked]
     found = np.concatenate(
@@ -533,12 +547,13 @@ def _interval_of_correlation(
             for own in [np.stack([one for one in resampled if len(one) == n])]
         ]
     )
+    error = _fishers_z(found).std() * np.sqrt(n_seeds / (n_seeds - 1))
+    return spread.StandardError(error, n_seeds - 1)
+
+
+def _fishers_z(correlation: spread.Floats | float) -> spread.Floats:
     largest = 1 - 1e-9  # of a finite z
-    z = np.arctanh(np.clip(found, -largest, largest))
-    middle = np.arctanh(np.clip(_spearman(x, y), -largest, largest))
-    error = z.std() * np.sqrt(n_seeds / (n_seeds - 1))
-    half_width = stats.t.ppf(0.5 + CONFIDENCE / 2, n_seeds - 1) * error
-    return float(np.tanh(middle - half_width)), float(np.tanh(middle + half_width))
+    return np.asarray(np.arctanh(np.clip(correlation, -largest, largest)), dtype=np.float64)
 
 
 def _spearman(x: spread.Floats, y: spread.Floats) -> spread.Floats:

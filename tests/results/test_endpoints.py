@@ -13,7 +13,7 @@ from analog_samson.results.endpoints import (
     Evidence,
     IncompleteError,
     OtherIncompleteError,
-    _interval_of_correlation,
+    _error_of_z,
     check_test,
     described,
     endpoint,
@@ -49,6 +49,24 @@ def test_a_gain_is_paired_by_seed_with_students_interval():
     np.testing.assert_allclose(found[:3], [2, 2 - T2 / 3**0.5, 2 + T2 / 3**0.5], rtol=1e-12)
     assert (found.n, found.n_chips, found.unit) == (3, 2, "points")
     assert found.verdict == "not shown"
+
+
+@pytest.mark.parametrize(("limit", "at"), [
+    ({"above": 0.5}, 0.5), ({"below": 4.0}, 4.0), ({"at_least": 0.0, "margin": 1.0}, -1.0),
+])  # fmt: skip
+def test_the_p_value_is_of_the_limit(limit, at):
+    test = {key: value for key, value in GAIN.items() if key != "above"} | limit
+    found = ended(test, rows_of(ONE_TWO_THREE))
+    assert found.p_value == pytest.approx(stats.ttest_1samp([1, 2, 3], at).pvalue, rel=1e-9)
+    assert (found.p_value < 0.05) == (found.verdict == "holds")
+
+
+def test_without_spread_the_p_value_decides_as_the_interval_does():
+    equal = rows_of({"sgd": [[0.5], [0.5]], "sam": [[0.5], [0.5]]})
+    assert ended(GAIN, equal)[-3:-1] == ("not shown", 1.0)
+    assert ended(GAIN | {"above": 0.1}, equal)[-3:-1] == ("the opposite", 0.0)
+    one = rows_of({"sgd": [[0.5]], "sam": [[0.6]]})
+    assert np.isnan(ended(GAIN, one).p_value)
 
 
 def test_chips_without_a_partner_are_left_out():
@@ -241,6 +259,8 @@ def test_a_correlation_resamples_training_seeds(tmp_path):
     half = 12.7062 * 2**0.5 * np.sqrt(share @ z**2 - (share @ z) ** 2)
     ends = np.arctanh([found.low, found.high]) - middle
     assert ends == pytest.approx([-half, half], rel=0.02)  # 9,999 resamples
+    p = 2 * stats.t.sf(abs(middle - np.arctanh(0.5)) / half * 12.7062, 1)
+    assert found.p_value == pytest.approx(p, rel=0.02)
     assert (found.n, found.n_chips) == (8, 2)
     between = stats.spearmanr(sharp.mean(axis=1), lost.mean(axis=1))[0]
     assert f"between methods {between:.2f} (4 methods), within methods" in found.beside
@@ -260,8 +280,10 @@ def test_the_interval_of_a_correlation_covers(n_seeds):
 
     truth = stats.spearmanr(*study(20_000))[0]
     of_seed = np.arange(7 * n_seeds).reshape(n_seeds, 7)
-    found = [_interval_of_correlation(*study(n_seeds), of_seed) for _ in range(150)]
-    assert np.mean([low <= truth <= high for low, high in found]) >= 0.9
+    studies = [study(n_seeds) for _ in range(150)]
+    distances = [np.arctanh(stats.spearmanr(*one)[0]) - np.arctanh(truth) for one in studies]
+    half_widths = [_error_of_z(*one, of_seed).half_width(0.95) for one in studies]
+    assert np.mean(np.abs(distances) <= half_widths) >= 0.9
 
 
 @pytest.mark.parametrize(("low", "high", "limit", "said"), [
