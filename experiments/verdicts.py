@@ -14,11 +14,11 @@ A study is a folder of `results/` with a `protocol.toml`, and a study of claims 
     tests = [{ measure = "gain", method = "sam", over = "sgd", device = "digital", above = 0.0 }]
 
 with the measures of `analog_samson.results.endpoints`. A claim holds if all of its tests do. Column
-`p_holm` is the p-value after Holm's correction over the tests of a study; on the page a ‡ marks the
-verdicts that it leaves decided. Of a study that lacks a network, a row or a table nothing is
-computed: its claims are open. A test that names another study is open, alone, until that study has
-all networks and rows, and the tables that the test reads. Without `[methods]`, methods are those of
-the trials' or tables' column `method`.
+`p_holm` is the p-value after Holm's correction over the tests of a study, the open ones too; on the
+page a ‡ marks the verdicts that it leaves decided. Of a study that lacks a network, a row or a
+table nothing is computed: its claims are open. A test that names another study is open, alone,
+until that study has all networks and rows, and the tables that the test reads. Without `[methods]`,
+methods are those of the trials' or tables' column `method`.
 """
 
 import math
@@ -133,7 +133,9 @@ def _judged(file: Path, trust: Sequence[str]) -> list[dict[str, Any]]:
     except IncompleteError as reason:
         print(f"{file.parent}: open, {reason}.")
         ends = [None] * len(tests)
-    corrected = holm([math.nan if end is None else end.p_value for end in ends])
+    p_values = [math.nan if end is None else end.p_value for end in ends]
+    n_tests = sum(end is None or not math.isnan(end.p_value) for end in ends)
+    corrected = holm(p_values, n_tests=n_tests)
     rows = []
     for (claim, test), end, p_holm in zip(tests, ends, corrected, strict=True):
         kind = next(key for key in LIMITS if key in test)

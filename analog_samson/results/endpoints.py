@@ -151,7 +151,7 @@ class Evidence:
 
         Raises:
             IncompleteError: If there is no such file.
-            ValueError: If it has no such column, or no row of the method.
+            ValueError: If it has no such column, no row with a value, or none of the method.
         """
         file = csv_in(self.folder, name)
         if file is None:
@@ -160,13 +160,39 @@ class Evidence:
         if "checkpoint" in rows and len(self.networks):
             rows["checkpoint"] = rows["checkpoint"].str[:16]
             rows = self._with_variant(rows)
-        if method is not None:
-            rows = self._of(method, rows)
+        is_meant = pd.Series(True, index=rows.index)
         for column, value in where.items():
             cells = _column(rows, column, name)
-            is_text = isinstance(value, str)
-            rows = rows[(cells if is_text else pd.to_numeric(cells, errors="coerce")) == value]
-        return rows
+            if isinstance(value, str | bool):
+                has_value = cells == str(value)
+            else:
+                has_value = pd.to_numeric(cells, errors="coerce") == value
+            if len(rows) and not has_value.any():
+                found = sorted(cells.unique())[:10]
+                raise ValueError(f"{name} has no row with {column} = {value!r}; there are {found}.")
+            is_meant &= has_value
+        rows = rows if method is None else self._of(method, rows)
+        return rows[is_meant.reindex(rows.index)]
+
+    def training_images(self, method: str | None = None) -> pd.DataFrame:
+        """Accuracy of chips on training images, averaged over the reads of a time.
+
+        Args:
+            method: The method whose chips are taken; None takes all.
+
+        Returns:
+            One row per chip and time: ``checkpoint``, ``chip_id``, ``t_inference_s`` [s] and
+            ``training`` (a fraction).
+
+        Raises:
+            IncompleteError: If no chip has answered training images.
+        """
+        rows = self.table(TRAINING_IMAGES, method, {})
+        counts = pd.to_numeric(_column(rows, "n_correct_training", TRAINING_IMAGES))
+        shares = counts / pd.to_numeric(rows["n_training_images"])
+        rows = rows.assign(training=shares, t_inference_s=pd.to_numeric(rows["t_inference_s"]))
+        keys = ["checkpoint", "chip_id", "t_inference_s"]
+        return rows.groupby(keys, sort=False)["training"].mean().reset_index()
 
     def seeds_of(self, method: str | None) -> set[int]:
         """Training seeds of which a value is needed."""
@@ -416,7 +442,7 @@ def _chips(setting: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
     rows = _under(setting, rows)
     kinds = rows[list(COMPARED_UNDER)].drop_duplicates()
     if kinds.empty:
-        raise ValueError(f"No row of {', '.join(_setting_words(setting))!r}.")
+        raise IncompleteError(f"no row of {', '.join(_setting_words(setting))!r}")
     differ = [name for name in COMPARED_UNDER if kinds[name].nunique() > 1]
     if differ:
         found = kinds[differ].to_dict("records")
@@ -443,14 +469,10 @@ def _under(setting: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
 
 def _gaps(setting: Mapping[str, Any], evidence: Evidence, method: str) -> "pd.Series[float]":
     """Accuracy on training images minus that on test images, of chips that have both."""
-    images = evidence.table(TRAINING_IMAGES, method, {})
-    images["t_inference_s"] = pd.to_numeric(images["t_inference_s"])
-    images = images.set_index(["chip_id", "t_inference_s"])
-    on_training = pd.to_numeric(_column(images, "n_correct_training", TRAINING_IMAGES))
-    on_training = on_training / pd.to_numeric(images["n_training_images"])
+    images = evidence.training_images(method).set_index(["chip_id", "t_inference_s"])
     chips = _chips(setting, evidence.trials(method))
     keys = pd.MultiIndex.from_frame(chips[["chip_id", "t_inference_s"]])
-    return (on_training.reindex(keys).set_axis(chips.index) - chips["accuracy"]).dropna()
+    return (images["training"].reindex(keys).set_axis(chips.index) - chips["accuracy"]).dropna()
 
 
 def _from_table(

@@ -180,6 +180,11 @@ def test_the_gap_compares_the_same_chips_on_both_sets_of_images(tmp_path):
     found = ended(test, rows, tmp_path)
     assert found.value == pytest.approx(1 - 3) and (found.n, found.n_chips) == (3, 1)
     assert found.verdict == "holds"
+    images = pd.read_csv(tmp_path / "training_images.csv")
+    reads = [images.assign(n_correct_training=images["n_correct_training"] + k) for k in (-20, 20)]
+    (tmp_path / "reads").mkdir()
+    pd.concat(reads).to_csv(tmp_path / "reads" / "training_images.csv", index=False)
+    assert ended(test, rows, tmp_path / "reads")[:4] == pytest.approx(found[:4])
     between = test | {"minus": {"study": "../other"}}
     bare = evidence(rows, tmp_path / "bare")
     with pytest.raises(OtherIncompleteError, match=r"\.\./other: .*training_images.csv is not"):
@@ -232,10 +237,18 @@ def test_a_table_of_repeats_needs_no_networks(tmp_path):
     assert minus.value == pytest.approx((0.5 + 0.6 + 0.7) / 3)
     with pytest.raises(ValueError, match=r"No row of 'rwp'; there are \['sam', 'sgd'\]"):
         endpoint(test | {"method": "rwp"}, alone)
-    with pytest.raises(ValueError, match="steps.csv has no row of 'ratio in steps.csv of sam, kel"):
+    with pytest.raises(
+        ValueError, match=r"steps.csv has no row with kelvin = -2; there are \['-1'"
+    ):
         endpoint(test | {"where": {"kelvin": -2}}, alone)
     with pytest.raises(IncompleteError, match="other.csv is not there"):
         endpoint(test | {"table": "other.csv"}, alone)
+    (tmp_path / "late.csv").write_text("repeat,late,ratio\na,True,1\na,False,3\nb,True,2\n")
+    late = {"measure": "table", "table": "late.csv", "column": "ratio", "where": {"late": True},
+            "by": "repeat", "above": 0.0}  # fmt: skip
+    assert endpoint(late, alone).value == 1.5
+    with pytest.raises(ValueError, match=r"no row with late = 'yes'; there are \['False', 'True'"):
+        endpoint(late | {"where": {"late": "yes"}}, alone)
 
 
 def test_a_correlation_resamples_training_seeds(tmp_path):
@@ -339,7 +352,7 @@ def test_a_setting_must_mean_one_kind_of_rows():
     rows = pd.concat([rows_of(ONE_TWO_THREE, **kind) for kind in kinds])
     with pytest.raises(ValueError, match="Rows of 'pcm_like' differ in condition: .*; name one"):
         ended(GAIN, rows)
-    with pytest.raises(ValueError, match="No row of 'pcm_like, sigma 0.3'"):
+    with pytest.raises(IncompleteError, match="no row of 'pcm_like, sigma 0.3'"):
         ended(GAIN | {"condition": {"sigma": 0.3}}, rows)
     assert ended(GAIN | {"condition": {"sigma": 0.2}}, rows).value == pytest.approx(2)
 
