@@ -60,6 +60,9 @@ from analog_samson.study.trial import one_thread
 from analog_samson.training import OWN_PACKAGE, control_parameters, load_protocol
 from analog_samson.training.loop import dataset_of
 
+EVALUATED_WITH = ("curvature_images", "drift", "transfer")
+"""Keys of the protocol that networks are evaluated with."""
+
 DRIFT = "thermal_drift.csv"
 TABLE = "micro_rings"
 
@@ -157,10 +160,17 @@ def main(
         check_tables(table_texts({TABLE: drift_table(folder)}), folder)
         print(verified(folder, data_folder, trust))
         return
-    needed = [*methods_study.NEEDED, "curvature_images", "drift", "transfer"]
-    plan = load_protocol(folder, needed, trust)
+    plan = load_protocol(folder, [*methods_study.NEEDED, *EVALUATED_WITH], trust)
     methods_study.run_study(
-        plan, folder, networks, data_folder, steps, trust, train=_trained, evaluate=_evaluated
+        plan,
+        folder,
+        networks,
+        data_folder,
+        steps,
+        trust,
+        evaluated_with=EVALUATED_WITH,
+        train=_trained,
+        evaluate=_evaluated,
     )
 
 
@@ -585,17 +595,16 @@ def record(
     """Add a network, versions and kind of machine, and the claims to the study's manifest."""
     with methods_study.writing(folder / MANIFEST_FILE):
         before = read_manifest(folder / MANIFEST_FILE).get("study", {})
-        asked = {key: plan[key] for key in ("drift", "transfer", "curvature_images")}
         write_manifest(
             folder,
-            study={"name": before.get("name", folder.resolve().name)} | asked,
+            study={"name": before.get("name", folder.resolve().name)},
             devices=(),
             networks={name: network},
             evaluation_sets={network.spec.dataset: test.digest},
             encodings={network.spec.dataset: test.encoding},
             rows=pd.read_csv(folder / DRIFT).assign(device=""),
         )
-        methods_study.add_claims(folder / MANIFEST_FILE, plan["claims"])
+        methods_study.add_protocol(folder / MANIFEST_FILE, plan)
 
 
 def _offsets(

@@ -39,6 +39,9 @@ NEAREST_TIMES = 2e-9
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
+SETTING = ("device", "compensation", "condition", "t_inference_s")
+"""Columns of a table of trials that say what a chip of a network is evaluated under."""
+
 Point = tuple[float, int]
 """A time since programming [s] and the number of the read at that time."""
 
@@ -417,15 +420,18 @@ class Study:
             seen[trial.chip_id] = trial
         return trials
 
-    @property
-    def rows_per_network(self) -> int:
-        """Number of rows of each network: chips times conditions, times and reads of all devices.
+    def settings_of_rows(self) -> list[tuple[str, str, str, float]]:
+        """`SETTING` of every row of a network: chips, conditions, times and reads of all devices.
 
         Raises:
             ValueError: As :meth:`trials`.
             FileNotFoundError: If a device is missing.
         """
-        return self.n_chips * sum(len(points) for _, _, points, _ in self._devices())
+        return self.n_chips * [
+            (device.name, device.drift_compensation.label, condition, time)
+            for device, condition, points, _ in self._devices()
+            for time, _ in points
+        ]
 
     def under(self, settings: Mapping[str, Any], trials: Sequence[Trial]) -> list[Trial]:
         """Chips of this study with other settings of their device; no network is read again.
