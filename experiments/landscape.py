@@ -55,6 +55,11 @@ def main(
         raise ValueError(
             f"The study in {folder} has none of these networks; give networks of the study."
         )
+    if (folder / "networks.csv").is_file():
+        raise ValueError(
+            f"{folder} is a study of methods, whose networks are measured as they are trained "
+            "(analog-samson methods); give another folder."
+        )
     made_folder(folder)
     names = sorted({network.spec.dataset for network in networks})
     datasets = {name: load_dataset(name, data_folder) for name in names}

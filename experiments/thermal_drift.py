@@ -52,6 +52,7 @@ from analog_samson.provenance import (
 from analog_samson.report import Table, check_tables, table_texts, write_figures, write_tables
 from analog_samson.report.axes import finish
 from analog_samson.report.estimates import INTERVALS, Estimate
+from analog_samson.report.methods import dataset_label
 from analog_samson.report.style import plot_options, style, width_in
 from analog_samson.report.typeset import BLANK, Block
 from analog_samson.report.words import range_text
@@ -465,13 +466,16 @@ def drift_table(folder: Path) -> Table:
     title = "accuracy [%] on other devices, as trained, without drift"
     blocks.append(_by_column(title, transfer.assign(on=kinds), "on", data))
     n = drift.groupby("variant")["training_seed"].nunique()
+    manifest = read_manifest(folder / MANIFEST_FILE)
+    asked, (dataset, *_) = manifest["protocol"], sorted(manifest["datasets"])
     caption = (
-        f"LeNet-5 of micro-rings on MNIST, n = {range_text(n)} trained networks a method, "
+        f"Micro-rings on {dataset_label(dataset)}, n = {range_text(n)} trained networks a method, "
         f"{drift['n_images'].max():,} test images. Means with {INTERVALS}, eigenvalues: geometric "
-        "means. Temperatures: difference of the rings of fc2 and fc3 to the training; batch "
-        "normalisation as trained unless said otherwise. Other devices: resonances of all layers "
-        "spread by a Gaussian, or lines of another width; "
-        f"{transfer['n_images'].max():,} test images, 5 devices a network. Published: Xu et al. "
+        f"means. Temperatures: difference of the rings of {' and '.join(asked['drift']['layers'])} "
+        "to the training; batch normalisation as trained unless said otherwise. Other devices: "
+        "resonances of all layers spread by a Gaussian, or lines of another width; "
+        f"{transfer['n_images'].max():,} test images, {asked['transfer']['n_devices']} devices a "
+        "network. Published: Xu et al. "
         "(arXiv 2411.12352), their batch normalisation takes the statistics of the drifted images."
     )
     title = "Micro-rings: thermal drift, curvature and transfer"
@@ -526,7 +530,7 @@ def _with_batch_statistics(
     plan = load_protocol(folder, ["drift"], trust)
     table = pd.read_csv(folder / "networks.csv")
     for row in table[table["failure"].isna()].itertuples():
-        path = networks / folder.name / str(row.variant) / str(row.checkpoint)
+        path = networks / folder.resolve().name / str(row.variant) / str(row.checkpoint)
         network = load_checkpoint(path, (OWN_PACKAGE, *trust))
         dataset = dataset_of(network.spec.dataset, data_folder, network.spec.validation_fraction)
         with one_thread():

@@ -859,6 +859,16 @@ def test_one_table_holds_every_network_and_data_set(trials):
     ends = f"({100 * row['low']:.2f} to {100 * row['high']:.2f})"
     assert cells["SGD"][1] == f"{100 * row['accuracy']:.2f} {ends}"
     assert "overview" not in study_tables(trials)
+    shorter = rows[(rows["dataset"] == "digits") | (rows["t_inference_s"] <= DAY)]
+    made = study_tables(shorter)["overview"]  # every task at its own last time
+    assert [block.title for block in made.blocks] == [
+        "PCM, global compensation, 1 d",
+        "PCM, global compensation, 1 y†",
+        "ReRAM, no compensation, 1 d",
+        "ReRAM, no compensation, 2 d",
+    ]
+    drawn = strips_figure(chip_means(shorter))
+    assert len(titles(drawn)) == 4 and any("MNIST" in title for title in titles(drawn))
     clear = pd.concat(
         [
             make_trials({"sgd": 0.8, "sam": 0.95}, dataset=name, times_s=(1.0,)).assign(
