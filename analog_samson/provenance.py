@@ -25,6 +25,7 @@ from analog_samson.devices import Device
 from analog_samson.files import replacing
 from analog_samson.locks import is_in_use
 from analog_samson.results import Score
+from analog_samson.results.columns import DIGEST_LENGTH
 from analog_samson.times import YEAR
 
 MANIFEST_FILE = "manifest.json"
@@ -233,7 +234,7 @@ def _kept(
     kept["checkpoints"] = {
         name: entry
         for name, entry in manifest.get("checkpoints", {}).items()
-        if entry["digest"][:16] in networks
+        if entry["digest"][:DIGEST_LENGTH] in networks
     }
     methods = {entry["spec"]["method"] for entry in kept["checkpoints"].values()}
     kept["methods"] = {n: one for n, one in manifest.get("methods", {}).items() if n in methods}
@@ -259,7 +260,7 @@ def union(own: dict[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str,
             whole[what] = {**other.get(what, {}), **whole[what]}
         for name, network in other.get("checkpoints", {}).items():
             if whole["checkpoints"].setdefault(name, network)["digest"] != network["digest"]:
-                whole["checkpoints"][f"{name} {network['digest'][:16]}"] = network
+                whole["checkpoints"][f"{name} {network['digest'][:DIGEST_LENGTH]}"] = network
     if not whole["scores"]:
         del whole["scores"]
     studies = [*(other.get("study", {}) for other in others), own["study"]]

@@ -49,7 +49,7 @@ def main(
         )
     networks = [load_checkpoint(path, trust) for path in checkpoints]
     tables = tables_in(folder)
-    digests = {network.digest[:16] for network in networks}
+    digests = {network.short_digest for network in networks}
     rows = read_trials(*tables) if tables else None
     if rows is not None and digests.isdisjoint(rows["checkpoint"]):
         raise ValueError(

@@ -56,7 +56,7 @@ from analog_samson.provenance import (
 from analog_samson.report import training_curves
 from analog_samson.results import COLUMNS, append_rows, read_trials, tables_in
 from analog_samson.results.checking import csv_in, read_networks, read_text_table
-from analog_samson.results.columns import KEY
+from analog_samson.results.columns import DIGEST_LENGTH, KEY
 from analog_samson.results.definitions import first_difference
 from analog_samson.results.endpoints import DIGITAL, other_study, with_minus
 from analog_samson.study import TRIALS_FILE, Study, collect, load_study
@@ -536,7 +536,7 @@ def _lacking(plan: dict[str, Any], folder: Path) -> set[tuple[str, str, str]]:
         n_rows = rows.groupby(["checkpoint", *SETTING]).size().to_dict()
         is_lacking = [
             any(n_rows.get((digest, *one), 0) < n for one, n in asked.items())
-            for digest in own["digest"].str[:16]
+            for digest in own["digest"].str[:DIGEST_LENGTH]
         ]
         lacking |= set(_keys(own[is_lacking]))
     return lacking
@@ -642,7 +642,7 @@ def _evaluated(
 ) -> dict[str, Any]:
     """Evaluate a network in all studies; every file is replaced or appended to as a whole."""
     network = load_checkpoint(path, plan["trust"])
-    digest = network.digest[:16]
+    digest = network.short_digest
     if network.spec.seed in plan["kept_seeds"]:
         keep(path, folder)
     for name in plan["studies"]:
@@ -753,7 +753,7 @@ def _on_training_images(
                 forward = chip.drift_to(time, read)
                 measured = _measured(study.score, forward, images, labels, dataset.normalise)
                 rows.append(
-                    {"checkpoint": trial.checkpoint[:16], "chip_id": trial.chip_id,
+                    {"checkpoint": trial.checkpoint[:DIGEST_LENGTH], "chip_id": trial.chip_id,
                      "device": trial.device.name, "condition": trial.condition, "chip": trial.chip,
                      "t_inference_s": time, **measured, "n_training_images": len(labels)}
                 )  # fmt: skip
@@ -778,7 +778,7 @@ def add_curves(table: Path, path: Path, trust: Sequence[str] = ()) -> None:
     """Add the training log of a network."""
     network = load_checkpoint(path, trust)
     curves = training_curves([path.with_suffix(".csv")], [network.spec.method])
-    digest = network.digest[:16]
+    digest = network.short_digest
     replace_rows(table, digest, curves.assign(checkpoint=digest))
 
 

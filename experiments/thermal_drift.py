@@ -364,7 +364,7 @@ def verified(folder: Path, data_folder: Path | None = None, trust: Sequence[str]
         dataset = dataset_of(network.spec.dataset, data_folder, network.spec.validation_fraction)
         for mapping in mappings(network):
             rows = pd.DataFrame(drift_rows(on_rings(path, mapping, trust), plan, dataset.test))
-            again.append(rows.assign(checkpoint=network.digest[:16], mapping=mapping))
+            again.append(rows.assign(checkpoint=network.short_digest, mapping=mapping))
     if not again:
         raise ValueError(f"{folder}: no networks are committed; run the study without --verify.")
     is_same = is_made_here(folder)
@@ -537,7 +537,7 @@ def _with_batch_statistics(
             rows = pd.DataFrame(
                 batch_statistics_rows(on_rings(path, trust=trust), plan, dataset.test)
             )
-        rows.insert(0, "checkpoint", network.digest[:16])
+        rows.insert(0, "checkpoint", network.short_digest)
         rows.insert(1, "variant", row.variant)
         rows.insert(2, "training_seed", row.training_seed)
         yield rows
@@ -571,7 +571,7 @@ def _evaluated(
     seed = network.spec.seed
     if seed in plan["kept_seeds"]:
         methods_study.keep(path, folder)
-    own = {"checkpoint": network.digest[:16], "variant": path.parent.name, "training_seed": seed}
+    own = {"checkpoint": network.short_digest, "variant": path.parent.name, "training_seed": seed}
     drift, transfer = [], []
     with one_thread():
         for mapping in mappings(network):
@@ -584,7 +584,7 @@ def _evaluated(
             on_rings(path, trust=plan["trust"]), dataset, plan["curvature_images"]
         )
     curved = own | {"n_training_images": plan["curvature_images"], "hessian_eigenvalue": eigenvalue}
-    digest = network.digest[:16]
+    digest = network.short_digest
     methods_study.replace_rows(folder / DRIFT, digest, pd.DataFrame(drift))
     methods_study.replace_rows(folder / "transfer.csv", digest, pd.DataFrame(transfer))
     methods_study.replace_rows(folder / "curvature.csv", digest, pd.DataFrame([curved]))

@@ -23,6 +23,7 @@ from scipy import stats
 
 from analog_samson.results import spread
 from analog_samson.results.checking import csv_in, read_text_table
+from analog_samson.results.columns import DIGEST_LENGTH
 from analog_samson.results.correlation import rank_correlation
 from analog_samson.results.definitions import COMPARED_UNDER
 from analog_samson.results.scores import ACCURACY, score_of
@@ -158,7 +159,7 @@ class Evidence:
             raise IncompleteError(f"{self.folder / name} is not there")
         rows = read_text_table(file)
         if "checkpoint" in rows and len(self.networks):
-            rows["checkpoint"] = rows["checkpoint"].str[:16]
+            rows["checkpoint"] = rows["checkpoint"].str[:DIGEST_LENGTH]
             rows = self._with_variant(rows)
         is_meant = pd.Series(True, index=rows.index)
         for column, value in where.items():

@@ -39,6 +39,7 @@ from analog_samson.results import (
     score_of,
     tables_in,
 )
+from analog_samson.results.columns import DIGEST_LENGTH
 from analog_samson.results.definitions import check_definitions
 from analog_samson.results.sample_size import LOOKS
 from analog_samson.running import check_jobs, run_jobs
@@ -418,8 +419,8 @@ def _networks(study: Study, trials: Sequence[Trial]) -> dict[str, Checkpoint]:
     paths = {trial.checkpoint_path: trial.checkpoint for trial in trials}
     names = [path.name for path in paths]
     return {
-        path.name if names.count(path.name) == 1 else f"{path.name} {digest[:16]}": the_checkpoint(
-            path, digest, study.trust
-        )
+        path.name
+        if names.count(path.name) == 1
+        else f"{path.name} {digest[:DIGEST_LENGTH]}": the_checkpoint(path, digest, study.trust)
         for path, digest in paths.items()
     }

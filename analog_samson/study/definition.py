@@ -24,6 +24,7 @@ from analog_samson.devices.section import Name
 from analog_samson.devices.sentences import explain
 from analog_samson.evaluation import Accelerator, find_accelerator
 from analog_samson.results.checking import check_text
+from analog_samson.results.columns import DIGEST_LENGTH
 from analog_samson.results.scores import ACCURACY, Score
 from analog_samson.streams import derive_seed
 from analog_samson.study.axes import Axis, GridPoint, grid_points
@@ -154,7 +155,7 @@ class Trial:
             "method": self.spec.method,
             "strength": self.spec.strength,
             "training_seed": self.spec.seed,
-            "checkpoint": self.checkpoint[:16],
+            "checkpoint": self.checkpoint[:DIGEST_LENGTH],
             "device": self.device.name,
             "compensation": self.device.drift_compensation.label,
             "engine": self.engine,
