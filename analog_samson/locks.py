@@ -61,7 +61,8 @@ class Lease:
         try:
             self._claim()
         except BaseException:
-            self._unlock()
+            if self._lock is not None:  # its file may be that of the holder, on another machine
+                os.close(self._lock)
             raise
         self._ended = threading.Event()
         threading.Thread(target=self._keep, name=f"lease of {file.name}", daemon=True).start()

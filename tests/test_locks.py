@@ -82,13 +82,29 @@ def test_a_killed_writer_of_this_machine_blocks_nobody(file):
         pass
 
 
-def test_a_fresh_lease_of_another_machine_is_respected(file):
+def test_a_fresh_lease_of_another_machine_is_respected(file, monkeypatch):
     lease_of(file, age_s=200)
     assert is_in_use(file)
     refused = pytest.raises(InUseError, match=r"process 7 on node9.*released in \d+ s")
     with refused, sole_writer(file):
         pass
-    assert not file.with_name("trials.csv.lock").exists()
+    lease_of(file, age_s=locks.EXPIRES_AFTER_S + 1)
+    monkeypatch.setattr(locks, "_PATIENCE_S", 0.01)
+    with pytest.warns(UserWarning, match="taken over"), sole_writer(file):
+        pass
+    assert list(file.parent.iterdir()) == []
+
+
+def test_a_refused_process_leaves_the_lock_of_the_holder(file, monkeypatch):
+    """The file system knows no locks between machines: the other one gets the lock, too."""
+    with sole_writer(file):
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(locks, "_flock", lambda descriptor, kind: True)
+            elsewhere.setattr(locks, "_boot", lambda: "another machine's")
+            with pytest.raises(InUseError), sole_writer(file):
+                pass
+        with pytest.raises(InUseError), sole_writer(file):
+            pass
 
 
 def test_a_lease_of_another_machine_that_nobody_renewed_is_taken_over_with_a_sentence(

@@ -277,7 +277,11 @@ def _pending(
 def _rows_there(folder: Path, study: Study, trials: Sequence[Trial]) -> pd.DataFrame | None:
     """Existing rows; raises if the study uses one name for two different chips."""
     tables = tables_in(folder)
+    planned = pd.DataFrame(
+        [trial.labels | {_measured(study): 0, "t_inference_s": 0.0} for trial in trials]
+    )
     if not tables:
+        check_definitions(planned)
         return None
     rows = read_trials(folder)
     others = sorted(set(rows["study"]) - {study.name})
@@ -291,9 +295,6 @@ def _rows_there(folder: Path, study: Study, trials: Sequence[Trial]) -> pd.DataF
             f"{tables[0]} holds the score {there!r}, and the study has {study.score!r}; tables of "
             "different scores are not merged: give another folder."
         )
-    planned = pd.DataFrame(
-        [trial.labels | {_measured(study): 0, "t_inference_s": 0.0} for trial in trials]
-    )
     check_definitions(pd.concat([rows[planned.columns], planned], ignore_index=True))
     return rows
 

@@ -247,6 +247,19 @@ def test_ticks_are_at_the_times_that_were_measured(summary):
     np.testing.assert_allclose(ax.get_xticks()[1:], [1.0, DAY, 2 * DAY])
 
 
+@pytest.mark.parametrize("times_s", [
+    (20.0, 60.0, 200.0, 600.0, HOUR, 6 * HOUR, DAY, MONTH, YEAR),
+    tuple(10.0**k for k in range(1, 11)),
+])  # fmt: skip
+def test_many_times_that_do_not_begin_at_a_second_have_an_axis(times_s):
+    rows = make_trials({"sgd": 0.9}, n_networks=3, n_chips=2, times_s=times_s)
+    figure = accuracy_figure(summarise(rows), width="one column")
+    texts = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+    assert sum(map(bool, texts)) >= 3
+    early = make_trials({"sgd": 0.9}, n_networks=3, n_chips=2, times_s=(0.1, HOUR))
+    assert lifetime_figure(lifetime(early, 0.005)).axes
+
+
 def test_arrows_of_lifetimes_go_from_the_bound_to_the_edge(trials):
     lives = lifetime(trials, 0.5)
     assert set(lives["censored"]) == {"right"}
