@@ -151,7 +151,7 @@ def sharpness(
     kl, complexity = pac_bayes(matrices, spreads, len(dataset.train))
     spec = network.spec
     values = (
-        network.digest[:16],
+        network.short_digest,
         spec.dataset,
         spec.model,
         spec.method,

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import platform
 import threading
@@ -60,7 +61,8 @@ class Lease:
         try:
             self._claim()
         except BaseException:
-            self._unlock()
+            if self._lock is not None:  # its file may be that of the holder, on another machine
+                os.close(self._lock)
             raise
         self._ended = threading.Event()
         threading.Thread(target=self._keep, name=f"lease of {file.name}", daemon=True).start()
@@ -93,16 +95,19 @@ class Lease:
         try:
             with naming(self._path):
                 own.write_text(json.dumps(self._own), encoding="utf-8")
-            holder, age_s = _read(self._path), _age_s(self._path, own)
-            if holder is None or (self._lock is not None and holder["boot"] == self._own["boot"]):
-                own.replace(self._path)  # free, or held by a process of this machine that has ended
+            while not _linked(own, self._path):
+                holder, age_s = _read(self._path), _age_s(self._path, own)
+                if holder is not None or math.isfinite(age_s):
+                    break  # otherwise released meanwhile
+            else:
+                return
+            if self._lock is not None and holder and holder["boot"] == self._own["boot"]:
+                own.replace(self._path)  # of a process of this machine that has ended
                 return
             if age_s < EXPIRES_AFTER_S:
                 raise _in_use(self._file, holder, EXPIRES_AFTER_S - age_s)
             own.replace(self._path)
-            time.sleep(
-                _PATIENCE_S
-            )  # another process that took it over has replaced the file by now
+            time.sleep(_PATIENCE_S)  # who takes it over at once has replaced the file by now
             self.check()
         finally:
             own.unlink(missing_ok=True)
@@ -199,6 +204,21 @@ def _locked(file: Path) -> int | None:
         time.sleep(0.05)
 
 
+def _linked(file: Path, name: Path) -> bool:
+    """Whether a file has got a name that none had; of many that try it at once one succeeds."""
+    try:
+        os.link(file, name)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        try:
+            with name.open("xb") as new:
+                new.write(file.read_bytes())
+        except FileExistsError:
+            return False
+    return True
+
+
 def _is_at(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
@@ -257,14 +277,16 @@ def _age_s(lease: Path, mark: Path) -> float:
         return float("inf")
 
 
-def _named(holder: dict[str, Any]) -> str:
+def _named(holder: dict[str, Any] | None) -> str:
+    if holder is None:
+        return "another process"
     return f"process {holder['process']} on {holder['host']} (since {holder['since']})"
 
 
 def _in_use(file: Path, holder: dict[str, Any] | None, free_in_s: float = 0.0) -> InUseError:
     expiry = f" If it has ended, the file is released in {free_in_s:.0f} s." if free_in_s else ""
     return InUseError(
-        f"{str(file)!r} is being written by {_named(holder) if holder else 'another process'}; one "
+        f"{str(file)!r} is being written by {_named(holder)}; one "
         "process writes a table. Wait until it has ended, give another folder, or divide the study"
         f": part='1/2' and part='2/2' (--part 1/2, --part 2/2) may run at once.{expiry}"
     )

@@ -25,6 +25,7 @@ from analog_samson.devices import Device
 from analog_samson.files import replacing
 from analog_samson.locks import is_in_use
 from analog_samson.results import Score
+from analog_samson.results.columns import DIGEST_LENGTH
 from analog_samson.times import YEAR
 
 MANIFEST_FILE = "manifest.json"
@@ -156,7 +157,7 @@ def write_manifest(
             [*read_manifest(own_path).get("environments", []), *own["environments"]]
         )
         write_json(own_path, own)
-    write_json(path, _union(own, others))
+    write_json(path, union(own, others))
 
 
 def _label(dataset: str, encoding: str) -> str:
@@ -233,15 +234,21 @@ def _kept(
     kept["checkpoints"] = {
         name: entry
         for name, entry in manifest.get("checkpoints", {}).items()
-        if entry["digest"][:16] in networks
+        if entry["digest"][:DIGEST_LENGTH] in networks
     }
+    methods = {entry["spec"]["method"] for entry in kept["checkpoints"].values()}
+    kept["methods"] = {n: one for n, one in manifest.get("methods", {}).items() if n in methods}
     return kept
 
 
-def _union(own: dict[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Merge the manifest of this process with existing manifests."""
-    whole = {what: dict(own[what]) for what in ("devices", "device_digests", "checkpoints")}
-    whole |= {what: dict(own[what]) for what in ("evaluation_sets", "datasets")}
+def union(own: dict[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Merge the manifest of a process with existing manifests of its study.
+
+    Raises:
+        ValueError: If they define a device of the same name differently.
+    """
+    by_name = ("devices", "evaluation_sets", "datasets", "methods", "scores")
+    whole = {w: dict(own.get(w, {})) for w in (*by_name, "device_digests", "checkpoints")}
     for other in others:
         for name, digest in other.get("device_digests", {}).items():
             if whole["device_digests"].setdefault(name, digest) != digest:
@@ -249,11 +256,13 @@ def _union(own: dict[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str
                     f"Device {name!r} differs from that of the same name in earlier rows of the "
                     "folder; give the device another name, or another folder."
                 )
-        for what in ("devices", "evaluation_sets", "datasets"):
+        for what in by_name:
             whole[what] = {**other.get(what, {}), **whole[what]}
         for name, network in other.get("checkpoints", {}).items():
             if whole["checkpoints"].setdefault(name, network)["digest"] != network["digest"]:
-                whole["checkpoints"][f"{name} {network['digest'][:16]}"] = network
+                whole["checkpoints"][f"{name} {network['digest'][:DIGEST_LENGTH]}"] = network
+    if not whole["scores"]:
+        del whole["scores"]
     studies = [*(other.get("study", {}) for other in others), own["study"]]
     commands = [line for study in studies for line in study.get("command", "").splitlines()]
     environments = [one for other in others for one in other.get("environments", [])]

@@ -49,11 +49,16 @@ def main(
         )
     networks = [load_checkpoint(path, trust) for path in checkpoints]
     tables = tables_in(folder)
-    digests = {network.digest[:16] for network in networks}
+    digests = {network.short_digest for network in networks}
     rows = read_trials(*tables) if tables else None
     if rows is not None and digests.isdisjoint(rows["checkpoint"]):
         raise ValueError(
             f"The study in {folder} has none of these networks; give networks of the study."
+        )
+    if (folder / "networks.csv").is_file():
+        raise ValueError(
+            f"{folder} is a study of methods, whose networks are measured as they are trained "
+            "(analog-samson methods); give another folder."
         )
     made_folder(folder)
     names = sorted({network.spec.dataset for network in networks})

@@ -27,6 +27,7 @@ import math
 import shutil
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -44,14 +45,22 @@ from analog_samson.evaluation import count_correct, score_by_sample
 from analog_samson.files import made_folder, replacing
 from analog_samson.landscape import sharpness
 from analog_samson.locks import EXPIRES_AFTER_S, InUseError, Lease, sole_writer
-from analog_samson.provenance import MANIFEST_FILE, read_manifest, write_json
+from analog_samson.provenance import (
+    MANIFEST_FILE,
+    read_audit,
+    read_manifest,
+    union,
+    write_audit,
+    write_json,
+)
 from analog_samson.report import training_curves
-from analog_samson.results import append_rows, read_trials, tables_in
+from analog_samson.results import COLUMNS, append_rows, read_trials, tables_in
 from analog_samson.results.checking import csv_in, read_networks, read_text_table
-from analog_samson.results.columns import KEY
+from analog_samson.results.columns import DIGEST_LENGTH, KEY
 from analog_samson.results.definitions import first_difference
 from analog_samson.results.endpoints import DIGITAL, other_study, with_minus
 from analog_samson.study import TRIALS_FILE, Study, collect, load_study
+from analog_samson.study.definition import SETTING
 from analog_samson.study.scoring import function_of, is_counted
 from analog_samson.study.trial import mapped, one_thread
 from analog_samson.times import seconds
@@ -88,9 +97,11 @@ LOOKED_EVERY_S = 2.0
 WRITING_TAKES_S = 2 * EXPIRES_AFTER_S
 """How long a table is waited for that another process writes: longer than one that has ended."""
 
-SETTINGS = ("common", "grid_epochs", "noise_sigma", "noise_draws", "sharpness_images",
-            "training_images", "start_from")  # fmt: skip
+SETTINGS = ("common", "grid_epochs", "noise_sigma", "noise_draws", "start_from")
 """Keys of the protocol that may not change while it is worked on; seeds, methods may be added."""
+
+EVALUATED_WITH = ("sharpness_images", "training_images")
+"""Keys of the protocol that networks are evaluated with, which may not change either."""
 
 MEASURED = ("noise_sigma", "noise_draws")
 """How candidates are measured: columns of `candidates.csv` and keys of the protocol."""
@@ -121,7 +132,17 @@ def main(
     """
     plan = load_protocol(folder, [*NEEDED, "studies", "sharpness_images"], trust)
     _check_studies(plan, folder, trust)
-    run_study(plan, folder, networks, data_folder, steps, trust, train=trained, evaluate=_evaluated)
+    run_study(
+        plan,
+        folder,
+        networks,
+        data_folder,
+        steps,
+        trust,
+        evaluated_with=EVALUATED_WITH,
+        train=trained,
+        evaluate=_evaluated,
+    )
 
 
 def run_study(
@@ -132,6 +153,7 @@ def run_study(
     steps: int | None,
     trust: Sequence[str] = (),
     *,
+    evaluated_with: Sequence[str],
     train: Callable[[dict[str, Any], TrainingSpec, Path, Path | None], dict[str, Any]],
     evaluate: Callable[[dict[str, Any], Path, Path, Path | None], dict[str, Any]],
 ) -> None:
@@ -144,6 +166,8 @@ def run_study(
         data_folder: See `main`.
         steps: See `main`.
         trust: See `main`.
+        evaluated_with: Keys of the protocol that ``evaluate`` takes; `add_protocol` writes them
+            into a manifest.
         train: Called with the protocol, a specification and the folder of its variant; returns a
             row of `candidates.csv` or `networks.csv`.
         evaluate: Called with the protocol, the study's folder and a checkpoint, which lies in a
@@ -162,6 +186,7 @@ def run_study(
     if "dataset" in common:
         common["dataset"] = path_in(common["dataset"], data_folder)
     own = {"folder": folder, "networks": networks, "trust": (OWN_PACKAGE, *trust), "as_read": plan}
+    own |= {"evaluated_with": evaluated_with}
     _run({**plan, **own, "common": common}, folder, data_folder, steps, train, evaluate)
 
 
@@ -351,7 +376,7 @@ def _check_studies(plan: dict[str, Any], folder: Path, trust: Sequence[str]) -> 
             raise ValueError(f"{folder / PROTOCOL_FILE}: claim {claim!r}: {error}") from None
     if asked := plan.get("training_images"):
         study = studies[asked["study"]]
-        devices = [Path(str(device)).stem for device in study.devices]
+        devices = [device.name for device in study.loaded_devices()]
         if asked["device"] not in devices or asked["n_chips"] > study.n_chips:
             raise ValueError(
                 f"[training_images] asks for {asked['n_chips']} chips of {asked['device']!r}; "
@@ -381,13 +406,16 @@ def _check_unchanged(plan: dict[str, Any], folder: Path) -> None:
     _check_candidates(plan, folder)
     for name in plan.get("studies", []):
         _check_definitions(load_study(folder / name, plan["trust"], checkpoints=[]), folder / name)
-    table, studies = folder / "networks.csv", plan.get("studies") or [folder.name]
+    table = folder / "networks.csv"
     if not table.exists():
         return
     networks = _read(table)
     digests = dict(zip(_keys(networks), networks["digest"], strict=True))
-    manifest = read_manifest((folder / studies[0]).with_name(MANIFEST_FILE))
-    settings = {one["digest"]: one["spec"] for one in manifest.get("checkpoints", {}).values()}
+    settings: dict[str, Any] = {}
+    for name in plan.get("studies") or [folder.name]:
+        manifest = read_manifest((folder / name).with_name(MANIFEST_FILE))
+        _check_evaluated_with(plan, manifest, folder)
+        settings |= {one["digest"]: one["spec"] for one in manifest.get("checkpoints", {}).values()}
     for variant, spec in all_specs(plan):
         theirs = settings.get(digests.get(_key(variant, spec), ""), {})
         ours = json.loads(spec.to_json())
@@ -400,6 +428,19 @@ def _check_unchanged(plan: dict[str, Any], folder: Path) -> None:
                 f"{folder}: {variant} of seed {spec.seed} was trained with other settings "
                 f"({'; '.join(differ)}); restore protocol.toml, or give it a folder of its own."
             )
+
+
+def _check_evaluated_with(
+    plan: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path
+) -> None:
+    """Raise ValueError if networks of a manifest were evaluated with other settings than asked."""
+    there = manifest.get("protocol")
+    asked = {key: plan[key] for key in plan["evaluated_with"] if key in plan}
+    if there is not None and there != asked:
+        raise ValueError(
+            f"{folder}: networks were evaluated with other settings of {PROTOCOL_FILE} "
+            f"({first_difference(there, asked)}); restore it, or give it a folder of its own."
+        )
 
 
 def _check_definitions(study: Study, toml: Path) -> None:
@@ -431,7 +472,8 @@ def _check_definitions(study: Study, toml: Path) -> None:
 def _check_protocol(plan: dict[str, Any], folder: Path) -> None:
     """Raise ValueError if settings of the protocol changed since this process started."""
     now = load_protocol(folder, trust=plan["trust"])
-    differ = [key for key in SETTINGS if now.get(key) != plan["as_read"].get(key)]
+    keys = (*SETTINGS, *plan["evaluated_with"])
+    differ = [key for key in keys if now.get(key) != plan["as_read"].get(key)]
     if differ:
         raise ValueError(
             f"{folder}: {', '.join(differ)} of {PROTOCOL_FILE} changed since this process started; "
@@ -487,11 +529,16 @@ def _lacking(plan: dict[str, Any], folder: Path) -> set[tuple[str, str, str]]:
     for name in plan.get("studies", []) if len(networks) else []:
         study = load_study(folder / name, plan["trust"], checkpoints=[])
         there = (folder / name).parent
-        rows = read_trials(there)["checkpoint"] if tables_in(there) else pd.Series(dtype=str)
         is_asked = networks["variant"].isin(methods_in(plan, name))
         own = networks[is_asked & (networks["failure"] == "")]
-        n_rows = rows.value_counts().reindex(own["digest"].str[:16], fill_value=0).to_numpy()
-        lacking |= set(_keys(own[n_rows < study.rows_per_network]))
+        asked = Counter(study.settings_of_rows())
+        rows = read_trials(there) if tables_in(there) else pd.DataFrame(columns=COLUMNS)
+        n_rows = rows.groupby(["checkpoint", *SETTING]).size().to_dict()
+        is_lacking = [
+            any(n_rows.get((digest, *one), 0) < n for one, n in asked.items())
+            for digest in own["digest"].str[:DIGEST_LENGTH]
+        ]
+        lacking |= set(_keys(own[is_lacking]))
     return lacking
 
 
@@ -595,7 +642,7 @@ def _evaluated(
 ) -> dict[str, Any]:
     """Evaluate a network in all studies; every file is replaced or appended to as a whole."""
     network = load_checkpoint(path, plan["trust"])
-    digest = network.digest[:16]
+    digest = network.short_digest
     if network.spec.seed in plan["kept_seeds"]:
         keep(path, folder)
     for name in plan["studies"]:
@@ -651,23 +698,25 @@ def _add_rows_of(part: Path, rows: pd.DataFrame, study: Path, plan: dict[str, An
         there = read_trials(study).set_index(list(KEY)).index
         rows = rows[~rows.set_index(list(KEY)).index.isin(there)]
     append_rows(rows, study / TRIALS_FILE)
-    manifest = json.loads((part / "manifest.json").read_text(encoding="utf-8"))
-    whole = study / "manifest.json"
+    whole = study / MANIFEST_FILE
+    manifest = read_manifest(part / MANIFEST_FILE)
     if whole.exists():
-        before = read_manifest(whole)
-        manifest["checkpoints"] |= before["checkpoints"]
-        manifest["environments"] = _different(before["environments"] + manifest["environments"])
-    manifest["claims"] = plan["claims"]
-    manifest["study"]["checkpoints"] = sorted(manifest["checkpoints"])
+        manifest = union(manifest, [read_manifest(whole)])
+        manifest["environments"] = _different(manifest["environments"])
     write_json(whole, manifest)
-    for file in [*part.glob("device_*.csv"), part / "audit.csv"]:
+    add_protocol(whole, plan)
+    for file in part.glob("device_*.csv"):
         if not (study / file.name).exists():
             _copy(file, study / file.name)
+    audit, own = read_audit(study), read_audit(part)  # all networks have one architecture
+    more = own[~own["device"].isin(audit["device"])]
+    write_audit(study, [dict(row) for _, row in more.iterrows()], audit)
 
 
-def add_claims(path: Path, claims: Mapping[str, Any]) -> None:
-    """Write the claims of a protocol into a manifest."""
-    write_json(path, read_manifest(path) | {"claims": claims})
+def add_protocol(path: Path, plan: Mapping[str, Any]) -> None:
+    """Write the claims of a protocol, and what networks are evaluated with, into a manifest."""
+    asked = {key: plan[key] for key in plan["evaluated_with"] if key in plan}
+    write_json(path, read_manifest(path) | {"claims": plan["claims"], "protocol": asked})
 
 
 def _different(environments: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -704,7 +753,7 @@ def _on_training_images(
                 forward = chip.drift_to(time, read)
                 measured = _measured(study.score, forward, images, labels, dataset.normalise)
                 rows.append(
-                    {"checkpoint": trial.checkpoint[:16], "chip_id": trial.chip_id,
+                    {"checkpoint": trial.checkpoint[:DIGEST_LENGTH], "chip_id": trial.chip_id,
                      "device": trial.device.name, "condition": trial.condition, "chip": trial.chip,
                      "t_inference_s": time, **measured, "n_training_images": len(labels)}
                 )  # fmt: skip
@@ -729,7 +778,7 @@ def add_curves(table: Path, path: Path, trust: Sequence[str] = ()) -> None:
     """Add the training log of a network."""
     network = load_checkpoint(path, trust)
     curves = training_curves([path.with_suffix(".csv")], [network.spec.method])
-    digest = network.digest[:16]
+    digest = network.short_digest
     replace_rows(table, digest, curves.assign(checkpoint=digest))
 
 
@@ -737,9 +786,9 @@ def _package_tree() -> str:
     """Git's hash of the package's files at this commit."""
     if shutil.which("git") is None:
         return ""
-    command = ["git", "rev-parse", "HEAD:analog_samson"]
+    command = ["git", "rev-parse", "--verify", "--quiet", "HEAD:analog_samson"]
     answer = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
-    return answer.stdout.strip()
+    return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
 def _done(table: Path) -> set[tuple[str, str, str]]:

@@ -97,7 +97,8 @@ def main(
         return
     rows = read_trials(folder)
     if verify:
-        study = replace(study_in(folder, (OWN_PACKAGE, *trust)), data_folder=data_folder)
+        study = study_in(folder, (OWN_PACKAGE, *trust))
+        study = replace(study, data_folder=data_folder or study.data_folder)
         print(verified(folder, rows, chosen(rows, trials_behind(study, rows), share, seed), jobs))
         if (folder / TOLERANCES_FILE).is_file():
             print(searched_again(folder, study, jobs))

@@ -52,6 +52,7 @@ from analog_samson.provenance import (
 from analog_samson.report import Table, check_tables, table_texts, write_figures, write_tables
 from analog_samson.report.axes import finish
 from analog_samson.report.estimates import INTERVALS, Estimate
+from analog_samson.report.methods import dataset_label
 from analog_samson.report.style import plot_options, style, width_in
 from analog_samson.report.typeset import BLANK, Block
 from analog_samson.report.words import range_text
@@ -59,6 +60,9 @@ from analog_samson.streams import derive_seed
 from analog_samson.study.trial import one_thread
 from analog_samson.training import OWN_PACKAGE, control_parameters, load_protocol
 from analog_samson.training.loop import dataset_of
+
+EVALUATED_WITH = ("curvature_images", "drift", "transfer")
+"""Keys of the protocol that networks are evaluated with."""
 
 DRIFT = "thermal_drift.csv"
 TABLE = "micro_rings"
@@ -157,10 +161,17 @@ def main(
         check_tables(table_texts({TABLE: drift_table(folder)}), folder)
         print(verified(folder, data_folder, trust))
         return
-    needed = [*methods_study.NEEDED, "curvature_images", "drift", "transfer"]
-    plan = load_protocol(folder, needed, trust)
+    plan = load_protocol(folder, [*methods_study.NEEDED, *EVALUATED_WITH], trust)
     methods_study.run_study(
-        plan, folder, networks, data_folder, steps, trust, train=_trained, evaluate=_evaluated
+        plan,
+        folder,
+        networks,
+        data_folder,
+        steps,
+        trust,
+        evaluated_with=EVALUATED_WITH,
+        train=_trained,
+        evaluate=_evaluated,
     )
 
 
@@ -353,7 +364,7 @@ def verified(folder: Path, data_folder: Path | None = None, trust: Sequence[str]
         dataset = dataset_of(network.spec.dataset, data_folder, network.spec.validation_fraction)
         for mapping in mappings(network):
             rows = pd.DataFrame(drift_rows(on_rings(path, mapping, trust), plan, dataset.test))
-            again.append(rows.assign(checkpoint=network.digest[:16], mapping=mapping))
+            again.append(rows.assign(checkpoint=network.short_digest, mapping=mapping))
     if not again:
         raise ValueError(f"{folder}: no networks are committed; run the study without --verify.")
     is_same = is_made_here(folder)
@@ -455,13 +466,16 @@ def drift_table(folder: Path) -> Table:
     title = "accuracy [%] on other devices, as trained, without drift"
     blocks.append(_by_column(title, transfer.assign(on=kinds), "on", data))
     n = drift.groupby("variant")["training_seed"].nunique()
+    manifest = read_manifest(folder / MANIFEST_FILE)
+    asked, (dataset, *_) = manifest["protocol"], sorted(manifest["datasets"])
     caption = (
-        f"LeNet-5 of micro-rings on MNIST, n = {range_text(n)} trained networks a method, "
+        f"Micro-rings on {dataset_label(dataset)}, n = {range_text(n)} trained networks a method, "
         f"{drift['n_images'].max():,} test images. Means with {INTERVALS}, eigenvalues: geometric "
-        "means. Temperatures: difference of the rings of fc2 and fc3 to the training; batch "
-        "normalisation as trained unless said otherwise. Other devices: resonances of all layers "
-        "spread by a Gaussian, or lines of another width; "
-        f"{transfer['n_images'].max():,} test images, 5 devices a network. Published: Xu et al. "
+        f"means. Temperatures: difference of the rings of {' and '.join(asked['drift']['layers'])} "
+        "to the training; batch normalisation as trained unless said otherwise. Other devices: "
+        "resonances of all layers spread by a Gaussian, or lines of another width; "
+        f"{transfer['n_images'].max():,} test images, {asked['transfer']['n_devices']} devices a "
+        "network. Published: Xu et al. "
         "(arXiv 2411.12352), their batch normalisation takes the statistics of the drifted images."
     )
     title = "Micro-rings: thermal drift, curvature and transfer"
@@ -516,14 +530,14 @@ def _with_batch_statistics(
     plan = load_protocol(folder, ["drift"], trust)
     table = pd.read_csv(folder / "networks.csv")
     for row in table[table["failure"].isna()].itertuples():
-        path = networks / folder.name / str(row.variant) / str(row.checkpoint)
+        path = networks / folder.resolve().name / str(row.variant) / str(row.checkpoint)
         network = load_checkpoint(path, (OWN_PACKAGE, *trust))
         dataset = dataset_of(network.spec.dataset, data_folder, network.spec.validation_fraction)
         with one_thread():
             rows = pd.DataFrame(
                 batch_statistics_rows(on_rings(path, trust=trust), plan, dataset.test)
             )
-        rows.insert(0, "checkpoint", network.digest[:16])
+        rows.insert(0, "checkpoint", network.short_digest)
         rows.insert(1, "variant", row.variant)
         rows.insert(2, "training_seed", row.training_seed)
         yield rows
@@ -557,7 +571,7 @@ def _evaluated(
     seed = network.spec.seed
     if seed in plan["kept_seeds"]:
         methods_study.keep(path, folder)
-    own = {"checkpoint": network.digest[:16], "variant": path.parent.name, "training_seed": seed}
+    own = {"checkpoint": network.short_digest, "variant": path.parent.name, "training_seed": seed}
     drift, transfer = [], []
     with one_thread():
         for mapping in mappings(network):
@@ -570,7 +584,7 @@ def _evaluated(
             on_rings(path, trust=plan["trust"]), dataset, plan["curvature_images"]
         )
     curved = own | {"n_training_images": plan["curvature_images"], "hessian_eigenvalue": eigenvalue}
-    digest = network.digest[:16]
+    digest = network.short_digest
     methods_study.replace_rows(folder / DRIFT, digest, pd.DataFrame(drift))
     methods_study.replace_rows(folder / "transfer.csv", digest, pd.DataFrame(transfer))
     methods_study.replace_rows(folder / "curvature.csv", digest, pd.DataFrame([curved]))
@@ -585,17 +599,16 @@ def record(
     """Add a network, versions and kind of machine, and the claims to the study's manifest."""
     with methods_study.writing(folder / MANIFEST_FILE):
         before = read_manifest(folder / MANIFEST_FILE).get("study", {})
-        asked = {key: plan[key] for key in ("drift", "transfer", "curvature_images")}
         write_manifest(
             folder,
-            study={"name": before.get("name", folder.resolve().name)} | asked,
+            study={"name": before.get("name", folder.resolve().name)},
             devices=(),
             networks={name: network},
             evaluation_sets={network.spec.dataset: test.digest},
             encodings={network.spec.dataset: test.encoding},
             rows=pd.read_csv(folder / DRIFT).assign(device=""),
         )
-        methods_study.add_claims(folder / MANIFEST_FILE, plan["claims"])
+        methods_study.add_protocol(folder / MANIFEST_FILE, plan)
 
 
 def _offsets(

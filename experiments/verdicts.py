@@ -13,10 +13,12 @@ A study is a folder of `results/` with a `protocol.toml`, and a study of claims 
     number = 1                           # on the page; without, in verdicts.csv alone
     tests = [{ measure = "gain", method = "sam", over = "sgd", device = "digital", above = 0.0 }]
 
-with the measures of `analog_samson.results.endpoints`. A claim holds if all of its tests do. Of a
-study that lacks a network, a row or a table nothing is computed: its claims are open. A test that
-names another study is open, alone, until that study has all networks and rows, and the tables that
-the test reads. Without `[methods]`, methods are those of the trials' or tables' column `method`.
+with the measures of `analog_samson.results.endpoints`. A claim holds if all of its tests do. Column
+`p_holm` is the p-value after Holm's correction over the tests of a study, the open ones too; on the
+page a ‡ marks the verdicts that it leaves decided. Of a study that lacks a network, a row or a
+table nothing is computed: its claims are open. A test that names another study is open, alone,
+until that study has all networks and rows, and the tables that the test reads. Without `[methods]`,
+methods are those of the trials' or tables' column `method`.
 """
 
 import math
@@ -30,7 +32,9 @@ import pandas as pd
 
 from analog_samson.commands import run_command
 from analog_samson.files import replacing
+from analog_samson.results import holm
 from analog_samson.results.endpoints import (
+    CONFIDENCE,
     LIMITS,
     VERDICTS,
     Endpoint,
@@ -52,7 +56,12 @@ N_CELLS = 8
 """Parts of a line of the page, which has six columns, between its bars."""
 
 COLUMNS = ("number", "symbol", "study", "claim", "test", "n", "n_of", "n_chips", "unit", "value",
-           "low", "high", "limit", "verdict", "beside")  # fmt: skip
+           "low", "high", "limit", "verdict", "p_value", "p_holm", "beside")  # fmt: skip
+
+NUMBERS = ("value", "low", "high", "p_value", "p_holm")
+
+STAYS_DECIDED = "\N{DOUBLE DAGGER}"
+"""Mark of a verdict that stays decided under Holm's correction over the tests of its study."""
 
 
 def main(
@@ -124,8 +133,11 @@ def _judged(file: Path, trust: Sequence[str]) -> list[dict[str, Any]]:
     except IncompleteError as reason:
         print(f"{file.parent}: open, {reason}.")
         ends = [None] * len(tests)
+    p_values = [math.nan if end is None else end.p_value for end in ends]
+    n_tests = sum(end is None or not math.isnan(end.p_value) for end in ends)
+    corrected = holm(p_values, n_tests=n_tests)
     rows = []
-    for (claim, test), end in zip(tests, ends, strict=True):
+    for (claim, test), end, p_holm in zip(tests, ends, corrected, strict=True):
         kind = next(key for key in LIMITS if key in test)
         label = {
             "number": plan["claims"][claim].get("number", ""),
@@ -137,9 +149,9 @@ def _judged(file: Path, trust: Sequence[str]) -> list[dict[str, Any]]:
         }
         result = dict.fromkeys(COLUMNS, "") | {"verdict": OPEN}
         if end is not None:
-            numbers = {key: _number(getattr(end, key)) for key in ("value", "low", "high")}
+            numbers = end._asdict() | {"p_holm": p_holm}
             by = test.get("by", "training_seed")
-            result = end._asdict() | numbers
+            result = numbers | {key: _number(numbers[key]) for key in NUMBERS}
             result["n_of"] = "networks" if by == "training_seed" else f"{by}s"
         rows.append(result | label)
     return rows
@@ -213,7 +225,7 @@ def with_verdicts(text: str, table: pd.DataFrame) -> str:
         )
         ours, said = [], []
         for _, tests in studies:
-            symbol, own = tests["symbol"].iloc[0], _verdict(list(tests["verdict"]))
+            symbol, own = tests["symbol"].iloc[0], _verdict(tests)
             said.append(f"{symbol} {own}" if symbol and len(studies) > 1 else own)
             if own != OPEN:
                 ours.append(f"{symbol}: {_numbers(tests)}" if symbol else _numbers(tests))
@@ -223,16 +235,24 @@ def with_verdicts(text: str, table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _verdict(tests: list[str]) -> str:
+def _verdict(tests: pd.DataFrame) -> str:
     """A claim's verdict from those of its tests."""
-    if OPEN in tests:
+    said = list(tests["verdict"])
+    if OPEN in said:
         return OPEN
-    if set(tests) == {VERDICTS[0]}:
-        return VERDICTS[0]
-    if set(tests) <= {VERDICTS[0], VERDICTS[3]}:
+    marked = {one: one + _mark(tests[tests["verdict"] == one]) for one in VERDICTS if one in said}
+    if set(said) == {VERDICTS[0]}:
+        return marked[VERDICTS[0]]
+    if set(said) <= {VERDICTS[0], VERDICTS[3]}:
         return f"cannot be judged ({VERDICTS[3]})"
-    counts = [f"{tests.count(one)} {one}" for one in VERDICTS if one in tests]
-    return f"does not hold ({tests[0] if len(tests) == 1 else ', '.join(counts)})"
+    counts = [f"{said.count(one)} {words}" for one, words in marked.items()]
+    return f"does not hold ({marked[said[0]] if len(said) == 1 else ', '.join(counts)})"
+
+
+def _mark(tests: pd.DataFrame) -> str:
+    """`STAYS_DECIDED` where it is true of all of these tests."""
+    p_holm = pd.to_numeric(tests["p_holm"], errors="coerce")
+    return STAYS_DECIDED if (p_holm < 1 - CONFIDENCE).all() else ""
 
 
 def _numbers(tests: pd.DataFrame) -> str:

@@ -73,7 +73,7 @@ def main(
         raise ValueError(f"--chips must be at least 1; got {chips}.")
     made_folder(folder)
     networks = [load_checkpoint(path, trust) for path in checkpoints]
-    names = {n.digest[:16]: f"{n.spec.method} {n.spec.strength}".strip() for n in networks}
+    names = {n.short_digest: f"{n.spec.method} {n.spec.strength}".strip() for n in networks}
     options = {"chips": chips, "seed": seed, "data_folder": data_folder, "n_test": n_test}
     options["score"], time_s = score, seconds(t_inference_s)
     for stem, split, draw in (

@@ -1,5 +1,6 @@
 """Claims about locks: one writer a file, on one machine and on several; the dead block nobody."""
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -81,13 +82,29 @@ def test_a_killed_writer_of_this_machine_blocks_nobody(file):
         pass
 
 
-def test_a_fresh_lease_of_another_machine_is_respected(file):
+def test_a_fresh_lease_of_another_machine_is_respected(file, monkeypatch):
     lease_of(file, age_s=200)
     assert is_in_use(file)
     refused = pytest.raises(InUseError, match=r"process 7 on node9.*released in \d+ s")
     with refused, sole_writer(file):
         pass
-    assert not file.with_name("trials.csv.lock").exists()
+    lease_of(file, age_s=locks.EXPIRES_AFTER_S + 1)
+    monkeypatch.setattr(locks, "_PATIENCE_S", 0.01)
+    with pytest.warns(UserWarning, match="taken over"), sole_writer(file):
+        pass
+    assert list(file.parent.iterdir()) == []
+
+
+def test_a_refused_process_leaves_the_lock_of_the_holder(file, monkeypatch):
+    """The file system knows no locks between machines: the other one gets the lock, too."""
+    with sole_writer(file):
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(locks, "_flock", lambda descriptor, kind: True)
+            elsewhere.setattr(locks, "_boot", lambda: "another machine's")
+            with pytest.raises(InUseError), sole_writer(file):
+                pass
+        with pytest.raises(InUseError), sole_writer(file):
+            pass
 
 
 def test_a_lease_of_another_machine_that_nobody_renewed_is_taken_over_with_a_sentence(
@@ -145,9 +162,54 @@ def test_a_waiting_process_gets_the_file_when_it_is_released(file):
     other.join()
 
 
-def test_of_many_that_start_at_once_exactly_one_holds_the_file_at_a_time(file):
+def test_machines_that_claim_a_free_file_at_once_do_not_both_get_it(file, monkeypatch):
+    """Without locks of the file system, all look at the lease before one of them writes it."""
+    n, read = 4, locks._read
+    together = threading.Barrier(n)
+
+    def looked(path):
+        holder = read(path)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(0.5)
+        return holder
+
+    monkeypatch.setattr(locks, "_locked", lambda file: None)
+    monkeypatch.setattr(locks, "_read", looked)
+    held, refused, ended = [], [], threading.Event()
+
+    def work():
+        try:
+            with sole_writer(file):
+                held.append(1)
+                ended.wait(5)
+        except InUseError as error:
+            refused.append(str(error))
+        if len(refused) == n - 1 or len(held) > 1:
+            ended.set()
+
+    threads = [threading.Thread(target=work) for _ in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert (len(held), len(refused)) == (1, n - 1)
+
+
+@pytest.mark.parametrize("has_hard_links", [True, False])
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_of_many_that_start_at_once_exactly_one_holds_the_file_at_a_time(
+    file, monkeypatch, has_hard_links, has_locks
+):
     """Eight threads, each four times; who is inside is alone."""
     inside, seen = [], []
+
+    def impossible(*_):
+        raise OSError(errno.EOPNOTSUPP, "not possible on this file system")
+
+    if not has_hard_links:
+        monkeypatch.setattr(os, "link", impossible)
+    if not has_locks:
+        monkeypatch.setattr(fcntl, "flock", impossible)
 
     def work():
         for _ in range(4):

@@ -6,6 +6,7 @@ with the constants of the section; models that aihwkit lacks are in ``own_models
 programmed and read in one call.
 """
 
+import warnings
 from typing import Any
 
 from analog_samson.devices import (
@@ -73,9 +74,11 @@ def custom_drift(noise: CustomDriftPCMLike, converter: Any) -> Any:
 
 
 def hermes(noise: Hermes, converter: Any) -> Any:
-    """Aihwkit's ``HermesNoiseModel``."""
+    """Aihwkit's ``HermesNoiseModel``, whose indexing by lists torch warns of, not for users."""
     from aihwkit.inference.noise.hermes import HermesNoiseModel
 
+    lists = "Using a non-tuple sequence"
+    warnings.filterwarnings("ignore", lists, UserWarning, module=r"aihwkit\.inference\.noise")
     devices = noise.devices_per_conductance
     given = _power_law(noise, converter)
     return HermesNoiseModel(num_devices=devices, g_max=noise.g_max_uS, **given)

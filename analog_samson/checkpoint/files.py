@@ -28,6 +28,7 @@ from analog_samson.models import (
     select_output,
     take_packed,
 )
+from analog_samson.results.columns import DIGEST_LENGTH
 
 FORMAT_VERSION = 1
 _HEADER = "analog_samson"
@@ -147,6 +148,11 @@ class Checkpoint:
         """The old name of ``n_test``."""
         warn_renamed("Checkpoint.n_images", "Checkpoint.n_test")
         return self.n_test
+
+    @property
+    def short_digest(self) -> str:
+        """The beginning of the digest, which tables have in their column ``checkpoint``."""
+        return self.digest[:DIGEST_LENGTH]
 
     @cached_property
     def digest(self) -> str:

@@ -90,8 +90,11 @@ def idx_files(place: Path) -> dict[tuple[str, str], Path]:
     for file in sorted(place.rglob("*-idx*-ubyte")):
         part = "test" if file.name.startswith("t10k") else part_of(file.name)
         what = next((word for word in ("images", "labels") if word in file.name), None)
-        if part and what:
-            found[part, what] = file
+        if part and what and found.setdefault((part, what), file) != file:
+            raise ValueError(
+                f"{place} has the {part} {what} twice, {found[part, what]} and {file}; give the "
+                "folder of one data set."
+            )
     return found
 
 

@@ -289,13 +289,17 @@ def drop_connect(
 
 
 def is_weight(name: str) -> bool:
-    """Whether a parameter counts as a weight: one dot-component of its name is "weight".
+    """Whether a parameter counts as a weight: "weight" is a word of one part of its name.
+
+    So it is in the names that torch gives recurrent and attention layers, too.
 
     Example:
-        >>> is_weight("fc1.weight"), is_weight("fc1.bias")
-        (True, False)
+        >>> [is_weight(name) for name in ("fc1.weight", "lstm.weight_hh_l0", "attn.in_proj_weight")]
+        [True, True, True]
+        >>> is_weight("fc1.bias"), is_weight("lstm.bias_hh_l0")
+        (False, False)
     """
-    return "weight" in name.split(".")
+    return any("weight" in part.split("_") for part in name.split("."))
 
 
 def _ascent(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -143,10 +143,13 @@ def study_advice(
             width=width,
             look=look,
         )
+        of_task = {
+            _stem(task, tasks): best[(best[list(TASK)] == list(task)).all(axis=1)] for task in tasks
+        }
         tables = {
-            _stem(task, tasks): map_table(best[(best[list(TASK)] == list(task)).all(axis=1)], short)
-            for task in tasks
-            if (best[list(TASK)] == list(task)).all(axis=1).any()
+            stem: replace(map_table(own, short), label=f"tab:{stem}")
+            for stem, own in of_task.items()
+            if len(own)
         }
         tables["advice"] = advice_table(gains, best, variants, costs, confidence)
     return {"methods_map": figure}, tables
@@ -248,7 +251,7 @@ def map_table(best: pd.DataFrame, labels: Mapping[str, str]) -> Table:
         caption=" ".join(parts),
         blocks=tuple(blocks),
         data=best,
-        label="tab:methods_map" + (f"_{best['dataset'].iloc[0]}").partition("@")[0],
+        label="tab:methods_map",
     )
 
 

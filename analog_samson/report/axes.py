@@ -193,7 +193,7 @@ class TimeAxis:
         font = FontProperties(size=rcParams["xtick.labelsize"])
         point = self.decades * (1.08 + GAP * len(before)) / panel_pt
         usual = [times.DAY, times.YEAR, times.HOUR, times.MONTH, ticks[-1]]
-        first = [*before, self._first, *(t for t in usual if t in ticks)]
+        first = [*before, *(t for t in (self._first, *usual) if t in ticks)]
         lines: tuple[list[float], list[float]] = ([], [])
         said = {tick: before.get(tick) or times.label(tick) for tick in ticks}
         halves = {

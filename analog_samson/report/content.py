@@ -209,7 +209,8 @@ class Content:
         target = self.table_target
         if target is None:
             target = results.default_target(self.chips)
-        if self.target is None and target in self.score.limits:
+        lowest, highest = self.score.limits
+        if self.target is None and not lowest < target < highest:
             return pd.DataFrame()
         return results.yields(self.chips, target, self.confidence)
 

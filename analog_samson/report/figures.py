@@ -30,6 +30,7 @@ from analog_samson.report.style import among, is_wide, order, style, width_in
 from analog_samson.report.typeset import EXTRAPOLATED
 from analog_samson.results.definitions import METHOD
 from analog_samson.results.scores import score_of
+from analog_samson.results.variants import TASK
 from analog_samson.results.yields import WORSE
 
 FORMATS = ("pdf", "png")
@@ -557,8 +558,8 @@ def at_shown_times(rows: pd.DataFrame, programmed: bool) -> pd.DataFrame:
 
 
 def at_last_time(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the last time that each device was simulated at."""
-    last = rows.groupby("device", observed=True)["t_inference_s"].transform("max")
+    """The rows of the last time that each device was simulated at, for every task."""
+    last = rows.groupby(["device", *TASK], observed=True)["t_inference_s"].transform("max")
     return rows[rows["t_inference_s"] == last]
 
 

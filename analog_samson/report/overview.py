@@ -39,7 +39,8 @@ def overview_table(
     of_block = [c for c in words.varying(rows) if c not in ("dataset", "model")]
     names = tables.in_order(rows["name"])
     blocks = []
-    for _, part in rows.groupby(["device", *of_block], observed=True, sort=True):
+    keys = ["device", *of_block, "t_inference_s"]  # tasks may end at different times
+    for _, part in rows.groupby(keys, observed=True, sort=True):
         cells, bold = [], []
         for (dataset, model), own in part.groupby(["dataset", "model"], observed=True, sort=True):
             low, high = (score.shown(own[score.digital].agg(end)) for end in ("min", "max"))

@@ -30,6 +30,7 @@ from analog_samson.report.style import base_style, style
 from analog_samson.report.typeset import Table
 from analog_samson.report.words import subset_text
 from analog_samson.results import read_trials, score_of
+from analog_samson.results.columns import DIGEST_LENGTH
 from analog_samson.results.scale import Scale
 from analog_samson.results.scores import ACCURACY, is_shown_as
 
@@ -259,7 +260,7 @@ def _unfinished(manifest: Mapping[str, Any], rows: pd.DataFrame) -> list[str]:
     names = [
         name.removesuffix(".safetensors")
         for name, network in manifest.get("checkpoints", {}).items()
-        if network["digest"][:16] not in there
+        if network["digest"][:DIGEST_LENGTH] not in there
     ]
     if not names:
         return []

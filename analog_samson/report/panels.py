@@ -335,7 +335,7 @@ def _slots(chips: pd.DataFrame, names: "pd.Series[str]") -> dict[str, int]:
 
 
 def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
-    """Draw lifetimes with their intervals, one row per method; short arrows where data end.
+    """Draw lifetimes with their intervals, one row per method; arrows to the edge: no bound.
 
     Times beyond the device's measured range are shaded and carry a dagger.
 
@@ -371,16 +371,20 @@ def lifetimes(ax: Axes, lives: pd.DataFrame) -> list[Line2D]:
         begin = row["low_s"] if row["low_s"] > 0 else known
         end = row["high_s"] if np.isfinite(row["high_s"]) else max(known, row["low_s"])
         ax.plot([begin, end], [place, place], color=style["color"], zorder=2)
-        arrow = {"arrowstyle": "<|-", "color": style["color"], "shrinkA": 0, "shrinkB": 0}
+        arrow = {"arrowstyle": "-|>", "color": style["color"], "shrinkA": 0, "shrinkB": 0}
         arrow |= {"linewidth": line_width(1.0), "mutation_scale": marker_size(1.8)}
-        for is_open, edge, side in (
-            (row["low_s"] == 0, begin, -1),
+        for is_open, start, side in (
+            (row["low_s"] == 0, begin, 0),
             (np.isinf(row["high_s"]), end, 1),
         ):
             if is_open:
-                shift = (side * marker_size(3.5), 0)
                 ax.annotate(
-                    "", (edge, place), shift, textcoords="offset points", arrowprops=arrow
+                    "",
+                    (side, place),
+                    (start, place),
+                    xycoords=ax.get_yaxis_transform(),
+                    textcoords="data",
+                    arrowprops=arrow,
                 ).set_in_layout(False)
         if row["censored"] == "":
             ax.plot(known, place, zorder=4, **style)

@@ -124,16 +124,11 @@ def noisy_accuracies(evidence: Evidence) -> pd.DataFrame:
     Raises:
         IncompleteError: If chips of a network have not answered training images.
     """
-    images = evidence.table(TRAINING_IMAGES, None, {})
+    images = evidence.training_images()
     _check_all(evidence.networks, images, TRAINING_IMAGES)
-    images = images.assign(
-        t_inference_s=pd.to_numeric(images["t_inference_s"]),
-        training=pd.to_numeric(images["n_correct_training"])
-        / pd.to_numeric(images["n_training_images"]),
-    )
-    kept = ["chip_id", "t_inference_s", "training"]
     chips = chip_means(evidence.rows).rename(columns={"accuracy": "test"})
-    both = chips.merge(images[kept], on=kept[:2], validate="one_to_one")
+    key = ["checkpoint", "chip_id", "t_inference_s"]
+    both = chips.merge(images, on=key, validate="one_to_one")
     both[_GAP] = both["training"] - both["test"]
     keys = [*COMPARED_UNDER, *METHOD, "training_seed", "n_test", "n_images_per_chip"]
     grouped = both.groupby(keys, observed=True, sort=False)

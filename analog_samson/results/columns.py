@@ -98,6 +98,9 @@ HEADERS = (
 written for other scores. Order and number of the columns of the first two are equal, so that old
 tables are read, and continued under their own header."""
 
+DIGEST_LENGTH = 16
+"""Letters of a network's digest in the column ``checkpoint``."""
+
 KEY = ("chip_id", "t_inference_s", "read")
 """Columns that identify a row."""
 

@@ -23,6 +23,7 @@ from scipy import stats
 
 from analog_samson.results import spread
 from analog_samson.results.checking import csv_in, read_text_table
+from analog_samson.results.columns import DIGEST_LENGTH
 from analog_samson.results.correlation import rank_correlation
 from analog_samson.results.definitions import COMPARED_UNDER
 from analog_samson.results.scores import ACCURACY, score_of
@@ -100,6 +101,8 @@ class Endpoint(NamedTuple):
         n_chips: Chips of each network, the smallest number; 0 where there is none.
         unit: Unit of the value.
         verdict: One of `VERDICTS`.
+        p_value: Two-sided, of the hypothesis that the limit is the truth: below 0.05 where the
+            interval does not contain the limit; NaN without an interval.
         beside: What is reported beside it.
     """
 
@@ -110,6 +113,7 @@ class Endpoint(NamedTuple):
     n_chips: int
     unit: str
     verdict: str
+    p_value: float
     beside: str = ""
 
 
@@ -148,22 +152,48 @@ class Evidence:
 
         Raises:
             IncompleteError: If there is no such file.
-            ValueError: If it has no such column, or no row of the method.
+            ValueError: If it has no such column, no row with a value, or none of the method.
         """
         file = csv_in(self.folder, name)
         if file is None:
             raise IncompleteError(f"{self.folder / name} is not there")
         rows = read_text_table(file)
         if "checkpoint" in rows and len(self.networks):
-            rows["checkpoint"] = rows["checkpoint"].str[:16]
+            rows["checkpoint"] = rows["checkpoint"].str[:DIGEST_LENGTH]
             rows = self._with_variant(rows)
-        if method is not None:
-            rows = self._of(method, rows)
+        is_meant = pd.Series(True, index=rows.index)
         for column, value in where.items():
             cells = _column(rows, column, name)
-            is_text = isinstance(value, str)
-            rows = rows[(cells if is_text else pd.to_numeric(cells, errors="coerce")) == value]
-        return rows
+            if isinstance(value, str | bool):
+                has_value = cells == str(value)
+            else:
+                has_value = pd.to_numeric(cells, errors="coerce") == value
+            if len(rows) and not has_value.any():
+                found = sorted(cells.unique())[:10]
+                raise ValueError(f"{name} has no row with {column} = {value!r}; there are {found}.")
+            is_meant &= has_value
+        rows = rows if method is None else self._of(method, rows)
+        return rows[is_meant.reindex(rows.index)]
+
+    def training_images(self, method: str | None = None) -> pd.DataFrame:
+        """Accuracy of chips on training images, averaged over the reads of a time.
+
+        Args:
+            method: The method whose chips are taken; None takes all.
+
+        Returns:
+            One row per chip and time: ``checkpoint``, ``chip_id``, ``t_inference_s`` [s] and
+            ``training`` (a fraction).
+
+        Raises:
+            IncompleteError: If no chip has answered training images.
+        """
+        rows = self.table(TRAINING_IMAGES, method, {})
+        counts = pd.to_numeric(_column(rows, "n_correct_training", TRAINING_IMAGES))
+        shares = counts / pd.to_numeric(rows["n_training_images"])
+        rows = rows.assign(training=shares, t_inference_s=pd.to_numeric(rows["t_inference_s"]))
+        keys = ["checkpoint", "chip_id", "t_inference_s"]
+        return rows.groupby(keys, sort=False)["training"].mean().reset_index()
 
     def seeds_of(self, method: str | None) -> set[int]:
         """Training seeds of which a value is needed."""
@@ -278,8 +308,16 @@ def endpoint(test: Mapping[str, Any], evidence: Evidence) -> Endpoint:
         by_seed, n_chips = (by_seed - other).dropna(), min(n_chips, n)
     values = np.asarray(by_seed, dtype=np.float64)
     mean, low, high = spread.mean_interval(values, CONFIDENCE)
+    p = _p_value(mean - limit_of(test), spread.of_independent(values))
     unit = "points" if test["measure"] in ("gain", "gap") else test.get("unit", "")
-    return Endpoint(mean, low, high, len(by_seed), n_chips, unit, verdict(low, high, test))
+    return Endpoint(mean, low, high, len(by_seed), n_chips, unit, verdict(low, high, test), p)
+
+
+def _p_value(distance: float, error: spread.StandardError) -> float:
+    """Two-sided p-value of an estimate at a distance from the limit; without spread 0 or 1."""
+    if error.dof > 0 and error.value == 0:
+        return float(distance == 0)
+    return float(error.p_value(distance))
 
 
 def verdict(low: float, high: float, test: Mapping[str, Any]) -> str:
@@ -405,7 +443,7 @@ def _chips(setting: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
     rows = _under(setting, rows)
     kinds = rows[list(COMPARED_UNDER)].drop_duplicates()
     if kinds.empty:
-        raise ValueError(f"No row of {', '.join(_setting_words(setting))!r}.")
+        raise IncompleteError(f"no row of {', '.join(_setting_words(setting))!r}")
     differ = [name for name in COMPARED_UNDER if kinds[name].nunique() > 1]
     if differ:
         found = kinds[differ].to_dict("records")
@@ -432,14 +470,10 @@ def _under(setting: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
 
 def _gaps(setting: Mapping[str, Any], evidence: Evidence, method: str) -> "pd.Series[float]":
     """Accuracy on training images minus that on test images, of chips that have both."""
-    images = evidence.table(TRAINING_IMAGES, method, {})
-    images["t_inference_s"] = pd.to_numeric(images["t_inference_s"])
-    images = images.set_index(["chip_id", "t_inference_s"])
-    on_training = pd.to_numeric(_column(images, "n_correct_training", TRAINING_IMAGES))
-    on_training = on_training / pd.to_numeric(images["n_training_images"])
+    images = evidence.training_images(method).set_index(["chip_id", "t_inference_s"])
     chips = _chips(setting, evidence.trials(method))
     keys = pd.MultiIndex.from_frame(chips[["chip_id", "t_inference_s"]])
-    return (on_training.reindex(keys).set_axis(chips.index) - chips["accuracy"]).dropna()
+    return (images["training"].reindex(keys).set_axis(chips.index) - chips["accuracy"]).dropna()
 
 
 def _from_table(
@@ -499,7 +533,9 @@ def _correlation(test: Mapping[str, Any], evidence: Evidence) -> Endpoint:
     x, y = networks["x"].to_numpy(), networks["y"].to_numpy()
     seeds = networks.groupby("training_seed", sort=True).indices.values()
     of_seed = [np.asarray(own, dtype=np.int64) for own in seeds]
-    low, high = _interval_of_correlation(x, y, of_seed)
+    middle, error = _fishers_z(_spearman(x, y)), _error_of_z(x, y, of_seed)
+    half_width = error.half_width(CONFIDENCE)
+    low, high = float(np.tanh(middle - half_width)), float(np.tanh(middle + half_width))
     methods = networks["variant"] + " " + networks["strength"]
     correlation = rank_correlation(x, y, methods.to_numpy())
     means = networks.groupby(methods)[["x", "y"]].mean().to_numpy().T
@@ -509,21 +545,22 @@ def _correlation(test: Mapping[str, Any], evidence: Evidence) -> Endpoint:
     )
     n_chips = int(groups.size().min())
     said = verdict(low, high, test)
-    return Endpoint(correlation.overall, low, high, len(x), n_chips, "", said, beside)
+    p = _p_value(float(middle - _fishers_z(limit_of(test))), error)
+    return Endpoint(correlation.overall, low, high, len(x), n_chips, "", said, p, beside)
 
 
-def _interval_of_correlation(
+def _error_of_z(
     x: spread.Floats, y: spread.Floats, of_seed: Sequence[NDArray[np.int64]]
-) -> tuple[float, float]:
-    """Interval of Spearman's correlation over networks whose training seeds are the sample.
+) -> spread.StandardError:
+    """Standard error of Fisher's z of Spearman's correlation; training seeds are the sample.
 
-    Fisher's z, its standard error from resampled training seeds (`DRAWS`, seed 0), Student's t with
-    one degree of freedom less than seeds. Percentiles of as few seeds cover too rarely: 77 to 91 %
-    with 5 and 10 seeds, this 92 to 99 % (simulation, test_endpoints.py).
+    From resampled training seeds (`DRAWS`, seed 0), with one degree of freedom less than seeds.
+    Percentiles of as few seeds cover too rarely: 77 to 91 % with 5 and 10 seeds, this 92 to 99 %
+    (simulation, test_endpoints.py).
     """
     n_seeds = len(of_seed)
     if n_seeds < 2:
-        return float("nan"), float("nan")
+        return spread.UNKNOWN
     picked = np.random.default_rng(0).integers(n_seeds, size=(DRAWS, n_seeds))
     resampled = [np.concatenate([of_seed[seed] for seed in seeds]) for seeds in picked]
     found = np.concatenate(
@@ -533,12 +570,13 @@ def _interval_of_correlation(
             for own in [np.stack([one for one in resampled if len(one) == n])]
         ]
     )
+    error = _fishers_z(found).std() * np.sqrt(n_seeds / (n_seeds - 1))
+    return spread.StandardError(error, n_seeds - 1)
+
+
+def _fishers_z(correlation: spread.Floats | float) -> spread.Floats:
     largest = 1 - 1e-9  # of a finite z
-    z = np.arctanh(np.clip(found, -largest, largest))
-    middle = np.arctanh(np.clip(_spearman(x, y), -largest, largest))
-    error = z.std() * np.sqrt(n_seeds / (n_seeds - 1))
-    half_width = stats.t.ppf(0.5 + CONFIDENCE / 2, n_seeds - 1) * error
-    return float(np.tanh(middle - half_width)), float(np.tanh(middle + half_width))
+    return np.asarray(np.arctanh(np.clip(correlation, -largest, largest)), dtype=np.float64)
 
 
 def _spearman(x: spread.Floats, y: spread.Floats) -> spread.Floats:

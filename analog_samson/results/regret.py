@@ -416,7 +416,8 @@ def _chosen_share(
             means = np.einsum("ds,cms->dcm", weights, np.where(known, values, 0.0))
             means /= np.einsum("ds,cms->dcm", weights, known.astype(float))
         regret = np.fmax.reduce(means, axis=2, keepdims=True) - means
-        largest = np.fmax(largest, np.fmax.reduce(regret, axis=1))
+        is_unknown = np.isnan(regret).any(axis=1)  # none of its networks was drawn
+        largest = np.fmax(largest, np.where(is_unknown, np.inf, np.fmax.reduce(regret, axis=1)))
         sums += np.nansum(regret, axis=1)
     largest[:, ~is_run] = np.inf
     tied = largest <= largest.min(axis=1, keepdims=True)

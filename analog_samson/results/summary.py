@@ -202,8 +202,9 @@ def summarise(
         sides = summary["high"] - summary["accuracy"], summary["accuracy"] - summary["low"]
         summary["half_width"] = summary["half_width"].where(~bent, np.maximum(*sides))
     lowest, highest = score_of(rows).limits
-    summary["low"] = summary["low"].clip(lower=lowest)
-    summary["high"] = summary["high"].clip(upper=highest)
+    mean = summary[score_of(rows).column]  # of subsets it may be beyond the limits
+    summary["low"] = np.minimum(summary["low"].clip(lower=lowest), mean)
+    summary["high"] = np.maximum(summary["high"].clip(upper=highest), mean)
     summary["scale"] = np.where(bent, "logit", score_of(rows).column)
     return summary
 

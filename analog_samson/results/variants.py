@@ -7,13 +7,11 @@ variant is what stays: "samson", "samson p=2", "sgd clip_weights".
 import pandas as pd
 
 from analog_samson.methods import METHODS
+from analog_samson.results.columns import DIGEST_LENGTH
 from analog_samson.results.definitions import METHOD
 
 TASK = ("dataset", "model")
 """Columns that identify a task."""
-
-DIGEST_LENGTH = 16
-"""Letters of a network's digest in the column ``checkpoint`` of trials."""
 
 _OF_NETWORKS = ("variant", "dataset", "model", "digest", "gradient_evaluations")
 

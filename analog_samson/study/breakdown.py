@@ -122,7 +122,9 @@ def accuracy_by_stage(
                     continue
                 on_chip = of.programmed(variant, seeds[chip])
                 value = of.mean(on_chip.drift_to(time))
-            rows.append((network.digest[:16], device.name, t_inference_s, chip, stage, value, late))
+            rows.append(
+                (network.short_digest, device.name, t_inference_s, chip, stage, value, late)
+            )
     return of.table(rows, WATERFALL_COLUMNS)
 
 
@@ -174,7 +176,7 @@ def accuracy_by_layer(
             others = [name for name in layers if name != layer]
             one = of.programmed(device, seeds[chip], keep_digital=others)
             value = of.mean(one.drift_to(t_inference_s))
-            point = network.digest[:16], device.name, t_inference_s
+            point = network.short_digest, device.name, t_inference_s
             rows.append((*point, chip, layer, value, of.digital, late))
     return of.table(rows, LAYER_COLUMNS)
 

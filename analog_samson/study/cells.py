@@ -94,7 +94,12 @@ def conductance_counts(
     )
     low, high = device.noise.conductance_range
     edges = np.linspace(low, low + BEYOND * (high - low), bins + 1)
-    start = (network.digest[:16], device.name, t_inference_s, device.is_extrapolated(t_inference_s))
+    start = (
+        network.short_digest,
+        device.name,
+        t_inference_s,
+        device.is_extrapolated(t_inference_s),
+    )
     rows = []
     for chip in range(chips):
         programmed = program(network, device, seed=programming_seed(seed, network.spec.seed, chip))
@@ -151,7 +156,7 @@ def clipping_counts(
     score = _ANY_SCORE[checkpoint.task]  # none is computed
     of = Readings.on(checkpoint, device, t_inference_s, data_folder, n_test, score, trust)
     late = of.device.is_extrapolated(t_inference_s)
-    start = (of.network.digest[:16], of.device.name, t_inference_s, late)
+    start = (of.network.short_digest, of.device.name, t_inference_s, late)
     rows = []
     for chip, chip_seed in enumerate(of.seeds(seed, chips)):
         on_chip = of.programmed(of.device, chip_seed).drift_to(t_inference_s)

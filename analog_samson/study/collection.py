@@ -39,6 +39,7 @@ from analog_samson.results import (
     score_of,
     tables_in,
 )
+from analog_samson.results.columns import DIGEST_LENGTH
 from analog_samson.results.definitions import check_definitions
 from analog_samson.results.sample_size import LOOKS
 from analog_samson.running import check_jobs, run_jobs
@@ -276,7 +277,11 @@ def _pending(
 def _rows_there(folder: Path, study: Study, trials: Sequence[Trial]) -> pd.DataFrame | None:
     """Existing rows; raises if the study uses one name for two different chips."""
     tables = tables_in(folder)
+    planned = pd.DataFrame(
+        [trial.labels | {_measured(study): 0, "t_inference_s": 0.0} for trial in trials]
+    )
     if not tables:
+        check_definitions(planned)
         return None
     rows = read_trials(folder)
     others = sorted(set(rows["study"]) - {study.name})
@@ -290,9 +295,6 @@ def _rows_there(folder: Path, study: Study, trials: Sequence[Trial]) -> pd.DataF
             f"{tables[0]} holds the score {there!r}, and the study has {study.score!r}; tables of "
             "different scores are not merged: give another folder."
         )
-    planned = pd.DataFrame(
-        [trial.labels | {_measured(study): 0, "t_inference_s": 0.0} for trial in trials]
-    )
     check_definitions(pd.concat([rows[planned.columns], planned], ignore_index=True))
     return rows
 
@@ -418,8 +420,8 @@ def _networks(study: Study, trials: Sequence[Trial]) -> dict[str, Checkpoint]:
     paths = {trial.checkpoint_path: trial.checkpoint for trial in trials}
     names = [path.name for path in paths]
     return {
-        path.name if names.count(path.name) == 1 else f"{path.name} {digest[:16]}": the_checkpoint(
-            path, digest, study.trust
-        )
+        path.name
+        if names.count(path.name) == 1
+        else f"{path.name} {digest[:DIGEST_LENGTH]}": the_checkpoint(path, digest, study.trust)
         for path, digest in paths.items()
     }

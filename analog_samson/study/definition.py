@@ -24,6 +24,7 @@ from analog_samson.devices.section import Name
 from analog_samson.devices.sentences import explain
 from analog_samson.evaluation import Accelerator, find_accelerator
 from analog_samson.results.checking import check_text
+from analog_samson.results.columns import DIGEST_LENGTH
 from analog_samson.results.scores import ACCURACY, Score
 from analog_samson.streams import derive_seed
 from analog_samson.study.axes import Axis, GridPoint, grid_points
@@ -38,6 +39,9 @@ NEAREST_TIMES = 2e-9
 """Smallest relative difference of two times of a study: our choice."""
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+SETTING = ("device", "compensation", "condition", "t_inference_s")
+"""Columns of a table of trials that say what a chip of a network is evaluated under."""
 
 Point = tuple[float, int]
 """A time since programming [s] and the number of the read at that time."""
@@ -151,7 +155,7 @@ class Trial:
             "method": self.spec.method,
             "strength": self.spec.strength,
             "training_seed": self.spec.seed,
-            "checkpoint": self.checkpoint[:16],
+            "checkpoint": self.checkpoint[:DIGEST_LENGTH],
             "device": self.device.name,
             "compensation": self.device.drift_compensation.label,
             "engine": self.engine,
@@ -417,15 +421,18 @@ class Study:
             seen[trial.chip_id] = trial
         return trials
 
-    @property
-    def rows_per_network(self) -> int:
-        """Number of rows of each network: chips times conditions, times and reads of all devices.
+    def settings_of_rows(self) -> list[tuple[str, str, str, float]]:
+        """`SETTING` of every row of a network: chips, conditions, times and reads of all devices.
 
         Raises:
             ValueError: As :meth:`trials`.
             FileNotFoundError: If a device is missing.
         """
-        return self.n_chips * sum(len(points) for _, _, points, _ in self._devices())
+        return self.n_chips * [
+            (device.name, device.drift_compensation.label, condition, time)
+            for device, condition, points, _ in self._devices()
+            for time, _ in points
+        ]
 
     def under(self, settings: Mapping[str, Any], trials: Sequence[Trial]) -> list[Trial]:
         """Chips of this study with other settings of their device; no network is read again.

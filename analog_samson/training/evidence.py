@@ -8,6 +8,7 @@ import pandas as pd
 
 from analog_samson.results import read_trials, tables_in
 from analog_samson.results.checking import read_networks
+from analog_samson.results.columns import DIGEST_LENGTH
 from analog_samson.results.endpoints import Evidence, IncompleteError, check_test, other_study
 from analog_samson.training.protocol import PROTOCOL_FILE, candidates, load_protocol, methods_in
 
@@ -106,7 +107,7 @@ def _networks(folder: Path, plan: Mapping[str, Any]) -> pd.DataFrame:
     if table.is_file():
         there = read_networks(table)[names]
     there = there.assign(training_seed=there["training_seed"].astype(int),
-                         checkpoint=there["digest"].str[:16])  # fmt: skip
+                         checkpoint=there["digest"].str[:DIGEST_LENGTH])  # fmt: skip
     key = ["variant", "training_seed"] + ["strength"] * ("grid_seed" not in plan)
     methods = expected_methods(plan)
     wanted = pd.DataFrame(

@@ -138,7 +138,8 @@ def choose_strengths(table: pd.DataFrame, *, criterion: str = "mean") -> pd.Data
     """Choose each method's strength by its validation accuracy.
 
     Args:
-        table: From `train_grid`; a training that diverged counts as an accuracy of 0.
+        table: From `train_grid`; a training that diverged counts as an accuracy of 0, of scores
+            that may be negative as 1 less than the lowest.
         criterion: "mean": mean of clean and noisy accuracy; "clean": clean accuracy only.
 
     Returns:
@@ -160,7 +161,8 @@ def choose_strengths(table: pd.DataFrame, *, criterion: str = "mean") -> pd.Data
         raise ValueError(f"Unknown criterion {criterion!r}; allowed: {', '.join(CRITERIA)}.")
     parts = ["validation_clean", "validation_noisy"]
     group = ["dataset", "model", "method"]
-    table = table.fillna(dict.fromkeys(parts, 0.0))
+    lowest = table[parts].min().min()
+    table = table.fillna(dict.fromkeys(parts, lowest - 1.0 if lowest < 0 else 0.0))
     means = table.groupby([*group, "strength"], as_index=False)[parts].mean()
     means["score"] = means[parts].mean(axis=1) if criterion == "mean" else means["validation_clean"]
     seeds = table.groupby([*group, "strength"])["training_seed"].nunique()

@@ -138,8 +138,8 @@ def train(
             state.log += rows
             state.relative_loss = rows[0]["loss"] / guessing_loss(dataset)
             state.epoch = epoch + 1
+            write_log(state.log, path.with_suffix(".csv"))  # killed here, it is written again
             write_resume(state, spec, resume_path)
-            write_log(state.log, path.with_suffix(".csv"))
         network = _finished(state, spec, dataset)
         if control := control_of(_trained_model(state)):
             write_control(path, control, network.digest)

@@ -19,7 +19,7 @@ PROTOCOL_FILE = "protocol.toml"
 OWN_PACKAGE = "analog_samson"
 """The package whose code every protocol may name."""
 
-TASK = ("dataset", "epochs", "model")
+NEEDED_IN_COMMON = ("dataset", "epochs", "model")
 """Keys of ``[common]`` that a study that trains needs."""
 
 _Seed = Annotated[int, Field(ge=0)]
@@ -106,7 +106,7 @@ def load_protocol(
             _check(claim, _Claim, f"claim {name!r}: ")
         if missing := [key for key in needed if key not in plan]:
             raise ValueError(f"keys {missing} are missing; add them.")
-        if "common" in needed and (missing := sorted(set(TASK) - set(plan["common"]))):
+        if "common" in needed and (missing := sorted(set(NEEDED_IN_COMMON) - set(plan["common"]))):
             raise ValueError(f"keys {missing} of [common] are missing; add them.")
         check_trust(_named_code(plan), source="It", trust=(OWN_PACKAGE, *trust))
         for problem in _problems(plan):

@@ -19,7 +19,7 @@ from analog_samson.checkpoint import (
     read_tensors,
     write_tensors,
 )
-from analog_samson.files import replacing
+from analog_samson.files import made_folder, replacing
 
 LOG_COLUMNS = (
     "epoch",
@@ -117,7 +117,7 @@ def resume(state: State, spec: TrainingSpec, path: Path) -> None:
 
 def write_log(rows: list[dict[str, Any]], path: Path) -> None:
     """Write the log rows of all epochs so far, columns `LOG_COLUMNS`."""
-    with replacing(path) as temporary:
+    with replacing(made_folder(path.parent) / path.name) as temporary:
         pd.DataFrame(rows, columns=list(LOG_COLUMNS)).to_csv(temporary, index=False)
 
 

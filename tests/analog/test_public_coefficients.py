@@ -5,6 +5,7 @@ A failure names what a new version changed: our device files, their formulas in
 ``test_every_device.py`` and ``NUMERICS_VERSION`` then have to follow.
 """
 
+import warnings
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from aihwkit.inference.noise.pcm import PCMLikeNoiseModel
 from aihwkit.inference.noise.reram import ReRamCMONoiseModel, ReRamWan2022NoiseModel
 
 from analog_samson.analog import currents_of
+from analog_samson.analog.noise_models import noise_model
 from analog_samson.devices import load_device
 
 DAY = 86400.0
@@ -234,3 +236,11 @@ def test_the_curve_of_milo_is_that_of_the_installed_crosssim(crosssim):
     theirs = cell.nonlinear_current(on, x) - cell.nonlinear_current(off, x)
     np.testing.assert_allclose(ours, theirs / cell.Grange_norm, atol=1e-9)
     assert np.abs(ours - weights * x).max() > 0.02
+
+
+def test_warnings_about_the_code_of_aihwkit_do_not_reach_users():
+    with warnings.catch_warnings(record=True) as said:
+        warnings.resetwarnings()
+        model = noise_model(load_device("pcm_hermes"))
+        model.generate_drift_coefficients(torch.linspace(1.0, 50.0, 20))
+    assert [str(one.message) for one in said] == []

@@ -172,6 +172,9 @@ def test_idx_files_of_another_set_are_read_by_their_path(tmp_path):
     dataset = load_dataset(str(path))
     assert dataset.image_shape == (1, 8, 8)
     assert contents(dataset.test) == expected(*grey["t10k"])
+    write_idx(tmp_path / "digits", grey)
+    with pytest.raises(ValueError, match=r"has the .* twice, .*digits.* and .*fashion.*give the"):
+        load_dataset(str(tmp_path))
 
 
 ARRAYS = {

@@ -135,6 +135,7 @@ def test_maintenance_is_an_option(script, options, network, tmp_path):
             ["{net}", "--chips", "0", "--folder", "{there}"],
             "--chips must be at least",
         ),
+        ("landscape.py", ["{net}", "--folder", "{there}"], "is a study of methods, whose networks"),
         ("landscape.py", ["x", "--n-images", "0", "--folder", "{there}"], "At least one image"),
         ("train_methods.py", ["--epochs", "0", "--folder", "{there}"], "--epochs must be at least"),
         (
@@ -182,7 +183,7 @@ def test_a_mistake_is_refused_before_a_file_is_touched(
 ):
     there = tmp_path / "there"
     there.mkdir()
-    names = ("sharpness.csv", "waterfall.csv", "layers.csv", "strengths.csv")
+    names = ("sharpness.csv", "waterfall.csv", "layers.csv", "strengths.csv", "networks.csv")
     for name in names:
         (there / name).write_text("of an earlier run")
     known = {"there": there, "net": network, "study": folder_of_study}

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -108,6 +109,10 @@ def test_every_method_has_its_best_strength_on_every_seed(finished):
     assert len(rows) == 6 * 3 * 2 and not rows.duplicated(["chip_id", "t_inference_s"]).any()
     manifest = json.loads((finished / "manifest.json").read_text())
     assert len(manifest["checkpoints"]) == 6 and "gain" in manifest["claims"]
+    assert set(manifest["methods"]) == {"sgd", "rwp"}
+    plan = load_protocol(finished)
+    keys = ("sharpness_images", "training_images")
+    assert manifest["protocol"] == {key: plan[key] for key in keys}
     assert len(pd.read_csv(finished / "sharpness.csv")) == 6
     assert len(pd.read_csv(finished / "training_images.csv")) == 6 * 2
     assert len(list((finished / "networks").iterdir())) == 3
@@ -538,7 +543,20 @@ def test_lost_rows_and_new_chips_are_computed_and_a_changed_protocol_is_refused(
     Path("study.toml").write_text(study.replace("n_chips = 2", "n_chips = 3"))
     methods_study.main(Path(), networks=networks)
     assert len(read_trials(Path())) == 4 * 3 and len(pd.read_csv("networks.csv")) == 4
+    study = study.replace("n_chips = 2", "n_chips = 3")
+    Path("study.toml").write_text(study.replace("gaussian_max", "gaussian_max_layer"))
+    methods_study.main(Path(), networks=networks)  # as many rows as before, of another device
+    rows, both = read_trials(Path()), {"gaussian_max", "gaussian_max_layer"}
+    assert dict(rows["device"].value_counts()) == dict.fromkeys(both, 4 * 3)
+    manifest = json.loads(Path("manifest.json").read_text())
+    assert set(manifest["devices"]) == both == set(manifest["device_digests"])
+    assert set(pd.read_csv("audit.csv")["device"]) == both
+    Path("study.toml").write_text(study)
 
+    other = SMALL.replace("sharpness_images = 20", "sharpness_images = 10")
+    Path("protocol.toml").write_text(other)
+    with pytest.raises(ValueError, match="evaluated with other .* .sharpness_images: 20 and 10"):
+        methods_study.main(Path(), networks=networks)
     Path("protocol.toml").write_text(SMALL.replace("epochs = 1", "epochs = 2"))
     with pytest.raises(ValueError, match="seed 0 was trained with other settings .epochs 1 there"):
         methods_study.main(Path(), networks=networks)
@@ -592,6 +610,28 @@ def test_a_device_or_setting_that_changes_midway_is_refused_not_averaged(tmp_pat
     device.write_text(own.format(0.2))
     with pytest.raises(ValueError, match="'mine' has changed"):
         methods_study.main(folder, networks=networks)
+
+
+def test_chips_for_training_images_are_named_as_their_device_is(tmp_path):
+    images = (
+        '\n[training_images]\nstudy = "study.toml"\ndevice = "{}"\nn_chips = 1\nn_images = 20\n'
+    )
+    folder = small_study(tmp_path / "small")
+    own = (ROOT / "device_configs" / "gaussian_max.toml").read_text()
+    (folder / "file.toml").write_text(own.replace('"gaussian_max"', '"mine"', 1))
+    study = (folder / "study.toml").read_text().replace('"gaussian_max"', '"file.toml"')
+    (folder / "study.toml").write_text(study)
+    for device, error in (("mine", False), ("file", True)):
+        (folder / "protocol.toml").write_text(SMALL + images.format(device))
+        plan = load_protocol(folder)
+        with pytest.raises(ValueError, match=r"chips of \['mine'\]") if error else nullcontext():
+            methods_study._check_studies(plan, folder, ())
+
+
+def test_outside_of_its_repository_the_package_has_no_hash(tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    monkeypatch.setattr(methods_study, "__file__", str(tmp_path / "site" / "methods_study.py"))
+    assert methods_study._package_tree() == ""
 
 
 @pytest.mark.slow

@@ -319,7 +319,10 @@ def test_a_study_is_resumed_network_by_network_and_verified(tmp_path, capsys):
     assert len(digests) == 6 and manifest["environments"] == [environment()]
     protocol = load_protocol(whole)
     assert manifest["claims"] == protocol["claims"] and manifest["claims"]
-    assert manifest["study"]["drift"] == protocol["drift"]
+    assert manifest["protocol"] == {key: protocol[key] for key in thermal_drift.EVALUATED_WITH}
+    (parts / "protocol.toml").write_text(PROTOCOL.replace("nm_per_K = 0.08", "nm_per_K = 0.8"))
+    with pytest.raises(ValueError, match=r"evaluated with other .*drift.nm_per_K: 0.08 and 0.8"):
+        thermal_drift.main(parts, networks=tmp_path / "b")
     (parts / "protocol.toml").write_text(PROTOCOL.replace("\nepochs = 1", "\nepochs = 2"))
     with pytest.raises(ValueError, match="trained with other settings .*epochs 1 there, 2 asked"):
         thermal_drift.main(parts, networks=tmp_path / "b")

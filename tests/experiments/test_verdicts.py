@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from places import ROOT
+from scipy import stats
 from synthetic_trials import trials_with
 
 from analog_samson.results import append_rows
@@ -119,12 +120,12 @@ def test_the_page_says_what_the_table_says(tmp_path):
     verdicts.main(results, page, write=True)
     lines = page.read_text().splitlines()
     ours = "M: +2.067 ± 0.072 (n = 3 networks)"
-    assert lines[3] == rf"| 1 | better | M, C | gain in max\|w\| | {ours} | holds |"
+    assert lines[3] == rf"| 1 | better | M, C | gain in max\|w\| | {ours} | holds‡ |"
     cells = lines[4].split("|")
-    assert cells[-2] == " does not hold (1 holds, 1 not shown) "
+    assert cells[-2] == " does not hold (1 holds‡, 1 not shown) "
     assert cells[-3] == " M: +2.3 ± 1.4, +0.0 ± 2.5 (n = 3 networks) "
     assert lines[5] == PAGE.splitlines()[5]
-    assert lines[6].endswith("| does not hold (the opposite) |")
+    assert lines[6].endswith("| does not hold (the opposite‡) |")
     before = page.read_bytes(), (results / "verdicts.csv").read_bytes()
     verdicts.main(results, page, write=True)
     assert (page.read_bytes(), (results / "verdicts.csv").read_bytes()) == before
@@ -134,6 +135,22 @@ def test_the_page_says_what_the_table_says(tmp_path):
     assert verdicts.with_verdicts(page.read_text(), lone) != page.read_text()
     with pytest.raises(ValueError, match=r"The page has no line for claim 12; add '\| 12 \| "):
         verdicts.main(results, page, write=True)
+
+
+@pytest.mark.slow
+def test_verdicts_that_many_tests_explain_have_no_mark(tmp_path):
+    """Holm by hand: the sorted p-values of the study's tests times 4, 3, 2 and 1."""
+    make_study(tmp_path)
+    found = verdicts.verdicts(tmp_path)
+    p = found["p_value"].astype(float).to_numpy()
+    by_hand = np.maximum.accumulate(np.sort(p) * [4, 3, 2, 1]).clip(max=1)
+    assert sorted(found["p_holm"].astype(float)) == pytest.approx(by_hand, rel=1e-5)
+    first = stats.ttest_1samp([2.05, 2.1, 2.05], 0).pvalue
+    assert p[0] == pytest.approx(first, rel=1e-4)
+    found.loc[0, "p_holm"], found.loc[1, "p_holm"] = "0.0501", ""
+    lines = verdicts.with_verdicts(PAGE, found).splitlines()
+    assert lines[3].endswith("| holds |")
+    assert lines[4].endswith("| does not hold (1 holds, 1 not shown) |")
 
 
 @pytest.mark.slow
@@ -147,11 +164,11 @@ def test_a_claim_of_two_studies_shows_both_in_the_order_of_the_page(tmp_path, ca
     table = verdicts.verdicts(tmp_path)
     assert "also-methods: open, 8 of 9 networks are there." in capsys.readouterr().out
     line = verdicts.with_verdicts(PAGE, table).splitlines()[3]
-    assert line.endswith("| M: +2.067 ± 0.072 (n = 3 networks) | M holds; C open |")
+    assert line.endswith("| M: +2.067 ± 0.072 (n = 3 networks) | M holds‡; C open |")
     networks.to_csv(other / "networks.csv", index=False)
     line = verdicts.with_verdicts(PAGE, verdicts.verdicts(tmp_path)).splitlines()[3]
     both = "; ".join(f"{symbol}: +2.067 ± 0.072 (n = 3 networks)" for symbol in "MC")
-    assert line.endswith(f"| {both} | M holds; C holds |")
+    assert line.endswith(f"| {both} | M holds‡; C holds‡ |")
 
 
 def test_a_study_that_lacks_rows_is_open(tmp_path, capsys):
@@ -171,6 +188,15 @@ def test_a_study_that_lacks_rows_is_open(tmp_path, capsys):
     (folder / "networks.csv").unlink()
     assert set(verdicts.verdicts(tmp_path)["verdict"]) == {"open"}
     assert "0 of 9 networks are there" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_device_without_rows_is_open_until_the_grown_study_has_them(tmp_path, capsys):
+    folder = make_study(tmp_path)
+    grown = PROTOCOL.replace('device = "gaussian_max"', 'device = "gaussian_max_layer"')
+    (folder / "protocol.toml").write_text(grown)
+    assert set(verdicts.verdicts(tmp_path)["verdict"]) == {"open"}
+    assert "open, no row of 'gaussian_max_layer'" in capsys.readouterr().out
 
 
 BETWEEN = """
@@ -198,6 +224,10 @@ def test_only_tests_that_name_an_unfinished_study_wait_for_it(tmp_path, capsys):
         assert said in capsys.readouterr().out
         made = list(found.loc[found["study"] == "made-methods", "verdict"])
         assert made == ["holds", "holds", "not shown", "the opposite", "open", verdict]
+        known = found[(found["study"] == "made-methods") & (found["verdict"] != "open")]
+        p = np.sort(known["p_value"].astype(float))  # the open test counts, as if its p was 1
+        by_hand = np.maximum.accumulate(p * [6, 5, 4, 3, 2]).clip(max=1)
+        assert sorted(known["p_holm"].astype(float)) == pytest.approx(by_hand, rel=1e-5)
         assert verdicts.with_verdicts(page, found).splitlines()[-1].endswith("| gain | | open |")
     shown = found.assign(symbol=found["study"].map({"made-methods": "M", "also-methods": "C"}))
     both = pd.concat([shown, shown[shown["number"] == "13"].assign(study="also", symbol="C")])
@@ -311,7 +341,7 @@ def test_a_study_of_tables_alone_needs_a_protocol_and_a_table(tmp_path):
     (row,) = verdicts.verdicts(tmp_path).to_dict("records")
     assert (row["verdict"], row["value"], row["unit"], row["n"]) == ("holds", "29.5", "points", "2")
     line = verdicts.with_verdicts(PAGE, pd.DataFrame([row])).splitlines()[3]
-    assert line.endswith("| +29.5 ± 6.4 (n = 2 networks) | holds |")
+    assert line.endswith("| +29.5 ± 6.4 (n = 2 networks) | holds‡ |")
 
 
 def test_nothing_is_written_where_something_is_wrong(tmp_path):

@@ -295,7 +295,26 @@ def test_arwp_shrinks_where_gradients_were_large():
 
 def test_weights_are_names_with_weight_between_dots():
     assert is_weight("fc.weight") and is_weight("fc.parametrizations.weight.original")
-    assert not is_weight("fc.bias") and not is_weight("weights.scale") and not is_weight("x_weight")
+    assert not is_weight("fc.bias") and not is_weight("weights.scale") and not is_weight("pos_bias")
+
+
+@pytest.mark.parametrize("layer", [
+    nn.LSTM(3, 4, num_layers=2, bidirectional=True), nn.GRU(3, 4), nn.RNN(3, 4),
+    nn.LSTM(3, 4, proj_size=2), nn.MultiheadAttention(4, 2),
+    nn.MultiheadAttention(4, 2, kdim=3, vdim=5), nn.TransformerEncoderLayer(4, 2, 8),
+])  # fmt: skip
+def test_every_matrix_of_recurrent_and_attention_layers_is_a_weight(layer):
+    """Perturbed by noise, and by the worst case relative to |w|, where its rule has |w|."""
+    weights = {name: p.detach() for name, p in layer.named_parameters()}
+    matrices = {name for name, p in weights.items() if p.ndim > 1}
+    assert all(is_weight(name) == ("weight" in name) for name in weights)
+    noise = rwp(weights, sigma=0.1, generator=torch.Generator().manual_seed(0))
+    assert set(noise) == matrices and all(float(noise[name].abs().min()) > 0 for name in matrices)
+    gradients = {name: torch.ones_like(p) for name, p in weights.items()}
+    for rule in (asam, samson):
+        offsets = rule(weights, gradients, rho=0.1)
+        for name in matrices:
+            assert float(offsets[name].std()) > 0.1 * float(offsets[name].abs().max())
 
 
 def test_wrong_strengths_and_names_are_refused():

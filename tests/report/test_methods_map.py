@@ -299,6 +299,9 @@ def test_the_script_writes_map_and_advice_and_tells_mistakes(rows, tmp_path):
         "methods_map.pdf",
         "methods_map.png",
     }
+    for task in tasks:
+        text = (tmp_path / "map" / f"methods_map_{task}.tex").read_text()
+        assert f"\\label{{tab:methods_map_{task}}}" in text
     assert "SAF" not in (tmp_path / "map" / "advice.md").read_text()
     assert "Euclid" in (tmp_path / "map" / "advice.md").read_text()
     wrong = run(folder, "--baseline", "nope", "--folder", tmp_path / "none")

@@ -247,23 +247,49 @@ def test_ticks_are_at_the_times_that_were_measured(summary):
     np.testing.assert_allclose(ax.get_xticks()[1:], [1.0, DAY, 2 * DAY])
 
 
-def test_arrows_of_lifetimes_begin_at_the_bound_and_are_short(trials):
+@pytest.mark.parametrize("times_s", [
+    (20.0, 60.0, 200.0, 600.0, HOUR, 6 * HOUR, DAY, MONTH, YEAR),
+    tuple(10.0**k for k in range(1, 11)),
+])  # fmt: skip
+def test_many_times_that_do_not_begin_at_a_second_have_an_axis(times_s):
+    rows = make_trials({"sgd": 0.9}, n_networks=3, n_chips=2, times_s=times_s)
+    figure = accuracy_figure(summarise(rows), width="one column")
+    texts = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+    assert sum(map(bool, texts)) >= 3
+    early = make_trials({"sgd": 0.9}, n_networks=3, n_chips=2, times_s=(0.1, HOUR))
+    assert lifetime_figure(lifetime(early, 0.005)).axes
+
+
+def test_arrows_of_lifetimes_go_from_the_bound_to_the_edge(trials):
     lives = lifetime(trials, 0.5)
     assert set(lives["censored"]) == {"right"}
     figure = lifetime_figure(lives)
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     for ax, last in zip(figure.axes, (YEAR, 2 * DAY), strict=True):
         arrows = [text for text in ax.texts if text.arrow_patch is not None]
         assert len(arrows) == len(METHODS)
-        assert {text.xy[0] for text in arrows} == {last}
-        length_px = {round(text.get_position()[0] * figure.dpi / 72) for text in arrows}
-        assert max(length_px) < 0.15 * ax.get_window_extent().width
+        assert {text.get_position()[0] for text in arrows} == {last}
+        ends = [text.arrow_patch.get_window_extent() for text in arrows]
+        bound, right = ax.transData.transform((last, 0))[0], ax.get_window_extent().x1
+        drawn = [(own.x0, own.x1) for own in ends]
+        np.testing.assert_allclose(drawn, [(bound, right)] * len(METHODS), atol=5)  # pixels
         assert ax.get_xlabel() == "time until 50 points of accuracy are lost"
     late, known = ({text.get_text() for text in ax.texts} - {""} for ax in figure.axes)
     assert (late, known) == ({"> 1 y†"}, {"> 2 d"})
     assert [len(ax.patches) for ax in figure.axes] == [1, 0]  # shaded
     assert "Shaded and †: beyond the time" in note(figure)
     assert "1 mo = 30 d; 1 y = 365 d" in note(figure)
+
+
+def test_intervals_without_lower_bound_are_drawn_to_the_edge():
+    rows = make_trials({"sgd": 0.5}, slope=0.005, std_networks=0.03, times_s=(1.0, HOUR, YEAR))
+    lives = lifetime(rows, 0.04)
+    assert lives[["low_s", "censored"]].to_numpy().tolist() == [[0.0, ""]]
+    figure = lifetime_figure(lives)
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    lefts = [text.arrow_patch.get_window_extent().x0 for text in ax.texts if text.arrow_patch]
+    assert min(lefts) == pytest.approx(ax.get_window_extent().x0, abs=5)
 
 
 def test_extrapolated_bounds_of_lifetimes_carry_the_mark():
@@ -846,6 +872,16 @@ def test_one_table_holds_every_network_and_data_set(trials):
     ends = f"({100 * row['low']:.2f} to {100 * row['high']:.2f})"
     assert cells["SGD"][1] == f"{100 * row['accuracy']:.2f} {ends}"
     assert "overview" not in study_tables(trials)
+    shorter = rows[(rows["dataset"] == "digits") | (rows["t_inference_s"] <= DAY)]
+    made = study_tables(shorter)["overview"]  # every task at its own last time
+    assert [block.title for block in made.blocks] == [
+        "PCM, global compensation, 1 d",
+        "PCM, global compensation, 1 y†",
+        "ReRAM, no compensation, 1 d",
+        "ReRAM, no compensation, 2 d",
+    ]
+    drawn = strips_figure(chip_means(shorter))
+    assert len(titles(drawn)) == 4 and any("MNIST" in title for title in titles(drawn))
     clear = pd.concat(
         [
             make_trials({"sgd": 0.8, "sam": 0.95}, dataset=name, times_s=(1.0,)).assign(

@@ -19,7 +19,7 @@ from analog_samson.results import (
     winners,
     with_variants,
 )
-from analog_samson.results.regret import CELL
+from analog_samson.results.regret import CELL, _chosen_share
 from analog_samson.times import DAY, YEAR
 
 EXACT = {
@@ -358,3 +358,10 @@ def test_mistakes_are_told(by_hand):
 def test_a_year_is_marked_extrapolated_with_its_cell():
     best = winners(noisy(times_s=(DAY, YEAR))).set_index("t_inference_s")
     assert best["extrapolated"].to_dict() == {DAY: False, YEAR: True}
+
+
+def test_a_method_none_of_whose_networks_is_drawn_is_not_chosen():
+    """Three networks, of "bad" one: it is the worst in every cell, and absent in 8 of 27 draws."""
+    good, bad = np.array([0.02, 0.02, 0.02]), np.array([-0.05, np.nan, np.nan])
+    shares = _chosen_share([np.stack([good, bad])[None]], np.array([True, True]), 500, 0)
+    assert shares.tolist() == [1.0, 0.0]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from synthetic_trials import make_trials
+from synthetic_trials import make_trials, trials_with
 
 from analog_samson.report import study_figures, study_tables
 from analog_samson.results import (
@@ -273,3 +273,13 @@ def test_every_table_and_figure_says_that_images_were_chosen():
         for name, figure in study_figures(trials).items():
             text = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
             assert (said in text) == is_said, name
+
+
+def test_an_estimate_beyond_the_limits_stays_inside_its_interval():
+    """Chips are right on their whole subset, where the digital network is worse than on all."""
+    perfect = np.array([[1.0, 1.0], [1.0, 1.0], [0.9999, 1.0]])
+    rows = trials_with({"sgd": perfect}, digital=0.95, n_images=10_000, n_test=100_000)
+    rows["n_correct_digital_test"] = 96_000  # 96 % of all, 95 % of the subset
+    (found,) = summarise(rows, scale="accuracy").to_dict("records")
+    assert found["accuracy"] > 1
+    assert found["low"] <= found["accuracy"] <= found["high"]

@@ -178,6 +178,7 @@ def test_the_manifest_lists_everything_that_has_rows(study, tmp_path, monkeypatc
     assert sorted(manifest["checkpoints"]) == manifest["study"]["checkpoints"] == names
     assert set(manifest["devices"]) == set(manifest["device_digests"]) == {"pcm_like", "ideal"}
     assert manifest["study"]["devices"] == ["pcm_like", "ideal"]
+    assert set(manifest["methods"]) == {"sgd", "rwp"}
     assert manifest["study"]["command"] == "python 0.py\npython 1.py"
     assert len(manifest["environments"]) == 1
     audit = pd.read_csv(tmp_path / "audit.csv")

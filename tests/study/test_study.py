@@ -17,7 +17,7 @@ import torch
 from scipy import stats
 
 from analog_samson import Study, collect, load_device, read_trials
-from analog_samson.checkpoint import load_checkpoint, save_checkpoint
+from analog_samson.checkpoint import TrainingSpec, load_checkpoint, save_checkpoint
 from analog_samson.chip import program
 from analog_samson.compiled import kernels
 from analog_samson.data import load_test
@@ -29,6 +29,7 @@ from analog_samson.study.jobs import jobs_of, jobs_to_run
 from analog_samson.study.sources import the_test_images, the_test_set
 from analog_samson.study.trial import images_of, run_together
 from analog_samson.times import DAY, HOUR, YEAR
+from analog_samson.training import train
 
 
 @pytest.fixture
@@ -767,3 +768,16 @@ def test_test_images_go_to_their_device_once_a_process_and_stay_where_they_are_o
     assert there.device.type == "meta"
     assert the_test_images("digits", None, "meta") is there
     assert the_test_images("digits", None, "cpu") is the_test_set("digits", None).images
+
+
+@pytest.mark.parametrize("of", ["networks", "devices"])
+def test_definitions_that_collide_are_refused_before_anything_is_computed(study, tmp_path, of):
+    if of == "networks":
+        longer = train(TrainingSpec(method="sgd", seed=0, epochs=2), tmp_path / "longer")
+        wrong = replace(study, checkpoints=[*study.checkpoints, longer])
+    else:
+        twice = load_device("pcm_like").with_axes({"drift_scale": 2.0})
+        wrong = replace(study, devices=["pcm_like", twice], times_s=[1.0])
+    with pytest.raises(ValueError, match="2 networks" if of == "networks" else "two definitions"):
+        collect(wrong, tmp_path / "rows")
+    assert not (tmp_path / "rows" / "trials.csv").exists()

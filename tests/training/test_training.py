@@ -601,6 +601,33 @@ def test_diverged_candidate_does_not_end_a_grid(tmp_path):
     assert chosen.loc["sam", "candidates"] == 2
 
 
+def test_a_diverged_candidate_is_worse_than_a_regression_worse_than_the_mean():
+    rows = [("0.1", 0.8, -1.2), ("0.2", 0.7, -1.4), ("9", math.nan, math.nan)]
+    table = pd.DataFrame(rows, columns=["strength", "validation_clean", "validation_noisy"])
+    table = table.assign(dataset="d", model="m", method="sam", training_seed=0)
+    assert list(choose_strengths(table)["strength"]) == ["0.1"]
+
+
+@pytest.mark.parametrize("file", ["log", "resume"])
+def test_killed_between_the_log_and_the_state_the_log_is_whole(tmp_path, monkeypatch, file):
+    spec, write = spec_of(epochs=2), getattr(loop, f"write_{file}")
+
+    written = []
+
+    def killed_after(*given):
+        write(*given)
+        written.append(file)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, f"write_{file}", killed_after)
+    with pytest.raises(KeyboardInterrupt):
+        train(spec, tmp_path)
+    monkeypatch.setattr(loop, f"write_{file}", write)
+    log = pd.read_csv(train(spec, tmp_path).with_suffix(".csv"))
+    assert sorted(set(log["epoch"])) == [0, 1] and not log.duplicated(["epoch", "layer"]).any()
+
+
 def test_validation_noise_is_relative_to_the_largest_weight_of_a_layer(tmp_path):
     checkpoint = trained(spec_of(epochs=10), tmp_path)
     data = load_dataset("digits").validation
