@@ -13,6 +13,7 @@ from analog_samson import results
 from analog_samson.deprecated import warn_renamed
 from analog_samson.report import words
 from analog_samson.report.nominal import nominal_values
+from analog_samson.results import comparison
 from analog_samson.results.checking import csv_in
 from analog_samson.results.scale import Scale
 from analog_samson.results.scores import Score, score_of
@@ -190,8 +191,14 @@ class Content:
         if not self.primary_endpoints:
             return None
         first = self.primary_endpoints[0]
-        is_used = first["baseline"] in (self.baseline, self.baseline.split(" ")[0])
-        return first if is_used else None
+        try:
+            named, used = (
+                comparison.baseline_name(self.rows, one)
+                for one in (first["baseline"], self.baseline)
+            )
+        except ValueError:
+            return None
+        return first if named == used else None
 
     @cached_property
     def lost(self) -> pd.DataFrame:
