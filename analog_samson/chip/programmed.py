@@ -249,8 +249,7 @@ class ConductanceArray(ChipArray):
 
     def read_out_as_programmed(self) -> None:
         """Take the read-out of the programmed cells as reference."""
-        held = self._weights([state.programmed_uS for state in self.states])
-        self.set_reference(held[None], [self])
+        self.set_reference(self.programmed_weights()[None], [self])
 
     def set_reference(self, weights: Tensor, chips: Sequence["ConductanceArray"]) -> None:
         """Take the read-out of programmed weights of this array on several chips as reference."""

@@ -13,7 +13,6 @@ from analog_samson import results
 from analog_samson.deprecated import warn_renamed
 from analog_samson.report import words
 from analog_samson.report.nominal import nominal_values
-from analog_samson.results import comparison
 from analog_samson.results.checking import csv_in
 from analog_samson.results.scale import Scale
 from analog_samson.results.scores import Score, score_of
@@ -193,7 +192,7 @@ class Content:
         first = self.primary_endpoints[0]
         try:
             named, used = (
-                comparison.baseline_name(self.rows, one)
+                results.comparison.baseline_name(self.rows, one)
                 for one in (first["baseline"], self.baseline)
             )
         except ValueError:
