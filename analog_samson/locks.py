@@ -60,9 +60,12 @@ class Lease:
         self._lock = _locked(file)
         try:
             self._claim()
-        except BaseException:
+        except InUseError:
             if self._lock is not None:  # its file may be that of the holder, on another machine
                 os.close(self._lock)
+            raise
+        except BaseException:
+            self._unlock()
             raise
         self._ended = threading.Event()
         threading.Thread(target=self._keep, name=f"lease of {file.name}", daemon=True).start()

@@ -434,8 +434,7 @@ def _check_evaluated_with(
     plan: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path
 ) -> None:
     """Raise ValueError if networks of a manifest were evaluated with other settings than asked."""
-    there = manifest.get("protocol")
-    asked = {key: plan[key] for key in plan["evaluated_with"] if key in plan}
+    there, asked = manifest.get("protocol"), _evaluated_with(plan)
     if there is not None and there != asked:
         raise ValueError(
             f"{folder}: networks were evaluated with other settings of {PROTOCOL_FILE} "
@@ -703,8 +702,7 @@ def _add_rows_of(part: Path, rows: pd.DataFrame, study: Path, plan: dict[str, An
     if whole.exists():
         manifest = union(manifest, [read_manifest(whole)])
         manifest["environments"] = _different(manifest["environments"])
-    write_json(whole, manifest)
-    add_protocol(whole, plan)
+    write_json(whole, manifest | _of_protocol(plan))
     for file in part.glob("device_*.csv"):
         if not (study / file.name).exists():
             _copy(file, study / file.name)
@@ -715,8 +713,15 @@ def _add_rows_of(part: Path, rows: pd.DataFrame, study: Path, plan: dict[str, An
 
 def add_protocol(path: Path, plan: Mapping[str, Any]) -> None:
     """Write the claims of a protocol, and what networks are evaluated with, into a manifest."""
-    asked = {key: plan[key] for key in plan["evaluated_with"] if key in plan}
-    write_json(path, read_manifest(path) | {"claims": plan["claims"], "protocol": asked})
+    write_json(path, read_manifest(path) | _of_protocol(plan))
+
+
+def _of_protocol(plan: Mapping[str, Any]) -> dict[str, Any]:
+    return {"claims": plan["claims"], "protocol": _evaluated_with(plan)}
+
+
+def _evaluated_with(plan: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: plan[key] for key in plan["evaluated_with"] if key in plan}
 
 
 def _different(environments: list[dict[str, str]]) -> list[dict[str, str]]:

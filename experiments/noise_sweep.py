@@ -76,6 +76,8 @@ def main(
     missing = []
     for one, place in places.items():
         own = _own_value(loaded, one) if relative else 1
+        if relative and (words := [value for value in values if isinstance(value, str)]):
+            raise ValueError(f"--relative multiplies the device's own value; got {words[0]!r}.")
         study = Study(
             f"{name}-{one}" if len(axis) > 1 else name,
             checkpoints,

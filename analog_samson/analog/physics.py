@@ -99,7 +99,7 @@ class Physics:
 
     def program(self, target_uS: Tensor, seeds: Seeds) -> CellState:
         """Program target conductances; programming error and drift exponents are drawn here."""
-        exponent = None
+        exponent, target_uS = None, target_uS.contiguous()  # numbers are drawn in this order
         with seeded(seeds("programming")):
             programmed = self.model.apply_programming_noise_to_conductance(target_uS.clone())
         if self.noise.keeps_exponents:

@@ -450,6 +450,8 @@ class Chip:
         for name, tensor in expected.items():
             if not name.endswith("target_uS"):
                 tensor.copy_(tensors[name])
+        for array in self._conductance_arrays():
+            array.read_out_as_programmed()
         self._measured = None
 
     def _check_plausible(self, name: str, given: Tensor, programmed: Tensor) -> None:

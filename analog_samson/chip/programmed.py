@@ -237,7 +237,7 @@ class ConductanceArray(ChipArray):
         targets, self._scale = self.physics.to_conductances(self.mapped.target)
         states = [self.physics.program(uS, self.stream(cell)) for cell, uS in enumerate(targets)]
         self.states = states
-        self.set_reference(self._weights([state.programmed_uS for state in states])[None], [self])
+        self.read_out_as_programmed()
 
     def drift_to(self, t_inference_s: float, read: int, cycle: int) -> None:
         """Age to a time [s] and read; program before, if the number of refreshes is another."""
@@ -246,6 +246,10 @@ class ConductanceArray(ChipArray):
         self.point = t_inference_s, read
         weights, _ = self.take(self._weights(self.conductances())[None], [self])
         self.check_finite(weights)
+
+    def read_out_as_programmed(self) -> None:
+        """Take the read-out of the programmed cells as reference."""
+        self.set_reference(self.programmed_weights()[None], [self])
 
     def set_reference(self, weights: Tensor, chips: Sequence["ConductanceArray"]) -> None:
         """Take the read-out of programmed weights of this array on several chips as reference."""

@@ -86,8 +86,8 @@ def counted(network: FunctionalNetwork) -> Iterator[dict[str, list[ArrayCounts]]
         forward pass.
 
     Raises:
-        ValueError: If the periphery is ideal, or computes scales, currents or noise for each input
-            vector.
+        ValueError: If the periphery is ideal, computes scales, currents or noise for each input
+            vector, or arrays of a layer differ in their input range.
     """
     periphery = network.device.periphery
     if not periphery.has_fixed_ranges:
@@ -96,6 +96,12 @@ def counted(network: FunctionalNetwork) -> Iterator[dict[str, list[ArrayCounts]]
             f"The periphery of device {network.device.name!r} {kind}; clipping is counted for "
             "converters of fixed ranges."
         )
+    for name, layer in network.layers.items():
+        if layer.mapped.currents is not None or len(layer.mapped.by_range()) > 1:
+            raise ValueError(
+                f"Layer {name!r} of device {network.device.name!r} has currents of cells, or input "
+                "ranges of single arrays; clipping is counted for arrays without."
+            )
     if not network.has_input_ranges:
         raise ValueError("The chip was not calibrated; give program(..., calibration=images).")
     layers = network.layers

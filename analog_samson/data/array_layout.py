@@ -86,7 +86,7 @@ def read_idx(place: Path, own: OwnName) -> Found:
 
 def idx_files(place: Path) -> dict[tuple[str, str], Path]:
     """The idx files below a folder, by part and "images" or "labels"."""
-    found = {}
+    found: dict[tuple[str, str], Path] = {}
     for file in sorted(place.rglob("*-idx*-ubyte")):
         part = "test" if file.name.startswith("t10k") else part_of(file.name)
         what = next((word for word in ("images", "labels") if word in file.name), None)

@@ -36,6 +36,12 @@ def check_parts(found: Found, name: str) -> None:
         _check_apart(found.parts, name)
 
 
+def check_inputs(found: Found, name: str) -> None:
+    """Raise ValueError unless every part has inputs that can be used, and as many targets."""
+    for part, split in found.parts.items():
+        _check_inputs(split, f"the {_WORDS.get(part, part)} part of {name}")
+
+
 def _check_inputs(split: Split, where: str) -> None:
     images, labels = split.images, split.labels
     if not len(labels) or len(images) != len(labels):

@@ -137,11 +137,12 @@ class Device(Section):
                 content[section] = changes
             else:
                 content[section] = {**content[section], **changes}
-        if "measured_at" in override.drift_compensation:
-            raise ValueError(
-                f"layers, {override.pattern!r}: drift_compensation.measured_at is one for all "
-                "layers; give it for the device"
-            )
+        for key in ("measured_at", "batch_norm"):
+            if key in override.drift_compensation:
+                raise ValueError(
+                    f"layers, {override.pattern!r}: drift_compensation.{key} is one for all "
+                    "layers; give it for the device"
+                )
         if content["drift_compensation"].get("kind") == "none":
             content["drift_compensation"]["measured_at"] = EVERY_TIME
         return _device(content, f"layers, {override.pattern!r}")

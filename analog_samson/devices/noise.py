@@ -534,6 +534,14 @@ class Sonos(_PairSection):
                     f"{key} has {len(getattr(self, key))} entries; days has {len(self.days)}, "
                     "and the numbers must be equal"
                 )
+        if list(self.days) != sorted(set(self.days)):
+            raise ValueError(f"days = {list(self.days)} must ascend")
+        lengths = [len(powers) for powers in self.shift_powers_nA]
+        if len(set(lengths)) > 1:
+            raise ValueError(
+                f"shift_powers_nA has days of {lengths} coefficients; give all the same number, "
+                "with 0.0 where a power is missing"
+            )
         return self
 
     @property

@@ -147,7 +147,9 @@ def study_advice(
             _stem(task, tasks): best[(best[list(TASK)] == list(task)).all(axis=1)] for task in tasks
         }
         tables = {
-            stem: replace(map_table(own, short), label=f"tab:{stem}")
+            stem: replace(
+                map_table(own, short, n_tested=int(best["is_tested"].sum())), label=f"tab:{stem}"
+            )
             for stem, own in of_task.items()
             if len(own)
         }
@@ -194,12 +196,15 @@ def cost_texts(costs: pd.DataFrame) -> dict[str, str]:
     return found
 
 
-def map_table(best: pd.DataFrame, labels: Mapping[str, str]) -> Table:
+def map_table(
+    best: pd.DataFrame, labels: Mapping[str, str], *, n_tested: int | None = None
+) -> Table:
     """The map of methods as a table: best method, gain, runner-up, a block for each task.
 
     Args:
         best: As `results.winners` gives, with ``gain_held_out``.
         labels: Names of variants to short labels.
+        n_tested: Number of cells that the tests are corrected over; None: those of ``best``.
 
     Returns:
         The table, one line per device, compensation and time.
@@ -237,7 +242,9 @@ def map_table(best: pd.DataFrame, labels: Mapping[str, str]) -> Table:
     parts = [
         f"Best of the methods in {len(best)} cells; in {n} it is significantly better than every "
         "other one (bold).",
-        map_note(best).replace("Colour: method", "Best: method").replace("numbers:", "mean, gain:"),
+        map_note(best, n_tested=n_tested)
+        .replace("Colour: method", "Best: method")
+        .replace("numbers:", "mean, gain:"),
         "Held out: gain of the method that is chosen without a network, on that network: the gain "
         "of the best is too large on average, since the best is chosen by the same data"
         f"{_bias_text(best, score)}. Next, ahead: the second best method, and the difference to "

@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from analog_samson import times
 from analog_samson.report import words
 from analog_samson.report.axes import finish, head, log_axis
-from analog_samson.report.diagnostics import MAX_PANELS
+from analog_samson.report.diagnostics import MAX_PANELS, first_groups
 from analog_samson.report.figures import moment, panel_grid, times_note
 from analog_samson.report.methods import device_label
 from analog_samson.report.networks import check_columns
@@ -149,7 +149,7 @@ def conductances_figure(
         4
     """
     rows = _named(counts, names, ("state", "layer", "chip"))
-    groups = _groups(rows, MAX_PANELS // 3)
+    groups, left_out = first_groups(rows, _KEYS, MAX_PANELS // 3)
     states = [state for state in STATES if state in set(rows["state"])]
     across = 1 + len(states) if is_wide(width, look) else 1
     with style(look):
@@ -179,8 +179,8 @@ def conductances_figure(
         cells = rows[rows["state"] == states[-1]].groupby(list(_KEYS))["count"].sum()
         note = (
             f"{_n_text(rows)}, together {words.range_text(cells)} cells. Bins of "
-            f"{rows['width_uS'].iloc[0]:.3g} µS, the last one with all beyond. "
-            f"{words.devices_note(rows)}{times_note(rows)}"
+            f"{rows['width_uS'].iloc[0]:.3g} µS, the last one with all beyond."
+            f"{left_out}{words.devices_note(rows)}{times_note(rows)}"
         )
         finish(figure, handles, note, are_methods=False)
     return figure
@@ -266,7 +266,7 @@ def clipping_figure(
         'cut off [%]'
     """
     rows = _named(counts, names, ("layer", "chip"))
-    groups = _groups(rows, MAX_PANELS)
+    groups, left_out = first_groups(rows, _KEYS, MAX_PANELS)
     with style(look):
         figure, axes = panel_grid(len(groups), width, look, aspect=0.7, share_y=False)
         handles: dict[str, Artist] = {}
@@ -276,7 +276,7 @@ def clipping_figure(
             ax.set_title(_title(part, rows))
         note = (
             f"{_n_text(rows)}: mean and standard deviation over all chips. Saturated: at the "
-            f"largest or smallest code.{words.devices_note(rows)}{times_note(rows)}"
+            f"largest or smallest code.{left_out}{words.devices_note(rows)}{times_note(rows)}"
         )
         finish(figure, handles, note, are_methods=False)
     return figure
@@ -344,7 +344,7 @@ def arrays_figure(
         2
     """
     rows = _named(counts, names, ("layer", "chip"))
-    groups = _groups(rows, MAX_PANELS)
+    groups, left_out = first_groups(rows, _KEYS, MAX_PANELS)
     most = max(float(_saturated(rows, *_KEYS, "layer", "array").max()), 1e-6)
     with style(look):
         figure, axes = panel_grid(len(groups), width, look, aspect=0.7, share_y=False)
@@ -353,8 +353,8 @@ def arrays_figure(
             ax.set_title(_title(part, rows))
         figure.colorbar(image, ax=axes, label="saturated outputs [%]", shrink=0.9)
         note = (
-            f"{_n_text(rows)}, averaged. Arrays of a layer: by blocks of rows, then of columns. "
-            f"{words.devices_note(rows)}{times_note(rows)}"
+            f"{_n_text(rows)}, averaged. Arrays of a layer: by blocks of rows, then of columns."
+            f"{left_out}{words.devices_note(rows)}{times_note(rows)}"
         )
         finish(figure, {}, note)
     return figure
@@ -364,11 +364,6 @@ def _named(rows: pd.DataFrame, names: Mapping[str, str], needed: tuple[str, ...]
     check_columns(rows, ("checkpoint", "device", "t_inference_s", *needed))
     known = rows["checkpoint"].map(names).fillna("network " + rows["checkpoint"].str[:8])
     return rows.assign(name=known, rank=known.map(order))
-
-
-def _groups(rows: pd.DataFrame, most: int) -> list[pd.DataFrame]:
-    """The rows of the first devices, times and methods."""
-    return [part for _, part in rows.groupby(list(_KEYS), sort=True)][:most]
 
 
 def _saturated(counts: pd.DataFrame, *columns: str) -> "pd.Series[float]":

@@ -190,8 +190,14 @@ class Content:
         if not self.primary_endpoints:
             return None
         first = self.primary_endpoints[0]
-        is_used = first["baseline"] in (self.baseline, self.baseline.split(" ")[0])
-        return first if is_used else None
+        try:
+            named, used = (
+                results.comparison.baseline_name(self.rows, one)
+                for one in (first["baseline"], self.baseline)
+            )
+        except ValueError:
+            return None
+        return first if named == used else None
 
     @cached_property
     def lost(self) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Where accuracy, or another score, is lost: the stages of a chip's error, and single layers."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -267,6 +267,15 @@ def _change(points: float, decimals: int) -> str:
     return text if float(f"{points:.{decimals}f}") else text[1:]
 
 
+def first_groups(
+    rows: pd.DataFrame, keys: Sequence[str], most: int
+) -> tuple[list[pd.DataFrame], str]:
+    """The rows of the first panels, and a sentence, a space in front, if there are more."""
+    groups = [part for _, part in rows.groupby(list(keys), sort=True)]
+    said = f" Drawn are the first {most} of {len(groups)}." if len(groups) > most else ""
+    return groups[:most], said
+
+
 def _by_network(
     rows: pd.DataFrame,
     names: Mapping[str, str],
@@ -282,10 +291,10 @@ def _by_network(
     rows = rows.assign(name=known)
     keys = ["device", "t_inference_s", "name"]
     rows["rank"] = rows["name"].map(order)
-    groups = list(rows.groupby([*keys[:2], "rank"], sort=True))[:MAX_PANELS]
+    groups, left_out = first_groups(rows, [*keys[:2], "rank"], MAX_PANELS)
     with style(look):
         figure, axes = panel_grid(len(groups), width, look, aspect=0.75, share_y=False)
-        for ax, (_, part) in zip(axes, groups, strict=True):
+        for ax, part in zip(axes, groups, strict=True):
             draw(ax, part)
             first = part.iloc[0]
             device = device_label(first["device"], rows["device"].unique())
@@ -299,7 +308,8 @@ def _by_network(
         n = pd.DataFrame({"n_networks": networks, "n_chips": chips.min()})
         note = (
             f"n = {words.n_text(n.assign(n_chips_max=chips.max()))}: mean and standard deviation "
-            f"over all chips.{said}{calendar_note(rows)}{words.devices_note(rows)}{late_note(rows)}"
+            f"over all chips.{said}{left_out}{calendar_note(rows)}{words.devices_note(rows)}"
+            f"{late_note(rows)}"
         )
         finish(figure, {}, note)
     return figure

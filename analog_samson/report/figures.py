@@ -512,9 +512,10 @@ def footnote(summary: pd.DataFrame) -> str:
 def gain_note(gains: pd.DataFrame) -> str:
     """Kind of the intervals of gains, number of networks and chips."""
     per_cent = words.per_cent_of(gains)
-    over = (
-        "trained networks" if (gains["level"] == "networks").all() else "chips only (one network)"
-    )
+    of_networks = gains["level"] == "networks"
+    over = "trained networks" if of_networks.any() else "chips only (one network)"
+    if of_networks.any() and not of_networks.all():
+        over += ", with one network over chips only"
     networks = words.range_text(gains["n_networks"])
     if (gains["spread"] == "pooled").any():
         over += ", spread pooled over methods (few networks)"

@@ -419,7 +419,8 @@ def map_table(rows: pd.DataFrame, axes: Sequence[str], target: float) -> Table:
                 text = f"{100 * (own == 'yes').mean():.0f} to {share:.0f}"
                 line[moment(part[part["t_inference_s"] == t])] = text if len(own) else BLANK
             lines.append(line)
-        blocks.append(Block.plain(words.group_title(part.iloc[0], columns), lines))
+        title = words.group_title(part.iloc[0], columns, data["device"].unique())
+        blocks.append(Block.plain(title, lines))
     goal = f"{shown.word} {shown.relation} {shown.text(target)}"
     n = data["condition"].nunique()
     parts = [

@@ -249,7 +249,12 @@ def methods_map(
 
 
 def map_note(
-    best: pd.DataFrame, others: Sequence[str] = (), more: str = "", *, is_brief: bool = False
+    best: pd.DataFrame,
+    others: Sequence[str] = (),
+    more: str = "",
+    *,
+    is_brief: bool = False,
+    n_tested: int | None = None,
 ) -> str:
     """What the numbers and colours of a map say, with n.
 
@@ -258,6 +263,7 @@ def map_note(
         others: Labels of compared methods that are best nowhere.
         more: Text at the end.
         is_brief: Whether details of tests and the methods that are best nowhere are left out.
+        n_tested: Number of cells that the tests are corrected over; None: those of ``best``.
     """
     score = score_of(best)
     baseline = words.method_text(best["baseline"].iloc[0])
@@ -286,7 +292,7 @@ def map_note(
         p = f"p < {1 - best['confidence'].iloc[0]:.2g}"
         text.append(
             f"Solid: better than every other method, paired t tests, {p} after Holm's correction "
-            f"over the {int(best['is_tested'].sum())} cells; pale: not decided"
+            f"over the {n_tested or int(best['is_tested'].sum())} cells; pale: not decided"
             f"{'' if best['is_decided'].any() else ', here all of them'}."
         )
     elif best["is_tested"].any() and not best["is_decided"].any():

@@ -29,7 +29,7 @@ from analog_samson.report.methods import labelled, shows_methods
 from analog_samson.report.style import base_style, style
 from analog_samson.report.typeset import Table
 from analog_samson.report.words import subset_text
-from analog_samson.results import read_trials, score_of
+from analog_samson.results import read_trials, score_of, tables_in
 from analog_samson.results.columns import DIGEST_LENGTH
 from analog_samson.results.scale import Scale
 from analog_samson.results.scores import ACCURACY, is_shown_as
@@ -204,8 +204,8 @@ def _body(content: Content, shown: Iterable[_Shown], command: str, prefix: str) 
             parts.append(f"<p>{html.escape(question)}</p>")
     parts.append(f"<p>{html.escape(_in_short(rows))}</p>")
     warnings = warnings_of(content)
-    for manifest in content.manifests:
-        warnings += _unfinished(manifest, rows)
+    for folder, manifest in zip(content.folders, content.manifests, strict=True):
+        warnings += _unfinished(manifest, read_trials(folder) if tables_in(folder) else rows)
     if warnings:
         items = "".join(f"<li>{html.escape(text)}</li>" for text in warnings)
         parts.append(

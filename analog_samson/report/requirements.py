@@ -24,6 +24,7 @@ from analog_samson.report.sensitivity import source_text
 from analog_samson.report.style import line_width, marker_size, order, plot_options, style
 from analog_samson.report.sweeps import mark_nominal
 from analog_samson.report.typeset import BLANK, EXTRAPOLATED, SIGNIFICANT, Block, Table
+from analog_samson.results.comparison import baseline_name
 from analog_samson.results.scores import score_of
 from analog_samson.results.spread import FEWEST_TESTED
 from analog_samson.results.tolerance import (
@@ -127,6 +128,9 @@ def requirements_table(rows: pd.DataFrame, baseline: str = "sgd") -> Table:
     keys = [*LIKE, "method", "strength"]
     renamed = {"low": "ratio_low", "high": "ratio_high", "bound": "ratio_bound"}
     data = methods.merge(ratios.rename(columns=renamed), on=keys, how="left")
+    data["is_baseline"] = len(ratios) > 0
+    if len(ratios):
+        data["is_baseline"] = data["name"] == baseline_name(data, baseline)
     blocks = []
     sources = list(dict.fromkeys(data["source"]))
     pairs = zip(data["source"], data["name"], strict=True)
@@ -155,7 +159,7 @@ def requirements_table(rows: pd.DataFrame, baseline: str = "sgd") -> Table:
         title=f"How good must the device be, to lose no more than {_loss_text(methods)}?",
         caption=caption(methods, (), parts),
         blocks=tuple(blocks),
-        data=data.drop(columns=["name"]),
+        data=data.drop(columns=["name", "is_baseline"]),
         label="tab:requirements",
     )
 
@@ -292,7 +296,7 @@ def _line(row: "pd.Series[Any]", baseline: str, *, has_ratios: bool) -> dict[str
     if has_ratios:
         ratio = {"factor": row["ratio"], "low": row["ratio_low"], "high": row["ratio_high"]}
         bound = row["ratio_bound"] if isinstance(row["ratio_bound"], str) else ""
-        text = "1" if row["method"] == baseline else _between({**ratio, "bound": bound})
+        text = "1" if row["is_baseline"] else _between({**ratio, "bound": bound})
         text += SIGNIFICANT if row["significant"] == 1 else ""
         line[f"relative to {words.method_text(baseline)}"] = text
     return line

@@ -43,6 +43,8 @@ def _by_name(variants: pd.DataFrame) -> dict[str, Mapping[str, Any]]:
     """Method, variant and device known of every name; ``is_told``: the device is label enough."""
     kinds = variants[["method", "variant", "device_known"]].drop_duplicates()
     kinds = kinds.drop_duplicates(["method", "variant"])
+    known = set(kinds["device_known"]) - {""}
+    kinds["device"] = [device_label(one, known) if one else "" for one in kinds["device_known"]]
     alone = ~kinds.duplicated(["method", "device_known"], keep=False)
     kinds["is_told"] = alone & (kinds["device_known"] != "")
     names = method_names(kinds.rename(columns={"variant": "strength"}))
@@ -57,8 +59,8 @@ def _label(name: str, kind: Mapping[str, Any]) -> str:
     if given := label_of(name):
         return given
     if kind["is_told"]:
-        return f"{appearance(kind['method']).label} ({_device(kind)})"
-    rest = f" ({_device(kind)})" if kind["device_known"] else ""
+        return f"{appearance(kind['method']).label} ({kind['device']})"
+    rest = f" ({kind['device']})" if kind["device"] else ""
     return method_text(name).replace("_", " ") + rest
 
 
@@ -72,15 +74,11 @@ def _short(name: str, kind: Mapping[str, Any]) -> str:
     if given:
         return label
     parts = [label]
-    if kind["device_known"]:
-        parts.append(_device(kind))
+    if kind["device"]:
+        parts.append(kind["device"])
     if not kind["is_told"]:
         parts += [_shortened(one) for one in kind["variant"].split() if "device=" not in one]
     return " ".join(filter(None, parts))
-
-
-def _device(kind: Mapping[str, Any]) -> str:
-    return device_label(kind["device_known"])
 
 
 def _shortened(setting: str) -> str:

@@ -313,7 +313,8 @@ def _is_primary(
     is_method = (names == wanted) | (gains["method"] == wanted)
     is_time = np.isclose(gains["t_inference_s"].to_numpy(dtype=float), primary["time_s"], rtol=1e-9)
     is_device = (gains["device"] == primary["device"]).to_numpy(dtype=bool)
-    return pd.Series(is_method.to_numpy(dtype=bool) & is_device & is_time, index=gains.index)
+    found = is_method.to_numpy(dtype=bool) & is_device & is_time
+    return pd.Series(found & (found.sum() == 1), index=gains.index)  # of several none was named
 
 
 def _compared(

@@ -43,7 +43,7 @@ from scipy import optimize, special
 
 from analog_samson.methods import EXTERNAL
 from analog_samson.results import spread
-from analog_samson.results.comparison import holm
+from analog_samson.results.comparison import baseline_name, holm, method_names
 from analog_samson.results.spread import FEWEST_TESTED
 from analog_samson.results.summary import check_confidence
 
@@ -471,7 +471,7 @@ def tolerance_ratios(rows: pd.DataFrame, baseline: str = "sgd") -> pd.DataFrame:
 
     Args:
         rows: As for :func:`method_tolerances`.
-        baseline: Name of a method with one strength.
+        baseline: A method, with its strength where it has several.
 
     Returns:
         One row per other method that is not "external" and source: the columns of `LIKE`,
@@ -486,9 +486,14 @@ def tolerance_ratios(rows: pd.DataFrame, baseline: str = "sgd") -> pd.DataFrame:
         ['sam', 'sgd']
     """
     rows, records = with_bounds(_of_one_question(rows)), []
+    names = method_names(rows)
+    is_base = pd.Series(False, rows.index)
+    if baseline in {*names, *rows["method"]}:
+        is_base = names == baseline_name(rows, baseline)
     for key, own in rows.groupby(list(LIKE), observed=True, sort=False):
-        base = own[own["method"] == baseline].drop_duplicates("training_seed")
-        for (method, strength), other in own[~own["method"].isin([baseline, EXTERNAL])].groupby(
+        base = own[is_base[own.index]]
+        others = own[~is_base[own.index] & (own["method"] != EXTERNAL)]
+        for (method, strength), other in others.groupby(
             ["method", "strength"], observed=True, sort=False
         ):
             pairs = other.merge(base, on="training_seed", suffixes=("", "_base"))

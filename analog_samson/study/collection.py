@@ -147,7 +147,10 @@ def collect_trials(
     """
     wanted = trials if wanted is None else wanted
     folder = Path(folder)
-    if _pending(wanted, _rows_there(folder, study, trials)):
+    rows = _rows_there(folder, study, trials)
+    if not _pending(wanted, rows) and _says_otherwise(study, folder):
+        _write_provenance(study, trials, folder, part, rows)
+    if _pending(wanted, rows):
         check_jobs(jobs)
         made_folder(folder, "results folder")
         table = table_of(manifest_of(folder, part))
@@ -272,6 +275,14 @@ def _pending(
         for trial in trials
         if (missing := tuple(p for p in trial.points if (trial.chip_id, *p) not in done))
     ]
+
+
+def _says_otherwise(study: Study, folder: Path) -> bool:
+    """Whether the manifest has another question or primary endpoint than a study."""
+    told = read_manifest(folder / MANIFEST_FILE).get("study")
+    primary = None if study.primary is None else asdict(study.primary)
+    asked = json.loads(json.dumps({"question": study.question, "primary": primary}))
+    return told is not None and any((told.get(k) or None) != (v or None) for k, v in asked.items())
 
 
 def _rows_there(folder: Path, study: Study, trials: Sequence[Trial]) -> pd.DataFrame | None:

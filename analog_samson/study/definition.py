@@ -470,7 +470,7 @@ class Study:
 
     def _networks(self, score: Score) -> Iterator[tuple[Path, Checkpoint, str, int]]:
         """Path, contents, digest of the test set and number of test images used."""
-        checked: set[tuple[str, str, int]] = set()
+        checked: set[tuple[Any, ...]] = set()
         for given in self.checkpoints:
             path = Path(given)
             checkpoint = the_checkpoint(path, trust=self.trust)
@@ -479,7 +479,14 @@ class Study:
                 check_text(text, str(path))
             test = the_test_set(spec.dataset, self._folder_of(spec.dataset))
             checkpoint.check_fits(test)
-            if (kind := (spec.dataset, spec.model, checkpoint.n_classes)) not in checked:
+            options = [spec.model_kwargs, spec.output, spec.inputs, spec.rewrites]
+            kind = (
+                spec.dataset,
+                spec.model,
+                json.dumps(options, default=str),
+                checkpoint.n_classes,
+            )
+            if kind not in checked:
                 check_score(score, checkpoint, test)
                 check_samples_apart(checkpoint, test)
                 checked.add(kind)

@@ -20,6 +20,7 @@ from synthetic_trials import make_trials
 from torch import nn
 
 from analog_samson import Study, load_device, program
+from analog_samson.analog import Physics
 from analog_samson.checkpoint import TrainingSpec
 from analog_samson.report import Content, study_tables
 from analog_samson.report.contents import warnings_of
@@ -268,3 +269,18 @@ def test_an_axis_scales_its_source(axis):
     if axis == "drift_scale":
         exact, once, twice = (np.log(g) for g in (exact, once, twice))
     np.testing.assert_allclose(twice - exact, 2 * (once - exact), atol=2e-5)
+
+
+@pytest.mark.parametrize("device", ["pcm_like", "reram_cmo", "reram_wan2022"])
+def test_a_seed_is_a_chip_however_the_weights_lie_in_memory(device):
+    """A transposed weight, as of layers that compute x @ W, and its copy row by row."""
+    physics = Physics(load_device(device))
+    weights = torch.linspace(-1, 1, 12).view(3, 4).T
+    held = []
+    for own in (weights, weights.contiguous()):
+        targets, scale = physics.to_conductances(own)
+        states = [physics.program(target, lambda *words: len(words)) for target in targets]
+        held.append(
+            physics.to_weights([physics.read(s, 86400.0, 0, lambda *w: 7) for s in states], scale)
+        )
+    torch.testing.assert_close(*held, rtol=0, atol=0)

@@ -281,6 +281,19 @@ def test_cells_are_loaded_from_the_file_of_a_chip(network, tmp_path):
     assert (loaded.conductances()["head"][0][0] == 7.0).all()
 
 
+def test_compensation_of_a_loaded_chip_refers_to_the_cells_of_the_file(network, tmp_path):
+    """Cells of 0.8 times the conductance are read as 0.8 at first, too: the factor is 1."""
+    chip = program(network, "pcm_like", seed=9)
+    file = chip.save(tmp_path / "chip.safetensors")
+    tensors, header = read_tensors(file)
+    for name in tensors:
+        if name.endswith("programmed_uS"):
+            tensors[name] *= 0.8
+    loaded = load_chip(write_tensors(file, tensors, header), network)
+    for alpha in loaded.compensation().values():
+        torch.testing.assert_close(alpha, torch.ones_like(alpha))
+
+
 def test_a_chip_of_another_network_is_refused(network, tmp_path):
     file = program(network, "pcm_like").save(tmp_path / "chip.safetensors")
     other = copy.deepcopy(network)

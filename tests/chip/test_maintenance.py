@@ -365,6 +365,7 @@ WRONG = [
     ({"compensation_times": "every week"}, r"A time is a number of seconds .* got 'week'"),
     ({"compensation_times": "1 h", "batch_norm": "recalibrated"}, r"needs batch_norm = 'trained'"),
     ({"layers.*.compensation_times": "1 h"}, r"measured_at is one for all layers"),
+    ({"layers.*.batch_norm": "recalibrated"}, r"batch_norm is one for all layers"),
     ({"refresh_evry": "1 mo"}, r"did you mean 'refresh_every'"),
 ]
 

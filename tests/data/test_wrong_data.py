@@ -185,6 +185,17 @@ WRONG = {
         lambda f: arrays(f, x_test=TEST[0][:0], y_test=TEST[1][:0]),
         r"0 inputs and 0 targets in the test part",
     ),
+    "fewer targets than inputs, before parts are divided": (
+        lambda f: arrays(f, y_train=TRAIN[1][:50], x_test=None, y_test=None) + ",test_fraction=0.2",
+        r"60 inputs and 50 targets in the training part",
+    ),
+    "nothing, before parts are divided": (
+        lambda f: (
+            arrays(f, x_train=TRAIN[0][:0], y_train=TRAIN[1][:0], x_test=None, y_test=None)
+            + ",test_fraction=0.2"
+        ),
+        r"0 inputs and 0 targets in the training part",
+    ),
     "no test part": (
         lambda f: arrays(f, x_test=None, y_test=None),
         r"a.npz has no test part; add one, or write a.npz,test_fraction=0.2",

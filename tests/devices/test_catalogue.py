@@ -5,6 +5,7 @@ rate of 1e-9 each and fewer than 100 of them in this file.
 """
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -93,6 +94,18 @@ def test_sonos_is_that_of_the_newest_crosssim_without_a_version():
         noise = load_device(f"sonos_agrawal2022_crosssim_{version}").noise
         shift = sum(c * 1500.0**k for k, c in enumerate(noise.shift_powers_nA[1]))
         assert shift == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"days": [0.0, 1.0, 3.0, 2.0, 4.0, 5.0]}, r"must ascend"),
+    ({"shift_powers_nA": [[0.0]]}, r"shift_powers_nA has days of .* coefficients; give all"),
+])  # fmt: skip
+def test_sonos_tables_that_are_not_one_row_a_day_are_refused(change, message):
+    noise = json.loads(load_device("sonos_agrawal2022_crosssim_3_1").model_dump_json())["noise"]
+    if "shift_powers_nA" in change:
+        change = {"shift_powers_nA": [[0.0], *noise["shift_powers_nA"][1:]]}
+    with pytest.raises(ValueError, match=message):
+        type(load_device("sonos_agrawal2022_crosssim_3_1").noise)(**{**noise, **change})
 
 
 def test_sonos_is_refused_after_the_last_measured_day():

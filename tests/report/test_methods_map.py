@@ -234,6 +234,12 @@ def test_short_labels_are_short_and_none_twice(rows):
     assert (short["samson"], short["samson p=2"]) == ("SAMSON", "SAMSON p2")
     assert len(set(short.values())) == len(short) == 8
     assert max(map(len, short.values())) <= 11
+    hermes = variants[variants["device_known"] == "pcm_like"].assign(device_known="pcm_hermes")
+    hermes["variant"] = "device=pcm_hermes"
+    both = variant_labels(pd.concat([variants, hermes]))
+    assert {"hardware aware (pcm_like)", "hardware aware (pcm_hermes)"} <= {
+        label.replace("PCM (", "").replace("))", ")") for label in both.values()
+    }
 
 
 def test_one_network_has_gains_without_intervals_and_says_so():

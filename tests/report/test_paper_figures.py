@@ -27,6 +27,7 @@ from analog_samson.report import (
     chips_figure,
     clean_vs_late,
     clipping_by_layer,
+    clipping_figure,
     clipping_map,
     conductance_histogram,
     conductance_map,
@@ -831,6 +832,14 @@ def clipped():
         for layer, array, cut in (("conv", 0, 10), ("fc", 0, 0), ("fc", 1, 20))
     ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def test_a_figure_with_fewer_panels_than_networks_says_so():
+    strengths = [f"rwp sigma={k / 100}" for k in range(1, 14)]
+    many = pd.concat([clipped().assign(checkpoint=name) for name in strengths])
+    figure = clipping_figure(many, {name: name for name in strengths})
+    assert len(figure.axes) == 12 and "Drawn are the first 12 of 13." in note(figure)
+    assert "Drawn" not in note(clipping_figure(clipped(), {"a": "sgd"}))
 
 
 def test_shares_of_what_is_cut_off_by_layer_and_array():

@@ -53,6 +53,7 @@ from analog_samson.report import (
 from analog_samson.report.axes import _legend_columns, finish
 from analog_samson.report.citations import bibtex
 from analog_samson.report.contents import warnings_of
+from analog_samson.report.figures import gain_note
 from analog_samson.report.methods import KNOWN_METHODS
 from analog_samson.report.networks import MEASURES
 from analog_samson.report.style import method_style, plot_options, style
@@ -184,6 +185,18 @@ def test_the_page_names_networks_that_have_no_trial_yet(tmp_path):
     write_report(tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "The study is not finished: no rows yet of sam-late." in page
+    write_report(tmp_path, methods=["sgd"], out=tmp_path / "sgd")  # others have rows, too
+    page = (tmp_path / "sgd" / "report.html").read_text(encoding="utf-8")
+    assert "The study is not finished: no rows yet of sam-late." in page
+
+
+def test_a_figure_says_which_intervals_are_over_chips_only():
+    rows = make_trials({"sgd": 0.9, "sam": 0.91, "rwp": 0.92}, n_networks=3, times_s=(1.0,))
+    lone = rows[(rows["method"] != "rwp") | (rows["training_seed"] == 0)]
+    assert "over trained networks, with one network over chips only." in gain_note(
+        paired_gain(lone)
+    )
+    assert "chips only" not in gain_note(paired_gain(rows))
 
 
 def test_an_interrupted_study_is_called_incomplete(trials):

@@ -496,6 +496,10 @@ def test_the_primary_endpoint_is_tested_alone_and_the_others_under_holm():
     rest = gains[~gains["is_primary"]]
     np.testing.assert_allclose(rest["p_holm"], holm(rest["p_value"]))
     assert not paired_gain(trials, endpoint="lost", primary=primary)["is_primary"].any()
+    other = trials.assign(dataset="mnist")
+    other[["chip_id", "checkpoint"]] += "-mnist"
+    two_tasks = paired_gain(pd.concat([trials, other]), primary=primary)
+    assert not two_tasks["is_primary"].any()  # it does not say of which task it is
 
 
 # yield

@@ -196,6 +196,12 @@ def test_methods_are_compared_by_training_seed():
     assert (found["low"], found["high"]) == pytest.approx((math.exp(low), math.exp(high)))
     assert found["high"] / found["low"] < 1.2  # the networks differ by a factor of 4, pairs do not
     assert tolerance_ratios(rows_of({"samson": samson})).empty
+    both = rows_of({"sgd": sgd, "samson": samson})
+    clipped = rows_of({"sgd": [9.0, 9.0, 9.0]}).assign(strength="clip_weights=2")
+    for rows in (pd.concat([clipped, both]), pd.concat([both, clipped])):
+        ratios = tolerance_ratios(rows.reset_index(drop=True)).set_index("method")["ratio"]
+        assert ratios["samson"] == pytest.approx(found["ratio"])
+        assert ratios["sgd"] == pytest.approx(stats.gmean([9.0, 4.5, 2.25]))
 
 
 def test_fewer_than_three_networks_have_their_own_intervals():

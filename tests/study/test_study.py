@@ -296,6 +296,14 @@ def test_the_primary_endpoint_is_recorded_before_the_first_row_and_its_change_fl
     manifest = json.loads((tmp_path / "rows" / "manifest.json").read_text())
     found = [(one["endpoint"], one["rows_before"]) for one in manifest["primary_endpoints"]]
     assert found == [("lost", 0), ("gain", 4)]
+    late = replace(named.primary, time_s=1.0, method="rwp sigma=0.05")
+    complete = replace(named, n_chips=3, primary=late, question="Named when all rows were there?")
+    rows = (tmp_path / "rows" / "trials.csv").read_bytes()
+    collect(complete, tmp_path / "rows")
+    manifest = json.loads((tmp_path / "rows" / "manifest.json").read_text())
+    assert manifest["primary_endpoints"][-1]["rows_before"] == 12
+    assert manifest["study"]["question"] == "Named when all rows were there?"
+    assert (tmp_path / "rows" / "trials.csv").read_bytes() == rows
     for wrong, words in (
         ({"method": "sam"}, "names the method 'sam'"),
         ({"device": "pcm"}, "names the device 'pcm'"),
