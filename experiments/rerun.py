@@ -48,7 +48,7 @@ from analog_samson.report.requirements import STEM as REQUIREMENTS
 from analog_samson.results import read_trials, tables_in
 from analog_samson.results.checking import csv_in
 from analog_samson.results.columns import KEY, SUMS
-from analog_samson.results.endpoints import TRAINING_IMAGES, IncompleteError
+from analog_samson.results.measures import TRAINING_IMAGES, IncompleteError
 from analog_samson.results.scores import ACCURACY, score_of
 from analog_samson.running import run_jobs
 from analog_samson.study import (

@@ -31,7 +31,7 @@ from analog_samson.report.typeset import BLANK, Block, Table
 from analog_samson.report.variants import variant_labels
 from analog_samson.results.comparison import method_names
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD
-from analog_samson.results.endpoints import TRAINING_IMAGES, Evidence, IncompleteError
+from analog_samson.results.measures import TRAINING_IMAGES, Evidence, IncompleteError
 from analog_samson.results.scores import ACCURACY, score_of
 from analog_samson.results.subsets import digital_score
 from analog_samson.results.summary import chip_means

@@ -9,7 +9,8 @@ import pandas as pd
 from analog_samson.results import read_trials, tables_in
 from analog_samson.results.checking import read_networks
 from analog_samson.results.columns import DIGEST_LENGTH
-from analog_samson.results.endpoints import Evidence, IncompleteError, check_test, other_study
+from analog_samson.results.endpoints import check_test
+from analog_samson.results.measures import Evidence, IncompleteError, other_study
 from analog_samson.training.protocol import PROTOCOL_FILE, candidates, load_protocol, methods_in
 
 
