@@ -192,7 +192,8 @@ class Method(Appearance):
             "loss": a penalty that is added to the cross entropy.
         build: Rule or loss as "package.module:name". A function is called in every step: a rule as
             ``rule(weights, gradients, *, <strength>, <options>)`` with tensors by name (and
-            ``generator``, if it has such an argument), returning offsets by name; a loss as
+            ``generator`` and ``transposed_groups``, see ``training.Setting``, if it has such
+            arguments), returning offsets by name; a loss as
             ``loss(logits, labels, *, <options>)``, which the strength multiplies. A class derived
             from ``training.Algorithm``, for methods with state between steps, is built once per
             training.

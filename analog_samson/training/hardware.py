@@ -6,14 +6,15 @@ dropped, gradients applied to the clean weights. The noise is that of a device f
 code as for chips. The other methods do not depend on a device.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from analog_samson.algorithm import Algorithm, Setting
 from analog_samson.devices import Device, load_device
-from analog_samson.perturbation import Tensors, drop_connect
+from analog_samson.perturbation import Tensors, drop_connect, filters_first
 from analog_samson.streams import derive_seed
 
 
@@ -36,7 +37,9 @@ class HardwareAware(Algorithm):
         device_time_s: float | None,
     ) -> None:
         loaded = load_device(device, setting.trust)
-        self._noise = HardwareNoise(loaded, setting.analog_weights, device_time_s)
+        self._noise = HardwareNoise(
+            loaded, setting.analog_weights, device_time_s, setting.transposed_groups
+        )
         self._drop_share = drop_share
 
     def offsets(
@@ -58,6 +61,8 @@ class HardwareNoise:
         names: Parameters that are mapped to it.
         t_inference_s: Time of the read after programming [s]; None: 0, or the first time for which
             the device has data.
+        transposed_groups: Groups of the transposed convolutions by name, whose columns on arrays
+            are not their rows (see `perturbation.transposed_groups`).
 
     Raises:
         ValueError: If the device has no data for that time.
@@ -65,7 +70,11 @@ class HardwareNoise:
     """
 
     def __init__(
-        self, device: Device, names: Collection[str], t_inference_s: float | None = None
+        self,
+        device: Device,
+        names: Collection[str],
+        t_inference_s: float | None = None,
+        transposed_groups: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         from analog_samson.analog import Physics  # aihwkit is imported only if it is used
 
@@ -75,6 +84,7 @@ class HardwareNoise:
         device.check_time(t_inference_s)
         self._by_column = device.mapping.scale == "column"
         self._names = frozenset(names)
+        self._groups = transposed_groups
         self._physics = Physics(device)
         _, self._age_s = device.cycle_and_age(float(t_inference_s))
 
@@ -109,7 +119,9 @@ class HardwareNoise:
         return offsets
 
     def _held(self, weight: Tensor, seed: int, name: str) -> Tensor:
-        matrix = weight.detach().flatten(1).cpu()
+        groups = self._groups.get(name)
+        filters = filters_first(weight.detach(), groups)
+        matrix = filters.flatten(1).cpu()
         largest = matrix.abs().amax(dim=1, keepdim=True) if self._by_column else matrix.abs().max()
         largest = largest.clamp(min=torch.finfo(matrix.dtype).tiny)
         targets_uS, scale = self._physics.to_conductances(matrix / largest)
@@ -124,4 +136,4 @@ class HardwareNoise:
         held = self._physics.to_weights(read, scale) * largest
         unused = matrix.abs().amax(dim=1, keepdim=True) == 0
         held = torch.where(unused, torch.zeros_like(held), held)
-        return held.view(weight.shape).to(weight)
+        return filters_first(held.view(filters.shape), groups).to(weight)

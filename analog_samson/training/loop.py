@@ -53,7 +53,7 @@ from analog_samson.models import (
     take_packed,
     trained_weights,
 )
-from analog_samson.perturbation import MicroRing, strength_factor
+from analog_samson.perturbation import MicroRing, strength_factor, transposed_groups
 from analog_samson.streams import derive_seed
 from analog_samson.training.control import control_of, parametrised, write_control
 from analog_samson.training.state import State, check_same_spec, resume, write_log, write_resume
@@ -280,6 +280,7 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
         trust=tuple(trust),
         task=dataset.task,
         positions=positions_of(dataset),
+        transposed_groups=transposed_groups(model),
     )
     state = State(
         model=model,
