@@ -31,6 +31,8 @@ class Setting:
         positions: (length,) where a token a position is predicted; otherwise empty.
         transposed_groups: Groups of the transposed convolutions, by the names of their weights,
             whose second dimension and not the first is that of the outputs.
+        layers: Layers on arrays that hold each parameter, by its name; of a layer that is rewritten
+            for arrays all that it becomes.
 
     Example:
         >>> setting = Setting(model, frozenset({"fc1.weight"}), 1295, 10, 3, torch.device("cpu"))
@@ -48,6 +50,7 @@ class Setting:
     task: str = "classification"
     positions: tuple[int, ...] = ()
     transposed_groups: Mapping[str, int] = field(default_factory=dict)
+    layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
