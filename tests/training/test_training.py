@@ -260,6 +260,38 @@ def test_statistics_after_one_pass_are_estimated_at_the_clean_weights(augmentati
     torch.testing.assert_close(saved.state["2.running_var"], variance, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_passes_of_a_step_are_those_that_its_cost_states(method, tmp_path, monkeypatch):
+    """Counted: products of the two layers of the network, and of copies of it, and backwards."""
+    late = {"trajectory_start": 0.0} if method in ("saf", "mesa") else {}
+    spec = spec_of(method, epochs=1, batch_size=1024, **late)
+    linear, backward, gradients_of = F.linear, torch.autograd.backward, loop.gradients_of
+    counts = {"forward": 0, "backward": 0}
+    within = []
+
+    def counted(kind, call):
+        def counting(*given, **options):
+            counts[kind] += len(within)
+            return call(*given, **options)
+
+        return counting
+
+    def step_of(*given):
+        within.append(1)
+        try:
+            return gradients_of(*given)
+        finally:
+            within.clear()
+
+    monkeypatch.setattr(F, "linear", counted("forward", linear))
+    monkeypatch.setattr(torch.autograd, "backward", counted("backward", backward))
+    monkeypatch.setattr(loop, "gradients_of", step_of)
+    train(spec, tmp_path)
+    entry = METHODS[method]
+    assert counts["backward"] == entry.gradient_evaluations == spec.gradient_evaluations
+    assert counts["forward"] == 2 * (entry.gradient_evaluations + entry.extra_forward_passes)
+
+
 ONE_PASS = [name for name, m in METHODS.items() if m.strength and m.gradient_evaluations == 1]
 BATCH_NORM = {"model": "resnet8", "model_kwargs": {"width": 8}, "epochs": 8}
 
