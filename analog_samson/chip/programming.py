@@ -28,7 +28,6 @@ from analog_samson.chip.training_images import input_for, training_images
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.data import Dataset
 from analog_samson.devices import Device, load_device, validated
-from analog_samson.devices.sentences import did_you_mean
 from analog_samson.evaluation import exact_products
 from analog_samson.models import batch_norm
 
@@ -184,7 +183,9 @@ class MappedNetwork:
                 models.take_packed(plain_model, packing)
             rewriting = models.rewrite(plain_model, rewrites, self._keep_digital)
         self._network = _mapped(rewriting.network, device, self._keep_digital)
-        _check_overrides(self._network, device)
+        if device.layers:
+            modules = self._network.named_modules(remove_duplicate=False)
+            device.check_overrides([name for name, _ in modules if name])
         self._unchecked = _checked(
             self._network, device, self._keep_digital, checkpoint, rewriting, calibration, plain
         )
@@ -528,19 +529,6 @@ def _mapped(model: nn.Module, device: Device, keep_digital: Sequence[str]) -> nn
             keep_digital=keep_digital,
         )
     return model
-
-
-def _check_overrides(model: nn.Module, device: Device) -> None:
-    """Raise if an override for layers would change nothing, as one with a typing error."""
-    if not device.layers:
-        return
-    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
-    for override in device.layers:
-        if not override.digital and not any(map(override.matches, names)):
-            raise ValueError(
-                f"The entry of [[layers]] (or the axis) with the pattern {override.pattern!r} "
-                f"matches no layer of the network{did_you_mean(override.pattern, names)}"
-            )
 
 
 def _products(

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from analog_samson import times
 from analog_samson.report import words
-from analog_samson.report.advice import cost_texts, networks_beside
+from analog_samson.report.advice import cost_texts, networks_beside, uncounted_text
 from analog_samson.report.axes import beside, finish, fit_scale
 from analog_samson.report.estimates import INTERVALS, Estimate
 from analog_samson.report.figures import panel_grid
@@ -108,6 +108,7 @@ def networks_table(evidence: Evidence, baseline: str = "sgd") -> Table:
         f"{settings['rho_sam']}; adaptive, within radius {settings['rho_adaptive']} relative to "
         "every weight; Hessian: its largest eigenvalue. "
         f"Cost: backward passes of a training relative to {baseline}."
+        f"{uncounted_text(own['method'])}"
     )
     block = Block.plain(task_text(own[list(TASK)].iloc[0].tolist()), lines)
     return Table("Trained networks", caption, (block,), pd.DataFrame(data), "tab:methods")
