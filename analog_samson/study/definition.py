@@ -29,7 +29,7 @@ from analog_samson.results.scores import ACCURACY, Score
 from analog_samson.streams import derive_seed
 from analog_samson.study.axes import Axis, GridPoint, grid_points
 from analog_samson.study.scoring import check_samples_apart, check_score, find_score, is_counted
-from analog_samson.study.sources import the_checkpoint, the_test_set
+from analog_samson.study.sources import the_checkpoint, the_test_set, training_images_spread
 from analog_samson.times import label, seconds, times_of
 
 NUMERICS_VERSION = 4
@@ -141,6 +141,10 @@ class Trial:
             identity.append(self.n_images_per_chip)
         if not is_counted(self.score):
             identity.append(self.score)
+        if self.device.needs_training_images and training_images_spread(
+            self.spec.dataset, self.data_folder
+        ):
+            identity.append("training images one or two apart")  # once they were the first ones
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
     @property

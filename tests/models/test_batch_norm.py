@@ -1,18 +1,23 @@
 """Claims about batch normalisation on chips: recalibrated at a read, or folded before mapping."""
 
 import copy
+import json
 from dataclasses import replace
+from hashlib import sha256
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from analog_samson import Study, collect, load_device, program
 from analog_samson.checkpoint import TrainingSpec, load_checkpoint
+from analog_samson.chip import evenly_spread
 from analog_samson.compiled.norms import AffineNorm
 from analog_samson.data import load_dataset
 from analog_samson.devices import validated
 from analog_samson.models import batch_norm, build_model
+from analog_samson.study import NUMERICS_VERSION
 from analog_samson.times import DAY, YEAR
 from analog_samson.training import train
 
@@ -237,6 +242,56 @@ def test_a_study_recalibrates_on_the_training_images_of_its_networks(path, digit
     chip = program(path, device, seed=int(row["programming_seed"]), recalibration=digits)
     predicted = chip.drift_to(DAY)(network.normalise(digits.test.images[:60])).argmax(dim=1)
     assert int((predicted == digits.test.labels[:60]).sum()) == row["n_correct"]
+
+
+@pytest.mark.parametrize(
+    ("n", "last"),
+    [(40, 39), (1024, 1023), (2048, 2046), (2160, 2046), (3071, 2046), (45_000, 43_989)],
+)
+def test_training_images_outside_1025_to_2047_are_a_whole_number_apart(n, last):
+    chosen = evenly_spread(torch.arange(n))
+    assert len(chosen) == min(n, 1024) and (chosen[0], chosen[-1]) == (0, last)
+    assert chosen.diff().unique().tolist() == [max(1, n // 1024)]
+
+
+@pytest.mark.parametrize("n", [1025, 1295, 1536, 2047])
+def test_training_images_of_1025_to_2047_are_from_all_of_them(n):
+    chosen = evenly_spread(torch.arange(n))
+    assert len(chosen) == 1024 and (chosen[0], chosen[-1]) == (0, n - 1)
+    assert set(chosen.diff().tolist()) <= {1, 2}
+    assert (chosen - torch.arange(1024) * (n - 1) / 1023).abs().max() < 1
+
+
+def test_only_chips_of_another_choice_of_training_images_have_another_identity(path, tmp_path):
+    """Those on 1295 training images of digits; not those of devices that need none."""
+
+    def is_as_before(study):
+        (trial,) = study.trials()
+        identity = [
+            trial.checkpoint,
+            trial.device.digest,
+            trial.programming_seed,
+            trial.engine,
+            trial.precision,
+            trial.evaluation_set,
+            trial.n_test,
+            NUMERICS_VERSION,
+        ]
+        return trial.chip_id == sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+    recalibrated = changed("pcm_like", **RECALIBRATED)
+    assert is_as_before(Study("s", [path], ["pcm_like"], [DAY], n_chips=1))
+    assert not is_as_before(Study("s", [path], [recalibrated], [DAY], n_chips=1))
+    draws = np.random.default_rng(0)
+    for n_train, expected in ((1024, True), (1025, False), (2047, False), (2048, True)):
+        folder = tmp_path / str(n_train)
+        folder.mkdir()
+        for part, n in {"train": n_train, "validation": 20, "test": 20}.items():
+            some = draws.integers(256, size=(n, 8, 8), dtype=np.uint8)
+            np.savez(folder / f"{part}.npz", x=some, y=np.arange(n) % 2)
+        network = train(TrainingSpec(dataset=str(folder), model="resnet8", epochs=0), folder)
+        study = Study("s", [network], [recalibrated], [DAY], n_chips=1, dataset=folder)
+        assert is_as_before(study) == expected
 
 
 def test_statistics_belong_to_images_as_trained_and_factors_to_images_as_they_are(path, digits):
