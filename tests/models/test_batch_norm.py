@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize
 
 from analog_samson import Study, collect, load_device, program
 from analog_samson.checkpoint import TrainingSpec, load_checkpoint
@@ -156,6 +157,86 @@ def test_a_layer_used_twice_is_not_folded():
     twice = Twice().eval()
     x = torch.rand(10, 8)
     torch.testing.assert_close(batch_norm.fold(twice)(x), twice(x))
+
+
+def seeded_norm(norm: nn.Module) -> nn.Module:
+    draws = torch.Generator().manual_seed(3)
+    norm.running_mean.normal_(generator=draws)
+    norm.running_var.uniform_(0.5, 2, generator=draws)
+    return norm
+
+
+def computed_weights() -> nn.Module:
+    first = parametrizations.weight_norm(nn.Linear(8, 6))
+    norm = seeded_norm(nn.BatchNorm1d(6))
+    return nn.Sequential(first, norm, nn.ReLU(), nn.Linear(6, 3)).eval()
+
+
+def test_weights_that_a_parametrisation_computes_are_folded():
+    model, x = computed_weights(), torch.rand(10, 8)
+    folded = batch_norm.fold(model)
+    assert not batch_norm.batch_norms(folded)
+    torch.testing.assert_close(folded(x), model(x))
+    assert parametrize.is_parametrized(model[0]) and model[0].weight.shape == (6, 8)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"mapping": {"batch_norm": "folded"}},
+        {"mapping": {"clip_quantile": 0.6}},
+        {"input_ranges": {"of": "chip"}},
+    ],
+)
+def test_a_chip_of_computed_weights_is_that_of_the_same_weights_as_parameters(section):
+    model, x = computed_weights(), torch.rand(40, 8)
+    plain = copy.deepcopy(model)
+    plain[0] = nn.Linear(8, 6)
+    with torch.no_grad():
+        plain[0].weight.copy_(model[0].weight)
+        plain[0].bias.copy_(model[0].bias)
+    ((name, changes),) = section.items()
+    device = changed("pcm_like", section=name, **changes)
+    chips = [program(one, device, seed=1, calibration=x).drift_to(DAY) for one in (model, plain)]
+    assert torch.equal(chips[0].weights()["0"], chips[1].weights()["0"])
+    assert chips[0].input_ranges == chips[1].input_ranges
+    assert torch.equal(chips[0](x), chips[1](x))
+
+
+def test_a_layer_that_shares_its_weight_is_folded_alone():
+    first, last = nn.Linear(6, 6), nn.Linear(6, 6)
+    last.weight = first.weight
+    model = nn.Sequential(first, seeded_norm(nn.BatchNorm1d(6)), last).eval()
+    x = torch.rand(10, 6)
+    torch.testing.assert_close(batch_norm.fold(model)(x), model(x))
+
+
+class OverPositions(nn.Module):
+    """Normalises the positions of (n, positions, outputs)."""
+
+    def __init__(self, positions: int, outputs: int) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.Linear(5, outputs), seeded_norm(nn.BatchNorm1d(positions))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.layer(x))
+
+
+def test_a_normalisation_of_positions_is_not_folded():
+    model, x = OverPositions(4, 6).eval(), torch.rand(7, 4, 5)
+    folded = batch_norm.fold(model)
+    assert list(batch_norm.batch_norms(folded)) == ["norm"]
+    assert torch.equal(folded(x), model(x))
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_folded_network_that_computes_something_else_is_refused(is_known):
+    """As many positions as outputs: what is normalised is known with the first input alone."""
+    model, x = OverPositions(4, 4).eval(), torch.rand(7, 4, 5)
+    device = changed("ideal", section="mapping", batch_norm="folded")
+    with pytest.raises(ValueError, match=r"folded .* does not compute.*positions.*'digital'"):
+        program(model, device, calibration=x if is_known else None)(x)
+    program(model, "ideal", calibration=x)(x)
 
 
 def test_a_network_that_cannot_be_traced_says_so():
