@@ -23,6 +23,7 @@ from analog_samson.devices import SHORT_AXIS_NAMES, Device, load_device
 from analog_samson.devices.section import Name
 from analog_samson.devices.sentences import explain
 from analog_samson.evaluation import Accelerator, find_accelerator
+from analog_samson.importing import is_import_name
 from analog_samson.results.checking import check_text
 from analog_samson.results.columns import DIGEST_LENGTH
 from analog_samson.results.scores import ACCURACY, Score
@@ -490,10 +491,12 @@ class Study:
                 json.dumps(options, default=str),
                 checkpoint.n_classes,
             )
-            if kind not in checked:
+            is_first = kind not in checked
+            checked.add(kind)
+            if is_first:
                 check_score(score, checkpoint, test)
+            if is_first or is_import_name(spec.model):  # trained weights may mix samples
                 check_samples_apart(checkpoint, test)
-                checked.add(kind)
             yield path, checkpoint, test.digest, self._n_test(test, checkpoint.spec.dataset)
 
     def _folder_of(self, name: str) -> Path | None:
