@@ -11,6 +11,7 @@ from samples import CLASSES, encoded, samples, write_folders, write_idx, write_p
 
 from analog_samson.data import (
     IGNORED,
+    checking,
     label_of,
     load_dataset,
     load_test,
@@ -215,6 +216,18 @@ def test_arrays_of_any_type_and_shape(kind, tmp_path):
     unchanged = load_dataset(f"{tmp_path}/a.npz,normalise=none")
     torch.testing.assert_close(unchanged.normalise(unchanged.test.images).double(), plain)
     assert unchanged.normalise(unchanged.test.images) is not unchanged.test.images
+
+
+def test_inputs_are_checked_once(tmp_path, monkeypatch):
+    checked = []
+    check = checking.check_finite
+    monkeypatch.setattr(
+        checking, "check_finite", lambda x, what: (checked.append(len(x)), check(x, what))
+    )
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(50) % 2)
+    load_test(f"{tmp_path}/a.npz,test_fraction=0.2")
+    assert checked == [50]
 
 
 def test_a_constant_feature_is_centred_and_not_divided_by_zero(tmp_path):
