@@ -107,8 +107,8 @@ def found_arrays(
     """A data set of arrays.
 
     Args:
-        inputs: By part. uint8 of shape (n, H, W), (n, C, H, W) or (n, H, W, C) are images, floats
-            features, other whole numbers tokens.
+        inputs: By part. uint8 of shape (n, H, W), (n, C, H, W) or (n, H, W, 1 or 3) are images,
+            floats features, other whole numbers tokens.
         targets: By part, shape (n,), (n, 1), (n, length) or (n, outputs).
         class_names: Names of the classes, if they have any.
         place: Where they lie, for messages.
@@ -130,7 +130,8 @@ def as_inputs(array: Array, where: str) -> Tensor:
     """Inputs as `Split.images` holds them.
 
     Raises:
-        ValueError: If they are no numbers, or of no shape (n, ...).
+        ValueError: If they are no numbers, of no shape (n, ...), or images whose channels may be
+            the last dimension, and are not 1 or 3.
     """
     if array.ndim == 0 or array.dtype.kind not in "biuf":
         raise ValueError(
@@ -144,6 +145,13 @@ def as_inputs(array: Array, where: str) -> Tensor:
             array = array[:, None]
         elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
             array = array.transpose(0, 3, 1, 2)
+        elif array.ndim == 4 and min(array.shape[1:3]) > 4 and (last := array.shape[3]) in (2, 4):
+            raise ValueError(
+                f"The inputs of {where} are uint8 of shape {array.shape}: {last} channels a pixel, "
+                f"as with transparency, or images that are {last} pixels wide. Give 1 or 3 "
+                f"channels (x[..., :{last - 1}]) or channels first (x.transpose(0, 3, 1, 2)); "
+                "images so narrow as floats."
+            )
         return torch.from_numpy(np.require(array, requirements=["C", "W"]))
     if array.dtype.kind == "f":
         wanted = np.float16 if array.dtype == np.float16 else np.float32

@@ -218,6 +218,30 @@ def test_arrays_of_any_type_and_shape(kind, tmp_path):
     assert unchanged.normalise(unchanged.test.images) is not unchanged.test.images
 
 
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [
+        ((32, 32, 4), None),
+        ((28, 32, 2), None),
+        ((4, 32, 32), (4, 32, 32)),
+        ((2, 8, 8), (2, 8, 8)),
+        ((16, 4, 4), (16, 4, 4)),
+        ((3, 8, 4), (3, 8, 4)),
+    ],
+)
+def test_images_of_2_or_4_channels_come_with_the_channels_first(shape, wanted, tmp_path):
+    x = np.random.default_rng(0).integers(256, size=(60, *shape), dtype=np.uint8)
+    y, path = np.arange(60) % 2, tmp_path / "a.npz"
+    np.savez(path, x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
+    if wanted:
+        assert load_dataset(path).image_shape == wanted
+        return
+    with pytest.raises(ValueError, match=rf"{shape[-1]} channels a pixel.*transpose\(0, 3, 1, 2\)"):
+        load_dataset(path)
+    np.savez(path, x=x.transpose(0, 3, 1, 2), y=y)
+    assert load_dataset(f"{path},test_fraction=0.2").image_shape == (shape[2], *shape[:2])
+
+
 def test_inputs_are_checked_once(tmp_path, monkeypatch):
     checked = []
     check = checking.check_finite
