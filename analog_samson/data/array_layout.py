@@ -7,6 +7,7 @@ or `x` and `y` where there are no parts; a folder holds `train.npz` and `test.np
 
 import math
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def read_idx(place: Path, own: OwnName) -> Found:
         own: Its name.
 
     Raises:
-        ValueError: If a file is damaged.
+        ValueError: If a file is damaged, or a packed one beside it holds something else.
         FileNotFoundError: If one of a pair is missing.
     """
     files = idx_files(place)
@@ -79,9 +80,28 @@ def read_idx(place: Path, own: OwnName) -> Found:
             if (part, what) not in files:
                 raise FileNotFoundError(f"{place} has no idx file of the {part} {what}; add it.")
             held[part] = _idx(files[part, what])
+            check_packed(files[part, what])
     if "train" not in inputs:
         raise FileNotFoundError(f"{place} has no idx files of the training part; add them.")
     return found_arrays(inputs, targets, (), place)
+
+
+def check_packed(file: Path) -> None:
+    """Check that a packed file (.gz) beside a file, which is not read, holds the same.
+
+    Raises:
+        ValueError: If it holds something else.
+    """
+    packed = file.with_name(f"{file.name}.gz")
+    if not packed.is_file():
+        return
+    content = file.read_bytes()
+    whole = zlib.crc32(content).to_bytes(4, "little") + (len(content) % 2**32).to_bytes(4, "little")
+    if packed.read_bytes()[-8:] != whole:  # as gzip ends
+        raise ValueError(
+            f"{packed} is not {file.name} packed, which lies beside it and is read; remove the one "
+            "that does not belong to the data set."
+        )
 
 
 def idx_files(place: Path) -> dict[tuple[str, str], Path]:

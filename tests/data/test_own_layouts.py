@@ -1,5 +1,7 @@
 """Every layout of a data set of one's own is read as it was written, whatever its file names."""
 
+import functools
+import gzip
 import json
 from pathlib import Path
 
@@ -165,6 +167,23 @@ def test_grey_images_have_one_channel_and_mixed_ones_three(tmp_path):
     assert load_dataset(str(path)).image_shape == (1, 8, 8)
     (path / "test" / "dark" / "colour.png").write_bytes(encoded(samples(1, 7)[0][0]))
     assert load_dataset(str(path)).image_shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("name", ["fashion", "mnist"])
+def test_idx_files_beside_packed_ones_of_other_contents_are_refused(name, tmp_path):
+    """torchvision leaves the packed files that it unpacked; they are not read."""
+    grey = {"train": (TRAIN[0][:, 0], TRAIN[1]), "t10k": (TEST[0][:, 0], TEST[1])}
+    path = write_idx(tmp_path / name, grey)
+    names = [name] if name == "mnist" else [str(path)]
+    load = functools.partial(load_dataset, *names, tmp_path)
+    for file in list(path.rglob("*ubyte")):
+        file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+    if name == "fashion":
+        assert len(load().train)
+    packed = file.with_name(f"{file.name}.gz")
+    packed.write_bytes(gzip.compress(file.read_bytes()[::-1]))
+    with pytest.raises(ValueError, match=rf"{packed.name} is not .* packed.*remove"):
+        load()
 
 
 def test_idx_files_of_another_set_are_read_by_their_path(tmp_path):
