@@ -55,6 +55,7 @@ from analog_samson.models import (
     take_packed,
     trained_weights,
 )
+from analog_samson.models.forward_pass import difference
 from analog_samson.perturbation import MicroRing, strength_factor, transposed_groups
 from analog_samson.streams import derive_seed
 from analog_samson.training.control import control_of, parametrised, write_control
@@ -444,7 +445,8 @@ def digital_checkpoint(
         made_with: For information.
 
     Raises:
-        ValueError: If an output is NaN.
+        ValueError: If an output is NaN, or the network of other code is another one when it is
+            built from the checkpoint.
     """
     n_correct = 0
     if dataset.task == "classification":
@@ -454,7 +456,7 @@ def digital_checkpoint(
             dataset.test.labels,
             dataset.normalise,
         )
-    return Checkpoint(
+    checkpoint = Checkpoint(
         spec=spec,
         state=model.state_dict(),
         input_ranges=dict(ranges),
@@ -471,6 +473,24 @@ def digital_checkpoint(
         n_tokens=dataset.n_tokens,
         made_with=made_with,
     )
+    if is_import_name(spec.model):
+        _check_is_rebuilt(checkpoint, network, dataset)
+    return checkpoint
+
+
+@torch.no_grad()
+def _check_is_rebuilt(checkpoint: Checkpoint, network: nn.Module, dataset: Dataset) -> None:
+    """Raise ValueError unless a checkpoint gives the network that it was made of."""
+    image = dataset.normalise(dataset.train.images[:1])
+    with torch.random.fork_rng(devices=[]):
+        expected = network(image)
+    if differs := difference(expected, checkpoint.build()(image)):
+        raise ValueError(
+            f"The network {checkpoint.spec.model!r}, built again from its state dict, computes "
+            f"something else: its outputs differ {differs}. It has state that its state dict does "
+            "not hold, such as a tensor or number that training changes; make that a parameter or "
+            "a persistent buffer (register_buffer)."
+        )
 
 
 def _statistics_batches(state: State, spec: TrainingSpec, dataset: Dataset) -> Iterator[Tensor]:
