@@ -18,6 +18,7 @@ from analog_samson.report.axes import WIDE_RANGE, beside, finish, head, log_axis
 from analog_samson.report.figures import moment, panel_grid, times_note
 from analog_samson.report.methods import KNOWN_METHODS
 from analog_samson.report.style import (
+    among,
     by_strengths,
     is_wide,
     line_width,
@@ -150,7 +151,7 @@ def training_figure(
     recipes = {name: re.sub(r"=[\d.e+-]+", "=", name) for name in whole["name"].unique()}
     strengths, others = by_strengths(recipes, baseline, 3)
     rows = [*strengths, others] if others else strengths
-    with style(look):
+    with style(look), among(whole["name"].unique()):
         is_across = is_wide(width, look)
         figure, axes = panel_grid(
             3 * len(rows), width, look, aspect=0.85, share_y=False, across=3 if is_across else 1
@@ -278,7 +279,7 @@ def sharpness_figure(
     measures = measures if is_wide(width, look) else measures[:1]
     columns = words.varying(networks)
     groups = list(networks.groupby(["device", *columns], observed=True, sort=True))
-    with style(look):
+    with style(look), among(words.method_names(networks).unique()):
         n = len(groups) * len(measures)
         figure, axes = panel_grid(n, width, look, aspect=0.85, share_y=False, across=len(measures))
         handles: dict[str, Line2D] = {}

@@ -969,6 +969,34 @@ def test_spare_markers_have_a_face_whose_colour_is_seen():
     assert not shown & set(_SPARE_MARKERS)
 
 
+def test_methods_of_other_packages_are_told_apart_whatever_their_names():
+    names = [f"mine:method{k}" for k in range(40)]
+    alike = [name for name in names if method_style(name) == method_style(names[0])][:2]
+    drawn = ["sgd", "samson rho=0.5", *alike]
+    first, other = (plot_options(name, drawn) for name in alike)
+    assert first["color"] != other["color"]
+    assert plot_options(alike[1], drawn[::-1]) == other, "the same in any order"
+    assert (to_hex(first["color"]).upper(), first["marker"]) == method_style(alike[0])
+    for name in (alike[1], "samson rho=0.5"):  # alone, and a method of ours beside others
+        beside = [name] if name in alike else drawn
+        options = plot_options(name, beside)
+        own = method_style(name.split(" ")[0])
+        assert (to_hex(options["color"]).upper(), options["marker"]) == own
+    twenty = {(look["color"], look["marker"]) for name in names[:20]
+              for look in [plot_options(name, names[:20])]}  # fmt: skip
+    assert len(twenty) == 20
+
+
+def test_the_style_that_a_method_states_is_kept_and_others_give_way(tmp_path):
+    auto, colour, _ = "mine:auto", *method_style("mine:auto")
+    stated = {"mine:stated": {"label": "Stated", "colour": colour.lower(), "marker": "H"}}
+    (tmp_path / "manifest.json").write_text(json.dumps({"methods": stated}))
+    with described_in([tmp_path]):
+        first, other = (plot_options(name, ["mine:stated", auto]) for name in ("mine:stated", auto))
+    assert (to_hex(first["color"]).upper(), first["marker"]) == (colour, "H")
+    assert to_hex(other["color"]).upper() != colour
+
+
 def test_a_method_keeps_its_marker_where_the_baseline_is_not_drawn(trials):
     clipped = trials[trials["method"] == "sgd"].assign(strength="clip_weights=2")
     clipped = clipped.assign(
