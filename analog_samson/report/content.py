@@ -12,10 +12,12 @@ import pandas as pd
 from analog_samson import results
 from analog_samson.deprecated import warn_renamed
 from analog_samson.report import words
+from analog_samson.report.methods import task_names
 from analog_samson.report.nominal import nominal_values
 from analog_samson.results.checking import csv_in
 from analog_samson.results.scale import Scale
 from analog_samson.results.scores import Score, score_of
+from analog_samson.results.variants import TASK
 
 
 class Look(TypedDict):
@@ -153,6 +155,30 @@ class Content:
         """Method with its strength of each network, by its ``checkpoint``."""
         names = words.method_names(self.chips)
         return dict(zip(self.chips["checkpoint"], names, strict=True))
+
+    @cached_property
+    def tasks(self) -> Mapping[str, tuple[str, str]]:
+        """Data set and model of each network, by its ``checkpoint``."""
+        first = self.chips.drop_duplicates("checkpoint").astype(dict.fromkeys(TASK, str))
+        tasks = zip(first["dataset"], first["model"], strict=True)
+        return dict(zip(first["checkpoint"], tasks, strict=True))
+
+    def by_task(self, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+        """Rows of each data set and model apart, where the networks are of several.
+
+        Args:
+            rows: Rows with the ``checkpoint`` of their network, as beside ``trials.csv``.
+
+        Returns:
+            Task in words to its rows; all rows under "" where the study is of one task, and those
+            of networks that it does not have.
+        """
+        names = task_names(self.tasks.values())
+        if len(names) < 2:
+            return {"": rows}
+        of_network = {checkpoint: names[task] for checkpoint, task in self.tasks.items()}
+        called = rows["checkpoint"].map(of_network).fillna("")
+        return {str(name): own for name, own in rows.groupby(called, sort=True)}
 
     @cached_property
     def summary(self) -> pd.DataFrame:

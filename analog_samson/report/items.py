@@ -32,6 +32,7 @@ from analog_samson.report import (
 from analog_samson.report.content import Content
 from analog_samson.report.style import among, style
 from analog_samson.report.typeset import Table
+from analog_samson.results.definitions import METHOD
 from analog_samson.results.scores import ACCURACY, Score, score_of
 
 FILES = (
@@ -63,7 +64,8 @@ class Item:
             score, "{Score}" for the same at the beginning of a sentence, and "{is lost}" for what a
             lifetime ends with.
         figure: Function that draws it. Several figures are a mapping: each key is added to name
-            and title. None, or an empty mapping, where there is nothing to draw.
+            and title (none, where it is empty). None, or an empty mapping, where there is nothing
+            to draw.
         table: Function that makes its table; None where there is nothing to show.
         caption: What the figure shows, in a sentence, printed below it. A function takes the
             content. Tables have their own captions.
@@ -120,7 +122,8 @@ class Item:
                 f"The figure of item {self.name!r} is a {type(drawn).__name__}; return a "
                 "matplotlib Figure, a mapping of names to Figures, or None."
             )
-        return {_stem(f"{stem}_{key}"): figure for key, figure in (drawn or {}).items()}
+        named = (drawn or {}).items()
+        return {_stem(f"{stem}_{key}" if key else stem): figure for key, figure in named}
 
     def tables(self, content: Content) -> dict[str, Table]:
         """Make the item's table: file stem to table; empty without data."""
@@ -387,20 +390,39 @@ def _overview_table(content: Content) -> Table | None:
     return overview.overview_table(content.summary, content.best)
 
 
-def _conductances(content: Content) -> Figure:
-    counts = _of_the_study(content, content.beside("conductances.csv"))
-    return cells.conductances_figure(counts, content.names, **content.how)
+def _of_tasks(
+    content: Content, rows: pd.DataFrame, draw: Callable[[pd.DataFrame, str], Figure | None]
+) -> Figures:
+    """A figure of every data set and model; of one alone without its name."""
+    found = {name: draw(own, name) for name, own in content.by_task(rows).items()}
+    return {name: figure for name, figure in found.items() if figure is not None}
 
 
-def _clipping(content: Content) -> Figure:
-    return cells.clipping_figure(_clipped(content), content.names, **content.how)
+def _conductances(content: Content) -> Figures:
+    def draw(counts: pd.DataFrame, task: str) -> Figure:
+        return cells.conductances_figure(counts, content.names, task=task, **content.how)
+
+    return _of_tasks(content, _cells(content), draw)
 
 
-def _arrays(content: Content) -> Figure | None:
-    counts = _clipped(content)
-    if counts["array"].max() == 0:  # one array a layer: the figure by layer shows all
-        return None
-    return cells.arrays_figure(counts, content.names, **content.how)
+def _cells(content: Content) -> pd.DataFrame:
+    return _of_the_study(content, content.beside("conductances.csv"))
+
+
+def _clipping(content: Content) -> Figures:
+    def draw(counts: pd.DataFrame, task: str) -> Figure:
+        return cells.clipping_figure(counts, content.names, task=task, **content.how)
+
+    return _of_tasks(content, _clipped(content), draw)
+
+
+def _arrays(content: Content) -> Figures:
+    def draw(counts: pd.DataFrame, task: str) -> Figure | None:
+        if counts["array"].max() == 0:  # one array a layer: the figure by layer shows all
+            return None
+        return cells.arrays_figure(counts, content.names, task=task, **content.how)
+
+    return _of_tasks(content, _clipped(content), draw)
 
 
 def _clipped(content: Content) -> pd.DataFrame:
@@ -414,14 +436,21 @@ def _planning_table(content: Content) -> Table | None:
     return tables.planning_table(plan, content.half_width)
 
 
-def _waterfall(content: Content) -> Figure:
-    stages = _stages(content)
-    same = diagnostics.are_chips_of(stages, content.chips)
-    return diagnostics.waterfall_figure(stages, content.names, are_of_study=same, **content.how)
+def _waterfall(content: Content) -> Figures:
+    def draw(stages: pd.DataFrame, task: str) -> Figure:
+        same = diagnostics.are_chips_of(stages, content.chips)
+        return diagnostics.waterfall_figure(
+            stages, content.names, are_of_study=same, task=task, **content.how
+        )
+
+    return _of_tasks(content, _stages(content), draw)
 
 
-def _layers(content: Content) -> Figure:
-    return diagnostics.layers_figure(_layer_rows(content), content.names, **content.how)
+def _layers(content: Content) -> Figures:
+    def draw(layers: pd.DataFrame, task: str) -> Figure:
+        return diagnostics.layers_figure(layers, content.names, task=task, **content.how)
+
+    return _of_tasks(content, _layer_rows(content), draw)
 
 
 def _stages(content: Content) -> pd.DataFrame:
@@ -441,17 +470,36 @@ def _sharpness(content: Content) -> Figure | None:
     return networks.sharpness_figure(measured, sharpness, **content.how)
 
 
-def _training(content: Content) -> Figure:
+def _training(content: Content) -> Figures:
+    def draw(curves: pd.DataFrame, task: str) -> Figure:
+        return networks.training_figure(curves, content.baseline, task=task, **content.how)
+
+    return _of_tasks(content, _curves(content), draw)
+
+
+def _curves(content: Content) -> pd.DataFrame:
     curves = content.beside("training_curves.csv")
-    if "checkpoint" in curves:  # tables of earlier versions lack settings of the strength
-        strengths = dict(zip(content.chips["checkpoint"], content.chips["strength"], strict=True))
-        curves = _known(curves, curves["checkpoint"].isin(strengths))
-        strength = curves["checkpoint"].map(strengths).fillna(curves["strength"])
-        curves = curves.assign(strength=strength)
-    else:
-        called = words.method_names(curves.fillna({"strength": ""}))
-        curves = _known(curves, called.isin(set(content.names.values())))
-    return networks.training_figure(curves, content.baseline, **content.how)
+    curves = curves.assign(strength=curves["strength"].astype(object).fillna(""))
+    if "checkpoint" not in curves:  # of earlier versions
+        curves = _with_networks(content, curves)
+    if "checkpoint" not in curves:
+        called = words.method_names(curves)
+        return _known(curves, called.isin(set(content.names.values())))
+    # tables of earlier versions lack settings of the strength
+    strengths = dict(zip(content.chips["checkpoint"], content.chips["strength"], strict=True))
+    curves = _known(curves, curves["checkpoint"].isin(strengths))
+    strength = curves["checkpoint"].map(strengths).fillna(curves["strength"])
+    return curves.assign(strength=strength)
+
+
+def _with_networks(content: Content, curves: pd.DataFrame) -> pd.DataFrame:
+    """Curves that name no network, on a page of several tasks: those that one network can have."""
+    if len(set(content.tasks.values())) < 2:
+        return curves
+    keys = [*METHOD, "training_seed"]
+    known = content.chips[[*keys, "checkpoint"]].drop_duplicates()
+    alone = known[~known.duplicated(keys, keep=False)]
+    return curves.merge(alone, on=keys)
 
 
 def _of_the_study(content: Content, rows: pd.DataFrame) -> pd.DataFrame:
@@ -620,7 +668,7 @@ ITEMS = (
         _conductances,
         caption="Number of cells by conductance: targets, as programmed, and as read after a time; "
         "and conductances against their targets.",
-        finding=lambda content: findings.conductances(content.beside("conductances.csv")),
+        finding=lambda content: findings.conductances(content, _cells(content)),
         needs=("conductances.csv",),
     ),
     Item(
@@ -629,7 +677,7 @@ ITEMS = (
         _clipping,
         caption="Share of inputs beyond the range of the DAC and of outputs at the ends of the "
         "ADC, for each layer, mean and standard deviation over chips.",
-        finding=lambda content: findings.clipping(_clipped(content)),
+        finding=lambda content: findings.clipping(content, _clipped(content)),
         needs=("clipping.csv",),
     ),
     Item(
@@ -638,7 +686,7 @@ ITEMS = (
         _arrays,
         caption="Share of outputs at the ends of the ADC for each array of each layer, mean over "
         "chips.",
-        finding=lambda content: findings.clipping(_clipped(content)),
+        finding=lambda content: findings.clipping(content, _clipped(content)),
         needs=("clipping.csv",),
     ),
     Item(
@@ -656,7 +704,7 @@ ITEMS = (
         _training,
         caption="Training loss, relative size of the perturbation and gradient norm against the "
         "epoch; one line for each training, or the median of more than three.",
-        finding=findings.training,
+        finding=lambda content: findings.training(content, _curves(content)),
         needs=("training_curves.csv",),
     ),
 )

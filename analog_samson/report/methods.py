@@ -8,7 +8,7 @@ written into the manifest when the study ran. Labels that a caller gives (`label
 import difflib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields, replace
@@ -73,6 +73,26 @@ def dataset_label(dataset: str) -> str:
 def model_label(model: str) -> str:
     """What a network is called in reports: "LeNet-5"; one of another package by its name."""
     return _given.get().get(model) or MODELS.get(model) or model.rpartition(":")[2]
+
+
+def task_text(task: Sequence[Any]) -> str:
+    """A task in words: ("mnist", "lenet5") -> "LeNet-5 on MNIST"."""
+    return f"{model_label(str(task[1]))} on {dataset_label(str(task[0]))}"
+
+
+def task_names(tasks: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Tasks in words, no two alike: where texts are, the whole names follow.
+
+    Example:
+        >>> list(task_names([("mnist", "lenet5"), ("a:signs", "mlp"), ("b:signs", "mlp")]).values())
+        ['MLP on signs (mlp, a:signs)', 'MLP on signs (mlp, b:signs)', 'LeNet-5 on MNIST']
+    """
+    texts = {task: task_text(task) for task in sorted(set(tasks))}
+    alike = [text for text in texts.values() if list(texts.values()).count(text) > 1]
+    return {
+        task: f"{text} ({task[1]}, {task[0]})" if text in alike else text
+        for task, text in texts.items()
+    }
 
 
 def device_label(device: str, among: Iterable[str] = ()) -> str:

@@ -120,6 +120,7 @@ def training_figure(
     curves: pd.DataFrame,
     baseline: str = "sgd",
     *,
+    task: str = "",
     width: str | float = "two columns",
     look: str = "paper",
 ) -> Figure:
@@ -131,6 +132,7 @@ def training_figure(
     Args:
         curves: As for `training_curve`.
         baseline: Method that stands in every row.
+        task: Data set and network in words ("LeNet-5 on MNIST"), for the caption; "": not said.
         width: "one column", "two columns" or inches.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
@@ -179,8 +181,8 @@ def training_figure(
         shown = "one line each"
         if trainings.max() > MOST_LINES:
             shown = f"medians of more than {MOST_LINES} (shaded: smallest to largest)"
-        note = f"n = {trainings.sum()} trainings, {shown}. Offset / weights: their norms, "
-        finish(figure, handles, note + "one by the other.")
+        note = f"{words.led_by(task)}n = {trainings.sum()} trainings, {shown}. Offset / weights: "
+        finish(figure, handles, note + "their norms, one by the other.")
     return figure
 
 
@@ -356,10 +358,11 @@ def check_columns(rows: pd.DataFrame, columns: tuple[str, ...]) -> None:
 
 def _whole(curves: pd.DataFrame) -> pd.DataFrame:
     """Rows of whole networks, with the ``name`` of the method with its strength."""
-    whole = curves[curves["layer"].fillna("") == ""] if "layer" in curves else curves
+    whole = curves[curves["layer"].isin([np.nan, ""])] if "layer" in curves else curves
     if whole.empty:
         raise ValueError("There are no rows of whole networks (without a layer); give some.")
-    return whole.assign(name=words.method_names(whole.fillna({"strength": ""})))
+    whole = whole.assign(strength=whole["strength"].astype(object).fillna(""))
+    return whole.assign(name=words.method_names(whole))
 
 
 def _training(rows: pd.DataFrame) -> "pd.Series[Any]":

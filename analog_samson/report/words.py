@@ -165,6 +165,11 @@ def settings_text(row: pd.Series, columns: Sequence[str]) -> list[str]:
     return list(filter(None, parts))
 
 
+def led_by(task: str) -> str:
+    """Data set and network in front of a note: "LeNet-5 on MNIST; "; "" where there is none."""
+    return f"{task}; " if task else ""
+
+
 def device_text(rows: pd.DataFrame) -> str:
     """The one device of some rows, as a sentence."""
     return f"{group_title(rows.iloc[0], [])}."

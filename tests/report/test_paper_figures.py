@@ -1,5 +1,6 @@
 """Figures, tables and page as a paper and its readers need them."""
 
+import dataclasses
 import html
 import io
 import json
@@ -18,6 +19,7 @@ from synthetic_trials import make_trials
 from analog_samson.analog.moments import measure
 from analog_samson.devices import load_device
 from analog_samson.report import (
+    ITEMS,
     Content,
     accuracy_figure,
     accuracy_vs_axis,
@@ -48,6 +50,7 @@ from analog_samson.report import (
     study_figures,
     study_tables,
     table,
+    training_figure,
     waterfall,
     waterfall_figure,
     write_report,
@@ -761,7 +764,8 @@ def test_figures_of_the_page_keep_their_letters_readable(written):
 
 
 def test_alternative_texts_of_layers_and_stages_tell_methods_apart():
-    content = SimpleNamespace(names={"a": "sgd", "b": "samson rho=0.5"})
+    names = {"a": "sgd", "b": "samson rho=0.5"}
+    content = SimpleNamespace(names=names, by_task=lambda rows: {"": rows})
     rows = pd.DataFrame(
         {
             "checkpoint": ["a", "a", "b", "b"],
@@ -862,6 +866,101 @@ def test_files_beside_a_study_are_drawn(trials, tmp_path):
     drawn = study_figures(trials, folders=[tmp_path])
     assert {"clipping", "arrays", "conductances"} <= set(drawn)
     assert titles(drawn["clipping"]) == ["SGD\nPCM, 1 y†"]
+
+
+@pytest.fixture
+def two_tasks(tmp_path):
+    """Rows of one method on two data sets, of equal names otherwise, and what lies beside them."""
+    digits = make_trials({"sgd": 0.9}, n_networks=1, n_chips=2, times_s=(1.0, YEAR))
+    mnist = digits.assign(dataset="mnist", model="lenet5", chip_id=digits["chip_id"] + "-mnist")
+    mnist["checkpoint"] = "b"
+    rows = pd.concat([digits.assign(checkpoint="a"), mnist], ignore_index=True)
+    late = stages(extrapolated=True)
+    layers = late.rename(columns={"stage": "layer"}).assign(clean_accuracy=0.99)
+    curves = pd.DataFrame(
+        {"method": "sgd", "strength": "", "training_seed": 0, "epoch": range(3), "layer": "",
+         "loss": [1.0, 0.5, 0.1], "offset_ratio": np.nan, "update_gradient_norm": 1.0,
+         "checkpoint": "a"}
+    )  # fmt: skip
+    of_mnist = late.assign(accuracy=late["accuracy"] - 0.2)
+    beside = {
+        "waterfall": (late, of_mnist),
+        "layers": (layers, layers.assign(accuracy=layers["accuracy"] / 2)),
+        "conductances": (counts(), counts().assign(count=30)),
+        "clipping": (clipped(), clipped().assign(n_saturated=50)),
+        "training_curves": (curves, curves.assign(loss=2 * curves["loss"])),
+    }
+    for name, (first, other) in beside.items():
+        both = pd.concat([first.assign(checkpoint="a"), other.assign(checkpoint="b")])
+        both.to_csv(tmp_path / f"{name}.csv", index=False)
+    return Content(rows, [tmp_path]), beside
+
+
+ALONE = {
+    "waterfall": lambda rows: waterfall_figure(rows, {"a": "sgd"}, are_of_study=False),
+    "layers": lambda rows: layers_figure(rows, {"a": "sgd"}),
+    "conductances": lambda rows: conductances_figure(rows, {"a": "sgd"}),
+    "clipping": lambda rows: clipping_figure(rows, {"a": "sgd"}),
+    "arrays": lambda rows: arrays_figure(rows, {"a": "sgd"}),
+    "training": training_figure,
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_each_data_set_and_network_has_a_figure_of_its_own(two_tasks, name):
+    content, beside = two_tasks
+    (item,) = (item for item in ITEMS if item.name == name)
+    drawn = item.figures(content)
+    tasks = {"LeNet-5 on MNIST": 1, "MLP on digits": 0}
+    assert list(drawn) == [f"{name}_{task}" for task in tasks]
+    files = {"arrays": "clipping", "training": "training_curves"}
+    for task, number in tasks.items():
+        alone = ALONE[name](beside[files.get(name, name)][number].assign(checkpoint="a"))
+        own = drawn[f"{name}_{task}"]
+        assert shown(own) == shown(alone), "nothing of the other task"
+        assert note(own) == f"{task}; {note(alone)}"
+        assert item.title_of(f"{name}_{task}").endswith(f": {task}")
+    told = item.finding_of(content)
+    assert all(f"{task}: " in told for task in tasks)
+    one = dataclasses.replace(content, rows=content.rows[content.rows["dataset"] == "digits"])
+    assert list(item.figures(one)) == [name]
+    assert "MLP" not in item.finding_of(one)
+
+
+def shown(figure):
+    """What the panels of a figure show: bars, lines, maps and their texts."""
+    return [
+        [
+            [bar.get_width() for bar in ax.patches],
+            [bar.get_height() for bar in ax.patches],
+            [list(line.get_ydata()) for line in ax.lines],
+            [np.ma.filled(image.get_array(), -1.0).tolist() for image in ax.images],
+            [text.get_text() for text in ax.texts],
+            ax.get_title(),
+        ]
+        for ax in figure.axes
+    ]
+
+
+def test_curves_that_name_no_network_are_drawn_where_one_task_has_them(two_tasks, tmp_path):
+    content, _ = two_tasks
+    file = tmp_path / "training_curves.csv"
+    curves = pd.read_csv(file).query("checkpoint == 'a'").drop(columns="checkpoint")
+    others = curves.assign(training_seed=1)  # a seed of one data set alone
+    pd.concat([curves, others]).to_csv(file, index=False)
+    mine = content.rows[content.rows["dataset"] == "digits"]
+    more = mine.assign(training_seed=1, checkpoint="c", chip_id=mine["chip_id"] + "c")
+    content = dataclasses.replace(content, rows=pd.concat([content.rows, more]))
+    (item,) = (item for item in ITEMS if item.name == "training")
+    (figure,) = item.figures(content).values()
+    assert "n = 1 trainings" in note(figure)
+
+
+def test_tasks_of_one_label_are_told_apart(two_tasks):
+    content, _ = two_tasks
+    alike = content.rows.assign(model="mlp", dataset=content.rows["dataset"] + ":signs")
+    drawn = Content(alike, content.folders).by_task(pd.DataFrame({"checkpoint": ["a", "b"]}))
+    assert list(drawn) == ["MLP on signs (mlp, digits:signs)", "MLP on signs (mlp, mnist:signs)"]
 
 
 @pytest.mark.slow
