@@ -55,7 +55,7 @@ class Content:
         scale: Scale of means, gains and tests: "auto", "accuracy" or "logit" (see
             `results.scales_of`).
         target: Accuracy that chips must reach for the yield, as a fraction, or another score as it
-            is shown (5.9 is a perplexity); None takes `results.default_target`.
+            is shown (5.9 is a perplexity); None takes `results.default_targets`.
         interval: "bars" or "band", over time.
         width: "one column", "two columns" or inches.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
@@ -236,15 +236,20 @@ class Content:
         return None if self.target is None else self.score.in_table(self.target)
 
     @cached_property
+    def targets(self) -> dict[tuple[str, str], float]:
+        """The target of each data set and model; the digital networks of others give none."""
+        if self.table_target is not None:
+            return dict.fromkeys(sorted(set(self.tasks.values())), self.table_target)
+        lowest, highest = self.score.limits
+        found = results.default_targets(self.chips)
+        return {task: target for task, target in found.items() if lowest < target < highest}
+
+    @cached_property
     def yields(self) -> pd.DataFrame:
         """Share of chips that reach the target; empty where the digital networks give none."""
-        target = self.table_target
-        if target is None:
-            target = results.default_target(self.chips)
-        lowest, highest = self.score.limits
-        if self.target is None and not lowest < target < highest:
+        if not self.targets:
             return pd.DataFrame()
-        return results.yields(self.chips, target, self.confidence)
+        return results.yields(self.chips, self.targets, self.confidence)
 
     @cached_property
     def best(self) -> pd.DataFrame:

@@ -91,7 +91,7 @@ def study_tables(
             for it.
         scale: Scale of means, gains and tests: "auto", "accuracy" or "logit" (see `Content`).
         target: Accuracy that chips must reach for the yield, as a fraction, or another score as it
-            is shown; None takes `results.default_target`.
+            is shown; None takes `results.default_targets`.
         labels: Names of methods, devices, networks and data sets to labels (see `labelled`).
         details: Whether captions name engine and precision.
         extra_items: Items of other packages (see `with_extra`).
@@ -156,7 +156,7 @@ def study_figures(
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
         scale: Scale of means, gains and tests: "auto", "accuracy" or "logit" (see `Content`).
         target: Accuracy that chips must reach for the yield, as a fraction; None takes
-            `results.default_target`.
+            `results.default_targets`.
         programmed: Whether figures over time show the programmed state (t = 0), too.
         same_times: Whether all panels of a figure have one time axis.
         overlay: Columns such as "compensation", "device" and "study" whose values are laid over

@@ -53,7 +53,7 @@ def chips(content: Content) -> str:
 
 def yields(content: Content) -> str:
     """The largest and the smallest share of chips that reach the target, for each panel."""
-    target = words.target_text(content.score, content.yields["target"].iloc[0])
+    target = words.target_text(content.score, words.targets_in(content.yields))
     text = _extremes(content.yields, "share", lambda v: f"{100 * v:.3g} %")
     return f"Chips with {target}: {text}"
 

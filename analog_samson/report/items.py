@@ -260,9 +260,10 @@ def _saved_table(content: Content) -> Table | None:
 def _yield(content: Content) -> Figure | None:
     if content.yields.empty:
         return None
-    target = content.yields["target"].iloc[0]
     is_default = content.target is None
-    return figures.yield_figure(content.chips, target, is_default=is_default, **content.how)
+    return figures.yield_figure(
+        content.chips, content.targets, is_default=is_default, **content.how
+    )
 
 
 def _yield_table(content: Content) -> Table | None:
@@ -354,7 +355,7 @@ def _map(content: Content) -> Figures:
     moments = sorted(rows["t_inference_s"].unique())
     n_panels = max(n_times, maps.MOST_ACROSS) * content.rows[["method", "strength"]].nunique().max()
     rows = rows[rows["t_inference_s"].isin(moments[-n_times:])]
-    target = None if content.yields.empty else content.yields["target"].iloc[0]
+    target = content.targets or None
     names = words.method_names(rows)
     parts = {"": rows} if n_panels <= maps.MOST_PANELS else dict(list(rows.groupby(names)))
     return {
@@ -367,10 +368,10 @@ def _map(content: Content) -> Figures:
 
 
 def _map_table(content: Content) -> Table | None:
-    if not _is_mapped(content) or content.yields.empty:
+    if not _is_mapped(content) or not content.targets:
         return None
     axes = maps.chosen_axes(content.summary)
-    return maps.map_table(content.summary, axes, content.yields["target"].iloc[0])
+    return maps.map_table(content.summary, axes, content.targets)
 
 
 def _sensitivity(content: Content) -> Figure | None:

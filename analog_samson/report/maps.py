@@ -27,13 +27,14 @@ from analog_samson.report import words
 from analog_samson.report.axes import finish
 from analog_samson.report.captions import caption
 from analog_samson.report.content import Content
-from analog_samson.report.figures import moment, panel_grid, times_note
+from analog_samson.report.figures import moment, panel_grid, target_of, times_note
 from analog_samson.report.nominal import nominal_values
 from analog_samson.report.panels import check_one
 from analog_samson.report.style import line_width, marker_size, order, style
 from analog_samson.report.sweeps import swept_axes, with_axis
 from analog_samson.report.typeset import BLANK, Block, Table
 from analog_samson.results.scores import Score, score_of
+from analog_samson.results.yields import Target, targets_of
 
 Floats = NDArray[np.float64]
 
@@ -183,7 +184,7 @@ def map_figures(
     rows: pd.DataFrame,
     axes: Sequence[str],
     *,
-    target: float | None = None,
+    target: Target | None = None,
     manifests: Sequence[Mapping[str, Any]] = (),
     width: str | float = "two columns",
     look: str = "paper",
@@ -193,7 +194,7 @@ def map_figures(
     Args:
         rows: As in `map_figure`, of any number of devices.
         axes: As in `map_figure`.
-        target: As in `map_figure`.
+        target: As in `map_figure`, or one of each data set and model.
         manifests: Contents of ``manifest.json``, for the devices' own values.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
@@ -216,7 +217,7 @@ def map_figures(
             own = part if t is None else part[part["t_inference_s"] == t]
             key = title if t is None or len(moments) == 1 else f"{title}, {times.label(t)}"
             drawn[key] = map_figure(
-                own, axes, target=target, nominal=nominal, width=width, look=look
+                own, axes, target=target_of(own, target), nominal=nominal, width=width, look=look
             )
     return drawn
 
@@ -257,14 +258,17 @@ def study_maps(
             f"There are no gains to map: {content.baseline!r} is not among the methods; give "
             "another baseline."
         )
-    target = content.table_target if of == "score" else content.target
+    target: Target | None = content.table_target if of == "score" else content.target
     if target is None:
         least = {"gain": 0.0, "lost": content.score.losses[0]}
-        target = least[of] if of in least else results.default_target(content.chips)
+        target = least[of] if of in least else results.default_targets(content.chips)
     lowest, highest = content.score.limits
-    if of == "score" and not lowest < target < highest:
-        allowed = f"between {lowest:g} and {highest:g}" if highest < np.inf else f"above {lowest:g}"
-        raise ValueError(f"The target of a map of the score must be {allowed}; got {target!r}.")
+    for one in target.values() if isinstance(target, Mapping) else [target]:
+        if of == "score" and not lowest < one < highest:
+            allowed = f"above {lowest:g}"
+            if highest < np.inf:
+                allowed = f"between {lowest:g} and {highest:g}"
+            raise ValueError(f"The target of a map of the score must be {allowed}; got {one!r}.")
     names = [full_name(rows, axis) for axis in axes]
     stem = "_".join(["map", *([] if of == "score" else [of]), *axes])
     how: Any = {"target": target, "manifests": content.manifests, **content.how}
@@ -379,13 +383,14 @@ def _inner_points(lines: QuadContourSet, surface: Surface) -> list[tuple[float, 
     return found
 
 
-def map_table(rows: pd.DataFrame, axes: Sequence[str], target: float) -> Table:
+def map_table(rows: pd.DataFrame, axes: Sequence[str], target: Target) -> Table:
     """Share of the swept points that meet a target; the CSV file has every point.
 
     Args:
         rows: As in `map_figure`, of any number of devices.
         axes: Names of swept axes, which become columns of the data.
-        target: Value to reach, in the unit of the table.
+        target: Value to reach, in the unit of the table, or one of each data set and model; rows
+            of others are left out.
 
     Returns:
         The table; its data have a column for each axis, and ``meets``: "yes" where the whole
@@ -401,12 +406,13 @@ def map_table(rows: pd.DataFrame, axes: Sequence[str], target: float) -> Table:
     """
     shown = _Shown.of(rows)
     data = with_axis(rows, [full_name(rows, axis) for axis in axes])
+    data = data.assign(target=targets_of(data, target)).dropna(subset="target")
     mean, low, high = (data[name].to_numpy(dtype=float) for name in (shown.column, "low", "high"))
     low, high = np.where(np.isnan(low), mean, low), np.where(np.isnan(high), mean, high)
     worst, best = (low, high) if shown.is_higher_better else (-high, -low)
-    least = target if shown.is_higher_better else -target
+    least = data["target"].to_numpy() * (1.0 if shown.is_higher_better else -1.0)
     meets = np.select([worst >= least, best < least], ["yes", "no"], "uncertain")
-    data = data.assign(target=target, meets=meets, name=words.method_names(data))
+    data = data.assign(meets=meets, name=words.method_names(data))
     columns = [column for column in words.varying(data) if column != "condition"]
     blocks = []
     for _, part in data.groupby(["device", *columns], observed=True, sort=True):
@@ -421,7 +427,7 @@ def map_table(rows: pd.DataFrame, axes: Sequence[str], target: float) -> Table:
             lines.append(line)
         title = words.group_title(part.iloc[0], columns, data["device"].unique())
         blocks.append(Block.plain(title, lines))
-    goal = f"{shown.word} {shown.relation} {shown.text(target)}"
+    goal = f"{shown.word} {shown.relation} {words.each_text(target, shown.text)}"
     n = data["condition"].nunique()
     parts = [
         f"Share of the {n:,} swept points with {goal} at that time: surely (the whole "

@@ -264,7 +264,7 @@ def yield_table(yields: pd.DataFrame, *, decimals: int | None = None) -> Table:
         return line
 
     blocks = _over_time(rows, lead, lambda row: _between(row["share"], row["low"], row["high"], 0))
-    target = words.target_text(score, rows["target"].iloc[0])
+    target = words.target_text(score, words.targets_in(rows))
     parts = [
         f"Share of chips with {target}, with its "
         f"{words.per_cent_of(rows)} interval (Clopper and Pearson, for the effective number of "

@@ -963,6 +963,32 @@ def test_tasks_of_one_label_are_told_apart(two_tasks):
     assert list(drawn) == ["MLP on signs (mlp, digits:signs)", "MLP on signs (mlp, mnist:signs)"]
 
 
+def test_the_yield_of_a_page_of_several_tasks_names_the_target_of_each(two_tasks):
+    content, _ = two_tasks
+    less = np.where(content.rows["dataset"] == "mnist", 300_000, 0)
+    rows = content.rows.assign(n_correct=np.where(content.rows["chip"] == 0, 890_000, 920_000))
+    names = ["n_correct", "n_correct_digital", "n_correct_digital_test"]
+    content = Content(rows.assign(**{name: rows[name] - less for name in names}))
+    goal = "accuracy of 90 % (MLP on digits), 60 % (LeNet-5 on MNIST) or more"
+    (item,) = (item for item in ITEMS if item.name == "yield")
+    (made,) = item.tables(content).values()
+    assert made.title == f"Yield: chips with {goal} [%]"
+    assert f"Share of chips with {goal}, with its" in made.caption
+    assert made.data.groupby("dataset")["target"].unique().map(list).to_dict() == {
+        "digits": [0.9], "mnist": [0.6]}  # fmt: skip
+    assert goal in item.finding_of(content)
+    (figure,) = item.figures(content).values()
+    said = "Vertical line, where in range: 90 % (MLP on digits), 60 % (LeNet-5 on MNIST), the"
+    assert said in note(figure)
+    marked = {
+        title.split(", ")[1]: [x.get_xdata()[0] for x in ax.lines if x.get_linestyle() == ":"]
+        for title, ax in zip(titles(figure), figure.axes, strict=True)
+    }
+    assert marked == {"MLP on digits": [90.0], "LeNet-5 on MNIST": [60.0]}
+    given = dataclasses.replace(content, target=0.7)
+    assert "accuracy of 70 % or more [%]" in item.tables(given)["yield"].title
+
+
 @pytest.mark.slow
 def test_one_table_holds_every_network_and_data_set(trials):
     other = trials.assign(dataset="mnist", model="lenet5")
