@@ -104,14 +104,21 @@ def device_label(device: str, among: Iterable[str] = ()) -> str:
 
     Returns:
         A label given by the caller, "PCM", "PCM (pcm_hermes)", or the name where there is no
-        technology.
+        technology; with the name where another device has the same.
     """
+    others = set(among)
+    label = _device_label(device, others)
+    alike = any(_device_label(one, others) == label for one in others if one != device)
+    return f"{label} ({device})" if alike and label != device else label
+
+
+def _device_label(device: str, among: Iterable[str]) -> str:
     if device in _given.get():
         return _given.get()[device]
     technology = technology_of(device)
     if not technology:
         return device
-    shared = [other for other in set(among) if technology_of(other) == technology]
+    shared = [other for other in among if technology_of(other) == technology]
     return f"{technology} ({device})" if len(shared) > 1 else technology
 
 

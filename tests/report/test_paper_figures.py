@@ -59,7 +59,7 @@ from analog_samson.report import (
 from analog_samson.report.axes import log_axis
 from analog_samson.report.datasheet import datasheet
 from analog_samson.report.diagnostics import are_chips_of
-from analog_samson.report.methods import KNOWN_METHODS, described_in, labels_from
+from analog_samson.report.methods import KNOWN_METHODS, described_in, device_label, labels_from
 from analog_samson.report.networks import MEASURES, correlations
 from analog_samson.report.panels import LATE
 from analog_samson.report.style import _SPARE_MARKERS, method_style, plot_options, style
@@ -547,6 +547,19 @@ def test_devices_of_one_technology_keep_their_names(trials):
 
 
 @pytest.mark.slow
+def test_no_two_devices_of_a_figure_have_one_label():
+    with labelled({"pcm_like": "ours", "reram_wan2022": "ours"}):
+        devices = ["pcm_like", "reram_wan2022", "pcm_hermes"]
+        assert [device_label(one, devices) for one in devices] == [
+            "ours (pcm_like)",
+            "ours (reram_wan2022)",
+            "PCM (pcm_hermes)",
+        ]
+        assert device_label("pcm_like", ["pcm_like"]) == "ours"
+    names = ["PCM", "pcm_like"]  # a device of no technology that is called as one
+    assert [device_label(one, names) for one in names] == ["PCM", "PCM (pcm_like)"]
+
+
 def test_labels_of_the_caller_are_used_everywhere(trials):
     labels = {"samson": "SAMSON (ours)", "pcm_like": "our PCM", "sam rho=0.1": "SAM"}
     tables, drawn = study_tables(trials, labels=labels), study_figures(trials, labels=labels)
