@@ -51,6 +51,7 @@ MOST_CELLS = 100
 """Swept points above which a map takes the place of numbers in cells: our choice."""
 
 Figures = Figure | Mapping[str, Figure] | None
+Tables = Table | Mapping[str, Table] | None
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Item:
         figure: Function that draws it. Several figures are a mapping: each key is added to name
             and title (none, where it is empty). None, or an empty mapping, where there is nothing
             to draw.
-        table: Function that makes its table; None where there is nothing to show.
+        table: Function that makes its table, or several, as figures; None where there is nothing
+            to show.
         caption: What the figure shows, in a sentence, printed below it. A function takes the
             content. Tables have their own captions.
         finding: The main number of its figures, in a sentence; with title and caption it is their
@@ -87,7 +89,7 @@ class Item:
     name: str
     title: str
     figure: Callable[[Content], Figures] | None = None
-    table: Callable[[Content], Table | None] | None = None
+    table: Callable[[Content], Tables] | None = None
     caption: str | Callable[[Content], str] = ""
     finding: Callable[[Content], str] | None = None
     needs: tuple[str, ...] = ()
@@ -128,7 +130,9 @@ class Item:
     def tables(self, content: Content) -> dict[str, Table]:
         """Make the item's table: file stem to table; empty without data."""
         made = self.table(content) if self.table and self._applies(content) else None
-        return {} if made is None else {self.stem(content.score): made}
+        stem = self.stem(content.score)
+        named = {"": made} if isinstance(made, Table) else made or {}
+        return {_stem(f"{stem}_{key}" if key else stem): one for key, one in named.items()}
 
     def stem(self, score: Score) -> str:
         """Stem of its files for a score."""
@@ -318,42 +322,65 @@ def _grid_table(content: Content) -> Table | None:
 
 
 def _axis(content: Content) -> Figures:
-    axes = sweeps.swept_axes(content.summary)
-    if len(axes) != 1:
+    grids = [grid for grid in sweeps.grids_of(content.summary) if len(grid.axes) == 1]
+    axes = {grid.axes for grid in grids}
+    if len(axes) != 1:  # several that are swept alone have the figure of sensitivities
         return None
-    known = {
-        device: content.nominal(device, axes[0]) for device in content.summary["device"].unique()
-    }
+    ((axis,),) = axes
+    rows = content.summary
+    if len(sweeps.swept_axes(rows)) > 1:  # others are crossed
+        rows = pd.concat([grid.rows for grid in grids])
+    known = {device: content.nominal(device, axis) for device in rows["device"].unique()}
     nominal = {device: value for device, value in known.items() if value is not None}
-    figure = sweeps.axis_figure(content.summary, axes[0], nominal=nominal, **content.how)
-    return {axes[0]: figure}
+    return {axis: sweeps.axis_figure(rows, axis, nominal=nominal, **content.how)}
 
 
 def _heat(content: Content) -> Figures:
-    axes = sweeps.swept_axes(content.summary)
-    if len(axes) != 2 or _is_mapped(content) or not sweeps.are_crossed(content.summary, axes):
-        return None
+    grids = [grid for grid in _crossed(content) if not _is_mapped(grid)]
+    names = [grid.name for grid in grids]
     return {
-        str(device): sweeps.heat_figure(rows, *axes, **content.how)
-        for device, rows in content.summary.groupby("device", observed=True)
+        grid.name
+        if names.count(grid.name) == 1
+        else f"{grid.name}, {' and '.join(grid.axes)}": sweeps.heat_figure(
+            grid.rows, *grid.axes, **content.how
+        )
+        for grid in grids
     }
 
 
-def _is_mapped(content: Content) -> bool:
+def _crossed(content: Content) -> list[sweeps.Grid]:
+    """Points over two axes or more."""
+    return [grid for grid in sweeps.grids_of(content.summary) if len(grid.axes) > 1]
+
+
+def _is_mapped(grid: sweeps.Grid) -> bool:
     """Whether there are too many swept points for numbers in cells."""
-    axes = sweeps.swept_axes(content.summary)
-    is_large = len(axes) > 2 or content.summary["condition"].nunique() > MOST_CELLS
-    return len(axes) > 1 and is_large and sweeps.are_crossed(content.summary, axes)
+    return len(grid.axes) > 2 or grid.rows["condition"].nunique() > MOST_CELLS
+
+
+def _mapped(content: Content) -> dict[str, pd.DataFrame]:
+    """What is mapped: the axes, where there are several sets of them, to the rows over them."""
+    found: dict[tuple[str, ...], list[pd.DataFrame]] = {}
+    for grid in filter(_is_mapped, _crossed(content)):
+        found.setdefault(grid.axes, []).append(grid.rows)
+    rows = {" and ".join(axes): pd.concat(own).sort_index() for axes, own in found.items()}
+    return {"": next(iter(rows.values()))} if len(rows) == 1 else rows
 
 
 def _map(content: Content) -> Figures:
     """The last times that fit side by side; over three axes the last one."""
-    if not _is_mapped(content):
-        return None
-    axes, rows = maps.chosen_axes(content.summary), content.summary
+    return {
+        ", ".join(filter(None, (key, over))): figure
+        for over, rows in _mapped(content).items()
+        for key, figure in _maps_of(content, rows).items()
+    }
+
+
+def _maps_of(content: Content, rows: pd.DataFrame) -> dict[str, Figure]:
+    axes = maps.chosen_axes(rows)
     n_times = 1 if len(axes) > 2 else maps.MOST_ACROSS
     moments = sorted(rows["t_inference_s"].unique())
-    n_panels = max(n_times, maps.MOST_ACROSS) * content.rows[["method", "strength"]].nunique().max()
+    n_panels = max(n_times, maps.MOST_ACROSS) * rows[["method", "strength"]].nunique().max()
     rows = rows[rows["t_inference_s"].isin(moments[-n_times:])]
     target = content.targets or None
     names = words.method_names(rows)
@@ -367,11 +394,13 @@ def _map(content: Content) -> Figures:
     }
 
 
-def _map_table(content: Content) -> Table | None:
-    if not _is_mapped(content) or not content.targets:
+def _map_table(content: Content) -> Tables:
+    if not content.targets:
         return None
-    axes = maps.chosen_axes(content.summary)
-    return maps.map_table(content.summary, axes, content.targets)
+    return {
+        over: maps.map_table(rows, maps.chosen_axes(rows), content.targets)
+        for over, rows in _mapped(content).items()
+    }
 
 
 def _sensitivity(content: Content) -> Figure | None:
