@@ -14,7 +14,7 @@ from analog_samson import times
 from analog_samson.devices.toml import parse_toml
 from analog_samson.methods import METHODS
 from analog_samson.report import words
-from analog_samson.report.methods import device_label, labelled, technology_of
+from analog_samson.report.methods import device_label, labelled, task_text, technology_of
 from analog_samson.report.methods_map import (
     TIMES_S,
     compensation_label,
@@ -25,7 +25,6 @@ from analog_samson.report.methods_map import (
     n_by_task,
     rows_of_map,
     sort_key,
-    task_text,
 )
 from analog_samson.report.tables import mean_of
 from analog_samson.report.typeset import BLANK, EXTRAPOLATED, Block, Table

@@ -15,8 +15,7 @@ from analog_samson.report.advice import cost_texts, networks_beside, uncounted_t
 from analog_samson.report.axes import beside, finish, fit_scale
 from analog_samson.report.estimates import INTERVALS, Estimate
 from analog_samson.report.figures import panel_grid
-from analog_samson.report.methods import device_label
-from analog_samson.report.methods_map import task_text
+from analog_samson.report.methods import device_label, task_text
 from analog_samson.report.style import (
     by_strengths,
     is_wide,
