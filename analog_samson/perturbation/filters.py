@@ -40,6 +40,7 @@ def filters_first(weight: Tensor, groups: int | None) -> Tensor:
         kernel), and the reverse.
 
     Example:
+        >>> import torch
         >>> filters_first(torch.zeros(4, 3, 5, 5), groups=2).shape
         torch.Size([6, 2, 5, 5])
     """
