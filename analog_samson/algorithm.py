@@ -1,7 +1,7 @@
 """Hooks by which a training method changes the steps of a training."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import signature
 from typing import Any, Self
@@ -29,6 +29,10 @@ class Setting:
         trust: Packages that files which the method reads may import from.
         task: "classification", "tokens" or "regression".
         positions: (length,) where a token a position is predicted; otherwise empty.
+        transposed_groups: Groups of the transposed convolutions, by the names of their weights,
+            whose second dimension and not the first is that of the outputs.
+        layers: Layers on arrays that hold each parameter, by its name; of a layer that is rewritten
+            for arrays all that it becomes.
 
     Example:
         >>> setting = Setting(model, frozenset({"fc1.weight"}), 1295, 10, 3, torch.device("cpu"))
@@ -45,6 +49,8 @@ class Setting:
     trust: tuple[str, ...] = ()
     task: str = "classification"
     positions: tuple[int, ...] = ()
+    transposed_groups: Mapping[str, int] = field(default_factory=dict)
+    layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -187,5 +193,7 @@ def build_algorithm(method: Method, options: Mapping[str, Any], setting: Setting
             f"Method {method.label!r} is built from {method.build!r}, which is neither a function "
             "nor a class derived from analog_samson.training.Algorithm."
         )
+    if method.perturbs_weights and "transposed_groups" in signature(built).parameters:
+        arguments.setdefault("transposed_groups", setting.transposed_groups)
     function = partial(built, **arguments)
     return _Loss(function) if method.step == "loss" else _Rule(function, method.strength)

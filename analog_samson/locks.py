@@ -65,7 +65,7 @@ class Lease:
                 os.close(self._lock)
             raise
         except BaseException:
-            self._unlock()
+            self._release()
             raise
         self._ended = threading.Event()
         threading.Thread(target=self._keep, name=f"lease of {file.name}", daemon=True).start()
@@ -75,10 +75,7 @@ class Lease:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        holder = _read(self._path)
-        if holder is None or holder["token"] == self._own["token"]:
-            self._path.unlink(missing_ok=True)
-        self._unlock()
+        self._release()
 
     def check(self) -> None:
         """Check that this process still holds the access.
@@ -100,7 +97,7 @@ class Lease:
                 own.write_text(json.dumps(self._own), encoding="utf-8")
             while not _linked(own, self._path):
                 holder, age_s = _read(self._path), _age_s(self._path, own)
-                if holder is not None or math.isfinite(age_s):
+                if math.isfinite(age_s):
                     break  # otherwise released meanwhile
             else:
                 return
@@ -126,7 +123,10 @@ class Lease:
                 self.check()
                 os.utime(self._path)
 
-    def _unlock(self) -> None:
+    def _release(self) -> None:
+        holder = _read(self._path)
+        if holder is not None and holder["token"] == self._own["token"]:
+            self._path.unlink(missing_ok=True)
         if self._lock is not None:
             _lock_of(self._file).unlink(missing_ok=True)
             os.close(self._lock)
@@ -219,6 +219,9 @@ def _linked(file: Path, name: Path) -> bool:
                 new.write(file.read_bytes())
         except FileExistsError:
             return False
+        except OSError:
+            name.unlink(missing_ok=True)
+            raise
     return True
 
 

@@ -192,7 +192,8 @@ class Method(Appearance):
             "loss": a penalty that is added to the cross entropy.
         build: Rule or loss as "package.module:name". A function is called in every step: a rule as
             ``rule(weights, gradients, *, <strength>, <options>)`` with tensors by name (and
-            ``generator``, if it has such an argument), returning offsets by name; a loss as
+            ``generator`` and ``transposed_groups``, see ``training.Setting``, if it has such
+            arguments), returning offsets by name; a loss as
             ``loss(logits, labels, *, <options>)``, which the strength multiplies. A class derived
             from ``training.Algorithm``, for methods with state between steps, is built once per
             training.
@@ -200,6 +201,9 @@ class Method(Appearance):
             default.
         trains_weights: Whether the trained parameters must be the weights themselves (no
             reparametrisation).
+        extra_forward_passes: Forward passes over a batch in one step that no backward pass
+            follows, as those of a teacher. Costs count backward passes, and tables name the methods
+            that have others.
 
     Example:
         >>> METHODS["samson"].step, sorted(METHODS["samson"].options)
@@ -210,6 +214,7 @@ class Method(Appearance):
     build: str = ""
     options: Mapping[str, Option] = field(default_factory=dict)
     trains_weights: bool = False
+    extra_forward_passes: int = 0
 
     def __post_init__(self) -> None:
         """Validate the entry.
@@ -348,6 +353,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 "trajectory_start": Option(0.3, least=0.0, most=1.0),
                 "teacher_decay": Option(0.9995, least=0.0, most=1.0),
             },
+            extra_forward_passes=1,
             colour="#882255",
             marker="X",
             citation="du2022",

@@ -181,6 +181,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def package_tree() -> str:
+    """Git's hash of the package's files at this commit; empty outside of its repository.
+
+    Example:
+        >>> package_tree() == "" or len(package_tree()) == 40
+        True
+    """
+    return _git("rev-parse", "--verify", "--quiet", "HEAD:./")
+
+
 def is_made_here(folder: Path) -> bool:
     """Whether all rows of a study come from this processor and these versions.
 
@@ -451,14 +461,19 @@ def _cpu() -> str:
 
 
 def _git_commit() -> str:
+    return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*") or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    """What git says of the package's repository; empty if it fails."""
     try:
         done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"],
+            ["git", *arguments],
             cwd=Path(__file__).parent,
             capture_output=True,
             text=True,
             check=True,
         )
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return ""
     return done.stdout.strip()

@@ -19,7 +19,7 @@ import tyro
 
 from analog_samson.commands import run_command, written
 from analog_samson.devices import Device, load_device
-from analog_samson.devices.settings import find_setting
+from analog_samson.devices.settings import OF_LAYERS, find_setting
 from analog_samson.files import made_folder
 from analog_samson.report import write_report
 from analog_samson.study import Study, collect, unfinished
@@ -105,6 +105,11 @@ def main(
 
 def _own_value(device: Device, axis: str) -> float:
     """The device's own value of a setting, a number other than 0."""
+    if axis.startswith(OF_LAYERS):
+        raise ValueError(
+            f"--relative multiplies a setting of the whole device, and {axis!r} is one of layers; "
+            "give its values without --relative."
+        )
     value = functools.reduce(
         lambda part, key: part[key] if isinstance(key, int) else getattr(part, key),
         find_setting(axis, device, device.name)[1],

@@ -44,11 +44,12 @@ from analog_samson.report import (
     table_texts,
     write_figures,
 )
+from analog_samson.report.methods import shows_methods
 from analog_samson.report.requirements import STEM as REQUIREMENTS
 from analog_samson.results import read_trials, tables_in
 from analog_samson.results.checking import csv_in
 from analog_samson.results.columns import KEY, SUMS
-from analog_samson.results.endpoints import TRAINING_IMAGES, IncompleteError
+from analog_samson.results.measures import TRAINING_IMAGES, IncompleteError
 from analog_samson.results.scores import ACCURACY, score_of
 from analog_samson.running import run_jobs
 from analog_samson.study import (
@@ -236,8 +237,11 @@ def verified(
     return said
 
 
+@shows_methods
 def redrawn(folder: Path, rows: pd.DataFrame, trust: Sequence[str] = ()) -> str:
     """Redraw figures in the folder, and compare its tables with new ones.
+
+    Labels of methods, data sets, devices and scores are those of the manifest, as in the report.
 
     Raises:
         ValueError: If a table differs.

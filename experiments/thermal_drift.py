@@ -17,6 +17,7 @@ whose largest of a layer is the end of the range; "one branch", trained control 
 the branch above the resonance, where the weights are equal and the drift is not.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,6 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
-from analog_samson.experiments import methods_study
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -40,6 +40,16 @@ from analog_samson.data import Dataset, Split
 from analog_samson.evaluation import is_correct
 from analog_samson.files import replacing
 from analog_samson.landscape import largest_eigenvalue, mean_cross_entropy
+from analog_samson.methods_study import (
+    MethodsStudy,
+    add_protocol,
+    add_training_curves,
+    keep,
+    replace_rows,
+    run,
+    train_and_validate,
+    writing,
+)
 from analog_samson.models import analog_layers
 from analog_samson.perturbation import MicroRing
 from analog_samson.provenance import (
@@ -161,18 +171,16 @@ def main(
         check_tables(table_texts({TABLE: drift_table(folder)}), folder)
         print(verified(folder, data_folder, trust))
         return
-    plan = load_protocol(folder, [*methods_study.NEEDED, *EVALUATED_WITH], trust)
-    methods_study.run_study(
-        plan,
+    study = MethodsStudy.load(
         folder,
         networks,
         data_folder,
-        steps,
         trust,
+        needed=EVALUATED_WITH,
         evaluated_with=EVALUATED_WITH,
-        train=_trained,
-        evaluate=_evaluated,
+        say=functools.partial(print, flush=True),
     )
+    run(study, steps=steps, train=_train_and_validate, evaluate=_evaluate)
 
 
 def on_rings(path: Path, mapping: str = "as trained", trust: Sequence[str] = ()) -> Rings:
@@ -543,72 +551,66 @@ def _with_batch_statistics(
         yield rows
 
 
-def _trained(
-    plan: Mapping[str, Any], spec: TrainingSpec, path: Path, data_folder: Path | None
-) -> dict[str, Any]:
+def _train_and_validate(study: MethodsStudy, spec: TrainingSpec, folder: Path) -> dict[str, Any]:
     """Train a network; the noise of the choice is on the control parameters [nm]."""
-    row = methods_study.trained({**plan, "noise_draws": 1}, spec, path, data_folder)
+    row = train_and_validate(study, spec, folder, noise_draws=1)
     if row["failure"]:
         return row
-    dataset = dataset_of(spec.dataset, data_folder, spec.validation_fraction)
+    dataset = dataset_of(spec.dataset, study.data_folder, spec.validation_fraction)
+    draws = study.protocol["noise_draws"]
     with one_thread():
         noisy = noisy_accuracy(
-            on_rings(path / row["checkpoint"], trust=plan["trust"]),
+            on_rings(folder / row["checkpoint"], trust=study.trust),
             dataset.validation,
-            sigma_nm=plan["noise_sigma"],
-            draws=plan["noise_draws"],
+            sigma_nm=study.protocol["noise_sigma"],
+            draws=draws,
             training_seed=spec.seed,
         )
-    return row | {"validation_noisy": noisy, "noise_draws": plan["noise_draws"]}
+    return row | {"validation_noisy": noisy, "noise_draws": draws}
 
 
-def _evaluated(
-    plan: Mapping[str, Any], folder: Path, path: Path, data_folder: Path | None
-) -> dict[str, Any]:
+def _evaluate(study: MethodsStudy, path: Path) -> None:
     """Evaluate a network, which lies in a folder of its variant's name."""
-    network = load_checkpoint(path, plan["trust"])
-    dataset = dataset_of(network.spec.dataset, data_folder, network.spec.validation_fraction)
+    folder, plan = study.folder, study.protocol
+    network = load_checkpoint(path, study.trust)
+    dataset = dataset_of(network.spec.dataset, study.data_folder, network.spec.validation_fraction)
     seed = network.spec.seed
     if seed in plan["kept_seeds"]:
-        methods_study.keep(path, folder)
+        keep(path, folder)
     own = {"checkpoint": network.short_digest, "variant": path.parent.name, "training_seed": seed}
     drift, transfer = [], []
     with one_thread():
         for mapping in mappings(network):
-            rings = on_rings(path, mapping, plan["trust"])
+            rings = on_rings(path, mapping, study.trust)
             drift += [own | {"mapping": mapping} | row
                       for row in drift_rows(rings, plan, dataset.test)]  # fmt: skip
             transfer += [own | {"mapping": mapping} | row
                          for row in transfer_rows(rings, plan, dataset.test, seed)]  # fmt: skip
-        eigenvalue = curvature(
-            on_rings(path, trust=plan["trust"]), dataset, plan["curvature_images"]
-        )
+        eigenvalue = curvature(on_rings(path, trust=study.trust), dataset, plan["curvature_images"])
     curved = own | {"n_training_images": plan["curvature_images"], "hessian_eigenvalue": eigenvalue}
     digest = network.short_digest
-    methods_study.replace_rows(folder / DRIFT, digest, pd.DataFrame(drift))
-    methods_study.replace_rows(folder / "transfer.csv", digest, pd.DataFrame(transfer))
-    methods_study.replace_rows(folder / "curvature.csv", digest, pd.DataFrame([curved]))
-    methods_study.add_curves(folder / "training_curves.csv", path, plan["trust"])
-    record(folder, plan, path.name, network, dataset.test)
-    return methods_study.identity(network)
+    replace_rows(folder / DRIFT, digest, pd.DataFrame(drift))
+    replace_rows(folder / "transfer.csv", digest, pd.DataFrame(transfer))
+    replace_rows(folder / "curvature.csv", digest, pd.DataFrame([curved]))
+    add_training_curves(folder / "training_curves.csv", path, study.trust)
+    _record(study, path.name, network, dataset.test)
 
 
-def record(
-    folder: Path, plan: Mapping[str, Any], name: str, network: Checkpoint, test: Split
-) -> None:
+def _record(study: MethodsStudy, name: str, network: Checkpoint, test: Split) -> None:
     """Add a network, versions and kind of machine, and the claims to the study's manifest."""
-    with methods_study.writing(folder / MANIFEST_FILE):
-        before = read_manifest(folder / MANIFEST_FILE).get("study", {})
+    manifest = study.folder / MANIFEST_FILE
+    with writing(manifest):
+        before = read_manifest(manifest).get("study", {})
         write_manifest(
-            folder,
-            study={"name": before.get("name", folder.resolve().name)},
+            study.folder,
+            study={"name": before.get("name", study.folder.resolve().name)},
             devices=(),
             networks={name: network},
             evaluation_sets={network.spec.dataset: test.digest},
             encodings={network.spec.dataset: test.encoding},
-            rows=pd.read_csv(folder / DRIFT).assign(device=""),
+            rows=pd.read_csv(study.folder / DRIFT).assign(device=""),
         )
-        methods_study.add_protocol(folder / MANIFEST_FILE, plan)
+        add_protocol(manifest, study)
 
 
 def _offsets(

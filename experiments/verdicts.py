@@ -13,7 +13,7 @@ A study is a folder of `results/` with a `protocol.toml`, and a study of claims 
     number = 1                           # on the page; without, in verdicts.csv alone
     tests = [{ measure = "gain", method = "sam", over = "sgd", device = "digital", above = 0.0 }]
 
-with the measures of `analog_samson.results.endpoints`. A claim holds if all of its tests do. Column
+with the measures of `analog_samson.results.measures`. A claim holds if all of its tests do. Column
 `p_holm` is the p-value after Holm's correction over the tests of a study, the open ones too; on the
 page a ‡ marks the verdicts that it leaves decided. Of a study that lacks a network, a row or a
 table nothing is computed: its claims are open. A test that names another study is open, alone,
@@ -34,16 +34,18 @@ from analog_samson.commands import run_command
 from analog_samson.files import replacing
 from analog_samson.results import holm
 from analog_samson.results.endpoints import (
-    CONFIDENCE,
     LIMITS,
     VERDICTS,
     Endpoint,
-    Evidence,
-    IncompleteError,
-    OtherIncompleteError,
     described,
     endpoint,
     limit_of,
+)
+from analog_samson.results.measures import (
+    CONFIDENCE,
+    Evidence,
+    IncompleteError,
+    OtherIncompleteError,
     other_study,
 )
 from analog_samson.training import PROTOCOL_FILE, evidence_of, load_protocol, tests_of

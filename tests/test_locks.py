@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import pytest
 
@@ -193,6 +194,62 @@ def test_machines_that_claim_a_free_file_at_once_do_not_both_get_it(file, monkey
     for thread in threads:
         thread.join(timeout=30)
     assert (len(held), len(refused)) == (1, n - 1)
+
+
+def test_a_lease_released_while_it_is_looked_at_is_free_and_not_expired(file, monkeypatch):
+    """Without locks of the file system; its holder ends between a look at content and age."""
+    lease, read = locks._lease_of(file), locks._read
+    lease.write_text(json.dumps(ELSEWHERE))
+
+    def last_look(path):
+        holder = read(path)
+        if holder and holder["token"] != own:
+            path.unlink()
+        return holder
+
+    monkeypatch.setattr(locks, "_locked", lambda file: None)
+    identity = locks._identity()
+    own = identity["token"]
+    monkeypatch.setattr(locks, "_identity", lambda: identity)
+    monkeypatch.setattr(locks, "_read", last_look)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with sole_writer(file):
+            assert read(lease)["token"] == own
+    assert not lease.exists()
+
+
+def test_a_takeover_whose_warning_is_an_error_leaves_no_lease_behind(file, monkeypatch):
+    monkeypatch.setattr(locks, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(locks, "EXPIRES_AFTER_S", -1.0)
+    lease = locks._lease_of(file)
+    lease.write_text(json.dumps(ELSEWHERE))
+    with warnings.catch_warnings(), pytest.raises(UserWarning, match="is taken over"):
+        warnings.simplefilter("error")
+        locks.Lease(file)
+    assert not lease.exists()
+    with sole_writer(file):
+        pass
+
+
+def test_a_full_disk_without_hard_links_leaves_no_lease_behind(file, monkeypatch):
+    """Its name is there before its content is refused."""
+    own = file.with_name("own")
+    own.write_text("content")
+    read_bytes = type(own).read_bytes
+
+    def full(path):
+        read_bytes(path)
+        raise OSError(errno.ENOSPC, "no space left")
+
+    def impossible(*_):
+        raise OSError(errno.EOPNOTSUPP, "not possible on this file system")
+
+    monkeypatch.setattr(os, "link", impossible)
+    monkeypatch.setattr(type(own), "read_bytes", full)
+    with pytest.raises(OSError, match="no space left"):
+        locks._linked(own, locks._lease_of(file))
+    assert not locks._lease_of(file).exists()
 
 
 @pytest.mark.parametrize("has_hard_links", [True, False])

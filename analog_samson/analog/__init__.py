@@ -5,7 +5,7 @@ Noise models are aihwkit's objects, called at conductance level with seeds of th
 package only the compiled engine imports aihwkit.
 """
 
-from analog_samson.analog.currents import CellCurrents, currents_of
+from analog_samson.analog.currents import CellCurrents, currents_of, largest_of
 from analog_samson.analog.effects import Effect, effects_of
 from analog_samson.analog.from_aihwkit import (
     Imported,
@@ -59,6 +59,7 @@ __all__ = [
     "draws_from_the_clock",
     "effects_of",
     "hand_over",
+    "largest_of",
     "left_out_of",
     "load_into",
     "not_in_ageing",

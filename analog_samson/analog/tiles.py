@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from analog_samson import models
-from analog_samson.analog.currents import CellCurrents, WithCurrents, currents_of
+from analog_samson.analog.currents import CellCurrents, WithCurrents, currents_of, largest_of
 from analog_samson.analog.effects import WithEffects, effects_of
 from analog_samson.analog.noise_models import noise_model
 from analog_samson.analog.physics import seeded
@@ -203,9 +203,11 @@ class TiledNetwork:
             for tile in self._tiles:
                 tile.aihwkit_tile.tile._analog_mvm = WithEffects(effects)
         if device.periphery.has_cell_currents:
-            for tile in self._tiles:
-                currents = cast(CellCurrents, currents_of(device, tile.layer))
-                tile.aihwkit_tile.tile._analog_mvm = WithCurrents(currents)
+            for array in self.arrays:
+                currents = cast(CellCurrents, currents_of(device, array.layer))
+                products = WithCurrents(currents, float(largest_of(array.target)))
+                for tile in array.tiles if isinstance(array, TilesOfGroups) else (array,):
+                    tile.aihwkit_tile.tile._analog_mvm = products
         if input_ranges is not None and device.periphery.needs_input_ranges:
             self._set_input_ranges(input_ranges)
 

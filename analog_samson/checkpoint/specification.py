@@ -79,7 +79,7 @@ class TrainingSpec:
             - noise_scale: What `sigma` is relative to, a name from `NOISE_SCALES`.
             - device: Name or path of the device whose noise is used in training (hardware_aware).
             - device_time_s: Time of the read of that device after programming [s]; None: 0, or the
-              first time for which it has data.
+              first time for which it has data. Weights are drifted and compensated as on its chips.
             - drop_share: Probability that a weight is zero in a pass (rwp, noise_injection,
               hardware_aware).
             - fisher_decay: Decay of the sum of squared gradients (arwp).

@@ -12,7 +12,7 @@ from analog_samson.chip.chip import Chip
 from analog_samson.chip.engines import Engine, check_precision, choose_engine
 from analog_samson.chip.group import ChipGroup, why_not_batched
 from analog_samson.chip.programming import MappedNetwork, load_chip, program
-from analog_samson.chip.training_images import evenly_spread, input_for
+from analog_samson.chip.training_images import evenly_spread, input_for, spreads_over_all
 
 __all__ = [
     "Chip",
@@ -25,6 +25,7 @@ __all__ = [
     "input_for",
     "load_chip",
     "program",
+    "spreads_over_all",
     "why_not_batched",
 ]
 

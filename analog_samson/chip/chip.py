@@ -76,10 +76,12 @@ class Unchecked(NamedTuple):
     Attributes:
         network: As it is mapped.
         rewriting: As it was before, and rewritten.
+        folding: As it was then, and with batch normalisation folded where the device does so.
     """
 
     network: nn.Module
     rewriting: Rewriting
+    folding: batch_norm.Folding
 
 
 class Chip:
@@ -272,6 +274,7 @@ class Chip:
         self.check_calibrated()
         if self._unchecked is not None:
             self._unchecked.rewriting.check(images[:2])
+            self._unchecked.folding.check(images[:2])
             check_forward(self._unchecked.network, images[:2], self.keep_digital)
             self._unchecked = None
         if not images.is_floating_point():

@@ -306,11 +306,25 @@ class ConductanceArray(ChipArray):
 
     def _read_out(self, weights: Tensor) -> Tensor:
         """Mean |output| for one-hot inputs, without noise: mean |w| of the array or each column."""
-        smallest = 1e-4  # aihwkit's guard against a division by zero
-        sums = weights.abs().sum(dim=-1)
-        if self.kind == "per_column":
-            return (sums / weights.shape[-1]).clamp(min=smallest)
-        return (sums.sum(dim=-1, keepdim=True) / self._n_read_out).clamp(min=smallest)
+        return read_out(weights, self.kind, self._n_read_out)
+
+
+def read_out(weights: Tensor, kind: str, n_read_out: Tensor) -> Tensor:
+    """Mean |output| for one-hot inputs, without noise, from which compensation factors follow.
+
+    Args:
+        weights: Normalised weights, shape (..., columns, rows), 0 in unused columns.
+        kind: Kind of the drift compensation.
+        n_read_out: Weights in the used columns of each array, shape (..., 1).
+
+    Returns:
+        Mean |w| of each column ("per_column"), shape (..., columns), or of the array, (..., 1).
+    """
+    smallest = 1e-4  # aihwkit's guard against a division by zero
+    sums = weights.abs().sum(dim=-1)
+    if kind == "per_column":
+        return (sums / weights.shape[-1]).clamp(min=smallest)
+    return (sums.sum(dim=-1, keepdim=True) / n_read_out).clamp(min=smallest)
 
 
 class _ArraysInRow:

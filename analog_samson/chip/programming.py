@@ -28,9 +28,9 @@ from analog_samson.chip.training_images import input_for, training_images
 from analog_samson.compiled import FunctionalNetwork, Precision
 from analog_samson.data import Dataset
 from analog_samson.devices import Device, load_device, validated
-from analog_samson.devices.sentences import did_you_mean
 from analog_samson.evaluation import exact_products
 from analog_samson.models import batch_norm
+from analog_samson.models.replacing import with_plain_weights
 
 
 @exact_products(torch.device("cpu"))
@@ -183,10 +183,14 @@ class MappedNetwork:
                 plain_model = models.select_output(copy.deepcopy(plain_model), output)
                 models.take_packed(plain_model, packing)
             rewriting = models.rewrite(plain_model, rewrites, self._keep_digital)
-        self._network = _mapped(rewriting.network, device, self._keep_digital)
-        _check_overrides(self._network, device)
+        folding = _folding(rewriting.network, device)
+        self._network = _mapped(folding.network, device, self._keep_digital)
+        if device.layers:
+            modules = self._network.named_modules(remove_duplicate=False)
+            device.check_overrides([name for name, _ in modules if name])
+        unchecked = Unchecked(self._network, rewriting, folding)
         self._unchecked = _checked(
-            self._network, device, self._keep_digital, checkpoint, rewriting, calibration, plain
+            unchecked, device, self._keep_digital, checkpoint, calibration, plain
         )
         self._products = _products(self._network, device, self._keep_digital, plain)
         self._ranges, self._range_images = input_ranges, None
@@ -492,34 +496,40 @@ _known_to_run: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def _checked(
-    network: nn.Module,
+    unchecked: Unchecked,
     device: Device,
     keep_digital: tuple[str, ...],
     checkpoint: Checkpoint | None,
-    rewriting: models.Rewriting,
     *images: Tensor | None,
 ) -> Unchecked | None:
-    """Check the forward pass of a network; return the network if no input is known yet."""
+    """Check the forward pass of a network; return what is to check if no input is known yet."""
     known = next((given[:2] for given in images if given is not None and len(given)), None)
+    network, rewriting, folding = unchecked
     if checkpoint is None:
         if known is None:
-            return Unchecked(network, rewriting)
+            return unchecked
         rewriting.check(known)
+        folding.check(known)
         models.check_forward(network, known, keep_digital)
         return None
     done = _known_to_run.setdefault(checkpoint, set())  # type: ignore[no-untyped-call]
     folded, kept = device.mapping.batch_norm, frozenset(keep_digital)
     # a network that runs with few digital layers also runs with more
     if not any(folded == how and fewer <= kept for how, fewer in done):
+        folding.check(input_for(checkpoint))
         models.check_forward(network, input_for(checkpoint), keep_digital)
         done.add((folded, kept))
     return None
 
 
+def _folding(model: nn.Module, device: Device) -> batch_norm.Folding:
+    """The network, and with batch normalisation folded if specified."""
+    is_folded = device.mapping.batch_norm == "folded"
+    return batch_norm.Folding(model, batch_norm.fold(model) if is_folded else model)
+
+
 def _mapped(model: nn.Module, device: Device, keep_digital: Sequence[str]) -> nn.Module:
-    """The network to map: batch normalisation folded and weights clipped if specified."""
-    if device.mapping.batch_norm == "folded":
-        model = batch_norm.fold(model)
+    """The network to map: weights clipped if specified."""
     if device.mapping.clip_quantile < 1:
         model = models.clipped(
             model,
@@ -528,19 +538,6 @@ def _mapped(model: nn.Module, device: Device, keep_digital: Sequence[str]) -> nn
             keep_digital=keep_digital,
         )
     return model
-
-
-def _check_overrides(model: nn.Module, device: Device) -> None:
-    """Raise if an override for layers would change nothing, as one with a typing error."""
-    if not device.layers:
-        return
-    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
-    for override in device.layers:
-        if not override.digital and not any(map(override.matches, names)):
-            raise ValueError(
-                f"The entry of [[layers]] (or the axis) with the pattern {override.pattern!r} "
-                f"matches no layer of the network{did_you_mean(override.pattern, names)}"
-            )
 
 
 def _products(
@@ -572,7 +569,7 @@ def _needed(images: Tensor | None, device: Device, why: str) -> Tensor:
 @torch.no_grad()
 def _holding(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     """A copy of a network with the weights that a chip holds."""
-    held = copy.deepcopy(model)
+    held = with_plain_weights(model)
     for name, weight in weights.items():
         parameter = held.get_submodule(name).weight
         parameter.copy_(weight)  # type: ignore[operator]

@@ -73,12 +73,31 @@ def training_images(
 def evenly_spread(images: Tensor) -> Tensor:
     """Select ``TRAINING_IMAGES`` evenly spaced images, or all if there are fewer.
 
+    Of twice as many or more they are a whole number apart, counted from the first, so that up to a
+    third at the end is not reached (n = 3071); of fewer one or two apart, from first to last.
+
     Example:
         >>> evenly_spread(torch.arange(10_000)).shape
         torch.Size([1024])
     """
-    step = max(1, len(images) // TRAINING_IMAGES)
+    n = len(images)
+    if spreads_over_all(n):
+        return images[torch.arange(TRAINING_IMAGES) * (n - 1) // (TRAINING_IMAGES - 1)]
+    step = max(1, n // TRAINING_IMAGES)
     return images[::step][:TRAINING_IMAGES]
+
+
+def spreads_over_all(n_images: int) -> bool:
+    """Whether ``TRAINING_IMAGES`` of so many are one or two apart.
+
+    They were the first ones once: chips that are calibrated on such a number have an identity of
+    their own.
+
+    Example:
+        >>> spreads_over_all(1295), spreads_over_all(45_000)
+        (True, False)
+    """
+    return TRAINING_IMAGES < n_images < 2 * TRAINING_IMAGES
 
 
 def input_for(checkpoint: Checkpoint) -> Tensor:

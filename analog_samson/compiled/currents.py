@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from analog_samson.analog import CellCurrents
+from analog_samson.analog import CellCurrents, largest_of
 from analog_samson.compiled import kernels
 from analog_samson.compiled.computing import Pass
 from analog_samson.compiled.mapped import Array, MappedLayer
@@ -40,14 +40,17 @@ class WithCurrents(StaticRange):
         super().load(arrays, where)
         currents, adc = self._currents, self._adc_step
         whole = self.mapped.join(arrays, lambda array: array.weights)
+        largest = self.mapped.join(
+            arrays, lambda array: largest_of(array.target).expand_as(array.target)
+        )
         powers = [
             [(power, block) for block in self._by_block(added / adc, where)]
-            for power, added in currents.added(whole)
+            for power, added in currents.added(whole, largest)
         ]
         self._added = [list(of_block) for of_block in zip(*powers, strict=True)]
         self._variances = []
         if currents.is_noisy:
-            self._variances = self._by_block(currents.variance(whole) / adc**2, where)
+            self._variances = self._by_block(currents.variance(whole, largest) / adc**2, where)
             self._output_variance = self._output_variance.to(where)
 
     def _outputs(self, product: Tensor, levels: Tensor, block: int, now: Pass) -> Tensor:

@@ -12,7 +12,7 @@ of the training set (or the validation set where there is one), the same on ever
 fitted to data (mean and standard deviation) is fitted to the training part alone.
 """
 
-from analog_samson.data.catalogue import DATASETS
+from analog_samson.data.catalogue import DATASETS, is_published
 from analog_samson.data.datasets import (
     Dataset,
     check_name,
@@ -59,6 +59,7 @@ __all__ = [
     "find",
     "full_scale",
     "function_name",
+    "is_published",
     "label_of",
     "load_dataset",
     "load_test",

@@ -7,6 +7,7 @@ or `x` and `y` where there are no parts; a folder holds `train.npz` and `test.np
 
 import math
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def read_idx(place: Path, own: OwnName) -> Found:
         own: Its name.
 
     Raises:
-        ValueError: If a file is damaged.
+        ValueError: If a file is damaged, or a packed one beside it holds something else.
         FileNotFoundError: If one of a pair is missing.
     """
     files = idx_files(place)
@@ -79,9 +80,28 @@ def read_idx(place: Path, own: OwnName) -> Found:
             if (part, what) not in files:
                 raise FileNotFoundError(f"{place} has no idx file of the {part} {what}; add it.")
             held[part] = _idx(files[part, what])
+            check_packed(files[part, what])
     if "train" not in inputs:
         raise FileNotFoundError(f"{place} has no idx files of the training part; add them.")
     return found_arrays(inputs, targets, (), place)
+
+
+def check_packed(file: Path) -> None:
+    """Check that a packed file (.gz) beside a file, which is not read, holds the same.
+
+    Raises:
+        ValueError: If it holds something else.
+    """
+    packed = file.with_name(f"{file.name}.gz")
+    if not packed.is_file():
+        return
+    content = file.read_bytes()
+    whole = zlib.crc32(content).to_bytes(4, "little") + (len(content) % 2**32).to_bytes(4, "little")
+    if packed.read_bytes()[-8:] != whole:  # as gzip ends
+        raise ValueError(
+            f"{packed} is not {file.name} packed, which lies beside it and is read; remove the one "
+            "that does not belong to the data set."
+        )
 
 
 def idx_files(place: Path) -> dict[tuple[str, str], Path]:
@@ -107,8 +127,8 @@ def found_arrays(
     """A data set of arrays.
 
     Args:
-        inputs: By part. uint8 of shape (n, H, W), (n, C, H, W) or (n, H, W, C) are images, floats
-            features, other whole numbers tokens.
+        inputs: By part. uint8 of shape (n, H, W), (n, C, H, W) or (n, H, W, 1 or 3) are images,
+            floats features, other whole numbers tokens.
         targets: By part, shape (n,), (n, 1), (n, length) or (n, outputs).
         class_names: Names of the classes, if they have any.
         place: Where they lie, for messages.
@@ -130,7 +150,8 @@ def as_inputs(array: Array, where: str) -> Tensor:
     """Inputs as `Split.images` holds them.
 
     Raises:
-        ValueError: If they are no numbers, or of no shape (n, ...).
+        ValueError: If they are no numbers, of no shape (n, ...), or images whose channels may be
+            the last dimension, and are not 1 or 3.
     """
     if array.ndim == 0 or array.dtype.kind not in "biuf":
         raise ValueError(
@@ -144,6 +165,13 @@ def as_inputs(array: Array, where: str) -> Tensor:
             array = array[:, None]
         elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
             array = array.transpose(0, 3, 1, 2)
+        elif array.ndim == 4 and min(array.shape[1:3]) > 4 and (last := array.shape[3]) in (2, 4):
+            raise ValueError(
+                f"The inputs of {where} are uint8 of shape {array.shape}: {last} channels a pixel, "
+                f"as with transparency, or images that are {last} pixels wide. Give 1 or 3 "
+                f"channels (x[..., :{last - 1}]) or channels first (x.transpose(0, 3, 1, 2)); "
+                "images so narrow as floats."
+            )
         return torch.from_numpy(np.require(array, requirements=["C", "W"]))
     if array.dtype.kind == "f":
         wanted = np.float16 if array.dtype == np.float16 else np.float32

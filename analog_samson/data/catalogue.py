@@ -95,3 +95,13 @@ def kind_of(name: str) -> Kind:
             f"a file or folder (./{name}) or 'package.module:function'.{hint}"
         )
     return KINDS[name]
+
+
+def is_published(name: str) -> bool:
+    """Whether it is the name of one of the published sets, of tens of thousands of images.
+
+    Example:
+        >>> is_published("mnist"), is_published("digits")
+        (True, False)
+    """
+    return name in KINDS and KINDS[name].published is not None

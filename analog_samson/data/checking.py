@@ -13,7 +13,7 @@ _WORDS = {"train": "training"}
 
 
 def check_parts(found: Found, name: str) -> None:
-    """Check the parts of a data set, one by one and against each other.
+    """Check the inputs of a data set, and its parts against each other.
 
     Args:
         found: The data set.
@@ -24,10 +24,20 @@ def check_parts(found: Found, name: str) -> None:
             parts, targets are out of range, classes are missing in the training part, or a sample
             lies in two parts.
     """
+    check_inputs(found, name)
+    check_divided(found, name)
+
+
+def check_divided(found: Found, name: str) -> None:
+    """Check the parts of a data set against each other, and their targets; its inputs are checked.
+
+    Raises:
+        ValueError: As `check_parts`, but for inputs.
+    """
     train = found.parts["train"]
     for part, split in found.parts.items():
         where = f"the {_WORDS.get(part, part)} part of {name}"
-        _check_inputs(split, where)
+        _check_counts(split, where)
         _check_alike(train, split, where)
         _check_targets(split, found.n_classes, found.n_tokens, where)
     if train.task == "classification":
@@ -42,13 +52,18 @@ def check_inputs(found: Found, name: str) -> None:
         _check_inputs(split, f"the {_WORDS.get(part, part)} part of {name}")
 
 
-def _check_inputs(split: Split, where: str) -> None:
+def _check_counts(split: Split, where: str) -> None:
     images, labels = split.images, split.labels
     if not len(labels) or len(images) != len(labels):
         raise ValueError(
             f"There are {len(images)} inputs and {len(labels)} targets in {where}; as many of "
             "both, and at least one, are needed."
         )
+
+
+def _check_inputs(split: Split, where: str) -> None:
+    _check_counts(split, where)
+    images = split.images
     if isinstance(images, EncodedImages):
         return
     allowed = (torch.uint8, torch.float16, torch.float32, torch.int64)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from analog_samson.data.array_layout import idx_files, read_arrays, read_idx
-from analog_samson.data.checking import check_inputs, check_parts
+from analog_samson.data.checking import check_divided, check_inputs
 from analog_samson.data.folder_layout import read_folders
 from analog_samson.data.names import OwnName, find
 from analog_samson.data.parquet_layout import all_parquet_files, read_own_parquet
@@ -89,7 +89,7 @@ def _read(place: Path, own: OwnName) -> tuple[Found, str]:
     found = with_test_part(found, own)
     if own.options.get("overlap") == "drop":
         found = without_overlap(found)
-    check_parts(found, own.short)
+    check_divided(found, own.short)
     facts = [own.options, *(f"{part} {found.parts[part].digest}" for part in sorted(found.parts))]
     return found, hashlib.sha256(json.dumps([*facts, *found.class_names]).encode()).hexdigest()
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from analog_samson.data.array_layout import check_packed
 from analog_samson.data.parts import Kind, Source, Split, check_split
 
 
@@ -23,7 +24,7 @@ def open_torchvision(name: str, kind: Kind, place: Path) -> Source:
 
     Raises:
         FileNotFoundError: If files are missing.
-        ValueError: If files are damaged.
+        ValueError: If files are damaged, or a packed one beside a file holds something else.
         ImportError: If torchvision cannot be imported.
     """
     missing = [file for file in kind.torchvision_files if not (place / file).is_file()]
@@ -32,6 +33,8 @@ def open_torchvision(name: str, kind: Kind, place: Path) -> Source:
             f"{name} in {place} is not complete: {', '.join(missing)} missing; "
             "unpack the whole archive there."
         )
+    for file in kind.torchvision_files:
+        check_packed(place / file)
     try:
         from torchvision import datasets
     except (ImportError, RuntimeError, OSError) as error:

@@ -27,6 +27,9 @@ WIRE_OHM, LARGEST_CELL_S = 0.35, 5e-6
 """Resistance of a wire between two cells and conductance of the largest weight, for an ``ir_drop``
 of 1: aihwkit's."""
 
+LARGEST_WEIGHT_ERROR = 1e-4
+"""Error of a weight by tables of conductances, relative to the largest weight: aihwkit's."""
+
 Bits = Annotated[int, Field(ge=2, le=16)] | Literal["ideal"]
 Steps = Annotated[int, Field(ge=2, le=65_534)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -122,6 +125,26 @@ class WeightMapping(Section):
                 f"pair_tables_uS holds {len(tables)} tables; give two of equal length for each of "
                 f"the {len(self.pair_significances)} pair_significances"
             )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _tables_reproduce_weights(self) -> Self:
+        """Conductances are linear between entries, so that what holds at each holds everywhere."""
+        tables = self.pair_tables_uS
+        if not tables:
+            return self
+        pairs = list(zip(self.pair_significances, tables[::2], tables[1::2], strict=True))
+        n = len(tables[0])
+        weights_uS = [sum(f * (plus[i] - minus[i]) for f, plus, minus in pairs) for i in range(n)]
+        largest = max(map(abs, weights_uS))
+        for i, weight in enumerate(weights_uS):
+            expected = largest * (2 * i / max(n - 1, 1) - 1)
+            if largest == 0 or abs(weight - expected) > LARGEST_WEIGHT_ERROR * largest:
+                raise ValueError(
+                    "pair_tables_uS does not reproduce the weights; the weighted differences "
+                    "G+ - G- must be proportional to the weight at every entry: entry "
+                    f"{i + 1} of {n} is {weight:g} µS and not {expected:g}"
+                )
         return self
 
 

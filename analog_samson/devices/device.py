@@ -31,7 +31,7 @@ from analog_samson.devices.maintenance import (
 from analog_samson.devices.named import names_in
 from analog_samson.devices.noise import Noise
 from analog_samson.devices.section import PROSE, Name, Section, neutral
-from analog_samson.devices.sentences import explain
+from analog_samson.devices.sentences import did_you_mean, explain
 from analog_samson.devices.settings import find_setting, settings_of
 from analog_samson.devices.temperature import Temperature
 from analog_samson.devices.variation import Variation
@@ -123,6 +123,22 @@ class Device(Section):
             if override.matches(name):
                 return self._overridden(override)
         return self
+
+    def check_overrides(self, names: Sequence[str]) -> None:
+        """Raise if an override for layers would change nothing, as one with a typing error.
+
+        Args:
+            names: Dotted names of all modules of a network.
+
+        Raises:
+            ValueError: If a pattern matches none of them.
+        """
+        for override in self.layers:
+            if not override.digital and not any(map(override.matches, names)):
+                raise ValueError(
+                    f"The entry of [[layers]] (or the axis) with the pattern {override.pattern!r} "
+                    f"matches no layer of the network{did_you_mean(override.pattern, names)}"
+                )
 
     @property
     def _devices_of_layers(self) -> tuple["Device", ...]:

@@ -694,6 +694,9 @@ class ReRAMWan2022(_PairSection):
 class ReRAMCMO(NoiseSection):
     """aihwkit's ``ReRamCMONoiseModel``: one cell per weight, no reference cell.
 
+    Mean and spread of the relaxation are linear in ln(t / 1 s), which holds from 1 s on: before,
+    the mean would rise above the programmed one, and the spread fall below 0.
+
     Example:
         >>> from analog_samson import load_device
         >>> noise = load_device("reram_cmo").noise
@@ -723,6 +726,19 @@ class ReRAMCMO(NoiseSection):
         if self.g_min_uS >= self.g_max_uS:
             raise ValueError(f"g_min_uS = {self.g_min_uS} must be below g_max_uS = {self.g_max_uS}")
         return self
+
+    def check_times(self, times: Times) -> None:
+        """Raise ValueError if a device file allows times below 1 s, except the programmed state."""
+        key, first = "valid_from_s", times.valid_from_s
+        if times.valid_times_s is not None:
+            after_programming = (time for time in times.valid_times_s if time > 0)
+            key, first = "valid_times_s", min(after_programming, default=1.0)
+        if first < 1.0:
+            raise ValueError(
+                f"times.{key} allows {first:g} s, and the logarithmic law of {self.model} holds "
+                "from 1 s on; give valid_from_s = 1.0, or valid_times_s of 1 s and more (0, the "
+                "programmed state, is allowed)"
+            )
 
 
 ShippedNoise = Annotated[

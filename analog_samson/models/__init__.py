@@ -23,7 +23,14 @@ from analog_samson.models.networks import MODELS, ImageShape
 from analog_samson.models.packing import Packing, packing_of, take_packed
 from analog_samson.models.replacing import replace_everywhere
 from analog_samson.models.rescaling import DigitalProducts
-from analog_samson.models.rewriting import RULES, Rewrite, Rewriting, rewrite, trained_weights
+from analog_samson.models.rewriting import (
+    RULES,
+    Rewrite,
+    Rewriting,
+    layers_of_weights,
+    rewrite,
+    trained_weights,
+)
 from analog_samson.models.selecting import Output, check_output, one_tensor, select_output
 from analog_samson.models.trained_arrays import (
     Range,
@@ -59,6 +66,7 @@ __all__ = [
     "held_ranges",
     "hold_arrays",
     "input_ranges",
+    "layers_of_weights",
     "multiplications",
     "one_tensor",
     "other_types",

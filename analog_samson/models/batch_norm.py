@@ -5,13 +5,16 @@ normalisation statistics update": running statistics are recomputed on training 
 weights as they are on the chip at that time.
 """
 
-import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from analog_samson.models.calibration import evaluating
+from analog_samson.models.forward_pass import difference
+from analog_samson.models.replacing import with_plain_weights
 from analog_samson.models.trained_arrays import held_scales
 
 RECALIBRATION_BATCH = 32
@@ -84,22 +87,63 @@ def recalibrate(
             norm.momentum = momentum
 
 
+@dataclass(frozen=True)
+class Folding:
+    """A network before and after its batch normalisation was folded.
+
+    Attributes:
+        original: The network as it was given.
+        network: A copy with folded normalisation; the network itself where none is folded.
+    """
+
+    original: nn.Module
+    network: nn.Module
+
+    @torch.no_grad()
+    def check(self, image: Tensor) -> None:
+        """Raise unless both networks compute the same.
+
+        Args:
+            image: One or a few inputs as the network takes them, shape (n, ...).
+
+        Raises:
+            ValueError: If the outputs differ by more than `forward_pass.TOLERANCE`.
+        """
+        if self.network is self.original:
+            return
+        like = next(self.network.parameters())
+        image = image.to(like if image.is_floating_point() else like.device)
+        outputs = []
+        for network in (self.original, self.network):
+            with torch.random.fork_rng([]), evaluating(network):
+                outputs.append(network(image.clone()))
+        if differs := difference(*outputs):
+            raise ValueError(
+                "The network with folded batch normalisation does not compute what the network "
+                f"does; the outputs differ {differs}. It can be folded into a layer only where its "
+                "channels are the layer's outputs (not positions) and nothing else acts on them; "
+                "use mapping.batch_norm = 'digital'."
+            )
+
+
 @torch.no_grad()
 def fold(network: nn.Module) -> nn.Module:
     """Fold every batch normalisation that follows a linear or convolution layer into its weights.
 
-    The digital network computes the same. On a chip the weights, and therefore the noise, differ.
+    The digital network computes the same (`Folding.check`). On a chip the weights, and therefore
+    the noise, differ.
 
     Args:
         network: A network that ``torch.fx`` can trace; left unchanged.
 
     Returns:
-        A copy in eval mode; folded normalisations are identities, layers keep their names.
+        A copy in eval mode; folded normalisations are identities, layers keep their names. Those
+        with other channels than the layer has outputs stay.
 
     Raises:
         ValueError: If the network cannot be traced.
     """
-    folded = copy.deepcopy(network).eval()
+    folded = with_plain_weights(network).eval()
     try:
         graph = fx.Tracer().trace(folded)
     except Exception as error:  # whatever the network's own code raises
@@ -125,6 +169,7 @@ def fold(network: nn.Module) -> nn.Module:
             alone
             and has_statistics
             and isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+            and norm.num_features in (1, len(_tensor(layer.weight)))
         ):
             _fold_into(layer, norm)
             folded.set_submodule(node.target, nn.Identity())
@@ -139,7 +184,8 @@ def _fold_into(layer: nn.Module, norm: nn.Module) -> None:
     shift = torch.zeros_like(mean) if norm.bias is None else _tensor(norm.bias)
     bias = torch.zeros_like(mean) if layer.bias is None else _tensor(layer.bias)
     weight = _tensor(layer.weight)
-    weight.mul_(gain.reshape(-1, *[1] * (weight.ndim - 1)))
+    folded = weight.clone().mul_(gain.reshape(-1, *[1] * (weight.ndim - 1)))
+    layer.weight = nn.Parameter(folded, weight.requires_grad)  # another layer may share the old one
     if (scales := held_scales(layer)) is not None:
         scales.mul_(gain)  # the normalised weights stay
     layer.bias = nn.Parameter((bias - mean) * gain + shift)

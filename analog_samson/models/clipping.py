@@ -1,12 +1,12 @@
 """Clipping of analog weights before mapping, so that outliers do not determine the scale."""
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from analog_samson.models.auditing import analog_layers
+from analog_samson.models.replacing import with_plain_weights
 
 
 @torch.no_grad()
@@ -34,7 +34,7 @@ def clipped(
         >>> clipped(nn.Sequential(layer), 0.75, columnwise=False)[0].weight.tolist()
         [[1.0, 2.0, 3.0, 3.0]]
     """
-    network = copy.deepcopy(network)
+    network = with_plain_weights(network)
     for layer in analog_layers(network, keep_digital).values():
         weight = layer.weight
         if not isinstance(weight, torch.Tensor):

@@ -1,8 +1,11 @@
 """Replacement of modules of a network, wherever they are registered."""
 
+import copy
 from collections.abc import Mapping
 
+import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 
 def replace_everywhere(network: nn.Module, replacements: Mapping[int, nn.Module]) -> nn.Module:
@@ -40,3 +43,40 @@ def replace_everywhere(network: nn.Module, replacements: Mapping[int, nn.Module]
             if id(child) in replacements:
                 module._modules[name] = replacements[id(child)]
     return network
+
+
+@torch.no_grad()
+def with_plain_weights(network: nn.Module) -> nn.Module:
+    """Copy a network, with weights that parametrisations compute as parameters.
+
+    In such a copy a weight can be changed; in place of a computed one a temporary tensor would be.
+
+    Args:
+        network: Any network; not changed.
+
+    Returns:
+        The copy; layers keep their names.
+
+    Example:
+        >>> layer = torch.nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+        >>> sorted(name for name, _ in with_plain_weights(nn.Sequential(layer)).named_parameters())
+        ['0.bias', '0.weight']
+    """
+    memo = {
+        id(module): _plain(module)
+        for module in network.modules()
+        if parametrize.is_parametrized(module)
+    }
+    return copy.deepcopy(network, memo)
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    # remove_parametrizations would change the class, which copies share with the network
+    kind: type[nn.Module] = parametrize.type_before_parametrizations(module)
+    plain = kind.__new__(kind)
+    plain.__dict__.update(copy.deepcopy(module).__dict__)
+    computed = plain._modules.pop("parametrizations")
+    assert isinstance(computed, nn.ModuleDict)  # a parametrised module has them
+    for name in computed:
+        plain.register_parameter(name, nn.Parameter(getattr(module, name).detach().clone()))
+    return plain

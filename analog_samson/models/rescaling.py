@@ -25,7 +25,8 @@ class DigitalProducts:
         network: The network, in evaluation mode; not changed.
         layers: Names of the layers.
         images: Training images as network inputs, shape (n, ...); at most ``RESCALING_IMAGES`` are
-            used, evenly spaced.
+            used: each k-th from the first, k = n // ``RESCALING_IMAGES``, so the first ones of
+            fewer than twice as many.
 
     Example:
         >>> products = DigitalProducts(model, ["fc1"], images)

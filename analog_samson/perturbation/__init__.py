@@ -25,6 +25,7 @@ from analog_samson.perturbation.applying import (
     set_random_states,
 )
 from analog_samson.perturbation.control import MicroRing
+from analog_samson.perturbation.filters import filters_first, transposed_groups
 from analog_samson.perturbation.optimizer import Perturbed
 from analog_samson.perturbation.rules import (
     arwp,
@@ -50,6 +51,7 @@ __all__ = [
     "arwp",
     "asam",
     "drop_connect",
+    "filters_first",
     "frozen_batch_norm",
     "is_weight",
     "perturbed",
@@ -59,5 +61,6 @@ __all__ = [
     "samson",
     "set_random_states",
     "strength_factor",
+    "transposed_groups",
     "update_fisher",
 ]

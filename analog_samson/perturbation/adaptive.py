@@ -11,7 +11,7 @@ class AdaptiveRandomPerturbation(Algorithm):
     """The rule `arwp` with a running sum of squared gradients.
 
     Args:
-        setting: The training; not used.
+        setting: The training.
         eta: Strength of the adaptation.
         fisher_decay: Decay of the squared gradients, in [0, 1].
 
@@ -25,6 +25,7 @@ class AdaptiveRandomPerturbation(Algorithm):
 
     def __init__(self, setting: Setting, *, eta: float, fisher_decay: float) -> None:
         self._eta, self._decay = eta, fisher_decay
+        self._groups = setting.transposed_groups
         self._fisher: dict[str, Tensor] = {}
 
     def offsets(
@@ -32,12 +33,19 @@ class AdaptiveRandomPerturbation(Algorithm):
     ) -> Tensors:
         """Draw offsets; they are smaller where gradients were large."""
         return arwp(
-            weights, sigma=strength, fisher=self._fisher, eta=self._eta, generator=generator
+            weights,
+            sigma=strength,
+            fisher=self._fisher,
+            eta=self._eta,
+            transposed_groups=self._groups,
+            generator=generator,
         )
 
     def before_update(self, gradients: Tensors) -> None:
         """Add the squared gradients of this step."""
-        self._fisher = update_fisher(self._fisher, gradients, decay=self._decay)
+        self._fisher = update_fisher(
+            self._fisher, gradients, decay=self._decay, transposed_groups=self._groups
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """The squared gradients, by parameter."""

@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from analog_samson.algorithm import Tensors
 from analog_samson.methods import DIALECTS, NOISE_SCALES
+from analog_samson.perturbation.filters import filters_first, for_weight
 
+_NONE: Mapping[str, int] = MappingProxyType({})
 _TINY = 1e-12  # avoids 0 / 0 if the gradient is zero
 
 
@@ -136,6 +139,7 @@ def rwp(
     sigma: float,
     scale: str = "filter_max",
     drop_share: float = 0.0,
+    transposed_groups: Mapping[str, int] = _NONE,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """Random offset N(0, (sigma * scale)^2) on every weight with two or more dimensions.
@@ -151,6 +155,8 @@ def rwp(
             tensor or the network; "filter_norm": the 2-norm of an output filter (Li et al., arXiv
             2211.11489); "constant": 1.
         drop_share: Probability that a weight is moved to zero instead (drop-connect).
+        transposed_groups: Groups of the transposed convolutions by name, whose filters are not
+            their rows (see `transposed_groups`).
         generator: Random generator, on the accelerator of the weights.
 
     Returns:
@@ -175,9 +181,11 @@ def rwp(
     if scale == "constant" or not matrices:
         factors = [torch.ones((), device=w.device) for w in matrices.values()]
     elif scale == "filter_max":
-        factors = [_per_filter(w, math.inf) for w in matrices.values()]
+        factors = [
+            _per_filter(w, math.inf, transposed_groups.get(name)) for name, w in matrices.items()
+        ]
     elif scale == "filter_norm":
-        factors = [_per_filter(w, 2) for w in matrices.values()]
+        factors = [_per_filter(w, 2, transposed_groups.get(name)) for name, w in matrices.items()]
     else:
         factors = [w.abs().max() for w in matrices.values()]
         if scale == "network_max":
@@ -196,6 +204,7 @@ def arwp(
     sigma: float,
     fisher: Tensors,
     eta: float = 0.1,
+    transposed_groups: Mapping[str, int] = _NONE,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """Random offset with the spread sigma * ||w_f||_2 / sqrt(1 + eta * F_f) per output filter f.
@@ -208,6 +217,7 @@ def arwp(
         sigma: Size relative to the filter's 2-norm, at least 0.
         fisher: F by name, one number per output filter (see `update_fisher`); absent: 0.
         eta: Strength of the adaptation.
+        transposed_groups: As for `rwp`.
         generator: Random generator, on the accelerator of the weights.
 
     Returns:
@@ -222,15 +232,27 @@ def arwp(
         >>> offsets["weight"].shape
         torch.Size([4, 8])
     """
-    offsets = rwp(weights, sigma=sigma, scale="filter_norm", generator=generator)
+    offsets = rwp(
+        weights,
+        sigma=sigma,
+        scale="filter_norm",
+        transposed_groups=transposed_groups,
+        generator=generator,
+    )
     for name, offset in offsets.items():
         if name in fisher:
-            damping = torch.rsqrt(1 + eta * fisher[name])
-            offset.mul_(damping.reshape(-1, *[1] * (offset.ndim - 1)))
+            damping = torch.rsqrt(1 + eta * fisher[name]).reshape(-1, *[1] * (offset.ndim - 1))
+            offset.mul_(for_weight(damping, offset, transposed_groups.get(name)))
     return offsets
 
 
-def update_fisher(fisher: Tensors, gradients: Tensors, *, decay: float = 0.99) -> dict[str, Tensor]:
+def update_fisher(
+    fisher: Tensors,
+    gradients: Tensors,
+    *,
+    decay: float = 0.99,
+    transposed_groups: Mapping[str, int] = _NONE,
+) -> dict[str, Tensor]:
     """Update squared gradients per output filter: F <- decay * F + sum over the filter of g^2.
 
     As in the authors' code (nblt/mARWP), without a factor (1 - decay).
@@ -239,6 +261,7 @@ def update_fisher(fisher: Tensors, gradients: Tensors, *, decay: float = 0.99) -
         fisher: F so far, by name; empty at first.
         gradients: Gradients by name.
         decay: In [0, 1].
+        transposed_groups: As for `rwp`.
 
     Returns:
         The new F for every weight with two or more dimensions.
@@ -251,7 +274,8 @@ def update_fisher(fisher: Tensors, gradients: Tensors, *, decay: float = 0.99) -
     updated = {}
     for name, gradient in gradients.items():
         if gradient.ndim >= 2 and is_weight(name):
-            squares = gradient.flatten(1).square().sum(1)
+            filters = filters_first(gradient, transposed_groups.get(name))
+            squares = filters.flatten(1).square().sum(1)
             updated[name] = squares + decay * fisher[name] if name in fisher else squares
     return updated
 
@@ -328,12 +352,13 @@ def _norms(tensors: list[Tensor]) -> list[Tensor]:
     return list(torch._foreach_norm(tensors))
 
 
-def _per_filter(weight: Tensor, order: float) -> Tensor:
-    dims = tuple(range(1, weight.ndim))
+def _per_filter(weight: Tensor, order: float, groups: int | None) -> Tensor:
+    filters, dims = filters_first(weight, groups), tuple(range(1, weight.ndim))
     if order == math.inf:  # faster than the norm of infinite order
-        return weight.abs().amax(dims, keepdim=True)
-    norms: Tensor = torch.linalg.vector_norm(weight, ord=order, dim=dims, keepdim=True)
-    return norms
+        norms = filters.abs().amax(dims, keepdim=True)
+    else:
+        norms = torch.linalg.vector_norm(filters, ord=order, dim=dims, keepdim=True)
+    return for_weight(norms, weight, groups)
 
 
 def _normal(weights: Tensors, generator: torch.Generator) -> list[Tensor]:

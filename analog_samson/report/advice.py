@@ -1,7 +1,7 @@
 """Which training method to choose: the map of methods and a table of advice, of several studies."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from analog_samson import times
 from analog_samson.devices.toml import parse_toml
+from analog_samson.methods import METHODS
 from analog_samson.report import words
-from analog_samson.report.methods import device_label, labelled, technology_of
+from analog_samson.report.methods import device_label, labelled, task_text, technology_of
 from analog_samson.report.methods_map import (
     TIMES_S,
     compensation_label,
@@ -24,7 +25,6 @@ from analog_samson.report.methods_map import (
     n_by_task,
     rows_of_map,
     sort_key,
-    task_text,
 )
 from analog_samson.report.tables import mean_of
 from analog_samson.report.typeset import BLANK, EXTRAPOLATED, Block, Table
@@ -132,6 +132,7 @@ def study_advice(
         note = ""
         if any(said.values()):
             note = f"1×, 2×: backward passes of a training, relative to {names[reference]}."
+            note += uncounted_text(best["method"])
         figure = methods_map(
             best,
             names,
@@ -194,6 +195,22 @@ def cost_texts(costs: pd.DataFrame) -> dict[str, str]:
         ends = pd.Series([row["cost_low"], row["cost_high"]]).astype(float).round(2)
         found[name] = "" if ends.isna().any() else f"{words.range_text(ends)}×"
     return found
+
+
+def uncounted_text(methods: Iterable[str]) -> str:
+    """A sentence on the passes that costs leave out, with a space before it; "" if there are none.
+
+    Args:
+        methods: Names of methods.
+    """
+    passes = [
+        f"{entry.label}: {entry.extra_forward_passes} a step"
+        for name, entry in METHODS.items()
+        if name in set(methods) and entry.extra_forward_passes
+    ]
+    if not passes:
+        return ""
+    return f" Not counted: forward passes that no backward pass follows ({', '.join(passes)})."
 
 
 def map_table(
@@ -425,7 +442,8 @@ def _advice_caption(
         f"cells, ± half-width of its {100 * confidence:g} % interval (Student t over trained "
         "networks, simultaneous over the methods by Bonferroni, since the method is chosen by the "
         "same data).",
-        f"Cost: backward passes of a training relative to {baseline}. Again: share of {DRAWS:,} "
+        f"Cost: backward passes of a training relative to {baseline}."
+        f"{uncounted_text(variants['method'])} Again: share of {DRAWS:,} "
         "resamples of the trained networks with the same choice. "
         f"At {CHEAP:g}×: the best choice of this cost, with its largest regret. Knows a device: "
         "the best choice, with its largest regret, among the methods trained with the noise of a "

@@ -1,6 +1,7 @@
 """Captions of tables: meaning of the numbers, common properties, marks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,23 @@ from analog_samson.results.scores import score_of
 from analog_samson.results.spread import FEWEST_TESTED
 
 
-def caption(rows: pd.DataFrame, blocks: Sequence[Block], parts: Iterable[str]) -> str:
-    """Join common properties, the meaning of the numbers, and the marks that are used."""
+def caption(
+    rows: pd.DataFrame,
+    blocks: Sequence[Block],
+    parts: Iterable[str],
+    *,
+    blank: str = "no trials",
+    blank_in: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Join common properties, the meaning of the numbers, and the marks that are used.
+
+    Args:
+        rows: Rows of the table.
+        blocks: Its blocks.
+        parts: Sentences on its numbers.
+        blank: What a cell without a number means.
+        blank_in: What it means in some columns, by their heads.
+    """
     fixed = words.fixed_text(rows)
     text = [f"{fixed}.", *parts]
     moments = [rows["t_inference_s"].unique()]
@@ -23,12 +39,20 @@ def caption(rows: pd.DataFrame, blocks: Sequence[Block], parts: Iterable[str]) -
         text.append("Programmed: before any drift and read noise.")
     if rows["extrapolated"].any():
         text.append(f"{EXTRAPOLATED} {words.beyond_text(rows)}")
-    if any((block.cells == BLANK).any(axis=None) for block in blocks):
-        text.append(f"{BLANK} no trials.")
+    text += [f"{BLANK} {reason}." for reason in _blanks(blocks, blank, blank_in)]
     missing = words.missing_text(rows)
     if missing:
         text.append(f"Without trials: {missing}.")
     return " ".join(text)
+
+
+def _blanks(blocks: Sequence[Block], blank: str, blank_in: Mapping[str, str]) -> list[str]:
+    """What the blank cells of a table mean; where columns differ in it, with their heads."""
+    heads = [
+        str(head) for block in blocks for head in block.cells if (block.cells[head] == BLANK).any()
+    ]
+    found = {head: f"in the column {head}: {blank_in[head]}" for head in heads if head in blank_in}
+    return [blank] * any(head not in blank_in for head in heads) + list(found.values())
 
 
 def tests_text(gains: pd.DataFrame) -> str:

@@ -127,6 +127,7 @@ def conductances_figure(
     counts: pd.DataFrame,
     names: Mapping[str, str],
     *,
+    task: str = "",
     width: str | float = "two columns",
     look: str = "paper",
 ) -> Figure:
@@ -135,6 +136,7 @@ def conductances_figure(
     Args:
         counts: As in ``conductances.csv``.
         names: Labels of networks by their ``checkpoint``; networks of equal label are added.
+        task: Data set and network in words ("LeNet-5 on MNIST"), for the caption; "": not said.
         width: "one column", "two columns" or inches.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
@@ -178,7 +180,7 @@ def conductances_figure(
             bar.ax.minorticks_off()
         cells = rows[rows["state"] == states[-1]].groupby(list(_KEYS))["count"].sum()
         note = (
-            f"{_n_text(rows)}, together {words.range_text(cells)} cells. Bins of "
+            f"{_n_text(rows, task)}, together {words.range_text(cells)} cells. Bins of "
             f"{rows['width_uS'].iloc[0]:.3g} µS, the last one with all beyond."
             f"{left_out}{words.devices_note(rows)}{times_note(rows)}"
         )
@@ -244,6 +246,7 @@ def clipping_figure(
     counts: pd.DataFrame,
     names: Mapping[str, str],
     *,
+    task: str = "",
     width: str | float = "two columns",
     look: str = "paper",
 ) -> Figure:
@@ -252,6 +255,7 @@ def clipping_figure(
     Args:
         counts: As in ``clipping.csv``.
         names: As for `conductances_figure`; networks of equal label are averaged.
+        task: Data set and network in words ("LeNet-5 on MNIST"), for the caption; "": not said.
         width: "one column", "two columns" or inches.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
@@ -275,7 +279,7 @@ def clipping_figure(
                 handles[str(handle.get_label())] = handle
             ax.set_title(_title(part, rows))
         note = (
-            f"{_n_text(rows)}: mean and standard deviation over all chips. Saturated: at the "
+            f"{_n_text(rows, task)}: mean and standard deviation over all chips. Saturated: at the "
             f"largest or smallest code.{left_out}{words.devices_note(rows)}{times_note(rows)}"
         )
         finish(figure, handles, note, are_methods=False)
@@ -322,6 +326,7 @@ def arrays_figure(
     counts: pd.DataFrame,
     names: Mapping[str, str],
     *,
+    task: str = "",
     width: str | float = "two columns",
     look: str = "paper",
 ) -> Figure:
@@ -330,6 +335,7 @@ def arrays_figure(
     Args:
         counts: As in ``clipping.csv``.
         names: As for `clipping_figure`.
+        task: Data set and network in words ("LeNet-5 on MNIST"), for the caption; "": not said.
         width: "one column", "two columns" or inches.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
@@ -353,8 +359,8 @@ def arrays_figure(
             ax.set_title(_title(part, rows))
         figure.colorbar(image, ax=axes, label="saturated outputs [%]", shrink=0.9)
         note = (
-            f"{_n_text(rows)}, averaged. Arrays of a layer: by blocks of rows, then of columns."
-            f"{left_out}{words.devices_note(rows)}{times_note(rows)}"
+            f"{_n_text(rows, task)}, averaged. Arrays of a layer: by blocks of rows, then of "
+            f"columns.{left_out}{words.devices_note(rows)}{times_note(rows)}"
         )
         finish(figure, {}, note)
     return figure
@@ -378,11 +384,11 @@ def _title(part: pd.DataFrame, rows: pd.DataFrame) -> str:
     return f"{words.method_text(first['name'])}\n{device}, {moment(part)}"
 
 
-def _n_text(rows: pd.DataFrame) -> str:
+def _n_text(rows: pd.DataFrame, task: str) -> str:
     networks = rows.groupby(list(_KEYS))["checkpoint"].nunique()
     chips = rows.groupby("checkpoint")["chip"].nunique()
     n = pd.DataFrame({"n_networks": networks, "n_chips": chips.min(), "n_chips_max": chips.max()})
-    return f"n = {words.n_text(n)}"
+    return f"{words.led_by(task)}n = {words.n_text(n)}"
 
 
 def _outline(counts: "pd.Series[int]", width: float) -> tuple[np.ndarray, np.ndarray]:

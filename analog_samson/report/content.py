@@ -12,10 +12,12 @@ import pandas as pd
 from analog_samson import results
 from analog_samson.deprecated import warn_renamed
 from analog_samson.report import words
+from analog_samson.report.methods import task_names
 from analog_samson.report.nominal import nominal_values
 from analog_samson.results.checking import csv_in
 from analog_samson.results.scale import Scale
 from analog_samson.results.scores import Score, score_of
+from analog_samson.results.variants import TASK
 
 
 class Look(TypedDict):
@@ -53,7 +55,7 @@ class Content:
         scale: Scale of means, gains and tests: "auto", "accuracy" or "logit" (see
             `results.scales_of`).
         target: Accuracy that chips must reach for the yield, as a fraction, or another score as it
-            is shown (5.9 is a perplexity); None takes `results.default_target`.
+            is shown (5.9 is a perplexity); None takes `results.default_targets`.
         interval: "bars" or "band", over time.
         width: "one column", "two columns" or inches.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
@@ -155,6 +157,30 @@ class Content:
         return dict(zip(self.chips["checkpoint"], names, strict=True))
 
     @cached_property
+    def tasks(self) -> Mapping[str, tuple[str, str]]:
+        """Data set and model of each network, by its ``checkpoint``."""
+        first = self.chips.drop_duplicates("checkpoint").astype(dict.fromkeys(TASK, str))
+        tasks = zip(first["dataset"], first["model"], strict=True)
+        return dict(zip(first["checkpoint"], tasks, strict=True))
+
+    def by_task(self, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+        """Rows of each data set and model apart, where the networks are of several.
+
+        Args:
+            rows: Rows with the ``checkpoint`` of their network, as beside ``trials.csv``.
+
+        Returns:
+            Task in words to its rows; all rows under "" where the study is of one task, and those
+            of networks that it does not have.
+        """
+        names = task_names(self.tasks.values())
+        if len(names) < 2:
+            return {"": rows}
+        of_network = {checkpoint: names[task] for checkpoint, task in self.tasks.items()}
+        called = rows["checkpoint"].map(of_network).fillna("")
+        return {str(name): own for name, own in rows.groupby(called, sort=True)}
+
+    @cached_property
     def summary(self) -> pd.DataFrame:
         """Accuracy of every group of rows."""
         return results.summarise(
@@ -210,15 +236,20 @@ class Content:
         return None if self.target is None else self.score.in_table(self.target)
 
     @cached_property
+    def targets(self) -> dict[tuple[str, str], float]:
+        """The target of each data set and model; the digital networks of others give none."""
+        if self.table_target is not None:
+            return dict.fromkeys(sorted(set(self.tasks.values())), self.table_target)
+        lowest, highest = self.score.limits
+        found = results.default_targets(self.chips)
+        return {task: target for task, target in found.items() if lowest < target < highest}
+
+    @cached_property
     def yields(self) -> pd.DataFrame:
         """Share of chips that reach the target; empty where the digital networks give none."""
-        target = self.table_target
-        if target is None:
-            target = results.default_target(self.chips)
-        lowest, highest = self.score.limits
-        if self.target is None and not lowest < target < highest:
+        if not self.targets:
             return pd.DataFrame()
-        return results.yields(self.chips, target, self.confidence)
+        return results.yields(self.chips, self.targets, self.confidence)
 
     @cached_property
     def best(self) -> pd.DataFrame:

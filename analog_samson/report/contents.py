@@ -15,6 +15,7 @@ from analog_samson.report import figures, words
 from analog_samson.report.content import Content
 from analog_samson.report.items import Item, with_extra
 from analog_samson.report.methods import dataset_label, device_label, labelled
+from analog_samson.report.sweeps import grids_of
 from analog_samson.report.typeset import Table
 from analog_samson.results.scale import Scale
 from analog_samson.times import seconds
@@ -91,7 +92,7 @@ def study_tables(
             for it.
         scale: Scale of means, gains and tests: "auto", "accuracy" or "logit" (see `Content`).
         target: Accuracy that chips must reach for the yield, as a fraction, or another score as it
-            is shown; None takes `results.default_target`.
+            is shown; None takes `results.default_targets`.
         labels: Names of methods, devices, networks and data sets to labels (see `labelled`).
         details: Whether captions name engine and precision.
         extra_items: Items of other packages (see `with_extra`).
@@ -156,7 +157,7 @@ def study_figures(
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
         scale: Scale of means, gains and tests: "auto", "accuracy" or "logit" (see `Content`).
         target: Accuracy that chips must reach for the yield, as a fraction; None takes
-            `results.default_target`.
+            `results.default_targets`.
         programmed: Whether figures over time show the programmed state (t = 0), too.
         same_times: Whether all panels of a figure have one time axis.
         overlay: Columns such as "compensation", "device" and "study" whose values are laid over
@@ -381,6 +382,7 @@ def warnings_of(content: Content) -> list[str]:
             f"Refreshed chips of {_devices(torn[again])} are programmed again between times: the "
             "curves have no lifetime."
         )
+    found += _without_map(summary)
     late = summary[summary["extrapolated"]]
     if len(late):
         found.append(
@@ -392,6 +394,19 @@ def warnings_of(content: Content) -> list[str]:
     if rows["n_test"].min() < 1000:
         found.append(f"The evaluation set has only {rows['n_test'].min()} images.")
     return found
+
+
+def _without_map(summary: pd.DataFrame) -> list[str]:
+    """Devices whose settings were not crossed, where those of others are drawn over two."""
+    grids = [grid for grid in grids_of(summary) if grid.axes]
+    drawn = {grid.name for grid in grids if len(grid.axes) > 1}
+    alone = [grid.rows for grid in grids if grid.name not in drawn]
+    if not drawn or not alone:
+        return []
+    return [
+        f"No map over two settings of {_devices(pd.concat(alone))}: one setting was swept at a "
+        "time there."
+    ]
 
 
 def _devices(rows: pd.DataFrame) -> str:

@@ -169,6 +169,7 @@ def waterfall_figure(
     names: Mapping[str, str],
     *,
     are_of_study: bool | None = None,
+    task: str = "",
     width: str | float = "two columns",
     look: str = "paper",
 ) -> Figure:
@@ -179,6 +180,7 @@ def waterfall_figure(
         names: Labels of networks by their ``checkpoint``; networks of equal label are averaged.
         are_of_study: Whether the chips are those of the study's table (see `are_chips_of`), for
             the caption; None: not said.
+        task: Data set and network in words ("LeNet-5 on MNIST"), for the caption; "": not said.
         width: "one column", "two columns" or inches.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
@@ -201,13 +203,14 @@ def waterfall_figure(
     keys = [stages["device"], stages["t_inference_s"], named]
     decimals = min((_decimals(part) for _, part in stages.groupby(keys)), default=0)
     draw = functools.partial(waterfall, decimals=decimals)
-    return _by_network(stages, names, draw, width, look, said=said)
+    return _by_network(stages, names, draw, width, look, task=task, said=said)
 
 
 def layers_figure(
     layers: pd.DataFrame,
     names: Mapping[str, str],
     *,
+    task: str = "",
     width: str | float = "two columns",
     look: str = "paper",
 ) -> Figure:
@@ -216,6 +219,7 @@ def layers_figure(
     Args:
         layers: As in ``layers.csv``.
         names: As for `waterfall_figure`.
+        task: Data set and network in words ("LeNet-5 on MNIST"), for the caption; "": not said.
         width: "one column", "two columns" or inches.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
@@ -229,7 +233,7 @@ def layers_figure(
         >>> " ".join(layers_figure(layers, label_of_network).axes[0].get_xlabel().split())
         'accuracy lost with this layer alone analog [points]'
     """
-    return _by_network(layers, names, layer_sensitivity, width, look, share_x=True)
+    return _by_network(layers, names, layer_sensitivity, width, look, task=task, share_x=True)
 
 
 def are_chips_of(stages: pd.DataFrame, chips: pd.DataFrame) -> bool:
@@ -283,6 +287,7 @@ def _by_network(
     width: str | float,
     look: str,
     *,
+    task: str,
     share_x: bool = False,
     said: str = "",
 ) -> Figure:
@@ -306,9 +311,10 @@ def _by_network(
         chips = rows.groupby("checkpoint")["chip"].nunique()
         networks = rows.groupby(keys)["checkpoint"].nunique()
         n = pd.DataFrame({"n_networks": networks, "n_chips": chips.min()})
+        n_text = words.n_text(n.assign(n_chips_max=chips.max()))
         note = (
-            f"n = {words.n_text(n.assign(n_chips_max=chips.max()))}: mean and standard deviation "
-            f"over all chips.{said}{left_out}{calendar_note(rows)}{words.devices_note(rows)}"
+            f"{words.led_by(task)}n = {n_text}: mean and standard deviation over all chips."
+            f"{said}{left_out}{calendar_note(rows)}{words.devices_note(rows)}"
             f"{late_note(rows)}"
         )
         finish(figure, {}, note)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from analog_samson.report.typeset import BLANK
-from analog_samson.results.endpoints import CONFIDENCE
+from analog_samson.results.measures import CONFIDENCE
 from analog_samson.results.spread import mean_interval
 
 INTERVALS = f"{100 * CONFIDENCE:g} % intervals over trained networks (Student t)"

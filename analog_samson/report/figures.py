@@ -31,7 +31,7 @@ from analog_samson.report.typeset import EXTRAPOLATED
 from analog_samson.results.definitions import METHOD
 from analog_samson.results.scores import score_of
 from analog_samson.results.variants import TASK
-from analog_samson.results.yields import WORSE
+from analog_samson.results.yields import WORSE, Target, targets_of
 
 FORMATS = ("pdf", "png")
 SIDE_BY_SIDE = " Methods of one time stand side by side."
@@ -165,7 +165,7 @@ def lost_figure(
 
 def yield_figure(
     chips: pd.DataFrame,
-    target: float | None = None,
+    target: Target | None = None,
     *,
     is_default: bool = False,
     width: str | float = "two columns",
@@ -175,8 +175,9 @@ def yield_figure(
 
     Args:
         chips: As `results.chip_means` gives.
-        target: Accuracy to mark, as a fraction; None marks nothing.
-        is_default: Whether the target is `results.default_target`, for the caption.
+        target: Accuracy to mark, as a fraction, or one of each data set and model; None marks
+            nothing.
+        is_default: Whether the target is that of `results.default_targets`, for the caption.
         width: "one column", "two columns" or inches.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
@@ -194,7 +195,7 @@ def yield_figure(
     marked = " Markers: quarter, half and three quarters of the chips."
     if target is not None:
         what = ", the default target" if is_default else ", the target"
-        shown = words.with_unit(score_of(chips), target)
+        shown = words.each_text(target, lambda one: words.with_unit(score_of(chips), one))
         if is_default and not score_of(chips).has_relative_losses:
             what += " (one point below the digital networks)"
         elif is_default:
@@ -202,12 +203,20 @@ def yield_figure(
         marked += f" Vertical line, where in range: {shown}{what}."
     return by_panel(
         late,
-        lambda ax, rows: panels.yield_curves(ax, rows, target=target),
+        lambda ax, rows: panels.yield_curves(ax, rows, target=target_of(rows, target)),
         with_time=True,
         note=f"{n_note(late)}{marked} {words.fixed_text(chips)}.",
         width=width,
         look=look,
     )
+
+
+def target_of(rows: pd.DataFrame, target: Target | None) -> float | None:
+    """The one target of rows of one data set and model; None where they have none."""
+    if target is None:
+        return None
+    (one,) = targets_of(rows.iloc[:1], target)
+    return None if math.isnan(one) else float(one)
 
 
 def chips_figure(

@@ -53,7 +53,7 @@ def chips(content: Content) -> str:
 
 def yields(content: Content) -> str:
     """The largest and the smallest share of chips that reach the target, for each panel."""
-    target = words.target_text(content.score, content.yields["target"].iloc[0])
+    target = words.target_text(content.score, words.targets_in(content.yields))
     text = _extremes(content.yields, "share", lambda v: f"{100 * v:.3g} %")
     return f"Chips with {target}: {text}"
 
@@ -104,14 +104,24 @@ def _by_method(
     content: Content, rows: pd.DataFrame, sentence: Callable[[pd.DataFrame], str]
 ) -> str:
     """A sentence on the rows of each method, with its name where there are several."""
-    named = rows.assign(name=rows["checkpoint"].map(content.names).fillna(""))
-    found = {
-        words.method_text(name): sentence(named[named["name"] == name])
-        for name in sorted(named["name"].unique(), key=order)
-    }
-    if len(found) == 1:
-        return "".join(text[:1].upper() + text[1:] for text in found.values())
-    return ". ".join(f"{name}: {text}" for name, text in found.items() if text)
+
+    def of_methods(own: pd.DataFrame) -> str:
+        named = own.assign(name=own["checkpoint"].map(content.names).fillna(""))
+        found = {
+            words.method_text(name): sentence(named[named["name"] == name])
+            for name in sorted(named["name"].unique(), key=order)
+        }
+        if len(found) == 1:
+            return "".join(text[:1].upper() + text[1:] for text in found.values())
+        return ". ".join(f"{name}: {text}" for name, text in found.items() if text)
+
+    return _by_task(content, rows, of_methods)
+
+
+def _by_task(content: Content, rows: pd.DataFrame, told: Callable[[pd.DataFrame], str]) -> str:
+    """What is told of each data set and model, with its name where the page has several."""
+    found = {name: told(own) for name, own in content.by_task(rows).items()}
+    return ". ".join(f"{name}: {text}" if name else text for name, text in found.items() if text)
 
 
 def _largest_change(rows: pd.DataFrame) -> str:
@@ -139,8 +149,12 @@ def _worst_layer(rows: pd.DataFrame) -> str:
     return f"most is lost by {means.idxmax()}: {loss_}"
 
 
-def conductances(counts: pd.DataFrame) -> str:
+def conductances(content: Content, rows: pd.DataFrame) -> str:
     """The mean distance of cells from their targets, as programmed and as read."""
+    return _by_task(content, rows, _distances)
+
+
+def _distances(counts: pd.DataFrame) -> str:
     parts = []
     for state, own in counts.groupby("state", sort=False):
         distance = (own["conductance_uS"] - own["target_uS"]).abs()
@@ -148,8 +162,12 @@ def conductances(counts: pd.DataFrame) -> str:
     return f"Mean distance from the target: {', '.join(parts)}"
 
 
-def clipping(counts: pd.DataFrame) -> str:
+def clipping(content: Content, rows: pd.DataFrame) -> str:
     """The layers with the largest shares of clipped inputs and of saturated outputs."""
+    return _by_task(content, rows, _largest_shares)
+
+
+def _largest_shares(counts: pd.DataFrame) -> str:
     sums = counts.groupby("layer", sort=False)[
         ["n_clipped", "n_inputs", "n_saturated", "n_outputs"]
     ].sum()
@@ -190,12 +208,16 @@ def sharpness(content: Content) -> str:
     return _joined(parts)
 
 
-def training(content: Content) -> str:
+def training(content: Content, rows: pd.DataFrame) -> str:
     """The smallest and the largest loss after the last epoch."""
-    curves = content.beside("training_curves.csv")
-    whole = curves[curves["layer"].fillna("") == ""] if "layer" in curves else curves
-    keys = ["method", "strength", "training_seed"]
-    last = whole.sort_values("epoch").fillna({"strength": ""}).groupby(keys)["loss"].last()
+    return _by_task(content, rows, _last_losses)
+
+
+def _last_losses(curves: pd.DataFrame) -> str:
+    whole = curves[curves["layer"].isin([np.nan, ""])] if "layer" in curves else curves
+    of_training = ("method", "strength", "training_seed", "checkpoint")
+    keys = [name for name in of_training if name in whole]
+    last = whole.sort_values("epoch").groupby(keys)["loss"].last()
     return f"Training loss after the last epoch: {last.min():.3g} to {last.max():.3g} nat"
 
 

@@ -32,6 +32,7 @@ from analog_samson.report import (
 from analog_samson.report.content import Content
 from analog_samson.report.style import among, style
 from analog_samson.report.typeset import Table
+from analog_samson.results.definitions import METHOD
 from analog_samson.results.scores import ACCURACY, Score, score_of
 
 FILES = (
@@ -50,6 +51,7 @@ MOST_CELLS = 100
 """Swept points above which a map takes the place of numbers in cells: our choice."""
 
 Figures = Figure | Mapping[str, Figure] | None
+Tables = Table | Mapping[str, Table] | None
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,10 @@ class Item:
             score, "{Score}" for the same at the beginning of a sentence, and "{is lost}" for what a
             lifetime ends with.
         figure: Function that draws it. Several figures are a mapping: each key is added to name
-            and title. None, or an empty mapping, where there is nothing to draw.
-        table: Function that makes its table; None where there is nothing to show.
+            and title (none, where it is empty). None, or an empty mapping, where there is nothing
+            to draw.
+        table: Function that makes its table, or several, as figures; None where there is nothing
+            to show.
         caption: What the figure shows, in a sentence, printed below it. A function takes the
             content. Tables have their own captions.
         finding: The main number of its figures, in a sentence; with title and caption it is their
@@ -85,7 +89,7 @@ class Item:
     name: str
     title: str
     figure: Callable[[Content], Figures] | None = None
-    table: Callable[[Content], Table | None] | None = None
+    table: Callable[[Content], Tables] | None = None
     caption: str | Callable[[Content], str] = ""
     finding: Callable[[Content], str] | None = None
     needs: tuple[str, ...] = ()
@@ -120,12 +124,15 @@ class Item:
                 f"The figure of item {self.name!r} is a {type(drawn).__name__}; return a "
                 "matplotlib Figure, a mapping of names to Figures, or None."
             )
-        return {_stem(f"{stem}_{key}"): figure for key, figure in (drawn or {}).items()}
+        named = (drawn or {}).items()
+        return {_stem(f"{stem}_{key}" if key else stem): figure for key, figure in named}
 
     def tables(self, content: Content) -> dict[str, Table]:
         """Make the item's table: file stem to table; empty without data."""
         made = self.table(content) if self.table and self._applies(content) else None
-        return {} if made is None else {self.stem(content.score): made}
+        stem = self.stem(content.score)
+        named = {"": made} if isinstance(made, Table) else made or {}
+        return {_stem(f"{stem}_{key}" if key else stem): one for key, one in named.items()}
 
     def stem(self, score: Score) -> str:
         """Stem of its files for a score."""
@@ -257,9 +264,10 @@ def _saved_table(content: Content) -> Table | None:
 def _yield(content: Content) -> Figure | None:
     if content.yields.empty:
         return None
-    target = content.yields["target"].iloc[0]
     is_default = content.target is None
-    return figures.yield_figure(content.chips, target, is_default=is_default, **content.how)
+    return figures.yield_figure(
+        content.chips, content.targets, is_default=is_default, **content.how
+    )
 
 
 def _yield_table(content: Content) -> Table | None:
@@ -314,44 +322,67 @@ def _grid_table(content: Content) -> Table | None:
 
 
 def _axis(content: Content) -> Figures:
-    axes = sweeps.swept_axes(content.summary)
-    if len(axes) != 1:
+    grids = [grid for grid in sweeps.grids_of(content.summary) if len(grid.axes) == 1]
+    axes = {grid.axes for grid in grids}
+    if len(axes) != 1:  # several that are swept alone have the figure of sensitivities
         return None
-    known = {
-        device: content.nominal(device, axes[0]) for device in content.summary["device"].unique()
-    }
+    ((axis,),) = axes
+    rows = content.summary
+    if len(sweeps.swept_axes(rows)) > 1:  # others are crossed
+        rows = pd.concat([grid.rows for grid in grids])
+    known = {device: content.nominal(device, axis) for device in rows["device"].unique()}
     nominal = {device: value for device, value in known.items() if value is not None}
-    figure = sweeps.axis_figure(content.summary, axes[0], nominal=nominal, **content.how)
-    return {axes[0]: figure}
+    return {axis: sweeps.axis_figure(rows, axis, nominal=nominal, **content.how)}
 
 
 def _heat(content: Content) -> Figures:
-    axes = sweeps.swept_axes(content.summary)
-    if len(axes) != 2 or _is_mapped(content) or not sweeps.are_crossed(content.summary, axes):
-        return None
+    grids = [grid for grid in _crossed(content) if not _is_mapped(grid)]
+    names = [grid.name for grid in grids]
     return {
-        str(device): sweeps.heat_figure(rows, *axes, **content.how)
-        for device, rows in content.summary.groupby("device", observed=True)
+        grid.name
+        if names.count(grid.name) == 1
+        else f"{grid.name}, {' and '.join(grid.axes)}": sweeps.heat_figure(
+            grid.rows, *grid.axes, **content.how
+        )
+        for grid in grids
     }
 
 
-def _is_mapped(content: Content) -> bool:
+def _crossed(content: Content) -> list[sweeps.Grid]:
+    """Points over two axes or more."""
+    return [grid for grid in sweeps.grids_of(content.summary) if len(grid.axes) > 1]
+
+
+def _is_mapped(grid: sweeps.Grid) -> bool:
     """Whether there are too many swept points for numbers in cells."""
-    axes = sweeps.swept_axes(content.summary)
-    is_large = len(axes) > 2 or content.summary["condition"].nunique() > MOST_CELLS
-    return len(axes) > 1 and is_large and sweeps.are_crossed(content.summary, axes)
+    return len(grid.axes) > 2 or grid.rows["condition"].nunique() > MOST_CELLS
+
+
+def _mapped(content: Content) -> dict[str, pd.DataFrame]:
+    """What is mapped: the axes, where there are several sets of them, to the rows over them."""
+    found: dict[tuple[str, ...], list[pd.DataFrame]] = {}
+    for grid in filter(_is_mapped, _crossed(content)):
+        found.setdefault(grid.axes, []).append(grid.rows)
+    rows = {" and ".join(axes): pd.concat(own).sort_index() for axes, own in found.items()}
+    return {"": next(iter(rows.values()))} if len(rows) == 1 else rows
 
 
 def _map(content: Content) -> Figures:
     """The last times that fit side by side; over three axes the last one."""
-    if not _is_mapped(content):
-        return None
-    axes, rows = maps.chosen_axes(content.summary), content.summary
+    return {
+        ", ".join(filter(None, (key, over))): figure
+        for over, rows in _mapped(content).items()
+        for key, figure in _maps_of(content, rows).items()
+    }
+
+
+def _maps_of(content: Content, rows: pd.DataFrame) -> dict[str, Figure]:
+    axes = maps.chosen_axes(rows)
     n_times = 1 if len(axes) > 2 else maps.MOST_ACROSS
     moments = sorted(rows["t_inference_s"].unique())
-    n_panels = max(n_times, maps.MOST_ACROSS) * content.rows[["method", "strength"]].nunique().max()
+    n_panels = max(n_times, maps.MOST_ACROSS) * rows[["method", "strength"]].nunique().max()
     rows = rows[rows["t_inference_s"].isin(moments[-n_times:])]
-    target = None if content.yields.empty else content.yields["target"].iloc[0]
+    target = content.targets or None
     names = words.method_names(rows)
     parts = {"": rows} if n_panels <= maps.MOST_PANELS else dict(list(rows.groupby(names)))
     return {
@@ -363,11 +394,13 @@ def _map(content: Content) -> Figures:
     }
 
 
-def _map_table(content: Content) -> Table | None:
-    if not _is_mapped(content) or content.yields.empty:
+def _map_table(content: Content) -> Tables:
+    if not content.targets:
         return None
-    axes = maps.chosen_axes(content.summary)
-    return maps.map_table(content.summary, axes, content.yields["target"].iloc[0])
+    return {
+        over: maps.map_table(rows, maps.chosen_axes(rows), content.targets)
+        for over, rows in _mapped(content).items()
+    }
 
 
 def _sensitivity(content: Content) -> Figure | None:
@@ -387,20 +420,39 @@ def _overview_table(content: Content) -> Table | None:
     return overview.overview_table(content.summary, content.best)
 
 
-def _conductances(content: Content) -> Figure:
-    counts = _of_the_study(content, content.beside("conductances.csv"))
-    return cells.conductances_figure(counts, content.names, **content.how)
+def _of_tasks(
+    content: Content, rows: pd.DataFrame, draw: Callable[[pd.DataFrame, str], Figure | None]
+) -> Figures:
+    """A figure of every data set and model; of one alone without its name."""
+    found = {name: draw(own, name) for name, own in content.by_task(rows).items()}
+    return {name: figure for name, figure in found.items() if figure is not None}
 
 
-def _clipping(content: Content) -> Figure:
-    return cells.clipping_figure(_clipped(content), content.names, **content.how)
+def _conductances(content: Content) -> Figures:
+    def draw(counts: pd.DataFrame, task: str) -> Figure:
+        return cells.conductances_figure(counts, content.names, task=task, **content.how)
+
+    return _of_tasks(content, _cells(content), draw)
 
 
-def _arrays(content: Content) -> Figure | None:
-    counts = _clipped(content)
-    if counts["array"].max() == 0:  # one array a layer: the figure by layer shows all
-        return None
-    return cells.arrays_figure(counts, content.names, **content.how)
+def _cells(content: Content) -> pd.DataFrame:
+    return _of_the_study(content, content.beside("conductances.csv"))
+
+
+def _clipping(content: Content) -> Figures:
+    def draw(counts: pd.DataFrame, task: str) -> Figure:
+        return cells.clipping_figure(counts, content.names, task=task, **content.how)
+
+    return _of_tasks(content, _clipped(content), draw)
+
+
+def _arrays(content: Content) -> Figures:
+    def draw(counts: pd.DataFrame, task: str) -> Figure | None:
+        if counts["array"].max() == 0:  # one array a layer: the figure by layer shows all
+            return None
+        return cells.arrays_figure(counts, content.names, task=task, **content.how)
+
+    return _of_tasks(content, _clipped(content), draw)
 
 
 def _clipped(content: Content) -> pd.DataFrame:
@@ -414,14 +466,21 @@ def _planning_table(content: Content) -> Table | None:
     return tables.planning_table(plan, content.half_width)
 
 
-def _waterfall(content: Content) -> Figure:
-    stages = _stages(content)
-    same = diagnostics.are_chips_of(stages, content.chips)
-    return diagnostics.waterfall_figure(stages, content.names, are_of_study=same, **content.how)
+def _waterfall(content: Content) -> Figures:
+    def draw(stages: pd.DataFrame, task: str) -> Figure:
+        same = diagnostics.are_chips_of(stages, content.chips)
+        return diagnostics.waterfall_figure(
+            stages, content.names, are_of_study=same, task=task, **content.how
+        )
+
+    return _of_tasks(content, _stages(content), draw)
 
 
-def _layers(content: Content) -> Figure:
-    return diagnostics.layers_figure(_layer_rows(content), content.names, **content.how)
+def _layers(content: Content) -> Figures:
+    def draw(layers: pd.DataFrame, task: str) -> Figure:
+        return diagnostics.layers_figure(layers, content.names, task=task, **content.how)
+
+    return _of_tasks(content, _layer_rows(content), draw)
 
 
 def _stages(content: Content) -> pd.DataFrame:
@@ -441,17 +500,36 @@ def _sharpness(content: Content) -> Figure | None:
     return networks.sharpness_figure(measured, sharpness, **content.how)
 
 
-def _training(content: Content) -> Figure:
+def _training(content: Content) -> Figures:
+    def draw(curves: pd.DataFrame, task: str) -> Figure:
+        return networks.training_figure(curves, content.baseline, task=task, **content.how)
+
+    return _of_tasks(content, _curves(content), draw)
+
+
+def _curves(content: Content) -> pd.DataFrame:
     curves = content.beside("training_curves.csv")
-    if "checkpoint" in curves:  # tables of earlier versions lack settings of the strength
-        strengths = dict(zip(content.chips["checkpoint"], content.chips["strength"], strict=True))
-        curves = _known(curves, curves["checkpoint"].isin(strengths))
-        strength = curves["checkpoint"].map(strengths).fillna(curves["strength"])
-        curves = curves.assign(strength=strength)
-    else:
-        called = words.method_names(curves.fillna({"strength": ""}))
-        curves = _known(curves, called.isin(set(content.names.values())))
-    return networks.training_figure(curves, content.baseline, **content.how)
+    curves = curves.assign(strength=curves["strength"].astype(object).fillna(""))
+    if "checkpoint" not in curves:  # of earlier versions
+        curves = _with_networks(content, curves)
+    if "checkpoint" not in curves:
+        called = words.method_names(curves)
+        return _known(curves, called.isin(set(content.names.values())))
+    # tables of earlier versions lack settings of the strength
+    strengths = dict(zip(content.chips["checkpoint"], content.chips["strength"], strict=True))
+    curves = _known(curves, curves["checkpoint"].isin(strengths))
+    strength = curves["checkpoint"].map(strengths).fillna(curves["strength"])
+    return curves.assign(strength=strength)
+
+
+def _with_networks(content: Content, curves: pd.DataFrame) -> pd.DataFrame:
+    """Curves that name no network, on a page of several tasks: those that one network can have."""
+    if len(set(content.tasks.values())) < 2:
+        return curves
+    keys = [*METHOD, "training_seed"]
+    known = content.chips[[*keys, "checkpoint"]].drop_duplicates()
+    alone = known[~known.duplicated(keys, keep=False)]
+    return curves.merge(alone, on=keys)
 
 
 def _of_the_study(content: Content, rows: pd.DataFrame) -> pd.DataFrame:
@@ -620,7 +698,7 @@ ITEMS = (
         _conductances,
         caption="Number of cells by conductance: targets, as programmed, and as read after a time; "
         "and conductances against their targets.",
-        finding=lambda content: findings.conductances(content.beside("conductances.csv")),
+        finding=lambda content: findings.conductances(content, _cells(content)),
         needs=("conductances.csv",),
     ),
     Item(
@@ -629,7 +707,7 @@ ITEMS = (
         _clipping,
         caption="Share of inputs beyond the range of the DAC and of outputs at the ends of the "
         "ADC, for each layer, mean and standard deviation over chips.",
-        finding=lambda content: findings.clipping(_clipped(content)),
+        finding=lambda content: findings.clipping(content, _clipped(content)),
         needs=("clipping.csv",),
     ),
     Item(
@@ -638,7 +716,7 @@ ITEMS = (
         _arrays,
         caption="Share of outputs at the ends of the ADC for each array of each layer, mean over "
         "chips.",
-        finding=lambda content: findings.clipping(_clipped(content)),
+        finding=lambda content: findings.clipping(content, _clipped(content)),
         needs=("clipping.csv",),
     ),
     Item(
@@ -656,7 +734,7 @@ ITEMS = (
         _training,
         caption="Training loss, relative size of the perturbation and gradient norm against the "
         "epoch; one line for each training, or the median of more than three.",
-        finding=findings.training,
+        finding=lambda content: findings.training(content, _curves(content)),
         needs=("training_curves.csv",),
     ),
 )

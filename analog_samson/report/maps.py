@@ -27,13 +27,14 @@ from analog_samson.report import words
 from analog_samson.report.axes import finish
 from analog_samson.report.captions import caption
 from analog_samson.report.content import Content
-from analog_samson.report.figures import moment, panel_grid, times_note
+from analog_samson.report.figures import moment, panel_grid, target_of, times_note
 from analog_samson.report.nominal import nominal_values
 from analog_samson.report.panels import check_one
 from analog_samson.report.style import line_width, marker_size, order, style
-from analog_samson.report.sweeps import swept_axes, with_axis
+from analog_samson.report.sweeps import are_crossed, swept_axes, with_axis
 from analog_samson.report.typeset import BLANK, Block, Table
 from analog_samson.results.scores import Score, score_of
+from analog_samson.results.yields import Target, targets_of
 
 Floats = NDArray[np.float64]
 
@@ -183,17 +184,19 @@ def map_figures(
     rows: pd.DataFrame,
     axes: Sequence[str],
     *,
-    target: float | None = None,
+    target: Target | None = None,
     manifests: Sequence[Mapping[str, Any]] = (),
     width: str | float = "two columns",
     look: str = "paper",
 ) -> dict[str, Figure]:
     """One map of every device and every other setting that varies; over three axes of every time.
 
+    Devices on which the axes were not swept together are left out; `map_table` names them.
+
     Args:
         rows: As in `map_figure`, of any number of devices.
         axes: As in `map_figure`.
-        target: As in `map_figure`.
+        target: As in `map_figure`, or one of each data set and model.
         manifests: Contents of ``manifest.json``, for the devices' own values.
         width: "one column" or "two columns".
         look: Style sheet, "paper" or "talk".
@@ -204,21 +207,40 @@ def map_figures(
     Raises:
         ValueError: As `map_figure`.
     """
-    known = swept_axes(rows)
+    _check_number(axes)
+    names = [full_name(rows, axis) for axis in axes]
     besides = [column for column in words.varying(rows) if column != "condition"]
-    is_one_time = len(axes) > 2 or len(known) == 3
     drawn = {}
     for _, part in rows.groupby(["device", *besides], observed=True, sort=True):
+        if not _are_mapped(part, names):
+            continue
         title = ", ".join(map(str, part.iloc[0][["device", *besides]]))
+        known = swept_axes(with_axis(part, names))
+        is_one_time = len(names) > 2 or len(known) == 3
         nominal = nominal_values(manifests, str(part["device"].iloc[0]), known)
         moments = sorted(part["t_inference_s"].unique())
         for t in moments if is_one_time else [None]:
             own = part if t is None else part[part["t_inference_s"] == t]
             key = title if t is None or len(moments) == 1 else f"{title}, {times.label(t)}"
             drawn[key] = map_figure(
-                own, axes, target=target, nominal=nominal, width=width, look=look
+                own, names, target=target_of(own, target), nominal=nominal, width=width, look=look
             )
+    if not drawn:
+        raise ValueError(f"{_joined(names)} were not swept together on any device: no map.")
     return drawn
+
+
+def _are_mapped(rows: pd.DataFrame, names: Sequence[str]) -> bool:
+    """Whether rows of one device have points over all of some axes."""
+    if not are_crossed(rows, list(names)):
+        return False
+    return set(names) <= set(swept_axes(with_axis(rows, list(names))))
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Axes in words: "adc bits and noise scale"."""
+    *first, last = map(words.axis_name, names)
+    return f"{', '.join(first)} and {last}"
 
 
 def study_maps(
@@ -257,14 +279,17 @@ def study_maps(
             f"There are no gains to map: {content.baseline!r} is not among the methods; give "
             "another baseline."
         )
-    target = content.table_target if of == "score" else content.target
+    target: Target | None = content.table_target if of == "score" else content.target
     if target is None:
         least = {"gain": 0.0, "lost": content.score.losses[0]}
-        target = least[of] if of in least else results.default_target(content.chips)
+        target = least[of] if of in least else results.default_targets(content.chips)
     lowest, highest = content.score.limits
-    if of == "score" and not lowest < target < highest:
-        allowed = f"between {lowest:g} and {highest:g}" if highest < np.inf else f"above {lowest:g}"
-        raise ValueError(f"The target of a map of the score must be {allowed}; got {target!r}.")
+    for one in target.values() if isinstance(target, Mapping) else [target]:
+        if of == "score" and not lowest < one < highest:
+            allowed = f"above {lowest:g}"
+            if highest < np.inf:
+                allowed = f"between {lowest:g} and {highest:g}"
+            raise ValueError(f"The target of a map of the score must be {allowed}; got {one!r}.")
     names = [full_name(rows, axis) for axis in axes]
     stem = "_".join(["map", *([] if of == "score" else [of]), *axes])
     how: Any = {"target": target, "manifests": content.manifests, **content.how}
@@ -379,13 +404,14 @@ def _inner_points(lines: QuadContourSet, surface: Surface) -> list[tuple[float, 
     return found
 
 
-def map_table(rows: pd.DataFrame, axes: Sequence[str], target: float) -> Table:
+def map_table(rows: pd.DataFrame, axes: Sequence[str], target: Target) -> Table:
     """Share of the swept points that meet a target; the CSV file has every point.
 
     Args:
         rows: As in `map_figure`, of any number of devices.
         axes: Names of swept axes, which become columns of the data.
-        target: Value to reach, in the unit of the table.
+        target: Value to reach, in the unit of the table, or one of each data set and model; rows
+            of others are left out.
 
     Returns:
         The table; its data have a column for each axis, and ``meets``: "yes" where the whole
@@ -400,13 +426,15 @@ def map_table(rows: pd.DataFrame, axes: Sequence[str], target: float) -> Table:
         ['uncertain', 'yes']
     """
     shown = _Shown.of(rows)
-    data = with_axis(rows, [full_name(rows, axis) for axis in axes])
+    names = [full_name(rows, axis) for axis in axes]
+    data = with_axis(rows, names)
+    data = data.assign(target=targets_of(data, target)).dropna(subset="target")
     mean, low, high = (data[name].to_numpy(dtype=float) for name in (shown.column, "low", "high"))
     low, high = np.where(np.isnan(low), mean, low), np.where(np.isnan(high), mean, high)
     worst, best = (low, high) if shown.is_higher_better else (-high, -low)
-    least = target if shown.is_higher_better else -target
+    least = data["target"].to_numpy() * (1.0 if shown.is_higher_better else -1.0)
     meets = np.select([worst >= least, best < least], ["yes", "no"], "uncertain")
-    data = data.assign(target=target, meets=meets, name=words.method_names(data))
+    data = data.assign(meets=meets, name=words.method_names(data))
     columns = [column for column in words.varying(data) if column != "condition"]
     blocks = []
     for _, part in data.groupby(["device", *columns], observed=True, sort=True):
@@ -421,13 +449,23 @@ def map_table(rows: pd.DataFrame, axes: Sequence[str], target: float) -> Table:
             lines.append(line)
         title = words.group_title(part.iloc[0], columns, data["device"].unique())
         blocks.append(Block.plain(title, lines))
-    goal = f"{shown.word} {shown.relation} {shown.text(target)}"
+    goal = f"{shown.word} {shown.relation} {words.each_text(target, shown.text)}"
     n = data["condition"].nunique()
     parts = [
         f"Share of the {n:,} swept points with {goal} at that time: surely (the whole "
         f"{words.per_cent_of(data)} interval), to perhaps (some of it). All points are in the CSV "
         "file.",
     ]
+    every = ["device", *(column for column in words.varying(rows) if column != "condition")]
+    left_out = [
+        words.group_title(part.iloc[0], every[1:], rows["device"].unique())
+        for _, part in rows.groupby(every, observed=True, sort=True)
+        if not _are_mapped(part, names)
+    ]
+    if left_out:
+        parts.append(
+            f"Not mapped: {'; '.join(left_out)}, where {_joined(names)} were not swept together."
+        )
     plain = data.assign(condition="{}")
     return Table(
         title=f"Swept points with {goal} [%]",
@@ -546,16 +584,15 @@ def _on_axes(
     rows: pd.DataFrame, axes: Sequence[str], nominal: Mapping[str, Any]
 ) -> tuple[pd.DataFrame, list[str], str]:
     """Rows on the axes, their full names, and the values at which the other axes stay."""
-    if not 2 <= len(axes) <= 3:
-        raise ValueError(f"A map has two axes, or three; got {len(axes)}: {', '.join(axes)}.")
+    _check_number(axes)
     if rows["device"].nunique() > 1:
         devices = ", ".join(sorted(rows["device"].unique()))
         raise ValueError(f"A map shows one device; these rows have {devices}: select one.")
-    known = swept_axes(rows)
     full = [full_name(rows, axis) for axis in axes]
     if len(set(full)) < len(full):
         raise ValueError(f"A map has different axes; got {', '.join(full)}.")
-    others = [axis for axis in known if axis not in full]
+    rows = with_axis(rows, full)
+    others = [axis for axis in swept_axes(rows) if axis not in full]
     if len(full) == 2 and len(others) == 1:
         full, others = [*full, *others], []
     rows = with_axis(rows, [*full, *others])
@@ -566,6 +603,11 @@ def _on_axes(
         rows = rows[rows[axis] == value]
         fixed.append(f"{_label(axis)} = {_short(value, axis)}")
     return rows, full, ", ".join(fixed)
+
+
+def _check_number(axes: Sequence[str]) -> None:
+    if not 2 <= len(axes) <= 3:
+        raise ValueError(f"A map has two axes, or three; got {len(axes)}: {', '.join(axes)}.")
 
 
 def _columns(

@@ -8,7 +8,7 @@ written into the manifest when the study ran. Labels that a caller gives (`label
 import difflib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields, replace
@@ -75,6 +75,26 @@ def model_label(model: str) -> str:
     return _given.get().get(model) or MODELS.get(model) or model.rpartition(":")[2]
 
 
+def task_text(task: Sequence[Any]) -> str:
+    """A task in words: ("mnist", "lenet5") -> "LeNet-5 on MNIST"."""
+    return f"{model_label(str(task[1]))} on {dataset_label(str(task[0]))}"
+
+
+def task_names(tasks: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Tasks in words, no two alike: where texts are, the whole names follow.
+
+    Example:
+        >>> list(task_names([("mnist", "lenet5"), ("a:signs", "mlp"), ("b:signs", "mlp")]).values())
+        ['MLP on signs (mlp, a:signs)', 'MLP on signs (mlp, b:signs)', 'LeNet-5 on MNIST']
+    """
+    texts = {task: task_text(task) for task in sorted(set(tasks))}
+    alike = [text for text in texts.values() if list(texts.values()).count(text) > 1]
+    return {
+        task: f"{text} ({task[1]}, {task[0]})" if text in alike else text
+        for task, text in texts.items()
+    }
+
+
 def device_label(device: str, among: Iterable[str] = ()) -> str:
     """What a device is called in reports: its technology, with its name where others share it.
 
@@ -84,14 +104,21 @@ def device_label(device: str, among: Iterable[str] = ()) -> str:
 
     Returns:
         A label given by the caller, "PCM", "PCM (pcm_hermes)", or the name where there is no
-        technology.
+        technology; with the name where another device has the same.
     """
+    others = set(among)
+    label = _device_label(device, others)
+    alike = any(_device_label(one, others) == label for one in others if one != device)
+    return f"{label} ({device})" if alike and label != device else label
+
+
+def _device_label(device: str, among: Iterable[str]) -> str:
     if device in _given.get():
         return _given.get()[device]
     technology = technology_of(device)
     if not technology:
         return device
-    shared = [other for other in set(among) if technology_of(other) == technology]
+    shared = [other for other in among if technology_of(other) == technology]
     return f"{technology} ({device})" if len(shared) > 1 else technology
 
 

@@ -23,6 +23,7 @@ from analog_samson.report.methods import (
     dataset_label,
     device_label,
     model_label,
+    task_text,
     technology_of,
 )
 from analog_samson.report.shown import ShownFigure
@@ -316,11 +317,6 @@ def n_by_task(best: pd.DataFrame) -> str:
         n = f"{words.range_text(own['n_networks'])} × {words.range_text(own['n_chips'])}"
         parts.append(f"{task_text(task)} {n} ({words.range_text(own['n_methods'])} methods)")
     return "; ".join(parts)
-
-
-def task_text(task: Sequence[Any]) -> str:
-    """A task in words: ("mnist", "lenet5") -> "LeNet-5 on MNIST"."""
-    return f"{model_label(str(task[1]))} on {dataset_label(str(task[0]))}"
 
 
 def sort_key(line: Sequence[str]) -> tuple[Any, ...]:

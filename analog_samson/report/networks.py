@@ -18,6 +18,7 @@ from analog_samson.report.axes import WIDE_RANGE, beside, finish, head, log_axis
 from analog_samson.report.figures import moment, panel_grid, times_note
 from analog_samson.report.methods import KNOWN_METHODS
 from analog_samson.report.style import (
+    among,
     by_strengths,
     is_wide,
     line_width,
@@ -119,6 +120,7 @@ def training_figure(
     curves: pd.DataFrame,
     baseline: str = "sgd",
     *,
+    task: str = "",
     width: str | float = "two columns",
     look: str = "paper",
 ) -> Figure:
@@ -130,6 +132,7 @@ def training_figure(
     Args:
         curves: As for `training_curve`.
         baseline: Method that stands in every row.
+        task: Data set and network in words ("LeNet-5 on MNIST"), for the caption; "": not said.
         width: "one column", "two columns" or inches.
         look: "paper", "talk" or the path of a style sheet (.mplstyle).
 
@@ -150,7 +153,7 @@ def training_figure(
     recipes = {name: re.sub(r"=[\d.e+-]+", "=", name) for name in whole["name"].unique()}
     strengths, others = by_strengths(recipes, baseline, 3)
     rows = [*strengths, others] if others else strengths
-    with style(look):
+    with style(look), among(whole["name"].unique()):
         is_across = is_wide(width, look)
         figure, axes = panel_grid(
             3 * len(rows), width, look, aspect=0.85, share_y=False, across=3 if is_across else 1
@@ -178,8 +181,8 @@ def training_figure(
         shown = "one line each"
         if trainings.max() > MOST_LINES:
             shown = f"medians of more than {MOST_LINES} (shaded: smallest to largest)"
-        note = f"n = {trainings.sum()} trainings, {shown}. Offset / weights: their norms, "
-        finish(figure, handles, note + "one by the other.")
+        note = f"{words.led_by(task)}n = {trainings.sum()} trainings, {shown}. Offset / weights: "
+        finish(figure, handles, note + "their norms, one by the other.")
     return figure
 
 
@@ -278,7 +281,7 @@ def sharpness_figure(
     measures = measures if is_wide(width, look) else measures[:1]
     columns = words.varying(networks)
     groups = list(networks.groupby(["device", *columns], observed=True, sort=True))
-    with style(look):
+    with style(look), among(words.method_names(networks).unique()):
         n = len(groups) * len(measures)
         figure, axes = panel_grid(n, width, look, aspect=0.85, share_y=False, across=len(measures))
         handles: dict[str, Line2D] = {}
@@ -355,10 +358,11 @@ def check_columns(rows: pd.DataFrame, columns: tuple[str, ...]) -> None:
 
 def _whole(curves: pd.DataFrame) -> pd.DataFrame:
     """Rows of whole networks, with the ``name`` of the method with its strength."""
-    whole = curves[curves["layer"].fillna("") == ""] if "layer" in curves else curves
+    whole = curves[curves["layer"].isin([np.nan, ""])] if "layer" in curves else curves
     if whole.empty:
         raise ValueError("There are no rows of whole networks (without a layer); give some.")
-    return whole.assign(name=words.method_names(whole.fillna({"strength": ""})))
+    whole = whole.assign(strength=whole["strength"].astype(object).fillna(""))
+    return whole.assign(name=words.method_names(whole))
 
 
 def _training(rows: pd.DataFrame) -> "pd.Series[Any]":

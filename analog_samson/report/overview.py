@@ -5,7 +5,7 @@ import pandas as pd
 from analog_samson.report import tables, words
 from analog_samson.report.captions import caption, mean_text
 from analog_samson.report.figures import at_last_time, moment
-from analog_samson.report.methods import dataset_label, model_label
+from analog_samson.report.methods import task_text
 from analog_samson.report.typeset import BLANK, Block, Table
 from analog_samson.results.scores import score_of
 
@@ -47,7 +47,7 @@ def overview_table(
             digital = f"{low:.{digits}f}"
             digital += f" to {high:.{digits}f}" if high > low else ""
             line = {
-                "network": f"{model_label(str(model))} on {dataset_label(str(dataset))}",
+                "network": task_text((dataset, model)),
                 "n": words.n_short(own),
                 "digital": digital,
             }

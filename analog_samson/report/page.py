@@ -95,7 +95,7 @@ def write_report(
         width: "one column", "two columns" or inches, of the figures.
         scale: Scale of means, gains and tests: "auto", "accuracy" or "logit" (see `Content`).
         target: Accuracy that chips must reach for the yield, as a fraction; None takes
-            `results.default_target`.
+            `results.default_targets`.
         methods: Methods to keep, with or without strength; empty keeps all.
         overlay: What is laid over each other on one axes, in a figure of its own (see `Content`).
         command: The command that made the study, for the page; empty takes the manifest's.

@@ -21,7 +21,7 @@ from analog_samson.report.contents import write_figures, write_tables
 from analog_samson.report.figures import panel_grid
 from analog_samson.report.methods import described_in
 from analog_samson.report.sensitivity import source_text
-from analog_samson.report.style import line_width, marker_size, order, plot_options, style
+from analog_samson.report.style import among, line_width, marker_size, order, plot_options, style
 from analog_samson.report.sweeps import mark_nominal
 from analog_samson.report.typeset import BLANK, EXTRAPOLATED, SIGNIFICANT, Block, Table
 from analog_samson.results.comparison import baseline_name
@@ -189,7 +189,7 @@ def requirements_figure(
     """
     methods, networks = _named(method_tolerances(rows)), _named(rows)
     groups = list(methods.groupby(["device", "dataset", "model"], observed=True, sort=False))
-    with style(look):
+    with style(look), among(methods["name"].unique()):
         n_lines = methods["source"].nunique() * (1 + methods["name"].nunique())
         aspect = min(0.3 + 0.03 * n_lines, 1.2)
         figure, axes = panel_grid(len(groups), width, look, aspect=aspect, share_y=False)

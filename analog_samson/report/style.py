@@ -47,13 +47,44 @@ CALLERS = re.compile(r"(font|text|mathtext)\.|.*(color|cycle|labelsize|titlesize
 
 
 def method_style(method: str) -> MethodStyle:
-    """Colour and marker of a method; defaults derive from its name."""
+    """Colour and marker of a method alone; defaults derive from its name."""
     shown = appearance(method)
     number = zlib.crc32(method.encode())
     return MethodStyle(
         shown.colour or _SPARE_COLOURS[number % len(_SPARE_COLOURS)],
         shown.marker or _SPARE_MARKERS[number // 7 % len(_SPARE_MARKERS)],
     )
+
+
+def styles_of(methods: Iterable[str]) -> dict[str, MethodStyle]:
+    """Colour and marker of methods that are drawn together, no two alike.
+
+    Each has its `method_style`, unless an earlier one has the same: then the methods that state
+    none take the next spare colour, or the next marker where all colours are taken, in the order of
+    their names.
+
+    Example:
+        >>> styles_of(["sgd", "mine:tilted"])["mine:tilted"] == method_style("mine:tilted")
+        True
+    """
+    shown = {method: appearance(method) for method in set(methods)}
+    chosen = {m: method_style(m) for m, one in shown.items() if one.colour and one.marker}
+    for method in sorted(set(shown) - set(chosen), key=lambda one: (not shown[one].colour, one)):
+        own = method_style(method)
+        taken = {(one.colour.upper(), one.marker) for one in chosen.values()}
+        colours = [own.colour] if shown[method].colour else _from(own.colour, _SPARE_COLOURS)
+        markers = [own.marker] if shown[method].marker else _from(own.marker, _SPARE_MARKERS)
+        used = {colour for colour, _ in taken}
+        free = [MethodStyle(c, own.marker) for c in colours if c.upper() not in used]
+        free += [MethodStyle(c, m) for c in colours for m in markers if (c.upper(), m) not in taken]
+        chosen[method] = next(iter(free), own)
+    return chosen
+
+
+def _from(first: str, values: Sequence[str]) -> list[str]:
+    """Values in turn, from one of them on."""
+    place = values.index(first)
+    return [*values[place:], *values[:place]]
 
 
 @contextmanager
@@ -71,15 +102,16 @@ def plot_options(name: str, drawn: Iterable[str]) -> dict[str, Any]:
 
     Args:
         name: Method and strength, such as "sam rho=0.5".
-        drawn: All that one figure draws, besides those of `among`: the strengths of one method
-            share colour and marker, which is full, hollow, or half full, and of further ones paler.
+        drawn: All that one figure draws, besides those of `among`: no two methods are alike
+            (`styles_of`); the strengths of one method share colour and marker, which is full,
+            hollow, or half full, and of further ones paler.
 
     Returns:
         Keyword arguments of ``Axes.plot``.
     """
     method = name.split(" ")[0]
-    colour, marker = method_style(method)
     drawn = [*drawn, *_among.get()]
+    colour, marker = styles_of(other.split(" ")[0] for other in (name, *drawn))[method]
     if (cycle := rcParams["axes.prop_cycle"]) != rcParamsDefault["axes.prop_cycle"]:
         colours = cycle.by_key().get("color", [colour])
         methods = sorted({other.split(" ")[0] for other in drawn}, key=order)

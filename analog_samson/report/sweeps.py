@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -296,6 +297,35 @@ def are_crossed(rows: pd.DataFrame, axes: list[str]) -> bool:
     """Whether some rows set all of the axes, as in a grid."""
     points = [json.loads(text) for text in rows["condition"].unique()]
     return any(all(axis in point for axis in axes) for point in points)
+
+
+class Grid(NamedTuple):
+    """The points of one device, and one of every other setting, that set the same axes.
+
+    Attributes:
+        name: Device, and other settings that vary, as in the rows.
+        axes: Those of which the points have several values.
+        rows: Their rows.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    rows: pd.DataFrame
+
+
+def grids_of(rows: pd.DataFrame) -> list[Grid]:
+    """The grids of rows, in which points of several devices and sweeps may be mixed.
+
+    Example:
+        >>> [(grid.name, grid.axes) for grid in grids_of(swept_twice)]
+        [('pcm_like', ('adc_bits', 'programming_noise_scale'))]
+    """
+    settings = ["device", *(column for column in words.varying(rows) if column != "condition")]
+    set_in = rows["condition"].map(lambda text: ", ".join(sorted(json.loads(text))))
+    return [
+        Grid(", ".join(map(str, own.iloc[0][settings])), tuple(swept_axes(own)), own)
+        for _, own in rows.groupby([*settings, set_in.rename("set_in")], observed=True, sort=True)
+    ]
 
 
 def swept_axes(rows: pd.DataFrame) -> list[str]:

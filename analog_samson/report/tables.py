@@ -177,7 +177,12 @@ def gain_table(
         parts.append(f"No {baseline} on {named}, so no gain there.")
     return Table(
         title=title,
-        caption=caption(rows, blocks, [*parts, *_cut_text(rows)]),
+        caption=caption(
+            rows,
+            blocks,
+            [*parts, *_cut_text(rows)],
+            blank=f"no trials that could be compared with {baseline}",
+        ),
         blocks=tuple(blocks),
         data=gains,
         label="tab:saved" if is_loss else "tab:gain",
@@ -254,17 +259,18 @@ def yield_table(yields: pd.DataFrame, *, decimals: int | None = None) -> Table:
     score = score_of(yields)
     digits = score.decimals_for(score.shown(yields["target"])) if decimals is None else decimals
     has_tail = bool(rows["worst"].notna().any())
+    worst = f"worst {100 * WORST:g} %"
 
     def lead(own: pd.DataFrame) -> dict[str, str]:
         line = {"n": words.n_short(own)}
         if has_tail:
             value = own.sort_values("t_inference_s").iloc[-1]["worst"]
             text = f"{score.shown(value):.{digits}f}" if pd.notna(value) else BLANK
-            line[f"worst {100 * WORST:g} %"] = text
+            line[worst] = text
         return line
 
     blocks = _over_time(rows, lead, lambda row: _between(row["share"], row["low"], row["high"], 0))
-    target = words.target_text(score, rows["target"].iloc[0])
+    target = words.target_text(score, words.targets_in(rows))
     parts = [
         f"Share of chips with {target}, with its "
         f"{words.per_cent_of(rows)} interval (Clopper and Pearson, for the effective number of "
@@ -283,7 +289,12 @@ def yield_table(yields: pd.DataFrame, *, decimals: int | None = None) -> Table:
         )
     return Table(
         title=f"Yield: chips with {target} [%]",
-        caption=caption(rows, blocks, [*parts, *_cut_text(rows)]),
+        caption=caption(
+            rows,
+            blocks,
+            [*parts, *_cut_text(rows)],
+            blank_in={worst: f"fewer than {FEWEST_OF_TAIL} chips of the method"},
+        ),
         blocks=tuple(blocks),
         data=yields,
         label="tab:yield",
@@ -351,7 +362,12 @@ def lifetime_table(lives: Sequence[pd.DataFrame]) -> Table:
         )
     return Table(
         title=f"Lifetime: time until {score.is_lost}",
-        caption=caption(_with_late_bounds(rows), blocks, [*parts, *_cut_text(rows)]),
+        caption=caption(
+            _with_late_bounds(rows),
+            blocks,
+            [*parts, *_cut_text(rows)],
+            blank="not evaluated for this loss",
+        ),
         blocks=tuple(blocks),
         data=rows.drop(columns="name"),
         label="tab:lifetime",
@@ -461,7 +477,12 @@ def grid_table(summary: pd.DataFrame, *, decimals: int | None = None) -> Table:
         )
     return Table(
         title=f"{score.title} over the swept axes",
-        caption=caption(rows, blocks, parts),
+        caption=caption(
+            rows,
+            blocks,
+            parts,
+            blank_in={words.axis_name(name): "as the device is" for name in names},
+        ),
         blocks=tuple(blocks),
         data=summary,
         label="tab:grid",

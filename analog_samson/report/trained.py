@@ -11,12 +11,11 @@ from matplotlib.lines import Line2D
 
 from analog_samson import times
 from analog_samson.report import words
-from analog_samson.report.advice import cost_texts, networks_beside
+from analog_samson.report.advice import cost_texts, networks_beside, uncounted_text
 from analog_samson.report.axes import beside, finish, fit_scale
 from analog_samson.report.estimates import INTERVALS, Estimate
 from analog_samson.report.figures import panel_grid
-from analog_samson.report.methods import device_label
-from analog_samson.report.methods_map import task_text
+from analog_samson.report.methods import device_label, task_text
 from analog_samson.report.style import (
     by_strengths,
     is_wide,
@@ -31,7 +30,7 @@ from analog_samson.report.typeset import BLANK, Block, Table
 from analog_samson.report.variants import variant_labels
 from analog_samson.results.comparison import method_names
 from analog_samson.results.definitions import COMPARED_UNDER, METHOD
-from analog_samson.results.endpoints import TRAINING_IMAGES, Evidence, IncompleteError
+from analog_samson.results.measures import TRAINING_IMAGES, Evidence, IncompleteError
 from analog_samson.results.scores import ACCURACY, score_of
 from analog_samson.results.subsets import digital_score
 from analog_samson.results.summary import chip_means
@@ -108,6 +107,7 @@ def networks_table(evidence: Evidence, baseline: str = "sgd") -> Table:
         f"{settings['rho_sam']}; adaptive, within radius {settings['rho_adaptive']} relative to "
         "every weight; Hessian: its largest eigenvalue. "
         f"Cost: backward passes of a training relative to {baseline}."
+        f"{uncounted_text(own['method'])}"
     )
     block = Block.plain(task_text(own[list(TASK)].iloc[0].tolist()), lines)
     return Table("Trained networks", caption, (block,), pd.DataFrame(data), "tab:methods")

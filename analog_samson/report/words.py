@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,10 +17,13 @@ from analog_samson.report.methods import (
     label_of,
     model_label,
     shows_details,
+    task_names,
 )
 from analog_samson.results.comparison import method_names
 from analog_samson.results.definitions import COMPARED_UNDER
 from analog_samson.results.scores import ACCURACY, Score, score_of
+from analog_samson.results.variants import TASK
+from analog_samson.results.yields import Target
 
 __all__ = [
     "axis_name",
@@ -163,6 +166,11 @@ def settings_text(row: pd.Series, columns: Sequence[str]) -> list[str]:
         columns = [column for column in columns if column not in ("dataset", "model")]
     parts += [_value_said(column, row[column]) for column in columns]
     return list(filter(None, parts))
+
+
+def led_by(task: str) -> str:
+    """Data set and network in front of a note: "LeNet-5 on MNIST; "; "" where there is none."""
+    return f"{task}; " if task else ""
 
 
 def device_text(rows: pd.DataFrame) -> str:
@@ -381,10 +389,32 @@ def with_unit(score: Score, value: float) -> str:
     return f"{score.shown(value):.4g} {score.unit}".rstrip()
 
 
-def target_text(score: Score, target: float) -> str:
+def target_text(score: Score, target: Target) -> str:
     """What a chip must reach: "accuracy of 96.9 % or more", "perplexity of 5.2 or less"."""
     bound = "more" if score.is_higher_better else "less"
-    return f"{score.label} of {with_unit(score, target)} or {bound}"
+    return f"{score.label} of {each_text(target, lambda one: with_unit(score, one))} or {bound}"
+
+
+def each_text(target: Target, show: Callable[[float], str]) -> str:
+    """Targets in words, where they differ with their data sets and networks.
+
+    Example:
+        >>> each_text({("digits", "mlp"): 0.9, ("mnist", "lenet5"): 0.99}, "{:.0%}".format)
+        '90% (MLP on digits), 99% (LeNet-5 on MNIST)'
+    """
+    if not isinstance(target, Mapping):
+        return show(target)
+    if len(set(target.values())) == 1:
+        return show(next(iter(target.values())))
+    names = task_names(target)
+    return ", ".join(f"{show(target[task])} ({name})" for task, name in names.items())
+
+
+def targets_in(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """The target of each data set and model of rows with a ``target``."""
+    first = rows.drop_duplicates(list(TASK))
+    tasks = zip(first["dataset"].astype(str), first["model"].astype(str), strict=True)
+    return dict(zip(tasks, first["target"].astype(float), strict=True))
 
 
 def per_cent_of(rows: pd.DataFrame) -> str:

@@ -36,7 +36,7 @@ from analog_samson.results.trials import (
     tables_in,
 )
 from analog_samson.results.variants import training_costs, variants_of, with_variants
-from analog_samson.results.yields import default_target, yields
+from analog_samson.results.yields import default_target, default_targets, yields
 
 __all__ = [
     "COLUMNS",
@@ -49,6 +49,7 @@ __all__ = [
     "best_methods",
     "chip_means",
     "default_target",
+    "default_targets",
     "digital_score",
     "estimated_score",
     "has_trajectories",

@@ -68,17 +68,51 @@ def read_trials(*paths: str | Path) -> pd.DataFrame:
     return _read(tuple((file, *_version(file)) for file in files)).copy()
 
 
+def read_counted(*paths: str | Path) -> tuple[pd.DataFrame, list["pd.Series[int]"]]:
+    """Read tables of trials into one, and count the rows of every network in each of them.
+
+    Args:
+        paths: As for `read_trials`.
+
+    Returns:
+        The rows, as `read_trials` gives, and for each path the numbers of its rows, by the
+        ``checkpoint`` of their network; every file is read once.
+
+    Raises:
+        FileNotFoundError: As `read_trials`.
+        ValueError: As `read_trials`.
+
+    Example:
+        >>> rows, (counts,) = read_counted("digits/one")
+        >>> bool(counts.sum() == len(rows))
+        True
+    """
+    if len(set(paths)) == 1:  # it may be the table that was read last
+        rows = read_trials(paths[0])
+        return rows, [rows["checkpoint"].value_counts()] * len(paths)
+    files = [_table_paths(path) for path in paths]
+    tables = {file: read_table(file) for own in files for file in own}
+    check_manifests(list(dict.fromkeys(file.with_name("manifest.json") for file in tables)))
+    key = [*KEY, "condition"]  # by which a chip of several conditions is told apart
+    read = (pd.concat([tables[file] for file in own]).drop_duplicates(key) for own in files)
+    return _checked(tables), [rows["checkpoint"].value_counts() for rows in read]
+
+
 @lru_cache(maxsize=1)
 def _read(files: tuple[tuple[Path, *tuple[int, ...]], ...]) -> pd.DataFrame:
     """The merged rows of files in these versions."""
-    tables = {file: read_table(file) for file, *_ in files}
+    return _checked({file: read_table(file) for file, *_ in files})
+
+
+def _checked(tables: Mapping[Path, pd.DataFrame]) -> pd.DataFrame:
+    """The merged rows of tables."""
     _check_scores(tables)
     rows = pd.concat(tables.values(), ignore_index=True)
     try:
         rows = _merged(rows)
         check_definitions(rows)
     except ValueError as error:
-        names = " and ".join(str(file) for file, *_ in files)
+        names = " and ".join(map(str, tables))
         raise ValueError(f"{names}: {error}") from None
     return rows
 

@@ -23,13 +23,14 @@ from analog_samson.devices import SHORT_AXIS_NAMES, Device, load_device
 from analog_samson.devices.section import Name
 from analog_samson.devices.sentences import explain
 from analog_samson.evaluation import Accelerator, find_accelerator
+from analog_samson.importing import is_import_name
 from analog_samson.results.checking import check_text
 from analog_samson.results.columns import DIGEST_LENGTH
 from analog_samson.results.scores import ACCURACY, Score
 from analog_samson.streams import derive_seed
 from analog_samson.study.axes import Axis, GridPoint, grid_points
 from analog_samson.study.scoring import check_samples_apart, check_score, find_score, is_counted
-from analog_samson.study.sources import the_checkpoint, the_test_set
+from analog_samson.study.sources import the_checkpoint, the_test_set, training_images_spread
 from analog_samson.times import label, seconds, times_of
 
 NUMERICS_VERSION = 4
@@ -141,6 +142,10 @@ class Trial:
             identity.append(self.n_images_per_chip)
         if not is_counted(self.score):
             identity.append(self.score)
+        if self.device.needs_training_images and training_images_spread(
+            self.spec.dataset, self.data_folder
+        ):
+            identity.append("training images one or two apart")  # once they were the first ones
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
     @property
@@ -486,10 +491,12 @@ class Study:
                 json.dumps(options, default=str),
                 checkpoint.n_classes,
             )
-            if kind not in checked:
+            is_first = kind not in checked
+            checked.add(kind)
+            if is_first:
                 check_score(score, checkpoint, test)
+            if is_first or is_import_name(spec.model):  # trained weights may mix samples
                 check_samples_apart(checkpoint, test)
-                checked.add(kind)
             yield path, checkpoint, test.digest, self._n_test(test, checkpoint.spec.dataset)
 
     def _folder_of(self, name: str) -> Path | None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from analog_samson.checkpoint import Checkpoint, load_checkpoint
-from analog_samson.chip import evenly_spread
-from analog_samson.data import Dataset, Split, load_dataset, load_test, normalise
+from analog_samson.chip import evenly_spread, spreads_over_all
+from analog_samson.data import Dataset, Split, is_published, load_dataset, load_test, normalise
 
 
 def the_checkpoint(path: Path, digest: str | None = None, trust: Sequence[str] = ()) -> Checkpoint:
@@ -63,10 +63,24 @@ def the_test_inputs(
     return normalise(images, mean=mean, std=std, full_scale=full_scale)
 
 
-@functools.lru_cache(maxsize=1)
 def the_training_images(name: str, folder: Path | None) -> Dataset:
     """The data set with only the training images that a chip is calibrated on, once per process."""
+    return _training_images(name, folder)[0]
+
+
+@functools.lru_cache(maxsize=8)
+def training_images_spread(name: str, folder: Path | None) -> bool:
+    """Whether the training images that a chip is calibrated on are one or two apart.
+
+    The published sets are larger and not read for it.
+    """
+    return not is_published(name) and spreads_over_all(_training_images(name, folder)[1])
+
+
+@functools.lru_cache(maxsize=1)
+def _training_images(name: str, folder: Path | None) -> tuple[Dataset, int]:
+    """The data set with few training images, and how many it has."""
     dataset = load_dataset(name, folder)
     train = dataset.train
     few = Split(evenly_spread(train.images), evenly_spread(train.labels))
-    return replace(dataset, train=few, validation=few)
+    return replace(dataset, train=few, validation=few), len(train)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from analog_samson.analog import draws_from_the_clock
+from analog_samson.checkpoint import Checkpoint
 from analog_samson.chip import Chip, ChipGroup, MappedNetwork
 from analog_samson.data import Dataset
 from analog_samson.evaluation import (
@@ -19,8 +21,10 @@ from analog_samson.evaluation import (
     is_correct,
     score_by_sample,
 )
+from analog_samson.importing import is_import_name
 from analog_samson.memory import freed_memory_kept, return_freed_memory
 from analog_samson.models import analog_share
+from analog_samson.provenance import TOLERANCE_ELSEWHERE
 from analog_samson.results import COLUMNS, SCORE_COLUMNS
 from analog_samson.streams import derive_seed
 from analog_samson.study.definition import Point, Trial
@@ -268,5 +272,25 @@ def _digital(trial: Trial) -> tuple[Tensor, float]:
         network = checkpoint.build().to(trial.accelerator)
         evaluate = values_of_images(trial, slice(trial.n_test))
         values = evaluate(lambda batch, first_index: network(batch))
+        if is_counted(trial.score):
+            _check_is_the_same(checkpoint, int(values.sum()), trial)
         _digital_results[key] = values, analog_share(network, keep_digital)
     return _digital_results[key]
+
+
+def _check_is_the_same(checkpoint: Checkpoint, n_correct: int, trial: Trial) -> None:
+    """Raise ValueError if a network of other code is not the one that was evaluated when saved.
+
+    The count was of all test images; of the first n it lies between bounds.
+    """
+    n, all_images, recorded = trial.n_test, checkpoint.n_test, checkpoint.n_correct_digital
+    allowed = math.ceil(TOLERANCE_ELSEWHERE * n)
+    fewest, most = max(0, recorded - (all_images - n)), min(n, recorded)
+    if not is_import_name(trial.spec.model) or fewest - allowed <= n_correct <= most + allowed:
+        return
+    raise ValueError(
+        f"The network {trial.spec.model!r}, built again from {trial.checkpoint_path}, classifies "
+        f"{n_correct} of {n} test images correctly; when the checkpoint was written it was "
+        f"{recorded} of {all_images}. It has state that its state dict does not hold (register "
+        "buffers), its code has changed, or the images are others: train or import it again."
+    )

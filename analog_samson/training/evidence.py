@@ -6,10 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from analog_samson.results import read_trials, tables_in
+from analog_samson.results import tables_in
 from analog_samson.results.checking import read_networks
 from analog_samson.results.columns import DIGEST_LENGTH
-from analog_samson.results.endpoints import Evidence, IncompleteError, check_test, other_study
+from analog_samson.results.endpoints import check_test
+from analog_samson.results.measures import Evidence, IncompleteError, other_study
+from analog_samson.results.trials import read_counted
 from analog_samson.training.protocol import PROTOCOL_FILE, candidates, load_protocol, methods_in
 
 
@@ -86,14 +88,14 @@ def evidence_of(
     missing = [study.name for study in studies if not tables_in(study)]
     if missing:
         raise IncompleteError(f"no table of trials of {missing}")
-    rows = read_trials(*studies) if studies else pd.DataFrame()
+    rows, counted = read_counted(*studies) if studies else (pd.DataFrame(), [])
     if networks is None:
         return Evidence(folder, _networks_of(rows, plan), rows, plan.get("seeds", ()))
     if studies:
         rows = rows[rows["checkpoint"].isin(networks["checkpoint"])]
-        for name in plan.get("studies", []):
+        for name, counts in zip(plan.get("studies", []), counted, strict=True):
             asked = networks.loc[networks["variant"].isin(methods_in(plan, name)), "checkpoint"]
-            counts = read_trials((folder / name).parent)["checkpoint"].value_counts().reindex(asked)
+            counts = counts.reindex(asked)
             if counts.nunique(dropna=False) > 1 or counts.isna().any():
                 raise IncompleteError(f"not every network has the same rows in {name}")
     return Evidence(folder, networks, rows, methods=plan["methods"])

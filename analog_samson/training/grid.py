@@ -35,9 +35,9 @@ from analog_samson.training.loop import (
     DivergedError,
     check_trainable,
     dataset_of,
+    rewriting_of,
     train,
     warn_of_slow_training,
-    weights_of,
 )
 
 GRID_COLUMNS = (
@@ -367,7 +367,7 @@ def _check_buildable(specs: Sequence[TrainingSpec], data_folder: str | Path | No
             options=spec.model_kwargs,
         )
         take_packed(select_output(model, spec.output), spec.packing)
-        weights_of(model, spec, dataset)
+        rewriting_of(model, spec, dataset)
         check_trainable(spec, dataset)
 
 

@@ -43,17 +43,20 @@ from analog_samson.importing import is_import_name
 from analog_samson.losses import moving_average
 from analog_samson.memory import freed_memory_kept
 from analog_samson.models import (
+    Rewriting,
     build_model,
     check_forward,
     check_outputs,
     input_ranges,
+    layers_of_weights,
     packing_of,
     rewrite,
     select_output,
     take_packed,
     trained_weights,
 )
-from analog_samson.perturbation import MicroRing, strength_factor
+from analog_samson.models.forward_pass import difference
+from analog_samson.perturbation import MicroRing, strength_factor, transposed_groups
 from analog_samson.streams import derive_seed
 from analog_samson.training.control import control_of, parametrised, write_control
 from analog_samson.training.state import State, check_same_spec, resume, write_log, write_resume
@@ -262,7 +265,9 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
         start_digest = start.digest
         load_state(model, start.state, what=f"checkpoint {spec.start_from!r}", name=spec.model)
     take_packed(select_output(model, spec.output), spec.packing)
-    weights = weights_of(model, spec, dataset)
+    rewriting = rewriting_of(model, spec, dataset)
+    weights = trained_weights(rewriting, spec.keep_digital)
+    layers = layers_of_weights(rewriting, spec.keep_digital)
     if spec.parametrisation == "microring":
         for module, key, _ in weights:
             parametrize.register_parametrization(module, key, MicroRing())
@@ -280,6 +285,8 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
         trust=tuple(trust),
         task=dataset.task,
         positions=positions_of(dataset),
+        transposed_groups=transposed_groups(model),
+        layers=layers,
     )
     state = State(
         model=model,
@@ -296,10 +303,8 @@ def _begin(spec: TrainingSpec, dataset: Dataset, trust: Sequence[str]) -> State:
     return state
 
 
-def weights_of(
-    model: nn.Module, spec: TrainingSpec, dataset: Dataset
-) -> list[tuple[nn.Module, str, str]]:
-    """Find the parameters that are mapped to arrays (see `trained_weights`), before any training.
+def rewriting_of(model: nn.Module, spec: TrainingSpec, dataset: Dataset) -> Rewriting:
+    """Rewrite a network for arrays and check that it runs on them, before any training.
 
     Raises:
         ValueError: If a layer cannot be mapped to arrays and is not kept digital, the network
@@ -307,12 +312,12 @@ def weights_of(
             weights outside layers, or does not fit the images or classes.
     """
     rewriting = rewrite(model, spec.rewrites, spec.keep_digital)
-    weights = trained_weights(rewriting, spec.keep_digital)
+    trained_weights(rewriting, spec.keep_digital)  # raises for layers that cannot be mapped
     image = dataset.normalise(dataset.train.images[:1])
     check_runs(model, image, dataset, name=spec.model)
     rewriting.check(image)
     check_forward(rewriting.network, image, spec.keep_digital)
-    return weights
+    return rewriting
 
 
 def _train_epoch(state: State, spec: TrainingSpec, dataset: Dataset) -> list[dict[str, Any]]:
@@ -440,7 +445,8 @@ def digital_checkpoint(
         made_with: For information.
 
     Raises:
-        ValueError: If an output is NaN.
+        ValueError: If an output is NaN, or the network of other code is another one when it is
+            built from the checkpoint.
     """
     n_correct = 0
     if dataset.task == "classification":
@@ -450,7 +456,7 @@ def digital_checkpoint(
             dataset.test.labels,
             dataset.normalise,
         )
-    return Checkpoint(
+    checkpoint = Checkpoint(
         spec=spec,
         state=model.state_dict(),
         input_ranges=dict(ranges),
@@ -467,6 +473,24 @@ def digital_checkpoint(
         n_tokens=dataset.n_tokens,
         made_with=made_with,
     )
+    if is_import_name(spec.model):
+        _check_is_rebuilt(checkpoint, network, dataset)
+    return checkpoint
+
+
+@torch.no_grad()
+def _check_is_rebuilt(checkpoint: Checkpoint, network: nn.Module, dataset: Dataset) -> None:
+    """Raise ValueError unless a checkpoint gives the network that it was made of."""
+    image = dataset.normalise(dataset.train.images[:1])
+    with torch.random.fork_rng(devices=[]):
+        expected = network(image)
+    if differs := difference(expected, checkpoint.build()(image)):
+        raise ValueError(
+            f"The network {checkpoint.spec.model!r}, built again from its state dict, computes "
+            f"something else: its outputs differ {differs}. It has state that its state dict does "
+            "not hold, such as a tensor or number that training changes; make that a parameter or "
+            "a persistent buffer (register_buffer)."
+        )
 
 
 def _statistics_batches(state: State, spec: TrainingSpec, dataset: Dataset) -> Iterator[Tensor]:

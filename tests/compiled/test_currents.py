@@ -18,6 +18,7 @@ from analog_samson.chip import ChipGroup
 from analog_samson.chip.engines import choose_engine
 from analog_samson.chip.group import why_not_batched
 from analog_samson.devices import Device, validated
+from analog_samson.models import hold_arrays
 
 ENGINES = ("aihwkit", "compiled")
 ALPHA = 1e-9
@@ -105,6 +106,40 @@ def test_read_noise_of_a_product_has_the_variances_of_its_cells(engine):
     correlation = np.corrcoef(z.T)[np.triu_indices(5, 1)]
     assert np.abs(correlation).max() < 7 / math.sqrt(4000)
     assert np.abs((z[1:] * z[:-1]).mean(axis=0)).max() < 7 / math.sqrt(4000)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("rows", [512, 10])
+def test_currents_are_those_of_the_conductances_where_training_fixed_the_scales(engine, rows):
+    """Oracle: the conductances of the programmed chip, array by array, in double precision."""
+    layer, x = linear(), 2 * torch.rand(40, 24) - 1
+    largest = [block.abs().amax(dim=1) for block in layer.weight.split(chip_rows(24, rows), 1)]
+    scales = torch.stack([(2.0 + i) * one for i, one in enumerate(largest)]).detach()
+    hold_arrays(layer, scales, None)
+    bent, noisy = (
+        device(**how).with_axes({"max_rows": rows}) for how in (CURVED, NOISY | {"dac_bits": 8})
+    )
+    chip = program(layer, bent, engine=engine, input_ranges={"": 1.0})
+    cells = [array for of_layer in chip.conductances().values() for array in of_layer]
+    expected = layer.bias.detach().double().expand(40, -1)
+    variance = torch.zeros(5, dtype=torch.float64)
+    sizes = chip_rows(24, rows)
+    for of_block, (plus, minus), scale, block in zip(
+        x.split(sizes, 1), cells, scales, layer.weight.detach().split(sizes, 1), strict=True
+    ):
+        assert max(float(plus.max()), float(minus.max())) == pytest.approx(G_MAX)
+        of_weight = (block / scale[:, None]).abs().max() / (G_MAX - G_MIN)  # 1 µS as a weight
+        plus, minus = plus.double(), minus.double()
+        added = current(plus, of_block[:, None].double()) - current(minus, of_block[:, None])
+        expected = expected + scale.double() * of_weight * added.sum(dim=2) / 0.5
+        spreads = [A_uS * (1 - torch.exp(-g / B_uS)) for g in (plus, minus)]
+        variance += (scale * of_weight) ** 2 * (spreads[0] ** 2 + spreads[1] ** 2).sum(dim=1)
+    torch.testing.assert_close(chip(x).double(), expected, rtol=1e-4, atol=1e-5)
+    chip = program(layer, noisy, engine=engine, input_ranges={"": 1.0})
+    outputs = chip(torch.ones(4000, 24)).double()
+    squares = (outputs - outputs.mean(dim=0)).square().sum(dim=0) / variance
+    assert (2 * stats.chi2.sf(squares.numpy(), 3999) > ALPHA).all()
+    assert (2 * stats.chi2.cdf(squares.numpy(), 3999) > ALPHA).all()
 
 
 def convolutions():

@@ -1,12 +1,14 @@
 """What a network was trained on is what it is evaluated on, for data sets that functions return."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from analog_samson.checkpoint import TrainingSpec, load_checkpoint
+from analog_samson.checkpoint import TrainingSpec, load_checkpoint, save_checkpoint
 from analog_samson.data import label_of, load_dataset, load_test, short_name
 from analog_samson.study import Study, collect
 from analog_samson.training import train
@@ -56,6 +58,17 @@ class Mixing(nn.Module):
         return self.layer(x - x.mean(0))
 
 
+class MixingByWeight(Mixing):
+    """Subtracts a trained share of the mean of the batch."""
+
+    def __init__(self, n_classes: int = 2) -> None:
+        super().__init__(n_classes)
+        self.share = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x - self.share * x.mean(0))
+
+
 @pytest.fixture
 def trained(tmp_path):
     spec = TrainingSpec(dataset=f"{HERE}:features", model="mlp", epochs=1, lr=0.05)
@@ -97,6 +110,28 @@ def test_a_network_that_mixes_samples_is_refused_with_every_score(tmp_path):
         study = Study("s", [path], ["pcm_like"], [1.0], score=score, trust=(HERE,))
         with pytest.raises(ValueError, match="must not depend on others of its batch"):
             study.trials()
+
+
+def test_a_later_network_of_a_kind_that_mixes_samples_is_refused(tmp_path):
+    """By a trained weight, which is zero in the first."""
+    spec = TrainingSpec(dataset=f"{HERE}:features", model=f"{HERE}:MixingByWeight", epochs=0)
+    first = load_checkpoint(train(spec, tmp_path), (HERE,))
+    paths = [
+        save_checkpoint(
+            tmp_path / f"{n}.safetensors",
+            replace(
+                first,
+                spec=replace(first.spec, seed=n),
+                state={**first.state, "share": torch.full((1,), share)},
+            ),
+        )
+        for n, share in enumerate((0.0, 0.5))
+    ]
+    for given in (paths, paths[::-1]):
+        study = Study("s", given, ["pcm_like"], [1.0], trust=(HERE,))
+        with pytest.raises(ValueError, match="must not depend on others of its batch"):
+            study.trials()
+    Study("s", paths[:1], ["pcm_like"], [1.0], trust=(HERE,)).trials()
 
 
 @pytest.mark.parametrize(("shift", "n_classes"), [(True, 12), (False, 2)])

@@ -1,5 +1,7 @@
 """Every layout of a data set of one's own is read as it was written, whatever its file names."""
 
+import functools
+import gzip
 import json
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from samples import CLASSES, encoded, samples, write_folders, write_idx, write_p
 
 from analog_samson.data import (
     IGNORED,
+    checking,
     label_of,
     load_dataset,
     load_test,
@@ -166,6 +169,23 @@ def test_grey_images_have_one_channel_and_mixed_ones_three(tmp_path):
     assert load_dataset(str(path)).image_shape == (3, 8, 8)
 
 
+@pytest.mark.parametrize("name", ["fashion", "mnist"])
+def test_idx_files_beside_packed_ones_of_other_contents_are_refused(name, tmp_path):
+    """torchvision leaves the packed files that it unpacked; they are not read."""
+    grey = {"train": (TRAIN[0][:, 0], TRAIN[1]), "t10k": (TEST[0][:, 0], TEST[1])}
+    path = write_idx(tmp_path / name, grey)
+    names = [name] if name == "mnist" else [str(path)]
+    load = functools.partial(load_dataset, *names, tmp_path)
+    for file in list(path.rglob("*ubyte")):
+        file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+    if name == "fashion":
+        assert len(load().train)
+    packed = file.with_name(f"{file.name}.gz")
+    packed.write_bytes(gzip.compress(file.read_bytes()[::-1]))
+    with pytest.raises(ValueError, match=rf"{packed.name} is not .* packed.*remove"):
+        load()
+
+
 def test_idx_files_of_another_set_are_read_by_their_path(tmp_path):
     grey = {"train": (TRAIN[0][:, 0], TRAIN[1]), "t10k": (TEST[0][:, 0], TEST[1])}
     path = write_idx(tmp_path / "fashion", grey)
@@ -215,6 +235,42 @@ def test_arrays_of_any_type_and_shape(kind, tmp_path):
     unchanged = load_dataset(f"{tmp_path}/a.npz,normalise=none")
     torch.testing.assert_close(unchanged.normalise(unchanged.test.images).double(), plain)
     assert unchanged.normalise(unchanged.test.images) is not unchanged.test.images
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [
+        ((32, 32, 4), None),
+        ((28, 32, 2), None),
+        ((4, 32, 32), (4, 32, 32)),
+        ((2, 8, 8), (2, 8, 8)),
+        ((16, 4, 4), (16, 4, 4)),
+        ((3, 8, 4), (3, 8, 4)),
+    ],
+)
+def test_images_of_2_or_4_channels_come_with_the_channels_first(shape, wanted, tmp_path):
+    x = np.random.default_rng(0).integers(256, size=(60, *shape), dtype=np.uint8)
+    y, path = np.arange(60) % 2, tmp_path / "a.npz"
+    np.savez(path, x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
+    if wanted:
+        assert load_dataset(path).image_shape == wanted
+        return
+    with pytest.raises(ValueError, match=rf"{shape[-1]} channels a pixel.*transpose\(0, 3, 1, 2\)"):
+        load_dataset(path)
+    np.savez(path, x=x.transpose(0, 3, 1, 2), y=y)
+    assert load_dataset(f"{path},test_fraction=0.2").image_shape == (shape[2], *shape[:2])
+
+
+def test_inputs_are_checked_once(tmp_path, monkeypatch):
+    checked = []
+    check = checking.check_finite
+    monkeypatch.setattr(
+        checking, "check_finite", lambda x, what: (checked.append(len(x)), check(x, what))
+    )
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(50) % 2)
+    load_test(f"{tmp_path}/a.npz,test_fraction=0.2")
+    assert checked == [50]
 
 
 def test_a_constant_feature_is_centred_and_not_divided_by_zero(tmp_path):

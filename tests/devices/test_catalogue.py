@@ -15,6 +15,7 @@ from scipy import stats
 from torch import nn
 
 from analog_samson import analog, load_device, program
+from analog_samson.analog import Physics
 from analog_samson.devices import Device, validated
 from analog_samson.streams import derive_seed
 from analog_samson.times import DAY, HOUR, YEAR
@@ -233,7 +234,23 @@ def test_tables_that_are_no_mapping_are_refused():
     program(network(), validated(content, "mine"))
     content["mapping"]["pair_tables_uS"] = [[0.0, 1.0, 2.0, 20.0, 25.0], [0.0] * 5]
     with pytest.raises(ValueError, match="does not reproduce the weights"):
-        program(network(), validated(content, "mine"))
+        validated(content, "mine")
+    straight = [25.0 * i / 8 for i in range(9)]
+    for wrong in range(9):  # aihwkit tests the weights -1, -0.5, 0, 0.5 and 1, every other entry
+        table = [*straight]
+        table[wrong] += 1.0 if wrong < 8 else -1.0
+        content["mapping"]["pair_tables_uS"] = [table, straight[::-1]]
+        with pytest.raises(ValueError, match=f"at every entry: entry {wrong + 1} of 9 is .* µS"):
+            validated(content, "mine")
+    for none in ([[5.0], [5.0]], [[5.0], [0.0]], [[5.0] * 3] * 2):
+        content["mapping"]["pair_tables_uS"] = none
+        with pytest.raises(ValueError, match="does not reproduce the weights"):
+            validated(content, "mine")
+    content["mapping"]["pair_tables_uS"] = [straight, straight[::-1]]
+    weight = torch.linspace(-1, 1, 33)[None]
+    physics = Physics(validated(content, "mine"))
+    cells, scale = physics.to_conductances(weight)
+    torch.testing.assert_close(physics.to_weights(cells, scale), weight)
     content["mapping"]["pair_tables_uS"] = [[0.0, 40.0], [40.0, 0.0]]
     with pytest.raises(ValueError, match=r"mine: .*pair_tables_uS spans 0.0 to 40.0.*25.0"):
         validated(content, "mine")

@@ -231,6 +231,32 @@ MISTAKES = {
         "valid_from_s = 10.0\nvalid_to_s = 1.0",
         ["times: valid_from_s = 10 is later than valid_to_s = 1"],
     ),
+    "times before those of a law": (
+        "reram_cmo",
+        "valid_from_s = 1.0\n",
+        "",
+        ["times.valid_from_s allows 0 s", "holds from 1 s on; give valid_from_s = 1.0"],
+    ),
+    "an earlier time of a law": (
+        "reram_cmo_as_in_aihwkit",
+        "valid_from_s = 1.0\n",
+        "valid_from_s = 0.1\n",
+        ["times.valid_from_s allows 0.1 s", "holds from 1 s on"],
+    ),
+    "a single time before those of a law": (
+        "reram_cmo",
+        "valid_from_s = 1.0\nmeasured_to_s = 604800.0",
+        "valid_times_s = [0.0, 0.5, 3600.0]",
+        ["times.valid_times_s allows 0.5 s", "valid_times_s of 1 s and more"],
+    ),
+    "times of a device before those of a law of its layers": (
+        "pcm_like",
+        "[times]\n",
+        '[[layers]]\npattern = "fc"\n[layers.noise]\nmodel = "ReRamCMONoiseModel"\n'
+        'source = "falcone2025"\ng_min_uS = 9.0\ng_max_uS = 88.2\nacceptance_percent = 2.0\n'
+        "[times]\n",
+        ["layers, 'fc': ", "times.valid_from_s allows 0 s", "holds from 1 s on"],
+    ),
     "a table with nothing in it": (
         "pcm_custom_drift",
         "nu_mean = [0.1, 0.1,",

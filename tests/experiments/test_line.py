@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from analog_samson.experiments import noise_sweep
 from places import ROOT
 from synthetic_trials import make_trials
 
@@ -93,6 +94,19 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_1(script, arguments, word
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     return train(TrainingSpec(epochs=0), tmp_path_factory.mktemp("network"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"values": ("abc",)}, "'abc' is not allowed: input should be a valid number"),
+        ({"values": (1, "abc"), "relative": True}, "the device's own value; got 'abc'"),
+        ({"axis": ("layers.*.drift_scale",), "relative": True}, "without --relative"),
+    ],
+)
+def test_a_sweep_names_the_value_that_it_cannot_take(options, words, network, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        noise_sweep.main((network,), folder=tmp_path, **options)
 
 
 @pytest.fixture(scope="module")

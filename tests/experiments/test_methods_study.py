@@ -15,8 +15,16 @@ import pandas as pd
 import pytest
 from places import ROOT
 
+from analog_samson import provenance
 from analog_samson.checkpoint import load_checkpoint
 from analog_samson.locks import InUseError, sole_writer
+from analog_samson.methods_study import (
+    MethodsStudy,
+    check_studies,
+    run,
+    tables,
+    train_and_validate,
+)
 from analog_samson.results import COLUMNS, SCORE_COLUMNS, read_trials
 from analog_samson.training import load_protocol
 
@@ -142,16 +150,15 @@ DRIVER = """
 import runpy, sys
 from pathlib import Path
 script, folder, networks, log = sys.argv[1:]
-from analog_samson.experiments import methods_study
-train = methods_study.trained
+from analog_samson.methods_study import MethodsStudy, run, train_and_validate
 
-def noted(plan, spec, path, data_folder):
+def noted(study, spec, path):
     with open(log, "a") as file:
         file.write(f"{path.name} {spec.strength} {spec.seed} {spec.epochs}\\n")
-    return train(plan, spec, path, data_folder)
+    return train_and_validate(study, spec, path)
 
-methods_study.trained = noted
-methods_study.main(Path(folder), networks=Path(networks))
+study = MethodsStudy.load(Path(folder), Path(networks), say=print)
+run(study, train=noted)
 """
 
 
@@ -201,11 +208,11 @@ def test_a_network_that_another_process_trains_is_left_to_it(tmp_path, monkeypat
     """A table that is never released is an error."""
     protocol = SMALL.replace('[start_from]\ntuned = "sgd"\n', "")
     folder, networks = small_study(tmp_path / "small", protocol), tmp_path / "networks"
-    held = methods_study.all_specs(load_protocol(folder))[0][1]
+    held = MethodsStudy.load(folder).trainings()[0][1]
     with sole_writer(folder / f"sgd-{held.file_stem}"):
         methods_study.main(folder, networks=networks, steps=1)
         assert list(pd.read_csv(folder / "networks.csv")["variant"]) == ["tuned"]
-        monkeypatch.setattr(methods_study, "WRITING_TAKES_S", 0.2)
+        monkeypatch.setattr(tables, "WRITING_TAKES_S", 0.2)
         refused = pytest.raises(
             InUseError, match=r"training_curves\.csv' is being written by .*; wake that process or"
         )
@@ -218,26 +225,25 @@ def test_a_network_that_another_process_trains_is_left_to_it(tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_a_protocol_that_changes_meanwhile_stops_the_process(tmp_path, monkeypatch):
+def test_a_protocol_that_changes_meanwhile_stops_the_process(tmp_path):
     folder, networks = small_study(tmp_path / "small"), tmp_path / "networks"
-    real = methods_study.trained
 
     def changing(*arguments):
         more = SMALL.replace("seeds = [0, 1]", "seeds = [0, 1, 2]", 1)  # may be added
         is_first = not (folder / "networks.csv").exists()
         (folder / "protocol.toml").write_text(more if is_first else more.replace("0.05", "0.1"))
-        return real(*arguments)
+        return train_and_validate(*arguments)
 
-    monkeypatch.setattr(methods_study, "trained", changing)
-    methods_study.main(folder, networks=networks, steps=2)
+    run(MethodsStudy.load(folder, networks), steps=2, train=changing)
     (folder / "protocol.toml").write_text(SMALL)
     changed = SMALL.replace("sharpness_images = 20", "sharpness_images = 10")
-    monkeypatch.setattr(
-        methods_study, "trained",
-        lambda *given: (folder / "protocol.toml").write_text(changed) and real(*given),
-    )  # fmt: skip
+
+    def fewer_images(*arguments):
+        (folder / "protocol.toml").write_text(changed)
+        return train_and_validate(*arguments)
+
     with pytest.raises(ValueError, match="sharpness_images of protocol.toml changed since this pr"):
-        methods_study.main(folder, networks=networks)
+        run(MethodsStudy.load(folder, networks), train=fewer_images)
     assert len(pd.read_csv(folder / "networks.csv")) == 3
 
 
@@ -569,7 +575,7 @@ def test_lost_rows_and_new_chips_are_computed_and_a_changed_protocol_is_refused(
 
 
 @pytest.mark.slow
-def test_a_device_or_setting_that_changes_midway_is_refused_not_averaged(tmp_path, monkeypatch):
+def test_a_device_or_setting_that_changes_midway_is_refused_not_averaged(tmp_path):
     """Before a network is trained, after one was, and where nothing is left to do."""
     folder, networks = small_study(tmp_path / "small"), tmp_path / "networks"
     own = (ROOT / "device_configs" / "gaussian_max.toml").read_text().replace("{", "{{")
@@ -592,18 +598,14 @@ def test_a_device_or_setting_that_changes_midway_is_refused_not_averaged(tmp_pat
         file.write_text(before)
     assert (folder / "trials.csv").read_text() == rows
 
-    train = methods_study.trained
-
     def changed_while_training(*arguments):
-        row = train(*arguments)
+        row = train_and_validate(*arguments)
         device.write_text(own.format(0.2))
         return row
 
-    monkeypatch.setattr(methods_study, "trained", changed_while_training)
     with pytest.raises(ValueError, match="'mine' has changed"):
-        methods_study.main(folder, networks=networks)
+        run(MethodsStudy.load(folder, networks), train=changed_while_training)
     assert (folder / "trials.csv").read_text() == rows
-    monkeypatch.undo()
     device.write_text(own.format(0.05))
     methods_study.main(folder, networks=networks)
     assert len(pd.read_csv(folder / "networks.csv")) == 4
@@ -623,15 +625,17 @@ def test_chips_for_training_images_are_named_as_their_device_is(tmp_path):
     (folder / "study.toml").write_text(study)
     for device, error in (("mine", False), ("file", True)):
         (folder / "protocol.toml").write_text(SMALL + images.format(device))
-        plan = load_protocol(folder)
+        study = MethodsStudy.load(folder)
         with pytest.raises(ValueError, match=r"chips of \['mine'\]") if error else nullcontext():
-            methods_study._check_studies(plan, folder, ())
+            check_studies(study)
 
 
 def test_outside_of_its_repository_the_package_has_no_hash(tmp_path, monkeypatch):
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    monkeypatch.setattr(methods_study, "__file__", str(tmp_path / "site" / "methods_study.py"))
-    assert methods_study._package_tree() == ""
+    (tmp_path / "site").mkdir()
+    for folder in ("site", "missing"):
+        monkeypatch.setattr(provenance, "__file__", str(tmp_path / folder / "provenance.py"))
+        assert provenance.package_tree() == ""
 
 
 @pytest.mark.slow
@@ -675,8 +679,7 @@ def test_the_protocol_of_the_page_is_valid_and_its_claims_are_understood(tmp_pat
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/protocol.toml").write_text(protocol)
     (tmp_path / "mine/study.toml").write_text(study)
-    plan = load_protocol(tmp_path / "mine", methods_study.NEEDED)
-    methods_study._check_studies(plan, tmp_path / "mine", ())
+    check_studies(MethodsStudy.load(tmp_path / "mine"))
     assert set(script("verdicts").verdicts(tmp_path)["verdict"]) == {"open"}
 
 

@@ -1,14 +1,18 @@
 """Studies come out again whatever command made them."""
 
+import json
 import shutil
 
 import pandas as pd
 import pytest
 from analog_samson.experiments import rerun
 from places import ROOT
+from synthetic_trials import make_trials
 
 from analog_samson.checkpoint import TrainingSpec
-from analog_samson.report import write_requirements
+from analog_samson.report import study_tables, write_requirements, write_tables
+from analog_samson.report.methods import described_in
+from analog_samson.results import append_rows, read_trials
 from analog_samson.study import Study, collect, load_study, study_of_manifest, tolerances
 from analog_samson.training import train
 
@@ -105,6 +109,24 @@ def test_rings_are_drawn_and_their_table_is_compared(tmp_path, capsys):
     (folder / "micro_rings.md").write_text("other")
     with pytest.raises(ValueError, match=r"these tables differ: micro_rings\.md"):
         rerun.main(folder)
+
+
+def test_a_study_of_other_packages_is_redrawn_with_the_labels_of_its_report(tmp_path):
+    names = {"sgd": 0.9, "mine:kick strength=1": 0.92}
+    rows = make_trials(names, n_networks=3, n_chips=2, times_s=(1.0,), device="own")
+    append_rows(rows.assign(dataset="mine:signs"), tmp_path / "trials.csv")
+    manifest = {
+        "methods": {"mine:kick": {"label": "Kick", "strength": "strength", "symbol": "k"}},
+        "datasets": {"mine:signs": {"label": "traffic signs"}},
+        "devices": {"own": {"technology": "FeFET"}},
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    rows = read_trials(tmp_path)
+    with described_in([tmp_path]):  # as a report does
+        written = write_tables(study_tables(rows, folders=[tmp_path]), tmp_path)
+    text = (tmp_path / "accuracy.md").read_text()
+    assert "Kick k = 1" in text and "traffic signs" in text and "FeFET" in text
+    assert f"{len(written)} tables unchanged, 0 new" in rerun.redrawn(tmp_path, rows)
 
 
 def test_the_file_of_a_study_comes_before_its_manifest(tmp_path):

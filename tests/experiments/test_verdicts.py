@@ -12,7 +12,9 @@ from places import ROOT
 from scipy import stats
 from synthetic_trials import trials_with
 
-from analog_samson.results import append_rows
+from analog_samson.results import append_rows, read_trials, trials
+from analog_samson.results.endpoints import IncompleteError
+from analog_samson.training import evidence_of
 
 spec = importlib.util.spec_from_file_location("verdicts", ROOT / "experiments" / "verdicts.py")
 verdicts = importlib.util.module_from_spec(spec)
@@ -110,6 +112,22 @@ def test_a_finished_study_is_judged(tmp_path):
     assert [float(first[k]) for k in ("value", "low", "high")] == pytest.approx(
         [gains.mean(), gains.mean() - half, gains.mean() + half], rel=1e-5
     )
+
+
+def test_the_table_of_each_study_is_read_once(tmp_path, monkeypatch):
+    folder, read = make_study(tmp_path), []
+    real = trials.read_table
+    monkeypatch.setattr(trials, "read_table", lambda file: read.append(file) or real(file))
+    trials._read.cache_clear()
+    evidence = evidence_of(folder)
+    assert [file.parent.name for file in read] == ["made-methods", "made-noise"]
+    both = read_trials(folder, folder.parent / "made-noise")
+    pd.testing.assert_frame_equal(evidence.rows, both)
+    noise = folder.parent / "made-noise" / "trials.csv"
+    lines = noise.read_text().splitlines(keepends=True)
+    noise.write_text("".join(lines[:-1]))
+    with pytest.raises(IncompleteError, match="the same rows in ../made-noise"):
+        evidence_of(folder)
 
 
 @pytest.mark.slow

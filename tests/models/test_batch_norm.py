@@ -1,18 +1,24 @@
 """Claims about batch normalisation on chips: recalibrated at a read, or folded before mapping."""
 
 import copy
+import json
 from dataclasses import replace
+from hashlib import sha256
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize
 
 from analog_samson import Study, collect, load_device, program
 from analog_samson.checkpoint import TrainingSpec, load_checkpoint
+from analog_samson.chip import evenly_spread
 from analog_samson.compiled.norms import AffineNorm
 from analog_samson.data import load_dataset
 from analog_samson.devices import validated
 from analog_samson.models import batch_norm, build_model
+from analog_samson.study import NUMERICS_VERSION
 from analog_samson.times import DAY, YEAR
 from analog_samson.training import train
 
@@ -153,6 +159,86 @@ def test_a_layer_used_twice_is_not_folded():
     torch.testing.assert_close(batch_norm.fold(twice)(x), twice(x))
 
 
+def seeded_norm(norm: nn.Module) -> nn.Module:
+    draws = torch.Generator().manual_seed(3)
+    norm.running_mean.normal_(generator=draws)
+    norm.running_var.uniform_(0.5, 2, generator=draws)
+    return norm
+
+
+def computed_weights() -> nn.Module:
+    first = parametrizations.weight_norm(nn.Linear(8, 6))
+    norm = seeded_norm(nn.BatchNorm1d(6))
+    return nn.Sequential(first, norm, nn.ReLU(), nn.Linear(6, 3)).eval()
+
+
+def test_weights_that_a_parametrisation_computes_are_folded():
+    model, x = computed_weights(), torch.rand(10, 8)
+    folded = batch_norm.fold(model)
+    assert not batch_norm.batch_norms(folded)
+    torch.testing.assert_close(folded(x), model(x))
+    assert parametrize.is_parametrized(model[0]) and model[0].weight.shape == (6, 8)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"mapping": {"batch_norm": "folded"}},
+        {"mapping": {"clip_quantile": 0.6}},
+        {"input_ranges": {"of": "chip"}},
+    ],
+)
+def test_a_chip_of_computed_weights_is_that_of_the_same_weights_as_parameters(section):
+    model, x = computed_weights(), torch.rand(40, 8)
+    plain = copy.deepcopy(model)
+    plain[0] = nn.Linear(8, 6)
+    with torch.no_grad():
+        plain[0].weight.copy_(model[0].weight)
+        plain[0].bias.copy_(model[0].bias)
+    ((name, changes),) = section.items()
+    device = changed("pcm_like", section=name, **changes)
+    chips = [program(one, device, seed=1, calibration=x).drift_to(DAY) for one in (model, plain)]
+    assert torch.equal(chips[0].weights()["0"], chips[1].weights()["0"])
+    assert chips[0].input_ranges == chips[1].input_ranges
+    assert torch.equal(chips[0](x), chips[1](x))
+
+
+def test_a_layer_that_shares_its_weight_is_folded_alone():
+    first, last = nn.Linear(6, 6), nn.Linear(6, 6)
+    last.weight = first.weight
+    model = nn.Sequential(first, seeded_norm(nn.BatchNorm1d(6)), last).eval()
+    x = torch.rand(10, 6)
+    torch.testing.assert_close(batch_norm.fold(model)(x), model(x))
+
+
+class OverPositions(nn.Module):
+    """Normalises the positions of (n, positions, outputs)."""
+
+    def __init__(self, positions: int, outputs: int) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.Linear(5, outputs), seeded_norm(nn.BatchNorm1d(positions))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.layer(x))
+
+
+def test_a_normalisation_of_positions_is_not_folded():
+    model, x = OverPositions(4, 6).eval(), torch.rand(7, 4, 5)
+    folded = batch_norm.fold(model)
+    assert list(batch_norm.batch_norms(folded)) == ["norm"]
+    assert torch.equal(folded(x), model(x))
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_folded_network_that_computes_something_else_is_refused(is_known):
+    """As many positions as outputs: what is normalised is known with the first input alone."""
+    model, x = OverPositions(4, 4).eval(), torch.rand(7, 4, 5)
+    device = changed("ideal", section="mapping", batch_norm="folded")
+    with pytest.raises(ValueError, match=r"folded .* does not compute.*positions.*'digital'"):
+        program(model, device, calibration=x if is_known else None)(x)
+    program(model, "ideal", calibration=x)(x)
+
+
 def test_a_network_that_cannot_be_traced_says_so():
     class Branching(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -237,6 +323,56 @@ def test_a_study_recalibrates_on_the_training_images_of_its_networks(path, digit
     chip = program(path, device, seed=int(row["programming_seed"]), recalibration=digits)
     predicted = chip.drift_to(DAY)(network.normalise(digits.test.images[:60])).argmax(dim=1)
     assert int((predicted == digits.test.labels[:60]).sum()) == row["n_correct"]
+
+
+@pytest.mark.parametrize(
+    ("n", "last"),
+    [(40, 39), (1024, 1023), (2048, 2046), (2160, 2046), (3071, 2046), (45_000, 43_989)],
+)
+def test_training_images_outside_1025_to_2047_are_a_whole_number_apart(n, last):
+    chosen = evenly_spread(torch.arange(n))
+    assert len(chosen) == min(n, 1024) and (chosen[0], chosen[-1]) == (0, last)
+    assert chosen.diff().unique().tolist() == [max(1, n // 1024)]
+
+
+@pytest.mark.parametrize("n", [1025, 1295, 1536, 2047])
+def test_training_images_of_1025_to_2047_are_from_all_of_them(n):
+    chosen = evenly_spread(torch.arange(n))
+    assert len(chosen) == 1024 and (chosen[0], chosen[-1]) == (0, n - 1)
+    assert set(chosen.diff().tolist()) <= {1, 2}
+    assert (chosen - torch.arange(1024) * (n - 1) / 1023).abs().max() < 1
+
+
+def test_only_chips_of_another_choice_of_training_images_have_another_identity(path, tmp_path):
+    """Those on 1295 training images of digits; not those of devices that need none."""
+
+    def is_as_before(study):
+        (trial,) = study.trials()
+        identity = [
+            trial.checkpoint,
+            trial.device.digest,
+            trial.programming_seed,
+            trial.engine,
+            trial.precision,
+            trial.evaluation_set,
+            trial.n_test,
+            NUMERICS_VERSION,
+        ]
+        return trial.chip_id == sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+    recalibrated = changed("pcm_like", **RECALIBRATED)
+    assert is_as_before(Study("s", [path], ["pcm_like"], [DAY], n_chips=1))
+    assert not is_as_before(Study("s", [path], [recalibrated], [DAY], n_chips=1))
+    draws = np.random.default_rng(0)
+    for n_train, expected in ((1024, True), (1025, False), (2047, False), (2048, True)):
+        folder = tmp_path / str(n_train)
+        folder.mkdir()
+        for part, n in {"train": n_train, "validation": 20, "test": 20}.items():
+            some = draws.integers(256, size=(n, 8, 8), dtype=np.uint8)
+            np.savez(folder / f"{part}.npz", x=some, y=np.arange(n) % 2)
+        network = train(TrainingSpec(dataset=str(folder), model="resnet8", epochs=0), folder)
+        study = Study("s", [network], [recalibrated], [DAY], n_chips=1, dataset=folder)
+        assert is_as_before(study) == expected
 
 
 def test_statistics_belong_to_images_as_trained_and_factors_to_images_as_they_are(path, digits):

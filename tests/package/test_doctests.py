@@ -22,6 +22,8 @@ SHARED_NAMES = re.search(
 PAGES = sorted((ROOT / "docs" / "api").glob("*.md"))
 WITHOUT_EXAMPLE = {
     "analog_samson.checkpoint.ChipHeader": "schema of a file; Chip.save writes it",
+    "analog_samson.methods_study.evaluate": "called by run, whose example has one of its own",
+    "analog_samson.methods_study.train_and_validate": "called by run",
     "analog_samson.report.networks_table": "takes a finished study of methods; rerun.py shows it",
     "analog_samson.report.noisy_gap_figure": "the same",
     "analog_samson.report.noisy_gap_table": "the same",

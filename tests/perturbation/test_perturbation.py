@@ -31,6 +31,7 @@ from analog_samson.perturbation import (
     sam,
     samson,
     strength_factor,
+    transposed_groups,
     update_fisher,
 )
 
@@ -291,6 +292,58 @@ def test_arwp_shrinks_where_gradients_were_large():
     for name, offset in offsets.items():
         damping = (1 + 7.0 * fisher[name]).rsqrt().view(-1, *[1] * (offset.ndim - 1))
         torch.testing.assert_close(offset, plain[name] * damping)
+
+
+TRANSPOSED = [
+    nn.ConvTranspose1d(3, 2, 2),
+    nn.ConvTranspose2d(6, 4, 3, groups=2),
+    nn.ConvTranspose3d(2, 4, 2, groups=2),
+]
+
+
+def reaches(layer):
+    """Of every output: the weights that it depends on, from derivatives of the layer itself."""
+    x = torch.ones(1, layer.in_channels, *[4] * (layer.weight.ndim - 2))
+    outputs = layer(x).flatten(2).sum((0, 2))
+    of_outputs = [torch.autograd.grad(y, layer.weight, retain_graph=True)[0] for y in outputs]
+    return [gradient != 0 for gradient in of_outputs]
+
+
+@pytest.mark.parametrize("layer", TRANSPOSED, ids=lambda layer: type(layer).__name__)
+def test_filters_of_transposed_convolutions_are_those_of_their_outputs(layer):
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), layer)
+    groups = transposed_groups(model)
+    assert groups == {"1.weight": layer.groups}
+    weights = {name: p.detach() for name, p in model.named_parameters() if p.ndim > 1}
+    gradients = {name: torch.randn_like(w) for name, w in weights.items()}
+    fisher = update_fisher({}, gradients, transposed_groups=groups)
+    factors = {name: torch.zeros_like(w) for name, w in weights.items()}
+    for output, own in enumerate(reaches(layer)):
+        weight = weights["1.weight"][own]
+        assert len(weight) == layer.weight[:, 0].numel() // layer.groups
+        square = gradients["1.weight"][own].square().sum()
+        torch.testing.assert_close(fisher["1.weight"][output], square)
+        damping = (1 + 0.3 * square).rsqrt()
+        factors["1.weight"][own] = torch.linalg.vector_norm(weight) * damping
+
+    def drawn(rule, **options):
+        return rule(weights, sigma=0.2, generator=torch.Generator().manual_seed(3), **options)
+
+    normals = drawn(rwp, scale="constant")
+    offsets = drawn(arwp, fisher=fisher, eta=0.3, transposed_groups=groups)
+    torch.testing.assert_close(offsets["1.weight"], normals["1.weight"] * factors["1.weight"])
+    largest = drawn(rwp, scale="filter_max", transposed_groups=groups)
+    for own in reaches(layer):
+        expected = normals["1.weight"][own] * weights["1.weight"][own].abs().max()
+        torch.testing.assert_close(largest["1.weight"][own], expected)
+    without = drawn(rwp, scale="filter_max")
+    assert torch.equal(largest["0.weight"], without["0.weight"]), "other layers are as before"
+
+
+def test_parametrised_transposed_convolutions_are_found():
+    layer = nn.ConvTranspose2d(4, 6, 3, groups=2)
+    parametrize.register_parametrization(layer, "weight", MicroRing())
+    assert transposed_groups(layer) == {"parametrizations.weight.original": 2}
 
 
 def test_weights_are_names_with_weight_between_dots():

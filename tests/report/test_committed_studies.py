@@ -5,6 +5,7 @@ from analog_samson.experiments import rerun, thermal_drift
 from places import ROOT
 
 from analog_samson.report import check_tables, study_tables, table_texts
+from analog_samson.report.methods import described_in
 from analog_samson.results import read_trials, tables_in
 
 STUDIES = sorted(
@@ -19,9 +20,10 @@ STUDIES = sorted(
 def test_tables_come_out_again(name):
     folder = ROOT / "results" / name
     assert tables_in(folder)
-    _, own = rerun.of_methods(folder, ())
-    tables = study_tables(read_trials(folder), folders=[folder]) | own
-    texts = table_texts(tables)
+    with described_in([folder]):
+        _, own = rerun.of_methods(folder, ())
+        tables = study_tables(read_trials(folder), folders=[folder]) | own
+        texts = table_texts(tables)
     assert len([key for key in texts if (folder / key).exists()]) >= 4
     check_tables(texts, folder)
     if name == "mnist-methods":

@@ -15,8 +15,10 @@ from synthetic_trials import make_trials
 
 from analog_samson.devices import load_device
 from analog_samson.report import (
+    ITEMS,
     Content,
     draw_map,
+    items,
     map_figure,
     map_table,
     study_figures,
@@ -24,6 +26,7 @@ from analog_samson.report import (
     study_tables,
     tables,
 )
+from analog_samson.report.contents import warnings_of
 from analog_samson.report.maps import chosen_axes, full_name, surface_of
 from analog_samson.report.nominal import nominal_values
 from analog_samson.results import append_rows, lost, paired_gain, summarise
@@ -257,6 +260,72 @@ def test_many_points_have_maps_instead_of_numbers_and_panels_and_tables_are_cut(
     grid = study_tables(rows)["grid"]
     assert {len(block.cells) for block in grid.blocks} == {30}
     assert "Cut: the first 30 of 110 lines of a block; all are in the CSV file." in grid.caption
+
+
+def drawn(content, name):
+    (item,) = (item for item in ITEMS if item.name == name)
+    return item.figures(content)
+
+
+def mixed(*studies):
+    """One page of studies of other devices, settings and tasks."""
+    parts = [rows.assign(chip_id=rows["chip_id"] + f"-{k}") for k, rows in enumerate(studies)]
+    return Content(pd.concat(parts, ignore_index=True))
+
+
+FEW = {"x": (0.0, 2.0), "times_s": (DAY,)}
+
+
+def test_a_page_of_mixed_sweeps_has_a_map_of_each_that_is_crossed():
+    crossed = swept(**FEW)
+    deep = swept(**FEW, dataset="mnist", model="lenet5")
+    deep["checkpoint"] += "-deep"
+    other = swept(**FEW, device="pcm_hermes")
+    other["condition"] = other["condition"].str.replace(Y, "adc_bits")
+    lone = swept(x=(0.0, 2.0), y=(5.0,), times_s=(DAY,), device="reram_wan2022")
+    lone["condition"] = lone["condition"].map(lambda text: json.dumps({X: json.loads(text)[X]}))
+    content = mixed(crossed, deep, other, lone)
+    assert list(drawn(content, "heat")) == [
+        "heat_pcm_hermes, digits, mlp",
+        "heat_pcm_like, digits, mlp",
+        "heat_pcm_like, mnist, lenet5",
+    ]
+    (axis,) = drawn(content, "axis").values()
+    assert [ax.get_title(loc="left") for ax in axis.axes] == ["ReRAM, 1\u00a0d"]
+    said = "No map over two settings of ReRAM: one setting was swept at a time there."
+    assert said in warnings_of(content)
+    assert said not in warnings_of(mixed(crossed, other))
+    assert drawn(mixed(crossed), "axis") == {} and list(drawn(mixed(crossed), "heat")) == [
+        "heat_pcm_like"
+    ]
+
+
+def test_a_sweep_beside_a_grid_of_the_same_device_does_not_hide_it():
+    beside = swept(x=(0.5, 1.0, 2.0), y=(0.0,), times_s=(DAY,))
+    beside["condition"] = beside["condition"].map(lambda text: json.dumps({Z: json.loads(text)[X]}))
+    content = mixed(swept(**FEW), beside)
+    assert list(drawn(content, "heat")) == ["heat_pcm_like"]
+    assert list(drawn(content, "axis")) == ["axis_drift_scale"]
+
+
+def test_maps_of_mixed_pages_are_of_the_devices_that_cross_the_axes(monkeypatch):
+    monkeypatch.setattr(items, "MOST_CELLS", 3)
+    deep = swept(**FEW, z=(0.0, 1.0), device="pcm_hermes")
+    lone = swept(x=(0.0, 2.0), y=(5.0,), times_s=(DAY,), device="reram_wan2022")
+    content = mixed(swept(**FEW), deep, lone)
+    assert list(drawn(content, "map")) == [
+        f"map_pcm_hermes, {Z} and {Y} and {X}",
+        f"map_pcm_like, {Y} and {X}",
+    ]
+    (item,) = (item for item in ITEMS if item.name == "map")
+    assert len(item.tables(content)) == 2
+    chosen, table = study_maps(content, [X, Y], of="score")
+    assert len(chosen) == 2
+    left_out = "Not mapped: ReRAM, where noise scale and noise g min [µS] were not swept together."
+    assert left_out in table.caption
+    with pytest.raises(ValueError, match="noise scale and adc bits were not swept together"):
+        apart = lone.assign(condition=lone["condition"].str.replace(X, "adc_bits"))
+        study_maps(mixed(swept(**FEW), apart), [X, "adc_bits"])
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Figures, tables and page as a paper and its readers need them."""
 
+import dataclasses
 import html
 import io
 import json
@@ -18,6 +19,7 @@ from synthetic_trials import make_trials
 from analog_samson.analog.moments import measure
 from analog_samson.devices import load_device
 from analog_samson.report import (
+    ITEMS,
     Content,
     accuracy_figure,
     accuracy_vs_axis,
@@ -48,6 +50,7 @@ from analog_samson.report import (
     study_figures,
     study_tables,
     table,
+    training_figure,
     waterfall,
     waterfall_figure,
     write_report,
@@ -56,7 +59,7 @@ from analog_samson.report import (
 from analog_samson.report.axes import log_axis
 from analog_samson.report.datasheet import datasheet
 from analog_samson.report.diagnostics import are_chips_of
-from analog_samson.report.methods import KNOWN_METHODS, described_in, labels_from
+from analog_samson.report.methods import KNOWN_METHODS, described_in, device_label, labels_from
 from analog_samson.report.networks import MEASURES, correlations
 from analog_samson.report.panels import LATE
 from analog_samson.report.style import _SPARE_MARKERS, method_style, plot_options, style
@@ -544,6 +547,19 @@ def test_devices_of_one_technology_keep_their_names(trials):
 
 
 @pytest.mark.slow
+def test_no_two_devices_of_a_figure_have_one_label():
+    with labelled({"pcm_like": "ours", "reram_wan2022": "ours"}):
+        devices = ["pcm_like", "reram_wan2022", "pcm_hermes"]
+        assert [device_label(one, devices) for one in devices] == [
+            "ours (pcm_like)",
+            "ours (reram_wan2022)",
+            "PCM (pcm_hermes)",
+        ]
+        assert device_label("pcm_like", ["pcm_like"]) == "ours"
+    names = ["PCM", "pcm_like"]  # a device of no technology that is called as one
+    assert [device_label(one, names) for one in names] == ["PCM", "PCM (pcm_like)"]
+
+
 def test_labels_of_the_caller_are_used_everywhere(trials):
     labels = {"samson": "SAMSON (ours)", "pcm_like": "our PCM", "sam rho=0.1": "SAM"}
     tables, drawn = study_tables(trials, labels=labels), study_figures(trials, labels=labels)
@@ -761,7 +777,8 @@ def test_figures_of_the_page_keep_their_letters_readable(written):
 
 
 def test_alternative_texts_of_layers_and_stages_tell_methods_apart():
-    content = SimpleNamespace(names={"a": "sgd", "b": "samson rho=0.5"})
+    names = {"a": "sgd", "b": "samson rho=0.5"}
+    content = SimpleNamespace(names=names, by_task=lambda rows: {"": rows})
     rows = pd.DataFrame(
         {
             "checkpoint": ["a", "a", "b", "b"],
@@ -862,6 +879,127 @@ def test_files_beside_a_study_are_drawn(trials, tmp_path):
     drawn = study_figures(trials, folders=[tmp_path])
     assert {"clipping", "arrays", "conductances"} <= set(drawn)
     assert titles(drawn["clipping"]) == ["SGD\nPCM, 1 y†"]
+
+
+@pytest.fixture
+def two_tasks(tmp_path):
+    """Rows of one method on two data sets, of equal names otherwise, and what lies beside them."""
+    digits = make_trials({"sgd": 0.9}, n_networks=1, n_chips=2, times_s=(1.0, YEAR))
+    mnist = digits.assign(dataset="mnist", model="lenet5", chip_id=digits["chip_id"] + "-mnist")
+    mnist["checkpoint"] = "b"
+    rows = pd.concat([digits.assign(checkpoint="a"), mnist], ignore_index=True)
+    late = stages(extrapolated=True)
+    layers = late.rename(columns={"stage": "layer"}).assign(clean_accuracy=0.99)
+    curves = pd.DataFrame(
+        {"method": "sgd", "strength": "", "training_seed": 0, "epoch": range(3), "layer": "",
+         "loss": [1.0, 0.5, 0.1], "offset_ratio": np.nan, "update_gradient_norm": 1.0,
+         "checkpoint": "a"}
+    )  # fmt: skip
+    of_mnist = late.assign(accuracy=late["accuracy"] - 0.2)
+    beside = {
+        "waterfall": (late, of_mnist),
+        "layers": (layers, layers.assign(accuracy=layers["accuracy"] / 2)),
+        "conductances": (counts(), counts().assign(count=30)),
+        "clipping": (clipped(), clipped().assign(n_saturated=50)),
+        "training_curves": (curves, curves.assign(loss=2 * curves["loss"])),
+    }
+    for name, (first, other) in beside.items():
+        both = pd.concat([first.assign(checkpoint="a"), other.assign(checkpoint="b")])
+        both.to_csv(tmp_path / f"{name}.csv", index=False)
+    return Content(rows, [tmp_path]), beside
+
+
+ALONE = {
+    "waterfall": lambda rows: waterfall_figure(rows, {"a": "sgd"}, are_of_study=False),
+    "layers": lambda rows: layers_figure(rows, {"a": "sgd"}),
+    "conductances": lambda rows: conductances_figure(rows, {"a": "sgd"}),
+    "clipping": lambda rows: clipping_figure(rows, {"a": "sgd"}),
+    "arrays": lambda rows: arrays_figure(rows, {"a": "sgd"}),
+    "training": training_figure,
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_each_data_set_and_network_has_a_figure_of_its_own(two_tasks, name):
+    content, beside = two_tasks
+    (item,) = (item for item in ITEMS if item.name == name)
+    drawn = item.figures(content)
+    tasks = {"LeNet-5 on MNIST": 1, "MLP on digits": 0}
+    assert list(drawn) == [f"{name}_{task}" for task in tasks]
+    files = {"arrays": "clipping", "training": "training_curves"}
+    for task, number in tasks.items():
+        alone = ALONE[name](beside[files.get(name, name)][number].assign(checkpoint="a"))
+        own = drawn[f"{name}_{task}"]
+        assert shown(own) == shown(alone), "nothing of the other task"
+        assert note(own) == f"{task}; {note(alone)}"
+        assert item.title_of(f"{name}_{task}").endswith(f": {task}")
+    told = item.finding_of(content)
+    assert all(f"{task}: " in told for task in tasks)
+    one = dataclasses.replace(content, rows=content.rows[content.rows["dataset"] == "digits"])
+    assert list(item.figures(one)) == [name]
+    assert "MLP" not in item.finding_of(one)
+
+
+def shown(figure):
+    """What the panels of a figure show: bars, lines, maps and their texts."""
+    return [
+        [
+            [bar.get_width() for bar in ax.patches],
+            [bar.get_height() for bar in ax.patches],
+            [list(line.get_ydata()) for line in ax.lines],
+            [np.ma.filled(image.get_array(), -1.0).tolist() for image in ax.images],
+            [text.get_text() for text in ax.texts],
+            ax.get_title(),
+        ]
+        for ax in figure.axes
+    ]
+
+
+def test_curves_that_name_no_network_are_drawn_where_one_task_has_them(two_tasks, tmp_path):
+    content, _ = two_tasks
+    file = tmp_path / "training_curves.csv"
+    curves = pd.read_csv(file).query("checkpoint == 'a'").drop(columns="checkpoint")
+    others = curves.assign(training_seed=1)  # a seed of one data set alone
+    pd.concat([curves, others]).to_csv(file, index=False)
+    mine = content.rows[content.rows["dataset"] == "digits"]
+    more = mine.assign(training_seed=1, checkpoint="c", chip_id=mine["chip_id"] + "c")
+    content = dataclasses.replace(content, rows=pd.concat([content.rows, more]))
+    (item,) = (item for item in ITEMS if item.name == "training")
+    (figure,) = item.figures(content).values()
+    assert "n = 1 trainings" in note(figure)
+
+
+def test_tasks_of_one_label_are_told_apart(two_tasks):
+    content, _ = two_tasks
+    alike = content.rows.assign(model="mlp", dataset=content.rows["dataset"] + ":signs")
+    drawn = Content(alike, content.folders).by_task(pd.DataFrame({"checkpoint": ["a", "b"]}))
+    assert list(drawn) == ["MLP on signs (mlp, digits:signs)", "MLP on signs (mlp, mnist:signs)"]
+
+
+def test_the_yield_of_a_page_of_several_tasks_names_the_target_of_each(two_tasks):
+    content, _ = two_tasks
+    less = np.where(content.rows["dataset"] == "mnist", 300_000, 0)
+    rows = content.rows.assign(n_correct=np.where(content.rows["chip"] == 0, 890_000, 920_000))
+    names = ["n_correct", "n_correct_digital", "n_correct_digital_test"]
+    content = Content(rows.assign(**{name: rows[name] - less for name in names}))
+    goal = "accuracy of 90 % (MLP on digits), 60 % (LeNet-5 on MNIST) or more"
+    (item,) = (item for item in ITEMS if item.name == "yield")
+    (made,) = item.tables(content).values()
+    assert made.title == f"Yield: chips with {goal} [%]"
+    assert f"Share of chips with {goal}, with its" in made.caption
+    assert made.data.groupby("dataset")["target"].unique().map(list).to_dict() == {
+        "digits": [0.9], "mnist": [0.6]}  # fmt: skip
+    assert goal in item.finding_of(content)
+    (figure,) = item.figures(content).values()
+    said = "Vertical line, where in range: 90 % (MLP on digits), 60 % (LeNet-5 on MNIST), the"
+    assert said in note(figure)
+    marked = {
+        title.split(", ")[1]: [x.get_xdata()[0] for x in ax.lines if x.get_linestyle() == ":"]
+        for title, ax in zip(titles(figure), figure.axes, strict=True)
+    }
+    assert marked == {"MLP on digits": [90.0], "LeNet-5 on MNIST": [60.0]}
+    given = dataclasses.replace(content, target=0.7)
+    assert "accuracy of 70 % or more [%]" in item.tables(given)["yield"].title
 
 
 @pytest.mark.slow
@@ -967,6 +1105,34 @@ def test_spare_markers_have_a_face_whose_colour_is_seen():
     assert set(_SPARE_MARKERS) <= set(matplotlib.lines.Line2D.filled_markers)
     shown = {method_style(method).marker for method in KNOWN_METHODS}
     assert not shown & set(_SPARE_MARKERS)
+
+
+def test_methods_of_other_packages_are_told_apart_whatever_their_names():
+    names = [f"mine:method{k}" for k in range(40)]
+    alike = [name for name in names if method_style(name) == method_style(names[0])][:2]
+    drawn = ["sgd", "samson rho=0.5", *alike]
+    first, other = (plot_options(name, drawn) for name in alike)
+    assert first["color"] != other["color"]
+    assert plot_options(alike[1], drawn[::-1]) == other, "the same in any order"
+    assert (to_hex(first["color"]).upper(), first["marker"]) == method_style(alike[0])
+    for name in (alike[1], "samson rho=0.5"):  # alone, and a method of ours beside others
+        beside = [name] if name in alike else drawn
+        options = plot_options(name, beside)
+        own = method_style(name.split(" ")[0])
+        assert (to_hex(options["color"]).upper(), options["marker"]) == own
+    twenty = {(look["color"], look["marker"]) for name in names[:20]
+              for look in [plot_options(name, names[:20])]}  # fmt: skip
+    assert len(twenty) == 20
+
+
+def test_the_style_that_a_method_states_is_kept_and_others_give_way(tmp_path):
+    auto, colour, _ = "mine:auto", *method_style("mine:auto")
+    stated = {"mine:stated": {"label": "Stated", "colour": colour.lower(), "marker": "H"}}
+    (tmp_path / "manifest.json").write_text(json.dumps({"methods": stated}))
+    with described_in([tmp_path]):
+        first, other = (plot_options(name, ["mine:stated", auto]) for name in ("mine:stated", auto))
+    assert (to_hex(first["color"]).upper(), first["marker"]) == (colour, "H")
+    assert to_hex(other["color"]).upper() != colour
 
 
 def test_a_method_keeps_its_marker_where_the_baseline_is_not_drawn(trials):

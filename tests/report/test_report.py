@@ -156,6 +156,31 @@ def test_missing_cells_are_blank_and_said(trials):
 
 
 @pytest.mark.slow
+def test_a_caption_says_why_cells_of_yields_gains_and_grids_are_blank():
+    many = make_trials({"sgd": 0.9, "sam rho=0.05": 0.9}, n_chips=20, times_s=(1.0, DAY))
+    is_sam = many["method"] == "sam"
+    few = many[~is_sam | (many["chip"] < 4)]
+    worst = "– in the column worst 5 %: fewer than 100 chips of the method."
+    made = study_tables(few)
+    assert worst in made["yield"].caption
+    assert "– no trials" not in made["yield"].caption, "there are trials"
+    rwp = few[few["method"] == "sgd"].assign(method="rwp", chip_id=lambda own: own["chip_id"] + "r")
+    rwp["checkpoint"] += "r"
+    kept = few[(few["method"] == "sgd") | (few["t_inference_s"] == 1.0)]
+    gone = study_tables(pd.concat([kept, rwp]))
+    assert f"– no trials. {worst}" in gone["yield"].caption
+    assert "– no trials that could be compared with SGD." in gone["gain"].caption
+    assert "–" not in study_tables(many)["yield"].caption
+    one = summarise(few.assign(condition='{"drift_scale": 2.0}', chip_id=few["chip_id"] + "d"))
+    both = pd.concat([one, summarise(few.assign(condition='{"adc_bits": 6}'))])
+    caption = grid_table(both).caption
+    assert "– in the column drift scale: as the device is." in caption
+    assert "– in the column adc bits: as the device is." in caption
+    assert "no trials" not in caption
+    lacks = both[(both["method"] == "sgd") | (both["condition"] == '{"adc_bits": 6}')]
+    assert "– no trials. – in the column adc bits" in grid_table(lacks).caption
+
+
 def test_methods_missing_on_one_device_are_named(trials):
     wan = trials["device"] == "reram_wan2022"
     tables = study_tables(trials[~(wan & trials["method"].isin(["sam", "rwp"]))])

@@ -10,6 +10,7 @@ from scipy import stats
 from synthetic_trials import trials_with
 
 from analog_samson.report import networks_table, noisy_gap_figure, noisy_gap_table
+from analog_samson.report.advice import uncounted_text
 from analog_samson.report.estimates import Estimate
 from analog_samson.results.endpoints import TRAINING_IMAGES, Evidence, IncompleteError
 
@@ -90,6 +91,14 @@ def test_networks_have_geometric_means_of_sharpness_and_costs_of_the_baseline(tm
     first = table.blocks[0].cells.iloc[0]
     assert first["digital [%]"] == f"{100 * mean:.2f} ± {100 * half:.2f}"
     assert first["strength"] == "–" and first["cost"] == "1×"
+    assert table.caption.endswith("backward passes of a training relative to sgd.")
+
+
+def test_costs_say_which_passes_they_leave_out():
+    assert uncounted_text(["sgd", "sam", "my.package:own"]) == ""
+    assert uncounted_text(["sgd", "mesa"]) == (
+        " Not counted: forward passes that no backward pass follows (MESA: 1 a step)."
+    )
 
 
 def test_the_gap_is_that_of_chips_that_answered_both_paired_by_training_seed(tmp_path):

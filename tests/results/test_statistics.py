@@ -12,6 +12,8 @@ from synthetic_trials import make_trials
 from analog_samson.results import (
     best_methods,
     chip_means,
+    default_target,
+    default_targets,
     holm,
     iso_accuracy,
     known_classes,
@@ -538,6 +540,23 @@ def test_the_worst_chips_are_described_from_a_hundred_on():
     trials = make_trials({"sgd": 0.9}, n_networks=5, n_chips=20, times_s=(1.0,))
     values = np.sort(chip_means(trials)["accuracy"])
     assert yields(trials, 0.9)["worst"].iloc[0] == values[4]
+
+
+def test_each_data_set_and_network_has_its_own_default_target():
+    easy = make_trials({"sgd": 0.97}, n_networks=3, times_s=(1.0,))
+    hard = make_trials({"sgd": 0.60}, n_networks=3, times_s=(1.0,), dataset="hard", model="deep")
+    hard[["checkpoint", "chip_id"]] += "-hard"
+    both = pd.concat([easy, hard], ignore_index=True)
+    targets = default_targets(both)  # digital: 0.98 and 0.61
+    assert targets == pytest.approx({("digits", "mlp"): 0.97, ("hard", "deep"): 0.60})
+    found = yields(both, targets)
+    alone = [yields(rows, default_target(rows)) for rows in (easy, hard)]
+    pd.testing.assert_frame_equal(found, pd.concat(alone, ignore_index=True))
+    assert yields(both, {("hard", "deep"): 0.6})["dataset"].tolist() == ["hard"]
+    with pytest.raises(ValueError, match="mlp on digits, deep on hard.*use default_targets"):
+        default_target(both)
+    with pytest.raises(ValueError, match="those of other data sets and models"):
+        yields(easy, {("hard", "deep"): 0.6})
 
 
 # correlation

@@ -17,11 +17,12 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
+from analog_samson.algorithm import Setting, build_algorithm
 from analog_samson.checkpoint import METHODS, TrainingSpec, load_checkpoint, named_packages
 from analog_samson.data import augment, load_dataset
 from analog_samson.devices import load_device
-from analog_samson.models import build_model
-from analog_samson.perturbation import MicroRing
+from analog_samson.models import build_model, rewrite
+from analog_samson.perturbation import MicroRing, transposed_groups
 from analog_samson.streams import derive_seed
 from analog_samson.training import (
     GRID_COLUMNS,
@@ -259,6 +260,38 @@ def test_statistics_after_one_pass_are_estimated_at_the_clean_weights(augmentati
     torch.testing.assert_close(saved.state["2.running_var"], variance, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_passes_of_a_step_are_those_that_its_cost_states(method, tmp_path, monkeypatch):
+    """Counted: products of the two layers of the network, and of copies of it, and backwards."""
+    late = {"trajectory_start": 0.0} if method in ("saf", "mesa") else {}
+    spec = spec_of(method, epochs=1, batch_size=1024, **late)
+    linear, backward, gradients_of = F.linear, torch.autograd.backward, loop.gradients_of
+    counts = {"forward": 0, "backward": 0}
+    within = []
+
+    def counted(kind, call):
+        def counting(*given, **options):
+            counts[kind] += len(within)
+            return call(*given, **options)
+
+        return counting
+
+    def step_of(*given):
+        within.append(1)
+        try:
+            return gradients_of(*given)
+        finally:
+            within.clear()
+
+    monkeypatch.setattr(F, "linear", counted("forward", linear))
+    monkeypatch.setattr(torch.autograd, "backward", counted("backward", backward))
+    monkeypatch.setattr(loop, "gradients_of", step_of)
+    train(spec, tmp_path)
+    entry = METHODS[method]
+    assert counts["backward"] == entry.gradient_evaluations == spec.gradient_evaluations
+    assert counts["forward"] == 2 * (entry.gradient_evaluations + entry.extra_forward_passes)
+
+
 ONE_PASS = [name for name, m in METHODS.items() if m.strength and m.gradient_evaluations == 1]
 BATCH_NORM = {"model": "resnet8", "model_kwargs": {"width": 8}, "epochs": 8}
 
@@ -481,6 +514,53 @@ def test_hardware_noise_is_drawn_in_every_pass():
     assert not torch.equal(first, second)
     with pytest.raises(ValueError, match="has no data"):
         HardwareNoise(load_device("reram_wan2022"), [], t_inference_s=5.0)
+
+
+def test_hardware_noise_fills_the_columns_of_transposed_convolutions():
+    """Oracle: the same noise on the convolution that the layer is rewritten into for arrays."""
+    layer = nn.Sequential(nn.ConvTranspose2d(6, 4, 3, groups=2))
+    with torch.no_grad():
+        layer[0].weight *= torch.logspace(-2, 2, 6)[:, None, None, None]
+        layer[0].weight[:3, 1] = 0.0  # the second output
+    conv = rewrite(layer).network[0].conv.weight.detach()
+    groups = transposed_groups(layer)
+
+    def offset(weight, **options):
+        noise = HardwareNoise(load_device("pcm_like"), ["0.weight"], 0.0, **options)
+        given = {"factor": 1.0, "drop_share": 0.0, "generator": torch.Generator().manual_seed(1)}
+        return noise({"0.weight": weight}, **given)["0.weight"]
+
+    per_group = offset(layer[0].weight.detach(), transposed_groups=groups).unflatten(0, (2, 3))
+    turned = conv.flip((2, 3))  # kernels are turned in the convolution, and here not
+    expected = offset(turned).unflatten(0, (2, 2)).transpose(1, 2)
+    torch.testing.assert_close(per_group, expected)
+    assert not per_group[0, :, 1].any(), "an unused column"
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("rwp", {"noise_scale": "filter_max"}),
+        ("arwp", {"eta": 0.1, "fisher_decay": 0.9}),
+        ("hardware_aware", {"device": "pcm_like", "drop_share": 0.0, "device_time_s": None}),
+    ],
+)
+def test_methods_know_transposed_convolutions(method, options):
+    """The largest weight of an output is one number; those of the inputs differ by 1e7."""
+    layer = nn.ConvTranspose2d(2, 3, 40)
+    with torch.no_grad():
+        layer.weight.fill_(1e-7)[1] = 1.0
+    setting = Setting(
+        layer,
+        frozenset({"weight"}),
+        *(10, 3, 1, torch.device("cpu")),
+        transposed_groups=transposed_groups(layer),
+    )
+    algorithm = build_algorithm(METHODS[method], options, setting)
+    weights = {"weight": layer.weight.detach()}
+    draws = torch.Generator().manual_seed(0)
+    found = algorithm.offsets(weights, {}, strength=0.1, generator=draws)["weight"]
+    assert float(found[0].std()) > 1e-4, "spread of small weights of an output with large ones"
 
 
 def test_diverged_training_names_the_epoch_and_keeps_the_last_good_state(tmp_path, monkeypatch):

@@ -6,8 +6,13 @@ name, "package.module:name", and are tried first. Rewriting happens once, before
 audited or mapped.
 """
 
-from analog_samson.models.rewriting.applying import Rewriting, rewrite, trained_weights
+from analog_samson.models.rewriting.applying import (
+    Rewriting,
+    layers_of_weights,
+    rewrite,
+    trained_weights,
+)
 from analog_samson.models.rewriting.rule import Rewrite
 from analog_samson.models.rewriting.table import RULES
 
-__all__ = ["RULES", "Rewrite", "Rewriting", "rewrite", "trained_weights"]
+__all__ = ["RULES", "Rewrite", "Rewriting", "layers_of_weights", "rewrite", "trained_weights"]

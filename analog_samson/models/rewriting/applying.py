@@ -142,7 +142,40 @@ def trained_weights(
         >>> [name for _, _, name in trained_weights(rewriting)]
         ['0.weight_ih_l0', '0.weight_hh_l0']
     """
-    found: dict[str, tuple[nn.Module, str, str]] = {}
+    owners = {name: owner for name, owner, _ in _weights(rewriting, keep_digital)}
+    return [(*owner, name) for name, owner in owners.items()]
+
+
+def layers_of_weights(
+    rewriting: Rewriting, keep_digital: Sequence[str] = ()
+) -> dict[str, tuple[str, ...]]:
+    """The layers on arrays that hold each parameter of the original network.
+
+    Args:
+        rewriting: The network.
+        keep_digital: As in `audit`.
+
+    Returns:
+        By the names of `trained_weights`: the layers of the rewritten network. Of a parameter of a
+        layer that was rewritten they are all that the layer became.
+
+    Example:
+        >>> rewriting = rewrite(nn.Sequential(nn.Linear(8, 4), nn.LSTM(4, 8)))
+        >>> layers_of_weights(rewriting)["0.weight"]
+        ('0',)
+        >>> layers_of_weights(rewriting)["1.weight_ih_l0"]
+        ('1.l0.ih', '1.l0.hh')
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for name, _, layer in _weights(rewriting, keep_digital):
+        found[name] = (*found.get(name, ()), layer)
+    return found
+
+
+def _weights(
+    rewriting: Rewriting, keep_digital: Sequence[str]
+) -> Iterator[tuple[str, tuple[nn.Module, str], str]]:
+    """Names of parameters on arrays, where each is, and every layer on arrays that holds it."""
     first_names = {id(p): name for name, p in rewriting.original.named_parameters()}
     for layer in analog_layers(rewriting.network, keep_digital):
         name = next((name for name in rewriting.kinds if _is_in(layer, name)), None)
@@ -155,8 +188,7 @@ def trained_weights(
             owner = module.get_submodule(".".join(path))
             full = ".".join(filter(None, (layer if name is None else name, key)))
             full = first_names.get(id(getattr(owner, last)), full)  # of a weight with several
-            found[full] = owner, last, full
-    return list(found.values())
+            yield full, (owner, last), layer
 
 
 def _replacements(
