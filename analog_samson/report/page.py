@@ -205,7 +205,7 @@ def _body(content: Content, shown: Iterable[_Shown], command: str, prefix: str) 
     parts.append(f"<p>{html.escape(_in_short(rows))}</p>")
     warnings = warnings_of(content)
     for folder, manifest in zip(content.folders, content.manifests, strict=True):
-        warnings += _unfinished(manifest, read_trials(folder) if tables_in(folder) else rows)
+        warnings += _unfinished(manifest, rows, folder)
     if warnings:
         items = "".join(f"<li>{html.escape(text)}</li>" for text in warnings)
         parts.append(
@@ -254,17 +254,18 @@ def _page(names: Sequence[str], parts: Sequence[str]) -> str:
     )
 
 
-def _unfinished(manifest: Mapping[str, Any], rows: pd.DataFrame) -> list[str]:
-    """Networks of the study that have no row yet."""
+def _unfinished(manifest: Mapping[str, Any], rows: pd.DataFrame, folder: Path) -> list[str]:
+    """Networks of the study that have no row yet; the page may be of some rows of its folder."""
+    networks = manifest.get("checkpoints", {})
+    digests = {name: network["digest"][:DIGEST_LENGTH] for name, network in networks.items()}
     there = set(rows["checkpoint"])
-    names = [
-        name.removesuffix(".safetensors")
-        for name, network in manifest.get("checkpoints", {}).items()
-        if network["digest"][:DIGEST_LENGTH] not in there
-    ]
+    if not there.issuperset(digests.values()) and tables_in(folder):
+        there |= set(read_trials(folder)["checkpoint"])
+    names = [name for name, digest in digests.items() if digest not in there]
     if not names:
         return []
-    return [f"The study is not finished: no rows yet of {', '.join(names)}."]
+    shown = ", ".join(name.removesuffix(".safetensors") for name in names)
+    return [f"The study is not finished: no rows yet of {shown}."]
 
 
 def _in_short(rows: pd.DataFrame) -> str:

@@ -13,7 +13,7 @@ from scipy import stats
 from synthetic_trials import trials_with
 
 from analog_samson.results import append_rows, read_trials, trials
-from analog_samson.results.endpoints import IncompleteError
+from analog_samson.results.measures import IncompleteError
 from analog_samson.training import evidence_of
 
 spec = importlib.util.spec_from_file_location("verdicts", ROOT / "experiments" / "verdicts.py")

@@ -12,7 +12,7 @@ from synthetic_trials import trials_with
 from analog_samson.report import networks_table, noisy_gap_figure, noisy_gap_table
 from analog_samson.report.advice import uncounted_text
 from analog_samson.report.estimates import Estimate
-from analog_samson.results.endpoints import TRAINING_IMAGES, Evidence, IncompleteError
+from analog_samson.results.measures import TRAINING_IMAGES, Evidence, IncompleteError
 
 DIGITAL = {
     "sgd": [0.95, 0.96, 0.97],
