@@ -142,31 +142,39 @@ def test_the_advice_of_the_readme_is_that_of_the_committed_studies():
     """Choice, largest regret and gain of every situation; the best methods of each task."""
     _, tables = study_advice(read_trials(*TASKS), folders=TASKS, scale="accuracy")
     advice = tables["advice"].blocks[0].cells.set_index("situation")
-    labels = {"HWA PCM": "hardware aware (PCM)", "SGD clip": "SGD clipping"}
+    labels = {"SAMSON clip": "SAMSON clipping", "SGD clip": "SGD clipping"}
     lines = re.findall(r"^\| ((?:no idea|any hardware|PCM,|ReRAM,).+) \|$", README, re.M)
     assert len(lines) == 6
     for situation, *said in (line.split(" | ") for line in lines):
         columns = ["choose", "regret", "gain", "cost", "again"]
         choice, *numbers = advice.loc[situation, columns]
         assert said == [labels.get(choice, choice), *numbers]
-    assert all(line.split(" | ")[2].endswith("†") for line in lines)
     others = tables["advice"].blocks[1].cells.set_index("situation")["measured times alone"]
-    assert others["no idea of the hardware"] == "SAMSON: 2.71"
-    assert "SAMSON (2.71; clipping 3.16)" in README
-    compensated = ["any hardware, global compensation", "ReRAM, no compensation",
-                   "ReRAM, global compensation"]  # fmt: skip
-    method, _, regrets = zip(*(others[one].partition(": ") for one in compensated), strict=True)
-    assert set(method) == {"SAM"}
-    assert f"SAM ({max(regrets)} or less)" in README
-    for one in ("PCM, no compensation", "PCM, global compensation"):
-        assert others[one].startswith(f"{advice.at[one, 'choose']}: ")
+    rows = read_trials(*TASKS)
+    _, measured = study_advice(
+        rows[~rows["extrapolated"].astype(bool)], folders=TASKS, scale="accuracy"
+    )
+    regrets = measured["advice"].data.set_index(["situation", "method", "strength"])
+    clipping = 100 * regrets.at[("no idea of the hardware", "sgd", "clipping"), "largest_regret"]
+    unknown = [others[one] for one in ("no idea of the hardware", "PCM, no compensation")]
+    assert set(unknown) == {"SAMSON: 2.71"}
+    assert f"is SAMSON\n(2.71; clipping {clipping:.2f})" in README
+    elsewhere = ["any hardware, global compensation", "PCM, global compensation",
+                 "ReRAM, no compensation", "ReRAM, global compensation"]  # fmt: skip
+    method, _, regrets = zip(*(others[one].partition(": ") for one in elsewhere), strict=True)
+    assert list(method) == list(advice.loc[elsewhere, "choose"])
+    assert f"elsewhere that of the table ({max(regrets)} or less)" in README
     maps = [table.data for name, table in tables.items() if name.startswith("methods_map")]
     names = ((cells["method"] + " " + cells["strength"]).str.strip() for cells in maps)
     mnist, lstm = (one.value_counts() for one in names)
     for page in (README, PAGES["MNIST"]):
         assert f"weight clipping in {mnist['sgd clipping']} of {mnist.sum()} cells" in page
-    assert f"SAM in {lstm['sam']} of {lstm.sum()} cells, ASAM in {lstm['asam']}]" in README
-    assert {*mnist.index, *lstm.index} == {"sgd clipping", "hardware_aware", "sam", "asam"}
+    assert (
+        f"SAMSON with clipping in {lstm['samson clipping']} of {lstm.sum()} cells, SAMSON in "
+        f"{lstm['samson']}, ASAM in {lstm['asam']}]" in README
+    )
+    assert set(mnist.index) == {"sgd clipping", "hardware_aware"}
+    assert set(lstm.index) == {"samson clipping", "samson", "asam"}
     assert not any(cells["is_decided"].any() for cells in maps)  # as the README says
     shown = sum(int((cells["low"] > 0).sum()) for cells in maps)
     n_cells = mnist.sum() + lstm.sum()
@@ -175,6 +183,11 @@ def test_the_advice_of_the_readme_is_that_of_the_committed_studies():
     )
     last = maps[0][(maps[0]["compensation"] == "none") & (maps[0]["t_inference_s"] == YEAR)]
     best = last.set_index("device")["best_mean"]
+    late = maps[1][(maps[1]["compensation"] == "none") & (maps[1]["t_inference_s"] == YEAR)]
+    of_lstm = {row.device: (row.strength or row.method, row.best_mean) for row in late.itertuples()}
+    keeps = [f"{100 * of_lstm[one][1]:.1f}" for one in ("pcm_hermes", "pcm_like")]
+    assert [of_lstm[one][0] for one in ("pcm_hermes", "pcm_like")] == ["clipping", "asam"]
+    assert f"SAMSON with clipping has {keeps[0]} % and ASAM {keeps[1]} %" in README
     assert f"clipping keeps {100 * best['pcm_hermes']:.1f} %" in README
     assert 0.43 < best["pcm_like"] < 0.44
 
