@@ -105,13 +105,14 @@ class TimeAxis:
     def shifts(self, n: int, ax: Axes) -> np.ndarray:
         """Offsets that separate the markers of n methods, as fractions of the axis, around 0.
 
-        Markers stand side by side; where the next time is near, they overlap by up to a half.
+        Markers stand side by side; where the next time, or what is drawn before all, is near, they
+        overlap by up to a half.
         """
         step_pt = 1.1 * marker_size(1.0)
         shown = 1.08 + GAP * (self._has_zero + 1)
         panel_pt = 72 * ax.get_window_extent().width / ax.figure.dpi
-        apart = np.diff(np.log10(self._times)) if len(self._times) > 1 else np.ones(1)
-        nearest_pt = float(apart.min()) / (shown * self.decades) * panel_pt
+        apart = np.diff(np.log10(self._times)) / self.decades
+        nearest_pt = float(min([GAP, *apart])) / shown * panel_pt
         step_pt = max(min(step_pt, nearest_pt / max(n, 1)), 0.5 * marker_size(1.0))
         return np.asarray(places(n) * step_pt / panel_pt * shown)
 

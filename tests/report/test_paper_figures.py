@@ -56,13 +56,19 @@ from analog_samson.report import (
     write_report,
     yield_figure,
 )
-from analog_samson.report.axes import log_axis
+from analog_samson.report.axes import GAP, TimeAxis, log_axis
 from analog_samson.report.datasheet import datasheet
 from analog_samson.report.diagnostics import are_chips_of
 from analog_samson.report.methods import KNOWN_METHODS, described_in, device_label, labels_from
 from analog_samson.report.networks import MEASURES, correlations
 from analog_samson.report.panels import LATE
-from analog_samson.report.style import _SPARE_MARKERS, method_style, plot_options, style
+from analog_samson.report.style import (
+    _SPARE_MARKERS,
+    marker_size,
+    method_style,
+    plot_options,
+    style,
+)
 from analog_samson.report.words import interval_text
 from analog_samson.results import (
     append_rows,
@@ -1186,3 +1192,17 @@ def test_a_narrow_logarithmic_axis_has_few_ticks_and_more_than_one(low, high, sh
     figure.canvas.draw()
     ticks = [t.get_text() for t in ax.get_xticklabels() if low <= t.get_position()[0] <= high]
     assert ticks == shown
+
+
+def test_digital_networks_stay_left_of_the_break_of_the_axis():
+    """Nine methods beside each other in half of a page, and few, whose markers are not moved."""
+    axis = TimeAxis(pd.Series([3600.0, 86400.0, YEAR]))
+    with style():
+        figure = Figure(figsize=(3.4, 2.5))
+        ax = figure.subplots()
+        many, few = (axis.shifts(n, ax) for n in (9, 3))
+        step = 1.1 * marker_size(1.0) / (72 * ax.get_window_extent().width / figure.dpi)
+    for shift in many:
+        assert axis.digital_s * 10 ** (shift * axis.decades) < np.sqrt(axis.digital_s * 3600.0)
+        assert axis.place(np.array([3600.0]), shift)[0] > np.sqrt(axis.digital_s * 3600.0)
+    np.testing.assert_allclose(np.diff(few), step * (1.08 + GAP))
