@@ -187,7 +187,8 @@ def test_the_advice_of_the_readme_is_that_of_the_committed_studies():
     of_lstm = {row.device: (row.strength or row.method, row.best_mean) for row in late.itertuples()}
     keeps = [f"{100 * of_lstm[one][1]:.1f}" for one in ("pcm_hermes", "pcm_like")]
     assert [of_lstm[one][0] for one in ("pcm_hermes", "pcm_like")] == ["clipping", "asam"]
-    assert f"SAMSON with clipping has {keeps[0]} % and ASAM {keeps[1]} %" in README
+    assert f"SAMSON with clipping has {keeps[0]} % on `pcm_hermes`" in README
+    assert f"ASAM {keeps[1]} % on `pcm_like`" in README
     assert f"clipping keeps {100 * best['pcm_hermes']:.1f} %" in README
     assert 0.43 < best["pcm_like"] < 0.44
 
